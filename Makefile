@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv; nothing else has to be installed first
+# but Python 3.11 or newer. `make test-setup` adds what the tests want from apt and PyPI.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/.emulator: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[emulator]'
+	@touch $@
+
+$(BIN)/.dev: pyproject.toml $(BIN)/.emulator
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/.emulator ## swap a face live, with no account (ARGS="--seconds 30 --record out.mp4")
+	$(BIN)/relayd demo $(ARGS)
+
+check: $(BIN)/.dev ## format, lint, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
+	tests/setup.sh $(BIN)/python
+
+test: test-setup ## unit, contract and end-to-end tests
+	$(BIN)/pytest $(ARGS)
+
+test-browser: test-setup ## the page in a real Chromium (apt)
+	tests/setup.sh --browser $(BIN)/python
+	$(BIN)/pytest -m browser $(ARGS)
+
+bench: $(BIN)/.dev ## timings against a peer, as ratios
+	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
+
+.PHONY: help demo check test-setup test test-browser bench clean

@@ -1,0 +1,426 @@
+"""Settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
+
+Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that the file
+holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from relayd.errors import ConfigError
+from relayd.frames import FitMode, Geometry
+from relayd.logs import redact
+
+ENV_PREFIX = "RELAYD_"
+_CREDENTIAL_FILES = {
+    "akool-api-key": "api_key",
+    "akool-client-id": "client_id",
+    "akool-client-secret": "client_secret",
+}
+_LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
+URL_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id")
+"""What publish_url and play_url may name in braces."""
+
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
+
+
+class Section(BaseModel):
+    """One table of the file; a key it does not know is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSettings(Section):
+    """Where the picture comes from."""
+
+    url: str = Field("/dev/video0", min_length=1)
+    format: str = ""
+    options: dict[str, str] = {}
+    loop: bool = True
+    stall_timeout: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False)] = 2.0
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_as_text(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): _ffmpeg_text(item) for key, item in value.items()}
+        return value
+
+
+class VideoSettings(Section):
+    """What is sent and shown."""
+
+    width: EvenPixels = 640
+    height: EvenPixels = 480
+    fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 20.0
+    bitrate: Annotated[int, Field(ge=50, le=50_000)] = 5000
+    fit: FitMode = "crop"
+
+    @property
+    def geometry(self) -> Geometry:
+        """Width and height together."""
+        return Geometry(self.width, self.height)
+
+
+class FaceSettings(Section):
+    """Whose face is put on."""
+
+    image: str = ""
+    landmarks: str = ""
+
+    @field_validator("image")
+    @classmethod
+    def _fetchable(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("the service fetches the image itself: give a public http(s) URL")
+        return value
+
+    @field_validator("landmarks")
+    @classmethod
+    def _are_points(cls, value: str) -> str:
+        if value and not _LANDMARKS.fullmatch(value):
+            raise ValueError('give points as "x,y:x,y:x,y:x,y"; `relayd faces detect` prints them')
+        return value
+
+
+class AkoolSettings(Section):
+    """The face-swap service and the account."""
+
+    base_url: str = "https://openapi.akool.com"
+    api_key: SecretStr = SecretStr("")
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    session_max: Seconds = 2700.0
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
+            raise ValueError("give an http(s) URL like https://openapi.akool.com")
+        return value.rstrip("/")
+
+
+class RtcSettings(Section):
+    """The real-time transport."""
+
+    kind: Literal["agora", "webrtc"] = "agora"
+    app_id: str = ""
+    publish_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip"
+    play_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep"
+    first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 20.0
+    stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 3.0
+
+    @field_validator("publish_url", "play_url")
+    @classmethod
+    def _is_template(cls, value: str) -> str:
+        try:
+            names = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+        except ValueError as fault:
+            raise ValueError(f"not a URL template: {fault}") from fault
+        if unknown := names - set(URL_FIELDS):
+            known = ", ".join("{" + name + "}" for name in URL_FIELDS)
+            raise ValueError(f"knows no {{{min(unknown)}}}; it may name {known}")
+        if urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("give an http(s) URL")
+        return value
+
+
+class PrivacySettings(Section):
+    """What outputs show while there is no swapped picture."""
+
+    fallback: Literal["standby", "hold", "raw"] = "standby"
+    standby_image: str = ""
+
+
+class OnDemandSettings(Section):
+    """When a session is open."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    grace: Seconds = 30.0
+
+
+class CameraSettings(Section):
+    """A virtual webcam."""
+
+    kind: Literal["camera"]
+    device: str = Field("auto", min_length=1)
+
+
+class StreamSettings(Section):
+    """A stream to push, or a file to write."""
+
+    kind: Literal["stream"]
+    url: str = Field(min_length=1)
+
+
+OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
+
+
+class ControlSettings(Section):
+    """The relay's own page, API and metrics."""
+
+    socket: str = ""
+    http: str = ""
+
+    @field_validator("http")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value:
+            parse_address(value)
+        return value
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to serve over TCP, if any."""
+        return parse_address(self.http) if self.http else None
+
+
+class StateSettings(Section):
+    """Where the journal lives."""
+
+    directory: str = ""
+
+
+class Settings(BaseSettings):
+    """All settings of one relay."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
+    )
+
+    source: SourceSettings = SourceSettings.model_construct()
+    video: VideoSettings = VideoSettings()
+    face: FaceSettings = FaceSettings()
+    akool: AkoolSettings = AkoolSettings()
+    rtc: RtcSettings = RtcSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    on_demand: OnDemandSettings = OnDemandSettings()
+    output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
+    control: ControlSettings = ControlSettings()
+    state: StateSettings = StateSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` passes in: it has merged file, environment and --set already."""
+        del settings_cls, env_settings
+        return (init_settings,)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read `host:port` (or `[v6]:port`); ValueError says what is wrong."""
+    parts = urlsplit(f"//{text}")
+    try:
+        port = parts.port
+    except ValueError as fault:
+        raise ValueError("the port must be 0 to 65535") from fault
+    if not parts.hostname or port is None or parts.path or parts.username:
+        raise ValueError('give host and port, like "127.0.0.1:8642"')
+    return parts.hostname, port
+
+
+def load(
+    path: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings of a relay.
+
+    `path` is the TOML file (None: defaults only), `overrides` are `section.key=value` texts.
+    Raises ConfigError with one line a fault.
+    """
+    environment = os.environ if environment is None else environment
+    tree = _read_file(path) if path else {}
+    faults = list(_merge_environment(tree, environment))
+    faults += _merge_overrides(tree, overrides)
+    _fill_credentials(tree, environment)
+    try:
+        settings = Settings(**tree)
+    except ValidationError as report:
+        faults += [_sentence(detail) for detail in report.errors()]
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+def require_runnable(settings: Settings) -> None:
+    """Raise ConfigError for what `run` needs and the settings leave out."""
+    faults = []
+    if not settings.face.image:
+        faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
+    akool = settings.akool
+    if not akool.api_key.get_secret_value():
+        if not akool.client_id and not akool.client_secret.get_secret_value():
+            faults.append(
+                "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential"
+                " akool-api-key, or client_id and client_secret"
+            )
+        elif not akool.client_id:
+            faults.append("akool.client_id: missing; client_secret needs it")
+        elif not akool.client_secret.get_secret_value():
+            faults.append("akool.client_secret: missing; client_id needs it")
+    if not settings.output:
+        faults.append("output = []: missing; give at least one [[output]]")
+    if faults:
+        raise ConfigError(faults)
+
+
+def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
+    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own."""
+    environment = os.environ if environment is None else environment
+    if settings.state.directory:
+        return Path(settings.state.directory).expanduser()
+    if given := environment.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = environment.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "relayd"
+
+
+def control_socket(
+    settings: Settings, name: str, environment: Mapping[str, str] | None = None
+) -> Path | None:
+    """Where the control socket is: as set, else the runtime directory; None where none exists."""
+    environment = os.environ if environment is None else environment
+    if settings.control.socket:
+        return Path(settings.control.socket).expanduser()
+    if given := environment.get("RUNTIME_DIRECTORY"):
+        return Path(given.split(":")[0]) / "control.sock"
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "relayd" / f"{name}.sock"
+    return None
+
+
+def _ffmpeg_text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    mend = "give the path of a TOML file"
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}; {mend}"]) from fault
+    except UnicodeDecodeError as fault:
+        raise ConfigError([f"{path}: not UTF-8 text; {mend}"]) from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError([f"{path}: not valid TOML: {redact(str(fault))}"]) from fault
+
+
+def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
+    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source.env_vars = {
+        name.lower(): value
+        for name, value in environment.items()
+        if name.upper().startswith(ENV_PREFIX)
+    }
+    for name in source.env_vars:
+        section = name.removeprefix(ENV_PREFIX.lower()).split("__")[0]
+        if section not in Settings.model_fields:
+            yield f"{name.upper()} (environment): unknown{_nearest(section, Settings.model_fields)}"
+    try:
+        _deep_update(tree, source())
+    except ValueError as fault:
+        yield f"{ENV_PREFIX}… (environment): {fault}"
+
+
+def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    faults = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
+            continue
+        inner: Any = _toml_value(value.strip())
+        for part in reversed(path):
+            inner = {part: inner}
+        _deep_update(tree, inner)
+    return faults
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
+    akool = tree.setdefault("akool", {})
+    if not isinstance(akool, dict):
+        return
+    if (key := environment.get("AKOOL_API_KEY")) and not akool.get("api_key"):
+        akool["api_key"] = key
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    for name, field in _CREDENTIAL_FILES.items() if folder else ():
+        file = Path(str(folder)) / name
+        if not akool.get(field) and file.is_file():
+            akool[field] = file.read_text("utf-8").strip()
+
+
+def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _deep_update(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """One fault as a line: key, value, what to do."""
+    location = [part for part in detail["loc"] if part not in {"camera", "stream"}]
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        return (
+            f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
+        )
+    value = detail["input"]
+    secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
+    shown = "***" if secret else redact(repr(value))[:120]
+    if detail["type"] == "missing":
+        return f"{key}: missing; give a value"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
+    model: Any = Settings
+    if location and location[0] == "output":
+        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
+    for part in location:
+        model = model.model_fields[str(part)].annotation
+    fields: Mapping[str, Any] = model.model_fields
+    return fields
+
+
+def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object] = ()) -> str:
+    """`; did you mean …?` over the keys of the same table, then of all tables."""
+    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
+    if close := difflib.get_close_matches(word, known, 1):
+        return f"; did you mean {prefix}{close[0]}?"
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
+            return f"; did you mean {section}.{word}?"
+    return f"; known here: {', '.join(known)}"

@@ -1,0 +1,245 @@
+"""Every failure relayd can name, as one tree.
+
+RelaydError
+├── UsageError                  a command was called wrongly
+├── ConfigError                 a setting is missing, unknown or impossible
+├── Unavailable                 something of this machine is missing or busy
+│   ├── CameraUnavailable
+│   ├── LibraryUnavailable
+│   └── AddressUnavailable
+├── SourceError
+│   ├── SourceUnreachable *     it could not be opened, now
+│   ├── SourceLost *            it was open and ended or stalled
+│   └── SourceUnusable          it has no video, or nothing can decode it
+├── ServiceError                what the face-swap service answered
+│   ├── CredentialsRefused
+│   ├── QuotaExhausted
+│   ├── RequestRefused
+│   │   ├── FaceRejected        no face, several faces, unreadable image
+│   │   └── SessionUnknown      the session is not, or no longer, there
+│   ├── Throttled *
+│   ├── ServerFault *           the service failed, or its answer made no sense
+│   └── ServiceUnreachable *    no answer: refused, timed out, cut, TLS
+├── LinkError                   the real-time transport
+│   ├── JoinRefused             token, channel or codec refused
+│   ├── JoinFailed *            no connection within the deadline
+│   ├── LinkLost *              connected, then gone
+│   ├── LinkStalled *           connected, but swapped frames stopped
+│   └── WorkerDied *            the process that carries the link ended
+├── OutputError *               a stream output refused or broke
+└── SessionFailed *             the service gave the session up
+
+A star marks what is worth trying again without a person.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status says; systemd and scripts rely on it."""
+
+    CLEAN = 0
+    """Done, or ended by SIGTERM or SIGINT."""
+    FAILED = 1
+    """An error that no other code names."""
+    USAGE = 2
+    """The command line was wrong."""
+    UNAVAILABLE = 69
+    """Something needed is missing: camera, RTC library, address (EX_UNAVAILABLE)."""
+    REFUSED = 77
+    """Credentials or quota were refused for good (EX_NOPERM)."""
+    CONFIG = 78
+    """The configuration is wrong (EX_CONFIG)."""
+
+
+class RelaydError(Exception):
+    """The root: a sentence for a person, and where known the command that mends it."""
+
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.mend})" if self.mend else self.message
+
+
+class UsageError(RelaydError):
+    """A command was called wrongly."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(RelaydError):
+    """Settings are wrong; `faults` holds one line each with key, value and mend."""
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Unavailable(RelaydError):
+    """Something of this machine is missing or busy."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class CameraUnavailable(Unavailable):
+    """No loopback camera can be written."""
+
+
+class LibraryUnavailable(Unavailable):
+    """An optional Python or native library is not installed."""
+
+
+class AddressUnavailable(Unavailable):
+    """A socket or port could not be bound."""
+
+
+class SourceError(RelaydError):
+    """The video source."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class SourceUnreachable(SourceError):
+    """The source could not be opened, now."""
+
+    retryable = True
+
+
+class SourceLost(SourceError):
+    """The source was open, then ended or stalled."""
+
+    retryable = True
+
+
+class SourceUnusable(SourceError):
+    """The source has no video, or nothing here can decode it."""
+
+
+class ServiceError(RelaydError):
+    """The face-swap service's answer; `code` is its business code where it gave one."""
+
+    def __init__(self, message: str, *, mend: str = "", code: int | None = None) -> None:
+        super().__init__(message, mend=mend)
+        self.code = code
+
+
+class CredentialsRefused(ServiceError):
+    """Key, secret or token are wrong, or the account is blocked."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class QuotaExhausted(ServiceError):
+    """The account has no credit left."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class RequestRefused(ServiceError):
+    """The service finds fault with what it was asked."""
+
+
+class FaceRejected(RequestRefused):
+    """The face image has no face, several, or cannot be read by the service."""
+
+
+class SessionUnknown(RequestRefused):
+    """The session named is not, or no longer, there."""
+
+
+class Throttled(ServiceError):
+    """Too many requests; `retry_after` is the wait asked for, in seconds, where one was."""
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        mend: str = "",
+        code: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, mend=mend, code=code)
+        self.retry_after = retry_after
+
+
+class ServerFault(ServiceError):
+    """The service failed, or its answer made no sense."""
+
+    retryable = True
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class ServiceUnreachable(ServiceError):
+    """No answer at all: refused, timed out, cut off, TLS.
+
+    `sent` is False only where the request certainly never left: the service cannot have
+    acted on it.
+    """
+
+    retryable = True
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(
+        self, message: str, *, mend: str = "", code: int | None = None, sent: bool = True
+    ) -> None:
+        super().__init__(message, mend=mend, code=code)
+        self.sent = sent
+
+
+class LinkError(RelaydError):
+    """The real-time transport."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class JoinRefused(LinkError):
+    """The far side refused token, channel or codec."""
+
+
+class JoinFailed(LinkError):
+    """No connection came about within the deadline."""
+
+    retryable = True
+
+
+class LinkLost(LinkError):
+    """The connection was there, then gone."""
+
+    retryable = True
+
+
+class LinkStalled(LinkError):
+    """The connection is there, but swapped frames stopped."""
+
+    retryable = True
+
+
+class WorkerDied(LinkError):
+    """The process that carries the link ended by itself."""
+
+    retryable = True
+
+
+class OutputError(RelaydError):
+    """A stream output refused or broke."""
+
+    retryable = True
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class SessionFailed(RelaydError):
+    """The service gave the session up."""
+
+    retryable = True
+    exit_code = ExitCode.UNAVAILABLE

@@ -1,0 +1,99 @@
+"""Logging: one event a fact, JSON unless a person reads along, secrets never.
+
+Secrets are kept out twice: settings hold them as `SecretStr`, and `redact` goes through
+every value of every event, tracebacks included, for what looks like one and for the exact
+strings that `conceal` was told.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+HIDDEN = "***"
+
+_SECRET_KEYS = re.compile(
+    r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
+)
+_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE)
+_IN_TEXT = re.compile(
+    r"(?i)(?P<head>bearer\s+|(?:\b|_)(?:token|x-api-key|api_?key|client_?secret|passphrase|password"
+    r"|streamkey)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}]+",
+)
+_SHORTEST_CONCEALED = 6  # characters; shorter strings would blot out ordinary words
+
+_concealed: set[str] = set()
+
+
+def conceal(secret: str) -> None:
+    """Blot `secret` out of everything logged or printed from now on."""
+    if len(secret) >= _SHORTEST_CONCEALED:
+        _concealed.add(secret)
+
+
+def redact(text: str) -> str:
+    """Give `text` without URL passwords, bearer tokens and concealed secrets."""
+    for secret in _concealed:
+        text = text.replace(secret, HIDDEN)
+    text = _URL_PASSWORD.sub(rf"\g<head>{HIDDEN}", text)
+    return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
+
+
+def _redact_value(key: str, value: Any) -> Any:
+    if _SECRET_KEYS.search(key) and isinstance(value, str) and value:
+        return HIDDEN
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redact_value(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact_value(key, inner) for inner in value]
+    if isinstance(value, int | float | bool) or value is None:
+        return value
+    return redact(str(value))
+
+
+def _redact_event(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {key: _redact_value(key, value) for key, value in event.items()}
+
+
+def configure(level: str = "info", *, json: bool | None = None) -> None:
+    """Send events to stderr: JSON lines when it is no terminal, coloured lines when it is."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(sort_keys=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _redact_event,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries that log through the standard module are heard from warnings on.
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", force=True)
+    logging.getLogger().handlers[0].addFilter(_redact_record)
+
+
+def _redact_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), None
+    return True
+
+
+def get(part: str) -> structlog.typing.FilteringBoundLogger:
+    """Give the logger of one part of the relay."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=part)
+    return logger

@@ -1,0 +1,102 @@
+"""The states of a relay, and what a relay tells of itself at any moment."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class RelayState(Enum):
+    """Where a relay stands; each is a metric label, a log event and systemd's STATUS line."""
+
+    STARTING = "starting"
+    """Opening outputs; nothing is shown yet."""
+    STANDBY = "standby"
+    """Outputs show the standby picture; no session is open (paused, or waiting for the source)."""
+    OPENING = "opening"
+    """Asking the service for a session."""
+    QUEUED = "queued"
+    """The session exists and waits for its turn at the service."""
+    JOINING = "joining"
+    """Connecting to the session's channel."""
+    WAITING = "waiting"
+    """Joined and sending; no swapped frame came yet."""
+    LIVE = "live"
+    """Swapped frames flow."""
+    DEGRADED = "degraded"
+    """Live until a moment ago: the link or the source is away, the session is kept."""
+    ROTATING = "rotating"
+    """Live, while a new session is made ready to take over."""
+    BACKOFF = "backoff"
+    """Something failed; waiting before the next try."""
+    BLOCKED = "blocked"
+    """Refused for good (credentials, quota, face): a person is needed."""
+    CLOSING = "closing"
+    """Ending: sessions are being closed."""
+    STOPPED = "stopped"
+    """All is closed."""
+
+    @property
+    def words(self) -> str:
+        """The state as a person would say it."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    RelayState.STARTING: "Starting",
+    RelayState.STANDBY: "Standing by",
+    RelayState.OPENING: "Opening a face swap session",
+    RelayState.QUEUED: "Waiting in the service's queue",
+    RelayState.JOINING: "Connecting to the swap engine",
+    RelayState.WAITING: "Waiting for the first swapped frame",
+    RelayState.LIVE: "Live",
+    RelayState.DEGRADED: "Reconnecting",
+    RelayState.ROTATING: "Live, changing to a new session",
+    RelayState.BACKOFF: "Will try again shortly",
+    RelayState.BLOCKED: "Needs attention",
+    RelayState.CLOSING: "Closing",
+    RelayState.STOPPED: "Stopped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a measured quantity is spread, in seconds; None before anything was measured."""
+
+    p50: float | None = None
+    p95: float | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """A snapshot of a relay, for page, API, metrics, STATUS line and summary."""
+
+    name: str
+    state: RelayState
+    reason: str
+    """Why it is in that state, in words; empty where the state says it all."""
+    since: float
+    """Seconds that it has been in that state."""
+    uptime: float
+    source: str
+    """The source URL, redacted."""
+    source_alive: bool
+    session_id: str | None
+    sessions_open: int
+    fps: float
+    """Frames a second that outputs were given, over the last seconds."""
+    delay: Spread
+    """From a source frame's decoding to its swapped picture on the outputs."""
+    own_delay: Spread
+    """relayd's own share of it."""
+    longest_gap: float
+    """Longest time between two frames on the outputs, seconds."""
+    frames: dict[str, int] = field(default_factory=dict)
+    """Frames by stage: source, sent, swapped, shown, repeated, standby."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Frames dropped by stage and reason, `stage.reason`."""
+    reconnects: dict[str, int] = field(default_factory=dict)
+    """Reconnects by part: source, link, session, output."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Each output and how it is."""
+    healthy: bool = False
+    """Frames flow as configured."""

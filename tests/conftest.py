@@ -1,0 +1,79 @@
+"""What holds for every test: nothing may be left behind."""
+
+import asyncio
+import functools
+import inspect
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import psutil
+import pytest
+
+SETTLE = 3.0  # s that threads, processes and sockets get to end by themselves after a test
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread, a process, an fd or a shared-memory block."""
+    before = _belongings()
+    yield
+    deadline = time.monotonic() + SETTLE
+    while (left := _left(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if left:
+        pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each coroutine test fail that leaves a task."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _without_leftover_tasks(item.obj)
+
+
+def _without_leftover_tasks(
+    test: Callable[..., Awaitable[None]],
+) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def checked(*args: object, **kwargs: object) -> None:
+        before = asyncio.all_tasks()
+        await test(*args, **kwargs)
+        deadline = time.monotonic() + SETTLE
+        while (left := asyncio.all_tasks() - before) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        assert not left, f"tasks left behind: {left}"
+
+    return checked
+
+
+def _belongings() -> dict[str, str]:
+    """Name everything this process holds, by a key that is its own."""
+    things = {
+        f"thread {thread.ident}": f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if not thread.name.startswith("asyncio_")  # the loop's own pool, ended with the loop
+    }
+    for child in psutil.Process().children(recursive=True):
+        if child.status() != psutil.STATUS_ZOMBIE:
+            things[f"process {child.pid}"] = f"process {child.pid} {' '.join(child.cmdline())[:80]}"
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith(("socket:", "pipe:", "/", "anon_inode:", "/memfd:")):
+            things[f"fd {target}"] = f"fd {fd} {target}"
+    for block in os.listdir("/dev/shm"):
+        things[f"shm {block}"] = f"shared memory {block}"
+    return things
+
+
+def _left(before: dict[str, str]) -> list[str]:
+    now = _belongings()
+    return [
+        name
+        for key, name in now.items()
+        if key not in before and not name.endswith(("/fd", "(deleted)/fd"))
+    ]
