@@ -27,7 +27,8 @@ RelaydError
 │   ├── LinkStalled *           connected, but swapped frames stopped
 │   └── WorkerDied *            the process that carries the link ended
 ├── OutputError *               a stream output refused or broke
-└── SessionFailed *             the service gave the session up
+├── SessionFailed *             the service gave the session up
+└── InternalFault *             relayd itself is at fault
 
 A star marks what is worth trying again without a person.
 """
@@ -243,3 +244,9 @@ class SessionFailed(RelaydError):
 
     retryable = True
     exit_code = ExitCode.UNAVAILABLE
+
+
+class InternalFault(RelaydError):
+    """Something failed that nothing here foresees: a fault of relayd itself."""
+
+    retryable = True

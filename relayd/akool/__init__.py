@@ -1,0 +1,1 @@
+"""The face-swap service: its API, and the book of sessions that it bills."""

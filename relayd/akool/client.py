@@ -1,0 +1,244 @@
+"""The service's HTTP API: one method a call, its answers typed, its failures in our tree."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relayd import logs
+from relayd.akool.credentials import ApiKey, ClientSecret, Credentials, Token
+from relayd.akool.models import Face, LiveSession, Status, read_faces
+from relayd.akool.retry import repeated, repeated_within
+from relayd.akool.verdicts import (
+    BY_CODE,
+    CLOSE,
+    CREATE,
+    CREDIT,
+    DETECT,
+    ENDPOINT_MISSING,
+    GET_TOKEN,
+    INFO,
+    UPDATE,
+    Endpoint,
+    read_body,
+)
+from relayd.errors import (
+    CredentialsRefused,
+    QuotaExhausted,
+    RequestRefused,
+    ServerFault,
+    ServiceError,
+    ServiceUnreachable,
+    SessionUnknown,
+)
+from relayd.http import HttpClient
+
+CALL_DEADLINE = 20.0
+"""s for one request and its whole answer: detect and create were seen to take a few."""
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes of an answer. A face list is some kB."""
+
+NO_SESSION = "0" * 24
+"""An id of the right form (an ObjectId) that no session has."""
+
+_TOKEN_REFUSED = frozenset({1101, 401})
+"""Business code, or HTTP status where there is none, that a new token may cure."""
+
+_log = logs.get("akool")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: the JSON object ({} for none), and the error it amounts to."""
+
+    status: int
+    body: Mapping[str, Any]
+    fault: ServiceError | None
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The answer's `data` object; empty where there is none."""
+        data = self.body.get("data")
+        return data if isinstance(data, Mapping) else {}
+
+
+class AkoolClient:
+    """The calls, for one account. Used from one event loop; `http` stays the caller's to close.
+
+    Each method raises the ServiceError that fits; each sending has a deadline as a whole, so an
+    answer that drips can hold nobody up. What may be sent twice is, where that is worth it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        http: HttpClient,
+        *,
+        call_deadline: float = CALL_DEADLINE,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._credentials = credentials
+        self._http = http
+        self._call_deadline = call_deadline
+        self._wall = wall
+        self._token: Token | None = None
+        self._login = asyncio.Lock()
+        self._info_missing = False
+
+    async def detect_faces(self, url: str) -> list[Face]:
+        """Ask for the faces in the image at `url`, which the service fetches itself.
+
+        An empty list where it found none. Raises FaceRejected when it cannot use the image.
+        """
+        asked = {"url": url, "single_face": False, "return_face_url": False, "num_frames": 1}
+        return read_faces((await repeated(self._ask, DETECT, asked)).body)
+
+    async def create(self, image_url: str, landmarks: str) -> LiveSession:
+        """Open a session, with one request that is never repeated here.
+
+        A session bills from the moment the service makes it, so wherever an answer holds an id
+        it is given back, even beside an error: journal it, then `check` it. When no answer
+        came although the request was sent (ServiceUnreachable with `sent`, a gateway's error, an
+        answer without sense), a session may exist whose id nobody knows and that the API has no
+        way to list; asking again at once might open a second. `retry.never_acted_on` tells
+        which failures are free of that doubt.
+        """
+        if isinstance(self._credentials, ClientSecret):
+            await repeated(self._bearer, self._credentials)  # logging in twice does no harm
+        asked = {"sourceImage": [{"path": image_url, "opts": landmarks}]}
+        reply = await self._exchange(CREATE, asked)
+        session = LiveSession.read(reply.body.get("data"), reply.fault)
+        if session is None:
+            raise reply.fault or ServerFault(f"{CREATE.name}: the answer has no _id")
+        return session
+
+    async def status(self, session_id: str) -> Status | None:
+        """Look a session's status up; None where the service has no such look-up.
+
+        The look-up is documented nowhere (public clients use it), so its absence is remembered
+        and no error. Sent once: who polls comes again anyway.
+        """
+        if self._info_missing:
+            return None
+        reply = await self._exchange(INFO, {"_id": session_id})
+        if reply.fault is not None:
+            code = reply.fault.code
+            if (code is None and reply.status in ENDPOINT_MISSING) or code in ENDPOINT_MISSING:
+                self._info_missing = True
+                _log.info("status.unsupported", reason=str(reply.fault))
+                return None
+            raise reply.fault
+        status = Status.read(reply.data.get("faceswap_status", reply.data.get("status")))
+        if status is None:
+            raise ServerFault(f"{INFO.name}: the answer's faceswap_status is missing or unknown")
+        return status
+
+    async def update(self, session_id: str, image_url: str, landmarks: str) -> None:
+        """Give a running session another face. Raises SessionUnknown when it is gone."""
+        source = [{"path": image_url, "opts": landmarks}]
+        await repeated(self._ask, UPDATE, {"_id": session_id, "sourceImage": source})
+
+    async def close(self, session_id: str, *, within: float = 10.0) -> None:
+        """Close a session, trying until `within` seconds are over.
+
+        Returns when the service confirmed it, or says that it knows no such session.
+        """
+        try:
+            await repeated_within(within, self._ask, CLOSE, {"_id": session_id})
+        except SessionUnknown:
+            _log.info("session.unknown_at_close", session=session_id)
+
+    async def credit(self) -> float | None:
+        """Ask for the credit left; None where the answer has none or the call is not served."""
+        reply = await repeated(self._exchange_optional, CREDIT)
+        left = reply.data.get("credit") if reply is not None else None
+        if isinstance(left, bool) or not isinstance(left, int | float | str):
+            return None
+        try:
+            return float(left)
+        except (ValueError, OverflowError):
+            return None
+
+    async def check_credentials(self) -> None:
+        """Try the credentials without opening a session. Raises CredentialsRefused.
+
+        With id and secret: getToken. With a key: the documented credit look-up, which only
+        reads; where that is not served, closing a session that cannot exist, whose refusal as
+        unknown proves that the key was taken.
+        """
+        if isinstance(self._credentials, ClientSecret):
+            self._token = None
+            await repeated(self._bearer, self._credentials)
+        elif await repeated(self._exchange_optional, CREDIT) is None:
+            try:
+                await repeated(self._ask, CLOSE, {"_id": NO_SESSION})
+            except RequestRefused as refusal:
+                if refusal.code not in BY_CODE:  # no word of the service's own: a wrong base_url
+                    raise
+
+    async def _exchange_optional(self, endpoint: Endpoint) -> Reply | None:
+        """Exchange; None when the service does not serve the endpoint."""
+        reply = await self._exchange(endpoint, None)
+        if reply.fault is None:
+            return reply
+        if isinstance(reply.fault, CredentialsRefused | QuotaExhausted) or reply.fault.retryable:
+            raise reply.fault
+        return None
+
+    async def _ask(self, endpoint: Endpoint, asked: Mapping[str, object]) -> Reply:
+        reply = await self._exchange(endpoint, asked)
+        if reply.fault is not None:
+            raise reply.fault
+        return reply
+
+    async def _exchange(self, endpoint: Endpoint, asked: Mapping[str, object] | None) -> Reply:
+        """Send with credentials; once more, with a new token, when the token was refused."""
+        if isinstance(self._credentials, ApiKey):
+            return await self._send(endpoint, asked, {"x-api-key": self._credentials.key})
+        token = await self._bearer(self._credentials)
+        reply = await self._send(endpoint, asked, token.headers)
+        if reply.fault is None or (reply.fault.code or reply.status) not in _TOKEN_REFUSED:
+            return reply
+        if self._token is token:
+            self._token = None
+        _log.info("token.refused", endpoint=endpoint.name)
+        token = await self._bearer(self._credentials)
+        return await self._send(endpoint, asked, token.headers)
+
+    async def _bearer(self, account: ClientSecret) -> Token:
+        """Give a token that is still good, logging in where there is none."""
+        async with self._login:  # one login, however many calls wait for it
+            if self._token is None or self._wall() >= self._token.renew_at:
+                reply = await self._send(
+                    GET_TOKEN,
+                    {"clientId": account.client_id, "clientSecret": account.client_secret},
+                    {},
+                )
+                if reply.fault is not None:
+                    raise reply.fault
+                self._token = Token.read(reply.body, self._wall)
+                _log.debug("token.renewed")
+            return self._token
+
+    async def _send(
+        self, endpoint: Endpoint, asked: Mapping[str, object] | None, headers: Mapping[str, str]
+    ) -> Reply:
+        try:
+            async with asyncio.timeout(self._call_deadline):
+                answer = await self._http.request(
+                    endpoint.method,
+                    self.base_url + endpoint.path,
+                    headers={"accept": "application/json", **headers},
+                    json_body=asked,
+                    largest=LARGEST_BODY,
+                )
+        except TimeoutError as late:
+            raise ServiceUnreachable(
+                f"{endpoint.name}: no whole answer within {self._call_deadline:g} s"
+            ) from late
+        body, fault = read_body(endpoint, answer)
+        return Reply(answer.status, body, fault)

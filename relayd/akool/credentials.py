@@ -1,0 +1,95 @@
+"""Who we are to the service: a key in a header, or an id and a secret that buy a token."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from relayd.errors import CredentialsRefused, ServerFault
+from relayd.logs import conceal
+
+_RENEW_EARLY = 60.0
+"""s before its end that a token counts as expired: longer than any one call takes."""
+_EARLIEST_DATE = 1e9
+"""Above this, `expire` is a date (s since 1970), not a length of 30 years."""
+_EARLIEST_DATE_MS = 1e12
+"""Above this, it is a date in ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key, sent as `x-api-key`. Raises CredentialsRefused when no header could carry it."""
+
+    key: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        conceal(self.key)
+        _check_header(self.key, "[akool] api_key")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecret:
+    """A client id and secret: getToken gives a token for them, sent as `Authorization`."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        conceal(self.client_secret)
+        if not self.client_id or not self.client_secret:
+            raise CredentialsRefused(
+                "[akool] client_id or client_secret is empty", mend="set both, or api_key"
+            )
+
+
+Credentials = ApiKey | ClientSecret
+
+
+def _check_header(value: str, name: str) -> None:
+    if not value or not (value.isascii() and value.isprintable()) or " " in value:
+        raise CredentialsRefused(
+            f"{name} is empty or holds characters that no key has", mend="copy it anew"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token and the moment that it is renewed at."""
+
+    text: str = field(repr=False)
+    renew_at: float
+    """Wall time, s since 1970; infinite where the answer gave no expiry."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that carries it."""
+        return {"authorization": f"Bearer {self.text}"}
+
+    @classmethod
+    def read(cls, body: Mapping[str, object], wall: Callable[[], float] = time.time) -> "Token":
+        """Read a getToken answer: token and expire in `data`, or at the top.
+
+        `expire` is read as a length in s or as a date in s or ms. Raises ServerFault when there
+        is no token, or one that no header can carry.
+        """
+        data = body.get("data")
+        holders = [holder for holder in (data, body) if isinstance(holder, Mapping)]
+        text = next((holder["token"] for holder in holders if holder.get("token")), None)
+        if not isinstance(text, str):
+            raise ServerFault("getToken: the answer has no token")
+        conceal(text)
+        if not (text.isascii() and text.isprintable()) or " " in text:
+            raise ServerFault("getToken: the answer's token is unreadable")
+        expire = next((holder["expire"] for holder in holders if "expire" in holder), None)
+        return cls(text, _end(expire, wall()) - _RENEW_EARLY)
+
+
+def _end(expire: object, now: float) -> float:
+    try:
+        seconds = float(str(expire))
+    except ValueError:
+        return float("inf")
+    if not seconds > 0:  # nan as well
+        return float("inf")
+    if seconds > _EARLIEST_DATE_MS:
+        return seconds / 1000
+    return seconds if seconds > _EARLIEST_DATE else now + seconds

@@ -1,0 +1,295 @@
+"""The journal on a real disk, with real processes that die."""
+
+import errno
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.akool import journal as journal_module
+from relayd.akool.journal import Journal, JournalRecord
+from relayd.akool.models import LiveSession
+from relayd.errors import Unavailable
+
+BASE_URL = "https://openapi.example"
+TOKEN = "007eJxTYFj-of-the-journal"
+
+
+def session(session_id: str = "685ea0bb5aa150dd8b7116b1") -> LiveSession:
+    made = LiveSession.read(
+        {"_id": session_id, "channel_id": "channel-1", "front_rtc_token": TOKEN}
+    )
+    assert made is not None
+    return made
+
+
+HOLDER = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from relayd.akool.journal import Journal
+    from relayd.akool.models import LiveSession
+
+    live = LiveSession.read({"_id": sys.argv[2], "channel_id": "c"})
+    entry = Journal(Path(sys.argv[1])).record(live, base_url="https://openapi.example", relay="r")
+    print("recorded", flush=True)
+    time.sleep(60)
+    """
+)
+
+
+@contextmanager
+def holder(directory: Path, session_id: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run another process that has a session in its care."""
+    command = [sys.executable, "-c", HOLDER, str(directory), session_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"recorded\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_session_of_a_living_process_is_held_and_of_a_killed_one_left_over(tmp_path: Path):
+    journal = Journal(tmp_path)
+    with holder(tmp_path, "abc") as process:
+        assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
+        assert journal.leftovers() == []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert [(record.id, record.held) for record in journal.entries()] == [("abc", False)]
+        (left,) = journal.leftovers()
+        assert left.record.pid == process.pid
+        assert left.record.base_url == BASE_URL
+        assert journal.leftovers() == []  # one process adopts it
+        left.remove()
+    assert journal.entries() == []
+
+
+def test_a_child_process_does_not_keep_its_parents_session(tmp_path: Path):
+    journal = Journal(tmp_path)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        entry.release()
+        (left,) = journal.leftovers()
+        left.release()
+        child.communicate(b"\n")
+
+
+def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path):
+    journal = Journal(tmp_path, wall=lambda: 1000.0)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    (path,) = (tmp_path / "sessions").iterdir()
+    assert path.name == "685ea0bb5aa150dd8b7116b1.json"
+    assert TOKEN not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert journal.entries() == [
+        JournalRecord(
+            id="685ea0bb5aa150dd8b7116b1",
+            channel="channel-1",
+            base_url=BASE_URL,
+            relay="studio",
+            opened_at=1000.0,
+            pid=os.getpid(),
+            held=True,
+        )
+    ]
+    entry.release()
+
+
+def test_a_removed_session_is_in_the_history(tmp_path: Path):
+    now = 1000.0
+    journal = Journal(tmp_path, wall=lambda: now)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    now = 1090.5
+    entry.remove()
+    entry.remove()
+    assert journal.entries() == []
+    (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "id": session().id,
+        "relay": "studio",
+        "opened": 1000.0,
+        "closed": 1090.5,
+        "seconds": 90.5,
+    }
+
+
+def test_the_history_is_bounded_and_keeps_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(journal_module, "LARGEST_HISTORY", 2000)
+    journal = Journal(tmp_path, wall=lambda: 1000.0)
+    for number in range(60):
+        journal.note_closed(JournalRecord(str(number), "c", BASE_URL, "r", 1.0, 1, held=True))
+        assert (tmp_path / "history.jsonl").stat().st_size <= 2000
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    numbers = [int(line["id"]) for line in lines]
+    assert numbers == list(range(numbers[0], 60))
+    assert len(numbers) >= 10
+
+
+def test_an_unwritable_history_keeps_no_session_on_the_book(tmp_path: Path):
+    journal = Journal(tmp_path)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    (tmp_path / "history.jsonl").mkdir()
+    entry.remove()
+    assert journal.entries() == []
+
+
+@pytest.mark.parametrize(
+    "session_id",
+    ["../../../etc/cron.d/x", "/etc/passwd", "..", ".hidden", "a/b", "x" * 1000, "ünïcode", "a-b"],
+)
+def test_a_hostile_id_stays_in_the_folder_and_comes_back_whole(tmp_path: Path, session_id: str):
+    state = tmp_path / "state"
+    journal = Journal(state)
+    entry = journal.record(session(session_id), base_url=BASE_URL, relay="studio")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == list(
+        (state / "sessions").iterdir()
+    )
+    assert [record.id for record in journal.entries()] == [session_id]
+    entry.remove()
+    assert journal.entries() == []
+
+
+@given(st.lists(st.text(min_size=1).filter(str.isprintable), unique=True, min_size=2, max_size=5))
+def test_no_two_ids_share_a_file_name(ids: list[str]):
+    names = {journal_module._file_name(session_id) for session_id in ids}
+    assert len(names) == len(ids)
+    assert all(name.isascii() and "/" not in name and name[0] != "." for name in names)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 300,
+        b'{"id": "a"',
+        b"[" * 10_000,
+        b"[]",
+        b"{}",
+        b'{"id": "", "channel": "", "base_url": "", "relay": "", "opened_at": 1.0, "pid": 1}',
+        b'{"id": 7, "channel": "", "base_url": "", "relay": "", "opened_at": 1.0, "pid": 1}',
+        b'{"id": "a", "channel": "", "base_url": "", "relay": "", "opened_at": NaN, "pid": 1}',
+        b'{"id": "a", "channel": "", "base_url": "", "relay": "", "opened_at": 1.0, "pid": 1}'
+        + b" " * 70_000
+        + b"x",
+    ],
+)
+def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes):
+    journal = Journal(tmp_path)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    broken = tmp_path / "sessions" / "0.json"
+    broken.write_bytes(content)
+    expected = [session().id]
+    if len(content) > 70_000:  # readable as far as an entry may go
+        expected = ["a", session().id]
+    assert [record.id for record in journal.entries()] == expected
+    entry.release()
+    left = journal.leftovers()
+    assert [one.record.id for one in left] == expected
+    for one in left:
+        one.release()
+    assert broken.exists()
+
+
+def test_what_is_no_plain_file_is_left_alone(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.probe()
+    folder = tmp_path / "sessions"
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "pipe.json")
+    Journal(tmp_path / "other").record(session(), base_url=BASE_URL, relay="r").release()
+    (elsewhere,) = (tmp_path / "other" / "sessions").iterdir()
+    (folder / "link.json").symlink_to(elsewhere)
+    (folder / "notes.txt").write_text("mine")
+    assert journal.entries() == []
+    assert journal.leftovers() == []
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_crash_between_write_and_rename_loses_no_session(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.record(session(), base_url=BASE_URL, relay="studio").release()
+    (path,) = (tmp_path / "sessions").iterdir()
+    path.rename(path.with_suffix(".part"))
+    (left,) = journal.leftovers()
+    assert left.record.id == session().id
+    left.remove()
+    assert journal.entries() == []
+
+
+def test_a_state_folder_that_is_a_file_names_the_setting(tmp_path: Path):
+    (tmp_path / "state").write_text("")
+    journal = Journal(tmp_path / "state")
+    for attempt in (
+        journal.probe,
+        lambda: journal.record(session(), base_url=BASE_URL, relay="studio"),
+        journal.entries,
+    ):
+        with pytest.raises(Unavailable, match=r"\[state\] directory"):
+            attempt()
+
+
+def test_a_read_only_state_folder_names_the_setting():
+    # /proc refuses to make folders, even to root.
+    with pytest.raises(Unavailable, match=r"\[state\] directory"):
+        Journal(Path("/proc/relayd")).probe()
+
+
+@pytest.mark.parametrize("step", ["write", "fsync"])
+def test_a_full_disk_records_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path)
+    journal.probe()
+    monkeypatch.setattr(f"relayd.akool.journal.os.{step}", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        journal.record(session(), base_url=BASE_URL, relay="studio")
+    monkeypatch.undo()
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+def test_file_and_folder_are_on_the_disk_before_a_session_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = Journal(tmp_path)
+    journal.probe()
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr("relayd.akool.journal.os.fsync", fsync)
+    entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
+    assert synced == ["abc.part", "sessions"]
+    entry.release()
+
+
+def test_closing_another_processes_file_is_no_error(tmp_path: Path):
+    journal = Journal(tmp_path)
+    entry = journal.record(session(), base_url=BASE_URL, relay="studio")
+    entry.release()
+    (left,) = journal.leftovers()
+    left.remove()
+    entry.remove()
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
