@@ -1,0 +1,1 @@
+"""FFmpeg by way of PyAV: pictures in (decode) and out (encode)."""

@@ -1,0 +1,43 @@
+"""Pictures that already are I420, brought to another size by libswscale."""
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from relayd.frames import I420, Geometry, black, plan_fit
+
+
+class Scaler:
+    """Fits pictures of any even size into one geometry, all of each within dark bars.
+
+    Keeps its swscale context while the size stays; belongs to one thread.
+    """
+
+    def __init__(self, target: Geometry) -> None:
+        self._target = target
+        self._reformatter = VideoReformatter()
+
+    def fit(self, picture: I420) -> I420:
+        """Give `picture` itself when its size fits, else a scaled and centred copy."""
+        if picture.shape == self._target.shape:
+            return picture
+        rows, width = picture.shape
+        plan = plan_fit(width, rows * 2 // 3, 1.0, self._target, "pad")
+        frame = VideoFrame.from_ndarray(picture, format="yuv420p")
+        resized = self._reformatter.reformat(frame, *plan.scaled, "yuv420p")
+        scaled = np.ascontiguousarray(resized.to_ndarray(), np.uint8)
+        if scaled.shape == self._target.shape:
+            return scaled
+        fitted = black(self._target)
+        for part, whole in zip(_planes(scaled), _planes(fitted), strict=True):
+            halves = whole.shape[1] * 2 // self._target.width  # 2 for luma, 1 for chroma
+            left, top = plan.offset[0] * halves // 2, plan.offset[1] * halves // 2
+            whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return fitted
+
+
+def _planes(picture: I420) -> tuple[I420, I420, I420]:
+    """Give views of Y, U and V."""
+    height, width = picture.shape[0] * 2 // 3, picture.shape[1]
+    chroma = picture[height:].reshape(2, height // 2, width // 2)
+    return picture[:height], chroma[0], chroma[1]

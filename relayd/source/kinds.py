@@ -1,0 +1,140 @@
+"""What kind of source a URL is, and how FFmpeg should read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+
+class SourceKind(Enum):
+    """How a source gives its pictures."""
+
+    FILE = "file"
+    """A recording: paced by its own time stamps, looped; its end is an end."""
+    IMAGE = "image"
+    """One picture, shown for ever."""
+    LIVE = "live"
+    """A broadcast: the newest picture counts, its end is a loss."""
+    DEVICE = "device"
+    """A capture device of this machine: live, and somebody may unplug it."""
+    GENERATOR = "generator"
+    """A test picture of FFmpeg's (lavfi): paced like a file."""
+
+    @property
+    def paced(self) -> bool:
+        """Whether relayd sets the pace, not the source."""
+        return self in (SourceKind.FILE, SourceKind.GENERATOR)
+
+    @property
+    def live(self) -> bool:
+        """Whether the newest picture is what counts."""
+        return self in (SourceKind.LIVE, SourceKind.DEVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a source is opened: what FFmpeg gets, and what else is worth a try."""
+
+    kind: SourceKind
+    url: str
+    """As FFmpeg takes it."""
+    demuxer: str
+    """A demuxer's name, or empty to let FFmpeg look."""
+    options: tuple[dict[str, str], ...]
+    """One set a try: the next one where a set was found unusable."""
+
+
+_IMAGES: Final = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+_RECORDINGS: Final = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".gif"}
+_LAVFI: Final = "lavfi:"
+
+_LIVE_PROBE: Final = {"probesize": "32768", "analyzeduration": "0", "fpsprobesize": "0"}
+"""32 KiB hold the first parameter sets; more would only delay the first picture.
+
+No `fflags=nobuffer`: it throws the probed key frame away, and the first picture waits for
+the next one (1.15 s instead of 0.12 s from a server with a key frame each second).
+"""
+_TRANSPORT_STREAM_PROBE: Final = _LIVE_PROBE | {"probesize": "500000"}
+"""MPEG-TS repeats its tables each 100 ms or so: 500 kB hold one at up to 40 Mbit/s."""
+_CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
+    {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
+    {"video_size": "640x480", "framerate": "30"},
+    {},
+)
+"""USB cameras reach 720p30 as MJPEG alone; any reaches 640x480; else whatever is set."""
+
+
+def plan_opening(
+    url: str, demuxer: str, options: Mapping[str, str], read_timeout: float
+) -> Opening:
+    """Tell the kind of a URL and how to open it; what the user set in `options` wins.
+
+    An http(s) URL is a recording or an image if its path ends like one, else live; the
+    reader looks again once it is open, for only then it shows whether it has an end.
+    """
+    kind = classify(url, demuxer)
+    if kind is SourceKind.GENERATOR:
+        return Opening(kind, url.removeprefix(_LAVFI), "lavfi", (dict(options),))
+    if kind is SourceKind.DEVICE:
+        return Opening(
+            kind, url, demuxer or "v4l2", tuple(mode | dict(options) for mode in _CAMERA_MODES)
+        )
+    defaults = _live_options(url, read_timeout) if kind is SourceKind.LIVE else {}
+    return Opening(kind, url, demuxer, (defaults | dict(options),))
+
+
+def classify(url: str, demuxer: str = "") -> SourceKind:
+    """Tell the kind of a URL by its looks alone (and whether a path is a pipe)."""
+    if demuxer == "lavfi" or url.startswith(_LAVFI):
+        return SourceKind.GENERATOR
+    if demuxer in ("v4l2", "video4linux2") or url.startswith("/dev/video"):
+        return SourceKind.DEVICE
+    scheme, path = _scheme_and_path(url)
+    ending = PurePosixPath(path).suffix.lower()
+    if scheme not in ("", "file", "http", "https"):
+        return SourceKind.LIVE
+    if ending in _IMAGES:
+        return SourceKind.IMAGE
+    if scheme in ("http", "https"):
+        live = ending not in _RECORDINGS
+    else:
+        live = ending == ".sdp" or _is_pipe(path)
+    return SourceKind.LIVE if live else SourceKind.FILE
+
+
+def _scheme_and_path(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no IPv6 address
+        return "", url
+    if parts.scheme == "pipe" or "://" in url or parts.scheme == "file":
+        return parts.scheme, parts.path
+    return "", url
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return Path(path).is_fifo()
+    except (OSError, ValueError):
+        return False
+
+
+def _live_options(url: str, read_timeout: float) -> dict[str, str]:
+    """Give FFmpeg's low-delay options and its own time limit, which each protocol calls its way."""
+    microseconds = str(int(read_timeout * 1e6))
+    match _scheme_and_path(url)[0]:
+        case "rtsp" | "rtsps":
+            return _LIVE_PROBE | {"rtsp_transport": "tcp", "timeout": microseconds}
+        case "udp":
+            # A burst beyond the buffer costs frames, not the stream.
+            return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds, "overrun_nonfatal": "1"}
+        case "srt" | "tcp":
+            return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
+        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" means to listen
+            return _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
+        case "":
+            return _LIVE_PROBE | {"protocol_whitelist": "file,crypto,data,rtp,udp,tcp"}
+        case _:
+            return dict(_TRANSPORT_STREAM_PROBE)

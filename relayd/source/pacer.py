@@ -1,0 +1,121 @@
+"""An even beat out of whatever rate the source has."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Final
+
+from relayd.clock import Clock, MonotonicClock, PhaseLock, Ticker
+from relayd.frames import SourceFrame
+from relayd.slots import LatestSlot
+
+RATE_WINDOW: Final = 5.0
+"""s over which the source's own rate is measured."""
+SAME_RATE: Final = 0.005
+"""Share by which the source's rate may differ for the beat to follow its phase: the cadence
+stays within 0.1 of 20 fps."""
+
+
+@dataclass(slots=True)
+class PacerCounters:
+    """Counts since the pacer was made; they only grow, but for the two ages."""
+
+    delivered: int = 0
+    repeated: int = 0
+    """Beats that brought the same picture as the beat before."""
+    dropped: int = 0
+    """Pictures of the source that a newer one overtook before their beat."""
+    starved: int = 0
+    """Beats with nothing to deliver: no picture, or one too old."""
+    skipped: int = 0
+    """Beats left out because the machine or `deliver` was too slow."""
+    age: float = 0.0
+    """s since capture of the picture delivered last."""
+    late: float = 0.0
+    """s by which the last beat came late."""
+
+
+class Pacer:
+    """Calls `deliver` with the newest picture, `fps` times a second, on its own thread.
+
+    A picture is repeated while it is younger than `max_age` seconds; then, or while paused,
+    nothing is delivered. `deliver` must be quicker than a beat.
+    """
+
+    def __init__(
+        self,
+        slot: LatestSlot[SourceFrame],
+        deliver: Callable[[SourceFrame], None],
+        fps: float,
+        *,
+        max_age: float,
+        clock: Clock | None = None,
+    ) -> None:
+        self._slot, self._deliver, self._fps, self._max_age = slot, deliver, fps, max_age
+        self._clock = clock or MonotonicClock()
+        self._stop, self._paused = Event(), Event()
+        self._rate = _ArrivalRate()
+        self._thread = Thread(target=self._run, name="relayd-pacer", daemon=True)
+        self.counters = PacerCounters()
+
+    def start(self) -> None:
+        """Begin to beat; once in its life."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; returns when the last delivery is done."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`."""
+        self._paused.set()
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self._paused.clear()
+
+    def _run(self) -> None:
+        ticker, phase = Ticker(self._fps, self._clock), PhaseLock()
+        seen = self._slot.latest()[0]
+        while (tick := ticker.wait(self._stop)) is not None:
+            self.counters.skipped += tick.skipped
+            self.counters.late = tick.late
+            number, frame = self._slot.latest()
+            arrived, seen = number - seen, number
+            now = self._clock.now()
+            if frame is None or self._paused.is_set() or now - frame.captured_at > self._max_age:
+                self.counters.starved += 1
+                continue
+            if arrived:
+                self._rate.note(number, frame.captured_at)
+            self._count(arrived, now - frame.captured_at)
+            self._deliver(frame)
+            if self._rate.is_near(self._fps):
+                ticker.nudge(phase.correction(self.counters.age if arrived else None))
+
+    def _count(self, arrived: int, age: float) -> None:
+        self.counters.delivered += 1
+        self.counters.repeated += arrived == 0
+        self.counters.dropped += max(0, arrived - 1)
+        self.counters.age = age
+
+
+class _ArrivalRate:
+    """The rate at which pictures arrive, from their numbers and when they were captured."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, number: int, captured_at: float) -> None:
+        self._seen.append((captured_at, number))
+        while captured_at - self._seen[0][0] > RATE_WINDOW:
+            self._seen.popleft()
+
+    def is_near(self, rate: float) -> bool:
+        """Whether it is, within SAME_RATE, `rate`; not before most of a window was seen."""
+        (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
+        span = last_at - first_at
+        return span > RATE_WINDOW * 0.8 and abs((last - first) / span - rate) <= rate * SAME_RATE

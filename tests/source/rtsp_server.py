@@ -1,0 +1,53 @@
+"""A live RTSP camera for the tests: GStreamer's server with a moving test picture.
+
+Run by the system's Python, which has the `gi` bindings:
+    /usr/bin/python3 rtsp_server.py PORT [USER:PASSWORD]
+Serves /live and prints its port when it listens.
+"""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # versions come first
+
+ROLE = "viewer"
+CAMERA = (
+    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1"
+    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=1000"
+    " ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+)
+
+
+def main(port: str, login: str = "") -> None:
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(port)
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(CAMERA)
+    factory.set_shared(True)
+    if login:
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", ROLE)
+        auth = GstRtspServer.RTSPAuth()
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*login.split(":")), token)
+        server.set_auth(auth)
+        rights = Gst.Structure.new_empty(ROLE)
+        rights.set_value("media.factory.access", True)
+        rights.set_value("media.factory.construct", True)
+        permissions = GstRtspServer.RTSPPermissions()
+        permissions.add_role_from_structure(rights)
+        factory.set_permissions(permissions)
+    server.get_mount_points().add_factory("/live", factory)
+    if not server.attach(None):
+        sys.exit(f"port {port} is taken")
+    sys.stdout.write(f"{server.get_bound_port()}\n")
+    sys.stdout.flush()
+    GLib.MainLoop().run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

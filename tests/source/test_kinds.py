@@ -1,0 +1,77 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from relayd.source.kinds import SourceKind, classify, plan_opening
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("clip.mp4", SourceKind.FILE),
+        ("/srv/clips/odd:name.ts", SourceKind.FILE),
+        ("file:/srv/clip.mkv", SourceKind.FILE),
+        ("https://host/clip.MP4?token=1", SourceKind.FILE),
+        ("face.JPG", SourceKind.IMAGE),
+        ("http://host/a.png", SourceKind.IMAGE),
+        ("rtsp://user:pass@host/stream", SourceKind.LIVE),
+        ("rtmp://host/app/key", SourceKind.LIVE),
+        ("srt://:9000?mode=listener", SourceKind.LIVE),
+        ("udp://239.0.0.1:1234", SourceKind.LIVE),
+        ("http://cam/video.mjpg", SourceKind.LIVE),
+        ("http://cam/video", SourceKind.LIVE),
+        ("https://host/live.m3u8", SourceKind.LIVE),
+        ("camera.sdp", SourceKind.LIVE),
+        ("pipe:0", SourceKind.LIVE),
+        ("/dev/video0", SourceKind.DEVICE),
+        ("lavfi:testsrc2=size=1280x720:rate=30", SourceKind.GENERATOR),
+        ("http://[broken", SourceKind.FILE),
+        ("", SourceKind.FILE),
+        ("nul\0byte", SourceKind.FILE),
+    ],
+)
+def test_a_url_is_of_the_kind_it_looks_like(url: str, kind: SourceKind):
+    assert classify(url) is kind
+
+
+def test_a_named_pipe_is_live(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert classify(str(tmp_path / "pipe.mp4")) is SourceKind.LIVE
+
+
+@pytest.mark.parametrize(
+    ("demuxer", "kind"), [("v4l2", SourceKind.DEVICE), ("lavfi", SourceKind.GENERATOR)]
+)
+def test_a_forced_demuxer_decides(demuxer: str, kind: SourceKind):
+    assert classify("anything", demuxer) is kind
+
+
+def test_what_the_user_sets_wins():
+    (options,) = plan_opening("rtsp://h/x", "", {"rtsp_transport": "udp"}, 2.0).options
+    assert options["rtsp_transport"] == "udp"
+    assert options["timeout"] == "2000000"
+
+
+def test_live_sources_are_read_with_little_delay():
+    for url in ("rtsp://h/x", "srt://h:1", "http://h/x", "udp://h:1", "rtmp://h/x"):
+        (options,) = plan_opening(url, "", {}, 2.0).options
+        assert options["analyzeduration"] == "0"
+        assert "nobuffer" not in options.get("fflags", "")
+
+
+def test_rtmp_gets_no_timeout_that_would_make_it_listen():
+    assert "timeout" not in plan_opening("rtmp://h/x", "", {}, 2.0).options[0]
+
+
+def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last():
+    opening = plan_opening("/dev/video3", "", {"framerate": "15"}, 2.0)
+    assert opening.demuxer == "v4l2"
+    assert opening.options[0]["input_format"] == "mjpeg"
+    assert opening.options[-1] == {"framerate": "15"}
+    assert all(options["framerate"] == "15" for options in opening.options)
+
+
+def test_a_generator_loses_its_prefix():
+    opening = plan_opening("lavfi:color=red", "", {}, 2.0)
+    assert (opening.url, opening.demuxer) == ("color=red", "lavfi")

@@ -1,0 +1,256 @@
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
+from relayd.frames import I420, Geometry, black
+from relayd.source.events import SourceDown, SourceEnded, SourceOpened
+from relayd.source.reader import HOPELESS_RETRY
+
+if TYPE_CHECKING:
+    from relayd.frames import SourceFrame
+    from tests.source.conftest import Clips, Watch
+
+
+def grey_of(frame: "SourceFrame") -> int:
+    """Which picture of a grey ramp it is: its number, from 40 up by 2."""
+    return round((int(frame.i420[240, 320]) - (16 + 40 * 219 / 255)) / (2 * 219 / 255))
+
+
+def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch"):
+    watched = watch(clips.quadrants("plain.mp4", 1280, 720))
+    _, event = watched.wait_for(SourceOpened, 3)
+    assert event == SourceOpened(1280, 720, 30.0, "h264")
+    assert watched.frame().i420.shape == (720, 640)
+
+
+@pytest.mark.parametrize("rate", [24, 25, 60])
+def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: int):
+    watched = watch(clips.grey_ramp(f"ramp{rate}.mp4", 60, rate))
+    watched.frame()
+    frames = watched.arrivals(25)
+    pictures = (grey_of(frames[-1]) - grey_of(frames[0])) % 60
+    elapsed = frames[-1].captured_at - frames[0].captured_at
+    assert elapsed == pytest.approx(pictures / rate, abs=0.15)
+
+
+def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch"):
+    times = [0.0, 0.2, 0.6, 0.8, 1.2]
+    watched = watch(clips.grey_ramp("varying.mkv", 5, 30, times), loop=False)
+    frames = watched.arrivals(5, since=0)
+    shown = np.array([frame.captured_at for frame in frames]) - frames[0].captured_at
+    assert shown == pytest.approx(times, abs=0.1)
+
+
+def test_the_seam_of_a_loop_is_no_longer_than_a_step_and_loses_no_picture(
+    clips: "Clips", watch: "Watch"
+):
+    watched = watch(clips.grey_ramp("loop.mp4", 5, 10))
+    watched.frame()
+    frames = watched.arrivals(13)
+    gaps = np.diff([frame.captured_at for frame in frames])
+    assert max(gaps) < 2 / 10
+    numbers = [grey_of(frame) for frame in frames]
+    steps = {(later - earlier) % 5 for earlier, later in pairwise(numbers)}
+    assert steps == {1}
+
+
+def test_a_file_that_is_not_looped_ends_once(clips: "Clips", watch: "Watch"):
+    watched = watch(clips.grey_ramp("short.mp4", 10, 30), loop=False)
+    watched.wait_for(SourceEnded, 3)
+    number = watched.slot.latest()[0]
+    time.sleep(0.3)
+    assert watched.slot.latest()[0] == number == 10
+    assert [type(event) for event in watched.events()] == [SourceOpened, SourceEnded]
+
+
+def test_restart_plays_an_ended_file_again(clips: "Clips", watch: "Watch"):
+    watched = watch(clips.grey_ramp("short.mp4", 10, 30), loop=False)
+    watched.wait_for(SourceEnded, 3)
+    watched.reader.restart()
+    watched.wait_for(SourceOpened, 3, after=2)
+    assert watched.reader.counters.reconnects == 1
+
+
+def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watch"):
+    image = clips.quadrants("still.png", 320, 240, count=1, codec="png", pixel_format="rgb24")
+    watched = watch(image, stall_timeout=0.8)
+    frames = watched.arrivals(4, within=4)
+    assert all(frame.i420 is frames[0].i420 for frame in frames)
+    assert [type(event) for event in watched.events()] == [SourceOpened]
+
+
+def test_one_picture_a_second_is_no_stall(watch: "Watch"):
+    watched = watch("lavfi:testsrc2=size=320x240:rate=1", stall_timeout=0.8)
+    watched.arrivals(5, within=5)
+    assert [type(event) for event in watched.events()] == [SourceOpened]
+
+
+def test_a_generator_is_paced(watch: "Watch"):
+    watched = watch("lavfi:testsrc2=size=320x240:rate=20")
+    watched.frame()
+    frames = watched.arrivals(20)
+    assert frames[-1].captured_at - frames[0].captured_at == pytest.approx(19 / 20, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["missing", "text", "sound"])
+def test_an_unusable_source_says_that_a_person_is_needed(clips: "Clips", watch: "Watch", name: str):
+    path = {
+        "missing": clips.folder / "not_there.mp4",
+        "text": clips.file("words.mp4", b"words\n" * 999),
+        "sound": clips.sound("sound.mp4"),
+    }[name]
+    watched = watch(path)
+    _, event = watched.wait_for(SourceDown, 3)
+    assert isinstance(event, SourceDown)
+    assert isinstance(event.error, SourceUnusable)
+    assert not event.error.retryable
+    assert event.retry_in == HOPELESS_RETRY
+
+
+def test_a_file_that_appears_is_read_on_restart(clips: "Clips", watch: "Watch", tmp_path: Path):
+    path = tmp_path / "later.mp4"
+    watched = watch(path)
+    watched.wait_for(SourceDown, 3)
+    path.write_bytes(clips.quadrants("plain.mp4", 1280, 720).read_bytes())
+    watched.reader.restart()
+    watched.wait_for(SourceOpened, 3)
+
+
+def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch"):
+    watched = watch("rtsp://user:hidden@127.0.0.1:9/live")
+    with watched.changed:
+        assert watched.changed.wait_for(lambda: len(watched.told) >= 4, 6)
+    downs = [event for event in watched.events() if isinstance(event, SourceDown)]
+    assert isinstance(downs[0].error, SourceUnreachable)
+    assert downs[0].retry_in == 0.25
+    assert 0.35 <= downs[1].retry_in <= 0.65
+    assert all(down.retry_in <= 1.25 for down in downs)
+    assert not any("hidden" in str(down.error) for down in downs)
+
+
+def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "Watch"):
+    for url in (clips.quadrants("plain.mp4", 1280, 720), "rtsp://127.0.0.1:9/", clips.folder):
+        watched = watch(url)
+        time.sleep(0.15)
+        before = time.monotonic()
+        assert watched.reader.stop()
+        assert time.monotonic() - before < 0.5
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("relayd-source")]
+
+
+def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Watch"):
+    path = clips.file("vanishes.ts", clips.quadrants("plain.ts", 320, 240).read_bytes())
+    watched = watch(path)
+    watched.frame()
+    path.unlink()
+    watched.reader.restart()
+    watched.wait_for(SourceDown, 3)
+    assert watched.slot.latest()[1] is None
+
+
+def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch"):
+    watched = watch(clips.grey_ramp("ramp.mp4", 40, 30))
+    watched.frame()
+    taken = watched.reader._take
+    slow_until = time.monotonic() + 0.6
+
+    def slowly(*arguments: object) -> bool:
+        if time.monotonic() < slow_until:
+            time.sleep(0.2)
+        return taken(*arguments)
+
+    attempt = watched.reader._current
+    assert attempt is not None
+    attempt._publish = slowly
+    time.sleep(0.9)
+    gaps = np.diff([frame.captured_at for frame in watched.arrivals(20)])
+    assert np.mean(gaps) == pytest.approx(1 / 30, rel=0.15)
+    assert attempt.late > 0
+
+
+class HungInput:
+    """Stands for FFmpeg when it hangs: one picture, then silence, then one more."""
+
+    width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.closed = threading.Event()
+
+    def pictures(self) -> Iterator["HungInput"]:
+        yield self
+        self.let_go.wait(10)
+        yield self
+
+    def i420(self) -> I420:
+        return black(Geometry(640, 480))
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_taken(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+):
+    inputs: list[HungInput] = []
+
+    def open_hung(*_: object, **__: object) -> HungInput:
+        inputs.append(HungInput())
+        return inputs[-1]
+
+    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    watched = watch("rtsp://camera/live", stall_timeout=0.3)
+    opened_at, _ = watched.wait_for(SourceOpened, 2)
+    lost_at, event = watched.wait_for(SourceDown, 2)
+    assert lost_at - opened_at == pytest.approx(0.3, abs=0.15)
+    assert isinstance(event, SourceDown)
+    assert "no picture for 0.3 s" in str(event.error)
+    assert watched.reader.counters.stalls == 1
+    number = watched.slot.latest()[0]
+    inputs[0].let_go.set()
+    assert inputs[0].closed.wait(2)
+    assert watched.slot.latest() == (number, None)
+    watched.wait_for(SourceDown, 3, after=2)
+    for hung in inputs:
+        hung.let_go.set()
+
+
+def test_no_more_than_two_hung_connections_pile_up(watch: "Watch", monkeypatch: pytest.MonkeyPatch):
+    inputs: list[HungInput] = []
+
+    def open_hung(*_: object, **__: object) -> HungInput:
+        inputs.append(HungInput())
+        return inputs[-1]
+
+    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    watched = watch("rtsp://camera/live", stall_timeout=0.05)
+    time.sleep(2.0)
+    assert len(inputs) == 2
+    inputs[0].let_go.set()
+    deadline = time.monotonic() + 3
+    while len(inputs) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(inputs) == 3
+    watched.reader._stop.set()
+    watched.reader._wake.set()
+    for hung in inputs:
+        hung.let_go.set()
+
+
+def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("relayd.source.attempt.plan_opening", lambda *_: 1 / 0)
+    watched = watch("whatever")
+    _, event = watched.wait_for(SourceDown, 3)
+    assert isinstance(event, SourceDown)
+    assert isinstance(event.error, SourceLost)
+    monkeypatch.undo()
+    watched.wait_for(SourceDown, 3, after=1)
