@@ -1,0 +1,1 @@
+"""What the relay shows, and where: camera, streams, previews."""

@@ -1,0 +1,258 @@
+"""The virtual camera: a pyvirtualcam backend that says what goes wrong.
+
+pyvirtualcam's own Linux backend tells the device no frame rate, prints failed writes instead
+of raising them, and leaves v4l2loopback 0.12 unusable after its first run. This one opens the
+device itself. Only this module imports pyvirtualcam.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyvirtualcam
+from numpy.typing import NDArray
+
+from relayd.errors import CameraUnavailable
+from relayd.frames import Geometry, OutputFrame
+from relayd.logs import get
+from relayd.output import v4l2
+
+_log = get("camera")
+
+AUTO: Final = "auto"
+OWN_LABEL: Final = "relayd"
+"""The card label that `device = "auto"` prefers."""
+MODPROBE: Final = "sudo modprobe v4l2loopback devices=1 exclusive_caps=1 card_label=relayd"
+_RELOAD: Final = f"sudo modprobe -r v4l2loopback && {MODPROBE}"
+_OLD_VERSIONS: Final = "0.12."
+_BACKEND: Final = "relayd"
+
+
+class Loopback:
+    """One open v4l2loopback device that takes I420 pictures of a fixed size."""
+
+    def __init__(
+        self, path: str, geometry: Geometry, fps: float, system: v4l2.System, version: str
+    ) -> None:
+        """Open `path`; raises CameraUnavailable with what is wrong and what mends it.
+
+        `version` is the loaded module's, for the words of an error alone.
+        """
+        self.path = path
+        self.geometry = geometry
+        self._system = system
+        self._fd = _open(system, path)
+        try:
+            self._require_writable(version)
+            self._fix_format()
+            self._tell_frame_rate(fps)
+            v4l2.mark_as_writer(system, self._fd)
+        except OSError as fault:
+            self.close()
+            raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_RELOAD) from fault
+        except CameraUnavailable:
+            self.close()
+            raise
+
+    def _require_writable(self, version: str) -> None:
+        try:
+            capability = v4l2.query_capability(self._system, self._fd)
+        except OSError as fault:
+            if fault.errno in {errno.ENOTTY, errno.EINVAL}:
+                raise CameraUnavailable(
+                    f"{self.path} is no video device", mend="`relayd devices` lists what there is"
+                ) from fault
+            raise
+        if not capability.is_loopback:
+            raise CameraUnavailable(
+                f"{self.path} is a real device ({capability.card or capability.driver}),"
+                " not a virtual camera",
+                mend=f'choose a v4l2loopback device or device = "auto"; to make one: {MODPROBE}',
+            )
+        if capability.can_output:
+            return
+        if not capability.can_capture:
+            raise CameraUnavailable(
+                f"{self.path} takes no pictures any more: v4l2loopback before 0.13 gets stuck so"
+                " when a program that wrote to it ends",
+                mend=f"close what uses it, then: {_RELOAD}",
+            )
+        if version.startswith(_OLD_VERSIONS):
+            raise CameraUnavailable(
+                f"{self.path} is written by another program, or got stuck when one ended"
+                f" (v4l2loopback {version})",
+                mend=f"end that program and close what watches the camera, then: {_RELOAD}",
+            )
+        raise CameraUnavailable(
+            f"{self.path} is written by another program, or keep_format holds it",
+            mend=f"end that program, or: v4l2-ctl -d {self.path} -c keep_format=0",
+        )
+
+    def _fix_format(self) -> None:
+        wanted = v4l2.i420_format(self.geometry)
+        try:
+            given = v4l2.set_format(self._system, self._fd, wanted)
+        except OSError as fault:
+            if fault.errno != errno.EBUSY:
+                raise
+            raise CameraUnavailable(
+                f"{self.path} is in use: it cannot be set to {self.geometry}",
+                mend="close the programs that watch or write it",
+            ) from fault
+        # A device that is being watched may agree and yet stay as it was.
+        kept = v4l2.get_format(self._system, self._fd, v4l2.BufferType.OUTPUT)
+        for answer in (given, kept):
+            if answer != wanted:
+                raise CameraUnavailable(
+                    f"{self.path} stays at {answer.fourcc} {answer.width}x{answer.height}"
+                    f" instead of {wanted.fourcc} {self.geometry}",
+                    mend="close the programs that watch it, or set keep_format=0 on it",
+                )
+
+    def _tell_frame_rate(self, fps: float) -> None:
+        try:
+            v4l2.set_frame_rate(self._system, self._fd, Fraction(fps).limit_denominator(1001))
+        except OSError as fault:  # readers will believe in 30 fps, and that is all
+            _log.warning("frame rate not taken", device=self.path, fps=fps, reason=_words(fault))
+
+    def write(self, picture: NDArray[np.uint8]) -> None:
+        """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
+        try:
+            written = self._system.write(self._fd, picture.data)
+        except OSError as fault:
+            mend = MODPROBE if fault.errno == errno.ENODEV else ""
+            raise CameraUnavailable(
+                f"{self.path} refused a picture: {_words(fault)}", mend=mend
+            ) from fault
+        if written != self.geometry.nbytes:
+            raise CameraUnavailable(
+                f"{self.path} took {written} of {self.geometry.nbytes} bytes:"
+                " another program changed its format"
+            )
+
+    def close(self) -> None:
+        """Close the device; the camera leaves the lists of other programs."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._system.close(fd)
+
+
+def _open(system: v4l2.System, path: str) -> int:
+    try:
+        return system.open(path, os.O_RDWR)
+    except OSError as fault:
+        raise CameraUnavailable(
+            f"{path}: {_words(fault)}", mend=_OPEN_MENDS.get(fault.errno or 0, "")
+        ) from fault
+
+
+_OPEN_MENDS: Final = {
+    errno.ENOENT: MODPROBE,
+    errno.ENODEV: MODPROBE,
+    errno.ENXIO: MODPROBE,
+    errno.EACCES: "sudo usermod -aG video $USER, then log in anew;"
+    " in a systemd unit: SupplementaryGroups=video",
+    errno.EPERM: "allow the device in the unit or container: DeviceAllow=char-video4linux rw",
+    errno.EBUSY: "close the programs that use it, or raise the module's max_openers",
+}
+
+
+def _words(fault: OSError) -> str:
+    return os.strerror(fault.errno).lower() if fault.errno else str(fault)
+
+
+class _PyvirtualcamBackend:
+    """What pyvirtualcam asks of a backend, over a device that is open already."""
+
+    def __init__(self, *, loopback: Loopback, **_settings: Any) -> None:
+        self._loopback = loopback
+
+    def close(self) -> None:
+        self._loopback.close()
+
+    def send(self, frame: NDArray[np.uint8]) -> None:
+        self._loopback.write(frame)
+
+    def device(self) -> str:
+        return self._loopback.path
+
+    def native_fourcc(self) -> int:
+        return int.from_bytes(b"I420", "little")
+
+
+pyvirtualcam.register_backend(_BACKEND, _PyvirtualcamBackend)
+
+
+def find_device(devices: list[v4l2.VideoDevice]) -> str:
+    """Choose for `device = "auto"`: a loopback that can be written, the one labelled relayd first.
+
+    Raises CameraUnavailable; never gives a real camera.
+    """
+    loopbacks = [device for device in devices if device.is_loopback]
+    usable = [device for device in loopbacks if device.can_output]
+    if usable:
+        return min(usable, key=lambda device: device.label != OWN_LABEL).path
+    if loopbacks:
+        # Opening it tells in words why it cannot be written.
+        return min(loopbacks, key=lambda device: device.label != OWN_LABEL).path
+    raise CameraUnavailable("there is no virtual camera", mend=MODPROBE)
+
+
+class CameraOutput:
+    """The virtual camera as an output of the relay."""
+
+    def __init__(
+        self,
+        device: str,
+        geometry: Geometry,
+        fps: float,
+        *,
+        system: v4l2.System | None = None,
+        devices: Callable[[], list[v4l2.VideoDevice]] | None = None,
+        sys_root: Path = Path("/sys"),
+    ) -> None:
+        """Plan to write to `device` ("/dev/videoN" or "auto"), pictures of `geometry`."""
+        self._wanted = device
+        self._geometry, self._fps = geometry, fps
+        self._system = system or v4l2.Linux()
+        self._devices = devices or (lambda: v4l2.list_devices(sys_root))
+        self._sys_root = sys_root
+        self._camera: pyvirtualcam.Camera | None = None
+
+    @property
+    def name(self) -> str:
+        """The device's path; "auto" until one was chosen."""
+        return self._camera.device if self._camera else self._wanted
+
+    def open(self) -> None:
+        """Take the device; raises CameraUnavailable with what is wrong and what mends it."""
+        if self._camera:
+            return
+        path = find_device(self._devices()) if self._wanted == AUTO else self._wanted
+        version = v4l2.module_version(self._sys_root)
+        loopback = Loopback(path, self._geometry, self._fps, self._system, version)
+        self._camera = pyvirtualcam.Camera(
+            self._geometry.width,
+            self._geometry.height,
+            self._fps,
+            fmt=pyvirtualcam.PixelFormat.I420,
+            device=path,
+            backend=_BACKEND,
+            loopback=loopback,
+        )
+
+    def show(self, frame: OutputFrame) -> None:
+        """Write one picture, a copy into the driver's memory; raises CameraUnavailable."""
+        if self._camera is None:
+            raise CameraUnavailable(f"{self._wanted} is not open")
+        self._camera.send(frame.i420)
+
+    def close(self) -> None:
+        """Let go of the device; the camera leaves the lists of other programs."""
+        if self._camera:
+            self._camera.close()
+            self._camera = None

@@ -1,0 +1,94 @@
+"""What a page sees of the relay: JPEGs, made once a picture and only while somebody looks."""
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from relayd.frames import I420, Geometry, OutputFrame, SourceFrame
+from relayd.media.encode import JpegEncoder
+from relayd.slots import LatestSlot
+
+QUALITY: Final = 80
+"""Of 100: no blocks to be seen at 640x480, some 40 kB a picture."""
+
+
+class Preview:
+    """An output that keeps the newest picture for the page; costs nothing while nobody asks."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        fps_limit: float = 10.0,
+        quality: int = QUALITY,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Offer at most `fps_limit` pictures a second, to all viewers alike."""
+        self.name = "preview"
+        self._period = 1.0 / fps_limit
+        self._now = now
+        self._due = now()
+        self._slot: LatestSlot[OutputFrame] = LatestSlot()
+        self._jpegs = _Jpegs(geometry, quality)
+
+    def open(self) -> None:
+        """Nothing to take."""
+
+    def show(self, frame: OutputFrame) -> None:
+        """Keep the picture, or leave it out when the last one kept is too young."""
+        now = self._now()
+        if now >= self._due:
+            self._due = max(self._due, now - self._period) + self._period
+            self._slot.put(frame)
+
+    def close(self) -> None:
+        """Forget the picture."""
+        self._slot.clear()
+
+    def latest_jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[int, bytes] | None:
+        """Give the newest picture's number and JPEG if its number is above `after`, else None.
+
+        Waits up to `timeout` seconds for one, so call it off the event loop.
+        """
+        number, frame = self._slot.wait_newer(after, timeout)
+        return self._jpegs.of(number, frame.i420) if frame is not None else None
+
+
+class SourcePreview:
+    """The source's own pictures for the demo's page.
+
+    It is no output and has no way to become one: it can only be asked for JPEGs.
+    """
+
+    def __init__(
+        self, source: LatestSlot[SourceFrame], geometry: Geometry, quality: int = QUALITY
+    ) -> None:
+        self._slot = source
+        self._jpegs = _Jpegs(geometry, quality)
+
+    def latest_jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[int, bytes] | None:
+        """Give the newest picture's number and JPEG if its number is above `after`, else None.
+
+        Waits up to `timeout` seconds for one, so call it off the event loop.
+        """
+        number, frame = self._slot.wait_newer(after, timeout)
+        return self._jpegs.of(number, frame.i420) if frame is not None else None
+
+
+class _Jpegs:
+    """Makes one JPEG a picture, however many ask for it at once."""
+
+    def __init__(self, geometry: Geometry, quality: int) -> None:
+        self._lock = Lock()
+        self._encoder = JpegEncoder(geometry.width, geometry.height, quality)
+        self._number = 0
+        self._jpeg = b""
+
+    def of(self, number: int, picture: I420) -> tuple[int, bytes]:
+        """Give the JPEG of this picture, or that of a newer one if it is there already."""
+        with self._lock:
+            if number > self._number:
+                self._jpeg = self._encoder.encode(picture)
+                self._number = number
+            return self._number, self._jpeg

@@ -1,0 +1,284 @@
+"""A stream output: what the camera shows, as H.264, into a file or to a push URL."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import IO, Final
+
+from relayd.clock import Backoff, Clock, MonotonicClock
+from relayd.errors import OutputError
+from relayd.frames import Geometry, OutputFrame
+from relayd.logs import get, redact
+from relayd.media.encode import is_push, public_name
+from relayd.output.base import OutputChange, OutputEvent
+from relayd.output.pusher import Order, Report
+from relayd.slots import SharedSlot
+
+_log = get("stream")
+
+STALL_LIMIT: Final = 10.0
+"""s without a report after which the process behind is killed: above a slow TLS handshake,
+below what a viewer waits for."""
+FINISH_LIMIT: Final = 3.0
+"""s that the process has to write a file's end when we stop; what hangs longer is killed."""
+_FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
+"""s between tries to push again."""
+_POLL = 0.2
+"""s after which a stop is noticed."""
+_MOST_NAMES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """Counts since open()."""
+
+    frames: int
+    """Pictures encoded and handed to the network or the disk."""
+    dropped: int
+    """Pictures left out because encoder or network were too slow."""
+    reconnects: int
+    """Times that the output was opened anew."""
+    up: bool
+    """Whether pictures are getting through."""
+
+
+class StreamOutput:
+    """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
+
+    A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
+    and, for a push URL, starts it anew with backoff. A file is written once: when that
+    breaks it stays broken. A file that exists is never overwritten; "out.mp4" becomes
+    "out-1.mp4" and so on, so that a restart costs no recording.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        geometry: Geometry,
+        fps: float,
+        bitrate_kbit: int,
+        *,
+        number: int = 1,
+        on_event: Callable[[OutputEvent], None] | None = None,
+        clock: Clock | None = None,
+        stall_limit: float = STALL_LIMIT,
+        finish_limit: float = FINISH_LIMIT,
+        command: Sequence[str] = (sys.executable, "-m", "relayd.output.pusher"),
+    ) -> None:
+        """Plan the stream; `number` names its thread, `on_event` is called from there."""
+        self.name = public_name(url)
+        self._url = url
+        self._geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
+        self._number = number
+        self._on_event = on_event or (lambda _event: None)
+        self._clock = clock or MonotonicClock()
+        self._stall_limit, self._finish_limit = stall_limit, finish_limit
+        self._command = list(command)
+        self._stop = Event()
+        self._lock = Lock()
+        self._stats = StreamStats(0, 0, 0, up=False)
+        self._slot: SharedSlot | None = None
+        self._thread: Thread | None = None
+
+    def open(self) -> None:
+        """Start the thread; what fails from here on is told by events."""
+        if self._thread:
+            return
+        self._stop.clear()
+        self._slot = SharedSlot.create(self._geometry, f"stream-{self._number}")
+        self._thread = Thread(
+            target=self._run, args=(self._slot,), name=f"relayd-stream-{self._number}", daemon=True
+        )
+        self._thread.start()
+
+    def show(self, frame: OutputFrame) -> None:
+        """Put the picture where the process takes it: one copy, no wait."""
+        if self._slot:
+            self._slot.write(frame.i420, self._clock.now())
+
+    def close(self) -> None:
+        """Finish the stream or file; takes at most FINISH_LIMIT and a little."""
+        if not self._thread or not self._slot:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        self._slot.close()
+        self._slot = None
+
+    def stats(self) -> StreamStats:
+        """Give the counts so far."""
+        with self._lock:
+            return self._stats
+
+    def _run(self, slot: SharedSlot) -> None:
+        push = is_push(self._url)
+        backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
+        said = ""
+        while not self._stop.is_set():
+            attempt = _Attempt()
+            try:
+                target = self._url if push else str(unused_file(self._url))
+                self._write_until_broken(target, slot, attempt)
+            except OutputError as fault:
+                self._update(up=False)
+                if attempt.up_since or str(fault) != said:
+                    said = str(fault)
+                    change = OutputChange.LOST if push else OutputChange.FAILED
+                    self._on_event(OutputEvent(self.name, change, said))
+            if not push:
+                return
+            good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
+            wait = backoff.next_wait(good_for)
+            if self._clock.sleep_until(self._clock.now() + wait, self._stop):
+                return
+            self._update(reconnects=1)
+
+    def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
+        """Run one process until stop() or until it breaks, then OutputError."""
+        order = Order(
+            target=target,
+            width=self._geometry.width,
+            height=self._geometry.height,
+            fps=self._fps,
+            bitrate_kbit=self._bitrate_kbit,
+            memory_fd=slot.memory_fd,
+            bell_fd=slot.bell_fd,
+        )
+        process = self._spawn(slot)
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+            self._follow(process, process.stdout, attempt)
+        except BrokenPipeError as fault:
+            raise OutputError(f"{self.name}: {_ended(process)}") from fault
+        finally:
+            self._finish(process, process.stdin, process.stdout, attempt)
+
+    def _spawn(self, slot: SharedSlot) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own module
+                self._command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=slot.fds,
+                # The child imports relayd from where we did, installed or not.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except OSError as fault:
+            raise OutputError(f"{self.name}: cannot start a process: {fault.strerror}") from fault
+
+    def _follow(
+        self, process: subprocess.Popen[bytes], pipe: IO[bytes], attempt: "_Attempt"
+    ) -> None:
+        heard = self._clock.now()
+        while not self._stop.is_set():
+            ready, _, _ = select.select([pipe], [], [], _POLL)
+            if not ready:
+                if self._clock.now() - heard > self._stall_limit:
+                    process.kill()
+                    raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
+                continue
+            line = pipe.readline()
+            if not line:
+                raise OutputError(f"{self.name}: {_ended(process)}")
+            heard = self._clock.now()
+            self._take(line, attempt)
+
+    def _take(self, line: bytes, attempt: "_Attempt") -> None:
+        try:
+            report = Report(**json.loads(line))
+        except (ValueError, TypeError):  # a native library wrote to stdout
+            return
+        self._update(
+            frames=report.frames - attempt.frames, dropped=report.dropped - attempt.dropped
+        )
+        attempt.frames, attempt.dropped = report.frames, report.dropped
+        if report.error:
+            raise OutputError(redact(report.error))
+        if report.connected and attempt.up_since is None:
+            attempt.up_since = self._clock.now()
+            self._update(up=True)
+            self._on_event(OutputEvent(self.name, OutputChange.BACK))
+
+    def _finish(
+        self,
+        process: subprocess.Popen[bytes],
+        stdin: IO[bytes],
+        stdout: IO[bytes],
+        attempt: "_Attempt",
+    ) -> None:
+        """Let the process write the end, kill it if it does not, hear what it said last."""
+        with suppress(BrokenPipeError):
+            stdin.close()
+        try:
+            process.wait(self._finish_limit)
+        except subprocess.TimeoutExpired:
+            _log.warning("output did not finish in time", output=self.name)
+            process.kill()
+            process.wait()
+        with stdout:
+            for line in stdout:
+                try:
+                    self._take(line, attempt)
+                except OutputError as fault:
+                    _log.warning("output ended badly", output=self.name, reason=str(fault))
+        self._update(up=False)
+
+    def _update(
+        self, *, frames: int = 0, dropped: int = 0, reconnects: int = 0, up: bool | None = None
+    ) -> None:
+        with self._lock:
+            old = self._stats
+            self._stats = StreamStats(
+                old.frames + frames,
+                old.dropped + dropped,
+                old.reconnects + reconnects,
+                old.up if up is None else up,
+            )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One life of the process behind."""
+
+    up_since: float | None = None
+    frames: int = 0
+    dropped: int = 0
+
+
+def _ended(process: subprocess.Popen[bytes]) -> str:
+    code = process.wait()
+    if code < 0:
+        return f"the encoder's process was ended by signal {-code}"
+    return f"the encoder's process ended with status {code}"
+
+
+def unused_file(wanted: str) -> Path:
+    """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
+
+    What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
+    the file cannot be made.
+    """
+    path = Path(wanted).expanduser()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return path
+    for number in range(_MOST_NAMES):
+        candidate = path.with_stem(f"{path.stem}-{number}") if number else path
+        try:
+            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        except FileExistsError:
+            continue
+        except OSError as fault:
+            raise OutputError(f"{wanted}: {fault.strerror}") from fault
+        return candidate
+    raise OutputError(f"{wanted}: {_MOST_NAMES} files of that name exist")

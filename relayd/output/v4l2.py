@@ -1,0 +1,343 @@
+"""The little of V4L2 that a virtual camera needs: five ioctls, and what /sys says of devices.
+
+Layouts and numbers are the kernel's include/uapi/linux/videodev2.h; they are the same on
+x86-64 and aarch64. Behaviour of v4l2loopback named here was seen with 0.12.7 to 0.15.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Protocol
+
+from relayd.frames import Geometry
+
+LOOPBACK_DRIVER: Final = "v4l2 loopback"
+"""The driver name in v4l2loopback's answer to QUERYCAP, in all its versions."""
+I420_FOURCC: Final = "YU12"
+"""V4L2_PIX_FMT_YUV420: planar, Y then U then V."""
+
+CAP_CAPTURE: Final = 0x1
+CAP_OUTPUT: Final = 0x2
+_CAP_DEVICE_CAPS: Final = 0x80000000
+
+_CAPABILITY = struct.Struct("=16s32s32sIII12x")
+# The union of struct v4l2_format holds pointers and so starts at a multiple of their size.
+_FORMAT = struct.Struct(f"=I{struct.calcsize('P') - 4}x200s")
+_PIX_FORMAT = struct.Struct("=12I")
+_STREAM_PARM = struct.Struct("=I200s")
+_FRAME_RATE = struct.Struct("=IIII")
+_FORMAT_DESCRIPTION = struct.Struct("=III32sI16x")
+_BUFFER_TYPE = struct.Struct("=i")
+
+
+class BufferType(IntEnum):
+    """enum v4l2_buf_type: the side of a device that a call is about."""
+
+    CAPTURE = 1
+    OUTPUT = 2
+
+
+def _request(direction: int, number: int, size: int) -> int:
+    """Give an ioctl number of group 'V' (asm-generic/ioctl.h); 1 writes, 2 reads."""
+    return direction << 30 | size << 16 | ord("V") << 8 | number
+
+
+VIDIOC_QUERYCAP: Final = _request(2, 0, _CAPABILITY.size)
+VIDIOC_ENUM_FMT: Final = _request(3, 2, _FORMAT_DESCRIPTION.size)
+VIDIOC_G_FMT: Final = _request(3, 4, _FORMAT.size)
+VIDIOC_S_FMT: Final = _request(3, 5, _FORMAT.size)
+VIDIOC_STREAMON: Final = _request(1, 18, _BUFFER_TYPE.size)
+VIDIOC_G_PARM: Final = _request(3, 21, _STREAM_PARM.size)
+VIDIOC_S_PARM: Final = _request(3, 22, _STREAM_PARM.size)
+
+_FIELD_NONE = 1
+_COLORSPACE_SMPTE170M = 1
+_YCBCR_ENC_601 = 1
+_QUANTIZATION_LIMITED = 2
+
+
+class System(Protocol):
+    """The system calls used on a device; tests bring a double of the driver."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Give a file descriptor."""
+
+    def close(self, fd: int) -> None:
+        """Let go of a descriptor."""
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Give the number of bytes written."""
+
+    def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
+        """Ask the driver; `argument` is changed in place."""
+
+
+class Linux:
+    """The real ones."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Give a file descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        """Let go of a descriptor."""
+        os.close(fd)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Give the number of bytes written."""
+        return os.write(fd, data)
+
+    def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
+        """Ask the driver; `argument` is changed in place."""
+        fcntl.ioctl(fd, request, argument, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A device's answer to QUERYCAP."""
+
+    driver: str
+    card: str
+    flags: int
+    """Of this node: V4L2_CAP_VIDEO_CAPTURE, V4L2_CAP_VIDEO_OUTPUT, …"""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is one of v4l2loopback's, and no camera of glass."""
+        return self.driver == LOOPBACK_DRIVER
+
+    @property
+    def can_output(self) -> bool:
+        """Whether a program may write pictures to it now."""
+        return bool(self.flags & CAP_OUTPUT)
+
+    @property
+    def can_capture(self) -> bool:
+        """Whether programs see it as a webcam now."""
+        return bool(self.flags & CAP_CAPTURE)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFormat:
+    """The part of struct v4l2_pix_format that matters here."""
+
+    fourcc: str
+    width: int
+    height: int
+    bytes_per_line: int
+    size: int
+    """Bytes of one picture."""
+
+
+def i420_format(geometry: Geometry) -> PictureFormat:
+    """Give the one format that relayd writes."""
+    return PictureFormat(
+        I420_FOURCC, geometry.width, geometry.height, geometry.width, geometry.nbytes
+    )
+
+
+def query_capability(system: System, fd: int) -> Capability:
+    """VIDIOC_QUERYCAP; OSError ENOTTY or EINVAL when it is no video device."""
+    argument = bytearray(_CAPABILITY.size)
+    system.ioctl(fd, VIDIOC_QUERYCAP, argument)
+    driver, card, _bus, _version, all_flags, node_flags = _CAPABILITY.unpack(argument)
+    flags = node_flags if all_flags & _CAP_DEVICE_CAPS else all_flags
+    return Capability(_text(driver), _text(card), flags)
+
+
+def set_format(system: System, fd: int, wanted: PictureFormat) -> PictureFormat:
+    """VIDIOC_S_FMT for output; the driver answers with what it made of it."""
+    fields = (
+        wanted.width,
+        wanted.height,
+        int.from_bytes(wanted.fourcc.encode("ascii"), "little"),
+        _FIELD_NONE,
+        wanted.bytes_per_line,
+        wanted.size,
+        _COLORSPACE_SMPTE170M,
+        0,
+        0,
+        _YCBCR_ENC_601,
+        _QUANTIZATION_LIMITED,
+        0,
+    )
+    argument = bytearray(_FORMAT.pack(BufferType.OUTPUT, _PIX_FORMAT.pack(*fields)))
+    system.ioctl(fd, VIDIOC_S_FMT, argument)
+    return _picture_format(argument)
+
+
+def get_format(system: System, fd: int, side: BufferType) -> PictureFormat:
+    """VIDIOC_G_FMT; OSError EINVAL when that side has none."""
+    argument = bytearray(_FORMAT.pack(side, b""))
+    system.ioctl(fd, VIDIOC_G_FMT, argument)
+    return _picture_format(argument)
+
+
+def set_frame_rate(system: System, fd: int, fps: Fraction) -> None:
+    """VIDIOC_S_PARM: what readers are told; without it v4l2loopback says 30.
+
+    Versions to 0.13 take it for the output side, 0.15 before streaming only for the capture
+    side (EINVAL else), where it is the same setting. OSError when neither is taken.
+    """
+    rate = _FRAME_RATE.pack(0, 0, fps.denominator, fps.numerator)
+    try:
+        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
+    except OSError:
+        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.CAPTURE, rate)))
+
+
+def get_frame_rate(system: System, fd: int, side: BufferType) -> float:
+    """VIDIOC_G_PARM in frames per second, 0 when it is not known."""
+    argument = bytearray(_STREAM_PARM.pack(side, b""))
+    system.ioctl(fd, VIDIOC_G_PARM, argument)
+    _capability, _mode, numerator, denominator = _FRAME_RATE.unpack_from(argument, 4)
+    return float(denominator) / float(numerator) if numerator else 0.0
+
+
+def mark_as_writer(system: System, fd: int) -> None:
+    """VIDIOC_STREAMON for output, so that the driver knows who writes.
+
+    v4l2loopback 0.12 frees the camera for the next writer only if the last one did this,
+    even when that one was killed; else it stays unusable until the module is reloaded
+    (issues v4l2loopback#442, #470). Later versions need it not and may answer EINVAL.
+    """
+    try:
+        system.ioctl(fd, VIDIOC_STREAMON, bytearray(_BUFFER_TYPE.pack(BufferType.OUTPUT)))
+    except OSError as fault:
+        if fault.errno != errno.EINVAL:
+            raise
+
+
+def _picture_format(argument: bytearray) -> PictureFormat:
+    _side, union = _FORMAT.unpack(argument)
+    width, height, fourcc, _field, line, size = _PIX_FORMAT.unpack_from(union)[:6]
+    return PictureFormat(_fourcc_text(fourcc), width, height, line, size)
+
+
+def _fourcc_text(fourcc: int) -> str:
+    return fourcc.to_bytes(4, "little").decode("ascii", "replace")
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDevice:
+    """One /dev/videoN, as far as we may look into it."""
+
+    path: str
+    label: str
+    """What programs list it as."""
+    driver: str
+    is_loopback: bool
+    can_output: bool
+    can_capture: bool
+    formats: tuple[str, ...]
+    """FourCCs that it captures, best first; of a loopback the one that is set."""
+    fps: float
+    """As it announces them; 0 when not known."""
+    readable: bool
+    writable: bool
+    problem: str
+    """Why we could not look into it; empty when we could."""
+
+
+def list_devices(
+    sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: System | None = None
+) -> list[VideoDevice]:
+    """Look at all video devices, in the order of their numbers."""
+    system = system or Linux()
+    folder = sys_root / "class/video4linux"
+    entries = [entry for entry in _entries(folder) if entry.name.startswith("video")]
+    entries.sort(key=lambda entry: (len(entry.name), entry.name))
+    return [_look_at(entry, dev_root / entry.name, system) for entry in entries]
+
+
+def _look_at(entry: Path, node: Path, system: System) -> VideoDevice:
+    capability = Capability("", _read(entry / "name"), 0)
+    # Only v4l2loopback has this attribute, so even without permission it can be told.
+    is_loopback = (entry / "max_openers").exists()
+    formats: tuple[str, ...] = ()
+    fps, problem = 0.0, ""
+    try:
+        fd = system.open(str(node), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            capability = query_capability(system, fd)
+            is_loopback = capability.is_loopback
+            side = BufferType.CAPTURE if capability.can_capture else BufferType.OUTPUT
+            formats = _formats(system, fd, side, is_loopback=is_loopback)
+            fps = _frame_rate(system, fd, side)
+        finally:
+            system.close(fd)
+    except OSError as fault:
+        problem = os.strerror(fault.errno) if fault.errno else str(fault)
+    return VideoDevice(
+        path=str(node),
+        label=capability.card or _read(entry / "name"),
+        driver=capability.driver or (LOOPBACK_DRIVER if is_loopback else ""),
+        is_loopback=is_loopback,
+        can_output=capability.can_output,
+        can_capture=capability.can_capture,
+        formats=formats,
+        fps=fps,
+        readable=os.access(node, os.R_OK),
+        writable=os.access(node, os.W_OK),
+        problem=problem,
+    )
+
+
+def _formats(system: System, fd: int, side: BufferType, *, is_loopback: bool) -> tuple[str, ...]:
+    if is_loopback:  # before it is set it would list all that it could be
+        try:
+            current = get_format(system, fd, side)
+        except OSError:
+            return ()
+        return (f"{current.fourcc} {current.width}x{current.height}",)
+    found: list[str] = []
+    try:
+        while len(found) < 64:  # noqa: PLR2004 - bounds a broken driver
+            argument = bytearray(_FORMAT_DESCRIPTION.pack(len(found), side, 0, b"", 0))
+            system.ioctl(fd, VIDIOC_ENUM_FMT, argument)
+            found.append(_fourcc_text(_FORMAT_DESCRIPTION.unpack(argument)[4]))
+    except OSError:  # EINVAL ends the list
+        pass
+    return tuple(found)
+
+
+def _frame_rate(system: System, fd: int, side: BufferType) -> float:
+    try:
+        return get_frame_rate(system, fd, side)
+    except OSError:
+        return 0.0
+
+
+def module_version(sys_root: Path = Path("/sys")) -> str:
+    """Give the version of the loaded v4l2loopback; empty when it is not loaded."""
+    return _read(sys_root / "module/v4l2loopback/version")
+
+
+def module_parameters(sys_root: Path = Path("/sys")) -> Mapping[str, str]:
+    """Give the loaded v4l2loopback's parameters, such as exclusive_caps ("Y,N,…")."""
+    folder = sys_root / "module/v4l2loopback/parameters"
+    return {entry.name: _read(entry) for entry in sorted(_entries(folder))}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,193 @@
+"""Shared by the output room: a double of v4l2loopback's kernel side, and a scripted clock.
+
+The double does what versions 0.12.7, 0.13.2 and 0.15 were seen to do.
+
+It stands in for the driver alone: open, close, ioctl and write. The pictures go to a real
+memory file, so that tests look at real bytes. The real module is tried in a virtual machine.
+"""
+
+import errno
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Event
+
+import pytest
+
+from relayd.output import v4l2
+
+CAPTURE, OUTPUT = 0x1, 0x2
+DEVICE_CAPS = 0x80000000
+YU12 = int.from_bytes(b"YU12", "little")
+BGR4 = int.from_bytes(b"BGR4", "little")
+
+
+def refuse(number: int):
+    raise OSError(number, os.strerror(number))
+
+
+@dataclass
+class LoopbackDouble:
+    version: str = "0.15.0"
+    path: str = "/dev/video0"
+    driver: bytes = b"v4l2 loopback"
+    card: bytes = b"relayd"
+    keep_format: bool = False
+    open_error: int = 0
+    write_error: int = 0
+    write_limit: int | None = None
+    watched_at: tuple[int, int] | None = None
+    """Size that a reader streams at, while there is one."""
+    ready_for_output: bool = True
+    ready_for_capture: bool = False
+    size: tuple[int, int] = (0, 0)
+    fps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    fds: dict[int, str] = field(default_factory=dict)
+    requests: list[int] = field(default_factory=list)
+    memory: int = -1
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self.memory = os.memfd_create("double")
+
+    @property
+    def is_old(self) -> bool:
+        return self.version.startswith("0.12")
+
+    def pictures(self) -> bytes:
+        return os.pread(self.memory, 1 << 24, 0)
+
+    def drop(self):
+        os.close(self.memory)
+
+    # What the daemon calls
+
+    def open(self, path: str, flags: int) -> int:
+        if self.open_error:
+            refuse(self.open_error)
+        if path != self.path:
+            refuse(errno.ENOENT)
+        assert flags in {os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK}  # to write; to look
+        fd = os.dup(self.memory)
+        self.fds[fd] = "plain"
+        return fd
+
+    def close(self, fd: int) -> None:
+        kind = self.fds.pop(fd)
+        os.close(fd)
+        if kind == "writer" or (not self.is_old and kind == "wrote"):
+            self.ready_for_output = not (self.keep_format and self.version.startswith("0.15"))
+            self.ready_for_capture = self.keep_format
+        # 0.12: one that only wrote does not give the output side back.
+        if not self.fds and self.is_old and kind == "wrote" and self.watched_at is None:
+            self.ready_for_capture = False
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self.write_error:
+            refuse(self.write_error)
+        if self.fds[fd] == "plain":
+            self.fds[fd] = "wrote"
+        self.ready_for_capture, self.ready_for_output = True, False
+        data = data[: self.write_limit] if self.write_limit is not None else data
+        self.written += 1
+        return os.write(fd, data)
+
+    def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
+        self.requests.append(request)
+        {
+            v4l2.VIDIOC_QUERYCAP: self._querycap,
+            v4l2.VIDIOC_S_FMT: self._s_fmt,
+            v4l2.VIDIOC_G_FMT: self._g_fmt,
+            v4l2.VIDIOC_S_PARM: self._s_parm,
+            v4l2.VIDIOC_G_PARM: self._g_parm,
+            v4l2.VIDIOC_STREAMON: self._streamon,
+        }.get(request, lambda *_: refuse(errno.ENOTTY))(fd, argument)
+
+    def _caps(self) -> int:
+        return CAPTURE * self.ready_for_capture | OUTPUT * self.ready_for_output
+
+    def _querycap(self, fd: int, argument: bytearray) -> None:
+        struct.pack_into("=16s32s32sIII", argument, 0, self.driver, self.card, b"platform:0",
+                         0x000F00, DEVICE_CAPS | CAPTURE | OUTPUT, self._caps())  # fmt: skip
+
+    def _s_fmt(self, fd: int, argument: bytearray) -> None:
+        (side,) = struct.unpack_from("=I", argument)
+        if side != OUTPUT or not self._caps() & OUTPUT:
+            refuse(errno.EINVAL)  # videodev's check_fmt
+        wanted = struct.unpack_from("=II", argument, 8)
+        if self.watched_at and wanted != self.watched_at:
+            if self.version.startswith("0.13"):
+                refuse(errno.EBUSY)
+            self.size = self.watched_at
+        else:
+            self.size = wanted
+        self._g_fmt(fd, argument)
+
+    def _g_fmt(self, fd: int, argument: bytearray) -> None:
+        width, height = self.size
+        if not width:
+            refuse(errno.EINVAL)
+        struct.pack_into(
+            "=IIIIII", argument, 8, width, height, YU12, 1, width, width * height * 3 // 2
+        )
+
+    def _s_parm(self, fd: int, argument: bytearray) -> None:
+        (side,) = struct.unpack_from("=I", argument)
+        if side == 2 and self.version.startswith("0.15"):
+            refuse(errno.EINVAL)
+        self.fps[1] = struct.unpack_from("=II", argument, 12)
+
+    def _g_parm(self, fd: int, argument: bytearray) -> None:
+        struct.pack_into("=II", argument, 12, *self.fps.get(1, (1, 30)))
+
+    def _streamon(self, fd: int, argument: bytearray) -> None:
+        if self.version.startswith("0.15"):
+            refuse(errno.EINVAL)
+        self.fds[fd] = "writer"
+        self.ready_for_output, self.ready_for_capture = False, True
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., LoopbackDouble]]:
+    """Make doubles of the driver; none may be left open."""
+    made: list[LoopbackDouble] = []
+
+    def _make(**settings: object) -> LoopbackDouble:
+        made.append(LoopbackDouble(**settings))
+        return made[-1]
+
+    yield _make
+    for double in made:
+        still_open = list(double.fds)
+        double.drop()
+        assert not still_open, "a device was left open"
+
+
+class ScriptedClock:
+    """Time that passes only when somebody sleeps; calls what is due on the way."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` so many seconds after the clock's start."""
+        self._due.append((1000.0 + seconds, action))
+        self._due.sort(key=lambda entry: entry[0])
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep_until(self, moment: float, stop: Event) -> bool:
+        while self._due and self._due[0][0] <= moment and not stop.is_set():
+            due, action = self._due.pop(0)
+            self.time = max(self.time, due)
+            action()
+        self.time = max(self.time, moment)
+        return stop.is_set()
+
+
+@pytest.fixture
+def clock() -> ScriptedClock:
+    return ScriptedClock()

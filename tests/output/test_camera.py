@@ -1,0 +1,242 @@
+import errno
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from relayd.errors import CameraUnavailable
+from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
+from relayd.output import v4l2
+from relayd.output.camera import CameraOutput, find_device
+from relayd.output.v4l2 import VideoDevice
+
+SIZE = Geometry(64, 48)
+VERSIONS = ["0.12.7", "0.13.2", "0.15.0"]
+
+
+def sys_tree(tmp_path: Path, version: str) -> Path:
+    folder = tmp_path / "module/v4l2loopback/parameters"
+    folder.mkdir(parents=True)
+    (folder / "exclusive_caps").write_text("Y,N\n")
+    (folder.parent / "version").write_text(version + "\n")
+    return tmp_path
+
+
+def camera(
+    double: Any, tmp_path: Path, device: Any = "/dev/video0", **settings: Any
+) -> CameraOutput:
+    root = tmp_path if (tmp_path / "module").exists() else sys_tree(tmp_path, double.version)
+    return CameraOutput(device, SIZE, 20, system=double, sys_root=root, **settings)
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, SIZE.shape, np.uint8)
+
+
+def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit():
+    assert struct.calcsize("P") == 8
+    assert v4l2.VIDIOC_QUERYCAP == 0x80685600
+    assert v4l2.VIDIOC_ENUM_FMT == 0xC0405602
+    assert v4l2.VIDIOC_G_FMT == 0xC0D05604
+    assert v4l2.VIDIOC_S_FMT == 0xC0D05605
+    assert v4l2.VIDIOC_STREAMON == 0x40045612
+    assert v4l2.VIDIOC_G_PARM == 0xC0CC5615
+    assert v4l2.VIDIOC_S_PARM == 0xC0CC5616
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_picture_reaches_the_device_whole_and_unchanged(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version)
+    output = camera(double, tmp_path)
+    output.open()
+    output.show(SwappedFrame(picture(1), 0.0))
+    output.show(StandbyFrame(picture(2), "standby"))
+    output.close()
+    assert double.pictures() == picture(1).tobytes() + picture(2).tobytes()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_readers_are_told_the_true_frame_rate(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version)
+    output = camera(double, tmp_path)
+    output.open()
+    assert double.fps[1] == (1, 20)
+    output.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_camera_can_be_taken_again_after_a_run(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version)
+    for _ in range(2):
+        output = camera(double, tmp_path)
+        output.open()
+        output.show(SwappedFrame(picture(1), 0.0))
+        output.close()
+    assert double.written == 2
+
+
+def test_without_the_writers_mark_the_double_shows_the_bug_of_0_12(make: Callable[..., Any]):
+    double = make(version="0.12.7")
+    fd = double.open("/dev/video0", os.O_RDWR)
+    v4l2.set_format(double, fd, v4l2.i420_format(SIZE))
+    double.write(fd, picture(1).reshape(-1).data)
+    double.close(fd)
+    assert double._caps() == 0
+
+
+def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
+    make: Callable[..., Any], tmp_path: Path
+):
+    double = make(version="0.12.7", ready_for_output=False)
+    with pytest.raises(CameraUnavailable, match=r"/dev/video0 takes no pictures.*modprobe -r"):
+        camera(double, tmp_path).open()
+
+
+def test_the_keep_format_trap_is_named(make: Callable[..., Any], tmp_path: Path):
+    double = make(version="0.15.0", keep_format=True)
+    output = camera(double, tmp_path)
+    output.open()
+    output.show(SwappedFrame(picture(1), 0.0))
+    output.close()
+    with pytest.raises(CameraUnavailable, match=r"keep_format=0"):
+        camera(double, tmp_path).open()
+
+
+def test_a_camera_that_another_program_writes_is_left_alone(
+    make: Callable[..., Any], tmp_path: Path
+):
+    double = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
+    with pytest.raises(CameraUnavailable, match="another program"):
+        camera(double, tmp_path).open()
+    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_device_that_stays_at_another_size_is_refused(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version, watched_at=(1280, 720))
+    with pytest.raises(CameraUnavailable, match="64x48"):
+        camera(double, tmp_path).open()
+    assert double.written == 0
+
+
+def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path):
+    double = make(driver=b"uvcvideo", card=b"Integrated Webcam")
+    with pytest.raises(CameraUnavailable, match=r"real device \(Integrated Webcam\)"):
+        camera(double, tmp_path).open()
+    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP}
+    assert double.written == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOENT, "modprobe v4l2loopback devices=1 exclusive_caps=1 card_label=relayd"),
+        (errno.EACCES, "usermod -aG video"),
+        (errno.EBUSY, "max_openers"),
+        (errno.ENODEV, "modprobe"),
+    ],
+)
+def test_what_keeps_the_device_shut_is_named_with_its_mend(
+    make: Callable[..., Any], tmp_path: Path, number: int, words: str
+):
+    double = make(open_error=number)
+    with pytest.raises(CameraUnavailable) as caught:
+        camera(double, tmp_path).open()
+    assert "/dev/video0" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path):
+    path = tmp_path / "video0"
+    path.write_bytes(b"keep me")
+    with pytest.raises(CameraUnavailable, match="no video device"):
+        CameraOutput(str(path), SIZE, 20, sys_root=tmp_path).open()
+    assert path.read_bytes() == b"keep me"
+
+
+@pytest.mark.parametrize("number", [errno.ENODEV, errno.EINVAL, errno.EIO])
+def test_a_failed_write_raises_and_the_camera_comes_back_when_it_can(
+    make: Callable[..., Any], tmp_path: Path, number: int
+):
+    double = make()
+    output = camera(double, tmp_path)
+    output.open()
+    double.write_error = number
+    with pytest.raises(CameraUnavailable, match="refused a picture"):
+        output.show(SwappedFrame(picture(1), 0.0))
+    double.write_error = 0
+    output.close()
+    output.open()
+    output.show(SwappedFrame(picture(2), 0.0))
+    output.close()
+    assert double.pictures() == picture(2).tobytes()
+
+
+def test_a_short_write_raises(make: Callable[..., Any], tmp_path: Path):
+    double = make(write_limit=100)
+    output = camera(double, tmp_path)
+    output.open()
+    with pytest.raises(CameraUnavailable, match="100 of 4608 bytes"):
+        output.show(SwappedFrame(black(SIZE), 0.0))
+    output.close()
+
+
+def device(
+    path: str, *, label: Any = "Dummy", loopback: Any = True, output: Any = True
+) -> VideoDevice:
+    return VideoDevice(
+        path, label, "v4l2 loopback" if loopback else "uvcvideo", loopback, output, not output,
+        (), 0.0, readable=True, writable=True, problem="",
+    )  # fmt: skip
+
+
+def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera():
+    real = device("/dev/video0", label="relayd", loopback=False)
+    other, own = device("/dev/video4"), device("/dev/video7", label="relayd")
+    busy = device("/dev/video2", label="relayd", output=False)
+    assert find_device([real, busy, other, own]) == "/dev/video7"
+    assert find_device([real, busy, other]) == "/dev/video4"
+    assert find_device([real, busy]) == "/dev/video2"
+    with pytest.raises(CameraUnavailable, match="modprobe"):
+        find_device([real])
+
+
+def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any], tmp_path: Path):
+    double = make(path=str(tmp_path / "dev/video0"), size=(640, 480))
+    for name, label in {"video10": "Locked", "video0": "relayd", "v4l-subdev0": "x"}.items():
+        entry = tmp_path / "class/video4linux" / name
+        entry.mkdir(parents=True)
+        (entry / "name").write_text(label + "\n")
+    (tmp_path / "class/video4linux/video10/max_openers").write_text("10\n")
+    first, second = v4l2.list_devices(tmp_path, tmp_path / "dev", double)
+    assert (first.label, first.is_loopback, first.can_output) == ("relayd", True, True)
+    assert first.formats == ("YU12 640x480",)
+    assert first.fps == 30
+    assert first.problem == ""
+    assert (second.label, second.is_loopback, second.can_output) == ("Locked", True, False)
+    assert second.problem == "No such file or directory"
+    assert not second.writable
+
+
+def test_no_video_at_all_gives_an_empty_list(tmp_path: Path):
+    assert v4l2.list_devices(tmp_path) == []
+    assert v4l2.module_version(tmp_path) == ""
+    assert v4l2.module_parameters(tmp_path) == {}
+
+
+def test_the_modules_version_and_parameters_are_read(tmp_path: Path):
+    root = sys_tree(tmp_path, "0.13.2")
+    assert v4l2.module_version(root) == "0.13.2"
+    assert v4l2.module_parameters(root) == {"exclusive_caps": "Y,N"}

@@ -1,0 +1,346 @@
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+import pytest
+
+import relayd
+from relayd.errors import OutputError
+from relayd.frames import Geometry, SwappedFrame, black
+from relayd.media.encode import VideoWriter, format_of, public_name
+from relayd.output.base import OutputChange
+from relayd.output.stream import StreamOutput, unused_file
+
+SIZE = Geometry(160, 120)
+
+
+def picture(number: int) -> np.ndarray:
+    """Give one whose brightness tells its number, 0 to 39."""
+    i420 = black(SIZE)
+    i420[: SIZE.height] = 20 + number % 40 * 5
+    return i420
+
+
+def numbers(path: Any) -> list[tuple[int, Fraction]]:
+    """Read back the number and time of each picture."""
+    with av.open(str(path)) as container:
+        found = [
+            (round((int(frame.to_ndarray()[10, 10]) - 20) / 5), frame.pts * frame.time_base)
+            for frame in container.decode(video=0)
+        ]
+    start = found[0][1]
+    return [(number, at - start) for number, at in found]
+
+
+def write(path: Any, count: Any = 30, **settings: Any) -> None:
+    writer = VideoWriter(str(path), 160, 120, fps=20, bitrate_kbit=500, **settings)
+    for number in range(count):
+        writer.write(picture(number))
+    writer.close()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
+def test_a_file_holds_each_picture_at_its_time(tmp_path: Path, suffix: str):
+    path = tmp_path / f"out.{suffix}"
+    write(path)
+    found = numbers(path)
+    assert [number for number, _ in found] == list(range(30))
+    assert all(abs(at - Fraction(n, 20)) <= Fraction(1, 1000) for n, (_, at) in enumerate(found))
+
+
+def test_the_stream_says_bt601_limited_and_has_a_key_frame_each_2_seconds(tmp_path: Path):
+    write(tmp_path / "out.mp4", count=90)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        codec = stream.codec_context
+        assert (codec.name, codec.pix_fmt, codec.color_range) == ("h264", "yuv420p", 1)
+        assert (codec.color_primaries, codec.color_trc, codec.colorspace) == (6, 6, 6)
+        assert stream.average_rate == 20
+    assert [n for n, frame in enumerate(frames) if frame.key_frame] == [0, 40, 80]
+
+
+def test_a_picture_left_out_leaves_a_gap_and_no_faster_film(tmp_path: Path):
+    writer = VideoWriter(str(tmp_path / "out.mkv"), 160, 120, fps=20, bitrate_kbit=500)
+    for number in (0, 1, 5, 6):
+        writer.write(picture(number), number)
+    writer.close()
+    assert [float(at) for _, at in numbers(tmp_path / "out.mkv")] == [0.0, 0.05, 0.25, 0.3]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(tmp_path: Path, suffix: str):
+    path = tmp_path / f"out.{suffix}"
+    child = os.fork()
+    if child == 0:
+        writer = VideoWriter(str(path), 160, 120, fps=20, bitrate_kbit=500)
+        for number in range(100):
+            writer.write(picture(number))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(numbers(path)) >= 60
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("/nonexistent/out.mp4", "No such file"),
+        ("out.avi2", "no container is known"),
+        ("gopher://host/x", "cannot push to gopher://"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+        ("rtsp://u:secretword@127.0.0.1:1/x", "Connection refused"),
+        ("rtmp://127.0.0.1:1/live/secretword", "Connection refused"),
+    ],
+)
+def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, words: str):
+    with pytest.raises(OutputError) as caught:  # noqa: PT012 - either may raise
+        writer = VideoWriter(target, 160, 120, fps=20, bitrate_kbit=500)
+        writer.write(picture(0))
+    assert words in str(caught.value)
+    assert "secretword" not in str(caught.value)
+
+
+def test_names_for_people_have_no_secrets():
+    assert public_name("rtmp://h/live/key") == "rtmp://h/live/***"
+    assert public_name("rtsp://me:pw@h:8554/cam") == "rtsp://h:8554/cam"
+    assert public_name("srt://h:1?passphrase=x&streamid=y") == "srt://h:1?***"
+    assert public_name("out.mp4") == "out.mp4"
+    assert format_of("RTMPS://h/live/key") == "flv"
+
+
+def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
+    first = tmp_path / "out.mp4"
+    first.write_text("precious")
+    assert unused_file(str(first)) == tmp_path / "out-1.mp4"
+    assert unused_file(str(first)) == tmp_path / "out-2.mp4"
+    assert first.read_text() == "precious"
+    assert str(unused_file("/dev/null")) == "/dev/null"
+
+
+class Feed:
+    """Shows pictures on an output at 20 fps, as the screen would, until the block ends."""
+
+    def __init__(self, url: Any, **settings: Any) -> None:
+        self.events = []
+        self.longest = 0.0
+        self.output = StreamOutput(str(url), SIZE, 20, 500, on_event=self.events.append, **settings)
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Any:
+        self.output.open()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.wait(0.05):
+            begin = time.monotonic()
+            self.output.show(SwappedFrame(picture(number), begin))
+            self.longest = max(self.longest, time.monotonic() - begin)
+            number += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        begin = time.monotonic()
+        self.output.close()
+        self.closed_in = time.monotonic() - begin
+
+    def changes(self):
+        return [event.change for event in self.events]
+
+
+def until(condition: Any, limit: Any = 15.0):
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path):
+    with Feed(tmp_path / "out.mp4") as feed:
+        until(lambda: feed.output.stats().frames >= 20)
+    found = numbers(tmp_path / "out.mp4")
+    stats = feed.output.stats()
+    assert stats.frames == len(found)
+    assert feed.changes() == [OutputChange.BACK]
+    first = found[0][0]
+    assert all(abs(at - Fraction((n - first) % 40, 20)) < Fraction(1, 1000) for n, at in found[:39])
+
+
+def test_a_file_that_cannot_be_made_fails_once_and_disturbs_nobody(tmp_path: Path):
+    with Feed(tmp_path / "no/such/folder/out.mp4") as feed:
+        until(lambda: feed.events)
+    assert feed.changes() == [OutputChange.FAILED]
+    assert "No such file" in feed.events[0].reason
+
+
+def free_port(kind: Any = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def receive(url: Any, container_format: Any, options: Any, count: Any = 10) -> list[int]:
+    """Listen, take so many pictures, hang up."""
+    options = options | {"analyzeduration": "200000", "fflags": "nobuffer"}
+    with av.open(url, format=container_format, options=options, timeout=(12, 8)) as container:
+        found = []
+        for frame in container.decode(video=0):
+            found.append((frame.width, frame.height))
+            if len(found) == count:
+                return found
+    return found
+
+
+def peer(scheme: str) -> tuple[str, tuple]:
+    """Give the URL to push to, and how to listen there."""
+    port = free_port(socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM)
+    url = f"{scheme}://127.0.0.1:{port}"
+    return {
+        "udp": (url, (url, "mpegts", {})),
+        "tcp": (url, (f"{url}?listen=1&listen_timeout=12000", "mpegts", {})),
+        "rtmp": (f"{url}/live/key", (f"{url}/live/key", "flv", {"listen": "1", "timeout": "12"})),
+        "rtsp": (
+            f"{url}/cam",
+            (f"{url}/cam", "rtsp", {"rtsp_flags": "listen", "listen_timeout": "12"}),
+        ),
+    }[scheme]
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp", "rtmp", "rtsp"])
+def test_a_push_is_received_by_a_real_peer(scheme: str):
+    url, listen = peer(scheme)
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(receive, *listen)
+        with Feed(url) as feed:
+            assert received.result(20) == [(160, 120)] * 10
+    assert feed.changes()[-1] in {OutputChange.BACK, OutputChange.LOST}
+    assert feed.longest < 0.5
+    assert feed.closed_in < 5
+
+
+def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back():
+    url, listen = peer("rtmp")
+    with ThreadPoolExecutor(1) as pool, Feed(url) as feed:
+        pool.submit(receive, *listen).result(20)
+        until(lambda: feed.changes().count(OutputChange.LOST) >= 1 and not feed.output.stats().up)
+        pool.submit(receive, *listen).result(20)
+        until(lambda: feed.changes().count(OutputChange.BACK) >= 2)
+    assert feed.output.stats().reconnects >= 1
+
+
+def test_a_peer_that_answers_nothing_is_given_up_and_holds_nobody_up():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/secretword"
+        with Feed(url, stall_limit=1.0) as feed:
+            until(lambda: feed.events)
+            arguments = [child.cmdline() for child in psutil.Process().children()]
+    assert feed.changes() == [OutputChange.LOST]
+    assert "nothing moved for 1 s" in feed.events[0].reason
+    assert feed.longest < 0.5
+    assert feed.closed_in < 5
+    assert "secretword" not in str(arguments) + str(feed.events)
+
+
+def test_closing_kills_what_hangs():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/key"
+        with Feed(url, finish_limit=0.3) as feed:
+            connection, _ = silent.accept()  # it waits for our half of the handshake now
+        connection.close()
+    assert 0.3 <= feed.closed_in < 3
+
+
+def test_a_killed_encoder_is_reported_and_started_anew():
+    url, _ = peer("udp")
+    with Feed(url) as feed:
+        until(lambda: feed.output.stats().up)
+        psutil.Process().children()[0].kill()
+        until(lambda: feed.changes() == [OutputChange.BACK, OutputChange.LOST, OutputChange.BACK])
+    assert "signal 9" in feed.events[1].reason
+
+
+ORPHAN = """
+import sys, time
+from relayd.frames import Geometry, SwappedFrame, black
+from relayd.output.stream import StreamOutput
+output = StreamOutput(sys.argv[1], Geometry(160, 120), 20, 500)
+output.open()
+while True:
+    output.show(SwappedFrame(black(Geometry(160, 120)), 0.0))
+    time.sleep(0.05)
+    if output.stats().frames > 10:
+        print("up", flush=True)
+"""
+
+
+def test_the_encoder_ends_with_a_relayd_that_was_killed(tmp_path: Path):
+    root = Path(relayd.__file__).parent.parent
+    with psutil.Popen(
+        [sys.executable, "-c", ORPHAN, str(tmp_path / "out.ts")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    ) as daemon:
+        assert daemon.stdout.readline() == b"up\n"
+        (encoder,) = daemon.children()
+        daemon.kill()
+    until(lambda: not encoder.is_running() or encoder.status() == psutil.STATUS_ZOMBIE)
+    assert len(numbers(tmp_path / "out.ts")) > 5
+
+
+def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: Path):
+    command = [sys.executable, "-c", "print('native noise'); print('[1]'); print('7')"]
+    with Feed(tmp_path / "out.mp4", command=command) as feed:
+        until(lambda: feed.events)
+    assert feed.changes() == [OutputChange.FAILED]
+    assert "status 0" in feed.events[0].reason
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_srt_is_received_by_a_real_listener(tmp_path: Path):
+    url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    out = tmp_path / "received.ts"
+    listener = psutil.Popen(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-analyzeduration", "200000",
+         "-i", f"{url}?mode=listener",
+         "-c", "copy", "-frames:v", "10", "-y", str(out)],
+    )  # fmt: skip
+    try:
+        with Feed(url) as feed:
+            assert listener.wait(25) == 0
+    finally:
+        if listener.is_running():
+            listener.kill()
+    assert len(numbers(out)) >= 8
+    assert feed.longest < 0.5
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_a_refused_srt_peer_is_told_in_the_programs_words():
+    url = (
+        f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}?connect_timeout=300&passphrase=secretword1"
+    )
+    with Feed(url) as feed:
+        until(lambda: feed.events)
+    assert feed.events[0].change is OutputChange.LOST
+    assert "secretword1" not in feed.events[0].reason
+
+
+def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(OutputError, match="apt install ffmpeg"):
+        VideoWriter("srt://127.0.0.1:1", 160, 120, fps=20, bitrate_kbit=500)
