@@ -100,3 +100,9 @@ class RelayStatus:
     """Each output and how it is."""
     healthy: bool = False
     """Frames flow as configured."""
+    paused: bool = False
+    """A person paused it; it stands by until resumed."""
+    session_seconds: float = 0.0
+    """Time that sessions were open in this run, summed: what the service may bill."""
+    credit: float | None = None
+    """Credit that the service last reported; None where it reports none."""

@@ -1,0 +1,1 @@
+"""What a running relay shows and takes: control API, page, metrics, service manager."""

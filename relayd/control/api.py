@@ -1,0 +1,255 @@
+"""The control API: what a relay tells of itself, and the few things it can be asked to do.
+
+| request                               | answer                                              |
+|---------------------------------------|-----------------------------------------------------|
+| GET /                                 | the page                                            |
+| GET /api/status                       | `RelayStatus` as JSON                               |
+| GET /healthz                          | 200 while frames flow as configured, else 503       |
+| GET /metrics                          | Prometheus text                                     |
+| GET /preview/output.mjpeg, .jpg       | what the outputs show                               |
+| GET /preview/source.mjpeg, .jpg       | what the source shows; the demo alone has it        |
+| POST /api/face {image, landmarks?}    | takes another face                                  |
+| POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
+| POST /api/source/retry                | opens the source anew at once                       |
+
+A POST answers with the status after it. Errors are JSON {error, mend}.
+"""
+
+import json
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from relayd import errors
+from relayd.control import page
+from relayd.control.guard import Guard, refuse
+from relayd.control.metrics import Metrics
+from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
+from relayd.logs import redact
+from relayd.states import RelayStatus
+
+_LARGEST_BODY = 16 * 1024
+"""Bytes; the longest honest one is an image's URL."""
+_LONGEST_FIELD = 4096  # characters
+
+_STATUS_CODES: tuple[tuple[type[errors.RelaydError], int], ...] = (
+    (errors.UsageError, 400),
+    (errors.ConfigError, 400),
+    (errors.CredentialsRefused, 403),
+    (errors.QuotaExhausted, 403),
+    (errors.SessionUnknown, 409),
+    (errors.RequestRefused, 422),
+    (errors.Throttled, 429),
+    (errors.ServiceError, 502),
+    (errors.RelaydError, 503),
+)
+"""HTTP status of each error; the first class that fits counts."""
+
+
+class RelayView(Protocol):
+    """What the API sees of a relay; called in the event loop."""
+
+    def status(self) -> RelayStatus:
+        """Give a snapshot."""
+
+    async def set_face(self, image: str, landmarks: str) -> None:
+        """Take another face; empty landmarks: have them detected. Raises RelaydError."""
+
+    async def pause(self) -> None:
+        """Close the session and show standby until `resume`. Raises RelaydError."""
+
+    async def resume(self) -> None:
+        """Go on after `pause`. Raises RelaydError."""
+
+    def retry_source(self) -> None:
+        """Open the source anew at once. Raises RelaydError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures to show; a source picture shows the true face and is the demo's alone."""
+
+    output: PictureFeed | None = None
+    source: PictureFeed | None = None
+
+
+class ControlApp(Starlette):
+    """The ASGI application; `viewers` lets the server end streams that never end by themselves."""
+
+    viewers: Viewers
+
+
+def build_app(
+    relay: RelayView, metrics: Metrics, pictures: Pictures, host: str = "localhost"
+) -> ControlApp:
+    """Put the application together; `host` is the name or address that TCP clients use."""
+    handlers = _Handlers(relay, metrics, pictures)
+    app = ControlApp(
+        routes=[
+            Route("/", handlers.page),
+            Route("/api/status", handlers.status),
+            Route("/healthz", handlers.health),
+            Route("/metrics", handlers.metrics),
+            Route("/preview/{picture}.mjpeg", handlers.motion),
+            Route("/preview/{picture}.jpg", handlers.still),
+            Route("/api/face", handlers.set_face, methods=["POST"]),
+            Route("/api/pause", handlers.pause, methods=["POST"]),
+            Route("/api/resume", handlers.resume, methods=["POST"]),
+            Route("/api/source/retry", handlers.retry_source, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, host=host)],
+        exception_handlers={
+            errors.RelaydError: _answer_relayd_error,
+            HTTPException: _answer_http_error,
+            ClientDisconnect: _answer_nobody,
+            Exception: _answer_fault,
+        },
+    )
+    app.viewers = handlers.viewers
+    return app
+
+
+class _Handlers:
+    def __init__(self, relay: RelayView, metrics: Metrics, pictures: Pictures) -> None:
+        self._relay = relay
+        self._metrics = metrics
+        self._feeds = {"output": pictures.output, "source": pictures.source}
+        self.viewers = Viewers()
+
+    async def page(self, _: Request) -> Response:
+        """Show the page."""
+        has_source = self._feeds["source"] is not None
+        return HTMLResponse(page.html(has_source=has_source), headers=page.HEADERS)
+
+    async def status(self, _: Request) -> Response:
+        """Tell all there is to tell."""
+        return self._status()
+
+    async def health(self, _: Request) -> Response:
+        """Say whether frames flow as configured, for monitors and container runtimes."""
+        status = self._relay.status()
+        text = ": ".join(filter(None, (status.state.words, redact(status.reason))))
+        return PlainTextResponse(f"{text}\n", 200 if status.healthy else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """Give Prometheus its text."""
+        body, content_type = self._metrics.render(self._relay.status())
+        return Response(body, headers={"content-type": content_type})
+
+    async def motion(self, request: Request) -> Response:
+        """Stream a picture."""
+        return MotionJpeg(self._feed(request), self.viewers)
+
+    async def still(self, request: Request) -> Response:
+        """Give a picture once."""
+        return await still(self._feed(request))
+
+    async def set_face(self, request: Request) -> Response:
+        """Take another face."""
+        fields = await _body(request, {"image": True, "landmarks": False})
+        await self._relay.set_face(fields["image"], fields["landmarks"])
+        return self._status()
+
+    async def pause(self, request: Request) -> Response:
+        """Close the session and show standby."""
+        return await self._plain_action(request, self._relay.pause)
+
+    async def resume(self, request: Request) -> Response:
+        """Go on."""
+        return await self._plain_action(request, self._relay.resume)
+
+    async def retry_source(self, request: Request) -> Response:
+        """Open the source anew at once."""
+        await _body(request, {})
+        self._relay.retry_source()
+        return self._status()
+
+    async def _plain_action(
+        self, request: Request, action: Callable[[], Awaitable[None]]
+    ) -> Response:
+        await _body(request, {})
+        await action()
+        return self._status()
+
+    def _status(self) -> Response:
+        return JSONResponse(status_json(self._relay.status()))
+
+    def _feed(self, request: Request) -> PictureFeed:
+        feed = self._feeds.get(request.path_params["picture"])
+        if feed is None:
+            raise HTTPException(404, "there is no such picture")
+        return feed
+
+
+def status_json(status: RelayStatus) -> dict[str, Any]:
+    """A status as JSON has it: the state by name and in words, no number that JSON lacks."""
+    fields = asdict(status)
+    fields["state"] = status.state.value
+    fields["state_words"] = status.state.words
+    fields["reason"] = redact(status.reason)
+    finite: dict[str, Any] = _finite(fields)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+async def _body(request: Request, known: dict[str, bool]) -> dict[str, str]:
+    """Read a JSON object of texts; `known` says of each field whether it is needed.
+
+    An empty body is an empty object. Raises HTTPException that names the field at fault.
+    """
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _LARGEST_BODY:
+            raise HTTPException(413, f"the body is larger than {_LARGEST_BODY} bytes")
+    try:
+        fields = json.loads(raw or b"{}")
+    except (ValueError, RecursionError) as fault:
+        raise HTTPException(400, "the body is not JSON") from fault
+    if not isinstance(fields, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    if unknown := sorted(set(fields) - set(known)):
+        expected = ", ".join(known) or "none"
+        raise HTTPException(400, f"{unknown[0][:60]}: unknown field (known: {expected})")
+    for name, needed in known.items():
+        value = fields.setdefault(name, "")
+        if not isinstance(value, str) or len(value) > _LONGEST_FIELD:
+            raise HTTPException(400, f"{name}: must be text of at most {_LONGEST_FIELD} characters")
+        if needed and not value.strip():
+            raise HTTPException(400, f"{name}: is needed")
+    return fields
+
+
+async def _answer_relayd_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.RelaydError)  # starlette's handler type is wider
+    status = next(code for kind, code in _STATUS_CODES if isinstance(error, kind))
+    return refuse(status, redact(error.message), redact(error.mend))
+
+
+async def _answer_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # starlette's handler type is wider
+    response = refuse(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)
+
+
+async def _answer_fault(_: Request, __: Exception) -> Response:
+    """Answer after a fault of our own; starlette raises it again, so that it is logged."""
+    return refuse(500, "relayd failed to answer", "its log says why")

@@ -1,0 +1,138 @@
+"""Prometheus metrics: what `RelayStatus` holds, and three histograms that are observed live.
+
+Counters live where they are counted and reach this module as a snapshot, so that page,
+API and metrics can never disagree. Only this module imports prometheus_client.
+"""
+
+import platform
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from relayd import __version__
+from relayd.states import RelayState, RelayStatus
+
+AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""s. The promise is p95 under one frame interval (50 ms at 20 fps): fine steps below it; above
+it the steps of a stage that holds frames back, up to the source's stall limit."""
+GAP_BUCKETS = (0.03, 0.04, 0.045, 0.0475, 0.05, 0.0525, 0.055, 0.06, 0.075, 0.1, 0.15, 0.25, 1.0)
+"""s. Close around the 50 ms of 20 fps, so that jitter shows; 33 and 40 ms (30 and 25 fps) have
+their step too; 0.1 is the longest gap that is promised, so what lies above it is a fault."""
+DELAY_BUCKETS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+"""s. Below 0.15 a call feels direct (ITU-T G.114), above 0.4 people talk over each other; 3 s
+is as far as the meter looks back."""
+
+
+class Metrics:
+    """One relay's metrics, in a registry of their own; `observe_…` may be called in any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._frame_age = Histogram(
+            "relayd_frame_age_seconds",
+            "Age of a swapped frame when it was given to the outputs",
+            buckets=AGE_BUCKETS,
+            registry=self._registry,
+        )
+        self._output_gap = Histogram(
+            "relayd_output_gap_seconds",
+            "Time between two frames on an output",
+            buckets=GAP_BUCKETS,
+            registry=self._registry,
+        )
+        self._delay = Histogram(
+            "relayd_delay_seconds",
+            "Time from a source frame's decoding to its swapped picture on the outputs",
+            buckets=DELAY_BUCKETS,
+            registry=self._registry,
+        )
+
+    def observe_frame_age(self, seconds: float) -> None:
+        """Count the age of a frame at the moment that an output takes it."""
+        self._frame_age.observe(seconds)
+
+    def observe_output_gap(self, seconds: float) -> None:
+        """Count the time between two frames on an output."""
+        self._output_gap.observe(seconds)
+
+    def observe_delay(self, seconds: float) -> None:
+        """Count one glass-to-glass measurement."""
+        self._delay.observe(seconds)
+
+    def render(self, status: RelayStatus) -> tuple[bytes, str]:
+        """Give all series in Prometheus' text format, and its content type."""
+        return generate_latest(_Series(status, self._registry)), CONTENT_TYPE_LATEST
+
+
+class _Series(Collector):
+    """A snapshot's series, then the histograms'."""
+
+    def __init__(self, status: RelayStatus, histograms: CollectorRegistry) -> None:
+        self._status = status
+        self._histograms = histograms
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        yield InfoMetricFamily(
+            "relayd_build",
+            "What runs here",
+            {"version": __version__, "python": platform.python_version(), "relay": status.name},
+        )
+        state = GaugeMetricFamily(
+            "relayd_state", "1 for the state that the relay is in", labels=["state"]
+        )
+        for one in RelayState:
+            state.add_metric([one.value], float(one is status.state))
+        yield state
+        yield _gauge("relayd_state_seconds", "Time in the present state", status.since)
+        yield _gauge("relayd_uptime_seconds", "Time since the start", status.uptime)
+        yield _gauge("relayd_healthy", "1 while frames flow as configured", status.healthy)
+        yield _gauge("relayd_source_alive", "1 while the source gives frames", status.source_alive)
+        yield _gauge("relayd_output_fps", "Frames a second given to the outputs", status.fps)
+        yield _counters("relayd_frames", "Frames by stage", "stage", status.frames)
+        yield self._dropped()
+        yield _counters("relayd_reconnects", "Reconnects by part", "part", status.reconnects)
+        yield _gauge(
+            "relayd_sessions_open", "Sessions that the service may bill", status.sessions_open
+        )
+        yield CounterMetricFamily(
+            "relayd_session_seconds", "Time that sessions were open", status.session_seconds
+        )
+        if status.credit is not None:
+            yield _gauge(
+                "relayd_service_credit", "Credit that the service last reported", status.credit
+            )
+        yield from self._histograms.collect()
+
+    def _dropped(self) -> Metric:
+        family = CounterMetricFamily(
+            "relayd_frames_dropped", "Frames dropped by stage", labels=["stage", "reason"]
+        )
+        for name, count in _in_order(self._status.dropped):
+            stage, _, reason = name.partition(".")
+            family.add_metric([stage, reason], count)
+        return family
+
+
+def _in_order(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Give a stable order, whatever thread counted first."""
+    return sorted(counts.items())
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _counters(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in _in_order(counts):
+        family.add_metric([value], count)
+    return family

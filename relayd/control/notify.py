@@ -1,0 +1,99 @@
+"""What relayd tells systemd: the sd_notify protocol (man sd_notify(3)), one datagram a fact.
+
+Without $NOTIFY_SOCKET, as in a terminal, all of it does nothing.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from relayd import logs
+
+_LONGEST_STATUS = 512
+"""Characters of a STATUS line; `systemctl status` shows one terminal line of it."""
+
+
+class Notifier:
+    """Speaks to the service manager that $NOTIFY_SOCKET names, if there is one.
+
+    A message that cannot be delivered is logged once and forgotten: a service manager
+    that does not listen is no reason to stop relaying.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._watchdog = watchdog_interval(environ)
+        self._complained = False
+        self._log = logs.get("notify")
+
+    @property
+    def active(self) -> bool:
+        """Whether a service manager listens."""
+        return self._address is not None
+
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds between two `alive()` that the service manager asks for; None: it does not."""
+        return self._watchdog
+
+    def ready(self, status: str = "") -> None:
+        """Start-up or reload is done."""
+        self._send("READY=1", _status(status))
+
+    def status(self, text: str) -> None:
+        """Say in one line what goes on; `systemctl status` shows it."""
+        self._send(_status(text))
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready()` ends it.
+
+        The time stamp lets systemd tell this reload from an earlier one (Type=notify-reload).
+        """
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self, status: str = "") -> None:
+        """The end has begun."""
+        self._send("STOPPING=1", _status(status))
+
+    def _send(self, *assignments: str) -> None:
+        if self._address is None:
+            return
+        message = "\n".join(line for line in assignments if line).encode()
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                # A full queue must not hold the event loop up; the next message comes soon.
+                sender.setblocking(False)
+                sender.sendto(message, self._address)
+        except OSError as fault:
+            if not self._complained:
+                self._complained = True
+                self._log.warning("service manager does not listen", reason=str(fault))
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Seconds between two WATCHDOG=1: half of what the service manager allows, as it advises.
+
+    None when it asks for none, or asks another process (man sd_watchdog_enabled(3)).
+    """
+    try:
+        allowed = int(environ.get("WATCHDOG_USEC", "0"))
+        wanted = int(environ.get("WATCHDOG_PID", "") or os.getpid())
+    except ValueError:
+        return None
+    return allowed / 2 / 1e6 if allowed > 0 and wanted == os.getpid() else None
+
+
+def _address(name: str) -> str | None:
+    if name.startswith("@"):  # a Linux abstract socket: its name begins with a zero byte
+        return "\0" + name[1:]
+    return name if name.startswith("/") else None
+
+
+def _status(text: str) -> str:
+    """Give the STATUS assignment; a line break within it would begin another assignment."""
+    return f"STATUS={' '.join(text.split())[:_LONGEST_STATUS]}" if text else ""

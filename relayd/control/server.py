@@ -1,0 +1,225 @@
+"""Serves the control API on a unix socket and, if asked to, over TCP, in the relay's own loop."""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+
+from relayd import logs
+from relayd.control.api import ControlApp
+from relayd.errors import AddressUnavailable
+
+STOP_DEADLINE = 1.0
+"""s that `stop` may take at most."""
+_POLITE = 0.7
+"""s of it in which answers in flight may end; then connections are cut."""
+_MOST_CONNECTIONS = 64
+"""Above the viewers and pollers of a page or two; keeps a runaway client in bounds."""
+
+
+class _InnerServer(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are the relay's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        """Wake once a second, for the Date header, not ten times; and at once to stop."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stopping.wait()
+
+    def begin_stop(self) -> None:
+        """Take no more connections, let answers in flight end."""
+        self.should_exit = True
+        self._stopping.set()
+
+    def cut(self) -> None:
+        """Drop every connection and whatever still works for one."""
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+
+class ControlServer:
+    """Starts and stops once; the relay goes on whether it runs or not."""
+
+    def __init__(
+        self, app: ControlApp, unix_path: Path | None = None, tcp: tuple[str, int] | None = None
+    ) -> None:
+        """Serve on `unix_path` and on `tcp` (host, port; port 0: any free one)."""
+        self._app = app
+        self._unix_path = unix_path
+        self._tcp = tcp
+        self._bound_inode: int | None = None
+        self._server: _InnerServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._log = logs.get("control")
+        self.address: tuple[str, int] | None = None
+        """Host and real port once started over TCP."""
+
+    @property
+    def url(self) -> str | None:
+        """Where a browser finds the page."""
+        if self.address is None:
+            return None
+        host, port = self.address
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises AddressUnavailable, having bound nothing, when an address is in use or not ours.
+        """
+        sockets: list[socket.socket] = []
+        try:
+            if self._unix_path is not None:
+                sockets.append(_listen_unix(self._unix_path))
+                self._bound_inode = self._unix_path.stat().st_ino
+            if self._tcp is not None:
+                listener = await _listen_tcp(*self._tcp)
+                sockets.append(listener)
+                self.address = self._tcp[0], listener.getsockname()[1]
+        except AddressUnavailable:
+            for listener in sockets:
+                listener.close()
+            self._remove_unix_socket()
+            raise
+        config = uvicorn.Config(
+            self._app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http="h11",
+            ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
+        )
+        self._server = _InnerServer(config)
+        self._serving = asyncio.create_task(
+            self._server.serve(sockets=sockets), name="relayd-control"
+        )
+        self._log.info("control server listens", socket=str(self._unix_path or ""), url=self.url)
+
+    async def stop(self) -> None:
+        """End streams, let answers in flight end, then cut; never longer than STOP_DEADLINE."""
+        if self._server is None or self._serving is None:
+            return
+        self._app.viewers.end_all()
+        self._server.begin_stop()
+        _, pending = await asyncio.wait({self._serving}, timeout=_POLITE)
+        if pending:
+            self._server.cut()
+            self._server.force_exit = True
+            _, pending = await asyncio.wait({self._serving}, timeout=STOP_DEADLINE - _POLITE)
+        self._serving.cancel()
+        (ended,) = await asyncio.gather(self._serving, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._log.error("control server had failed", reason=repr(ended))
+        self._remove_unix_socket()
+        self._server = self._serving = None
+
+    def _remove_unix_socket(self) -> None:
+        """Remove our socket file, and no other that took its place."""
+        if self._unix_path is None or self._bound_inode is None:
+            return
+        with suppress(OSError):
+            if self._unix_path.stat().st_ino == self._bound_inode:
+                self._unix_path.unlink()
+        self._bound_inode = None
+
+
+async def _listen_tcp(host: str, port: int) -> socket.socket:
+    """Bind the first address that `host` has."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError, OverflowError) as fault:
+        raise AddressUnavailable(
+            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}",
+            mend='give an address of this machine, like "127.0.0.1:8642"',
+        ) from fault
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as fault:
+        listener.close()
+        mend = (
+            "choose another port, or stop what listens there"
+            if fault.errno == errno.EADDRINUSE
+            else 'give an address of this machine, like "127.0.0.1:8642"'
+        )
+        raise AddressUnavailable(
+            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", mend=mend
+        ) from fault
+    return listener
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """Bind a socket that its owner alone may use; its folder is made if it is not there."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener.bind(str(path))
+        # Nobody can connect before listen(), so the mode is right from the first moment.
+        path.chmod(0o600)
+        listener.listen()
+    except AddressUnavailable:
+        listener.close()
+        raise
+    except OSError as fault:
+        listener.close()
+        raise AddressUnavailable(
+            f"[control] socket = {str(path)!r}: {_words(fault)}",
+            mend="give a path, shorter than 108 bytes, in a folder that relayd may write",
+        ) from fault
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file that a killed relay left; keep one that somebody serves."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressUnavailable(
+            f"[control] socket = {str(path)!r}: there is a file of another kind",
+            mend="remove it or give another path",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:  # somebody listens, with a full queue
+            pass
+    raise AddressUnavailable(
+        f"[control] socket = {str(path)!r}: another relay serves it",
+        mend="stop that one or give another path",
+    )
+
+
+def _words(fault: Exception) -> str:
+    return (fault.strerror if isinstance(fault, OSError) else None) or str(fault)

@@ -1,0 +1,262 @@
+"""The page in a real Chromium, driven over W3C WebDriver against a real server."""
+
+import asyncio
+import importlib.util
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relayd.control.api import Pictures, build_app
+from relayd.control.metrics import Metrics
+from relayd.control.server import ControlServer
+from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.output.preview import Preview, SourcePreview
+from relayd.slots import LatestSlot
+from relayd.states import RelayState
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromium-driver is not installed"),
+]
+
+GEOMETRY = Geometry(320, 240)
+SUM_OF_PIXELS = """
+const picture = document.getElementById(arguments[0]), canvas = document.createElement("canvas");
+if (!picture.naturalWidth) return null;
+canvas.width = 64; canvas.height = 48;
+const pen = canvas.getContext("2d");
+pen.drawImage(picture, 0, 0, 64, 48);
+return pen.getImageData(0, 0, 64, 48).data.reduce((sum, value, at) => sum + value * (at % 97), 0);
+"""
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+]
+
+
+def fake_relay() -> Any:
+    """The relay that the tests of the control room use."""
+    path = Path(__file__).parents[1] / "control" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("control_fakes", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeRelay()
+
+
+class Browser:
+    """One WebDriver session (W3C WebDriver, sections 8 to 13)."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._session = ""
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        answer = await self._client.request(method, path, json=body)
+        value = answer.json()["value"]
+        assert answer.is_success, value
+        return value
+
+    async def open(self, profile: str) -> None:
+        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        answer = await self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        self._session = f"/session/{answer['sessionId']}"
+
+    async def close(self) -> None:
+        if self._session:
+            await self._ask("DELETE", self._session)
+
+    async def go(self, url: str) -> None:
+        # The pictures never end, so the page never counts as loaded.
+        await self._ask("POST", f"{self._session}/timeouts", {"pageLoad": 3000})
+        await self._ask("POST", f"{self._session}/url", {"url": url})
+
+    async def run(self, script: str, *arguments: Any) -> Any:
+        body = {"script": script, "args": list(arguments)}
+        return await self._ask("POST", f"{self._session}/execute/sync", body)
+
+    async def text(self, element: str) -> str:
+        return str(
+            await self.run("return document.getElementById(arguments[0]).innerText", element)
+        )
+
+    async def press(self, key: str) -> None:
+        actions = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        body = {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
+        await self._ask("POST", f"{self._session}/actions", body)
+
+    async def complaints(self) -> list[str]:
+        """What the browser's console says of errors."""
+        entries = await self._ask("POST", f"{self._session}/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    driver = await asyncio.create_subprocess_exec(
+        "chromedriver", "--port=0", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert driver.stdout
+    profile = tempfile.mkdtemp(prefix="relayd-browser-")
+    try:
+        port = ""
+        while not port:
+            line = (await driver.stdout.readline()).decode()
+            assert line, "chromedriver ended"
+            port = "".join(re.findall(r"started successfully on port (\d+)", line))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            browser = Browser(client)
+            try:
+                await browser.open(profile)
+                yield browser
+            finally:
+                await browser.close()
+    finally:
+        driver.terminate()
+        await driver.wait()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+class Stage:
+    """A server with moving pictures, and the relay behind it."""
+
+    def __init__(self, *, with_source: bool) -> None:
+        self.relay = fake_relay()
+        self.output, self.source = Preview(GEOMETRY), LatestSlot[SourceFrame]()
+        source = SourcePreview(self.source, GEOMETRY) if with_source else None
+        app = build_app(self.relay, Metrics(), Pictures(output=self.output, source=source))
+        self.server = ControlServer(app, tcp=("127.0.0.1", 0))
+
+    async def play(self) -> None:
+        step = 0
+        while True:
+            step += 5
+            picture = black(GEOMETRY)
+            picture[60:180, step % 260 : step % 260 + 60] = 200
+            now = time.monotonic()
+            self.source.put(SourceFrame(picture, now))
+            self.output.show(SwappedFrame(picture[:, ::-1].copy(), now))
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def playing(*, with_source: bool) -> AsyncIterator[Stage]:
+    stage = Stage(with_source=with_source)
+    await stage.server.start()
+    playing = asyncio.create_task(stage.play())
+    try:
+        yield stage
+    finally:
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        await stage.server.stop()
+
+
+async def eventually(told: Callable[[], Awaitable[Any]], wanted: Any, seconds: float = 8) -> None:
+    deadline = time.monotonic() + seconds
+    while (last := await told()) != wanted:
+        assert time.monotonic() < deadline, f"{last!r} never became {wanted!r}"
+        await asyncio.sleep(0.1)
+
+
+async def moves(browser: Browser, picture: str) -> bool:
+    """Whether an image shows at least four different pictures within some seconds."""
+    sums = set()
+    for _ in range(40):
+        found = await browser.run(SUM_OF_PIXELS, picture)
+        sums |= {found} - {None}
+        if len(sums) >= 4:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Browser):
+    async with playing(with_source=True) as on:
+        await browser.go(on.server.url or "")
+        assert await moves(browser, "output-picture")
+        assert await moves(browser, "source-picture")
+        await eventually(lambda: browser.text("state"), "Live")
+        assert (await browser.text("delay-p50")) == "310 ms"
+        assert (await browser.text("fps")) == "20.0 fps"
+        on.relay.change(state=RelayState.QUEUED, reason="<b>3</b> ahead")
+        await eventually(lambda: browser.text("state"), "Waiting in the service's queue")
+        assert (await browser.text("reason")) == "<b>3</b> ahead"
+        assert await browser.complaints() == []
+
+
+async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser):
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.url or "")
+        assert await moves(browser, "output-picture")
+        hidden = "return document.getElementById('source-picture').getClientRects().length"
+        assert await browser.run(hidden) == 0
+        assert await browser.complaints() == []
+
+
+async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        await browser.press("\ue004")  # Tab
+        assert await browser.run("return document.activeElement.id") == "pause"
+        await browser.press("\ue007")  # Enter
+        await eventually(lambda: browser.text("pause"), "Resume")
+        assert on.relay.asked == [("pause",)]
+        assert (await browser.text("state")) == "Standing by"
+        assert await browser.run("return document.activeElement.id") == "pause"
+        await browser.press("\ue00d")  # Space
+        await eventually(lambda: browser.text("pause"), "Pause")
+        assert on.relay.asked == [("pause",), ("resume",)]
+
+
+async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(browser: Browser):
+    async with playing(with_source=True) as on:
+        await browser.go(on.server.url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        address = on.server.address
+        await on.server.stop()
+        await eventually(lambda: browser.text("state"), "relayd does not answer")
+        assert await browser.run("return document.getElementById('pause').disabled")
+        on.server = ControlServer(
+            build_app(on.relay, Metrics(), Pictures(on.output, SourcePreview(on.source, GEOMETRY))),
+            tcp=address,
+        )
+        await on.server.start()
+        await eventually(lambda: browser.text("state"), "Live")
+        assert await moves(browser, "output-picture")
+
+
+async def test_the_page_fits_a_narrow_phone(browser: Browser):
+    async with playing(with_source=True) as on:
+        await browser._ask("POST", f"{browser._session}/window/rect", {"width": 500, "height": 800})
+        await browser.go(on.server.url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        overhang = (
+            "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+        )
+        assert await browser.run(overhang) == 0

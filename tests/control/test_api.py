@@ -1,0 +1,201 @@
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from relayd import errors
+from relayd.control.server import ControlServer
+from relayd.states import RelayState, Spread
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_status_tells_every_field_with_the_state_by_name_and_in_words(
+    client: httpx.AsyncClient, relay: Any
+):
+    relay.change(state=RelayState.QUEUED, reason="3 ahead", longest_gap=float("inf"))
+    told = (await client.get("/api/status")).json()
+    assert told["state"] == "queued"
+    assert told["state_words"] == "Waiting in the service's queue"
+    assert told["reason"] == "3 ahead"
+    assert told["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
+    assert told["frames"] == {"source": 30, "shown": 20}
+    assert told["longest_gap"] is None  # JSON has no infinity
+
+
+async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise(
+    client: httpx.AsyncClient, relay: Any
+):
+    good = await client.get("/healthz")
+    assert (good.status_code, good.text) == (200, "Live\n")
+    relay.change(healthy=False, state=RelayState.BACKOFF, reason="the service does not answer")
+    bad = await client.get("/healthz")
+    assert bad.status_code == 503
+    assert bad.text == "Will try again shortly: the service does not answer\n"
+
+
+async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, relay: Any):
+    relay.change(reason="cannot open rtsp://me:hunter22@camera/", healthy=False)
+    relay.failure = errors.ServerFault("Bearer abcdef123456 was refused")
+    answers = [
+        await client.get("/healthz"),
+        await client.get("/api/status"),
+        await client.post("/api/pause", headers=JSON),
+    ]
+    for answer in answers:
+        assert "hunter22" not in answer.text
+        assert "abcdef123456" not in answer.text
+
+
+async def test_a_face_is_handed_to_the_relay(client: httpx.AsyncClient, relay: Any):
+    answer = await client.post("/api/face", json={"image": "https://x/f.png", "landmarks": "1,2"})
+    assert answer.status_code == 200
+    assert answer.json()["state"] == "live"
+    await client.post("/api/face", json={"image": "https://x/g.png"})
+    assert relay.asked == [("face", "https://x/f.png", "1,2"), ("face", "https://x/g.png", "")]
+
+
+async def test_pause_resume_and_retry_reach_the_relay_and_answer_with_the_status_after(
+    client: httpx.AsyncClient, relay: Any
+):
+    assert (await client.post("/api/pause", headers=JSON)).json()["paused"] is True
+    assert (await client.post("/api/resume", json={})).json()["paused"] is False
+    assert (await client.post("/api/source/retry", headers=JSON)).status_code == 200
+    assert relay.asked == [("pause",), ("resume",), ("retry",)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "names"),
+    [
+        (b"{", 400, "JSON"),
+        (b"[" * 9000, 400, "JSON"),
+        (b"\xff\xfe", 400, "JSON"),
+        (b"[]", 400, "object"),
+        (b"{}", 400, "image"),
+        (b'{"image": " "}', 400, "image"),
+        (b'{"image": 7}', 400, "image"),
+        (b'{"image": "https://x", "landmarks": null}', 400, "landmarks"),
+        (b'{"image": "https://x", "landmark": ""}', 400, "landmark:"),
+        (json.dumps({"image": "x" * 5000}).encode(), 400, "image"),
+        (b" " * 20000, 413, "larger"),
+    ],
+)
+async def test_a_bad_body_is_refused_with_the_field_named(
+    client: httpx.AsyncClient, relay: Any, body: bytes, status: int, names: str
+):
+    answer = await client.post("/api/face", content=body, headers=JSON)
+    assert answer.status_code == status
+    assert names in answer.json()["error"]
+    assert relay.asked == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (errors.ConfigError(["face.image: no URL"]), 400),
+        (errors.CredentialsRefused("x"), 403),
+        (errors.FaceRejected("x"), 422),
+        (errors.SessionUnknown("x"), 409),
+        (errors.Throttled("x"), 429),
+        (errors.ServiceUnreachable("x"), 502),
+        (errors.SourceUnreachable("x"), 503),
+        (errors.WorkerDied("x"), 503),
+    ],
+)
+async def test_an_error_of_the_relay_is_told_with_its_mend(
+    client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
+):
+    failure.mend = "do this"
+    relay.failure = failure
+    answer = await client.post("/api/source/retry", headers=JSON)
+    assert answer.status_code == status
+    assert answer.json() == {"error": failure.message, "mend": "do this"}
+
+
+async def test_unknown_paths_and_methods_are_json_errors(client: httpx.AsyncClient):
+    assert (await client.get("/nothing")).json()["error"] == "Not Found"
+    wrong = await client.get("/api/pause")
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "["])
+async def test_a_foreign_host_name_is_refused_against_dns_rebinding(
+    client: httpx.AsyncClient, host: str
+):
+    for path in ("/", "/api/status", "/preview/output.jpg"):
+        answer = await client.get(path, headers={"Host": host})
+        assert answer.status_code == 421
+        assert "error" in answer.json()
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:99", "127.0.0.1", "[::1]:8642"])
+async def test_our_own_names_are_served(client: httpx.AsyncClient, host: str):
+    assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_a_post_from_a_foreign_page_is_refused(
+    client: httpx.AsyncClient, relay: Any, headers: dict[str, str]
+):
+    answer = await client.post("/api/pause", headers={**JSON, **headers})
+    assert answer.status_code == 403
+    assert relay.asked == []
+
+
+async def test_a_post_of_our_own_page_is_served(
+    client: httpx.AsyncClient, server: ControlServer, relay: Any
+):
+    assert server.url
+    own = {**JSON, "Origin": server.url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert (await client.post("/api/pause", headers=own)).status_code == 200
+    assert relay.asked == [("pause",)]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_a_post_that_a_form_could_send_is_refused(
+    client: httpx.AsyncClient, relay: Any, kind: str | None
+):
+    headers = {"Content-Type": kind} if kind else {}
+    answer = await client.post("/api/pause", headers=headers)
+    assert answer.status_code == 415
+    assert relay.asked == []
+
+
+async def test_the_unix_socket_serves_any_host_name(server: ControlServer):
+    transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
+    async with httpx.AsyncClient(transport=transport) as client:
+        assert (await client.get("http://relayd/api/status")).status_code == 200
+        refused = await client.post("http://relayd/api/pause", content=b"{}")
+        assert refused.status_code == 415
+
+
+async def test_answers_may_not_be_embedded_framed_sniffed_or_kept(client: httpx.AsyncClient):
+    for path in ("/", "/api/status", "/preview/output.jpg", "/nothing"):
+        headers = (await client.get(path)).headers
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+async def test_metrics_are_served_as_prometheus_text(client: httpx.AsyncClient):
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert 'relayd_state{state="live"} 1.0' in answer.text
+
+
+async def test_a_relay_without_measurements_has_a_status(client: httpx.AsyncClient, relay: Any):
+    relay.change(delay=Spread(), session_id=None)
+    assert (await client.get("/api/status")).json()["delay"]["p50"] is None

@@ -1,0 +1,70 @@
+import dataclasses
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from relayd.control.metrics import Metrics
+from relayd.states import RelayState, RelayStatus
+
+
+def samples(metrics: Metrics, status: RelayStatus):
+    """All samples by name and labels, read back by Prometheus' own parser."""
+    body, _ = metrics.render(status)
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_exactly_one_state_is_set(relay: Any):
+    for state in RelayState:
+        found = samples(Metrics(), dataclasses.replace(relay.now, state=state))
+        states = {key[1][1]: value for key, value in found.items() if key[0] == "relayd_state"}
+        assert states == {one.value: float(one is state) for one in RelayState}
+
+
+def test_the_series_hold_what_the_status_says(relay: Any):
+    found = samples(Metrics(), relay.now)
+    assert found["relayd_frames_total", ("stage", "shown")] == 20
+    assert found["relayd_frames_dropped_total", ("reason", "late"), ("stage", "pacer")] == 3
+    assert found["relayd_reconnects_total", ("part", "link")] == 1
+    assert found["relayd_sessions_open",] == 1
+    assert found["relayd_session_seconds_total",] == 77.5
+    assert found["relayd_uptime_seconds",] == 100
+    assert found["relayd_healthy",] == 1
+    build = next(key for key in found if key[0] == "relayd_build_info")
+    assert ("relay", "studio") in build
+
+
+def test_credit_is_a_series_only_where_the_service_reports_it(relay: Any):
+    assert ("relayd_service_credit",) not in samples(Metrics(), relay.now)
+    status = dataclasses.replace(relay.now, credit=42.5)
+    assert samples(Metrics(), status)["relayd_service_credit",] == 42.5
+
+
+def test_each_histogram_counts_what_was_observed(relay: Any):
+    metrics = Metrics()
+    for seconds in (0.012, 0.04, 0.3):
+        metrics.observe_frame_age(seconds)
+    metrics.observe_output_gap(0.051)
+    metrics.observe_output_gap(0.2)
+    metrics.observe_delay(0.45)
+    found = samples(metrics, relay.now)
+    assert found["relayd_frame_age_seconds_bucket", ("le", "0.05")] == 2
+    assert found["relayd_frame_age_seconds_count",] == 3
+    assert found["relayd_output_gap_seconds_bucket", ("le", "0.1")] == 1
+    assert found["relayd_output_gap_seconds_bucket", ("le", "+Inf")] == 2
+    assert found["relayd_delay_seconds_bucket", ("le", "0.4")] == 0
+    assert found["relayd_delay_seconds_bucket", ("le", "0.5")] == 1
+
+
+def test_two_relays_in_one_process_share_no_series(relay: Any):
+    one, other = Metrics(), Metrics()
+    one.observe_delay(1.0)
+    assert samples(other, relay.now)["relayd_delay_seconds_count",] == 0
+
+
+def test_a_hostile_label_cannot_forge_a_line(relay: Any):
+    status = dataclasses.replace(relay.now, reconnects={'x"} 1\nrelayd_healthy 0\n': 1})
+    assert samples(Metrics(), status)["relayd_healthy",] == 1

@@ -1,0 +1,101 @@
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayd.control.notify import Notifier, watchdog_interval
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """A service manager's end of the protocol."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@relayd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(name.replace("@", "\0", 1))
+        receiver.settimeout(2)
+        yield name, receiver
+
+
+def heard(receiver: socket.socket) -> list[str]:
+    return receiver.recv(4096).decode().split("\n")
+
+
+def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.socket]):
+    name, receiver = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    assert notifier.active
+    notifier.ready("Live")
+    assert heard(receiver) == ["READY=1", "STATUS=Live"]
+    notifier.ready()
+    assert heard(receiver) == ["READY=1"]
+    notifier.status("Standing by")
+    assert heard(receiver) == ["STATUS=Standing by"]
+    notifier.alive()
+    assert heard(receiver) == ["WATCHDOG=1"]
+    notifier.stopping("Closing")
+    assert heard(receiver) == ["STOPPING=1", "STATUS=Closing"]
+
+
+def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket]):
+    name, receiver = manager
+    before = time.monotonic_ns() // 1000
+    Notifier({"NOTIFY_SOCKET": name}).reloading()
+    reloading, stamp = heard(receiver)
+    assert reloading == "RELOADING=1"
+    key, value = stamp.split("=")
+    assert key == "MONOTONIC_USEC"
+    assert before <= int(value) <= time.monotonic_ns() // 1000
+
+
+def test_a_line_break_in_a_status_cannot_forge_an_assignment(manager: tuple[str, socket.socket]):
+    name, receiver = manager
+    Notifier({"NOTIFY_SOCKET": name}).status("bad\nREADY=1\n" + "x" * 9999)
+    (line,) = heard(receiver)
+    assert line.startswith("STATUS=bad READY=1 xxx")
+    assert len(line) < 600
+
+
+def test_without_a_service_manager_nothing_happens():
+    for environment in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}):
+        notifier = Notifier(environment)
+        assert not notifier.active
+        notifier.ready("Live")
+        notifier.alive()
+
+
+def test_a_service_manager_that_is_gone_is_no_failure(tmp_path: Path):
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    notifier.ready()
+    notifier.alive()
+
+
+def test_a_full_queue_holds_nobody_up(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        start = time.monotonic()
+        for _ in range(2000):
+            notifier.alive()
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_is_fed_twice_as_often_as_asked_for(
+    environment: dict[str, str], interval: float | None
+):
+    assert watchdog_interval(environment) == interval
+    assert Notifier(environment).watchdog == interval

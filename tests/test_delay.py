@@ -1,0 +1,233 @@
+"""Scenes are synthetic: textured background, a head that moves, its face replaced on return."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relayd.delay import WINDOW, DelayMeter, thumbnail
+from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame, black
+
+GEOMETRY = Geometry(320, 240)
+FPS = 20
+PERIOD = 1 / FPS
+Plane = NDArray[np.float32]
+
+
+class Scene:
+    """Draws what the camera sees and what the swap engine makes of it."""
+
+    def __init__(self, seed: int = 1, noise: float = 2.0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.noise = noise
+        self.background, self.own_face, self.new_face = (self._texture() for _ in range(3))
+        self.rows, self.columns = np.mgrid[: GEOMETRY.height, : GEOMETRY.width]
+
+    def _texture(self) -> Plane:
+        plane = np.full((GEOMETRY.height, GEOMETRY.width), 110, np.float32)
+        for size in (8, 40):
+            cells = self.random.normal(0, 20, (GEOMETRY.height // size, GEOMETRY.width // size))
+            plane += np.kron(cells, np.ones((size, size))).astype(np.float32)
+        return plane
+
+    def _draw(self, x: float, y: float, face: Plane) -> Plane:
+        radius = np.hypot((self.columns - 160 - x) / 60, (self.rows - 120 - y) / 80)
+        head = np.clip((1.4 - radius) * 10, 0, 1)
+        inner = np.clip((1.0 - radius) * 10, 0, 1)
+        moved = np.roll(face, (round(y), round(x)), (0, 1))
+        return self.background * (1 - head) + head * (60 + inner * (moved - 60))
+
+    def pair(self, x: float, y: float) -> tuple[I420, I420]:
+        """One source picture and its swapped one, which went through a lossy encoder."""
+        source = self._draw(x, y, self.own_face)
+        swapped = self._draw(x, y, self.new_face + 20)
+        blur = sum(np.roll(swapped, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
+        quantised = np.rint(blur / 6) * 6
+        return (
+            i420(source + self.random.normal(0, self.noise, source.shape)),
+            i420(quantised + self.random.normal(0, 0.5, source.shape)),
+        )
+
+
+def i420(plane: Plane) -> I420:
+    picture = black(GEOMETRY)
+    picture[: GEOMETRY.height] = np.clip(np.rint(plane), 16, 235)
+    return picture
+
+
+def talking(step: int) -> tuple[float, float]:
+    """Position of a head that never takes the same path twice, in pixels."""
+    moment = step * PERIOD
+    return 18 * np.sin(1.9 * moment) + 6 * np.sin(5.3 * moment), 7 * np.sin(2.7 * moment)
+
+
+def still(step: int) -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+def measured(
+    delay_frames: int,
+    path: Callable[[int], tuple[float, float]] = talking,
+    *,
+    frames: int = 120,
+    noise: float = 2.0,
+    repeat: int = 1,
+) -> list[float]:
+    """Every delay that a meter tells when each picture is shown `delay_frames` later.
+
+    With `repeat`, the source gives one frame for so many sent ones.
+    """
+    scene, found = Scene(noise=noise), list[float]()
+    meter = DelayMeter(FPS, found.append)
+    on_their_way: list[I420] = []
+    source = swapped = black(GEOMETRY)
+    captured = 0.0
+    for step in range(frames):
+        if step % repeat == 0:
+            source, swapped = scene.pair(*path(step))
+            captured = step * PERIOD
+        meter.sent(SourceFrame(source, captured))
+        on_their_way.append(swapped)
+        if step >= delay_frames:
+            at = step * PERIOD
+            meter.shown(SwappedFrame(on_their_way[step - delay_frames], at), at)
+    return found
+
+
+def wrong(found: list[float], true_delay: float) -> list[float]:
+    return [delay for delay in found if abs(delay - true_delay) > PERIOD / 10]
+
+
+def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise():
+    for delay_frames in (2, 8, 30):
+        found = measured(delay_frames, frames=120 + delay_frames)
+        assert len(found) > 40, f"too few matches at {delay_frames} frames: {len(found)}"
+        assert not wrong(found, delay_frames * PERIOD)
+
+
+def test_a_still_scene_is_unknown_and_never_a_wrong_figure():
+    assert measured(8, still) == []
+    assert measured(8, still, noise=0.0) == []
+
+
+def test_a_loop_shorter_than_the_window_is_unknown():
+    once_round = FPS
+    found = measured(8, lambda step: talking(step % FPS), noise=0.0)
+    assert len(found) < once_round - 8
+    assert not wrong(found, 8 * PERIOD)
+
+
+def test_a_delay_longer_than_the_window_gives_hardly_a_figure():
+    frames = int(WINDOW * FPS) + 80
+    assert len(measured(int(WINDOW * FPS) + 10, frames=frames)) <= 4
+
+
+def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once():
+    found = measured(8, repeat=2, frames=160)
+    assert len(found) > 20
+    assert len(found) <= 160 / 2
+    assert not wrong(found, 8 * PERIOD)
+
+
+def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
+    scene, found = Scene(), list[float]()
+    meter = DelayMeter(FPS, found.append)
+    for step in range(60):
+        source, swapped = scene.pair(*talking(step))
+        meter.sent(SourceFrame(source, step * PERIOD))
+        frame = SwappedFrame(swapped, step * PERIOD)
+        for again in range(3):
+            meter.shown(frame, step * PERIOD + 0.01 * (again + 1))
+    assert found
+    assert not wrong(found, 0.01)
+
+
+def test_a_changed_delay_is_followed():
+    scene, found = Scene(), list[float]()
+    meter = DelayMeter(FPS, found.append)
+    way: list[I420] = []
+    for step in range(160):
+        source, swapped = scene.pair(*talking(step))
+        meter.sent(SourceFrame(source, step * PERIOD))
+        way.append(swapped)
+        delay_frames = 5 if step < 80 else 15
+        if step >= 15:
+            meter.shown(SwappedFrame(way[step - delay_frames], step), step * PERIOD)
+    assert {round(delay / PERIOD) for delay in found} == {5, 15}
+    assert round(found[-1] / PERIOD) == 15
+
+
+def test_the_spread_is_that_of_the_measurements():
+    meter = DelayMeter(FPS)
+    assert meter.spread().p50 is None
+    assert meter.spread().count == 0
+    scene = Scene()
+    for step in range(60):
+        source, swapped = scene.pair(*talking(step))
+        meter.sent(SourceFrame(source, step * PERIOD))
+        meter.shown(SwappedFrame(swapped, step), step * PERIOD + 0.25)
+    spread = meter.spread()
+    assert spread.count > 20
+    assert spread.p50 is not None
+    assert abs(spread.p50 - 0.25) < 0.001
+    assert spread.p95 is not None
+    assert abs(spread.p95 - 0.25) < 0.001
+
+
+def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness():
+    random = np.random.default_rng(3)
+    plane = random.integers(40, 200, (GEOMETRY.height, GEOMETRY.width)).astype(np.float32)
+    cells = plane.reshape(30, 8, 40, 8).mean(axis=(1, 3)).ravel()
+    np.testing.assert_allclose(thumbnail(i420(plane)), cells - cells.mean(), atol=1e-3)
+    np.testing.assert_allclose(thumbnail(i420(plane)), thumbnail(i420(plane + 20)), atol=1e-3)
+
+
+def test_one_thread_may_send_while_another_shows():
+    scene = Scene()
+    pairs = [scene.pair(*talking(step)) for step in range(40)]
+    found = list[float]()
+    meter = DelayMeter(FPS, found.append)
+    sent_steps = 0
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        nonlocal sent_steps
+        for step, (source, _) in enumerate(pairs):
+            meter.sent(SourceFrame(source, step * PERIOD))
+            sent_steps = step
+            time.sleep(0.001)
+
+    def show() -> None:
+        try:
+            while sender.is_alive():
+                step = max(0, sent_steps - 2)
+                at = (step + 2) * PERIOD
+                meter.shown(SwappedFrame(pairs[step][1], step), at)
+                meter.spread()
+        except BaseException as fault:  # noqa: BLE001 - reported by the test itself
+            failures.append(fault)
+
+    sender = threading.Thread(target=send)
+    viewer = threading.Thread(target=show)
+    for thread in (sender, viewer):
+        thread.start()
+    for thread in (sender, viewer):
+        thread.join()
+    assert not failures
+    assert found
+    assert not wrong(found, 2 * PERIOD)
+
+
+def test_the_meter_costs_far_less_than_a_frame_interval():
+    random = np.random.default_rng(0)
+    pictures = [random.integers(16, 235, (720, 640), dtype=np.uint8) for _ in range(8)]
+    meter = DelayMeter(FPS)
+    best = 1.0
+    for step in range(200):
+        start = time.perf_counter()
+        meter.sent(SourceFrame(pictures[step % 8], step * PERIOD))
+        meter.shown(SwappedFrame(pictures[(step + 3) % 8], step), step * PERIOD + 0.1)
+        best = min(best, time.perf_counter() - start) if step > 70 else best
+    assert best < 0.002
