@@ -26,6 +26,7 @@ from pydantic_settings import (
 from relayd.errors import ConfigError
 from relayd.frames import FitMode, Geometry
 from relayd.logs import redact
+from relayd.rtc.link import TEMPLATE_FIELDS
 
 ENV_PREFIX = "RELAYD_"
 _CREDENTIAL_FILES = {
@@ -34,8 +35,6 @@ _CREDENTIAL_FILES = {
     "akool-client-secret": "client_secret",
 }
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
-URL_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id")
-"""What publish_url and play_url may name in braces."""
 
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
@@ -134,8 +133,8 @@ class RtcSettings(Section):
             names = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
         except ValueError as fault:
             raise ValueError(f"not a URL template: {fault}") from fault
-        if unknown := names - set(URL_FIELDS):
-            known = ", ".join("{" + name + "}" for name in URL_FIELDS)
+        if unknown := names - set(TEMPLATE_FIELDS):
+            known = ", ".join("{" + name + "}" for name in TEMPLATE_FIELDS)
             raise ValueError(f"knows no {{{min(unknown)}}}; it may name {known}")
         if urlsplit(value).scheme not in {"http", "https"}:
             raise ValueError("give an http(s) URL")
@@ -256,12 +255,20 @@ def load(
     faults += _merge_overrides(tree, overrides)
     _fill_credentials(tree, environment)
     try:
-        settings = Settings(**tree)
-    except ValidationError as report:
-        faults += [_sentence(detail) for detail in report.errors()]
+        settings = load_tree(tree)
+    except ConfigError as report:
+        faults += report.faults
     if faults:
         raise ConfigError(faults)
     return settings
+
+
+def load_tree(tree: Mapping[str, Any]) -> Settings:
+    """Read settings that a program made; ConfigError as `load`."""
+    try:
+        return Settings(**tree)
+    except ValidationError as report:
+        raise ConfigError([_sentence(detail) for detail in report.errors()]) from report
 
 
 def require_runnable(settings: Settings) -> None:
@@ -269,21 +276,31 @@ def require_runnable(settings: Settings) -> None:
     faults = []
     if not settings.face.image:
         faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
-    akool = settings.akool
-    if not akool.api_key.get_secret_value():
-        if not akool.client_id and not akool.client_secret.get_secret_value():
-            faults.append(
-                "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential"
-                " akool-api-key, or client_id and client_secret"
-            )
-        elif not akool.client_id:
-            faults.append("akool.client_id: missing; client_secret needs it")
-        elif not akool.client_secret.get_secret_value():
-            faults.append("akool.client_secret: missing; client_id needs it")
     if not settings.output:
         faults.append("output = []: missing; give at least one [[output]]")
-    if faults:
+    if faults := faults + list(_missing_credentials(settings.akool)):
         raise ConfigError(faults)
+
+
+def require_credentials(settings: Settings) -> None:
+    """Raise ConfigError when there is nothing to show to the service."""
+    if faults := list(_missing_credentials(settings.akool)):
+        raise ConfigError(faults)
+
+
+def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
+    if akool.api_key.get_secret_value():
+        return
+    secret = akool.client_secret.get_secret_value()
+    if not akool.client_id and not secret:
+        yield (
+            "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential akool-api-key,"
+            " or client_id and client_secret"
+        )
+    elif not akool.client_id:
+        yield "akool.client_id: missing; client_secret needs it"
+    elif not secret:
+        yield "akool.client_secret: missing; client_id needs it"
 
 
 def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:

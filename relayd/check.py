@@ -1,0 +1,233 @@
+"""`relayd check`: tries each thing that `run` needs, and says what mends what is wrong."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Self
+
+from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.errors import ExitCode, RelaydError, SourceError, Unavailable
+from relayd.frames import SourceFrame
+from relayd.http import HttpClient
+from relayd.logs import redact
+from relayd.media.encode import is_push, public_name
+from relayd.output.camera import CameraOutput
+from relayd.output.standby import StandbyArtist
+from relayd.rtc.preflight import require_link
+from relayd.service import connect, open_journal
+from relayd.slots import LatestSlot
+from relayd.source.events import SourceDown, SourceEvent, SourceOpened
+from relayd.source.reader import SourceReader
+
+SOURCE_TIMEOUT = 15.0
+"""s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
+FETCH_TIMEOUT = 5.0
+"""s for a look whether an address answers."""
+
+
+class Verdict(Enum):
+    """How a check came out."""
+
+    OK = "ok"
+    """Works."""
+    WARNING = "warning"
+    """Works, or may work; worth a look."""
+    FAILED = "failed"
+    """`run` would not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    part: str
+    verdict: Verdict
+    why: str
+    mend: str = ""
+    exit_code: ExitCode = ExitCode.CLEAN
+
+    @classmethod
+    def ok(cls, part: str, why: str) -> Self:
+        """It works; `why` says what was seen."""
+        return cls(part, Verdict.OK, why)
+
+    @classmethod
+    def warning(cls, part: str, why: str, mend: str = "") -> Self:
+        """It may work."""
+        return cls(part, Verdict.WARNING, why, mend)
+
+    @classmethod
+    def failed(cls, part: str, fault: RelaydError | str, code: ExitCode = ExitCode.CONFIG) -> Self:
+        """It does not work; a RelaydError brings its own mend and exit code."""
+        if isinstance(fault, RelaydError):
+            return cls(part, Verdict.FAILED, fault.message, fault.mend, fault.exit_code)
+        return cls(part, Verdict.FAILED, fault, "", code)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether `run` would not work."""
+        return self.verdict is Verdict.FAILED
+
+    def as_line(self) -> str:
+        """One line for a person."""
+        mend = f"\n           -> {self.mend}" if self.mend else ""
+        return f"{self.verdict.value:8} {self.part}: {self.why}{mend}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a program."""
+        return {
+            **asdict(self),
+            "verdict": self.verdict.value,
+            "why": redact(self.why),
+            "exit_code": int(self.exit_code),
+        }
+
+
+async def run_checks(settings: Settings) -> list[Finding]:
+    """Try everything in turn; a check that fails keeps none of the others from being tried."""
+    findings: list[Finding] = []
+    checks: list[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]]] = [
+        ("journal", _check_journal),
+        ("rtc", _check_rtc),
+        ("service", _check_service),
+        ("face", _check_face),
+        ("source", _check_source),
+        ("output", _check_outputs),
+        ("standby", _check_standby),
+    ]
+    for part, check in checks:
+        try:
+            findings += await check(settings)
+        except RelaydError as fault:
+            findings.append(Finding.failed(part, fault))
+    return findings
+
+
+async def _check_journal(settings: Settings) -> list[Finding]:
+    journal = open_journal(settings)
+    await asyncio.to_thread(journal.probe)
+    left = [record.id for record in journal.entries() if not record.held]
+    if left:
+        why = f"{len(left)} session(s) left open: {', '.join(left)}"
+        return [Finding.warning("journal", why, "relayd sessions close, or start the relay")]
+    return [Finding.ok("journal", "can be written; nothing is left open")]
+
+
+async def _check_rtc(settings: Settings) -> list[Finding]:
+    require_link(settings.rtc.kind)
+    return [Finding.ok("rtc", f"the library for {settings.rtc.kind} is installed")]
+
+
+async def _check_service(settings: Settings) -> list[Finding]:
+    async with connect(settings) as client:
+        await client.check_credentials()
+        credit = await client.credit()
+    left = "" if credit is None else f"; credit left: {credit:g}"
+    found = [Finding.ok("service", f"{settings.akool.base_url} takes the credentials{left}")]
+    if credit is not None and credit <= 0:
+        found.append(Finding.warning("service", "no credit is left", "top up the account"))
+    return found
+
+
+async def _check_face(settings: Settings) -> list[Finding]:
+    found = []
+    try:
+        async with HttpClient() as http:
+            url = settings.face.image
+            answer = await http.request("GET", url, timeout=FETCH_TIMEOUT, largest=32 * 1024 * 1024)
+        if answer.status >= 400:  # noqa: PLR2004 - HTTP's errors
+            found.append(_unseen_face(f"HTTP {answer.status}"))
+    except RelaydError as fault:
+        found.append(_unseen_face(fault.message))
+    async with connect(settings) as client:
+        faces = await client.detect_faces(settings.face.image)
+    if settings.face.landmarks:
+        return [*found, Finding.ok("face", "landmarks are set")]
+    if len(faces) != 1:
+        seen = "no face" if not faces else f"{len(faces)} faces"
+        mend = (
+            "choose a picture with one clear face"
+            if not faces
+            else "set [face] landmarks to one of: " + "; ".join(face.landmarks for face in faces)
+        )
+        return [
+            *found,
+            Finding("face", Verdict.FAILED, f"{seen} in [face] image", mend, ExitCode.CONFIG),
+        ]
+    return [*found, Finding.ok("face", f"one face, landmarks {faces[0].landmarks}")]
+
+
+def _unseen_face(why: str) -> Finding:
+    return Finding.warning(
+        "face",
+        f"this machine cannot fetch [face] image: {why}",
+        "only the service has to; make sure that it can",
+    )
+
+
+async def _check_source(settings: Settings) -> list[Finding]:
+    events: list[SourceEvent] = []
+    slot: LatestSlot[SourceFrame] = LatestSlot()
+    video = settings.video
+    reader = SourceReader(settings.source, video.geometry, video.fit, slot, events.append)
+
+    def first_event() -> SourceEvent | None:
+        reader.start()
+        try:
+            deadline = time.monotonic() + SOURCE_TIMEOUT
+            while not events and time.monotonic() < deadline:
+                time.sleep(0.05)
+            return events[0] if events else None
+        finally:
+            reader.stop()
+
+    name = redact(settings.source.url)
+    match await asyncio.to_thread(first_event):
+        case SourceOpened(width, height, fps, codec):
+            return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
+        case SourceDown(error):
+            return [Finding.failed("source", error)]
+        case _:
+            fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
+            return [Finding.failed("source", fault)]
+
+
+async def _check_outputs(settings: Settings) -> list[Finding]:
+    video, found = settings.video, []
+    for output in settings.output:
+        if isinstance(output, CameraSettings):
+            camera = CameraOutput(output.device, video.geometry, video.fps)
+            try:
+                camera.open()
+            except RelaydError as fault:
+                found.append(Finding.failed("camera", fault))
+            else:
+                found.append(Finding.ok("camera", f"{camera.name} can be written"))
+            finally:
+                camera.close()
+        else:
+            found.append(_check_stream(output))
+    return found
+
+
+def _check_stream(output: StreamSettings) -> Finding:
+    name = public_name(output.url)
+    if is_push(output.url):
+        return Finding.ok("stream", f"{name} will be pushed to; not tried now")
+    folder = Path(output.url).expanduser().resolve().parent
+    if not os.access(folder, os.W_OK):
+        fault = Unavailable(f"{name}: {folder} cannot be written", mend="choose another folder")
+        return Finding.failed("stream", fault)
+    return Finding.ok("stream", f"{name} can be written")
+
+
+async def _check_standby(settings: Settings) -> list[Finding]:
+    StandbyArtist(settings.video.geometry, settings.privacy.standby_image)
+    if settings.privacy.fallback == "raw":
+        why = 'fallback = "raw" shows the true face whenever the swap is away'
+        return [Finding.warning("privacy", why, 'set [privacy] fallback = "standby"')]
+    return []

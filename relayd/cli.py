@@ -1,0 +1,258 @@
+"""The commands: each reads its settings, calls one room and ends with its exit code."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from relayd import __version__, logs
+from relayd.config import load, require_runnable
+from relayd.errors import ConfigError, ExitCode, RelaydError, UsageError
+
+app = typer.Typer(
+    help="Relays a video source through a live face swap into a virtual webcam.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+faces_app = typer.Typer(help="Faces in an image, as the service sees them.", no_args_is_help=True)
+sessions_app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
+app.add_typer(faces_app, name="faces")
+app.add_typer(sessions_app, name="sessions")
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The relay's TOML file.")]
+AnyConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The relay's TOML file; default: none.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
+]
+LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def main() -> NoReturn:
+    """Run the command line; every named failure becomes one plain line and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except RelaydError as fault:
+        _complain(fault)
+        sys.exit(fault.exit_code)
+    sys.exit(ExitCode.CLEAN)
+
+
+def _complain(fault: RelaydError) -> None:
+    lines = fault.faults if isinstance(fault, ConfigError) else [str(fault)]
+    for line in lines:
+        sys.stderr.write(f"relayd: {logs.redact(line)}\n")
+
+
+def _finish(code: int) -> NoReturn:
+    raise typer.Exit(int(code))
+
+
+def _set_up_logs(level: str) -> None:
+    if level not in LOG_LEVELS:
+        raise UsageError(f"--log-level {level}: give one of {', '.join(LOG_LEVELS)}")
+    logs.configure(level)
+
+
+def _await(job: Coroutine[Any, Any, int]) -> NoReturn:
+    _finish(asyncio.run(job))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        typer.echo(f"relayd {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    *,
+    source: Annotated[
+        str, typer.Option(help="A source of your own: file, rtsp://, /dev/videoN.")
+    ] = "",
+    face: Annotated[str, typer.Option(help="A face of your own: image file or http(s) URL.")] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the local page; 0: any.")] = 8642,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="End after so many seconds; 0: at Ctrl-C.")
+    ] = 0,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the result to a file, like out.mp4.")
+    ] = None,
+    no_camera: Annotated[
+        bool, typer.Option("--no-camera", help="Leave the virtual camera alone.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Swap a face live on this machine, with no account: emulator, relay and page in one."""
+    from relayd.demo import DemoOptions, run_demo  # noqa: PLC0415 - loads media libraries
+
+    _set_up_logs(log_level)
+    options = DemoOptions(source, face, port, seconds, record, use_camera=not no_camera)
+    _await(run_demo(options))
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "info") -> None:
+    """Run a relay in the foreground, as systemd wants it."""
+    from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
+
+    _set_up_logs(log_level)
+    settings = load(config, overrides or ())
+    require_runnable(settings)
+    _await(run_daemon(settings, config.stem))
+
+
+@app.command()
+def check(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try each thing that `run` needs, and say what is wrong and what mends it."""
+    from relayd.check import Finding, run_checks  # noqa: PLC0415 - loads media libraries
+
+    logs.configure("error")
+    try:
+        settings = load(config, overrides or ())
+        require_runnable(settings)
+    except ConfigError as fault:
+        findings = [Finding.failed("config", line) for line in fault.faults]
+        code = ExitCode.CONFIG
+    else:
+        findings = [Finding.ok("config", str(config)), *asyncio.run(run_checks(settings))]
+        code = next((f.exit_code for f in findings if f.is_failure), ExitCode.CLEAN)
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(logs.redact(finding.as_line()))
+    _finish(code)
+
+
+@faces_app.command("detect")
+def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the landmarks of the faces in an image, for `[face] landmarks`."""
+    from relayd.service import detect_faces  # noqa: PLC0415 - loads media libraries
+
+    logs.configure("error")
+    faces = asyncio.run(detect_faces(load(config, overrides or ()), url))
+    for face in faces:
+        typer.echo(face.landmarks)
+    if not faces:
+        sys.stderr.write(f"relayd: no face in {logs.redact(url)}\n")
+        _finish(ExitCode.FAILED)
+
+
+@sessions_app.command("list")
+def sessions_list(config: AnyConfigFile = None, overrides: Overrides = None) -> None:
+    """List the sessions that the journal holds as open."""
+    from relayd.service import list_sessions  # noqa: PLC0415 - loads media libraries
+
+    logs.configure("error")
+    records = list_sessions(load(config, overrides or ()))
+    if not records:
+        typer.echo("no open sessions")
+        return
+    table = Table(box=None)
+    for heading in ("session", "opened", "relay", "service", "state"):
+        table.add_column(heading)
+    for record in records:
+        table.add_row(*record.as_row())
+    Console().print(table)
+
+
+@sessions_app.command("close")
+def sessions_close(
+    session: Annotated[str | None, typer.Argument(help="Its id; default: all leftovers.")] = None,
+    config: AnyConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Close sessions that a relay left open; one that a living relay uses is left alone."""
+    from relayd.service import close_sessions  # noqa: PLC0415 - loads media libraries
+
+    logs.configure("error")
+    _await(close_sessions(load(config, overrides or ()), session, typer.echo))
+
+
+@app.command()
+def devices() -> None:
+    """List capture devices and loopback cameras, and who may use them."""
+    from relayd.output.v4l2 import list_devices  # noqa: PLC0415 - loads media libraries
+
+    found = list_devices()
+    if not found:
+        typer.echo("no video devices; a virtual camera is made by")
+        typer.echo('  modprobe v4l2loopback devices=1 exclusive_caps=1 card_label="relayd"')
+        return
+    table = Table(box=None)
+    for heading in ("device", "label", "kind", "formats", "access", "note"):
+        table.add_column(heading)
+    for device in found:
+        kind = "loopback camera" if device.is_loopback else "capture" if device.can_capture else "-"
+        formats = " ".join(device.formats) + (f" {device.fps:g} fps" if device.fps else "")
+        access = ("r" if device.readable else "-") + ("w" if device.writable else "-")
+        table.add_row(device.path, device.label, kind, formats, access, device.problem)
+    Console().print(table)
+
+
+@app.command()
+def emulator(
+    *,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8700,
+    queue_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a new session waits for its turn.")
+    ] = 1.0,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="Accept this key, no other; default: any.")
+    ] = None,
+    credit: Annotated[float, typer.Option(min=0, help="Credit of the account.")] = 1000.0,
+    admin_anywhere: Annotated[
+        bool, typer.Option("--admin-anywhere", help="Take orders from other machines.")
+    ] = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="End when stdin does.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run the local stand-in of the service alone: its API, WebRTC and a CPU face swap."""
+    from relayd.emulator import server  # noqa: PLC0415 - only this command needs it
+    from relayd.emulator.account import AccountRules  # noqa: PLC0415 - as above
+    from relayd.emulator.sessions import SessionRules  # noqa: PLC0415 - as above
+
+    _set_up_logs(log_level)
+    if with_parent:
+        Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
+    _finish(
+        server.run(
+            server.EmulatorSettings(
+                host=host,
+                port=port,
+                account=AccountRules(api_keys=tuple(api_key or ()), credit=credit),
+                sessions=SessionRules(queue_seconds=queue_seconds),
+                admin_anywhere=admin_anywhere,
+            )
+        )
+    )
+
+
+def _end_with_stdin() -> None:
+    """Ask this process to end once whoever started it has closed its end of stdin, or died."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)

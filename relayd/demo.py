@@ -1,0 +1,211 @@
+"""`relayd demo`: emulator, relay and page in one command, with no account.
+
+The emulator runs as a process of its own, as it would on another machine; the relay is the
+one that `relayd run` has, with settings that point it there.
+"""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from relayd.config import Settings, load_tree
+from relayd.control.api import Pictures, build_app
+from relayd.control.server import ControlServer
+from relayd.daemon import stopped_by_signals
+from relayd.errors import ExitCode, LibraryUnavailable, ServiceError, UsageError
+from relayd.http import HttpClient
+from relayd.logs import redact
+from relayd.output.preview import Preview, SourcePreview
+from relayd.output.v4l2 import list_devices
+from relayd.relay import Relay
+from relayd.service import connect, open_journal
+from relayd.states import RelayState, RelayStatus, Spread
+
+MEDIA = Path(__file__).parent / "emulator" / "media"
+EMULATOR_START = 30.0
+"""s that the emulator may take to start: a cold disk takes 5 s to load OpenCV."""
+EMULATOR_STOP = 5.0
+"""s that it gets to end by itself."""
+DEMO_KEY = "demo"
+"""The emulator takes any key."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says."""
+
+    source: str
+    face: str
+    port: int
+    seconds: float
+    record: Path | None
+    use_camera: bool
+
+
+async def run_demo(options: DemoOptions) -> int:
+    """Run the demo until its time is over or Ctrl-C; gives the exit code."""
+    console = Console(stderr=True, highlight=False)
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stopped_by_signals())
+        service = await stack.enter_async_context(_emulator())
+        face = await _face_url(options.face, service)
+        state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
+        settings = _settings(options, service, face, state, camera=_camera(options, console))
+        client = await stack.enter_async_context(connect(settings))
+        preview = Preview(settings.video.geometry)
+        relay = Relay(
+            settings,
+            "demo",
+            client,
+            open_journal(settings),
+            more_outputs=[preview],
+            on_change=_Narrator(console),
+        )
+        source = SourcePreview(relay.pipeline.source, settings.video.geometry)
+        app = build_app(relay, relay.metrics, Pictures(preview, source))
+        server = ControlServer(app, None, ("127.0.0.1", options.port))
+        await server.start()
+        stack.push_async_callback(server.stop)
+        assert server.address is not None
+        console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
+        if options.seconds:
+            asyncio.get_running_loop().call_later(options.seconds, stop.set)
+        await relay.run(stop)
+        status = relay.status()
+    _print_summary(status, options)
+    return ExitCode.CLEAN if status.frames["fresh"] else ExitCode.UNAVAILABLE
+
+
+@asynccontextmanager
+async def _emulator() -> AsyncIterator[str]:
+    """Run an emulator on a free port of this machine while the block runs; gives its URL."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relayd", "emulator", "--port", "0", "--with-parent"),
+        stdin=asyncio.subprocess.PIPE,  # it ends when this end of the pipe does
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the relay, which closes its session first
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(EMULATOR_START):
+            line = (await process.stdout.readline()).decode()
+        if not line:
+            raise LibraryUnavailable(
+                "the emulator did not start", mend='pip install "relayd[emulator]"'
+            )
+        yield line.split()[-1]
+    finally:
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(EMULATOR_STOP):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _face_url(face: str, service: str) -> str:
+    """Give a URL of the face that the service can fetch; a file is uploaded to it."""
+    if urlsplit(face).scheme in {"http", "https"}:
+        return face
+    file = Path(face or MEDIA / "portrait.png")
+    try:
+        content = await asyncio.to_thread(file.read_bytes)
+    except OSError as fault:
+        raise UsageError(f"--face {file}: {fault.strerror}") from fault
+    async with HttpClient() as http:
+        answer = await http.request(
+            "POST",
+            f"{service}/emulator/images",
+            headers={"content-type": "image/*"},  # what it is, the emulator sees by itself
+            content=content,
+        )
+    if answer.status != 201:  # noqa: PLR2004 - Created
+        raise ServiceError(f"--face {file}: {answer.json().get('error', 'refused')}")
+    return str(answer.json()["url"])
+
+
+def _camera(options: DemoOptions, console: Console) -> bool:
+    """Whether there is a virtual camera to write to; says how to get one where not."""
+    if not options.use_camera:
+        return False
+    found = any(device.is_loopback for device in list_devices())
+    if not found:
+        console.print(
+            "no virtual camera: the page shows the result. One is made by\n"
+            '  sudo modprobe v4l2loopback exclusive_caps=1 card_label="relayd"'
+        )
+    return found
+
+
+def _settings(
+    options: DemoOptions, service: str, face: str, state: str, *, camera: bool
+) -> Settings:
+    outputs = [{"kind": "camera", "device": "auto"}] if camera else []
+    if options.record:
+        outputs.append({"kind": "stream", "url": str(options.record)})
+    route = f"{service}/rtc/{{channel_id}}"
+    return load_tree(
+        {
+            "source": {"url": options.source or str(MEDIA / "person.mp4")},
+            "face": {"image": face},
+            "akool": {"base_url": service, "api_key": DEMO_KEY},
+            "rtc": {
+                "kind": "webrtc",
+                "publish_url": f"{route}/{{front_user_id}}/whip",
+                "play_url": f"{route}/{{algorithm_user_id}}/whep",
+            },
+            "output": outputs,
+            "state": {"directory": state},
+        }
+    )
+
+
+class _Narrator:
+    """Tells a person at the terminal what happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, state: RelayState, reason: str) -> None:
+        words = f"{state.words}: {reason}" if reason else state.words
+        self._console.print(redact(words), markup=False)
+
+
+def _print_summary(status: RelayStatus, options: DemoOptions) -> None:
+    table = Table(title="What the relay did", box=None, show_header=False, title_justify="left")
+    frames, dropped = status.frames, status.dropped
+    for name, value in (
+        ("ran", f"{status.uptime:.1f} s"),
+        ("frames read", frames["source"]),
+        ("frames sent", frames["sent"]),
+        ("frames swapped", frames["swapped"]),
+        (
+            "frames shown",
+            f"{frames['fresh']} fresh, {frames['repeated']} repeated, {frames['standby']} standby",
+        ),
+        ("dropped", ", ".join(f"{stage} {count}" for stage, count in dropped.items())),
+        ("fps shown", f"{status.fps:.2f}"),
+        ("longest gap", f"{status.longest_gap * 1000:.0f} ms"),
+        ("delay, glass to glass", _milliseconds(status.delay)),
+        ("of it relayd's own", _milliseconds(status.own_delay)),
+        ("reconnects", ", ".join(f"{part} {n}" for part, n in status.reconnects.items())),
+        ("recorded to", options.record or "-"),
+    ):
+        table.add_row(name, str(value))
+    Console(highlight=False).print(table)
+
+
+def _milliseconds(spread: Spread) -> str:
+    if spread.p50 is None or spread.p95 is None:
+        return "not measured: too few frames could be told apart"
+    return f"p50 {spread.p50 * 1000:.0f} ms, p95 {spread.p95 * 1000:.0f} ms"

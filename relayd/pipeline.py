@@ -1,0 +1,188 @@
+"""The media side of a relay: source to slot to pacer, and slot to screen to outputs.
+
+It knows nothing of sessions or states. Whoever owns it is told what the source and the
+outputs do, gives each paced frame to a link, and hands swapped frames in.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+import numpy as np
+
+from relayd.clock import Clock
+from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.control.metrics import Metrics
+from relayd.delay import DelayMeter
+from relayd.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.output.base import Output, OutputEvent
+from relayd.output.camera import CameraOutput
+from relayd.output.screen import Fallback, Screen, Shown
+from relayd.output.standby import StandbyArtist
+from relayd.output.stream import StreamOutput
+from relayd.slots import LatestSlot
+from relayd.source.events import SourceEvent
+from relayd.source.pacer import Pacer
+from relayd.source.reader import SourceReader
+from relayd.states import Spread
+
+REMEMBERED = 1200
+"""Measurements that spreads look back on: one minute at 20 fps."""
+FPS_WINDOW = 100
+"""Beats over which the shown fps is told: five seconds."""
+
+
+class Pipeline:
+    """Threads and slots between the source and the outputs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        metrics: Metrics,
+        more_outputs: Sequence[Output],
+        send: Callable[[SourceFrame], None],
+        on_source: Callable[[SourceEvent], None],
+        on_output: Callable[[OutputEvent], None],
+    ) -> None:
+        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait."""
+        video = settings.video
+        self.source: LatestSlot[SourceFrame] = LatestSlot()
+        self._swapped: LatestSlot[SwappedFrame] = LatestSlot()
+        self._send, self._metrics, self._clock = send, metrics, clock
+        self._meter = DelayMeter(video.fps, metrics.observe_delay)
+        self._lock = Lock()
+        self._send_ages: deque[float] = deque(maxlen=REMEMBERED)
+        self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
+        self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
+        self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
+        self.outputs: list[Output] = [
+            *(
+                _make_output(output, settings, number, on_output)
+                for number, output in enumerate(settings.output, 1)
+            ),
+            *more_outputs,
+        ]
+        self.screen = Screen(
+            self.outputs,
+            self._swapped,
+            self.artist.draw("Starting"),
+            fps=video.fps,
+            policy=Fallback(settings.privacy.fallback),
+            source=self.source,
+            hold_for=settings.rtc.stall_timeout,
+            clock=clock,
+            on_shown=self._note_shown,
+            on_event=on_output,
+        )
+        self.reader = SourceReader(
+            settings.source, video.geometry, video.fit, self.source, on_source, clock=clock
+        )
+        self.pacer = Pacer(
+            self.source,
+            self._pass_on,
+            video.fps,
+            max_age=settings.source.stall_timeout,
+            clock=clock,
+        )
+
+    def start_outputs(self) -> None:
+        """Open every output and begin to show; raises what the first one that cannot be says."""
+        opened: list[Output] = []
+        try:
+            for output in self.outputs:
+                output.open()
+                opened.append(output)
+        except BaseException:
+            for output in reversed(opened):
+                output.close()
+            raise
+        self.screen.start()
+
+    def stop_outputs(self) -> None:
+        """End showing and close every output."""
+        self.screen.stop()
+        for output in reversed(self.outputs):
+            output.close()
+
+    def start_source(self) -> None:
+        """Begin to read and to pace."""
+        self.reader.start()
+        self.pacer.start()
+
+    def stop_source(self) -> None:
+        """End pacing and reading."""
+        self.pacer.stop()
+        self.reader.stop()
+
+    def say(self, title: str, detail: str) -> None:
+        """Make the standby picture say this."""
+        self.screen.set_standby(self.artist.draw(title, detail))
+
+    def show(self, frame: SwappedFrame) -> None:
+        """Let the outputs show this swapped frame at their next beat."""
+        self._swapped.put(frame)
+
+    def forget(self) -> None:
+        """Show no swapped frame again that came before now."""
+        self._swapped.clear()
+
+    def delay(self) -> Spread:
+        """Glass to glass: from decoding to the outputs."""
+        return self._meter.spread()
+
+    def own_delay(self) -> Spread:
+        """Relayd's own share: decoded to handed over, plus received to shown.
+
+        The two halves are added percentile by percentile, so p95 is an upper bound.
+        """
+        with self._lock:
+            halves = list(self._send_ages), list(self._show_ages)
+        if not all(halves):
+            return Spread()
+        p50, p95 = np.sum([np.percentile(half, (50, 95)) for half in halves], axis=0)
+        return Spread(float(p50), float(p95), len(halves[1]))
+
+    def shown_fps(self) -> float:
+        """Beats a second over the last seconds."""
+        with self._lock:
+            beats = list(self._beats)
+        return (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 1 else 0.0
+
+    def since_beat(self) -> float:
+        """Seconds since the outputs were last given a picture; infinite before the first."""
+        with self._lock:
+            return self._clock.now() - self._beats[-1] if self._beats else float("inf")
+
+    def _pass_on(self, frame: SourceFrame) -> None:
+        self._send(frame)
+        self._meter.sent(frame)
+        with self._lock:
+            self._send_ages.append(self._clock.now() - frame.captured_at)
+
+    def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:
+        with self._lock:
+            gap = at - self._beats[-1] if self._beats else None
+            self._beats.append(at)
+        if gap is not None:
+            self._metrics.observe_output_gap(gap)
+        if kind is Shown.FRESH and isinstance(frame, SwappedFrame):
+            self._meter.shown(frame, at)
+            self._metrics.observe_frame_age(at - frame.received_at)
+            with self._lock:
+                self._show_ages.append(at - frame.received_at)
+
+
+def _make_output(
+    output: CameraSettings | StreamSettings,
+    settings: Settings,
+    number: int,
+    on_event: Callable[[OutputEvent], None],
+) -> Output:
+    video = settings.video
+    if isinstance(output, CameraSettings):
+        return CameraOutput(output.device, video.geometry, video.fps)
+    return StreamOutput(
+        output.url, video.geometry, video.fps, video.bitrate, number=number, on_event=on_event
+    )

@@ -1,0 +1,142 @@
+"""What the end-to-end tests play with: the installed commands, each in a process of its own."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+RELAYD = Path(sys.executable).parent / "relayd"
+MEDIA = Path(__file__).parents[2] / "relayd" / "emulator" / "media"
+PERSON, PORTRAIT = MEDIA / "person.mp4", MEDIA / "portrait.png"
+START = 30.0  # s that a process may take to start here
+LIVE = 25.0  # s that a relay may take to be live here
+
+
+def wait_for(what: str, done: Callable[[], object], within: float, every: float = 0.05) -> float:
+    """Wait until `done()` holds; gives the seconds that it took."""
+    start = time.monotonic()
+    while not done():
+        if time.monotonic() - start > within:
+            pytest.fail(f"{what}: not within {within:g} s")
+        time.sleep(every)
+    return time.monotonic() - start
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Emulator:
+    """A running `relayd emulator`."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def state(self) -> dict[str, Any]:
+        return httpx.get(f"{self.url}/emulator/state").json()
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return self.state()["sessions"]
+
+    def created(self) -> set[str]:
+        """Every session that there has been."""
+        state = self.state()
+        return {session["_id"] for session in [*state["sessions"], *state["ended"]]}
+
+    def fault(self, name: str, **options: Any) -> None:
+        httpx.post(
+            f"{self.url}/emulator/faults", json={"fault": name, **options}
+        ).raise_for_status()
+
+    def clear(self) -> None:
+        httpx.delete(f"{self.url}/emulator/faults").raise_for_status()
+
+    def reset(self) -> None:
+        httpx.post(f"{self.url}/emulator/reset", json={}).raise_for_status()
+
+    def upload(self, image: Path) -> str:
+        answer = httpx.post(
+            f"{self.url}/emulator/images",
+            headers={"content-type": "image/*"},
+            content=image.read_bytes(),
+        )
+        return str(answer.raise_for_status().json()["url"])
+
+
+@dataclass
+class RunningRelay:
+    """A running `relayd run`, seen as its user sees it."""
+
+    process: subprocess.Popen[bytes]
+    config: Path
+    log: Path
+    port: int
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=5))
+
+    def status(self) -> dict[str, Any]:
+        return self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
+
+    def state(self) -> str:
+        try:
+            return str(self.status()["state"])
+        except httpx.HTTPError:
+            return "unreachable"
+
+    def picture(self) -> bytes:
+        return self._client.get(f"http://127.0.0.1:{self.port}/preview/output.jpg").content
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self._client.post(f"http://127.0.0.1:{self.port}{path}", json=body)
+
+    def wait_state(self, *states: str, within: float = LIVE) -> float:
+        try:
+            return wait_for(f"state {states}", lambda: self.state() in states, within)
+        except pytest.fail.Exception as failure:
+            pytest.fail(f"{failure}; log:\n{self.log.read_text()[-4000:]}")
+
+    def events(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM, within: float = 20.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(within)
+        finally:
+            self._client.close()
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
+
+def relay_config(emulator: Emulator, source: Path | str, folder: Path) -> str:
+    return f"""
+[source]
+url = "{source}"
+[face]
+image = "{emulator.upload(PORTRAIT)}"
+[akool]
+base_url = "{emulator.url}"
+api_key = "a-test-key"
+[rtc]
+kind = "webrtc"
+publish_url = "{emulator.url}/rtc/{{channel_id}}/{{front_user_id}}/whip"
+play_url = "{emulator.url}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"
+[[output]]
+kind = "stream"
+url = "{folder}/out.mkv"
+[control]
+socket = "{folder}/control.sock"
+[state]
+directory = "{folder}/state"
+"""

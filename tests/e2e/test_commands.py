@@ -1,0 +1,162 @@
+"""What a person gets from each command."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stage import (
+    PERSON,
+    PORTRAIT,
+    RELAYD,
+    Emulator,
+    RunningRelay,
+    free_port,
+    relay_config,
+    wait_for,
+)
+
+
+def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(RELAYD), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "120", "HOME": "/nonexistent", **environment},
+    )
+
+
+@pytest.fixture
+def config(emulator: Emulator, tmp_path: Path) -> Path:
+    file = tmp_path / "relay.toml"
+    file.write_text(relay_config(emulator, PERSON, tmp_path))
+    return file
+
+
+def test_a_bad_configuration_ends_with_78_and_one_line_a_fault(tmp_path: Path):
+    file = tmp_path / "bad.toml"
+    file.write_text('[sorce]\n[video]\nfps = "many"\n')
+    done = relayd("run", "-c", file)
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == [
+        "relayd: video.fps = 'many': input should be a valid number, unable to parse string as a"
+        " number",
+        "relayd: sorce: unknown key; did you mean source?",
+    ]
+
+
+def test_a_wrong_call_ends_with_2():
+    assert relayd("run").returncode == 2
+    assert relayd("dance").returncode == 2
+    assert relayd("run", "-c", "x", "--log-level", "loud").returncode == 2
+
+
+def test_a_missing_camera_ends_with_69_and_says_how_to_make_one(config: Path):
+    done = relayd("run", "-c", config, "--set", 'output=[{kind="camera",device="/dev/video9"}]')
+    assert done.returncode == 69
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("relayd: ")
+    assert "/dev/video9" in last
+    assert "modprobe v4l2loopback" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_the_agora_link_says_that_it_is_not_there_yet(config: Path):
+    done = relayd("run", "-c", config, "--set", "rtc.kind=agora")
+    assert done.returncode == 69
+    assert "rtc.kind" in done.stderr
+
+
+def test_check_finds_all_well_where_run_would_work(config: Path):
+    done = relayd("check", "-c", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdicts = {line.split()[1].rstrip(":"): line.split()[0] for line in done.stdout.splitlines()}
+    assert verdicts == dict.fromkeys(
+        ("config", "journal", "rtc", "service", "face", "source", "stream"), "ok"
+    )
+
+
+def test_check_tells_each_fault_and_its_mend(config: Path, emulator: Emulator, tmp_path: Path):
+    emulator.fault("refuse", endpoint="detect_faces", code=1003)
+    done = relayd(
+        "check", "-c", config, "--json",
+        "--set", "source.url=/nowhere.mp4",
+        "--set", f'output=[{{kind="stream",url="{tmp_path}/none/x.mp4"}}]',
+        "--set", "state.directory=/proc/none",
+    )  # fmt: skip
+    findings = {finding["part"]: finding for finding in json.loads(done.stdout)}
+    failed = {part for part, finding in findings.items() if finding["verdict"] == "failed"}
+    assert failed == {"journal", "face", "source", "stream"}
+    assert "/nowhere.mp4" in findings["source"]["why"]
+    assert done.returncode == findings["journal"]["exit_code"] == 69
+    assert "a-test-key" not in done.stdout
+
+
+def test_check_of_refused_credentials_ends_with_77(config: Path, emulator: Emulator):
+    emulator.fault("refuse", code=1101)
+    assert relayd("check", "-c", config).returncode == 77
+
+
+def test_faces_detect_prints_landmarks_that_the_config_takes(config: Path, emulator: Emulator):
+    done = relayd("faces", "detect", emulator.upload(PORTRAIT), "-c", config)
+    assert done.returncode == 0, done.stderr
+    landmarks = done.stdout.strip()
+    assert relayd("check", "-c", config, "--set", f"face.landmarks={landmarks}").returncode == 0
+
+
+def test_devices_says_how_to_make_a_camera_where_there_is_none():
+    done = relayd("devices")
+    assert done.returncode == 0
+    assert "v4l2loopback" in done.stdout or "/dev/video" in done.stdout
+
+
+def test_an_emulator_on_a_taken_port_ends_with_69(emulator: Emulator):
+    port = emulator.url.rsplit(":", 1)[1]
+    done = relayd("emulator", "--port", port)
+    assert done.returncode == 69
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sessions_are_listed_and_left_alone_while_a_relay_has_them(
+    config: Path, start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    assert "no open sessions" in relayd("sessions", "list", "-c", config).stdout
+    relay = start_relay()
+    relay.wait_state("live")
+    session = emulator.sessions()[0]["_id"]
+    listed = relayd("sessions", "list", "-c", config).stdout
+    assert session in listed
+    assert "in use" in listed
+    refused = relayd("sessions", "close", session, "-c", config)
+    assert refused.returncode == 1
+    assert "in use by relay relay" in refused.stdout
+    assert emulator.sessions()
+    assert relay.stop(signal.SIGTERM) == 0
+    assert "no open sessions" in relayd("sessions", "list", "-c", config).stdout
+
+
+def test_sessions_close_closes_what_a_killed_relay_left(
+    config: Path, start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    session = emulator.sessions()[0]["_id"]
+    relay.stop(signal.SIGKILL)
+    assert "left over" in relayd("sessions", "list", "-c", config).stdout
+    done = relayd("sessions", "close", "-c", config)
+    assert (done.returncode, done.stdout) == (0, f"{session}: closed\n")
+    wait_for("no session is open", lambda: not emulator.sessions(), 2)
+
+
+def test_the_demo_needs_a_free_port():
+    done = relayd("demo", "--no-camera", "--port", "1", "--seconds", "1", "--face", "/none.png")
+    assert done.returncode == 2
+    assert "/none.png" in done.stderr
+    taken = free_port()
+    assert taken

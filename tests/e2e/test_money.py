@@ -1,0 +1,121 @@
+"""Promise 2: every session that the service confirmed is closed."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.stage import Emulator, RunningRelay, wait_for
+
+
+def test_a_session_that_a_killed_relay_left_is_closed_by_the_next_start(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    first = start_relay()
+    first.wait_state("live")
+    lost = emulator.sessions()[0]["_id"]
+    first.stop(signal.SIGKILL)
+    assert [session["_id"] for session in emulator.sessions()] == [lost]
+
+    second = start_relay()
+    wait_for(
+        "the first relay's session is closed",
+        lambda: lost not in [session["_id"] for session in emulator.sessions()],
+        5,
+    )
+    second.wait_state("live")
+    assert second.stop() == 0
+    assert emulator.sessions() == []
+    assert lost in [session["_id"] for session in emulator.state()["ended"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_session_whose_create_is_answered_slowly_is_closed_before_a_signal_ends_the_relay(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator, number: int
+):
+    emulator.fault("slow", endpoint="create", delay=3.0)
+    relay = start_relay()
+    relay.wait_state("opening")
+    wait_for("the create is at the service", emulator.sessions, 5)
+    assert relay.stop(number) == 0
+    assert emulator.sessions() == []
+    assert [session["end_reason"] for session in emulator.state()["ended"]][-1] == "closed"
+
+
+@pytest.mark.parametrize("state", ["queued", "joining", "waiting", "live"])
+def test_sigterm_in_any_state_closes_the_session(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator, state: str
+):
+    if state == "queued":
+        emulator.fault("queue", queue_seconds=30.0)
+    elif state == "joining":
+        emulator.fault("slow", endpoint="whip", delay=20.0)
+    elif state == "waiting":
+        emulator.fault("stall")
+    relay = start_relay()
+    relay.wait_state(state)
+    assert relay.stop() == 0
+    assert emulator.sessions() == []
+
+
+def test_a_close_that_the_service_does_not_confirm_stays_on_the_journal(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    emulator.fault("http_status", endpoint="close", status=500)
+    assert relay.stop() == 0
+    assert len(emulator.sessions()) == 1
+    emulator.clear()
+    again = start_relay()
+    again.wait_state("live")
+    wait_for("only the new session is open", lambda: len(emulator.sessions()) == 1, 5)
+    assert again.stop() == 0
+    assert emulator.sessions() == []
+
+
+def test_no_session_is_opened_while_the_source_gives_no_picture(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    before = emulator.created()
+    relay = start_relay("source.url=/nowhere.mp4")
+    wait_for("the relay says why", lambda: "nowhere" in relay.status()["reason"], 10)
+    assert relay.state() == "standby"
+    assert emulator.created() == before
+
+
+def test_a_refusal_is_told_and_not_tried_again_at_once(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    emulator.fault("refuse", endpoint="create", code=1104)
+    relay = start_relay()
+    relay.wait_state("blocked")
+    assert "credit" in relay.status()["reason"].lower() or "quota" in relay.status()["reason"]
+    emulator.clear()
+    relay.post("/api/resume")
+    relay.wait_state("live")
+
+
+def test_pausing_closes_the_session_and_resuming_opens_a_new_one(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    relay.post("/api/pause")
+    wait_for("the session is closed", lambda: not emulator.sessions(), 5)
+    assert relay.status()["reason"] == "paused"
+    relay.post("/api/resume")
+    relay.wait_state("live")
+
+
+def test_rotation_takes_a_new_session_before_it_closes_the_old_one_and_shows_no_standby(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay("akool.session_max=3")
+    relay.wait_state("live")
+    before = relay.status()
+    wait_for("a new session", lambda: relay.status()["session_id"] != before["session_id"], 15)
+    wait_for("the old one is closed", lambda: len(emulator.sessions()) == 1, 5)
+    after = relay.status()
+    assert after["frames"]["standby"] == before["frames"]["standby"]
+    assert after["longest_gap"] < 0.1

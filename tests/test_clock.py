@@ -1,0 +1,83 @@
+from itertools import pairwise
+from threading import Event
+
+import pytest
+
+from relayd.clock import Backoff, PhaseLock, Ticker
+
+
+class FakeClock:
+    """Time that passes only where somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep_until(self, moment: float, stop: Event) -> bool:
+        self.time = max(self.time, moment)
+        return stop.is_set()
+
+
+def test_work_between_two_beats_does_not_make_the_cadence_drift():
+    clock, never = FakeClock(), Event()
+    ticker = Ticker(20.0, clock)
+    for number in range(1000):
+        tick = ticker.wait(never)
+        assert tick is not None
+        assert tick.deadline == pytest.approx(100.0 + number * 0.05)
+        clock.time += 0.03
+
+
+def test_beats_long_past_are_skipped_and_counted_and_the_phase_is_kept():
+    clock, never = FakeClock(), Event()
+    ticker = Ticker(20.0, clock)
+    ticker.wait(never)
+    clock.time += 0.33
+    late = ticker.wait(never)
+    assert late is not None
+    assert late.skipped == 5
+    assert late.late == pytest.approx(0.28)
+    after = ticker.wait(never)
+    assert after is not None
+    assert after.deadline == pytest.approx(100.0 + 7 * 0.05)
+    assert after.late == pytest.approx(0.0)
+
+
+def test_a_stop_ends_the_wait():
+    stop = Event()
+    stop.set()
+    assert Ticker(20.0, FakeClock()).wait(stop) is None
+
+
+def test_the_phase_settles_a_short_time_after_the_arrivals_and_keeps_the_cadence():
+    clock, never, lock = FakeClock(), Event(), PhaseLock()
+    ticker, beats, seen = Ticker(20.0, clock), [], -1
+    for _ in range(1000):
+        tick = ticker.wait(never)
+        assert tick is not None
+        beats.append(clock.now())
+        newest = int((clock.now() - 100.0 - 0.013) // 0.05)
+        age = clock.now() - 100.0 - 0.013 - newest * 0.05 if newest > seen else None
+        seen = newest
+        ticker.nudge(lock.correction(age))
+    assert age is not None
+    assert age <= 0.009
+    assert all(0.049 < later - earlier < 0.051 for earlier, later in pairwise(beats))
+    assert (beats[-1] - beats[-201]) / 200 == pytest.approx(0.05, rel=0.005)
+
+
+def test_backoff_starts_short_doubles_to_its_cap_and_starts_anew_after_good_time():
+    backoff = Backoff(0.25, 10.0, jitter=lambda: 0.5)
+    waits = [backoff.next_wait() for _ in range(8)]
+    assert waits == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert backoff.next_wait(good_for=9.9) == 10.0
+    assert backoff.next_wait(good_for=10.0) == 0.25
+
+
+def test_jitter_keeps_many_relays_from_calling_at_once():
+    low, high = (Backoff(1.0, 60.0, jitter=lambda value=value: value) for value in (0.0, 1.0))
+    low.next_wait()
+    high.next_wait()
+    assert (low.next_wait(), high.next_wait()) == (1.5, 2.5)

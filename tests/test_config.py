@@ -1,0 +1,181 @@
+import contextlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.config import (
+    Settings,
+    control_socket,
+    load,
+    parse_address,
+    require_runnable,
+    state_directory,
+)
+from relayd.errors import ConfigError, ExitCode
+
+EXAMPLES = Path(__file__).parent.parent / "config"
+
+
+def faults_of(text: str, tmp_path: Path, *overrides: str, **environment: str) -> list[str]:
+    file = tmp_path / "relay.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, overrides, environment)
+    assert caught.value.exit_code is ExitCode.CONFIG
+    return caught.value.faults
+
+
+def test_the_example_holds_every_key_with_its_default():
+    example = tomllib.loads((EXAMPLES / "relayd.toml").read_text())
+    defaults: dict[str, Any] = load(None, environment={}).model_dump(mode="json")
+    defaults["akool"] |= {"api_key": "", "client_secret": ""}
+    assert example == defaults
+
+
+def test_each_example_loads():
+    for file in EXAMPLES.glob("*.toml"):
+        load(file, environment={})
+
+
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path):
+    assert faults_of('[source]\nurll = "x"', tmp_path) == [
+        "source.urll: unknown key; did you mean source.url?"
+    ]
+    assert faults_of("[source]\nfps = 5", tmp_path) == [
+        "source.fps: unknown key; did you mean video.fps?"
+    ]
+    assert faults_of("[vidoe]\nfps = 5", tmp_path) == ["vidoe: unknown key; did you mean video?"]
+    assert faults_of('[[output]]\nkind="camera"\ndevise="x"', tmp_path) == [
+        "output.0.devise: unknown key; did you mean output.device?"
+    ]
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path):
+    faults = faults_of('[video]\nwidth=641\nfps="fast"\nfit="zoom"', tmp_path)
+    assert [fault.split(" = ")[0] for fault in faults] == ["video.width", "video.fps", "video.fit"]
+    assert "641" in faults[0]
+    assert "'crop', 'pad' or 'stretch'" in faults[2]
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path):
+    assert "12345" not in faults_of("[akool]\napi_key = 12345", tmp_path)[0]
+
+
+def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
+    faults = faults_of('[face]\nimage = "ftp://me:hunter22@host/x.png"', tmp_path)
+    assert "hunter22" not in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[source\n", "not valid TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(file, environment={})
+    assert "broken.toml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.toml", environment={})
+
+
+def test_environment_beats_file_and_set_beats_environment(tmp_path: Path):
+    file = tmp_path / "relay.toml"
+    file.write_text("[video]\nfps = 10\nbitrate = 1000\nwidth = 320")
+    environment = {"RELAYD_VIDEO__FPS": "15", "RELAYD_VIDEO__BITRATE": "2000"}
+    video = load(file, ["video.bitrate=3000"], environment).video
+    assert (video.fps, video.bitrate, video.width) == (15.0, 3000, 320)
+
+
+def test_an_unknown_environment_name_is_a_fault(tmp_path: Path):
+    faults = faults_of("", tmp_path, RELAYD_VIDEOS__FPS="15")
+    assert faults == ["RELAYD_VIDEOS__FPS (environment): unknown; did you mean video?"]
+
+
+@pytest.mark.parametrize("text", ["video", "=3", "video.=3", ".fps=3"])
+def test_a_set_without_key_or_value_says_how_it_goes(tmp_path: Path, text: str):
+    assert "section.key=value" in faults_of("", tmp_path, text)[0]
+
+
+def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Path):
+    assert load(None, environment={"AKOOL_API_KEY": "k1"}).akool.api_key.get_secret_value() == "k1"
+    (tmp_path / "akool-client-secret").write_text("s2\n")
+    credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load(None, environment=credentials).akool.client_secret.get_secret_value() == "s2"
+
+
+def test_what_run_needs_and_lacks_is_named():
+    with pytest.raises(ConfigError) as caught:
+        require_runnable(load(None, ["output=[]"], {}))
+    assert [fault.split(":")[0].split(" ")[0] for fault in caught.value.faults] == [
+        "face.image",
+        "output",
+        "akool.api_key",
+    ]
+    with pytest.raises(ConfigError, match=r"akool\.client_secret: missing"):
+        require_runnable(load(None, ["face.image=http://x/y", "akool.client_id=a"], {}))
+
+
+def test_url_templates_may_name_only_fields_of_the_session(tmp_path: Path):
+    faults = faults_of('[rtc]\nplay_url = "http://x/{room}"', tmp_path)
+    assert "{channel_id}" in faults[0]
+    assert "{" in faults_of('[rtc]\nplay_url = "http://x/{"', tmp_path)[0]
+
+
+def test_options_are_handed_to_ffmpeg_as_text():
+    options = load(None, ["source.options={ low_delay = true, probesize = 32 }"], {}).source.options
+    assert options == {"low_delay": "1", "probesize": "32"}
+
+
+def test_the_state_directory_is_as_set_else_systemds_else_the_users():
+    assert state_directory(load(None, ["state.directory=/x"], {}), {}) == Path("/x")
+    assert state_directory(load(None, (), {}), {"STATE_DIRECTORY": "/var/lib/relayd/a"}) == Path(
+        "/var/lib/relayd/a"
+    )
+    assert state_directory(load(None, (), {}), {"XDG_STATE_HOME": "/h"}) == Path("/h/relayd")
+
+
+def test_the_control_socket_lies_in_the_runtime_directory():
+    settings = load(None, (), {})
+    assert control_socket(settings, "a", {"RUNTIME_DIRECTORY": "/run/relayd/a"}) == Path(
+        "/run/relayd/a/control.sock"
+    )
+    assert control_socket(settings, "a", {"XDG_RUNTIME_DIR": "/run/user/1"}) == Path(
+        "/run/user/1/relayd/a.sock"
+    )
+    assert control_socket(settings, "a", {}) is None
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", "host:99999", ":80", "a:1/x", "u@h:1"])
+def test_an_address_needs_host_and_port(text: str):
+    with pytest.raises(ValueError, match="port"):
+        parse_address(text)
+
+
+def test_an_ipv6_address_is_read():
+    assert parse_address("[::1]:80") == ("::1", 80)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Settings.model_fields, "x"]), JSON, max_size=4))
+def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]):
+    overrides = [f"{key}={value!r}" for key, value in tree.items()]
+    with contextlib.suppress(ConfigError):
+        load(None, overrides, {})

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from relayd import logs
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("rtsp://me:hunter2@camera/1", "hunter2"),
+        ("rtsp://me:hun:t@er2@camera/1", "er2"),
+        ("Authorization: Bearer abc.def", "abc.def"),
+        ('{"clientSecret": "tcMhvgV0fY"}', "tcMhvgV0fY"),
+        ("x-api-key=0123456789", "0123456789"),
+        ("srt://host:9000?passphrase=verysecret&mode=caller", "verysecret"),
+        ("front_rtc_token: 007eJxTYFj", "007eJxTYFj"),
+    ],
+)
+def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str):
+    assert secret not in logs.redact(text)
+
+
+def test_the_rest_of_the_url_stays_readable():
+    assert logs.redact("rtsp://me:pw@camera:554/stream1") == "rtsp://me:***@camera:554/stream1"
+    assert logs.redact("http://host:80/a@b") == "http://host:80/a@b"
+
+
+def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
+    capsys: pytest.CaptureFixture[str],
+):
+    logs.conceal("sesame-open-1")
+    logs.configure("info", json=True)
+    log = logs.get("test")
+    try:
+        {}["the key sesame-open-1 is wrong"]
+    except KeyError:
+        log.exception("refused", tried=["sesame-open-1"], front_rtc_token="x" * 9)
+    line = capsys.readouterr().err
+    event = json.loads(line)
+    assert event["event"] == "refused"
+    assert event["front_rtc_token"] == logs.HIDDEN
+    assert "the key *** is wrong" in event["exception"]
+    assert "sesame" not in line
