@@ -1,0 +1,202 @@
+"""The emulator's own side door: what is open, what to break, images, and a page for people.
+
+- `GET /emulator/state` sessions, faults, credit as JSON
+- `GET|POST|DELETE /emulator/faults`, `DELETE /emulator/faults/ID` see relayd.emulator.faults
+- `POST /emulator/reset` clears faults, ends all sessions, fills the credit up
+- `POST /emulator/images` takes an image file as its body, answers `{"url": …}`
+- `GET /emulator/images/NAME` gives it back; open to all, as the service fetches it
+- `GET /` the page
+
+All but the last two are for callers on this machine only, unless `admin_anywhere` is set.
+Bodies must be JSON by their Content-Type, so that no foreign web page can send one unasked.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from html import escape
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from relayd.emulator.account import Account
+from relayd.emulator.answers import Handler
+from relayd.emulator.faults import FAULTS, ActiveFault, FaultBoard, Stage
+from relayd.emulator.images import LARGEST_IMAGE, ImageShelf
+from relayd.emulator.page import render
+from relayd.emulator.sessions import EndReason, Role, Session, SessionStatus, SessionStore
+from relayd.emulator.swap import SourceFace
+from relayd.errors import FaceRejected, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+LARGEST_WISH = 64 * 1024
+"""Bytes of a JSON body."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The endpoints below /emulator, and the page."""
+
+    account: Account
+    sessions: SessionStore[SourceFace]
+    faults: FaultBoard
+    images: ImageShelf
+    anywhere: bool
+
+    def routes(self) -> list[Route]:
+        """The paths of the side door."""
+        doors: list[tuple[str, str, Handler]] = [
+            ("GET", "/emulator/state", self._state),
+            ("GET", "/emulator/faults", self._list_faults),
+            ("POST", "/emulator/faults", self._set_fault),
+            ("DELETE", "/emulator/faults", self._clear_faults),
+            ("DELETE", "/emulator/faults/{id:int}", self._clear_faults),
+            ("POST", "/emulator/reset", self._reset),
+            ("POST", "/emulator/images", self._put_image),
+        ]
+        return [
+            *(Route(path, self._guarded(work), methods=[method]) for method, path, work in doors),
+            Route("/emulator/images/{name}", self._get_image, methods=["GET"]),
+            Route("/", self._page, methods=["GET"]),
+        ]
+
+    def _admits(self, request: Request) -> bool:
+        return self.anywhere or (request.client is not None and _is_loopback(request.client.host))
+
+    def _guarded(self, work: Handler) -> Handler:
+        async def answer(request: Request) -> Response:
+            if not self._admits(request):
+                return _problem(403, "only from this machine; --admin-anywhere opens it")
+            try:
+                return await work(request)
+            except (UsageError, FaceRejected) as fault:
+                return _problem(400, fault.message)
+
+        return answer
+
+    async def _state(self, _request: Request) -> Response:
+        return JSONResponse(self._snapshot())
+
+    def _snapshot(self) -> Json:
+        return {
+            "credit": round(self.account.credit, 2),
+            "sessions": [self._described(one) for one in self.sessions.open()],
+            "ended": [self._described(one) for one in self.sessions.ended()],
+            "faults": [_fault_described(one) for one in self.faults.active()],
+        }
+
+    def _described(self, session: Session[SourceFace]) -> Json:
+        return {
+            "_id": session.id,
+            "channel_id": session.channel_id,
+            "faceswap_status": int(self.sessions.status(session)),
+            "end_reason": session.ended[1].value if session.ended is not None else None,
+            "age_seconds": round(self.sessions.age(session), 2),
+            "publishers": len(session.of_role(Role.PUBLISHER)),
+            "players": len(session.of_role(Role.PLAYER)),
+            **asdict(session.figures),
+            "frames_out": session.frames_out,
+        }
+
+    async def _list_faults(self, _request: Request) -> Response:
+        known = {
+            name: {"stage": kind.stage.value, "meaning": kind.meaning, "options": kind.options}
+            for name, kind in FAULTS.items()
+        }
+        active = [_fault_described(one) for one in self.faults.active()]
+        return JSONResponse({"active": active, "known": known})
+
+    async def _set_fault(self, request: Request) -> Response:
+        try:
+            wish = json.loads(await _read(request, LARGEST_WISH, "application/json"))
+        except (ValueError, RecursionError) as error:
+            raise UsageError("the body is no JSON") from error
+        fault = self.faults.set(wish)
+        if fault.kind.stage is Stage.AT_ONCE:
+            return JSONResponse({"fault": fault.name, "sessions": await self._strike(fault)})
+        return JSONResponse(_fault_described(fault), 201)
+
+    async def _strike(self, fault: ActiveFault) -> list[str]:
+        """Carry out a fault of stage AT_ONCE; gives the sessions it met."""
+        if fault.name == "expire_tokens":
+            self.account.expire_tokens()
+            return []
+        end = self.sessions.end
+        acts: Mapping[str, Callable[[Session[SourceFace]], Awaitable[None]]] = {
+            "drop_rtc": self.sessions.drop_rtc,
+            "end_session": partial(end, status=SessionStatus.SUCCESS, reason=EndReason.FAULT),
+            "fail_session": partial(end, status=SessionStatus.FAILED, reason=EndReason.FAULT),
+        }
+        met = [one for one in self.sessions.open() if fault.session in {"", one.id}]
+        for session in met:
+            await acts[fault.name](session)
+        return [one.id for one in met]
+
+    async def _clear_faults(self, request: Request) -> Response:
+        cleared = self.faults.clear(request.path_params.get("id"))
+        return JSONResponse({"cleared": cleared})
+
+    async def _reset(self, request: Request) -> Response:
+        await _read(request, LARGEST_WISH, "application/json")
+        self.faults.clear()
+        for session in self.sessions.open():
+            await self.sessions.end(session, SessionStatus.SUCCESS, EndReason.FAULT)
+        self.account.reset()
+        return JSONResponse(self._snapshot())
+
+    async def _put_image(self, request: Request) -> Response:
+        name = self.images.put(await _read(request, LARGEST_IMAGE, "image/"))
+        return JSONResponse({"url": f"{request.base_url}emulator/images/{name}"}, 201)
+
+    async def _get_image(self, request: Request) -> Response:
+        held = self.images.get(request.path_params["name"])
+        if held is None:
+            return _problem(404, "no such image")
+        return Response(held.body, media_type=held.media_type)
+
+    async def _page(self, request: Request) -> Response:
+        base = escape(str(request.base_url).rstrip("/"), quote=True)
+        return HTMLResponse(render(base, self._snapshot() if self._admits(request) else None))
+
+
+def _fault_described(fault: ActiveFault) -> Json:
+    return {
+        "id": fault.id,
+        "fault": fault.name,
+        **fault.options,
+        "endpoint": fault.endpoint,
+        "session": fault.session,
+        "calls_left": fault.calls_left,
+        "acted": fault.acted,
+    }
+
+
+def _problem(status: int, why: str) -> Response:
+    return JSONResponse({"error": why}, status)
+
+
+async def _read(request: Request, largest: int, media_type: str) -> bytes:
+    if not request.headers.get("content-type", "").lower().startswith(media_type):
+        raise UsageError(f"the Content-Type must begin with {media_type}")
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > largest:
+            raise UsageError(f"the body may have {largest} bytes")
+    return bytes(raw)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -1,0 +1,97 @@
+"""Spoiled answers: what carries out the faults of stage ANSWER around an endpoint."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from relayd.emulator.faults import FaultBoard, Options, Stage
+
+Handler = Callable[[Request], Awaitable[Response]]
+Work = Callable[[], Awaitable[Response]]
+
+GARBAGE = b'\x00\xff{"code": 1000, "data": {"_id": "'
+"""No UTF-8 and no JSON, but it begins to look like some."""
+
+
+class CutResponse(Response):
+    """Promises a whole body, sends half of it and hangs up."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer as ASGI wants it, except that it never says that it is done."""
+        await send(
+            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        )
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+def with_faults(board: FaultBoard, endpoint: str, handler: Handler) -> Handler:
+    """Wrap a handler, so that the faults set for `endpoint` meet its answers."""
+
+    async def answer(request: Request) -> Response:
+        work: Work = partial(handler, request)
+        for fault in board.take(Stage.ANSWER, endpoint=endpoint):
+            work = partial(_ACTS[fault.act], fault.options, work)
+        return await work()
+
+    return answer
+
+
+async def _refuse(options: Options, _work: Work) -> Response:
+    return JSONResponse({"code": options["code"], "msg": options["msg"]})
+
+
+async def _http_status(options: Options, _work: Work) -> Response:
+    status, wait = options["status"], options["retry_after"]
+    page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
+    return HTMLResponse(page, status, {"Retry-After": str(wait)} if wait else None)
+
+
+async def _slow(options: Options, work: Work) -> Response:
+    response = await work()
+    await asyncio.sleep(options["delay"])
+    return response
+
+
+async def _cut(_options: Options, work: Work) -> Response:
+    done = await work()
+    return CutResponse(done.body, done.status_code, media_type=done.media_type)
+
+
+async def _garbage(_options: Options, work: Work) -> Response:
+    await work()
+    return Response(GARBAGE, media_type="application/json")
+
+
+async def _old_shape(_options: Options, work: Work) -> Response:
+    response = await work()
+    if response.media_type != JSONResponse.media_type:
+        return response
+    return JSONResponse(_reshaped(json.loads(bytes(response.body))), response.status_code)
+
+
+def _reshaped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    if faces := body.get("faces_obj"):
+        first = faces["0"]
+        flat = {"landmarks_str": first["landmarks_str"], "region": first["region"]}
+        return {"error_code": body["error_code"], "error_msg": body["error_msg"], **flat}
+    data = body.get("data")
+    if isinstance(data, dict) and "token" in data:
+        return {"code": body["code"], "token": data["token"]}
+    return body
+
+
+_ACTS: Mapping[str, Callable[[Options, Work], Awaitable[Response]]] = {
+    "refuse": _refuse,
+    "http_status": _http_status,
+    "slow": _slow,
+    "cut": _cut,
+    "garbage": _garbage,
+    "old_shape": _old_shape,
+}

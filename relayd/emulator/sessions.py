@@ -1,0 +1,286 @@
+"""The emulator's sessions: from create to close, with the engine and the connections of each.
+
+A session bills while it is open, so none stays open for nothing: one that nobody has joined
+for `join_timeout`, or that is older than `longest`, is ended by sweep().
+"""
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, IntEnum, StrEnum
+from typing import Generic, Protocol
+
+from relayd import logs
+from relayd.clock import Clock
+from relayd.emulator.engine import AnyFace, EngineFigures, SwapEngine, Swapper
+from relayd.errors import SessionUnknown
+from relayd.frames import I420
+
+UNKNOWN_SESSION = 1008
+"""The service's code for content that does not exist."""
+KEPT_ENDED = 200
+"""Ended sessions remembered for look-ups."""
+
+
+class SessionStatus(IntEnum):
+    """The service's `faceswap_status`."""
+
+    QUEUING = 1
+    """Created; no engine has taken it yet, and the channel cannot be joined."""
+    PROCESSING = 2
+    """An engine is in the channel; whoever holds the token may join."""
+    SUCCESS = 3
+    """Ended as it should."""
+    FAILED = 4
+    """Given up by the service."""
+
+
+class EndReason(StrEnum):
+    """Why a session is over."""
+
+    CLOSED = "closed"
+    """The caller closed it."""
+    ABANDONED = "abandoned"
+    """Nobody was connected for as long as the rules allow."""
+    TOO_OLD = "too_old"
+    """It reached the longest life a session may have."""
+    ENGINE_FAILED = "engine_failed"
+    """The swap engine broke."""
+    FAULT = "fault"
+    """A fault was asked for."""
+    SHUTDOWN = "shutdown"
+    """The emulator stops."""
+
+
+class Role(Enum):
+    """What a connection does in a channel."""
+
+    PUBLISHER = "publisher"
+    """Brings the pictures to be swapped; a channel has one at most."""
+    PLAYER = "player"
+    """Takes the swapped pictures away."""
+
+
+class PeerLike(Protocol):
+    """What a session needs of an RTC connection."""
+
+    def push(self, picture: I420, captured_at: float) -> None:
+        """Send a picture; from any thread."""
+
+    async def close(self) -> None:
+        """Say goodbye and free everything."""
+
+    async def vanish(self) -> None:
+        """Free everything without a goodbye."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Connection:
+    """One RTC connection of a channel."""
+
+    id: str
+    role: Role
+    peer: PeerLike
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """How long things take and last, in seconds."""
+
+    queue_seconds: float = 1.0
+    """From create to status 2."""
+    join_timeout: float = 300.0
+    """A session without any connection for this long is ended."""
+    longest: float = 4 * 3600.0
+    """A session older than this is ended."""
+
+
+class Session(Generic[AnyFace]):
+    """One session; changed on the event loop only, except that its engine delivers pictures."""
+
+    front_user_id = "1"
+    """Publishes, and holds the token."""
+    algorithm_user_id = "3"
+    """Plays what the engine made; the service's example has these two."""
+
+    def __init__(self, created_at: float, ready_at: float) -> None:
+        self.id = f"{int(time.time()):08x}{secrets.token_hex(8)}"  # 24 hex digits, as an ObjectId
+        self.token = "007eJx" + secrets.token_urlsafe(150)
+        now = datetime.now(UTC)
+        self.channel_id = (
+            f"{now:%Y%m%d%H%M%S}{now.microsecond // 1000:03d}_{secrets.randbelow(10_000):04d}"
+        )
+        self.created_at, self.ready_at = created_at, ready_at
+        self.engine: SwapEngine[AnyFace] | None = None
+        self.figures = EngineFigures()
+        self.connections: tuple[Connection, ...] = ()
+        self.idle_since: float | None = created_at
+        self.charged_until = created_at
+        self.frames_out = 0
+        self.ended: tuple[SessionStatus, EndReason, float] | None = None
+
+    def status(self, now: float) -> SessionStatus:
+        """Where the session stands at `now`, monotonic seconds."""
+        if self.ended is not None:
+            return self.ended[0]
+        return SessionStatus.QUEUING if now < self.ready_at else SessionStatus.PROCESSING
+
+    def of_role(self, role: Role) -> list[Connection]:
+        """The connections that do `role`."""
+        return [one for one in self.connections if one.role is role]
+
+    def deliver(self, picture: I420, captured_at: float) -> None:
+        """Send a picture to every player; from the engine's thread."""
+        for player in self.of_role(Role.PLAYER):
+            player.peer.push(picture, captured_at)
+            self.frames_out += 1
+
+
+Paint = Callable[[str, I420, I420], I420 | None]
+"""Takes session id, source and swapped picture; gives what to send, or None to send nothing."""
+
+
+class SessionStore(Generic[AnyFace]):
+    """All sessions, open and lately ended; used from one event loop."""
+
+    def __init__(
+        self,
+        rules: SessionRules,
+        *,
+        clock: Clock,
+        executor: Executor,
+        make_swapper: Callable[[AnyFace], Swapper[AnyFace]],
+        paint: Paint,
+        charge: Callable[[float], None],
+    ) -> None:
+        self.rules, self._clock, self._executor = rules, clock, executor
+        self._make_swapper, self._paint, self._charge = make_swapper, paint, charge
+        self._sessions: OrderedDict[str, Session[AnyFace]] = OrderedDict()
+        self._endings: set[asyncio.Task[None]] = set()
+
+    def create(self, face: AnyFace, queue_seconds: float) -> Session[AnyFace]:
+        """Open a session and start its engine; it can be joined after `queue_seconds`."""
+        now = self._clock.now()
+        session: Session[AnyFace] = Session(now, now + queue_seconds)
+        loop = asyncio.get_running_loop()
+
+        def deliver(source: I420, swapped: I420, captured_at: float) -> None:
+            shown = self._paint(session.id, source, swapped)
+            if shown is not None:
+                session.deliver(shown, captured_at)
+
+        def give_up(_fault: Exception) -> None:
+            loop.call_soon_threadsafe(self._end_failed, session)
+
+        session.engine = SwapEngine(session.id, face, self._make_swapper, deliver, give_up)
+        session.figures = session.engine.figures
+        session.engine.start()
+        self._sessions[session.id] = session
+        logs.get("emulator").info("session_created", session=session.id, queue_s=queue_seconds)
+        return session
+
+    def get(self, session_id: str) -> Session[AnyFace]:
+        """The session of that id, open or ended; SessionUnknown when there is none."""
+        if session := self._sessions.get(session_id):
+            return session
+        raise SessionUnknown("The session does not exist", code=UNKNOWN_SESSION)
+
+    def status(self, session: Session[AnyFace]) -> SessionStatus:
+        """Where the session stands now."""
+        return session.status(self._clock.now())
+
+    def queue_left(self, session: Session[AnyFace]) -> float:
+        """Seconds until the session can be joined; 0 or less when it can."""
+        return session.ready_at - self._clock.now()
+
+    def age(self, session: Session[AnyFace]) -> float:
+        """Seconds the session has been, or was, open."""
+        return (session.ended[2] if session.ended else self._clock.now()) - session.created_at
+
+    def ended(self) -> list[Session[AnyFace]]:
+        """The sessions that are over and still remembered, the oldest first."""
+        return [one for one in self._sessions.values() if one.ended is not None]
+
+    def of_channel(self, channel_id: str) -> Session[AnyFace] | None:
+        """The open session of that channel."""
+        return next((one for one in self.open() if one.channel_id == channel_id), None)
+
+    def open(self) -> list[Session[AnyFace]]:
+        """The sessions that are not over, the oldest first."""
+        return [one for one in self._sessions.values() if one.ended is None]
+
+    def update(self, session_id: str, face: AnyFace) -> None:
+        """Change the face of an open session from its next picture on."""
+        session = self.get(session_id)
+        if session.ended is not None or session.engine is None:
+            raise SessionUnknown("The session is over", code=UNKNOWN_SESSION)
+        session.engine.set_face(face)
+
+    async def connect(self, session: Session[AnyFace], connection: Connection) -> None:
+        """Add a connection; a second publisher takes the first one's place."""
+        replaced = session.of_role(Role.PUBLISHER) if connection.role is Role.PUBLISHER else []
+        session.connections = (*session.connections, connection)
+        session.idle_since = None
+        for old in replaced:
+            await self.disconnect(session, old)
+
+    async def disconnect(self, session: Session[AnyFace], connection: Connection) -> None:
+        """Close a connection and forget it; harmless when that has happened before."""
+        session.connections = tuple(one for one in session.connections if one is not connection)
+        if not session.connections and session.idle_since is None:
+            session.idle_since = self._clock.now()
+        await connection.peer.close()
+
+    async def drop_rtc(self, session: Session[AnyFace]) -> None:
+        """Let every connection of a session die without a goodbye; the session stays open."""
+        dropped, session.connections = session.connections, ()
+        session.idle_since = self._clock.now()
+        await asyncio.gather(*(one.peer.vanish() for one in dropped))
+
+    async def end(
+        self, session: Session[AnyFace], status: SessionStatus, reason: EndReason
+    ) -> None:
+        """End a session: its engine stops, its connections are closed. Ended ones are left."""
+        if session.ended is not None:
+            return
+        now = self._clock.now()
+        self._charge(now - session.charged_until)
+        session.ended = (status, reason, now)
+        logs.get("emulator").info("session_ended", session=session.id, reason=reason.value)
+        engine, session.engine = session.engine, None  # with it goes the face, half a megabyte
+        if engine is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, engine.stop)
+        connections, session.connections = session.connections, ()
+        await asyncio.gather(*(one.peer.close() for one in connections))
+        while len(self._sessions) > KEPT_ENDED and next(iter(self._sessions.values())).ended:
+            self._sessions.popitem(last=False)
+
+    async def sweep(self) -> None:
+        """Charge for the time that passed, and end what is abandoned or too old."""
+        now = self._clock.now()
+        for session in self.open():
+            self._charge(now - session.charged_until)
+            session.charged_until = now
+            idle = 0.0 if session.idle_since is None else now - session.idle_since
+            if now - session.created_at >= self.rules.longest:
+                await self.end(session, SessionStatus.SUCCESS, EndReason.TOO_OLD)
+            elif idle >= self.rules.join_timeout:
+                await self.end(session, SessionStatus.SUCCESS, EndReason.ABANDONED)
+
+    async def close(self) -> None:
+        """End all sessions and wait for every engine and connection to be gone."""
+        for session in self.open():
+            await self.end(session, SessionStatus.SUCCESS, EndReason.SHUTDOWN)
+        await asyncio.gather(*self._endings)
+
+    def _end_failed(self, session: Session[AnyFace]) -> None:
+        ending = asyncio.ensure_future(
+            self.end(session, SessionStatus.FAILED, EndReason.ENGINE_FAILED)
+        )
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)

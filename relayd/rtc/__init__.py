@@ -1,0 +1,1 @@
+"""The real-time link: one process, one connection each way, newest picture first."""

@@ -1,0 +1,235 @@
+"""What a real-time link is told, what it tells, and what it must be able to do.
+
+Nothing here knows a transport: the relay process imports this module, the worker process
+imports the link that `LinkTarget.kind` names.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from importlib import import_module
+from string import Formatter
+from typing import Any, Literal, Protocol
+from urllib.parse import quote, urlsplit
+
+from relayd import errors
+from relayd.errors import ConfigError, LibraryUnavailable, RelaydError
+from relayd.frames import I420, Geometry
+
+LinkKind = Literal["agora", "webrtc"]
+
+_CLASSES = {"webrtc": ("relayd.rtc.webrtc", "WebRtcLink", "pip install 'relayd[webrtc]'")}
+"""Per kind of link: its module, its class, and what installs the library below it."""
+
+TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id", "app_id")
+"""What a URL template may name. The token is none of them: URLs end up in logs."""
+
+
+def fill_url(key: str, template: str, values: Mapping[str, str]) -> str:
+    """Fill a URL template such as `https://host/{channel_id}/whip`, values percent-encoded.
+
+    Raises ConfigError, naming `key`, for an unknown placeholder or what is no HTTP URL.
+    """
+    url = ""
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as fault:
+        raise ConfigError([f"{key} = {template!r}: {fault} (write a brace as {{{{)"]) from fault
+    for literal, name, spec, conversion in pieces:
+        url += literal
+        if name is None:
+            continue
+        if name not in values or spec or conversion:
+            known = ", ".join(f"{{{known}}}" for known in values)
+            raise ConfigError([f"{key} = {template!r}: {{{name}}} is no field; use {known}"])
+        url += quote(values[name], safe="")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError([f"{key} = {template!r}: it must be an http:// or https:// URL"])
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTarget:
+    """Where to, as whom, and what to send: all a link needs to join."""
+
+    kind: LinkKind
+    channel_id: str
+    front_user_id: str
+    """As whom the source is published."""
+    algorithm_user_id: str
+    """Whose swapped pictures are played."""
+    token: str = field(repr=False)
+    geometry: Geometry
+    fps: float
+    bitrate_kbit: int
+    session_id: str = ""
+    app_id: str = ""
+    """Agora only."""
+    publish_url: str = ""
+    """WHIP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
+    play_url: str = ""
+    """WHEP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
+    first_frame_timeout: float = 20.0
+    """s from the join to the first swapped picture, before the link gives up."""
+    recovery_timeout: float = 60.0
+    """s that a link which was up may take to come back by itself, before it counts as lost."""
+
+    def publish_endpoint(self) -> str:
+        """Give the WHIP URL; ConfigError where the template is wrong."""
+        return fill_url("rtc.publish_url", self.publish_url, self._template_values())
+
+    def play_endpoint(self) -> str:
+        """Give the WHEP URL; ConfigError where the template is wrong."""
+        return fill_url("rtc.play_url", self.play_url, self._template_values())
+
+    def _template_values(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in TEMPLATE_FIELDS}
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain data, the token included: for the pipe to the worker alone."""
+        return {name: getattr(self, name) for name in _names(LinkTarget) if name != "geometry"} | {
+            "width": self.geometry.width,
+            "height": self.geometry.height,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "LinkTarget":
+        """Read what `to_json` gave."""
+        known = {name: data[name] for name in _names(cls) if name in data}
+        return cls(**known, geometry=Geometry(data["width"], data["height"]))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStats:
+    """How a link does: counts of the connections in use, rates since the last report."""
+
+    publish_kbit: float = 0.0
+    play_kbit: float = 0.0
+    publish_lost: int = 0
+    """Packets, as the far side reports them."""
+    play_lost: int = 0
+    """Packets."""
+    play_jitter: float = 0.0
+    """s, interarrival jitter (RFC 3550 §6.4.1)."""
+    round_trip: float | None = None
+    """s, between us and the far side."""
+    sent: int = 0
+    """Pictures handed to the encoder."""
+    dropped: int = 0
+    """Pictures that a newer one replaced before the encoder was free."""
+    received: int = 0
+    """Swapped pictures decoded."""
+
+
+class LinkEventKind(Enum):
+    """What a link has to say."""
+
+    READY = "ready"
+    """The worker process has its RTC library loaded and can join."""
+    JOINED = "joined"
+    """The far side took us in; a way for the pictures out is there."""
+    PUBLISHING = "publishing"
+    """The first picture went out since the join."""
+    FIRST_PICTURE = "first_picture"
+    """The swapped user is there: its first picture since the join arrived."""
+    DEGRADED = "degraded"
+    """A connection broke; the link is mending it by itself. `reason` says which and why."""
+    RECOVERED = "recovered"
+    """What DEGRADED told of is mended."""
+    STATS = "stats"
+    """Numbers, every few seconds; `stats` has them."""
+    REFUSED = "refused"
+    """The far side, or this machine, will not have it; `error` says why. The link is over."""
+    LOST = "lost"
+    """No connection came about, or it did not come back; `error` says why. The link is over."""
+    LEFT = "left"
+    """We left, as asked. The link is over."""
+    DIED = "died"
+    """The worker process ended by itself; `error` says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """One thing a link has to say."""
+
+    kind: LinkEventKind
+    reason: str = ""
+    error: RelaydError | None = None
+    stats: LinkStats | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain data for the pipe; the error as its class and its sentence."""
+        data: dict[str, Any] = {"kind": self.kind.value, "reason": self.reason}
+        if isinstance(self.error, RelaydError):
+            data["error"] = {
+                "class": type(self.error).__name__,
+                "message": self.error.message,
+                "mend": self.error.mend,
+            }
+        if self.stats is not None:
+            data["stats"] = asdict(self.stats)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "LinkEvent":
+        """Read what `to_json` gave."""
+        stats = LinkStats(**data["stats"]) if "stats" in data else None
+        error = _error_from_json(data["error"]) if "error" in data else None
+        return cls(LinkEventKind(data["kind"]), data["reason"], error, stats)
+
+
+class Link(Protocol):
+    """A connection to the swap engine: pictures out, swapped pictures in.
+
+    Made with a LinkTarget and two callbacks, which it calls from threads of its own:
+    `on_picture(picture, received_at)` with a picture of any even size, valid during the call,
+    and `on_event(event)`. A link is used once; after REFUSED, LOST or LEFT it is over.
+    """
+
+    def join(self) -> None:
+        """Begin to join and return at once; events tell the rest."""
+
+    def publish(self, picture: I420, captured_at: float) -> None:
+        """Send `picture`, newest first; it may be reused when this returns. Never blocks."""
+
+    def leave(self, deadline: float) -> None:
+        """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""
+
+
+LinkClass = Callable[[LinkTarget, Callable[[I420, float], None], Callable[[LinkEvent], None]], Link]
+"""Makes a link from its target, `on_picture` and `on_event`; ConfigError for a bad target."""
+
+
+def require_link(kind: str) -> LinkClass:
+    """Import the link of this kind, with the library below it.
+
+    Raises LibraryUnavailable when that is not installed, or this relayd has no such link.
+    """
+    if kind not in _CLASSES:
+        known = ", ".join(_CLASSES)
+        raise LibraryUnavailable(
+            f"rtc.kind = {kind!r}: this version of relayd has no such link", mend=f"use {known}"
+        )
+    module, name, mend = _CLASSES[kind]
+    try:
+        made: LinkClass = getattr(import_module(module), name)
+    except ImportError as fault:
+        raise LibraryUnavailable(f"rtc.kind = {kind!r} needs {fault.name}", mend=mend) from fault
+    return made
+
+
+def _names(of: type[LinkTarget]) -> list[str]:
+    return [each.name for each in fields(of)]
+
+
+def _error_from_json(data: Mapping[str, str]) -> RelaydError:
+    kind = getattr(errors, data["class"])
+    if kind is ConfigError:
+        return ConfigError(data["message"].splitlines())
+    error: RelaydError = kind(data["message"], mend=data["mend"])
+    return error

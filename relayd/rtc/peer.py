@@ -1,0 +1,401 @@
+"""One WebRTC connection that carries one video track one way, over aiortc.
+
+Only this module imports aiortc and aioice. What WHIP and WHEP have in common lives here,
+for both ends: non-trickle SDP, H.264 before VP8, the newest picture first.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+import aioice.ice
+import av  # aiortc's tracks carry av.VideoFrame
+import numpy as np
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+    rtcrtpreceiver,
+)
+from aiortc.codecs import h264, vpx
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.mediastreams import MediaStreamError
+
+from relayd import logs
+from relayd.errors import JoinRefused
+from relayd.frames import I420, Geometry
+
+VIDEO_CLOCK_RATE = 90_000
+"""Hz, the RTP clock of every video codec (RFC 3551 §5)."""
+LARGEST_SDP = 64 * 1024
+"""Bytes. An honest description of one video track has some 3 kB."""
+CONSENT_INTERVAL = 0.5
+"""s between two consent checks. RFC 7675 §5.1 proposes 5 s and an expiry of 30 s, which would
+leave the picture standing for half a minute; a check is a hundred bytes."""
+CONSENT_FAILURES = 3
+"""Checks in a row without an answer within 0.5 s, after which the path counts as lost."""
+
+_log = logs.get("peer")
+
+aioice.ice.CONSENT_INTERVAL = CONSENT_INTERVAL  # type: ignore[assignment]  # an int upstream
+aioice.ice.CONSENT_FAILURES = CONSENT_FAILURES
+
+_all_host_addresses = aioice.ice.get_host_addresses
+
+
+def _usable_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001 - aioice's signature
+    """Give the addresses to offer; the loopback one where there is no other.
+
+    RFC 8445 §5.1.1.1 keeps loopback out of the candidates, so aioice offers nothing at all
+    on a machine whose only interface that is up is `lo`. A relay and an emulator on that
+    machine can still talk: nobody else will ever see the candidate.
+    """
+    return _all_host_addresses(use_ipv4, use_ipv6) or ["127.0.0.1"]
+
+
+aioice.ice.get_host_addresses = _usable_host_addresses
+
+
+class _PromptJitterBuffer(JitterBuffer):
+    """Gives a picture out with its last packet.
+
+    aiortc waits for the first packet of the next picture, one whole frame interval more. The
+    marker bit is on the last packet of a picture (RFC 6184 §5.1, RFC 7741 §4.1); from a
+    sender that does not set it, pictures come out as before.
+    """
+
+    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        frame = super()._remove_frame(sequence_number)
+        return self._marked_frame() if frame is None and self._is_video else frame
+
+    def _marked_frame(self) -> JitterFrame | None:
+        """Take the run of packets at the origin if it reaches to a marker."""
+        assert self._origin is not None
+        data: list[bytes] = []
+        for count in range(self.capacity):
+            packet = self._packets[(self._origin + count) % self.capacity]
+            if packet is None:
+                return None
+            data.append(packet._data)  # type: ignore[attr-defined]  # noqa: SLF001 - set by aiortc
+            if packet.marker:
+                self.remove(count + 1)
+                return JitterFrame(b"".join(data), packet.timestamp)
+        return None
+
+
+rtcrtpreceiver.JitterBuffer = _PromptJitterBuffer  # type: ignore[attr-defined]  # not exported
+
+
+class PeerState(Enum):
+    """Where a connection stands."""
+
+    NEW = "new"
+    """Made; nothing exchanged yet."""
+    CONNECTING = "connecting"
+    """Both descriptions are known; ICE looks for a path and DTLS makes keys."""
+    CONNECTED = "connected"
+    """Pictures can flow."""
+    DISCONNECTED = "disconnected"
+    """It was connected; then the other side said goodbye, or the path stopped answering."""
+    FAILED = "failed"
+    """It never was connected: no path was found, or no keys were agreed on."""
+    CLOSED = "closed"
+    """We closed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """What went over a connection so far."""
+
+    codec: str
+    """"H264", "VP8", or "" before the negotiation."""
+    bytes: int
+    """Sent when sending, received when receiving; SRTP and SRTCP."""
+    bitrate_kbit: float
+    """Over the time since the last look."""
+    packets: int
+    """RTP packets sent, or received."""
+    packets_lost: int
+    """As the receiver counts; for a sender, as its receiver last reported."""
+    jitter: float
+    """Interarrival jitter in seconds (RFC 3550 §6.4.1)."""
+    round_trip: float | None
+    """Seconds; a sender learns it from receiver reports, a receiver never does."""
+    pictures: int
+    """Handed to the encoder, or received and decoded."""
+    pictures_dropped: int
+    """Pushed, but replaced by a newer one before the encoder was free."""
+
+
+class _NewestPicture(MediaStreamTrack):
+    """The track a sender reads: the newest picture pushed, each at most once."""
+
+    kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__()  # pyee below takes the names _lock, _loop and _waiting
+        self._home = asyncio.get_running_loop()
+        self._there_is_one = asyncio.Event()
+        self._guard = threading.Lock()
+        self._newest: av.VideoFrame | None = None
+        self._last_pts = -1
+        self._origin: float | None = None
+        self.taken = 0
+        self.dropped = 0
+
+    def push(self, picture: I420, captured_at: float) -> None:
+        """Make `picture` the next one to go; from any thread."""
+        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
+        with self._guard:
+            if self.readyState != "live":
+                return
+            if self._origin is None:
+                self._origin = captured_at
+            ticks = round((captured_at - self._origin) * VIDEO_CLOCK_RATE)
+            # Receivers put packets of one timestamp into one picture, so no two may share one.
+            self._last_pts = frame.pts = max(ticks, self._last_pts + 1)
+            if self._newest is not None:
+                self.dropped += 1
+            self._newest = frame
+            self._home.call_soon_threadsafe(self._there_is_one.set)
+
+    async def recv(self) -> av.VideoFrame:
+        """Wait for a picture (called by aiortc, which encodes it in an executor thread)."""
+        while self.readyState == "live":
+            await self._there_is_one.wait()
+            self._there_is_one.clear()
+            with self._guard:
+                frame, self._newest = self._newest, None
+            if frame is not None:
+                self.taken += 1
+                return frame
+        raise MediaStreamError
+
+    def stop(self) -> None:
+        """End the track; later pushes go nowhere."""
+        with self._guard:
+            super().stop()
+
+
+class Peer:
+    """One RTCPeerConnection with one video track in one direction.
+
+    Made and used in a running event loop; only `push` may be called from other threads.
+    No STUN or TURN server is ever asked: candidates are this machine's own addresses.
+    """
+
+    def __init__(
+        self,
+        *,
+        geometry: Geometry,
+        fps: float,
+        bitrate_kbit: int,
+        on_state: Callable[[PeerState], None],
+        on_picture: Callable[[I420, float], None] | None = None,
+    ) -> None:
+        """Prepare a connection; nothing is opened before an offer or answer is asked for.
+
+        `on_picture(picture, received_at)` is called in the loop's thread with a contiguous
+        picture of its own, of whatever even size arrived (`geometry` is what we send).
+        """
+        self.geometry = geometry
+        self._on_state, self._on_picture = on_state, on_picture
+        self._closing = self._was_connected = False
+        self._state = PeerState.NEW
+        self._outbound: _NewestPicture | None = None
+        self._drains: set[asyncio.Task[None]] = set()
+        self._received = 0
+        self._last_look = (time.monotonic(), 0)
+        _set_encoders(bitrate_kbit, fps)
+        # aiortc asks a public STUN server unless the list is given, and empty.
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._connection.on("connectionstatechange", self._state_changed)
+        self._connection.on("track", self._track_arrived)
+
+    @property
+    def state(self) -> PeerState:
+        """Where the connection stands."""
+        return self._state
+
+    async def offer_sending(self) -> str:
+        """Offer to send: the SDP a WHIP client posts (RFC 9725 §4.2), candidates included."""
+        self._outbound = _NewestPicture()
+        return await self._offer(self._outbound, "sendonly")
+
+    async def offer_receiving(self) -> str:
+        """Offer to receive: the SDP a WHEP client posts (draft-ietf-wish-whep)."""
+        return await self._offer("video", "recvonly")
+
+    async def accept_answer(self, sdp: str) -> None:
+        """Take the other side's answer and start connecting.
+
+        Raises JoinRefused when it is no SDP, or none that fits the offer.
+        """
+        await self._take_remote(sdp, "answer")
+
+    async def answer(self, offer_sdp: str) -> str:
+        """Answer an offer and start connecting; we send where the offerer only receives.
+
+        Raises JoinRefused when it is no SDP, or offers no video that relayd knows.
+        """
+        await self._take_remote(offer_sdp, "offer")
+        try:
+            if _direction_of_video(offer_sdp) == "recvonly":
+                self._outbound = _NewestPicture()
+                self._connection.addTrack(self._outbound)
+            await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except Exception as fault:
+            raise JoinRefused(f"the SDP offer cannot be answered: {_why(fault)}") from fault
+        return str(self._connection.localDescription.sdp)
+
+    def push(self, picture: I420, captured_at: float) -> None:
+        """Send `picture` as soon as the encoder is free, unless a newer one comes first.
+
+        From any thread; the array may be reused when this returns. Its RTP timestamp follows
+        `captured_at` (monotonic seconds). Does nothing on a connection that does not send.
+        """
+        if self._outbound is not None:
+            self._outbound.push(picture, captured_at)
+
+    async def stats(self) -> PeerStats:
+        """Count what went over the connection so far."""
+        reports = list((await self._connection.getStats()).values())
+        sending = self._outbound is not None
+        ours = [r for r in reports if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
+        heard = [r for r in reports if r.type == "remote-inbound-rtp"] if sending else ours
+        transports = [r for r in reports if r.type == "transport"]
+        carried = sum(t.bytesSent if sending else t.bytesReceived for t in transports)
+        now, (then, carried_then) = time.monotonic(), self._last_look
+        self._last_look = (now, carried)
+        return PeerStats(
+            codec=self._codec(),
+            bytes=carried,
+            bitrate_kbit=(carried - carried_then) * 8e-3 / max(now - then, 1e-3),
+            packets=sum(r.packetsSent if sending else r.packetsReceived for r in ours),
+            packets_lost=sum(r.packetsLost for r in heard),
+            jitter=max((r.jitter for r in heard), default=0) / VIDEO_CLOCK_RATE,
+            round_trip=heard[0].roundTripTime if sending and heard else None,
+            pictures=self._outbound.taken if self._outbound else self._received,
+            pictures_dropped=self._outbound.dropped if self._outbound else 0,
+        )
+
+    async def close(self) -> None:
+        """Say goodbye to the other side and free everything; may be called twice."""
+        self._closing = True
+        if self._outbound is not None:
+            self._outbound.stop()
+        await self._connection.close()
+        for drain in self._drains:
+            drain.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
+        self._enter(PeerState.CLOSED)
+
+    async def vanish(self) -> None:
+        """Free everything without a word to the other side, as a crash or a cut cable would."""
+        self._closing = True
+        for transceiver in self._connection.getTransceivers():
+            if transceiver.sender.transport is not None:
+                await transceiver.sender.transport.transport.stop()
+        await self.close()
+
+    async def _offer(self, track_or_kind: MediaStreamTrack | str, direction: str) -> str:
+        transceiver = self._connection.addTransceiver(track_or_kind, direction=direction)
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        # H.264 first: every WHIP server takes it. VP8 second. RTX wherever it is listed.
+        transceiver.setCodecPreferences(sorted(codecs, key=lambda codec: codec.name != "H264"))
+        await self._connection.setLocalDescription(await self._connection.createOffer())
+        return str(self._connection.localDescription.sdp)
+
+    async def _take_remote(self, sdp: str, kind: str) -> None:
+        if len(sdp) > LARGEST_SDP or not sdp.startswith("v=0"):
+            raise JoinRefused(f"the SDP {kind} is none: it begins {sdp[:40]!r}, {len(sdp)} bytes")
+        if "\nm=video " not in sdp or _direction_of_video(sdp) == "inactive":
+            raise JoinRefused(f"the SDP {kind} has no video")
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
+        except Exception as fault:  # aiortc's parser lets any kind through
+            raise JoinRefused(f"the SDP {kind} cannot be used: {_why(fault)}") from fault
+
+    def _state_changed(self) -> None:
+        said = self._connection.connectionState
+        if said not in ("failed", "closed"):
+            self._was_connected |= said == "connected"
+            self._enter(PeerState(said))
+        elif not self._closing:  # aiortc says "closed" as well when the path is lost
+            lost = PeerState.DISCONNECTED if self._was_connected else PeerState.FAILED
+            self._enter(lost)
+
+    def _enter(self, state: PeerState) -> None:
+        if state is self._state or self._state is PeerState.CLOSED:
+            return
+        self._state = state
+        self._on_state(state)
+
+    def _track_arrived(self, track: MediaStreamTrack) -> None:
+        drain = asyncio.ensure_future(self._drain(track))
+        self._drains.add(drain)
+        drain.add_done_callback(self._drains.discard)
+
+    async def _drain(self, track: MediaStreamTrack) -> None:
+        """Read the track as fast as it fills: aiortc's queue behind it has no bound."""
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            if isinstance(frame, av.VideoFrame):
+                self._received += 1
+                if self._on_picture is not None:
+                    self._on_picture(_to_i420(frame), time.monotonic())
+
+    def _codec(self) -> str:
+        description = self._connection.localDescription
+        if description is None or self._connection.remoteDescription is None:
+            return ""
+        for line in self._connection.remoteDescription.sdp.splitlines():
+            if line.startswith("a=rtpmap:") and line.endswith("/90000"):
+                return line.split()[1].split("/")[0]
+        return ""
+
+
+def _set_encoders(bitrate_kbit: int, fps: float) -> None:
+    """Hold aiortc's encoders at one bitrate.
+
+    The limits are module variables there, so this is one value for the whole process. Both
+    bounds are the same because its bandwidth estimate (REMB) starts at the receiver, trusts
+    Python's timing of packets, and starves a picture on a perfect path. x264 shares the
+    bitrate out by the frame rate it is told: at aiortc's 30, 20 fps get two thirds.
+    """
+    bits = bitrate_kbit * 1000
+    h264.DEFAULT_BITRATE = h264.MIN_BITRATE = h264.MAX_BITRATE = bits
+    vpx.DEFAULT_BITRATE = vpx.MIN_BITRATE = vpx.MAX_BITRATE = bits
+    h264.MAX_FRAME_RATE = max(1, round(fps))
+
+
+def _to_i420(frame: av.VideoFrame) -> I420:
+    """Give a decoded frame as one contiguous I420 array, an odd size cut to the even one below."""
+    width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
+    if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
+        frame = frame.reformat(width, height, "yuv420p")
+    return np.ascontiguousarray(frame.to_ndarray())
+
+
+def _direction_of_video(sdp: str) -> str:
+    """Read the direction of the first video section; sendrecv is the default (RFC 8866 §6.7)."""
+    _, _, section = sdp.partition("\nm=video ")
+    section, _, _ = section.partition("\nm=")
+    for line in section.splitlines():
+        if line.strip() in ("a=sendonly", "a=recvonly", "a=sendrecv", "a=inactive"):
+            return line.strip()[2:]
+    return "sendrecv"
+
+
+def _why(fault: Exception) -> str:
+    return f"{type(fault).__name__} {str(fault)[:120]}".strip()

@@ -1,0 +1,281 @@
+"""The `webrtc` link: WHIP out (RFC 9725), WHEP in (draft-ietf-wish-whep), each kept up by itself.
+
+Two legs, publish and play, run independently in one event loop on the thread
+`relayd-webrtc`. A leg posts its offer, waits for the connection, holds it until it breaks,
+deletes the session, and begins anew until its time is up.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NoReturn
+
+from relayd import logs
+from relayd.clock import Backoff
+from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
+from relayd.frames import I420
+from relayd.http import HttpClient
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
+from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+
+POST_TIMEOUT = 10.0
+"""s for a server to answer an offer; one that starts its engine first takes a while."""
+CONNECT_TIMEOUT = 8.0
+"""s from the answer to the first packet: ICE and DTLS take some tens of ms where a path is."""
+DELETE_TIMEOUT = 1.0
+"""s that the end of an old session may hold up the next one."""
+FIRST_RETRY, LONGEST_RETRY = 0.25, 3.0
+"""s between attempts; a server that restarts is met within this."""
+STATS_INTERVAL = 2.0
+"""s between two STATS events."""
+FAREWELL = 2.0
+"""s to end the sessions when the link is over without having been told to leave."""
+
+_OVER = {PeerState.DISCONNECTED, PeerState.FAILED, PeerState.CLOSED}
+
+_log = logs.get("webrtc")
+
+
+@dataclass(slots=True)
+class _Leg:
+    """One direction of the link."""
+
+    name: str
+    url: str
+    sends: bool
+    peer: Peer | None = None
+    """The connection, while it is up."""
+    was_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How one attempt went."""
+
+    why: str
+    good_for: float | None = None
+    """s it was up; None when it never was."""
+    retry_after: float | None = None
+
+
+class WebRtcLink:
+    """A link to any WHIP/WHEP server with a swap engine behind it."""
+
+    def __init__(
+        self,
+        target: LinkTarget,
+        on_picture: Callable[[I420, float], None],
+        on_event: Callable[[LinkEvent], None],
+    ) -> None:
+        """Prepare; ConfigError when a URL template is wrong."""
+        self._target = target
+        self._on_picture, self._on_event = on_picture, on_event
+        self._publish = _Leg("publish", target.publish_endpoint(), sends=True)
+        self._play = _Leg("play", target.play_endpoint(), sends=False)
+        self._thread = threading.Thread(target=self._run_loop, name="relayd-webrtc")
+        self._running = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._leave_by: float | None = None
+        self._broken: set[str] = set()
+        self._has_published = self._has_played = False
+
+    def join(self) -> None:
+        """Begin to join and return at once; events tell the rest."""
+        self._thread.start()
+
+    def publish(self, picture: I420, captured_at: float) -> None:
+        """Send `picture` if the publishing leg is up; never blocks."""
+        peer = self._publish.peer
+        if peer is None:
+            return
+        peer.push(picture, captured_at)
+        if not self._has_published:
+            self._has_published = True
+            self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+
+    def leave(self, deadline: float) -> None:
+        """End both sessions on the server and free everything, by `deadline`; blocks."""
+        if not self._thread.is_alive():
+            return
+        self._leave_by = deadline
+        self._running.wait(max(0.0, deadline - time.monotonic()))
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop closed: it is over already
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run_loop(self) -> None:
+        try:
+            verdict = asyncio.run(self._live())
+        except Exception:  # noqa: BLE001 - a thread must report
+            _log.exception("link broke")
+            verdict = LinkEvent(LinkEventKind.LOST, error=LinkLost("the link broke; see the log"))
+        self._on_event(verdict)
+
+    async def _live(self) -> LinkEvent:
+        """Keep both legs up until told to leave, or one of them gives up; say how it ended."""
+        self._loop = asyncio.get_running_loop()
+        self._running.set()
+        async with HttpClient() as http:
+            stop = asyncio.ensure_future(self._stop.wait())
+            legs = [
+                asyncio.ensure_future(self._keep(leg, http)) for leg in (self._publish, self._play)
+            ]
+            stats = asyncio.ensure_future(self._report())
+            work = [stop, *legs, stats]
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+        if stop in done:
+            return LinkEvent(LinkEventKind.LEFT)
+        for task in done:
+            fault = task.exception()
+            if isinstance(fault, LinkError):
+                kind = LinkEventKind.LOST if fault.retryable else LinkEventKind.REFUSED
+                return LinkEvent(kind, error=fault)
+            if fault is not None:
+                raise fault
+        raise AssertionError("only an error or the order to leave ends a link")
+
+    async def _keep(self, leg: _Leg, http: HttpClient) -> NoReturn:
+        """Hold one leg up; raises JoinRefused, JoinFailed or LinkLost when it is in vain."""
+        backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        give_up = time.monotonic() + self._target.first_frame_timeout
+        while True:
+            ended = await self._connect_once(leg, http)
+            now = time.monotonic()
+            if ended.good_for is not None:
+                give_up = now + self._target.recovery_timeout
+                self._broken.add(leg.name)
+                reason = f"{leg.name}: {ended.why}"
+                self._on_event(LinkEvent(LinkEventKind.DEGRADED, reason))
+            if now >= give_up:
+                error = LinkLost if leg.was_up else JoinFailed
+                raise error(f"{leg.name}: {ended.why}")
+            _log.info("retrying", leg=leg.name, reason=ended.why)
+            wait = max(backoff.next_wait(ended.good_for or 0.0), ended.retry_after or 0.0)
+            await asyncio.sleep(min(wait, give_up - now))
+
+    async def _connect_once(self, leg: _Leg, http: HttpClient) -> _Ended:
+        """Open one session and hold it until it ends; JoinRefused when none will be given."""
+        states: asyncio.Queue[PeerState] = asyncio.Queue()
+        peer = Peer(
+            geometry=self._target.geometry,
+            fps=self._target.fps,
+            bitrate_kbit=self._target.bitrate_kbit,
+            on_state=states.put_nowait,
+            on_picture=None if leg.sends else self._take_picture,
+        )
+        made: Resource | None = None
+        try:
+            offer = await (peer.offer_sending() if leg.sends else peer.offer_receiving())
+            answer = await self._post(leg, http, offer)
+            if isinstance(answer, NotNow):
+                return self._declined(leg, answer)
+            made = answer
+            return await self._hold(leg, peer, states, answer.answer)
+        except JoinFailed as fault:
+            return _Ended(fault.message)
+        finally:
+            leg.peer = None
+            await asyncio.gather(self._delete(http, made), peer.close())
+
+    async def _hold(
+        self, leg: _Leg, peer: Peer, states: "asyncio.Queue[PeerState]", answer: str
+    ) -> _Ended:
+        """Connect, then wait for the end."""
+        try:
+            await peer.accept_answer(answer)
+        except JoinRefused as fault:  # the server took us and then made no sense: try again
+            return _Ended(f"{leg.url}: {fault.message}")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                while (state := await states.get()) is not PeerState.CONNECTED:
+                    if state in _OVER:
+                        return _Ended(f"{leg.url} was reached, but no network path to its media")
+        except TimeoutError:
+            return _Ended(f"{leg.url}: no media connection within {CONNECT_TIMEOUT:g} s")
+        since = time.monotonic()
+        self._came_up(leg, peer)
+        while await states.get() not in _OVER:
+            pass
+        return _Ended("the connection ended", good_for=time.monotonic() - since)
+
+    async def _post(self, leg: _Leg, http: HttpClient, offer: str) -> Resource | NotNow:
+        """Post the offer. Told to leave meanwhile, wait for the answer, so as to delete it."""
+        token = self._target.token
+        posting = asyncio.ensure_future(
+            post_offer(http, leg.url, offer, token, timeout=POST_TIMEOUT)
+        )
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError, LinkError):
+                async with asyncio.timeout(self._time_to_leave()):
+                    made = await posting
+                    await self._delete(http, made if isinstance(made, Resource) else None)
+            raise
+
+    async def _delete(self, http: HttpClient, made: Resource | None) -> None:
+        if made is not None:
+            timeout = min(DELETE_TIMEOUT, self._time_to_leave())
+            await delete(http, made, self._target.token, timeout=timeout)
+
+    def _time_to_leave(self) -> float:
+        """Seconds left for goodbyes."""
+        if self._leave_by is None:
+            return FAREWELL
+        return max(0.05, self._leave_by - time.monotonic())
+
+    def _declined(self, leg: _Leg, answer: NotNow) -> _Ended:
+        if leg.sends and answer.status == HTTPStatus.NOT_FOUND:
+            raise JoinRefused(f"{answer.why}: there is no such channel")
+        # A player comes before the swap engine: its 404, 409 and 503 mean "not yet".
+        return _Ended(answer.why, retry_after=answer.retry_after)
+
+    def _came_up(self, leg: _Leg, peer: Peer) -> None:
+        leg.peer = peer
+        if leg.sends:
+            if not leg.was_up:
+                self._on_event(LinkEvent(LinkEventKind.JOINED))
+            self._mended(leg)
+        leg.was_up = True
+
+    def _take_picture(self, picture: I420, received_at: float) -> None:
+        if not self._has_played:
+            self._has_played = True
+            self._on_event(LinkEvent(LinkEventKind.FIRST_PICTURE))
+        if self._broken:
+            self._mended(self._play)
+        self._on_picture(picture, received_at)
+
+    def _mended(self, leg: _Leg) -> None:
+        if leg.name in self._broken:
+            self._broken.remove(leg.name)
+            if not self._broken:
+                self._on_event(LinkEvent(LinkEventKind.RECOVERED))
+
+    async def _report(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(STATS_INTERVAL)
+            out = await self._publish.peer.stats() if self._publish.peer else None
+            back = await self._play.peer.stats() if self._play.peer else None
+            stats = LinkStats(
+                publish_kbit=out.bitrate_kbit if out else 0.0,
+                publish_lost=out.packets_lost if out else 0,
+                round_trip=out.round_trip if out else None,
+                sent=out.pictures if out else 0,
+                dropped=out.pictures_dropped if out else 0,
+                play_kbit=back.bitrate_kbit if back else 0.0,
+                play_lost=back.packets_lost if back else 0,
+                play_jitter=back.jitter if back else 0.0,
+                received=back.pictures if back else 0,
+            )
+            self._on_event(LinkEvent(LinkEventKind.STATS, stats=stats))

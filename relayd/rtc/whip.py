@@ -1,0 +1,174 @@
+"""WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) signalling: an offer posted, a session deleted.
+
+Both are the same exchange; who sends the pictures is said in the SDP.
+"""
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urljoin, urlsplit
+
+from relayd import logs
+from relayd.errors import JoinFailed, JoinRefused, ServiceError
+from relayd.http import Answer, HttpClient
+
+SDP_TYPE = "application/sdp"
+MAX_REDIRECTS = 3
+LARGEST_BODY = 64 * 1024
+"""Bytes; an SDP answer of one video track has some 3 kB."""
+LONGEST_RETRY_AFTER = 60.0
+"""s. A server may ask for patience, not for a day."""
+
+_REFUSALS = {
+    400: "the offer was called malformed",
+    401: "the token was refused",
+    403: "the token does not allow it",
+    405: "the URL is no WHIP or WHEP endpoint",
+    406: "the offer was not acceptable (no common codec?)",
+    410: "the channel is gone",
+    413: "the offer was too large",
+    415: "the URL does not take application/sdp",
+    422: "the offer was not acceptable (no common codec?)",
+}
+
+_log = logs.get("whip")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A session that the server made for us."""
+
+    answer: str
+    """SDP."""
+    location: str | None
+    """Where to DELETE it; None when the server named no place that can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """The server declines for the moment."""
+
+    status: int
+    why: str
+    retry_after: float | None
+    """s, where the server said so."""
+
+
+async def post_offer(
+    http: HttpClient,
+    url: str,
+    offer: str,
+    token: str,
+    *,
+    timeout: float,  # noqa: ASYNC109 - httpx enforces it
+) -> Resource | NotNow:
+    """POST an SDP offer with the bearer token; follow redirects that keep the method.
+
+    Raises JoinRefused where trying again cannot help, JoinFailed where it may.
+    """
+    origin = _origin(url)
+    for _ in range(MAX_REDIRECTS + 1):
+        # A redirect elsewhere is followed, but the token is for the origin it was given for.
+        bearer = {"Authorization": f"Bearer {token}"} if token and _origin(url) == origin else {}
+        try:
+            answer = await http.request(
+                "POST",
+                url,
+                headers={"Content-Type": SDP_TYPE, "Accept": SDP_TYPE} | bearer,
+                content=offer,
+                timeout=timeout,
+                largest=LARGEST_BODY,
+            )
+        except ServiceError as fault:
+            raise JoinFailed(fault.message) from fault
+        if answer.status not in (307, 308):
+            return _read(url, answer)
+        url = _redirected(url, answer)
+    raise JoinFailed(f"{origin} redirected more than {MAX_REDIRECTS} times")
+
+
+async def delete(
+    http: HttpClient,
+    resource: Resource,
+    token: str,
+    *,
+    timeout: float,  # noqa: ASYNC109 - httpx enforces it
+) -> None:
+    """End a session on the server; a failure is only logged, the session will time out there."""
+    if resource.location is None:
+        return
+    bearer = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = await http.request(
+            "DELETE", resource.location, headers=bearer, timeout=timeout, largest=LARGEST_BODY
+        )
+    except ServiceError as fault:
+        _log.warning("session not deleted", reason=fault.message)
+        return
+    if answer.status >= HTTPStatus.MULTIPLE_CHOICES and answer.status not in (404, 410):
+        _log.warning("session not deleted", status=answer.status)
+
+
+def _read(url: str, answer: Answer) -> Resource | NotNow:
+    if answer.status in (200, 201):
+        return Resource(_sdp_of(url, answer), _location_of(url, answer))
+    said = f"HTTP {answer.status}"
+    if answer.status in _REFUSALS:
+        raise JoinRefused(f"{url}: {_REFUSALS[answer.status]} ({said})")
+    if (
+        answer.status in (404, 408, 409, 425, 429)
+        or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        return NotNow(answer.status, f"{url} answered {said}", _retry_after(answer))
+    raise JoinFailed(f"{url} answered {said}, which WHIP does not know")
+
+
+def _sdp_of(url: str, answer: Answer) -> str:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != SDP_TYPE:
+        raise JoinFailed(f"{url} answered {kind or 'no type'!r} where {SDP_TYPE} must be")
+    return answer.text
+
+
+def _location_of(url: str, answer: Answer) -> str | None:
+    """Read where the session lives. It is trusted within the origin only: the token goes there."""
+    location = answer.headers.get("location", "").strip()
+    if not location:
+        _log.warning("the server named no session to delete later (Location is missing)", url=url)
+        return None
+    try:
+        place = urljoin(url, location)
+        same = _origin(place) == _origin(url)
+    except ValueError:
+        same = False
+    if not same:
+        _log.warning("the session's Location is of another origin; ignored", location=location)
+        return None
+    return place
+
+
+def _redirected(url: str, answer: Answer) -> str:
+    try:
+        target = urljoin(url, answer.headers.get("location", ""))
+        scheme, host = urlsplit(target).scheme, urlsplit(target).hostname
+    except ValueError:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host:
+        raise JoinFailed(f"{url} redirected to nowhere")
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise JoinRefused(f"{url} redirected from https to http")
+    return target
+
+
+def _retry_after(answer: Answer) -> float | None:
+    said = answer.headers.get("retry-after", "").strip()
+    if not re.fullmatch(r"[0-9]{1,6}", said):  # a date is allowed too, and too rare to read
+        return None
+    return min(float(said), LONGEST_RETRY_AFTER)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454 §4); ValueError when the port is no number."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme.lower(), (parts.hostname or "").lower(), port

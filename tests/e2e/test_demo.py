@@ -1,0 +1,54 @@
+"""The first thing a stranger does."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import av
+import pytest
+
+from relayd.emulator.swap import SourceFace, decode_image, likeness
+from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        [RELAYD, *"demo --no-camera --port 0 --seconds 12 --record out.mp4".split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    return done, folder / "out.mp4"
+
+
+def test_the_demo_ends_well_and_sums_up(demo: tuple[subprocess.CompletedProcess[str], Path]):
+    done, _ = demo
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"delay, glass to glass +p50 \d+ ms, p95 \d+ ms", done.stdout)
+    assert re.search(r"frames swapped +\d\d+", done.stdout)
+    assert "Traceback" not in done.stderr
+    assert "Live" in done.stderr
+
+
+def test_the_recording_is_640x480_at_20_fps_and_its_face_is_the_portraits(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+):
+    face = SourceFace.prepare(decode_image(PORTRAIT.read_bytes()))
+    with av.open(str(demo[1])) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (640, 480)
+        assert float(stream.base_rate) == pytest.approx(20, abs=0.1)
+        pictures = [frame.to_ndarray(format="bgr24") for frame in container.decode(stream)]
+    assert len(pictures) > 200
+    recorded = [likeness(picture, face) for picture in pictures[-100::10]]
+    with av.open(str(PERSON)) as container:
+        originals = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    before = [likeness(picture, face) for picture in originals[::25]]
+    swapped = [value for value in recorded if value is not None]
+    unswapped = [value for value in before if value is not None]
+    assert len(swapped) >= 6
+    assert sum(swapped) / len(swapped) > sum(unswapped) / len(unswapped) + 0.15

@@ -1,0 +1,260 @@
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relayd.frames import I420, Geometry
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.peer import Peer, PeerState
+
+GEOMETRY = Geometry(320, 240)
+TOKEN = "front-token-0815"
+PATIENCE = 15.0  # s; a connection takes far under one
+
+
+def draw_picture(geometry: Geometry = GEOMETRY, shift: int = 0) -> I420:
+    """A ramp with four blocks of colour: what a codec keeps, and no two regions alike."""
+    picture = np.empty(geometry.shape, np.uint8)
+    ramp = np.linspace(30 + shift, 200 + shift, geometry.width).astype(np.uint8)
+    picture[: geometry.height] = ramp
+    chroma = picture[geometry.height :].reshape(2, geometry.height // 2, geometry.width // 2)
+    half = geometry.width // 4
+    chroma[0, :, :half], chroma[0, :, half:] = 80, 170
+    chroma[1, : geometry.height // 4], chroma[1, geometry.height // 4 :] = 90, 160
+    return picture
+
+
+def psnr(one: I420, other: I420) -> float:
+    """Likeness of two pictures over all planes in dB; 30 is a good picture."""
+    error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def wait_for(condition: Callable[[], object], within: float = PATIENCE) -> bool:
+    """Wait until `condition` holds; False when it did not in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@dataclass
+class Heard:
+    """One request the server got."""
+
+    method: str
+    path: str
+    token: str
+
+
+@dataclass
+class EchoServer:
+    """A WHIP and WHEP server whose swap engine inverts; each endpoint can misbehave."""
+
+    url: str = ""
+    heard: list[Heard] = field(default_factory=list)
+    whip: Callable[[Request], Response | None] = lambda _: None
+    """Answers a WHIP POST in place of the server."""
+    whep: Callable[[Request], Response | None] = lambda _: None
+    locate: Callable[[str], dict[str, str]] = lambda path: {"Location": path}
+    echo: Callable[[I420], I420] = lambda picture: 255 - picture
+    delay: float = 0.0
+    """s before a POST is answered."""
+    peers: dict[str, Peer] = field(default_factory=dict)
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/{channel}/{user}/{kind}", self._post, methods=["POST"]),
+                Route("/{channel}/{user}/{kind}/{number}", self._delete, methods=["DELETE"]),
+            ]
+        )
+
+    def posts(self, kind: str) -> list[Heard]:
+        return [one for one in self.heard if one.method == "POST" and one.path.endswith(kind)]
+
+    def deletes(self, kind: str = "") -> list[Heard]:
+        return [one for one in self.heard if one.method == "DELETE" and kind in one.path]
+
+    def run(self, work: Callable[[Peer], object], kind: str) -> None:
+        """Do something to the newest peer of one kind, in the server's loop."""
+
+        async def do() -> None:
+            paths = [path for path in self.peers if f"/{kind}/" in path]
+            result = work(self.peers[paths[-1]])
+            if asyncio.iscoroutine(result):
+                await result
+
+        assert self.loop
+        asyncio.run_coroutine_threadsafe(do(), self.loop).result(5)
+
+    def _hear(self, request: Request) -> None:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.heard.append(Heard(request.method, request.url.path, token))
+
+    async def _post(self, request: Request) -> Response:
+        self._hear(request)
+        await asyncio.sleep(self.delay)
+        kind = request.path_params["kind"]
+        if answer := (self.whip if kind == "whip" else self.whep)(request):
+            return answer
+        path = f"{request.url.path}/{len(self.heard)}"
+        peer = Peer(
+            geometry=GEOMETRY,
+            fps=20,
+            bitrate_kbit=2000,
+            on_state=lambda state: self._gone(path, state),
+            on_picture=self._swap,
+        )
+        self.peers[path] = peer
+        sdp = await peer.answer((await request.body()).decode())
+        return Response(sdp, 201, self.locate(path), media_type="application/sdp")
+
+    def _gone(self, path: str, state: PeerState) -> None:
+        if state in (PeerState.DISCONNECTED, PeerState.FAILED):
+            self.peers.pop(path, None)
+
+    async def _delete(self, request: Request) -> Response:
+        self._hear(request)
+        if peer := self.peers.pop(request.url.path, None):
+            await peer.close()
+        return Response(status_code=200)
+
+    def _swap(self, picture: I420, received_at: float) -> None:
+        swapped = self.echo(picture)
+        for path, peer in self.peers.items():
+            if "/whep/" in path:
+                peer.push(swapped, received_at)
+
+    async def serve(self, listener: socket.socket, stop: threading.Event) -> None:
+        self.loop = asyncio.get_running_loop()
+        config = uvicorn.Config(self.app(), log_level="critical", ws="none", lifespan="off")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve([listener]))
+        while not stop.is_set():  # noqa: ASYNC110 - set from another thread
+            await asyncio.sleep(0.02)
+        server.should_exit = server.force_exit = True
+        await serving
+        for peer in list(self.peers.values()):
+            await peer.close()
+
+
+def _run_echo_server() -> Iterator[EchoServer]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    echo = EchoServer(url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(echo.serve(listener, stop)))
+    thread.start()
+    yield echo
+    stop.set()
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def server() -> Iterator[EchoServer]:
+    yield from _run_echo_server()
+
+
+@pytest.fixture
+def other_server() -> Iterator[EchoServer]:
+    yield from _run_echo_server()
+
+
+def target_of(server: EchoServer, **changes: object) -> LinkTarget:
+    values: dict[str, object] = {
+        "kind": "webrtc",
+        "channel_id": "channel one",  # the space must be percent-encoded
+        "front_user_id": "1",
+        "algorithm_user_id": "2",
+        "token": TOKEN,
+        "geometry": GEOMETRY,
+        "fps": 20.0,
+        "bitrate_kbit": 2000,
+        "publish_url": server.url + "/{channel_id}/{front_user_id}/whip",
+        "play_url": server.url + "/{channel_id}/{algorithm_user_id}/whep",
+        "first_frame_timeout": 10.0,
+        "recovery_timeout": 15.0,
+    }
+    return LinkTarget(**(values | changes))  # type: ignore[arg-type]
+
+
+class Ear:
+    """Collects a link's events and pictures."""
+
+    def __init__(self) -> None:
+        self.events: list[LinkEvent] = []
+        self.pictures: list[tuple[I420, float]] = []
+
+    def on_event(self, event: LinkEvent) -> None:
+        self.events.append(event)
+
+    def on_picture(self, picture: I420, received_at: float) -> None:
+        self.pictures.append((picture.copy(), received_at))
+
+    def kinds(self) -> list[LinkEventKind]:
+        return [event.kind for event in self.events if event.kind is not LinkEventKind.STATS]
+
+    def heard(self, kind: LinkEventKind, within: float = PATIENCE) -> LinkEvent:
+        """Wait for an event of this kind and give the newest."""
+        assert wait_for(lambda: kind in self.kinds(), within), f"no {kind}: {self.events}"
+        return [event for event in self.events if event.kind is kind][-1]
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+class Pump:
+    """Pushes the test picture at 20 fps until the test ends."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, publish: Callable[[I420, float], None], picture: I420) -> None:
+        def run() -> None:
+            while not self._stop.wait(0.05):
+                publish(picture, time.monotonic())
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The helpers above, for test modules: they cannot import this file."""
+
+    pump: Pump
+    geometry: Geometry = GEOMETRY
+    token: str = TOKEN
+    picture: Callable[..., I420] = draw_picture
+    psnr: Callable[[I420, I420], float] = psnr
+    wait_for: Callable[..., bool] = wait_for
+    target: Callable[..., LinkTarget] = target_of
+
+
+@pytest.fixture
+def kit() -> Iterator[Kit]:
+    kit = Kit(Pump())
+    yield kit
+    kit.pump.stop()

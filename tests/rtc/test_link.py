@@ -1,0 +1,100 @@
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relayd import errors
+from relayd.errors import ConfigError, JoinRefused, LibraryUnavailable, RelaydError
+from relayd.frames import Geometry
+from relayd.rtc.link import (
+    LinkEvent,
+    LinkEventKind,
+    LinkStats,
+    LinkTarget,
+    fill_url,
+    require_link,
+)
+
+if TYPE_CHECKING:
+    from tests.rtc.conftest import EchoServer, Kit
+
+VALUES = {"channel_id": "a/b c?d#e%", "front_user_id": "1"}
+
+
+def test_a_target_survives_the_pipe_and_hides_its_token(server: "EchoServer", kit: "Kit"):
+    target = kit.target(server, session_id="s1")
+    assert LinkTarget.from_json(json.loads(json.dumps(target.to_json()))) == target
+    assert kit.token not in repr(target)
+    assert kit.token not in str(target)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        LinkEvent(LinkEventKind.READY),
+        LinkEvent(LinkEventKind.DEGRADED, "publish: gone"),
+        LinkEvent(LinkEventKind.STATS, stats=LinkStats(publish_kbit=1.5, round_trip=0.1, sent=4)),
+    ],
+)
+def test_an_event_survives_the_pipe(event: LinkEvent):
+    assert LinkEvent.from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+@pytest.mark.parametrize(
+    "error", [JoinRefused("no", mend="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
+)
+def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydError):
+    event = LinkEvent(LinkEventKind.REFUSED, error=error)
+    arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json()))).error
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+
+
+def test_values_are_percent_encoded_into_urls():
+    url = fill_url("rtc.publish_url", "https://h:8/{channel_id}/{front_user_id}/whip", VALUES)
+    assert url == "https://h:8/a%2Fb%20c%3Fd%23e%25/1/whip"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "http://h/{chanel_id}",
+        "http://h/{token}",
+        "http://h/{channel_id!r}",
+        "http://h/{channel_id:>99}",
+        "http://h/{channel_id.__class__}",
+        "http://h/{}",
+        "http://h/{channel_id",
+        "ftp://h/{channel_id}",
+        "/{channel_id}",
+        "http://h:99999/",
+        "http://[",
+        "",
+    ],
+)
+def test_a_wrong_template_names_its_key_and_value(template: str):
+    with pytest.raises(ConfigError) as refused:
+        fill_url("rtc.play_url", template, VALUES)
+    assert "rtc.play_url" in str(refused.value)
+    assert repr(template) in str(refused.value)
+
+
+def test_a_kind_of_link_that_is_not_here_says_what_there_is():
+    assert callable(require_link("webrtc"))
+    with pytest.raises(LibraryUnavailable, match="webrtc"):
+        require_link("agora")
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def without(_name: str) -> None:
+        raise ImportError("no", name="aiortc")
+
+    monkeypatch.setattr("relayd.rtc.link.import_module", without)
+    with pytest.raises(LibraryUnavailable, match=r"aiortc.*pip install"):
+        require_link("webrtc")
+
+
+def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit"):
+    assert kit.target(server, geometry=Geometry(64, 48)).to_json()["width"] == 64

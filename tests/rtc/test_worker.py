@@ -1,0 +1,236 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+from starlette.responses import Response
+
+from relayd.errors import LibraryUnavailable, WorkerDied
+from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame
+from relayd.rtc.link import LinkEventKind
+from relayd.rtc.process import RtcWorker
+
+if TYPE_CHECKING:
+    from tests.rtc.conftest import Ear, EchoServer, Kit
+
+
+@pytest.fixture
+def frames() -> list[SwappedFrame]:
+    return []
+
+
+@pytest.fixture
+def worker(ear: "Ear", frames: list[SwappedFrame], kit: "Kit") -> Iterator[RtcWorker]:
+    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker.start()
+    yield worker
+    kit.pump.stop()
+    worker.stop(3.0)
+    assert not worker.alive
+
+
+def signalled(worker: RtcWorker, number: signal.Signals) -> None:
+    assert worker.pid is not None
+    os.kill(worker.pid, number)
+
+
+def publisher(worker: RtcWorker) -> Callable[[I420, float], None]:
+    return lambda picture, at: worker.publish(SourceFrame(picture, at))
+
+
+def test_a_picture_goes_through_the_worker_to_the_server_and_back(
+    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    ear.heard(LinkEventKind.READY)
+    worker.join(kit.target(server))
+    kit.pump.start(publisher(worker), kit.picture())
+    ear.heard(LinkEventKind.FIRST_PICTURE)
+    assert kit.wait_for(lambda: len(frames) > 5)
+    assert kit.psnr(frames[-1].i420, 255 - kit.picture()) > 30
+    assert 0 <= time.monotonic() - frames[-1].received_at < 2
+    assert frames[-1].i420 is not frames[-2].i420
+    assert frames[-1].i420.base is None or frames[-1].i420.base.base is None
+    assert worker.last_picture_at is not None
+    assert worker.received >= 6
+    assert worker.sent >= worker.received
+    kit.pump.stop()
+    assert worker.leave(3.0)
+    assert len(server.deletes()) == 2
+
+
+def test_a_worker_joins_again_after_it_left(
+    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    kit.pump.start(publisher(worker), kit.picture())
+    for turn in range(2):
+        worker.join(kit.target(server))
+        frames.clear()
+        assert kit.wait_for(lambda: frames)
+        assert worker.leave(3.0)
+        assert len(server.deletes("/whip/")) == turn + 1
+
+
+@pytest.mark.parametrize("size", [Geometry(240, 320), Geometry(640, 480), Geometry(160, 120)])
+def test_a_picture_of_another_size_is_fitted(
+    server: "EchoServer", worker: RtcWorker, frames: list[SwappedFrame], kit: "Kit", size: Geometry
+):
+    server.echo = lambda _picture: kit.picture(size)
+    worker.join(kit.target(server))
+    kit.pump.start(publisher(worker), kit.picture())
+    assert kit.wait_for(lambda: len(frames) > 3)
+    picture = frames[-1].i420
+    assert picture.shape == kit.geometry.shape
+    upright = size.height > size.width
+    assert (abs(int(picture[120, 5]) - 16) < 3) == upright  # dark bars at the sides
+    assert picture[120, 160] > 60
+
+
+def test_a_killed_worker_is_reported_at_once_by_its_signal(
+    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    worker.join(kit.target(server))
+    kit.pump.start(publisher(worker), kit.picture())
+    assert kit.wait_for(lambda: frames)
+    began = time.monotonic()
+    signalled(worker, signal.SIGKILL)
+    died = ear.heard(LinkEventKind.DIED, within=0.5)
+    assert time.monotonic() - began < 0.5
+    assert isinstance(died.error, WorkerDied)
+    assert "SIGKILL" in str(died.error)
+    assert not worker.alive
+    worker.publish(SourceFrame(kit.picture(), 1.0))  # harmless
+    with pytest.raises(WorkerDied):
+        worker.join(kit.target(server))
+    assert worker.leave(1.0)
+
+
+def test_ctrl_c_is_the_parents_business_and_sigterm_means_leave(
+    server: "EchoServer", worker: RtcWorker, ear: "Ear", kit: "Kit"
+):
+    ear.heard(LinkEventKind.READY)
+    worker.join(kit.target(server))
+    ear.heard(LinkEventKind.JOINED)
+    signalled(worker, signal.SIGINT)
+    time.sleep(0.3)
+    assert worker.alive
+    signalled(worker, signal.SIGTERM)
+    ear.heard(LinkEventKind.LEFT)
+    died = ear.heard(LinkEventKind.DIED)
+    assert "status 0" in str(died.error)
+    assert len(server.deletes("/whip/")) == 1
+
+
+def test_a_worker_that_hangs_is_killed_at_the_deadline(
+    ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker.start()
+    ear.heard(LinkEventKind.READY)
+    signalled(worker, signal.SIGSTOP)
+    began = time.monotonic()
+    worker.stop(0.5)
+    assert time.monotonic() - began < 1.5
+    assert not worker.alive
+    assert LinkEventKind.DIED not in ear.kinds()  # it was told to go
+
+
+def test_a_worker_may_be_stopped_before_it_is_ready_or_started(
+    ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append).stop(1.0)
+    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker.start()
+    worker.stop(3.0)
+    assert not worker.alive
+
+
+def test_a_link_that_is_not_there_is_refused_in_words(
+    worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
+):
+    worker.join(kit.target(server, kind="agora"))
+    refused = ear.heard(LinkEventKind.REFUSED)
+    assert isinstance(refused.error, LibraryUnavailable)
+    assert "agora" in str(refused.error)
+
+
+def test_a_wrong_template_is_refused_with_its_key(
+    worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
+):
+    worker.join(kit.target(server, play_url="http://host/{chanel}"))
+    assert "rtc.play_url" in str(ear.heard(LinkEventKind.REFUSED).error)
+
+
+def test_the_token_is_in_no_command_line_environment_or_log(
+    server: "EchoServer",
+    ear: "Ear",
+    frames: list[SwappedFrame],
+    kit: "Kit",
+    capfd: pytest.CaptureFixture[str],
+):
+    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker.start()
+    server.whip = lambda _request: Response(status_code=500)  # retried and logged
+    worker.join(kit.target(server, first_frame_timeout=1.0))
+    ear.heard(LinkEventKind.LOST)
+    seen = Path(f"/proc/{worker.pid}/cmdline").read_bytes()
+    seen += Path(f"/proc/{worker.pid}/environ").read_bytes()
+    worker.stop(3.0)
+    assert kit.token.encode() not in seen
+    assert kit.token not in capfd.readouterr().err
+
+
+PARENT = """
+import json, sys, time
+import numpy as np
+from relayd.frames import SourceFrame
+from relayd.rtc.link import LinkTarget
+from relayd.rtc.process import RtcWorker
+
+target = LinkTarget.from_json(json.loads(sys.argv[1]))
+worker = RtcWorker(target.geometry, on_event=lambda event: print(event.kind.value, flush=True),
+                   on_picture=lambda frame: None)
+worker.start()
+print(worker.pid, flush=True)
+worker.join(target)
+picture = np.full(target.geometry.shape, 90, np.uint8)
+while True:
+    worker.publish(SourceFrame(picture, time.monotonic()))
+    time.sleep(0.05)
+"""
+
+
+def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
+    server: "EchoServer", kit: "Kit"
+):
+    told = json.dumps(kit.target(server).to_json())
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, told], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        while parent.stdout.readline().strip() != "first_picture":
+            assert parent.poll() is None
+        parent.kill()
+        killed = time.monotonic()
+        assert kit.wait_for(lambda: not child.is_running() or child.status() == "zombie", 3.0)
+        assert time.monotonic() - killed < 3
+    assert kit.wait_for(lambda: len(server.deletes()) == 2, 1.0)
+
+
+def test_nothing_arrives_that_was_not_swapped(
+    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    """What comes out is what the server sent, never what went in."""
+    server.echo = lambda picture: np.full_like(picture, 200)
+    worker.join(kit.target(server))
+    kit.pump.start(publisher(worker), kit.picture())
+    assert kit.wait_for(lambda: len(frames) > 10)
+    assert all(abs(float(frame.i420.mean()) - 200) < 3 for frame in frames)
