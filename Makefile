@@ -32,8 +32,11 @@ check: $(BIN)/.dev ## format, lint, types and import rules
 test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
 	tests/setup.sh $(BIN)/python
 
-test: test-setup ## unit, contract and end-to-end tests
-	$(BIN)/pytest $(ARGS)
+test: test-setup ## unit and contract tests, the demo and the commands
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-relay: test-setup ## whole relays: each kind of source, each fault, money, privacy
+	$(BIN)/pytest -m relay $(ARGS)
 
 test-browser: test-setup ## the page in a real Chromium (apt)
 	tests/setup.sh --browser $(BIN)/python
@@ -45,4 +48,4 @@ bench: $(BIN)/.dev ## timings against a peer, as ratios
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-browser bench clean
+.PHONY: help demo check test-setup test test-relay test-browser bench clean

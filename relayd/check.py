@@ -17,7 +17,7 @@ from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
 from relayd.output.camera import CameraOutput
 from relayd.output.standby import StandbyArtist
-from relayd.rtc.preflight import require_link
+from relayd.rtc.kinds import require_link
 from relayd.service import connect, open_journal
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened

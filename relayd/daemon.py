@@ -13,7 +13,7 @@ from relayd.errors import ExitCode
 from relayd.logs import get
 from relayd.output.preview import Preview
 from relayd.relay import Relay
-from relayd.rtc.preflight import require_link
+from relayd.rtc.kinds import require_link
 from relayd.service import connect, open_journal
 from relayd.states import RelayState
 

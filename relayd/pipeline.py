@@ -150,6 +150,25 @@ class Pipeline:
             beats = list(self._beats)
         return (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 1 else 0.0
 
+    def longest_gap(self) -> float:
+        """Longest time between two pictures on the outputs, seconds."""
+        return self.screen.stats().gaps.longest
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Give frames by stage, and frames dropped by stage and reason."""
+        screen, reader, pacer = self.screen.stats(), self.reader.counters, self.pacer.counters
+        frames = {"source": reader.frames} | {
+            kind.value: count for kind, count in screen.shown.items()
+        }
+        dropped = {
+            "source.late": reader.late,
+            "source.corrupt": reader.corrupt,
+            "pacer.newer": pacer.dropped,
+            "pacer.skipped": pacer.skipped,
+            "screen.skipped": screen.skipped,
+        }
+        return frames, dropped
+
     def since_beat(self) -> float:
         """Seconds since the outputs were last given a picture; infinite before the first."""
         with self._lock:

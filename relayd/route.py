@@ -47,15 +47,16 @@ class RouteParts:
     rtc: RtcSettings
     video: VideoSettings
     clock: Clock
-    on_swapped: Callable[["Route", SwappedFrame], None]
-    """Called for each swapped picture, in the worker's arrival thread."""
 
 
 class Route:
     """One session and its worker; used from one event loop."""
 
-    def __init__(self, parts: RouteParts) -> None:
-        self._parts = parts
+    def __init__(
+        self, parts: RouteParts, on_swapped: Callable[["Route", SwappedFrame], None]
+    ) -> None:
+        """Plan a route; `on_swapped` gets each swapped picture, in the worker's arrival thread."""
+        self._parts, self._on_swapped = parts, on_swapped
         self._loop = asyncio.get_running_loop()
         self._worker: RtcWorker | None = None
         self._session: SwapSession | None = None
@@ -126,8 +127,10 @@ class Route:
         if self._failure:
             raise self._failure
         now, limit = self._parts.clock.now(), self._parts.rtc.stall_timeout
-        if self.degraded or now - self._sent_at > SENDING_GAP:
-            return  # the link mends itself, or the engine has nothing to swap
+        if self.degraded:
+            limit += RECOVERY_TIMEOUT  # the link mends itself, or says that it cannot
+        if now - self._sent_at > SENDING_GAP:
+            return  # the engine has nothing to swap
         if now - max(self._picture_at, self._sending_since) > limit:
             raise LinkStalled(f"no swapped picture for {limit:g} s")
 
@@ -202,7 +205,7 @@ class Route:
     def _take_picture(self, frame: SwappedFrame) -> None:
         """Pass on a swapped picture; in the worker's arrival thread."""
         self._picture_at = frame.received_at
-        self._parts.on_swapped(self, frame)
+        self._on_swapped(self, frame)
 
     def _from_thread(self, worker: RtcWorker, event: LinkEvent) -> None:
         self._loop.call_soon_threadsafe(self._hear_worker, worker, event)

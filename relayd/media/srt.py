@@ -1,61 +1,109 @@
 """SRT through the system's ffmpeg program, because the FFmpeg inside PyAV's wheels has no libsrt.
 
-The program only carries ready MPEG-TS from a pipe to the peer; it encodes nothing.
+The program only carries ready bytes between a pipe and the peer; it encodes and decodes nothing.
+The URL is an argument of the program, so users of the same machine can read a passphrase in
+it: FFmpeg before 7 takes a protocol's options nowhere else.
 """
 
 import os
+import re
 import select
 import subprocess
 import tempfile
+import time
+from collections.abc import Mapping
 from contextlib import suppress
+from threading import Event
 from typing import Final
 
-from relayd.errors import OutputError
+from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.logs import redact
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send what is left, at close."""
+_LOOK_EVERY: Final = 0.1
+"""s between looks whether a silent peer is still waited for."""
 _PROGRESS_BYTES: Final = 4096
 _MOST_WORDS: Final = 200
 """Characters of the program's own explanation that are passed on."""
+_SPEAKER: Final = re.compile(r"^\[(?P<part>\S+) @ 0x[0-9a-f]+\] ")
+"""What FFmpeg puts before a line that one of its parts says."""
+
+
+class _Program:
+    """A running ffmpeg with a pipe to and one from it, and what it complained of."""
+
+    def __init__(
+        self,
+        arguments: list[str],
+        url: str,
+        name: str,
+        missing: type[OutputError | SourceUnusable],
+    ) -> None:
+        """Start it; `missing` is raised where there is no such program."""
+        self._url, self._name = url, name
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
+        command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - no shell, fixed program
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words
+            )
+        except FileNotFoundError:
+            self._words.close()
+            raise missing(
+                f"{name}: SRT needs the program ffmpeg, which is not installed",
+                mend="sudo apt install ffmpeg",
+            ) from None
+        assert self._process.stdin
+        assert self._process.stdout
+        self.stdin, self.stdout = self._process.stdin, self._process.stdout
+
+    def has_output(self, within: float = 0.0) -> bool:
+        """Whether there is something to read, be it the end."""
+        return bool(select.select([self.stdout], [], [], within)[0])
+
+    def explanation(self) -> str:
+        """Say why it ended, in its own words: those of its SRT part where that spoke, else the last."""
+        self._words.seek(0)
+        text = self._words.read().decode("utf-8", "replace").strip()
+        lines = text.replace(self._url, self._name).splitlines() or [""]
+        spoken = [line for line in lines if line.startswith("[srt @ ")]
+        words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
+        return redact(words)[:_MOST_WORDS] or "the connection was closed"
+
+    def end(self, patience: float) -> None:
+        """Close its input and wait; by force if it has not ended after `patience` seconds."""
+        with suppress(BrokenPipeError):
+            self.stdin.close()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.stdout.close()
+        self._words.close()
 
 
 class SrtPipe:
-    """A file-like object whose bytes go to an srt:// URL.
-
-    The URL is an argument of the program, so users of the same machine can read a passphrase in it.
-    """
+    """A file-like object whose bytes, MPEG-TS, go to an srt:// URL."""
 
     def __init__(self, url: str, name: str) -> None:
         """Start the program; `name` stands for the URL in errors, which are OutputError."""
         self.name = name
-        self._url = url
         self._connected = False
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         # fmt: off
-        command = [
-            "ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error",
+        arguments = [
             "-fflags", "nobuffer", "-analyzeduration", "300000", "-fpsprobesize", "0",
             "-progress", "pipe:1", "-f", "mpegts", "-i", "pipe:0",
             "-c", "copy", "-flush_packets", "1", "-muxdelay", "0", "-f", "mpegts", url,
         ]
         # fmt: on
-        try:
-            self._program = subprocess.Popen(  # noqa: S603 - no shell, fixed program
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words
-            )
-        except FileNotFoundError as fault:
-            self._words.close()
-            raise OutputError(
-                f"{name}: SRT needs the program ffmpeg, which is not installed",
-                mend="sudo apt install ffmpeg",
-            ) from fault
+        self._program = _Program(arguments, url, name, OutputError)
 
     @property
     def connected(self) -> bool:
         """Whether the peer was reached; the program tells its progress from then on."""
-        assert self._program.stdout
-        while select.select([self._program.stdout], [], [], 0)[0]:
+        while self._program.has_output():
             if not os.read(self._program.stdout.fileno(), _PROGRESS_BYTES):
                 break
             self._connected = True
@@ -63,30 +111,88 @@ class SrtPipe:
 
     def write(self, data: bytes) -> int:
         """Pass bytes on; OutputError with the program's words when it has ended."""
-        assert self._program.stdin
         try:
             self._program.stdin.write(data)
             self._program.stdin.flush()
         except BrokenPipeError as fault:
-            raise OutputError(f"{self.name}: {self._explanation()}") from fault
+            raise OutputError(f"{self.name}: {self._program.explanation()}") from fault
         return len(data)
 
     def close(self) -> None:
         """End the program, by force if it does not end by itself."""
-        assert self._program.stdin
-        with suppress(BrokenPipeError):
-            self._program.stdin.close()
-        try:
-            self._program.wait(_FINISH_LIMIT)
-        except subprocess.TimeoutExpired:
-            self._program.kill()
-            self._program.wait()
-        assert self._program.stdout
-        self._program.stdout.close()
-        self._words.close()
+        self._program.end(_FINISH_LIMIT)
 
-    def _explanation(self) -> str:
-        self._words.seek(0)
-        text = self._words.read().decode("utf-8", "replace").replace(self._url, self.name)
-        last = text.strip().rpartition("\n")[2][:_MOST_WORDS]
-        return redact(last) or "the connection was closed"
+
+class SrtReader:
+    """A file-like object that gives what comes from an srt:// URL, byte by byte as it was sent.
+
+    It raises nothing while it is read, for FFmpeg would hide that; a failure looks like the
+    end, and `fault` tells it. If relayd itself is killed, the program ends with the next
+    bytes that come, or at its own time limits (`timeout`, `listen_timeout`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        options: Mapping[str, str],
+        *,
+        open_timeout: float,
+        read_timeout: float,
+        given_up: Event,
+    ) -> None:
+        """Start the program; `name` stands for the URL in errors.
+
+        `options` are those of FFmpeg's SRT protocol; one that the URL sets too is the URL's.
+        The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
+        and none once `given_up` is set.
+        Raises SourceUnusable when there is no such program.
+        """
+        self.name = name
+        self._timeout, self._read_timeout = open_timeout, read_timeout
+        self._given_up = given_up
+        self._received = False
+        self._fault: SourceError | None = None
+        query = "&".join(f"{key}={value}" for key, value in options.items())
+        full = f"{url}{'&' if '?' in url else '?'}{query}"
+        # The demuxer "data" looks into nothing, so nothing is held back, changed or refused.
+        # fmt: off
+        arguments = [
+            "-f", "data", "-raw_packet_size", "65536", "-i", full,
+            "-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", "pipe:1",
+        ]
+        # fmt: on
+        self._program = _Program(arguments, full, name, SourceUnusable)
+
+    def read(self, size: int) -> bytes:
+        """Give up to `size` bytes as soon as there are some; none at the end."""
+        if self._fault is not None or not self._wait():
+            return b""
+        data = os.read(self._program.stdout.fileno(), size)
+        if data:
+            self._received, self._timeout = True, self._read_timeout
+        else:
+            self._fail(self._program.explanation())
+        return data
+
+    def _wait(self) -> bool:
+        """Wait for something to read; False when there was nothing in time."""
+        deadline = time.monotonic() + self._timeout
+        while not self._program.has_output(within=_LOOK_EVERY):
+            if self._given_up.is_set() or time.monotonic() >= deadline:
+                self._fail(f"nothing came for {self._timeout:g} s")
+                return False
+        return True
+
+    def _fail(self, words: str) -> None:
+        kind = SourceLost if self._received else SourceUnreachable
+        self._fault = kind(f"{self.name}: {words}")
+
+    @property
+    def fault(self) -> SourceError | None:
+        """Why no more bytes come: SourceUnreachable, or SourceLost once some had come."""
+        return self._fault
+
+    def close(self) -> None:
+        """Kill the program; a second call does nothing."""
+        self._program.end(patience=0.0)

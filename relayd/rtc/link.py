@@ -4,22 +4,18 @@ Nothing here knows a transport: the relay process imports this module, the worke
 imports the link that `LinkTarget.kind` names.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
-from importlib import import_module
 from string import Formatter
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlsplit
 
 from relayd import errors
-from relayd.errors import ConfigError, LibraryUnavailable, RelaydError
+from relayd.errors import ConfigError, RelaydError
 from relayd.frames import I420, Geometry
 
 LinkKind = Literal["agora", "webrtc"]
-
-_CLASSES = {"webrtc": ("relayd.rtc.webrtc", "WebRtcLink", "pip install 'relayd[webrtc]'")}
-"""Per kind of link: its module, its class, and what installs the library below it."""
 
 TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id", "app_id")
 """What a URL template may name. The token is none of them: URLs end up in logs."""
@@ -199,28 +195,6 @@ class Link(Protocol):
 
     def leave(self, deadline: float) -> None:
         """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""
-
-
-LinkClass = Callable[[LinkTarget, Callable[[I420, float], None], Callable[[LinkEvent], None]], Link]
-"""Makes a link from its target, `on_picture` and `on_event`; ConfigError for a bad target."""
-
-
-def require_link(kind: str) -> LinkClass:
-    """Import the link of this kind, with the library below it.
-
-    Raises LibraryUnavailable when that is not installed, or this relayd has no such link.
-    """
-    if kind not in _CLASSES:
-        known = ", ".join(_CLASSES)
-        raise LibraryUnavailable(
-            f"rtc.kind = {kind!r}: this version of relayd has no such link", mend=f"use {known}"
-        )
-    module, name, mend = _CLASSES[kind]
-    try:
-        made: LinkClass = getattr(import_module(module), name)
-    except ImportError as fault:
-        raise LibraryUnavailable(f"rtc.kind = {kind!r} needs {fault.name}", mend=mend) from fault
-    return made
 
 
 def _names(of: type[LinkTarget]) -> list[str]:

@@ -25,7 +25,8 @@ from relayd import logs
 from relayd.errors import LinkLost, RelaydError
 from relayd.frames import I420, Geometry
 from relayd.media.scale import Scaler
-from relayd.rtc.link import Link, LinkEvent, LinkEventKind, LinkTarget, require_link
+from relayd.rtc.kinds import load_link
+from relayd.rtc.link import Link, LinkEvent, LinkEventKind, LinkTarget
 from relayd.slots import SharedSlot
 
 LARGEST_ORDER = 64 * 1024
@@ -55,7 +56,7 @@ class Worker:
         pump.start()
         try:
             try:
-                require_link(kind)
+                load_link(kind)
                 self._say(LinkEvent(LinkEventKind.READY))
             except RelaydError as fault:
                 self._say(LinkEvent(LinkEventKind.REFUSED, error=fault))
@@ -79,7 +80,7 @@ class Worker:
     def _join(self, target: LinkTarget) -> None:
         logs.conceal(target.token)
         try:
-            make = require_link(target.kind)
+            make = load_link(target.kind)
             self._link = make(target, self._take_picture, self._say)
             self._link.join()
         except RelaydError as fault:

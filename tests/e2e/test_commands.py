@@ -44,8 +44,8 @@ def test_a_bad_configuration_ends_with_78_and_one_line_a_fault(tmp_path: Path):
     done = relayd("run", "-c", file)
     assert done.returncode == 78
     assert done.stderr.splitlines() == [
-        "relayd: video.fps = 'many': input should be a valid number, unable to parse string as a"
-        " number",
+        "relayd: video.fps = 'many': input should be a valid number,"  # noqa: ISC004 - one line
+        " unable to parse string as a number",
         "relayd: sorce: unknown key; did you mean source?",
     ]
 

@@ -15,7 +15,7 @@ from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
-        [RELAYD, *"demo --no-camera --port 0 --seconds 12 --record out.mp4".split()],
+        [RELAYD, *["demo", "--no-camera", "--port", "0", "--seconds", "12", "--record", "out.mp4"]],
         cwd=folder,
         capture_output=True,
         text=True,

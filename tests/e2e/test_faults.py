@@ -13,6 +13,8 @@ from tests.e2e.stage import PORTRAIT, Emulator, RunningRelay, wait_for
 StartRelay = Callable[..., RunningRelay]
 PORTRAIT2 = PORTRAIT.with_name("portrait2.png")
 
+pytestmark = pytest.mark.relay
+
 
 @pytest.fixture
 def live(start_relay: StartRelay) -> RunningRelay:
@@ -85,9 +87,7 @@ def test_a_session_that_the_service_ends_is_followed_by_a_new_one(
 
 
 @pytest.mark.parametrize("kind", ["noise", "green", "garbled"])
-def test_spoiled_pictures_do_not_end_the_relay(
-    live: RunningRelay, emulator: Emulator, kind: str
-):
+def test_spoiled_pictures_do_not_end_the_relay(live: RunningRelay, emulator: Emulator, kind: str):
     before = swapped(live)
     emulator.fault("corrupt", kind=kind, seconds=1.0)
     wait_for("pictures", lambda: swapped(live) > before + 40, 6)
@@ -145,9 +145,7 @@ def test_a_face_that_the_service_refuses_leaves_the_old_one_on(
     assert live.state() == "live"
 
 
-def test_all_of_it_never_leaves_the_outputs_without_a_frame(
-    live: RunningRelay, emulator: Emulator
-):
+def test_all_of_it_never_leaves_the_outputs_without_a_frame(live: RunningRelay, emulator: Emulator):
     """Promise 3; the limit of 100 ms is the benchmark's, a busy test machine gets 400 ms."""
     for fault in ("drop_rtc", "end_session"):
         emulator.fault(fault)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.stage import Emulator, RunningRelay, wait_for
 
+pytestmark = pytest.mark.relay
+
 
 def test_a_session_that_a_killed_relay_left_is_closed_by_the_next_start(
     start_relay: Callable[..., RunningRelay], emulator: Emulator

@@ -13,6 +13,8 @@ from tests.e2e.stage import Emulator, RunningRelay, wait_for
 MAGENTA = "lavfi:color=c=magenta:size=640x480:rate=30"
 StartRelay = Callable[..., RunningRelay]
 
+pytestmark = pytest.mark.relay
+
 
 def shows_source(relay: RunningRelay) -> bool:
     """Whether any pixel that the outputs show is the source's magenta."""
@@ -40,9 +42,7 @@ def test_no_raw_pixel_is_shown_from_the_start_through_a_stall_to_the_end(
     start_relay: StartRelay, emulator: Emulator, fallback: str
 ):
     emulator.fault("corrupt", kind="green")
-    relay = start_relay(
-        f"privacy.fallback={fallback}", "rtc.stall_timeout=0.5", source=MAGENTA
-    )
+    relay = start_relay(f"privacy.fallback={fallback}", "rtc.stall_timeout=0.5", source=MAGENTA)
     never_shows_source(relay, 1.0)
     relay.wait_state("live")
     never_shows_source(relay, 1.0)

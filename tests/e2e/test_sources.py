@@ -8,21 +8,24 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from tests.clips import RGB, Clips
+from tests.rtsp import RtspCamera
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
-from tests.clips import RGB, Clips
 from tests.e2e.stage import Emulator, RunningRelay, wait_for
-from tests.rtsp import RtspCamera
 
 REAL = Path(__file__).parents[1] / "media"
 MAN, ASTRONAUT = REAL / "webcam_man.mp4", REAL / "astronaut.png"
 SWAPPED, UNSWAPPED = 0.7, 0.6
 """Likeness to the astronaut: measured 0.76 and more when swapped, 0.55 and less when not."""
 
-pytestmark = pytest.mark.skipif(
-    not (MAN.exists() and ASTRONAUT.exists()),
-    reason="REAL FACES ARE MISSING: run tests/setup.sh, as `make test` does",
-)
+pytestmark = [
+    pytest.mark.relay,
+    pytest.mark.skipif(
+        not (MAN.exists() and ASTRONAUT.exists()),
+        reason="REAL FACES ARE MISSING: run tests/setup.sh, as `make test-relay` does",
+    ),
+]
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +80,9 @@ def test_the_man_himself_is_unlike_the_astronaut(man: list[RGB], astronaut: Sour
     assert all(found is not None and found < UNSWAPPED for found in likenesses)
 
 
-def test_an_hd_file_at_30_fps(expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips):
+def test_an_hd_file_at_30_fps(
+    expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
+):
     relay = expect_swap(clips.video("hd.mp4", resized(man, 1280, 720), rate=30))
     before = relay.status()["frames"]["source"]
     wait_for("the file goes on", lambda: relay.status()["frames"]["source"] > before + 60, 5)

@@ -254,7 +254,8 @@ def test_stop_does_not_wait_for_an_output_that_stays_lost():
     while not screen.stats().lost:
         threading.Event().wait(0.01)
     screen.stop()
-    assert not [t for t in threading.enumerate() if t.name.startswith("relayd-")]
+    ours = ("relayd-screen", "relayd-reopen")
+    assert not [t for t in threading.enumerate() if t.name.startswith(ours)]
 
 
 def test_the_camera_is_opened_once_whatever_happens_to_the_frames(

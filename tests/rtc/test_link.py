@@ -6,13 +6,13 @@ import pytest
 from relayd import errors
 from relayd.errors import ConfigError, JoinRefused, LibraryUnavailable, RelaydError
 from relayd.frames import Geometry
+from relayd.rtc.kinds import load_link, require_link
 from relayd.rtc.link import (
     LinkEvent,
     LinkEventKind,
     LinkStats,
     LinkTarget,
     fill_url,
-    require_link,
 )
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def test_a_wrong_template_names_its_key_and_value(template: str):
 
 
 def test_a_kind_of_link_that_is_not_here_says_what_there_is():
-    assert callable(require_link("webrtc"))
-    with pytest.raises(LibraryUnavailable, match="webrtc"):
+    require_link("webrtc")
+    assert callable(load_link("webrtc"))
+    with pytest.raises(LibraryUnavailable, match='use "webrtc"'):
         require_link("agora")
 
 
@@ -91,9 +92,11 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     def without(_name: str) -> None:
         raise ImportError("no", name="aiortc")
 
-    monkeypatch.setattr("relayd.rtc.link.import_module", without)
-    with pytest.raises(LibraryUnavailable, match=r"aiortc.*pip install"):
-        require_link("webrtc")
+    monkeypatch.setattr("relayd.rtc.kinds.import_module", without)
+    monkeypatch.setattr("relayd.rtc.kinds.find_spec", lambda _name: None)
+    for use in (require_link, load_link):
+        with pytest.raises(LibraryUnavailable, match=r"aiortc.*pip install"):
+            use("webrtc")
 
 
 def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit"):

@@ -11,6 +11,7 @@ from relayd.emulator.swap.mesh import Track, Tracker
 from relayd.emulator.swap.nets import Floats, Image
 from relayd.emulator.swap.planes import Planes, looked_up
 from relayd.emulator.swap.source import TEXTURE, SourceFace, unwrap, veiled
+from relayd.emulator.swap.veil import Veils
 from relayd.emulator.swap.warp import Rect, Warp, keep
 from relayd.frames import I420
 
@@ -30,6 +31,7 @@ class FaceSwapper:
         self._keep_eyes = keep_eyes
         self._tracker = Tracker()
         self._light = Light()
+        self._veils = Veils()
         self._warp = Warp()
 
     def set_face(self, face: SourceFace) -> None:
@@ -37,26 +39,34 @@ class FaceSwapper:
         self._face = face
 
     def swap(self, picture: I420) -> tuple[I420, bool]:
-        """A picture with the face swapped and True, or the same object, untouched, and False.
+        """The picture with the face swapped and True; without a swap the flag is False.
 
-        The first three pictures of a face are let through: it must prove to be one.
+        A face that is known of and not fully swapped is veiled: one that has yet to prove to
+        be a face (the first three pictures) or fades in, is turned away, or was lost within
+        the last second. With no such face and no swap it is the same object, untouched.
         """
         face = self._face
         planes = Planes.of(picture)
-        track = self._tracker.follow(planes)
+        sight = self._tracker.follow(planes)
+        veils = self._veils.follow(sight)
+        track = sight.track
         if track is None:
             self._light.forget()
-            return picture, False
-        rect = _around(track.points, planes.size)
-        if track.strength <= 0 or rect is None:
+        rect = _around(track.points, planes.size) if track and track.strength > 0 else None
+        if rect is None and not veils:
             return picture, False
         swapped = picture.copy()
-        self._paint(Planes.of(swapped), face, track, rect)
+        shown = Planes.of(swapped)
+        for veil in veils:
+            veil.lay(shown)
+        if track is None or rect is None:
+            return swapped, False
+        self._light.learn(_texels(planes, track.points), track.points)
+        self._paint(shown, face, track, rect)
         return swapped, True
 
     def _paint(self, planes: Planes, face: SourceFace, track: Track, rect: Rect) -> None:
         points = track.points
-        self._light.learn(_texels(planes, points), points)
         luma, chroma = self._light.onto(face.luma, face.chroma, face.shading)
         places, mask = self._warp.aim(points, rect)
         mask *= 1 - keep(points, rect, eyes=self._keep_eyes)

@@ -123,6 +123,17 @@ class Track:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the tracker knows of a frame."""
+
+    track: Track | None
+    """The face it follows; None where there is none."""
+    candidates: list[Roi]
+    """Without a track: what the detector takes for faces and the mesh net does not, yet."""
+
+
+@final
 class Tracker:
     """Follows the largest face. Not thread-safe."""
 
@@ -133,18 +144,18 @@ class Tracker:
         self._roi: Roi | None = None
         self._good_frames = 0
 
-    def follow(self, planes: Planes) -> Track | None:
-        """Find the face in the next frame; None where there is none."""
-        points = self._known(planes)
+    def follow(self, planes: Planes) -> Sight:
+        """Find the face in the next frame."""
+        points, candidates = self._known(planes), list[Roi]()
         if points is None:
             self._filter.reset()
-            points = self._new(planes)
+            points, candidates = self._new(planes)
         if points is None:
             self._roi, self._good_frames = None, 0
-            return None
+            return Sight(None, candidates)
         self._roi = roi_of(points)
         self._good_frames += 1
-        return Track(self._filter.smooth(points), self._strength(points))
+        return Sight(Track(self._filter.smooth(points), self._strength(points)), candidates)
 
     def _known(self, planes: Planes) -> Floats | None:
         if self._roi is None:
@@ -152,13 +163,16 @@ class Tracker:
         points, score = self._mesh.read(planes, self._roi)
         return points if score >= _KEEP else None
 
-    def _new(self, planes: Planes) -> Floats | None:
+    def _new(self, planes: Planes) -> tuple[Floats | None, list[Roi]]:
+        """Points of the largest face, or what may be faces though the mesh is not sure."""
         found = self._detector.find(planes)
         if not found:
-            return None
+            return None, []
         largest = max(found, key=lambda one: float(one.box[2]))
         points, score = self._mesh.settle(planes, largest)
-        return points if score >= _ACQUIRE else None
+        if score < _ACQUIRE:
+            return None, [Roi.of(one) for one in found]
+        return points, []
 
     def _strength(self, points: Floats) -> float:
         proven = (self._good_frames - _PROVING + 1) / _FADE_FRAMES

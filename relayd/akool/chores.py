@@ -1,0 +1,48 @@
+"""What goes on beside a relay's sessions: closing leftovers, following the credit."""
+
+import asyncio
+
+from relayd.akool.client import AkoolClient
+from relayd.akool.journal import Journal
+from relayd.akool.session import close_leftovers
+from relayd.clock import Backoff
+from relayd.errors import RelaydError
+from relayd.logs import get
+
+LEFTOVERS_BACKOFF = 0.5, 600.0
+"""s, first and longest wait between two tries to close what an earlier life left open."""
+CREDIT_INTERVAL = 600.0
+"""s between two looks at the credit left."""
+
+_log = get("akool")
+
+
+async def close_all_leftovers(client: AkoolClient, journal: Journal) -> None:
+    """Close what an earlier life of this relay left open; returns when all of it is."""
+    backoff = Backoff(*LEFTOVERS_BACKOFF)
+    while True:
+        try:
+            results = await close_leftovers(client, journal)
+            if all(result.closed for result in results):
+                return
+        except RelaydError as fault:
+            _log.error("leftovers.failed", reason=str(fault))
+        await asyncio.sleep(backoff.next_wait())
+
+
+class CreditWatch:
+    """Looks the account's credit up now and then, where the service tells it."""
+
+    def __init__(self, client: AkoolClient) -> None:
+        self._client = client
+        self.left: float | None = None
+        """As last told; None where it is not."""
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            try:
+                self.left = await self._client.credit()
+            except RelaydError as fault:
+                _log.debug("credit.unknown", reason=str(fault))
+            await asyncio.sleep(CREDIT_INTERVAL)
