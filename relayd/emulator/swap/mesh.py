@@ -22,10 +22,17 @@ _PROVING = 3
 """Good frames in a row before the swap begins to show."""
 _FADE_FRAMES = 4
 """Frames from no swap to a full one."""
-_YAW_FADE = (45.0, 53.0)
+_YAW_FADE = (44.0, 49.0)
 """Degrees of yaw, as the mesh reads it, between which the swap fades out.
 
-The mesh drifts off beyond; it reads a true 50 as 47 and a true 60 as 53."""
+The mesh drifts off beyond; it reads a true 50 as 47, a true 60 as 53 and a true 75 as little
+as 41."""
+_YAW_BACK = 35.0
+"""Degrees, as read, within which a head turned away must come to prove itself anew."""
+_LIKELY = 0.7
+"""Detector score that makes a candidate of what the mesh net rejects; noise scores up to 0.66."""
+_POSSIBLE = 0.1
+"""Mesh score that makes a candidate all the same; noise has next to none."""
 _FRAME_RATE = 25.0
 """Hz, for the One-Euro filter; the true rate is 20-30 and the filter forgiving."""
 _MIN_CUTOFF = 1.0
@@ -130,7 +137,7 @@ class Sight:
     track: Track | None
     """The face it follows; None where there is none."""
     candidates: list[Roi]
-    """Without a track: what the detector takes for faces and the mesh net does not, yet."""
+    """Where, without a track, a face may be: detected, but the mesh net is not sure of it."""
 
 
 @final
@@ -143,6 +150,7 @@ class Tracker:
         self._filter = _OneEuro()
         self._roi: Roi | None = None
         self._good_frames = 0
+        self._away = False
 
     def follow(self, planes: Planes) -> Sight:
         """Find the face in the next frame."""
@@ -151,7 +159,7 @@ class Tracker:
             self._filter.reset()
             points, candidates = self._new(planes)
         if points is None:
-            self._roi, self._good_frames = None, 0
+            self._roi, self._good_frames, self._away = None, 0, False
             return Sight(None, candidates)
         self._roi = roi_of(points)
         self._good_frames += 1
@@ -170,15 +178,20 @@ class Tracker:
             return None, []
         largest = max(found, key=lambda one: float(one.box[2]))
         points, score = self._mesh.settle(planes, largest)
-        if score < _ACQUIRE:
-            return None, [Roi.of(one) for one in found]
-        return points, []
+        if score >= _ACQUIRE:
+            return points, []
+        possible = largest if score >= _POSSIBLE else None
+        return None, [Roi.of(one) for one in found if one.score >= _LIKELY or one is possible]
 
     def _strength(self, points: Floats) -> float:
-        proven = (self._good_frames - _PROVING + 1) / _FADE_FRAMES
         near, far = _YAW_FADE
-        turned = (far - abs(yaw(points))) / (far - near)
-        return min(1.0, max(0.0, proven)) * min(1.0, max(0.0, turned))
+        turned = abs(yaw(points))
+        self._away = turned > (_YAW_BACK if self._away else far)
+        if self._away:
+            self._good_frames = 0
+        proven = (self._good_frames - _PROVING + 1) / _FADE_FRAMES
+        facing = (far - turned) / (far - near)
+        return min(1.0, max(0.0, proven)) * min(1.0, max(0.0, facing))
 
 
 def roi_of(points: Floats) -> Roi:
