@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from relayd import __version__, logs
-from relayd.config import load, require_runnable
-from relayd.errors import ConfigError, ExitCode, RelaydError, UsageError
+from relayd.config import require_runnable
+from relayd.configfile import load
+from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 
 app = typer.Typer(
     help="Relays a video source through a live face swap into a virtual webcam.",
@@ -47,6 +48,15 @@ def main() -> NoReturn:
     except RelaydError as fault:
         _complain(fault)
         sys.exit(fault.exit_code)
+    except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
+        logs.get("cli").debug("unforeseen", exc_info=True)
+        _complain(
+            InternalFault(
+                f"unforeseen {type(fault).__name__}: {fault}",
+                mend="a fault of relayd; --log-level debug shows where",
+            )
+        )
+        sys.exit(ExitCode.FAILED)
     sys.exit(ExitCode.CLEAN)
 
 

@@ -4,8 +4,10 @@ Nothing here sleeps for a length: it sleeps until a moment, so work done between
 two ticks never makes the cadence drift.
 """
 
+import math
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
@@ -72,25 +74,54 @@ class Ticker:
 
 
 class PhaseLock:
-    """Keeps a ticker's beats a small, steady time after the arrival of the frames it shows.
+    """Keeps a ticker's beats shortly after the arrival of the frames they take.
 
     Two clocks of the same rate meet at a random phase, which would add up to one whole
-    period of delay. Each beat the phase is moved a little: not enough to be seen in the
-    cadence, enough to be gone after some seconds.
+    period of delay; and beats that fall amid arrivals show one frame twice and miss the next.
+    So the beats are moved, too little at a time for the cadence to show it, until all but a
+    few of the last arrivals come just before them.
     """
 
-    TARGET_AGE = 0.008
-    """s that a frame may wait for its beat: above the usual jitter of arrivals."""
-    EARLIER = 0.0001
-    """s a beat moves when frames wait too long: 0.2 % of 20 fps."""
-    LATER = 0.0004
-    """s a beat moves when a frame nearly missed it: quicker, a miss repeats a frame."""
+    MARGIN = 0.004
+    """s that the usual latest arrival comes before its beat."""
+    STRAGGLERS = 0.03
+    """Share of arrivals that may come later than that: each costs a repeated frame."""
+    STEP = 0.0002
+    """s that a beat moves at most: 0.4 % of 20 fps, and 25 ms in six seconds."""
+    MEMORY = 80
+    """Arrivals looked back on: four seconds."""
+    FEWEST = 10
+    """Arrivals without which nothing is known."""
 
-    def correction(self, age: float | None) -> float:
-        """Seconds to nudge by, from the age of the newest frame at the beat (None: none new)."""
-        if age is None or age < self.TARGET_AGE / 2:
-            return self.LATER
-        return -self.EARLIER if age > self.TARGET_AGE else 0.0
+    def __init__(self, rate: float) -> None:
+        """Follow arrivals of `rate` a second, the ticker's own rate."""
+        self._period = 1.0 / rate
+        self._shift = 0.0
+        self._phases: deque[float] = deque(maxlen=self.MEMORY)
+
+    def correction(self, age: float) -> float:
+        """Seconds to nudge by, from the age of the new frame that a beat took."""
+        self._phases.append(age - self._shift)
+        if len(self._phases) < self.FEWEST:
+            return 0.0
+        ages = [phase + self._shift for phase in self._phases]
+        mean = self._circular_mean(ages)
+        latest = sorted(self._wrapped(age - mean) for age in ages)[int(len(ages) * self.STRAGGLERS)]
+        error = self._wrapped(self.MARGIN - latest - mean)
+        step = max(-self.STEP, min(self.STEP, error))
+        self._shift += step
+        return step
+
+    def _circular_mean(self, ages: list[float]) -> float:
+        """Mean on the circle of one period: an age of a whole period is one of none."""
+        turn = 2 * math.pi / self._period
+        sine = sum(math.sin(age * turn) for age in ages)
+        cosine = sum(math.cos(age * turn) for age in ages)
+        return math.atan2(sine, cosine) / turn
+
+    def _wrapped(self, seconds: float) -> float:
+        """The same place on the circle, within half a period of zero."""
+        return (seconds + self._period / 2) % self._period - self._period / 2
 
 
 class Backoff:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from relayd.config import Settings, load_tree
+from relayd.config import Settings
+from relayd.configfile import load_tree
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.daemon import stopped_by_signals
@@ -55,10 +56,11 @@ async def run_demo(options: DemoOptions) -> int:
     console = Console(stderr=True, highlight=False)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
-        service = await stack.enter_async_context(_emulator())
-        face = await _face_url(options.face, service)
+        service = await stack.enter_async_context(emulator())
+        face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
-        settings = _settings(options, service, face, state, camera=_camera(options, console))
+        outputs = _outputs(options, camera=_camera(options, console))
+        settings = settings_for(service, face, options.source, outputs, state)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
         relay = Relay(
@@ -85,7 +87,7 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 @asynccontextmanager
-async def _emulator() -> AsyncIterator[str]:
+async def emulator() -> AsyncIterator[str]:
     """Run an emulator on a free port of this machine while the block runs; gives its URL."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relayd", "emulator", "--port", "0", "--with-parent"),
@@ -113,7 +115,7 @@ async def _emulator() -> AsyncIterator[str]:
             await process.wait()
 
 
-async def _face_url(face: str, service: str) -> str:
+async def upload_face(face: str, service: str) -> str:
     """Give a URL of the face that the service can fetch; a file is uploaded to it."""
     if urlsplit(face).scheme in {"http", "https"}:
         return face
@@ -147,16 +149,21 @@ def _camera(options: DemoOptions, console: Console) -> bool:
     return found
 
 
-def _settings(
-    options: DemoOptions, service: str, face: str, state: str, *, camera: bool
-) -> Settings:
+def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
     outputs = [{"kind": "camera", "device": "auto"}] if camera else []
     if options.record:
         outputs.append({"kind": "stream", "url": str(options.record)})
+    return outputs
+
+
+def settings_for(
+    service: str, face: str, source: str, outputs: list[dict[str, str]], state: str
+) -> Settings:
+    """Give the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
     route = f"{service}/rtc/{{channel_id}}"
     return load_tree(
         {
-            "source": {"url": options.source or str(MEDIA / "person.mp4")},
+            "source": {"url": source or str(MEDIA / "person.mp4")},
             "face": {"image": face},
             "akool": {"base_url": service, "api_key": DEMO_KEY},
             "rtc": {

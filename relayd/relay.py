@@ -338,9 +338,9 @@ class Relay:
             self.pipeline.forget()
 
     def _hear_output(self, event: OutputEvent) -> None:
-        self._outputs[event.output] = event.reason or "ok"
+        was, self._outputs[event.output] = self._outputs[event.output], event.reason or "ok"
         if event.change is OutputChange.BACK:
-            self._reconnects["output"] += 1
+            self._reconnects["output"] += was != "ok"
             _log.info("output.back", output=event.output)
         else:
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)

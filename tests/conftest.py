@@ -12,6 +12,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.clips import Clips
+
 # Timings say nothing on a busy machine; examples are few, so that the suite stays quick.
 settings.register_profile(
     "relayd", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -31,6 +33,12 @@ def leaves_nothing_behind() -> Iterator[None]:
         time.sleep(0.02)
     if left:
         pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    """A place where clips are made, each once."""
+    return Clips(tmp_path_factory.mktemp("clips"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from relayd.config import (
     Settings,
     control_socket,
-    load,
     parse_address,
     require_runnable,
     state_directory,
 )
+from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode
 
 EXAMPLES = Path(__file__).parent.parent / "config"

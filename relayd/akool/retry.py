@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 import stamina
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from relayd import logs
 from relayd.akool.verdicts import BY_CODE
 from relayd.errors import ServiceError, ServiceUnreachable, Throttled
 
@@ -22,8 +24,18 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 8.0
 """s between two sendings, a Retry-After included."""
 
+_log = logs.get("akool")
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _tell(details: RetryDetails) -> None:
+    wait = round(details.wait_for, 2)
+    _log.info("call.repeated", after=wait, tries=details.retry_num, reason=str(details.caused_by))
+
+
+set_on_retry_hooks([_tell])
 
 
 def worth_repeating(fault: Exception) -> bool | float:

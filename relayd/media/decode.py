@@ -7,7 +7,9 @@ colours, aspect or orientation on the way.
 """
 
 from collections.abc import Generator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Final, cast
 
 import av
@@ -23,6 +25,7 @@ from av.video.stream import VideoStream
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, FitMode, Geometry, plan_fit
 from relayd.logs import redact
+from relayd.media.srt import SrtReader, is_srt
 
 if TYPE_CHECKING:
     from av.filter.context import FilterContext
@@ -101,9 +104,16 @@ class VideoInput:
     """An open container and its video stream, read by one thread."""
 
     def __init__(
-        self, container: InputContainer, url: str, *, geometry: Geometry, fit: FitMode, live: bool
+        self,
+        container: InputContainer,
+        url: str,
+        srt: SrtReader | None,
+        *,
+        geometry: Geometry,
+        fit: FitMode,
+        live: bool,
     ) -> None:
-        self._container = container
+        self._container, self._srt = container, srt
         self._name = redact(url)
         self._geometry, self._fit_mode, self._live = geometry, fit, live
         self._stream = self._choose_stream()
@@ -125,31 +135,41 @@ class VideoInput:
         low_delay: bool = False,
         open_timeout: float = 5.0,
         read_timeout: float = 5.0,
+        given_up: Event | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
 
         `low_delay` is for live sources: no frame is held back for threads, and data that make
         no sense yet count as unreachable, not as unusable. `options` go to FFmpeg as they are.
         The time limits are FFmpeg's: a hung read may take twice as long, so nobody should
-        rely on them alone.
-        Raises SourceUnreachable when a later try may succeed, SourceUnusable otherwise.
+        rely on them alone. SRT alone heeds `given_up`, and ends soon after it is set.
+        Raises SourceUnreachable or SourceLost when a later try may succeed, SourceUnusable
+        otherwise.
         """
-        try:
-            container = av.open(
-                url,
-                "r",
-                format=format or None,
-                options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                metadata_errors="replace",  # titles in Latin-1 must not stop a film
-                timeout=(open_timeout, read_timeout),
-            )
-        except (av.error.FFmpegError, ValueError, OSError) as error:
-            raise _refusal(error, redact(url), live=low_delay) from None
-        try:
-            return cls(container, url, geometry=geometry, fit=fit, live=low_delay)
-        except BaseException:
-            container.close()
-            raise
+        with ExitStack() as undo:
+            srt = None
+            if is_srt(url):
+                limit = 2 * open_timeout  # one for opening, one for finding the streams
+                srt = SrtReader(
+                    url, open_timeout=limit, read_timeout=read_timeout, given_up=given_up or Event()
+                )
+                undo.callback(srt.close)
+            try:
+                container = av.open(
+                    srt or url,
+                    "r",
+                    format=format or None,
+                    options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
+                    metadata_errors="replace",  # titles in Latin-1 must not stop a film
+                    timeout=(open_timeout, read_timeout),
+                )
+            except (av.error.FFmpegError, ValueError, OSError) as error:
+                fault = srt.fault if srt else None
+                raise fault or _refusal(error, redact(url), live=low_delay) from None
+            undo.callback(container.close)
+            source = cls(container, url, srt, geometry=geometry, fit=fit, live=low_delay)
+            undo.pop_all()
+            return source
 
     def _choose_stream(self) -> VideoStream:
         streams = [
@@ -223,6 +243,8 @@ class VideoInput:
                     yield Picture(self, frame)
         finally:
             packets.close()  # FFmpeg's packet is freed here, not at a later collection
+        if self._srt and self._srt.fault:
+            raise self._srt.fault
         if not decoded and not self._live:
             raise SourceUnusable(f"{self._name} holds no picture that can be decoded")
 
@@ -246,6 +268,8 @@ class VideoInput:
         """Let go of file, socket or device, codec and filters."""
         self._ends = self._graph = None
         self._container.close()
+        if self._srt:
+            self._srt.close()
         del self._stream  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:

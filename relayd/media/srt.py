@@ -2,7 +2,8 @@
 
 The program only carries ready bytes between a pipe and the peer; it encodes and decodes nothing.
 The URL is an argument of the program, so users of the same machine can read a passphrase in
-it: FFmpeg before 7 takes a protocol's options nowhere else.
+it. A source's could be hidden in a concat script (FFmpeg 5 knows no other way), but that takes
+the stream apart and puts it together anew, at the cost of 80 ms.
 """
 
 import os
@@ -11,7 +12,6 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from threading import Event
 from typing import Final
@@ -26,8 +26,15 @@ _LOOK_EVERY: Final = 0.1
 _PROGRESS_BYTES: Final = 4096
 _MOST_WORDS: Final = 200
 """Characters of the program's own explanation that are passed on."""
-_SPEAKER: Final = re.compile(r"^\[(?P<part>\S+) @ 0x[0-9a-f]+\] ")
+_SPEAKER: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
 """What FFmpeg puts before a line that one of its parts says."""
+_BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, no secret
+"""libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg itself calls an input/output error."""
+
+
+def is_srt(url: str) -> bool:
+    """Whether a URL is for this module."""
+    return url.lower().startswith("srt://")
 
 
 class _Program:
@@ -40,7 +47,7 @@ class _Program:
         name: str,
         missing: type[OutputError | SourceUnusable],
     ) -> None:
-        """Start it; `missing` is raised where there is no such program."""
+        """Start it; raises `missing` where there is no such program, or none can be started."""
         self._url, self._name = url, name
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
         command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
@@ -54,6 +61,9 @@ class _Program:
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
                 mend="sudo apt install ffmpeg",
             ) from None
+        except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
+            self._words.close()
+            raise missing(f"{name}: the program ffmpeg cannot be started: {fault}") from None
         assert self._process.stdin
         assert self._process.stdout
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
@@ -63,9 +73,11 @@ class _Program:
         return bool(select.select([self.stdout], [], [], within)[0])
 
     def explanation(self) -> str:
-        """Say why it ended, in its own words: those of its SRT part where that spoke, else the last."""
+        """Say why it ended, in its own words: its SRT part's where that spoke, else the last."""
         self._words.seek(0)
         text = self._words.read().decode("utf-8", "replace").strip()
+        if _BAD_SECRET in text:
+            return _BAD_SECRET
         lines = text.replace(self._url, self._name).splitlines() or [""]
         spoken = [line for line in lines if line.startswith("[srt @ ")]
         words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
@@ -134,35 +146,30 @@ class SrtReader:
     def __init__(
         self,
         url: str,
-        name: str,
-        options: Mapping[str, str],
         *,
         open_timeout: float,
         read_timeout: float,
         given_up: Event,
     ) -> None:
-        """Start the program; `name` stands for the URL in errors.
+        """Start the program; errors name the URL without its query.
 
-        `options` are those of FFmpeg's SRT protocol; one that the URL sets too is the URL's.
         The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
         and none once `given_up` is set.
-        Raises SourceUnusable when there is no such program.
+        Raises SourceUnusable when the program is not there or cannot be started.
         """
-        self.name = name
+        self.name = redact(url.partition("?")[0])
         self._timeout, self._read_timeout = open_timeout, read_timeout
         self._given_up = given_up
         self._received = False
         self._fault: SourceError | None = None
-        query = "&".join(f"{key}={value}" for key, value in options.items())
-        full = f"{url}{'&' if '?' in url else '?'}{query}"
         # The demuxer "data" looks into nothing, so nothing is held back, changed or refused.
         # fmt: off
         arguments = [
-            "-f", "data", "-raw_packet_size", "65536", "-i", full,
+            "-f", "data", "-raw_packet_size", "65536", "-i", url,
             "-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", "pipe:1",
         ]
         # fmt: on
-        self._program = _Program(arguments, full, name, SourceUnusable)
+        self._program = _Program(arguments, url, self.name, SourceUnusable)
 
     def read(self, size: int) -> bytes:
         """Give up to `size` bytes as soon as there are some; none at the end."""
@@ -179,7 +186,10 @@ class SrtReader:
         """Wait for something to read; False when there was nothing in time."""
         deadline = time.monotonic() + self._timeout
         while not self._program.has_output(within=_LOOK_EVERY):
-            if self._given_up.is_set() or time.monotonic() >= deadline:
+            if self._given_up.is_set():
+                self._fail("nobody waits for it any more")
+                return False
+            if time.monotonic() >= deadline:
                 self._fail(f"nothing came for {self._timeout:g} s")
                 return False
         return True

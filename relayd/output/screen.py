@@ -25,8 +25,6 @@ HOLD_FOR: Final = 3.0
 short freeze and no flicker, and standby shows with the very beat that finds the link lost."""
 GAP_BOUNDS: Final = (0.02, 0.04, 0.045, 0.05, 0.055, 0.06, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
 """Upper bounds in seconds, inclusive; dense around 1/20 and at the promised 0.1."""
-_FOLLOWED: Final = 2
-"""Beats without a fresh picture after which there is no rhythm left to follow."""
 _REOPEN_FIRST, _REOPEN_CAP = 0.25, 5.0
 """s between tries to get a lost output back: a device that is plugged in again is seen soon."""
 
@@ -130,7 +128,6 @@ class Screen:
         self._thread: Thread | None = None
         self._number = 0
         self._shown_at: float | None = None
-        self._beats_since_fresh = _FOLLOWED + 1
         self._lock = Lock()
         self._counts = dict.fromkeys(Shown, 0)
         self._skipped = 0
@@ -169,7 +166,7 @@ class Screen:
     def run(self) -> None:
         """Beat until stop(); start() does this in a thread."""
         ticker = Ticker(self._fps, self._clock)
-        phase = PhaseLock()
+        phase = PhaseLock(self._fps)
         said = ""
         while tick := ticker.wait(self._stop):
             try:
@@ -192,7 +189,9 @@ class Screen:
                 self._gaps.add(shown_at - self._shown_at)
         self._shown_at = shown_at
         self._on_shown(frame, kind, shown_at)
-        return self._correction(phase, frame, kind, tick.deadline)
+        if kind is Shown.FRESH and isinstance(frame, SwappedFrame):
+            return phase.correction(tick.deadline - frame.received_at)
+        return 0.0
 
     def _choose(self, now: float) -> tuple[OutputFrame, Shown]:
         number, swapped = self._swapped.latest()
@@ -214,15 +213,6 @@ class Screen:
     def _fits(self, frame: SwappedFrame) -> bool:
         """Whether it has the size that outputs were opened for, which never changes."""
         return frame.i420.shape == self._standby.i420.shape
-
-    def _correction(
-        self, phase: PhaseLock, frame: OutputFrame, kind: Shown, deadline: float
-    ) -> float:
-        if kind is Shown.FRESH and isinstance(frame, SwappedFrame):
-            self._beats_since_fresh = 0
-            return phase.correction(deadline - frame.received_at)
-        self._beats_since_fresh += 1
-        return phase.correction(None) if self._beats_since_fresh <= _FOLLOWED else 0.0
 
     def _show(self, post: "_Post", frame: OutputFrame) -> None:
         if post.lost:

@@ -7,46 +7,14 @@ imports the link that `LinkTarget.kind` names.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
-from string import Formatter
 from typing import Any, Literal, Protocol
-from urllib.parse import quote, urlsplit
 
 from relayd import errors
 from relayd.errors import ConfigError, RelaydError
 from relayd.frames import I420, Geometry
+from relayd.templates import TEMPLATE_FIELDS, fill_url
 
 LinkKind = Literal["agora", "webrtc"]
-
-TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id", "app_id")
-"""What a URL template may name. The token is none of them: URLs end up in logs."""
-
-
-def fill_url(key: str, template: str, values: Mapping[str, str]) -> str:
-    """Fill a URL template such as `https://host/{channel_id}/whip`, values percent-encoded.
-
-    Raises ConfigError, naming `key`, for an unknown placeholder or what is no HTTP URL.
-    """
-    url = ""
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as fault:
-        raise ConfigError([f"{key} = {template!r}: {fault} (write a brace as {{{{)"]) from fault
-    for literal, name, spec, conversion in pieces:
-        url += literal
-        if name is None:
-            continue
-        if name not in values or spec or conversion:
-            known = ", ".join(f"{{{known}}}" for known in values)
-            raise ConfigError([f"{key} = {template!r}: {{{name}}} is no field; use {known}"])
-        url += quote(values[name], safe="")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError([f"{key} = {template!r}: it must be an http:// or https:// URL"])
-    return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +45,17 @@ class LinkTarget:
 
     def publish_endpoint(self) -> str:
         """Give the WHIP URL; ConfigError where the template is wrong."""
-        return fill_url("rtc.publish_url", self.publish_url, self._template_values())
+        return self._filled("rtc.publish_url", self.publish_url)
 
     def play_endpoint(self) -> str:
         """Give the WHEP URL; ConfigError where the template is wrong."""
-        return fill_url("rtc.play_url", self.play_url, self._template_values())
+        return self._filled("rtc.play_url", self.play_url)
 
-    def _template_values(self) -> dict[str, str]:
-        return {name: getattr(self, name) for name in TEMPLATE_FIELDS}
+    def _filled(self, key: str, template: str) -> str:
+        try:
+            return fill_url(template, {name: getattr(self, name) for name in TEMPLATE_FIELDS})
+        except ValueError as fault:
+            raise ConfigError([f"{key} = {template!r}: {fault}"]) from fault
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data, the token included: for the pipe to the worker alone."""

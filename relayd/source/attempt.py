@@ -1,12 +1,12 @@
 """One try at a source: open it, read it to its end or failure, on a thread of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Final
 
 from relayd import logs
 from relayd.clock import Clock
+from relayd.config import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnusable
 from relayd.frames import I420, FitMode, Geometry
 from relayd.media.decode import Picture, VideoInput
@@ -20,18 +20,6 @@ REFRESH: Final = 0.5
 """s after which a picture that still stands is handed on again."""
 
 _log = logs.get("source")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceSettings:
-    """The [source] section."""
-
-    url: str
-    format: str = ""
-    options: dict[str, str] = field(default_factory=dict)
-    loop: bool = True
-    stall_timeout: float = 2.0
-    """s without a picture before the source counts as lost."""
 
 
 class Attempt:
@@ -135,6 +123,7 @@ class Attempt:
                     low_delay=opening.kind.live,
                     open_timeout=OPEN_TIMEOUT,
                     read_timeout=self._settings.stall_timeout,
+                    given_up=self._abandoned,
                 )
             except SourceUnusable:
                 if number == last_try or self._abandoned.is_set():

@@ -58,6 +58,8 @@ the next one (1.15 s instead of 0.12 s from a server with a key frame each secon
 """
 _TRANSPORT_STREAM_PROBE: Final = _LIVE_PROBE | {"probesize": "500000"}
 """MPEG-TS repeats its tables each 100 ms or so: 500 kB hold one at up to 40 Mbit/s."""
+LISTEN_TIMEOUT: Final = 10.0
+"""s to wait for a caller, with `mode=listener`; the next try waits again."""
 _CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
     {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
     {"video_size": "640x480", "framerate": "30"},
@@ -82,6 +84,8 @@ def plan_opening(
             kind, url, demuxer or "v4l2", tuple(mode | dict(options) for mode in _CAMERA_MODES)
         )
     defaults = _live_options(url, read_timeout) if kind is SourceKind.LIVE else {}
+    if _scheme_and_path(url)[0] == "srt":
+        url = _with_srt_options(url, options, read_timeout)
     return Opening(kind, url, demuxer, (defaults | dict(options),))
 
 
@@ -130,7 +134,7 @@ def _live_options(url: str, read_timeout: float) -> dict[str, str]:
         case "udp":
             # A burst beyond the buffer costs frames, not the stream.
             return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds, "overrun_nonfatal": "1"}
-        case "srt" | "tcp":
+        case "tcp":
             return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
         case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" means to listen
             return _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
@@ -138,3 +142,16 @@ def _live_options(url: str, read_timeout: float) -> dict[str, str]:
             return _LIVE_PROBE | {"protocol_whitelist": "file,crypto,data,rtp,udp,tcp"}
         case _:
             return dict(_TRANSPORT_STREAM_PROBE)
+
+
+def _with_srt_options(url: str, options: Mapping[str, str], read_timeout: float) -> str:
+    """Put what FFmpeg's SRT protocol should know into the URL's query, which it reads alone.
+
+    The first of two values counts there: what the URL says wins.
+    """
+    limits = {
+        "timeout": str(int(read_timeout * 1e6)),
+        "listen_timeout": str(int(LISTEN_TIMEOUT * 1e6)),
+    }
+    query = "&".join(f"{key}={value}" for key, value in (limits | dict(options)).items())
+    return f"{url}{'&' if '?' in url else '?'}{query}"

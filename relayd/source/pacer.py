@@ -78,7 +78,7 @@ class Pacer:
         self._paused.clear()
 
     def _run(self) -> None:
-        ticker, phase = Ticker(self._fps, self._clock), PhaseLock()
+        ticker, phase = Ticker(self._fps, self._clock), PhaseLock(self._fps)
         seen = self._slot.latest()[0]
         while (tick := ticker.wait(self._stop)) is not None:
             self.counters.skipped += tick.skipped
@@ -93,8 +93,8 @@ class Pacer:
                 self._rate.note(number, frame.captured_at)
             self._count(arrived, now - frame.captured_at)
             self._deliver(frame)
-            if self._rate.is_near(self._fps):
-                ticker.nudge(phase.correction(self.counters.age if arrived else None))
+            if arrived and self._rate.is_near(self._fps):
+                ticker.nudge(phase.correction(tick.deadline - frame.captured_at))
 
     def _count(self, arrived: int, age: float) -> None:
         self.counters.delivered += 1

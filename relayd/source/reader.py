@@ -11,11 +11,12 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
+from relayd.config import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
 from relayd.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.logs import redact
 from relayd.slots import LatestSlot
-from relayd.source.attempt import OPEN_TIMEOUT, Attempt, SourceSettings
+from relayd.source.attempt import OPEN_TIMEOUT, Attempt
 from relayd.source.events import (
     SourceCounters,
     SourceDown,

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.clips import RGB
 from tests.e2e.stage import (
     PERSON,
     RELAYD,
@@ -19,6 +21,7 @@ from tests.e2e.stage import (
     relay_config,
     wait_for,
 )
+from tests.rtsp import RtspCamera
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +81,21 @@ def start_relay(emulator: Emulator, tmp_path: Path) -> Iterator[Callable[..., Ru
     for relay in running:
         with contextlib.suppress(subprocess.TimeoutExpired):
             relay.stop()
+
+
+@pytest.fixture
+def rtsp_camera_of(tmp_path: Path) -> Iterator[Callable[[list[RGB]], RtspCamera]]:
+    """Start an RTSP camera that shows these pictures again and again."""
+    cameras: list[RtspCamera] = []
+
+    def start(pictures: list[RGB]) -> RtspCamera:
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / f"{number:05}.jpg", quality=95)
+        camera = RtspCamera(pictures=tmp_path)
+        camera.start()
+        cameras.append(camera)
+        return camera
+
+    yield start
+    for camera in cameras:
+        camera.kill()

@@ -269,7 +269,7 @@ def test_the_camera_is_opened_once_whatever_happens_to_the_frames(
     for n in range(5):
         stage.arrive(n + 0.01)
     stage.play(5.0)
-    assert double.written == 100
-    assert len(double.pictures()) == 100 * SIZE.nbytes
+    assert double.written == 101  # both ends of five seconds
+    assert len(double.pictures()) == 101 * SIZE.nbytes
     assert len(double.fds) == 1
     camera.close()

@@ -12,13 +12,10 @@ from relayd.rtc.link import (
     LinkEventKind,
     LinkStats,
     LinkTarget,
-    fill_url,
 )
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import EchoServer, Kit
-
-VALUES = {"channel_id": "a/b c?d#e%", "front_user_id": "1"}
 
 
 def test_a_target_survives_the_pipe_and_hides_its_token(server: "EchoServer", kit: "Kit"):
@@ -48,35 +45,6 @@ def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydEr
     arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json()))).error
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
-
-
-def test_values_are_percent_encoded_into_urls():
-    url = fill_url("rtc.publish_url", "https://h:8/{channel_id}/{front_user_id}/whip", VALUES)
-    assert url == "https://h:8/a%2Fb%20c%3Fd%23e%25/1/whip"
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "http://h/{chanel_id}",
-        "http://h/{token}",
-        "http://h/{channel_id!r}",
-        "http://h/{channel_id:>99}",
-        "http://h/{channel_id.__class__}",
-        "http://h/{}",
-        "http://h/{channel_id",
-        "ftp://h/{channel_id}",
-        "/{channel_id}",
-        "http://h:99999/",
-        "http://[",
-        "",
-    ],
-)
-def test_a_wrong_template_names_its_key_and_value(template: str):
-    with pytest.raises(ConfigError) as refused:
-        fill_url("rtc.play_url", template, VALUES)
-    assert "rtc.play_url" in str(refused.value)
-    assert repr(template) in str(refused.value)
 
 
 def test_a_kind_of_link_that_is_not_here_says_what_there_is():

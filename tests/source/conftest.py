@@ -1,162 +1,27 @@
 """Sources to read: clips made on the spot, and a live RTSP camera."""
 
+import shutil
 import signal
-import struct
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from threading import Condition
 
-import av
-import numpy as np
+import psutil
 import pytest
-from numpy.typing import NDArray
 
 from relayd.clock import Clock
+from relayd.config import SourceSettings
 from relayd.frames import FitMode, Geometry, SourceFrame
 from relayd.slots import LatestSlot
-from relayd.source.attempt import SourceSettings
 from relayd.source.events import SourceEvent
 from relayd.source.reader import SourceReader
+from tests.rtsp import RtspCamera
 
-RGB = NDArray[np.uint8]
 VGA = Geometry(640, 480)
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-MATRICES = {"ITU601": 6, "ITU709": 1, "SMPTE240M": 7, "BT2020": 9}  # as in ITU-T H.273
-COLOURS = {  # Y, U, V in BT.601, limited range
-    "red": (82, 90, 240),
-    "green": (145, 54, 34),
-    "blue": (41, 240, 110),
-    "white": (235, 128, 128),
-    "black": (16, 128, 128),
-}
-
-
-def quadrants(width: int, height: int) -> RGB:
-    """Red above left, green above right, blue below left, white below right."""
-    picture = np.empty((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2] = RED
-    picture[: height // 2, width // 2 :] = GREEN
-    picture[height // 2 :, : width // 2] = BLUE
-    picture[height // 2 :, width // 2 :] = WHITE
-    return picture
-
-
-class Clips:
-    """Makes video files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def video(
-        self,
-        name: str,
-        pictures: Iterable[RGB],
-        *,
-        rate: int = 30,
-        times: list[float] | None = None,
-        pixel_format: str = "yuv420p",
-        codec: str = "libx264",
-        sample_aspect: Fraction = Fraction(1),
-        matrix: str = "ITU601",
-        full_range: bool = False,
-    ) -> Path:
-        """Write pictures of one size; `times` in seconds make the rate vary."""
-        path = self.folder / name
-        if path.exists():
-            return path
-        options = {"qp": "12", "preset": "ultrafast", "g": "15"} if codec == "libx264" else {}
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=rate, options=options)
-            stream.pix_fmt = pixel_format
-            for number, rgb in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                if pixel_format != "rgb24":
-                    frame = frame.reformat(
-                        format=pixel_format,
-                        dst_colorspace=matrix,
-                        dst_color_range="JPEG" if full_range else "MPEG",
-                    )
-                if number == 0:
-                    context = stream.codec_context
-                    context.height, context.width = rgb.shape[:2]
-                    context.sample_aspect_ratio = sample_aspect
-                    context.color_range = 2 if full_range else 1
-                    context.colorspace = MATRICES[matrix]
-                    context.time_base = Fraction(1, 1000) if times else Fraction(1, rate)
-                frame.pts = round(times[number] * 1000) if times else number
-                frame.time_base = Fraction(1, 1000) if times else Fraction(1, rate)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return path
-
-    def quadrants(self, name: str, width: int, height: int, count: int = 15, **how: object) -> Path:
-        return self.video(name, [quadrants(width, height)] * count, **how)
-
-    def grey_ramp(self, name: str, count: int, rate: int, times: list[float] | None = None) -> Path:
-        """Pictures that tell their number by their grey: 40 + 2 for each."""
-        pictures = (np.full((120, 160, 3), 40 + 2 * number, np.uint8) for number in range(count))
-        return self.video(name, pictures, rate=rate, times=times)
-
-    def rotated(self, clip: Path, a: int, b: int, c: int, d: int) -> Path:
-        """Copy an MP4 with another matrix in its track header (ISO/IEC 14496-12, 8.3.2)."""
-        content = bytearray(clip.read_bytes())
-        matrix_at = content.index(b"tkhd") + 4 + 40
-        one = 1 << 16
-        struct.pack_into(
-            ">9i", content, matrix_at, a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30
-        )
-        path = clip.with_name(f"{clip.stem}_{a}{b}{c}{d}.mp4")
-        path.write_bytes(content)
-        return path
-
-    def sound(self, name: str) -> Path:
-        """A file with sound alone."""
-        path = self.folder / name
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("aac", rate=48000)
-            frame = av.AudioFrame.from_ndarray(
-                np.zeros((1, 4096), np.float32), format="fltp", layout="mono"
-            )
-            frame.sample_rate, frame.pts = 48000, 0
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return path
-
-    def file(self, name: str, content: bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(content)
-        return path
-
-    @staticmethod
-    def colour_at(i420: NDArray[np.uint8], x: float, y: float) -> str:
-        """Name the colour at a place given in shares of width and height."""
-        rows, width = i420.shape
-        height = rows * 2 // 3
-        column, row = int(x * width), int(y * height)
-        chroma = i420[height:].reshape(2, height // 2, width // 2)
-        found = (
-            int(i420[row, column]),
-            int(chroma[0, row // 2, column // 2]),
-            int(chroma[1, row // 2, column // 2]),
-        )
-        for name, colour in COLOURS.items():
-            if all(abs(a - b) <= 6 for a, b in zip(found, colour, strict=True)):
-                return name
-        return str(found)
-
-    @staticmethod
-    def corners(i420: NDArray[np.uint8]) -> list[str]:
-        """Name the colours of the four quadrants: above left and right, below left and right."""
-        return [Clips.colour_at(i420, x, y) for y in (0.2, 0.8) for x in (0.2, 0.8)]
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tmp_path_factory.mktemp("clips"))
 
 
 @dataclass
@@ -238,7 +103,13 @@ def watch() -> Iterator[Watch]:
         fit: FitMode = "crop",
         clock: Clock | None = None,
     ) -> Watched:
-        settings = SourceSettings(str(url), demuxer, options or {}, loop, stall_timeout)
+        settings = SourceSettings(
+            url=str(url),
+            format=demuxer,
+            options=options or {},
+            loop=loop,
+            stall_timeout=stall_timeout,
+        )
         watched = Watched()
         watched.reader = SourceReader(settings, VGA, fit, watched.slot, watched.hear, clock=clock)
         started.append(watched)
@@ -249,62 +120,69 @@ def watch() -> Iterator[Watch]:
     assert all(watched.reader.stop() for watched in started), "FFmpeg hangs on"
 
 
-SYSTEM_PYTHON = "/usr/bin/python3"
-NEEDED = (
-    "apt-get install --no-install-recommends gir1.2-gst-rtsp-server-1.0 python3-gi"
-    " gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
-    " gstreamer1.0-plugins-ugly"
-)
+@pytest.fixture
+def rtsp_camera(request: pytest.FixtureRequest) -> Iterator[RtspCamera]:
+    """A camera that runs; parametrize with a login to lock it."""
+    camera = RtspCamera(getattr(request, "param", ""))
+    camera.start()
+    yield camera
+    camera.kill()
 
 
-class RtspCamera:
-    """GStreamer's RTSP server as a process: may be killed, frozen and started again."""
+class SrtCamera:
+    """The system's ffmpeg as an SRT listener for one caller, with a key frame each second."""
 
-    def __init__(self, login: str = "") -> None:
-        self._login = login
-        self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+    def __init__(self, passphrase: str = "") -> None:
+        self._passphrase = passphrase
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._process: psutil.Popen | None = None
 
     def start(self) -> None:
         """Start, on the same port as before; returns when it listens."""
-        script = Path(__file__).with_name("rtsp_server.py")
-        arguments = [str(self.port), *([self._login] if self._login else [])]
-        self._process = subprocess.Popen(
-            [SYSTEM_PYTHON, str(script), *arguments], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        locked = f"&passphrase={self._passphrase}" if self._passphrase else ""
+        self.call(f"{self.url()}?mode=listener{locked}")
+        deadline = time.monotonic() + 5
+        while not self._process.net_connections("udp"):
+            assert self._process.poll() is None
+            assert time.monotonic() < deadline, "the SRT camera does not listen"
+            time.sleep(0.01)
 
-    def url(self, login: str = "", path: str = "live") -> str:
-        return f"rtsp://{login + '@' if login else ''}127.0.0.1:{self.port}/{path}"
+    def call(self, url: str) -> None:
+        """Start, and send to `url`."""
+        self._process = psutil.Popen(
+            ["ffmpeg", "-nostdin", "-loglevel", "quiet",
+             "-re", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=30",
+             "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "30",
+             "-f", "mpegts", url],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def url(self) -> str:
+        return f"srt://127.0.0.1:{self.port}"
 
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def hang_up(self) -> None:
+        """End in good order, so that the caller is told."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
             self._process = None
 
 
 @pytest.fixture
-def rtsp_camera(request: pytest.FixtureRequest) -> Iterator[RtspCamera]:
-    """A camera that runs; parametrize with a login to lock it."""
-    probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
-    if (
-        not Path(SYSTEM_PYTHON).exists()
-        or subprocess.run([SYSTEM_PYTHON, "-c", probe], check=False, capture_output=True).returncode
-    ):
-        pytest.skip(f"no RTSP server to test against: {NEEDED}")
-    camera = RtspCamera(getattr(request, "param", ""))
-    camera.start()
+def srt_camera(request: pytest.FixtureRequest) -> Iterator[SrtCamera]:
+    """An SRT camera, not started; parametrize with a passphrase to lock it."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no SRT peer to test against: apt-get install ffmpeg")
+    camera = SrtCamera(getattr(request, "param", ""))
     yield camera
     camera.kill()

@@ -15,7 +15,7 @@ from relayd.frames import I420, Geometry
 from relayd.media.decode import VideoInput
 
 if TYPE_CHECKING:
-    from tests.source.conftest import Clips
+    from tests.clips import Clips
 
 VGA = Geometry(640, 480)
 UPRIGHT = ["red", "green", "blue", "white"]

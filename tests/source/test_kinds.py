@@ -75,3 +75,10 @@ def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last():
 def test_a_generator_loses_its_prefix():
     opening = plan_opening("lavfi:color=red", "", {}, 2.0)
     assert (opening.url, opening.demuxer) == ("color=red", "lavfi")
+
+
+def test_srt_options_go_into_the_url_after_what_it_says_itself():
+    opening = plan_opening("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
+    assert opening.url.startswith("srt://h:1?timeout=5&timeout=2000000&")
+    assert opening.url.endswith("&passphrase=0123456789")
+    assert plan_opening("srt://h:1", "", {}, 2.0).url.startswith("srt://h:1?timeout=2000000&")

@@ -13,7 +13,9 @@ from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.source.events import SourceDown, SourceOpened
 
 if TYPE_CHECKING:
-    from tests.source.conftest import Clips, RtspCamera, Watch
+    from tests.clips import Clips
+    from tests.rtsp import RtspCamera
+    from tests.source.conftest import Watch
 
 
 def test_rtsp_comes_soon_evenly_and_without_backlog(rtsp_camera: "RtspCamera", watch: "Watch"):

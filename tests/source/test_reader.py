@@ -15,7 +15,8 @@ from relayd.source.reader import HOPELESS_RETRY
 
 if TYPE_CHECKING:
     from relayd.frames import SourceFrame
-    from tests.source.conftest import Clips, Watch
+    from tests.clips import Clips
+    from tests.source.conftest import Watch
 
 
 def grey_of(frame: "SourceFrame") -> int:
@@ -230,7 +231,7 @@ def test_no_more_than_two_hung_connections_pile_up(watch: "Watch", monkeypatch: 
         return inputs[-1]
 
     monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
-    watched = watch("rtsp://camera/live", stall_timeout=0.05)
+    watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
     inputs[0].let_go.set()

@@ -1,7 +1,9 @@
 """A live RTSP camera for the tests: GStreamer's server with a moving test picture.
 
 Run by the system's Python, which has the `gi` bindings:
-    /usr/bin/python3 rtsp_server.py PORT [USER:PASSWORD]
+    /usr/bin/python3 rtsp_server.py PORT USER:PASSWORD FOLDER
+An empty login locks nothing; an empty folder means a test pattern, else its pictures
+00000.jpg, 00001.jpg, … are shown again and again.
 Serves /live and prints its port when it listens.
 """
 
@@ -14,20 +16,24 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # versions come first
 
 ROLE = "viewer"
+PATTERN = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1"
+PICTURES = (
+    "multifilesrc location={}/%05d.jpg loop=true caps=image/jpeg,framerate=30/1"
+    " ! jpegdec ! videoconvert ! video/x-raw,format=I420"
+)
 CAMERA = (
-    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1"
-    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=1000"
+    "( {} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=1000"
     " ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
 )
 
 
-def main(port: str, login: str = "") -> None:
+def main(port: str, login: str, folder: str) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(CAMERA)
+    factory.set_launch(CAMERA.format(PICTURES.format(folder) if folder else PATTERN))
     factory.set_shared(True)
     if login:
         token = GstRtspServer.RTSPToken()

@@ -1,0 +1,167 @@
+"""Reading settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
+
+Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that the file
+holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource
+
+from relayd.config import ENV_PREFIX, CameraSettings, Settings, StreamSettings
+from relayd.errors import ConfigError
+from relayd.logs import redact
+
+_CREDENTIAL_FILES = {
+    "akool-api-key": "api_key",
+    "akool-client-id": "client_id",
+    "akool-client-secret": "client_secret",
+}
+
+
+def load(
+    path: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings of a relay.
+
+    `path` is the TOML file (None: defaults only), `overrides` are `section.key=value` texts.
+    Raises ConfigError with one line a fault.
+    """
+    environment = os.environ if environment is None else environment
+    tree = _read_file(path) if path else {}
+    faults = list(_merge_environment(tree, environment))
+    faults += _merge_overrides(tree, overrides)
+    _fill_credentials(tree, environment)
+    try:
+        settings = load_tree(tree)
+    except ConfigError as report:
+        faults += report.faults
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+def load_tree(tree: Mapping[str, Any]) -> Settings:
+    """Read settings that a program made; ConfigError as `load`."""
+    try:
+        return Settings(**tree)
+    except ValidationError as report:
+        raise ConfigError([_sentence(detail) for detail in report.errors()]) from report
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    mend = "give the path of a TOML file"
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}; {mend}"]) from fault
+    except UnicodeDecodeError as fault:
+        raise ConfigError([f"{path}: not UTF-8 text; {mend}"]) from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError([f"{path}: not valid TOML: {redact(str(fault))}"]) from fault
+
+
+def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
+    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source.env_vars = {
+        name.lower(): value
+        for name, value in environment.items()
+        if name.upper().startswith(ENV_PREFIX)
+    }
+    for name in source.env_vars:
+        section = name.removeprefix(ENV_PREFIX.lower()).split("__")[0]
+        if section not in Settings.model_fields:
+            yield f"{name.upper()} (environment): unknown{_nearest(section, Settings.model_fields)}"
+    try:
+        _deep_update(tree, source())
+    except ValueError as fault:
+        yield f"{ENV_PREFIX}… (environment): {fault}"
+
+
+def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    faults = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
+            continue
+        inner: Any = _toml_value(value.strip())
+        for part in reversed(path):
+            inner = {part: inner}
+        _deep_update(tree, inner)
+    return faults
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
+    akool = tree.setdefault("akool", {})
+    if not isinstance(akool, dict):
+        return
+    if (key := environment.get("AKOOL_API_KEY")) and not akool.get("api_key"):
+        akool["api_key"] = key
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    for name, field in _CREDENTIAL_FILES.items() if folder else ():
+        file = Path(str(folder)) / name
+        if not akool.get(field) and file.is_file():
+            akool[field] = file.read_text("utf-8").strip()
+
+
+def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _deep_update(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """One fault as a line: key, value, what to do."""
+    location = [part for part in detail["loc"] if part not in {"camera", "stream"}]
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        return (
+            f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
+        )
+    value = detail["input"]
+    secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
+    shown = "***" if secret else redact(repr(value))[:120]
+    if detail["type"] == "missing":
+        return f"{key}: missing; give a value"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
+    model: Any = Settings
+    if location and location[0] == "output":
+        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
+    for part in location:
+        model = model.model_fields[str(part)].annotation
+    fields: Mapping[str, Any] = model.model_fields
+    return fields
+
+
+def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object] = ()) -> str:
+    """`; did you mean …?` over the keys of the same table, then of all tables."""
+    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
+    if close := difflib.get_close_matches(word, known, 1):
+        return f"; did you mean {prefix}{close[0]}?"
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
+            return f"; did you mean {section}.{word}?"
+    return f"; known here: {', '.join(known)}"
