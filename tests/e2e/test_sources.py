@@ -153,7 +153,7 @@ def test_an_rtsp_camera_that_is_killed_and_comes_back(
     camera.kill()
     to_standby = wait_for("standby", lambda: relay.status()["frames"]["standby"] > before, 3)
     assert to_standby < 2.5  # the stall limit and 0.5 s; a killed server is seen at once
-    assert relay.state() == "degraded"
+    relay.wait_state("degraded", within=1)
     assert "127.0.0.1" in relay.status()["reason"]
 
     camera.start()
