@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relayd import __version__, logs
+from relayd import __version__, logs, remote
 from relayd.config import require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
@@ -27,7 +27,9 @@ app = typer.Typer(
 )
 faces_app = typer.Typer(help="Faces in an image, as the service sees them.", no_args_is_help=True)
 sessions_app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
+face_app = typer.Typer(help="The face that a running relay puts on.", no_args_is_help=True)
 app.add_typer(faces_app, name="faces")
+app.add_typer(face_app, name="face")
 app.add_typer(sessions_app, name="sessions")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The relay's TOML file.")]
@@ -198,6 +200,48 @@ def sessions_close(
 
     logs.configure("error")
     _await(close_sessions(load(config, overrides or ()), session, typer.echo))
+
+
+RelayName = Annotated[str | None, typer.Option("--relay", help="Its name, where several run.")]
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Its name, where several run.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell how a running relay is; ends with 0 only if frames flow as configured."""
+    told = asyncio.run(remote.ask(remote.find_socket(name), "/api/status"))
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        for what, words in remote.in_words(told):
+            typer.echo(f"{what:10} {words}")
+    _finish(ExitCode.CLEAN if told["healthy"] else ExitCode.FAILED)
+
+
+@face_app.command("set")
+def face_set(
+    image: Annotated[str, typer.Argument(help="http(s) URL that the service can fetch.")],
+    landmarks: Annotated[str, typer.Option(help="Which face, as `faces detect` prints it.")] = "",
+    relay: RelayName = None,
+) -> None:
+    """Put another face on, at once and within the running session."""
+    body = {"image": image, "landmarks": landmarks}
+    asyncio.run(remote.ask(remote.find_socket(relay), "/api/face", body))
+
+
+@app.command()
+def pause(relay: RelayName = None) -> None:
+    """Close the session of a running relay and show standby until `resume`."""
+    asyncio.run(remote.ask(remote.find_socket(relay), "/api/pause", {}))
+
+
+@app.command()
+def resume(relay: RelayName = None) -> None:
+    """Let a running relay go on; also ends its wait for the next try."""
+    asyncio.run(remote.ask(remote.find_socket(relay), "/api/resume", {}))
 
 
 @app.command()

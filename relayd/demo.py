@@ -21,7 +21,13 @@ from relayd.configfile import load_tree
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.daemon import stopped_by_signals
-from relayd.errors import ExitCode, LibraryUnavailable, ServiceError, UsageError
+from relayd.errors import (
+    AddressUnavailable,
+    ExitCode,
+    LibraryUnavailable,
+    ServiceError,
+    UsageError,
+)
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.output.preview import Preview, SourcePreview
@@ -74,7 +80,7 @@ async def run_demo(options: DemoOptions) -> int:
         source = SourcePreview(relay.pipeline.source, settings.video.geometry)
         app = build_app(relay, relay.metrics, Pictures(preview, source))
         server = ControlServer(app, None, ("127.0.0.1", options.port))
-        await server.start()
+        await _start(server, options.port)
         stack.push_async_callback(server.stop)
         assert server.address is not None
         console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
@@ -84,6 +90,15 @@ async def run_demo(options: DemoOptions) -> int:
         status = relay.status()
     _print_summary(status, options)
     return ExitCode.CLEAN if status.frames["fresh"] else ExitCode.UNAVAILABLE
+
+
+async def _start(server: ControlServer, port: int) -> None:
+    try:
+        await server.start()
+    except AddressUnavailable as fault:
+        raise AddressUnavailable(
+            f"--port {port}: {fault.message}", mend="--port 0 takes any free one"
+        ) from fault
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Only this module imports httpx.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,8 +61,10 @@ class HttpClient:
         *,
         connect_timeout: float = 5.0,
         read_timeout: float = 15.0,
-        transport: httpx.AsyncBaseTransport | None = None,
+        unix_socket: Path | None = None,
     ) -> None:
+        """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
+        transport = httpx.AsyncHTTPTransport(uds=str(unix_socket)) if unix_socket else None
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
             follow_redirects=False,

@@ -28,6 +28,8 @@ from relayd.states import Spread
 
 REMEMBERED = 1200
 """Measurements that spreads look back on: one minute at 20 fps."""
+PAIRED = 400
+"""Measurements of each half of relayd's own delay that are paired: twenty seconds."""
 FPS_WINDOW = 100
 """Beats over which the shown fps is told: five seconds."""
 
@@ -133,15 +135,15 @@ class Pipeline:
         return self._meter.spread()
 
     def own_delay(self) -> Spread:
-        """Relayd's own share: decoded to handed over, plus received to shown.
+        """The relay's own share: decoded to handed over, plus received to shown.
 
-        The two halves are added percentile by percentile, so p95 is an upper bound.
+        The two halves are measured on different frames, so every pair of them counts.
         """
         with self._lock:
-            halves = list(self._send_ages), list(self._show_ages)
-        if not all(halves):
+            halves = [np.array(half)[-PAIRED:] for half in (self._send_ages, self._show_ages)]
+        if not all(half.size for half in halves):
             return Spread()
-        p50, p95 = np.sum([np.percentile(half, (50, 95)) for half in halves], axis=0)
+        p50, p95 = np.percentile(np.add.outer(*halves), (50, 95))
         return Spread(float(p50), float(p95), len(halves[1]))
 
     def shown_fps(self) -> float:
