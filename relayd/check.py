@@ -83,6 +83,7 @@ class Finding:
             **asdict(self),
             "verdict": self.verdict.value,
             "why": redact(self.why),
+            "mend": redact(self.mend),
             "exit_code": int(self.exit_code),
         }
 

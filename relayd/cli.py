@@ -45,6 +45,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
+    logs.configure("error")
     try:
         app(standalone_mode=True)
     except RelaydError as fault:
@@ -139,7 +140,6 @@ def check(
     """Try each thing that `run` needs, and say what is wrong and what mends it."""
     from relayd.check import Finding, run_checks  # noqa: PLC0415 - loads media libraries
 
-    logs.configure("error")
     try:
         settings = load(config, overrides or ())
         require_runnable(settings)
@@ -159,10 +159,9 @@ def check(
 
 @faces_app.command("detect")
 def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the landmarks of the faces in an image, for `[face] landmarks`."""
+    """Print the landmarks of the faces in an image, for `face.landmarks`."""
     from relayd.service import detect_faces  # noqa: PLC0415 - loads media libraries
 
-    logs.configure("error")
     faces = asyncio.run(detect_faces(load(config, overrides or ()), url))
     for face in faces:
         typer.echo(face.landmarks)
@@ -176,7 +175,6 @@ def sessions_list(config: AnyConfigFile = None, overrides: Overrides = None) -> 
     """List the sessions that the journal holds as open."""
     from relayd.service import list_sessions  # noqa: PLC0415 - loads media libraries
 
-    logs.configure("error")
     records = list_sessions(load(config, overrides or ()))
     if not records:
         typer.echo("no open sessions")
@@ -198,7 +196,6 @@ def sessions_close(
     """Close sessions that a relay left open; one that a living relay uses is left alone."""
     from relayd.service import close_sessions  # noqa: PLC0415 - loads media libraries
 
-    logs.configure("error")
     _await(close_sessions(load(config, overrides or ()), session, typer.echo))
 
 
@@ -308,5 +305,6 @@ def emulator(
 
 def _end_with_stdin() -> None:
     """Ask this process to end once whoever started it has closed its end of stdin, or died."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # sys.stdin's lock would break the shutdown
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

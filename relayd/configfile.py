@@ -38,7 +38,7 @@ def load(
     tree = _read_file(path) if path else {}
     faults = list(_merge_environment(tree, environment))
     faults += _merge_overrides(tree, overrides)
-    _fill_credentials(tree, environment)
+    faults += _fill_credentials(tree, environment)
     try:
         settings = load_tree(tree)
     except ConfigError as report:
@@ -107,7 +107,7 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
     akool = tree.setdefault("akool", {})
     if not isinstance(akool, dict):
         return
@@ -116,8 +116,15 @@ def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> N
     folder = environment.get("CREDENTIALS_DIRECTORY")
     for name, field in _CREDENTIAL_FILES.items() if folder else ():
         file = Path(str(folder)) / name
-        if not akool.get(field) and file.is_file():
+        if akool.get(field):
+            continue
+        try:
             akool[field] = file.read_text("utf-8").strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as fault:
+            why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
+            yield f"{file} (systemd credential): {why}; give a file with the key alone"
 
 
 def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ class _Announcer:
         words = f"{state.words}: {reason}" if reason else state.words
         if state is RelayState.CLOSING:
             self._notifier.stopping(words)
-        elif self._ready:
+        elif self._ready or state is RelayState.STOPPED:
             self._notifier.status(words)
         else:
             self._ready = True

@@ -8,7 +8,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,12 +84,19 @@ async def run_demo(options: DemoOptions) -> int:
         stack.push_async_callback(server.stop)
         assert server.address is not None
         console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
+        time_over = asyncio.Event()
+
+        def end() -> None:
+            time_over.set()
+            stop.set()
+
         if options.seconds:
-            asyncio.get_running_loop().call_later(options.seconds, stop.set)
+            asyncio.get_running_loop().call_later(options.seconds, end)
         await relay.run(stop)
         status = relay.status()
     _print_summary(status, options)
-    return ExitCode.CLEAN if status.frames["fresh"] else ExitCode.UNAVAILABLE
+    failed = time_over.is_set() and not status.frames["fresh"]
+    return ExitCode.UNAVAILABLE if failed else ExitCode.CLEAN
 
 
 async def _start(server: ControlServer, port: int) -> None:
@@ -113,13 +120,15 @@ async def emulator() -> AsyncIterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(EMULATOR_START):
-            line = (await process.stdout.readline()).decode()
+        line = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EMULATOR_START):
+                line = await process.stdout.readline()
         if not line:
             raise LibraryUnavailable(
                 "the emulator did not start", mend='pip install "relayd[emulator]"'
             )
-        yield line.split()[-1]
+        yield line.decode().split()[-1]
     finally:
         process.stdin.close()
         try:

@@ -5,11 +5,14 @@ every value of every event, tracebacks included, for what looks like one and for
 strings that `conceal` was told.
 """
 
+import io
 import logging
 import re
 import sys
+from bisect import insort
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -25,18 +28,19 @@ _IN_TEXT = re.compile(
 )
 _SHORTEST_CONCEALED = 6  # characters; shorter strings would blot out ordinary words
 
-_concealed: set[str] = set()
+_concealed: list[str] = []
+"""Longest first: a secret that begins another must not leave that one's end to be read."""
 
 
 def conceal(secret: str) -> None:
     """Blot `secret` out of everything logged or printed from now on."""
-    if len(secret) >= _SHORTEST_CONCEALED:
-        _concealed.add(secret)
+    if len(secret) >= _SHORTEST_CONCEALED and secret not in _concealed:
+        insort(_concealed, secret, key=lambda known: -len(known))
 
 
 def redact(text: str) -> str:
     """Give `text` without URL passwords, bearer tokens and concealed secrets."""
-    for secret in _concealed:
+    for secret in tuple(_concealed):  # other threads conceal meanwhile
         text = text.replace(secret, HIDDEN)
     text = _URL_PASSWORD.sub(rf"\g<head>{HIDDEN}", text)
     return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
@@ -80,12 +84,25 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,
     )
     # Libraries that log through the standard module are heard from warnings on.
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", force=True)
     logging.getLogger().handlers[0].addFilter(_redact_record)
+
+
+class _Stderr(io.TextIOBase):
+    """stderr, except that a reader who left or a full disk ends a line and nothing else."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _redact_record(record: logging.LogRecord) -> bool:

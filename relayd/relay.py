@@ -11,14 +11,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from relayd.akool.chores import CreditWatch, close_all_leftovers
+from relayd.akool.chores import CreditWatch, keep_closing_leftovers
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config import Settings
 from relayd.control.metrics import Metrics
-from relayd.errors import InternalFault, LinkError, RelaydError
+from relayd.errors import InternalFault, LinkError, RelaydError, Throttled
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
@@ -115,7 +115,7 @@ class Relay:
             jobs = [
                 asyncio.create_task(self._drive(), name="relayd-drive"),
                 asyncio.create_task(
-                    close_all_leftovers(self._client, self._journal), name="relayd-leftovers"
+                    keep_closing_leftovers(self._client, self._journal), name="relayd-leftovers"
                 ),
                 asyncio.create_task(self._credit.run(), name="relayd-credit"),
             ]
@@ -129,7 +129,9 @@ class Relay:
     async def set_face(self, image: str, landmarks: str = "") -> None:
         """Put another face on: at once when live, else with the next session."""
         face = FaceChoice(image, landmarks)
-        for route in self._routes:
+        told: set[Route] = set()
+        while route := next((one for one in self._routes if one not in told), None):
+            told.add(route)  # meanwhile a successor may come, which began with the old face
             await route.update_face(face)
         self._face = face
         self._asked.set()
@@ -189,12 +191,14 @@ class Relay:
             failure: RelaydError | None = None
             try:
                 await self._one_session()
+                self._stand_by()
             except RelaydError as fault:
                 failure = fault
             except Exception as fault:  # noqa: BLE001 - the relay goes on
                 _log.exception("unforeseen")
                 failure = InternalFault(f"unforeseen {type(fault).__name__}: {fault}")
             finally:
+                self._asked.clear()  # what was asked till now, this session had or was ended by
                 await self._end_routes()
             if failure:
                 await self._wait_after(failure)
@@ -202,8 +206,11 @@ class Relay:
     async def _until_wanted(self) -> None:
         """Stand by until there is a picture to swap and nobody paused the relay."""
         while not self._wanted(patience=0.0):
-            self._enter(RelayState.STANDBY, "paused" if self._paused else self._source.reason)
+            self._stand_by()
             await self._sleep(WATCH_INTERVAL)
+
+    def _stand_by(self) -> None:
+        self._enter(RelayState.STANDBY, "paused" if self._paused else self._source.reason)
 
     def _wanted(self, patience: float = SOURCE_PATIENCE) -> bool:
         """Whether a session is, or was until `patience` seconds ago, of any use."""
@@ -212,7 +219,8 @@ class Relay:
     async def _one_session(self) -> None:
         """Open a route and keep it, or its successors, live until nobody wants it."""
         route = self._routes.shown = self._routes.add(self._parts)
-        await self._while_wanted(self._open(route, self._enter))
+        if not await self._while_wanted(self._open(route, self._enter)):
+            return
         opened = self._clock.now()
         self._rotation.begin()
         while self._wanted():
@@ -223,7 +231,8 @@ class Relay:
             try:
                 route.check()
             except LinkError as fault:
-                await self._rejoin(route, fault)
+                if not await self._rejoin(route, fault):
+                    return
             if self._clock.now() - opened > GOOD_AFTER:
                 self._backoff.reset()
 
@@ -233,29 +242,35 @@ class Relay:
         if self._face is not face:
             await route.update_face(self._face)
 
-    async def _rejoin(self, route: Route, fault: LinkError) -> None:
-        """Bring the session back after its link failed; raise the fault if that is in vain."""
+    async def _rejoin(self, route: Route, fault: LinkError) -> bool:
+        """Bring the session back after its link failed; raise the fault if that is in vain.
+
+        False when it was given up because nobody wants the session any more.
+        """
         for _ in range(REJOIN_TRIES):
+            self._enter(RelayState.DEGRADED, str(fault))
             if not fault.retryable:
                 break
             self._reconnects["link"] += 1
-            self._enter(RelayState.DEGRADED, str(fault))
             try:
-                await self._while_wanted(route.rejoin(lambda _stage: None))
+                return await self._while_wanted(route.rejoin(lambda _stage: None))
             except LinkError as again:
                 fault = again
-            else:
-                return
         raise fault
 
-    async def _while_wanted(self, job: Coroutine[Any, Any, None]) -> None:
-        """Do a job that may take long, unless it is no longer wanted meanwhile."""
+    async def _while_wanted(self, job: Coroutine[Any, Any, None]) -> bool:
+        """Do a job that may take long, unless it is no longer wanted meanwhile: then False.
+
+        Ending it takes a while too, so what is wanted afterwards says nothing of the job.
+        """
         task = asyncio.create_task(job)
         try:
             while not task.done() and self._wanted():
                 await asyncio.wait([task], timeout=WATCH_INTERVAL)
-            if task.done():
-                task.result()
+            if not task.done():
+                return False
+            task.result()
+            return True
         finally:
             await _end([task])
 
@@ -296,7 +311,8 @@ class Relay:
         self._reconnects["session"] += 1
         if failure.retryable or isinstance(failure, LinkError):
             self._enter(RelayState.BACKOFF, str(failure))
-            await self._sleep(self._backoff.next_wait())
+            asked_for = failure.retry_after if isinstance(failure, Throttled) else None
+            await self._sleep(max(self._backoff.next_wait(), min(asked_for or 0.0, BLOCKED_RETRY)))
         else:
             self._enter(RelayState.BLOCKED, str(failure))
             await self._sleep(BLOCKED_RETRY)

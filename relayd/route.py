@@ -136,7 +136,13 @@ class Route:
 
     async def close(self) -> bool:
         """Leave the channel and close the session; True when the service confirmed."""
-        await self._stop_worker()
+        try:
+            await self._stop_worker()
+        finally:  # whatever became of the worker, the session bills until it is closed
+            confirmed = await self._close_session()
+        return confirmed
+
+    async def _close_session(self) -> bool:
         if self._session is None:
             return True
         confirmed = await self._session.close(within=CLOSE_DEADLINE)

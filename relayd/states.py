@@ -10,7 +10,7 @@ class RelayState(Enum):
     STARTING = "starting"
     """Opening outputs; nothing is shown yet."""
     STANDBY = "standby"
-    """Outputs show the standby picture; no session is open (paused, or waiting for the source)."""
+    """Outputs show the standby picture and no session is wanted: paused, or the source is away."""
     OPENING = "opening"
     """Asking the service for a session."""
     QUEUED = "queued"

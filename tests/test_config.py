@@ -115,6 +115,12 @@ def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Pa
     assert load(None, environment=credentials).akool.client_secret.get_secret_value() == "s2"
 
 
+def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "akool-api-key").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"akool-api-key \(systemd credential\): not UTF-8"):
+        load(None, environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
 def test_what_run_needs_and_lacks_is_named():
     with pytest.raises(ConfigError) as caught:
         require_runnable(load(None, ["output=[]"], {}))

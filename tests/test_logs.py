@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 
 import pytest
 
@@ -42,3 +44,23 @@ def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     assert event["front_rtc_token"] == logs.HIDDEN
     assert "the key *** is wrong" in event["exception"]
     assert "sesame" not in line
+
+
+def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    stderr = os.fdopen(writer, "w", buffering=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stderr)
+        logs.configure("info")
+        logs.get("test").info("session.created")
+    with contextlib.suppress(BrokenPipeError):
+        stderr.close()
+    logs.configure("info")
+
+
+@pytest.mark.parametrize("secrets", [("abcdefgh", "abcdefgh-tail"), ("ijklmnop-tail", "ijklmnop")])
+def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]):
+    for secret in secrets:
+        logs.conceal(secret)
+    assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"

@@ -9,25 +9,33 @@ from relayd.clock import Backoff
 from relayd.errors import RelaydError
 from relayd.logs import get
 
-LEFTOVERS_BACKOFF = 0.5, 600.0
-"""s, first and longest wait between two tries to close what an earlier life left open."""
+LEFTOVERS_BACKOFF = 0.5, 60.0
+"""s, first and longest wait between two tries to close what was left open: it bills meanwhile."""
+LEFTOVERS_INTERVAL = 30.0
+"""s between two looks for it while all is closed; a look reads a folder."""
 CREDIT_INTERVAL = 600.0
 """s between two looks at the credit left."""
 
 _log = get("akool")
 
 
-async def close_all_leftovers(client: AkoolClient, journal: Journal) -> None:
-    """Close what an earlier life of this relay left open; returns when all of it is."""
+async def keep_closing_leftovers(client: AkoolClient, journal: Journal) -> None:
+    """Close what nobody cares for, for ever.
+
+    That is what a killed relay left open, and each session of this one whose close the service
+    did not confirm: the network may have been away for longer than a close is tried.
+    """
     backoff = Backoff(*LEFTOVERS_BACKOFF)
     while True:
         try:
             results = await close_leftovers(client, journal)
-            if all(result.closed for result in results):
-                return
+            all_closed = all(result.closed for result in results)
         except RelaydError as fault:
             _log.error("leftovers.failed", reason=str(fault))
-        await asyncio.sleep(backoff.next_wait())
+            all_closed = False
+        if all_closed:
+            backoff.reset()
+        await asyncio.sleep(LEFTOVERS_INTERVAL if all_closed else backoff.next_wait())
 
 
 class CreditWatch:

@@ -220,7 +220,6 @@ class SessionKeeper:
                 _log.error("session.maybe_open", reason=str(fault))
             raise
         opened_at = self.now()
-        _log.info("session.created", session=live.id, channel=live.channel_id, relay=self._relay)
         try:
             entry = await asyncio.to_thread(
                 self._journal.record,
@@ -228,9 +227,10 @@ class SessionKeeper:
                 base_url=logs.redact(self.client.base_url),
                 relay=self._relay,
             )
-        except Unavailable:
+        except Exception:
             await self._close_unrecorded(live)
             raise
+        _log.info("session.created", session=live.id, channel=live.channel_id, relay=self._relay)
         session = SwapSession(live, entry, self, opened_at)
         if live.flaw is not None:
             await session.close(within=self._close_within)

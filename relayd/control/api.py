@@ -217,6 +217,7 @@ async def _body(request: Request, known: dict[str, bool]) -> dict[str, str]:
             raise HTTPException(413, f"the body is larger than {_LARGEST_BODY} bytes")
     try:
         fields = json.loads(raw or b"{}")
+        json.dumps(fields, ensure_ascii=False).encode()  # a lone surrogate cannot be told back
     except (ValueError, RecursionError) as fault:
         raise HTTPException(400, "the body is not JSON") from fault
     if not isinstance(fields, dict):

@@ -30,7 +30,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str) -> None:
         """Accept `host` as our name, next to localhost and literal addresses."""
         self._app = app
-        self._names = {"localhost", host.lower()}
+        self._name = host.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with the reason why not."""
@@ -51,7 +51,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _over_tcp(scope) and not self._is_ours(host):
+        if _over_tcp(scope) and not names_us(host, self._name):
             return refuse(
                 421,
                 f"this server is not {host[:100]!r}",
@@ -69,19 +69,20 @@ class Guard:
             return refuse(415, "Content-Type must be application/json", "send a JSON body")
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names us; a literal address cannot be rebound."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name in self._names:
-            return True
-        try:
-            ip_address(name)
-        except ValueError:
-            return False
+
+def names_us(host: str, own_name: str = "localhost") -> bool:
+    """Whether a Host header names this server; a literal address cannot be rebound."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name in {"localhost", own_name}:
         return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def refuse(status: int, error: str, mend: str = "") -> JSONResponse:

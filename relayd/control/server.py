@@ -67,8 +67,7 @@ class ControlServer:
         self._unix_path = unix_path
         self._tcp = tcp
         self._bound_inode: int | None = None
-        self._server: _InnerServer | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._servers: dict[_InnerServer, asyncio.Task[None]] = {}
         self._log = logs.get("control")
         self.address: tuple[str, int] | None = None
         """Host and real port once started over TCP."""
@@ -100,39 +99,53 @@ class ControlServer:
                 listener.close()
             self._remove_unix_socket()
             raise
-        config = uvicorn.Config(
-            self._app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http="h11",
-            ws="none",
-            limit_concurrency=_MOST_CONNECTIONS,
-        )
-        self._server = _InnerServer(config)
-        self._serving = asyncio.create_task(
-            self._server.serve(sockets=sockets), name="relayd-control"
-        )
+        for listener in sockets:
+            server = self._inner_server()
+            self._servers[server] = asyncio.create_task(
+                server.serve(sockets=[listener]), name="relayd-control"
+            )
         self._log.info("control server listens", socket=str(self._unix_path or ""), url=self.url)
 
     async def stop(self) -> None:
         """End streams, let answers in flight end, then cut; never longer than STOP_DEADLINE."""
-        if self._server is None or self._serving is None:
-            return
         self._app.viewers.end_all()
-        self._server.begin_stop()
-        _, pending = await asyncio.wait({self._serving}, timeout=_POLITE)
+        for server in self._servers:
+            server.begin_stop()
+        pending = await self._wait_for_end(_POLITE)
         if pending:
-            self._server.cut()
-            self._server.force_exit = True
-            _, pending = await asyncio.wait({self._serving}, timeout=STOP_DEADLINE - _POLITE)
-        self._serving.cancel()
-        (ended,) = await asyncio.gather(self._serving, return_exceptions=True)
-        if isinstance(ended, Exception):
-            self._log.error("control server had failed", reason=repr(ended))
+            for server in self._servers:
+                server.cut()
+                server.force_exit = True
+            await self._wait_for_end(STOP_DEADLINE - _POLITE)
+        for serving in self._servers.values():
+            serving.cancel()
+        for ended in await asyncio.gather(*self._servers.values(), return_exceptions=True):
+            if isinstance(ended, Exception):
+                self._log.error("control server had failed", reason=repr(ended))
         self._remove_unix_socket()
-        self._server = self._serving = None
+        self._servers.clear()
+
+    async def _wait_for_end(self, seconds: float) -> bool:
+        """Wait for every server to end; True when one has not."""
+        if not self._servers:
+            return False
+        _, pending = await asyncio.wait(self._servers.values(), timeout=seconds)
+        return bool(pending)
+
+    def _inner_server(self) -> _InnerServer:
+        """Make the server of one listener: whoever fills one up leaves the other free."""
+        return _InnerServer(
+            uvicorn.Config(
+                self._app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                http="h11",
+                ws="none",
+                limit_concurrency=_MOST_CONNECTIONS,
+            )
+        )
 
     def _remove_unix_socket(self) -> None:
         """Remove our socket file, and no other that took its place."""

@@ -8,10 +8,10 @@
 - `GET /` the page
 
 All but the last two are for callers on this machine only, unless `admin_anywhere` is set.
-Bodies must be JSON by their Content-Type, so that no foreign web page can send one unasked.
+Bodies must be JSON by their Content-Type and the Host header must name this machine, so that
+no foreign web page can send one unasked, or read an answer after DNS rebinding.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
@@ -22,8 +22,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from relayd.control.guard import names_us
 from relayd.emulator.account import Account
-from relayd.emulator.answers import Handler
+from relayd.emulator.answers import Handler, json_of
 from relayd.emulator.faults import FAULTS, ActiveFault, FaultBoard, Stage
 from relayd.emulator.images import LARGEST_IMAGE, ImageShelf
 from relayd.emulator.page import render
@@ -68,7 +69,8 @@ class Admin:
         ]
 
     def _admits(self, request: Request) -> bool:
-        return self.anywhere or (request.client is not None and _is_loopback(request.client.host))
+        from_here = request.client is not None and _is_loopback(request.client.host)
+        return self.anywhere or (from_here and names_us(request.headers.get("host", "")))
 
     def _guarded(self, work: Handler) -> Handler:
         async def answer(request: Request) -> Response:
@@ -115,8 +117,8 @@ class Admin:
 
     async def _set_fault(self, request: Request) -> Response:
         try:
-            wish = json.loads(await _read(request, LARGEST_WISH, "application/json"))
-        except (ValueError, RecursionError) as error:
+            wish = json_of(await _read(request, LARGEST_WISH, "application/json"))
+        except ValueError as error:
             raise UsageError("the body is no JSON") from error
         fault = self.faults.set(wish)
         if fault.kind.stage is Stage.AT_ONCE:

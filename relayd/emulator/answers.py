@@ -1,4 +1,7 @@
-"""Spoiled answers: what carries out the faults of stage ANSWER around an endpoint."""
+"""Spoiled answers: what carries out the faults of stage ANSWER around an endpoint.
+
+And how a request's JSON is read, so that an answer can repeat any part of it.
+"""
 
 import asyncio
 import json
@@ -29,6 +32,19 @@ class CutResponse(Response):
         )
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+def json_of(raw: bytes | bytearray) -> Any:
+    """Parse JSON; ValueError where it is none, nested too deep, or could not be told back.
+
+    Python takes NaN and lone surrogates, which no answer can hold.
+    """
+    try:
+        value = json.loads(raw)
+        JSONResponse(value)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return value
 
 
 def with_faults(board: FaultBoard, endpoint: str, handler: Handler) -> Handler:

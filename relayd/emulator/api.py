@@ -5,7 +5,6 @@ documented but public clients poll it; `quota/info` is the page on credit. Busin
 are HTTP 200 with a `code` other than 1000, as there.
 """
 
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relayd.emulator.account import Account
-from relayd.emulator.answers import with_faults
+from relayd.emulator.answers import json_of, with_faults
 from relayd.emulator.faces import FoundFace, detect_faces, prepare_face
 from relayd.emulator.faults import FaultBoard, Stage
 from relayd.emulator.images import PARAMETER_ERROR, ImageShelf, fetch_image
@@ -192,8 +191,8 @@ async def _body(request: Request) -> Json:
         if len(raw) > LARGEST_REQUEST:
             raise _parameter_error("the request is too large")
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = json_of(raw)
+    except ValueError:
         body = None
     if not isinstance(body, dict):
         raise _parameter_error("the request is no JSON object")

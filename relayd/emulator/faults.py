@@ -27,6 +27,8 @@ ENDPOINTS = (
     "getToken", "detect_faces", "create", "update", "close", "info", "quota", "whip", "whep",
 )  # fmt: skip
 """Where a fault of an answer can be set."""
+LARGEST_NUMBER = 1e9
+"""Of any option: no wait or count means more, and clocks still add it up."""
 
 
 class Stage(Enum):
@@ -294,7 +296,7 @@ class FaultBoard:
 
 def _checked(wish: object) -> dict[str, Any]:
     """Fill a wish up with defaults, after a look at every name and type."""
-    if not isinstance(wish, dict) or wish.get("fault") not in FAULTS:
+    if not isinstance(wish, dict) or str(wish.get("fault")) not in FAULTS:
         raise UsageError(f"fault is one of {', '.join(FAULTS)}")
     defaults = {**_SCOPE, **FAULTS[wish["fault"]].options}
     for name, value in wish.items():
@@ -306,8 +308,8 @@ def _checked(wish: object) -> dict[str, Any]:
         kinds = (int, float) if isinstance(default, float) else type(default)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise UsageError(f"{name} is a {type(default).__name__}, not {value!r}")
-        if isinstance(value, int | float) and not 0 <= value < float("inf"):
-            raise UsageError(f"{name} is zero or more, not {value!r}")
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST_NUMBER:
+            raise UsageError(f"{name} is zero or more, up to {LARGEST_NUMBER:g}, not {value!r}")
     asked = {**defaults, **wish}
     if asked["endpoint"] not in {"", *ENDPOINTS}:
         raise UsageError(f"endpoint is one of {', '.join(ENDPOINTS)}, not {asked['endpoint']!r}")

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from importlib.resources import files
 from urllib.parse import urljoin, urlsplit
 
 import numpy as np
@@ -47,10 +48,12 @@ class HeldImage:
 
 
 class ImageShelf:
-    """Holds the newest images, each under a name nobody can guess."""
+    """Holds the newest images, each under a name nobody can guess, and the demo's `portrait`."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[str, HeldImage] = OrderedDict()
+        bundled = files("relayd.emulator").joinpath("media", "portrait.png").read_bytes()
+        self._bundled = {"portrait": HeldImage(bundled, "image/png")}
 
     def put(self, body: bytes) -> str:
         """Keep an image file and give its name; FaceRejected when it is none, or too large."""
@@ -67,7 +70,7 @@ class ImageShelf:
 
     def get(self, name: str) -> HeldImage | None:
         """The image of that name, if it is still held."""
-        return self._held.get(name)
+        return self._bundled.get(name) or self._held.get(name)
 
 
 async def fetch_image(http: HttpClient, url: str) -> bytes:
@@ -81,6 +84,8 @@ async def fetch_image(http: HttpClient, url: str) -> bytes:
         raise
     except ServiceError as fault:
         why = fault.message
+    except ValueError:  # of urllib, about hosts like "[::1" and what a redirect names
+        why = "its URL is none"
     raise FaceRejected(f"The image cannot be fetched: {why}", code=PARAMETER_ERROR)
 
 

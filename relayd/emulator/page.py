@@ -44,7 +44,7 @@ def render(base_url: str, snapshot: Mapping[str, Any] | None) -> str:
 <style>{_STYLE}</style></head><body>
 <h1>relayd emulator</h1>
 <p>A stand-in for the live face-swap service: the same HTTP API, WHIP and WHEP instead of
-Agora, and a face swap of its own, a warp on the CPU. Nothing leaves this machine.</p>
+Agora, and a face swap of its own, a warp on the CPU. The service itself is never asked.</p>
 <h2>Point a relay at it</h2>
 <pre>[akool]
 base_url = "{base_url}"

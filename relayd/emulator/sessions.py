@@ -257,8 +257,8 @@ class SessionStore(Generic[AnyFace]):
             await asyncio.get_running_loop().run_in_executor(self._executor, engine.stop)
         connections, session.connections = session.connections, ()
         await asyncio.gather(*(one.peer.close() for one in connections))
-        while len(self._sessions) > KEPT_ENDED and next(iter(self._sessions.values())).ended:
-            self._sessions.popitem(last=False)
+        for forgotten in self.ended()[:-KEPT_ENDED]:
+            del self._sessions[forgotten.id]
 
     async def sweep(self) -> None:
         """Charge for the time that passed, and end what is abandoned or too old."""

@@ -1,14 +1,11 @@
 """Pictures into relayd through FFmpeg: any URL it can open, fitted to the relay's size.
 
 One `VideoInput` is one open container with its one video stream, and belongs to one thread:
-FFmpeg 8.1 crashes when two threads use one codec context. Pictures are fitted by a kept
-filter graph (libavfilter), which is built anew when the stream changes size, pixel format,
-colours, aspect or orientation on the way.
+FFmpeg 8.1 crashes when two threads use one codec context.
 """
 
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,19 +13,17 @@ import av
 import av.error
 import av.logging
 from av.container import InputContainer
-from av.filter import Graph
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, FitMode, Geometry, plan_fit
+from relayd.frames import I420, FitMode, Geometry
 from relayd.logs import redact
+from relayd.media.fit import Fitter, words_of
 from relayd.media.srt import SrtReader, is_srt
 
 if TYPE_CHECKING:
-    from av.filter.context import FilterContext
     from av.packet import Packet
 
 # PyAV's Python logging hook is known to deadlock with threads (PyAV #751, #2276).
@@ -40,44 +35,6 @@ CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, before a stream is given up."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
-
-_MATRIX_OF: Final = {
-    1: ("bt709", "bt709"),
-    7: ("smpte240m", "smpte240m"),
-    9: ("bt2020", "bt2020ncl"),
-}
-"""What the filters `scale` and `colorspace` call the matrices that are not BT.601.
-
-The keys are those of ITU-T H.273, table 4, which FFmpeg uses.
-"""
-_TO_BT601: Final = (
-    "space=smpte170m:irange=tv:range=tv:format=yuv420p"
-    ":iprimaries=bt709:primaries=bt709:itrc=bt709:trc=bt709"
-)
-"""Another matrix only: naming the same primaries and curve twice leaves both as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """All that a filter graph is built for."""
-
-    width: int
-    height: int
-    pixel_format: str
-    colorspace: int
-    full_range: bool
-    sample_aspect: float
-    quarter_turns: int
-    """To the right, 0 to 3."""
-
-
-_TURNS: Final[tuple[tuple[tuple[str, str], ...], ...]] = (
-    (),
-    (("transpose", "clock"),),
-    (("hflip", ""), ("vflip", "")),
-    (("transpose", "cclock"),),
-)
-"""The filters that turn a picture right by so many quarters."""
 
 
 class Picture:
@@ -115,11 +72,9 @@ class VideoInput:
     ) -> None:
         self._container, self._srt = container, srt
         self._name = redact(url)
-        self._geometry, self._fit_mode, self._live = geometry, fit, live
+        self._live = live
         self._stream = self._choose_stream()
-        self._shape: _Shape | None = None
-        self._graph: Graph | None = None
-        self._ends: tuple[FilterContext, FilterContext] | None = None
+        self._fitter = Fitter(self._name, geometry, fit)
         self.corrupt = 0
         """Packets that could not be decoded, so far."""
 
@@ -254,7 +209,7 @@ class VideoInput:
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceLost(f"{self._name}: {_words(error)}") from None
+            raise SourceLost(f"{self._name}: {words_of(error)}") from None
 
     def rewind(self) -> bool:
         """Go back to the start for another round of `pictures`; False if it cannot seek."""
@@ -266,105 +221,17 @@ class VideoInput:
 
     def close(self) -> None:
         """Let go of file, socket or device, codec and filters."""
-        self._ends = self._graph = None
+        self._fitter.close()
         self._container.close()
         if self._srt:
             self._srt.close()
         del self._stream  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
-        shape = self._shape_of(frame)
-        try:
-            if self._ends is None or shape != self._shape:
-                self._ends = self._build_graph(shape)
-            entry, leave = self._ends
-            entry.push(frame)
-            fitted = leave.pull()
-        except (av.error.FFmpegError, ValueError, OSError, MemoryError) as error:
-            self._ends = None
-            raise SourceUnusable(
-                f"{self._name}: a {shape.width}x{shape.height} {shape.pixel_format} picture"
-                f" cannot be converted: {_words(error)}"
-            ) from None
-        return fitted.to_ndarray()  # type: ignore[attr-defined,no-any-return]  # it is a VideoFrame
-
-    def _shape_of(self, frame: VideoFrame) -> _Shape:
         aspect = float(self._stream.codec_context.sample_aspect_ratio or 0) or float(
             self._stream.sample_aspect_ratio or 0
         )
-        name = frame.format.name
-        return _Shape(
-            frame.width,
-            frame.height,
-            name,
-            int(frame.colorspace),
-            name.startswith("yuvj") or frame.color_range == ColorRange.JPEG,
-            aspect,
-            _quarter_turns(frame),
-        )
-
-    def _build_graph(self, shape: _Shape) -> "tuple[FilterContext, FilterContext]":
-        graph = Graph()
-        graph.threads = 1
-        nodes = [
-            graph.add(
-                "buffer",
-                f"video_size={shape.width}x{shape.height}:pix_fmt={shape.pixel_format}"
-                ":time_base=1/90000",
-            )
-        ]
-        nodes += [graph.add(name, args or None) for name, args in self._filters(shape)]
-        nodes.append(graph.add("buffersink"))
-        graph.link_nodes(*nodes).configure()
-        self._graph, self._shape = graph, shape  # the nodes alone do not keep the graph
-        return nodes[0], nodes[-1]
-
-    def _filters(self, shape: _Shape) -> list[tuple[str, str]]:
-        """Name the filters, in order.
-
-        The picture is turned last, when it is small: so the fit is planned for it as it lies.
-        """
-        target = self._geometry
-        if shape.quarter_turns % 2:
-            target = Geometry(target.height, target.width)
-        plan = plan_fit(shape.width, shape.height, shape.sample_aspect, target, self._fit_mode)
-        left, top, width, height = plan.crop
-        filters: list[tuple[str, str]] = []
-        if (width, height) != (shape.width, shape.height):
-            filters.append(("crop", f"{width}:{height}:{left}:{top}:exact=1"))
-        size = f"{plan.scaled[0]}:{plan.scaled[1]}"
-        matrix, declared = _MATRIX_OF.get(shape.colorspace, ("bt601", ""))
-        colours = f"out_range=tv:in_color_matrix={matrix}:out_color_matrix={matrix}"
-        filters.append(("scale", f"{size}:flags=bilinear:{colours}"))
-        filters.append(("format", "yuv420p"))
-        if declared:
-            # A small picture is taken for BT.601 by all that show it. This filter costs 0.12 ms
-            # at 640x480, where swscale takes 1.5 ms.
-            filters.append(("colorspace", f"ispace={declared}:{_TO_BT601}"))
-        if plan.scaled != (target.width, target.height):
-            x, y = plan.offset
-            filters.append(("pad", f"{target.width}:{target.height}:{x}:{y}:color=black"))
-        return [*filters, *_TURNS[shape.quarter_turns]]
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Count the quarter turns to the right that set a picture upright.
-
-    From the rotation in its display matrix (ISO/IEC 14496-12, 8.3.2; EXIF for JPEG), odd
-    angles rounded. The matrix itself, which may mirror as well, is not looked at: PyAV 18
-    frees a side data's metadata twice, so that touching `frame.side_data` of a picture with
-    a colour profile ends the process.
-    """
-    return -round(frame.rotation / 90) % 4
-
-
-def _words(error: BaseException) -> str:
-    """Say in plain words what FFmpeg complains of, without any URL."""
-    if isinstance(error, av.error.ExitError):
-        return "no answer in time"
-    if isinstance(error, av.error.FFmpegError | OSError) and error.strerror:
-        return redact(str(error.strerror))
-    return redact(str(error)) or type(error).__name__
+        return self._fitter.fit(frame, aspect)
 
 
 _Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]
@@ -412,6 +279,6 @@ def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
     """Give the error to raise when opening failed."""
     for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
         if isinstance(error, kinds):
-            message = text.format(name=name, words=_words(error))
+            message = text.format(name=name, words=words_of(error))
             return raised(message, mend="see [source]" if raised is SourceUnusable else "")
     raise error

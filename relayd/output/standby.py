@@ -92,6 +92,7 @@ def i420_from_rgb(rgb: Rgb) -> I420:
     return flat.reshape(height * 3 // 2, width)
 
 
+@lru_cache(maxsize=1)  # half of the drawing, and the same for each text
 def _ground(geometry: Geometry) -> Rgb:
     """A soft light on a dark ground, with noise below one step so that no bands are seen."""
     rows = np.linspace(0, 1, geometry.height, dtype=np.float32)[:, None]

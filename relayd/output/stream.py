@@ -70,7 +70,8 @@ class StreamOutput:
         clock: Clock | None = None,
         stall_limit: float = STALL_LIMIT,
         finish_limit: float = FINISH_LIMIT,
-        command: Sequence[str] = (sys.executable, "-m", "relayd.output.pusher"),
+        # -P: the folder we happen to run in is no place to import from.
+        command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
         """Plan the stream; `number` names its thread, `on_event` is called from there."""
         self.name = public_name(url)

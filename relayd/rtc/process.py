@@ -84,15 +84,30 @@ class RtcWorker:
         return self._process is not None and self._process.returncode is None
 
     def start(self) -> None:
-        """Start the process; it says READY when its library is loaded. Use before `join`."""
-        self._outbound = SharedSlot.create(self._geometry, "outbound")
-        self._inbound = SharedSlot.create(self._geometry, "inbound")
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            fds = (theirs.fileno(), *self._outbound.fds, *self._inbound.fds)
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                self._command(fds), pass_fds=fds, stdin=subprocess.DEVNULL, env=self._environ()
-            )
+        """Start the process; it says READY when its library is loaded. Use before `join`.
+
+        Raises WorkerDied where this machine has no process or descriptor left; nothing of a
+        start that failed stays behind.
+        """
+        with contextlib.ExitStack() as undo:
+            try:
+                self._outbound = SharedSlot.create(self._geometry, "outbound")
+                undo.callback(self._outbound.close)
+                self._inbound = SharedSlot.create(self._geometry, "inbound")
+                undo.callback(self._inbound.close)
+                self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                undo.callback(self._control.close)
+                with theirs:
+                    fds = (theirs.fileno(), *self._outbound.fds, *self._inbound.fds)
+                    self._process = subprocess.Popen(  # noqa: S603 - our own module
+                        self._command(fds),
+                        pass_fds=fds,
+                        stdin=subprocess.DEVNULL,
+                        env=self._environ(),
+                    )
+            except OSError as fault:
+                raise WorkerDied(f"the worker cannot be started: {fault.strerror}") from fault
+            undo.pop_all()
         for thread in self._threads:
             thread.start()
 

@@ -19,6 +19,7 @@ from relayd.clock import Backoff
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
 from relayd.frames import I420
 from relayd.http import HttpClient
+from relayd.logs import redact
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
@@ -191,17 +192,18 @@ class WebRtcLink:
         self, leg: _Leg, peer: Peer, states: "asyncio.Queue[PeerState]", answer: str
     ) -> _Ended:
         """Connect, then wait for the end."""
+        name = redact(leg.url)
         try:
             await peer.accept_answer(answer)
         except JoinRefused as fault:  # the server took us and then made no sense: try again
-            return _Ended(f"{leg.url}: {fault.message}")
+            return _Ended(f"{name}: {fault.message}")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 while (state := await states.get()) is not PeerState.CONNECTED:
                     if state in _OVER:
-                        return _Ended(f"{leg.url} was reached, but no network path to its media")
+                        return _Ended(f"{name} was reached, but no network path to its media")
         except TimeoutError:
-            return _Ended(f"{leg.url}: no media connection within {CONNECT_TIMEOUT:g} s")
+            return _Ended(f"{name}: no media connection within {CONNECT_TIMEOUT:g} s")
         since = time.monotonic()
         self._came_up(leg, peer)
         while await states.get() not in _OVER:

@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
 from relayd.http import Answer, HttpClient
+from relayd.logs import redact
 
 SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3
@@ -114,19 +115,19 @@ def _read(url: str, answer: Answer) -> Resource | NotNow:
         return Resource(_sdp_of(url, answer), _location_of(url, answer))
     said = f"HTTP {answer.status}"
     if answer.status in _REFUSALS:
-        raise JoinRefused(f"{url}: {_REFUSALS[answer.status]} ({said})")
+        raise JoinRefused(f"{redact(url)}: {_REFUSALS[answer.status]} ({said})")
     if (
         answer.status in (404, 408, 409, 425, 429)
         or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        return NotNow(answer.status, f"{url} answered {said}", _retry_after(answer))
-    raise JoinFailed(f"{url} answered {said}, which WHIP does not know")
+        return NotNow(answer.status, f"{redact(url)} answered {said}", _retry_after(answer))
+    raise JoinFailed(f"{redact(url)} answered {said}, which WHIP does not know")
 
 
 def _sdp_of(url: str, answer: Answer) -> str:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != SDP_TYPE:
-        raise JoinFailed(f"{url} answered {kind or 'no type'!r} where {SDP_TYPE} must be")
+        raise JoinFailed(f"{redact(url)} answered {kind or 'no type'!r} where {SDP_TYPE} must be")
     return answer.text
 
 
@@ -154,9 +155,9 @@ def _redirected(url: str, answer: Answer) -> str:
     except ValueError:
         scheme, host = "", None
     if scheme not in ("http", "https") or not host:
-        raise JoinFailed(f"{url} redirected to nowhere")
+        raise JoinFailed(f"{redact(url)} redirected to nowhere")
     if urlsplit(url).scheme == "https" and scheme == "http":
-        raise JoinRefused(f"{url} redirected from https to http")
+        raise JoinRefused(f"{redact(url)} redirected from https to http")
     return target
 
 

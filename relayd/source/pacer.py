@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Final
 
-from relayd.clock import Clock, MonotonicClock, PhaseLock, Ticker
+from relayd.clock import Clock, MonotonicClock, PhaseLock, Tick, Ticker
 from relayd.frames import SourceFrame
+from relayd.logs import get
 from relayd.slots import LatestSlot
 
 RATE_WINDOW: Final = 5.0
@@ -15,6 +16,8 @@ RATE_WINDOW: Final = 5.0
 SAME_RATE: Final = 0.005
 """Share by which the source's rate may differ for the beat to follow its phase: the cadence
 stays within 0.1 of 20 fps."""
+
+_log = get("pacer")
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class Pacer:
         self._clock = clock or MonotonicClock()
         self._stop, self._paused = Event(), Event()
         self._rate = _ArrivalRate()
+        self._seen = 0
         self._thread = Thread(target=self._run, name="relayd-pacer", daemon=True)
         self.counters = PacerCounters()
 
@@ -79,22 +83,33 @@ class Pacer:
 
     def _run(self) -> None:
         ticker, phase = Ticker(self._fps, self._clock), PhaseLock(self._fps)
-        seen = self._slot.latest()[0]
+        self._seen = self._slot.latest()[0]
+        said = ""
         while (tick := ticker.wait(self._stop)) is not None:
-            self.counters.skipped += tick.skipped
-            self.counters.late = tick.late
-            number, frame = self._slot.latest()
-            arrived, seen = number - seen, number
-            now = self._clock.now()
-            if frame is None or self._paused.is_set() or now - frame.captured_at > self._max_age:
-                self.counters.starved += 1
-                continue
-            if arrived:
-                self._rate.note(number, frame.captured_at)
-            self._count(arrived, now - frame.captured_at)
-            self._deliver(frame)
-            if arrived and self._rate.is_near(self._fps):
-                ticker.nudge(phase.correction(tick.deadline - frame.captured_at))
+            try:
+                ticker.nudge(self._beat(tick, phase))
+            except Exception as fault:  # noqa: BLE001 - a session without pictures costs money
+                if str(fault) != said:  # 20 times a second would fill the disk
+                    said = str(fault)
+                    _log.exception("beat failed")
+
+    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
+        """Deliver one picture; gives the seconds by which later beats shall move."""
+        self.counters.skipped += tick.skipped
+        self.counters.late = tick.late
+        number, frame = self._slot.latest()
+        arrived, self._seen = number - self._seen, number
+        now = self._clock.now()
+        if frame is None or self._paused.is_set() or now - frame.captured_at > self._max_age:
+            self.counters.starved += 1
+            return 0.0
+        if arrived:
+            self._rate.note(number, frame.captured_at)
+        self._count(arrived, now - frame.captured_at)
+        self._deliver(frame)
+        if arrived and self._rate.is_near(self._fps):
+            return phase.correction(tick.deadline - frame.captured_at)
+        return 0.0
 
     def _count(self, arrived: int, age: float) -> None:
         self.counters.delivered += 1

@@ -71,6 +71,8 @@ async def test_pause_resume_and_retry_reach_the_relay_and_answer_with_the_status
         (b"{", 400, "JSON"),
         (b"[" * 9000, 400, "JSON"),
         (b"\xff\xfe", 400, "JSON"),
+        (b'{"\\ud800": 1}', 400, "JSON"),
+        (b'{"image": "https://\\ud800"}', 400, "JSON"),
         (b"[]", 400, "object"),
         (b"{}", 400, "image"),
         (b'{"image": " "}', 400, "image"),

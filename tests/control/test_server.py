@@ -193,3 +193,19 @@ async def test_garbage_on_the_wire_harms_nobody(client: httpx.AsyncClient, serve
             attacker.sendall(garbage)
     assert (await client.get("/api/status")).status_code == 200
     assert threading.active_count() < 20
+
+
+async def test_connections_that_fill_the_tcp_port_leave_the_unix_socket_free(
+    app_of: Any, tmp_path: Path
+):
+    path = tmp_path / "control.sock"
+    server = app_of(NO_PICTURES, unix_path=path, tcp=("127.0.0.1", 0))
+    await server.start()
+    idle = [socket.create_connection(server.address) for _ in range(70)]
+    try:
+        await asyncio.sleep(0.2)
+        assert (await get(path, "/api/status")).status_code == 200
+    finally:
+        for one in idle:
+            one.close()
+        await server.stop()

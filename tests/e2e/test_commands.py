@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,20 @@ def test_a_missing_camera_ends_with_69_and_says_how_to_make_one(config: Path):
     assert "/dev/video9" in last
     assert "modprobe v4l2loopback" in last
     assert "Traceback" not in done.stderr
+
+
+def test_a_relay_that_fails_to_start_never_tells_systemd_that_it_is_ready(
+    config: Path, tmp_path: Path
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        overrides = ["--set", 'output=[{kind="camera",device="/dev/video9"}]']
+        done = relayd("run", "-c", config, *overrides, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert done.returncode == 69
+        assert b"READY" not in systemd.recv(4096)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(4096)
 
 
 def test_the_agora_link_says_that_it_is_not_there_yet(config: Path):
@@ -185,6 +200,16 @@ def test_the_demo_names_a_face_file_that_is_not_there():
     done = relayd("demo", "--no-camera", "--port", "0", "--seconds", "1", "--face", "/none.png")
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["relayd: --face /none.png: No such file or directory"]
+
+
+def test_ctrl_c_before_the_first_picture_of_the_demo_is_no_failure():
+    command = [RELAYD, "demo", "--no-camera", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as demo:
+        assert demo.stderr is not None
+        assert b"watch it" in demo.stderr.readline()
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=20)
+        assert demo.returncode == 0
 
 
 def test_the_demo_on_a_taken_port_names_another(emulator: Emulator):

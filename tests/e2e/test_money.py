@@ -1,6 +1,7 @@
 """Promise 2: every session that the service confirmed is closed."""
 
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -108,6 +109,35 @@ def test_pausing_closes_the_session_and_resuming_opens_a_new_one(
     assert relay.status()["reason"] == "paused"
     relay.post("/api/resume")
     relay.wait_state("live")
+
+
+def test_a_pause_shows_at_once_even_while_the_service_takes_its_time_to_close(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    emulator.fault("slow", endpoint="close", delay=3.0)
+    relay.post("/api/pause")
+    wait_for("the pause is told", lambda: relay.status()["reason"] == "paused", 1.5)
+    assert emulator.sessions()
+    wait_for("the session is closed", lambda: not emulator.sessions(), 8)
+
+
+def test_a_resume_while_an_unwanted_session_is_still_being_undone_opens_a_new_one(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    emulator.fault("slow", endpoint="create", delay=3.0)
+    relay = start_relay()
+    relay.wait_state("opening")
+    wait_for("the create is at the service", emulator.sessions, 5)
+    undone = emulator.sessions()[0]["_id"]
+    relay.post("/api/pause")
+    time.sleep(0.5)  # the pause is seen, the create is not answered yet
+    relay.post("/api/resume")
+    emulator.clear()
+    relay.wait_state("live")
+    assert [session["_id"] for session in emulator.sessions()] == [relay.status()["session_id"]]
+    assert relay.status()["session_id"] != undone
 
 
 def test_rotation_takes_a_new_session_before_it_closes_the_old_one_and_shows_no_standby(

@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from tests.clips import RGB, Clips
-from tests.rtsp import RtspCamera
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
+from tests.clips import RGB, Clips
 from tests.e2e.stage import Emulator, RunningRelay, wait_for
+from tests.rtsp import RtspCamera
 
 REAL = Path(__file__).parents[1] / "media"
 MAN, ASTRONAUT = REAL / "webcam_man.mp4", REAL / "astronaut.png"

@@ -192,6 +192,16 @@ async def test_a_missing_or_malformed_parameter_is_1003(
     assert answer["msg"]
 
 
+async def test_a_body_that_no_answer_could_repeat_is_1003(emulator: Any) -> None:
+    answer = await emulator.http.request(
+        "POST",
+        emulator.url + "/interface/detect-api/detect_faces",
+        content=b'{"url": "http://\\ud800/"}',
+        headers={"x-api-key": "key"},
+    )
+    assert (answer.status, answer.json()["error_code"]) == (200, 1003)
+
+
 async def test_a_body_that_is_no_json_is_1003(emulator: Any) -> None:
     answer = await emulator.http.request(
         "POST",
@@ -286,6 +296,32 @@ async def test_an_unreachable_image_is_1003(emulator: Any) -> None:
     answer = await emulator.call("create", body)
     assert answer["code"] == 1003
     assert "cannot be fetched" in answer["msg"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a\\u0000b/"])
+async def test_an_image_url_that_is_none_is_1003(emulator: Any, url: str) -> None:
+    body = f'{{"sourceImage": [{{"path": "{url}", "opts": "{OPTS}"}}]}}'
+    create = emulator.url + "/api/open/v3/faceswap/live/create"
+    answer = await emulator.http.request("POST", create, content=body, headers={"x-api-key": "key"})
+    assert answer.status == 200
+    assert answer.json()["code"] == 1003
+    assert "cannot be fetched" in answer.json()["msg"]
+
+
+async def test_the_portrait_of_the_demo_is_there_without_an_upload(emulator: Any) -> None:
+    source = [{"path": emulator.url + "/emulator/images/portrait", "opts": OPTS}]
+    assert (await emulator.call("create", {"sourceImage": source}))["code"] == 1000
+
+
+async def test_a_page_whose_name_was_rebound_to_us_sees_and_changes_nothing(
+    emulator: Any, portrait: bytes
+) -> None:
+    session = await emulator.create(portrait)
+    foreign = {"host": "evil.example"}
+    assert (await emulator.get("/emulator/state", **foreign)).status == 403
+    assert (await emulator.post("/emulator/faults", {"fault": "stall"}, **foreign)).status == 403
+    assert session["_id"] not in (await emulator.get("/", **foreign)).text
+    assert (await emulator.get("/emulator/state", host="localhost:8700")).status == 200
 
 
 async def test_a_face_image_without_a_face_is_1003(emulator: Any, no_face: bytes) -> None:

@@ -127,6 +127,20 @@ def test_settings_and_server_need_no_optional_library() -> None:
     assert 'pip install "relayd[emulator]"' in done.stdout
 
 
+def test_a_start_that_fails_under_a_parent_ends_with_its_reason_and_no_crash() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "relayd", "emulator", "--port", port, "--with-parent"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as program:
+            assert program.stderr
+            complaint = program.stderr.read()
+            assert program.wait(20) == 69
+    assert "cannot be bound" in complaint
+    assert "Fatal" not in complaint
+
+
 def test_a_stop_before_the_start_is_heeded() -> None:
     server = EmulatorServer(EmulatorSettings(port=0))
     server.stop()

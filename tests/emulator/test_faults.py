@@ -117,6 +117,8 @@ def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
         ([], "fault is one of"),
         ({}, "fault is one of"),
         ({"fault": "meteor"}, "fault is one of"),
+        ({"fault": []}, "fault is one of"),
+        ({"fault": "slow", "seconds": 10**400}, "seconds is zero or more, up to"),
         ({"fault": "slow", "delay": "long"}, "delay is a float"),
         ({"fault": "slow", "delay": -1}, "delay is zero or more"),
         ({"fault": "slow", "delay": float("nan")}, "delay is zero or more"),
@@ -136,6 +138,24 @@ def test_a_wish_that_makes_no_sense_is_refused_by_name(wish: object, says: str) 
     with pytest.raises(UsageError, match=says):
         board.set(wish)
     assert board.active() == []
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        b'{"fault": "slow", "session": "\\ud800"}',
+        b'{"fault": "refuse", "msg": "\\ud800"}',
+        b'{"fault": "empty_channel", "fields": {"x": NaN}}',
+        b'{"fault": "empty_channel", "fields": {"x": 1e400}}',
+    ],
+)
+async def test_a_wish_that_json_cannot_tell_back_is_refused(emulator: Any, wish: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await emulator.http.request(
+        "POST", emulator.url + "/emulator/faults", content=wish, headers=headers
+    )
+    assert answer.status == 400
+    assert (await emulator.state())["faults"] == []
 
 
 async def test_each_known_fault_is_listed_with_its_meaning(emulator: Any) -> None:

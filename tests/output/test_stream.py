@@ -344,3 +344,13 @@ def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OutputError, match="apt install ffmpeg"):
         VideoWriter("srt://127.0.0.1:1", 160, 120, fps=20, bitrate_kbit=500)
+
+
+def test_the_folder_relayd_runs_in_is_no_place_to_import_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    with Feed(tmp_path / "out.mp4") as feed:
+        until(lambda: feed.events)
+    assert feed.changes() == [OutputChange.BACK]

@@ -147,6 +147,19 @@ def test_a_refused_offer_ends_the_link_and_says_why_without_the_token(
     assert len(server.posts("whip")) == 1
 
 
+@pytest.mark.parametrize("status", [401, 404, 418])
+def test_a_password_in_the_url_is_in_no_reason(
+    server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", status: int
+):
+    """Reasons are drawn into the standby picture, which the whole call sees."""
+    server.whip = answer(status)
+    url = server.url.replace("://", "://user:open-sesame@") + "/{channel_id}/1/whip"
+    links(kit.target(server, publish_url=url, first_frame_timeout=0.2), ear)
+    assert kit.wait_for(lambda: {LinkEventKind.REFUSED, LinkEventKind.LOST} & set(ear.kinds()))
+    assert str(status) in str(ear.events[-1].error)
+    assert "open-sesame" not in str(ear.events[-1].error)
+
+
 def test_a_location_of_another_origin_is_ignored(
     server: "EchoServer", other_server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
 ):

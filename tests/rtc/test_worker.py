@@ -152,6 +152,21 @@ def test_a_worker_may_be_stopped_before_it_is_ready_or_started(
     assert not worker.alive
 
 
+def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+):
+    def refuse(*_: object, **_settings: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    before = psutil.Process().num_fds()
+    with pytest.raises(WorkerDied, match="temporarily unavailable"):
+        worker.start()
+    worker.stop(1.0)
+    assert psutil.Process().num_fds() == before
+
+
 def test_a_link_that_is_not_there_is_refused_in_words(
     worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
 ):

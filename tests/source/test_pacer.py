@@ -126,3 +126,16 @@ def test_it_starts_and_stops_a_thread_of_its_own():
 
 def test_a_pacer_never_started_can_be_stopped():
     Pacer(LatestSlot(), lambda _: None, 20, max_age=1).stop()
+
+
+def test_a_delivery_that_fails_costs_its_beat_and_no_other():
+    stage, tried = Stage(5), []
+
+    def deliver(frame: SourceFrame) -> None:
+        tried.append(frame)
+        if len(tried) == 3:
+            raise OSError("no more memory")
+
+    stage.source(20)
+    Pacer(stage.slot, deliver, 20, max_age=2.0, clock=stage)._run()
+    assert len(tried) == pytest.approx(100, abs=2)

@@ -1,0 +1,76 @@
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from relayd.akool.client import AkoolClient
+from relayd.akool.journal import Journal
+from relayd.akool.session import FaceChoice
+from relayd.demo import settings_for
+from relayd.errors import LinkLost, RelaydError, Throttled
+from relayd.relay import Relay
+from relayd.route import Route
+
+
+@pytest.fixture
+async def relay(tmp_path: Path) -> Relay:
+    """A relay that nobody runs; its parts are there, none is open."""
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    return Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+
+
+async def first_wait_after(
+    relay: Relay, failure: RelaydError, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, bool]:
+    """Give how long the relay wants to wait after a session that failed, and if it would."""
+    waits: list[tuple[float, bool]] = []
+
+    async def wanted() -> None:
+        pass
+
+    async def session() -> None:
+        await relay.resume()  # somebody asks for something while the session is open
+        raise failure
+
+    async def wait(seconds: float) -> None:
+        waits.append((seconds, not relay._asked.is_set()))
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(relay, "_until_wanted", wanted)
+    monkeypatch.setattr(relay, "_one_session", session)
+    monkeypatch.setattr(relay, "_sleep", wait)
+    with pytest.raises(asyncio.CancelledError):
+        await relay._drive()
+    return waits[0]
+
+
+async def test_a_service_that_names_a_wait_is_given_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    seconds, _ = await first_wait_after(relay, Throttled("slow", retry_after=90.0), monkeypatch)
+    assert seconds == 90.0
+
+
+async def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    _, waits = await first_wait_after(relay, LinkLost("gone"), monkeypatch)
+    assert waits
+
+
+async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_too(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[tuple[Route, str]] = []
+
+    async def update(route: Route, face: FaceChoice) -> None:
+        if not told:
+            relay._routes.add(relay._parts)
+        told.append((route, face.image_url))
+
+    monkeypatch.setattr(Route, "update_face", update)
+    first = relay._routes.add(relay._parts)
+    await relay.set_face("http://127.0.0.1:9/b.png")
+    assert [route for route, _ in told] == list(relay._routes)
+    assert told[0][0] is first
