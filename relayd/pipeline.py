@@ -6,6 +6,7 @@ outputs do, gives each paced frame to a link, and hands swapped frames in.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 import numpy as np
@@ -58,6 +59,8 @@ class Pipeline:
         self._send_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
+        self._fallback = Fallback(settings.privacy.fallback)
+        self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
@@ -71,7 +74,7 @@ class Pipeline:
             self._swapped,
             self.artist.draw("Starting"),
             fps=video.fps,
-            policy=Fallback(settings.privacy.fallback),
+            policy=self._fallback,
             source=self.source,
             hold_for=settings.rtc.stall_timeout,
             clock=clock,
@@ -104,6 +107,7 @@ class Pipeline:
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
+        self._studio.shutdown(cancel_futures=True)
         self.screen.stop()
         for output in reversed(self.outputs):
             output.close()
@@ -119,16 +123,17 @@ class Pipeline:
         self.reader.stop()
 
     def say(self, title: str, detail: str) -> None:
-        """Make the standby picture say this."""
-        self.screen.set_standby(self.artist.draw(title, detail))
+        """Make the standby picture say this, as soon as it is drawn."""
+        self._studio.submit(lambda: self.screen.set_standby(self.artist.draw(title, detail)))
 
     def show(self, frame: SwappedFrame) -> None:
         """Let the outputs show this swapped frame at their next beat."""
         self._swapped.put(frame)
 
     def forget(self) -> None:
-        """Show no swapped frame again that came before now."""
-        self._swapped.clear()
+        """Show no swapped frame again that came before now, unless the last one is to be held."""
+        if self._fallback is not Fallback.HOLD:
+            self._swapped.clear()
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""

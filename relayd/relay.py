@@ -332,7 +332,8 @@ class Relay:
         if state is not self._state:
             self._state_since = self._clock.now()
         self._state, self._reason = state, reason
-        self.pipeline.say(state.words, reason)
+        if state is not RelayState.STOPPED:  # the outputs are closed by then
+            self.pipeline.say(state.words, reason)
         self._on_change(state, reason)
 
     # What the media threads bring and tell.

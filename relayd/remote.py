@@ -1,6 +1,7 @@
 """The commands that talk to a running relay, over its control socket."""
 
 import os
+import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -33,9 +34,9 @@ def find_socket(name: str | None, environment: Mapping[str, str] | None = None) 
     return next(iter(found.values()))
 
 
-async def ask(socket: Path, path: str, body: Mapping[str, str] | None = None) -> Status:
+async def ask(control: Path, path: str, body: Mapping[str, str] | None = None) -> Status:
     """Send a request to a relay (a POST where there is a body) and give its status after it."""
-    async with HttpClient(unix_socket=socket, read_timeout=PATIENCE) as http:
+    async with HttpClient(unix_socket=control, read_timeout=PATIENCE) as http:
         method = "GET" if body is None else "POST"
         answer = await http.request(method, f"http://relay{path}", json_body=body)
     told: Status = answer.json()
@@ -64,13 +65,29 @@ def _sockets(environment: Mapping[str, str]) -> list[Path]:
     own = environment.get("XDG_RUNTIME_DIR")
     users = sorted((Path(own) / "relayd").glob("*.sock")) if own else []
     try:
-        return [*sorted(SYSTEM_SOCKETS.glob("*/control.sock")), *users]
+        return [
+            path
+            for path in (*sorted(SYSTEM_SOCKETS.glob("*/control.sock")), *users)
+            if not _is_stale(path)
+        ]
     except OSError as fault:
         raise Unavailable(f"{SYSTEM_SOCKETS}: {fault.strerror}") from fault
 
 
-def _name_of(socket: Path) -> str:
-    return socket.parent.name if socket.name == "control.sock" else socket.stem
+def _is_stale(path: Path) -> bool:
+    """Whether nobody listens there: a relay that was killed left it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # ours to try, but not to judge: asking tells why
+            return False
+    return False
+
+
+def _name_of(path: Path) -> str:
+    return path.parent.name if path.name == "control.sock" else path.stem
 
 
 def _listed(found: Mapping[str, Path]) -> str:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
@@ -14,10 +15,12 @@ from relayd.route import Route
 
 
 @pytest.fixture
-async def relay(tmp_path: Path) -> Relay:
+async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
     """A relay that nobody runs; its parts are there, none is open."""
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
-    return Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    yield relay
+    relay.pipeline.stop_outputs()
 
 
 async def first_wait_after(

@@ -81,6 +81,8 @@ class AkoolClient:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.account = credentials.fingerprint
+        """Whose sessions are opened here, as the journal may name it."""
         self._credentials = credentials
         self._http = http
         self._call_deadline = call_deadline
@@ -142,15 +144,17 @@ class AkoolClient:
         source = [{"path": image_url, "opts": landmarks}]
         await repeated(self._ask, UPDATE, {"_id": session_id, "sourceImage": source})
 
-    async def close(self, session_id: str, *, within: float = 10.0) -> None:
+    async def close(self, session_id: str, *, within: float = 10.0) -> bool:
         """Close a session, trying until `within` seconds are over.
 
-        Returns when the service confirmed it, or says that it knows no such session.
+        True when the service confirmed it, False when it says that it knows no such session.
         """
         try:
             await repeated_within(within, self._ask, CLOSE, {"_id": session_id})
         except SessionUnknown:
             _log.info("session.unknown_at_close", session=session_id)
+            return False
+        return True
 
     async def credit(self) -> float | None:
         """Ask for the credit left; None where the answer has none or the call is not served."""

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from relayd.errors import CredentialsRefused, ServerFault
 from relayd.logs import conceal
 
+_FINGERPRINT_DIGITS = 12
+"""Hex digits: enough to tell a person's keys apart, too few to be of any other use."""
 _RENEW_EARLY = 60.0
 """s before its end that a token counts as expired: longer than any one call takes."""
 _EARLIEST_DATE = 1e9
@@ -25,6 +28,11 @@ class ApiKey:
         conceal(self.key)
         _check_header(self.key, "[akool] api_key")
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells keys apart without telling them."""
+        return _fingerprint(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class ClientSecret:
@@ -40,8 +48,17 @@ class ClientSecret:
                 "[akool] client_id or client_secret is empty", mend="set both, or api_key"
             )
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells accounts apart; the id alone names one."""
+        return _fingerprint(self.client_id)
+
 
 Credentials = ApiKey | ClientSecret
+
+
+def _fingerprint(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _check_header(value: str, name: str) -> None:

@@ -50,6 +50,8 @@ class JournalRecord:
     """Of the process that opened it; for people, nothing decides by it."""
     held: bool
     """Whether a living process has it in its care."""
+    account: str = ""
+    """Fingerprint of the credentials that opened it; empty where not known."""
 
     @classmethod
     def read(cls, content: bytes, *, held: bool) -> Self | None:
@@ -63,6 +65,7 @@ class JournalRecord:
         texts: dict[str, Any] = {
             key: entry.get(key) for key in ("id", "channel", "base_url", "relay")
         }
+        texts["account"] = entry.get("account", "")
         opened_at, pid = entry.get("opened_at"), entry.get("pid")
         if (
             not all(isinstance(text, str) for text in texts.values())
@@ -131,7 +134,9 @@ class Journal:
             _write_synced(path, b"relayd\n", os.O_TRUNC)
             path.unlink(missing_ok=True)
 
-    def record(self, session: LiveSession, *, base_url: str, relay: str) -> JournalEntry:
+    def record(
+        self, session: LiveSession, *, base_url: str, relay: str, account: str = ""
+    ) -> JournalEntry:
         """Put a session on the book; on disk for good when this returns. Holds no secret.
 
         Raises Unavailable: then nothing is recorded, and the session must be closed at once.
@@ -144,8 +149,9 @@ class Journal:
             opened_at=float(self._wall()),
             pid=os.getpid(),
             held=True,
+            account=account,
         )
-        keys = ("id", "channel", "base_url", "relay", "opened_at", "pid")
+        keys = ("id", "channel", "base_url", "relay", "opened_at", "pid", "account")
         content = json.dumps({key: getattr(record, key) for key in keys}).encode() + b"\n"
         path = self._sessions / _file_name(session.id)
         draft = path.with_suffix(".part")

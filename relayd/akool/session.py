@@ -226,6 +226,7 @@ class SessionKeeper:
                 live,
                 base_url=logs.redact(self.client.base_url),
                 relay=self._relay,
+                account=self.client.account,
             )
         except Exception:
             await self._close_unrecorded(live)
@@ -292,13 +293,16 @@ async def close_leftovers(
 
 async def _close(client: AkoolClient, entry: JournalEntry, within: float) -> str:
     """Close a session and take it off the journal; "" or why that is not confirmed."""
-    session = entry.record.id
+    session, account = entry.record.id, entry.record.account
     try:
-        await client.close(session, within=within)
+        known = await client.close(session, within=within)
     except ServiceError as fault:
         _log.error("session.close_failed", session=session, reason=str(fault))
         return str(fault)
     else:
+        if not known and account not in ("", client.account):
+            _log.warning("session.of_another_key", session=session)
+            return "unknown to this key; it was opened with another one: close it with that"
         _log.info("session.closed", session=session, relay=entry.record.relay)
         try:
             await asyncio.to_thread(entry.remove)

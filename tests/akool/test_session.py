@@ -346,6 +346,25 @@ async def test_a_leftover_of_another_service_is_left_alone(
     assert await session.close()
 
 
+async def test_a_leftover_that_another_keys_service_does_not_know_stays_on_the_journal(
+    service: "Service",
+    client: AkoolClient,
+    keeper: SessionKeeper,
+    journal: Journal,
+    http: HttpClient,
+):
+    session = await keeper.open_session(FACE)
+    session._entry.release()
+    service.open.clear()  # as it looks from another account
+    other = AkoolClient(service.url, ApiKey("another-key"), http)
+    (result,) = await close_leftovers(other, journal)
+    assert not result.closed
+    assert "another" in result.reason
+    assert ids(journal) == [session.live.id]
+    assert await session.close()
+    assert ids(journal) == []
+
+
 async def test_a_create_in_flight_when_cancelled_is_waited_for_and_closed(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ):
