@@ -1,6 +1,7 @@
 """The three MediaPipe nets, run by OpenCV's DNN module."""
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, final
 
 import cv2
@@ -14,6 +15,10 @@ Floats = NDArray[Any]
 
 MODELS = Path(__file__).parent.parent / "models"
 
+_READING = Lock()
+"""OpenCV fills the importer's table of operators at its first use, and not safely for threads:
+two that read a net at once can find operators "not implemented"."""
+
 cv2.setNumThreads(1)  # a second thread gains 5 % here and takes a core from the video codec
 
 
@@ -26,7 +31,8 @@ class Net:
         options: dict[str, Any] = (
             {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
         )
-        self._net = cv2.dnn.readNetFromTFLite(str(MODELS / file), **options)
+        with _READING:
+            self._net = cv2.dnn.readNetFromTFLite(str(MODELS / file), **options)
         self._outputs = outputs
 
     def run(self, rgb: Floats) -> list[Floats]:
