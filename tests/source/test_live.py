@@ -45,6 +45,7 @@ def test_rtsp_killed_is_lost_at_once_and_back_soon(rtsp_camera: "RtspCamera", wa
     answers = time.monotonic()
     watched.frame()
     assert time.monotonic() - answers < 1.5
+    watched.wait_for(SourceOpened, 2, after=1)
     assert watched.reader.counters.reconnects == 1
 
 
