@@ -21,8 +21,11 @@ PICTURES = (
     "multifilesrc location={}/%05d.jpg loop=true caps=image/jpeg,framerate=30/1"
     " ! jpegdec ! videoconvert ! video/x-raw,format=I420"
 )
+# With several slices a picture, rtph264pay puts parameter sets between those of a key frame,
+# which tears the frame apart for every FFmpeg: one slice, as cameras send.
 CAMERA = (
-    "( {} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=1000"
+    "( {} ! x264enc tune=zerolatency sliced-threads=false speed-preset=ultrafast"
+    " key-int-max=10 bitrate=3000"
     " ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
 )
 
