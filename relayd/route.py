@@ -17,7 +17,7 @@ from relayd.config import RtcSettings, VideoSettings
 from relayd.errors import JoinFailed, LinkLost, LinkStalled, RelaydError
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 from relayd.states import RelayState
 
@@ -69,7 +69,6 @@ class Route:
         self._sent_at = self._sending_since = self._picture_at = float("-inf")
         self.degraded = ""
         """Why the link is reconnecting by itself; empty while it is well."""
-        self.stats: LinkStats | None = None
 
     @property
     def session_id(self) -> str | None:
@@ -231,10 +230,8 @@ class Route:
                 self.degraded = ""
             case LinkEventKind.REFUSED | LinkEventKind.LOST | LinkEventKind.DIED:
                 self._fail(event.error or LinkLost(event.reason))
-            case LinkEventKind.STATS:
-                self.stats = event.stats
-            case LinkEventKind.READY | LinkEventKind.PUBLISHING | LinkEventKind.LEFT:
-                pass
+            case _:
+                pass  # of interest to the log alone
         if event.kind is not LinkEventKind.STATS:
             _log.info(f"link.{event.kind.value}", reason=event.reason or str(event.error or ""))
 

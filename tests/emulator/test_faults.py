@@ -1,6 +1,5 @@
 import asyncio
 import time
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,10 @@ from relayd.emulator.faults import FAULTS, FaultBoard, Stage
 from relayd.errors import ServerFault, ServiceUnreachable, UsageError
 from relayd.frames import I420, Geometry, black, luma
 from relayd.rtc.peer import PeerState
+from tests.test_clock import FakeClock
 
 OPTS = "1,1:2,2:3,3:4,4"
 UNKNOWN = {"_id": "0" * 24}
-
-
-class HandClock:
-    """A clock that the test turns."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep_until(self, moment: float, stop: Event) -> bool:
-        self.time = max(self.time, moment)
-        return stop.is_set()
 
 
 def shade(value: int) -> I420:
@@ -36,7 +22,7 @@ def shade(value: int) -> I420:
 
 
 def test_a_fault_acts_for_as_many_calls_as_it_was_given() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "cut", "endpoint": "create", "calls": 2})
     assert [len(board.take(Stage.ANSWER, endpoint="close")) for _ in range(3)] == [0, 0, 0]
     assert [len(board.take(Stage.ANSWER, endpoint="create")) for _ in range(3)] == [1, 1, 0]
@@ -44,7 +30,7 @@ def test_a_fault_acts_for_as_many_calls_as_it_was_given() -> None:
 
 
 def test_a_fault_acts_for_as_long_as_it_was_given() -> None:
-    clock = HandClock()
+    clock = FakeClock()
     board = FaultBoard(clock)
     board.set({"fault": "stall", "seconds": 2.5})
     assert board.paint("any", shade(1), shade(2)) is None
@@ -55,7 +41,7 @@ def test_a_fault_acts_for_as_long_as_it_was_given() -> None:
 
 
 def test_a_fault_without_limit_acts_until_it_is_cleared() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     first, second = board.set({"fault": "garbage"}), board.set({"fault": "slow"})
     for _ in range(50):
         assert board.take(Stage.ANSWER, endpoint="info") == [first, second]
@@ -67,14 +53,14 @@ def test_a_fault_without_limit_acts_until_it_is_cleared() -> None:
 
 
 def test_a_picture_fault_meets_only_its_session() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "stall", "session": "one"})
     assert board.paint("one", shade(1), shade(2)) is None
     assert board.paint("two", shade(1), shade(2)) is not None
 
 
 def test_freeze_repeats_one_picture_of_each_session() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "freeze"})
     shown = [board.paint("one", shade(1), shade(value)) for value in (10, 20, 30)]
     assert [luma(picture).mean() for picture in shown if picture is not None] == [10, 10, 10]
@@ -84,14 +70,14 @@ def test_freeze_repeats_one_picture_of_each_session() -> None:
 
 
 def test_unswapped_gives_the_source_back() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "unswapped"})
     source = shade(1)
     assert board.paint("one", source, shade(2)) is source
 
 
 def test_low_rate_lets_few_pictures_through() -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "low_rate", "fps": 2.0})
     assert board.paint("one", shade(1), shade(2)) is not None
     assert [board.paint("one", shade(1), shade(2)) for _ in range(5)] == [None] * 5
@@ -99,7 +85,7 @@ def test_low_rate_lets_few_pictures_through() -> None:
 
 @pytest.mark.parametrize("kind", ["noise", "green", "garbled"])
 def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     board.set({"fault": "corrupt", "kind": kind})
     swapped = shade(0)
     luma(swapped)[:] = np.arange(64, dtype=np.uint8) * 3
@@ -134,7 +120,7 @@ def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
     ],
 )
 def test_a_wish_that_makes_no_sense_is_refused_by_name(wish: object, says: str) -> None:
-    board = FaultBoard(HandClock())
+    board = FaultBoard(FakeClock())
     with pytest.raises(UsageError, match=says):
         board.set(wish)
     assert board.active() == []
