@@ -42,10 +42,13 @@ test-browser: test-setup ## the page in a real Chromium (apt)
 	tests/setup.sh --browser $(BIN)/python
 	$(BIN)/pytest -m browser $(ARGS)
 
+test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
+	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)
+
 bench: $(BIN)/.dev ## timings against a peer, as ratios
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser bench clean
+.PHONY: help demo check test-setup test test-relay test-browser test-live bench clean

@@ -7,17 +7,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 from relayd.config import CameraSettings, Settings, StreamSettings
-from relayd.errors import ExitCode, RelaydError, SourceError, Unavailable
+from relayd.errors import ExitCode, LibraryUnavailable, RelaydError, SourceError, Unavailable
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
 from relayd.output.camera import CameraOutput
 from relayd.output.standby import StandbyArtist
-from relayd.rtc.kinds import require_link
+from relayd.rtc.kinds import require_link, worker_environment
+from relayd.rtc.link import LinkEvent
+from relayd.rtc.process import RtcWorker
 from relayd.service import connect, open_journal
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
@@ -25,6 +28,8 @@ from relayd.source.reader import SourceReader
 
 SOURCE_TIMEOUT = 15.0
 """s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
+LIBRARY_TIMEOUT = 20.0
+"""s to load the RTC library; a cold disk takes a few."""
 FETCH_TIMEOUT = 5.0
 """s for a look whether an address answers."""
 
@@ -119,8 +124,34 @@ async def _check_journal(settings: Settings) -> list[Finding]:
 
 
 async def _check_rtc(settings: Settings) -> list[Finding]:
-    require_link(settings.rtc.kind)
-    return [Finding.ok("rtc", f"the library for {settings.rtc.kind} is installed")]
+    library = require_link(settings.rtc.kind)
+    took = await asyncio.to_thread(_load_in_worker, settings)
+    return [Finding.ok("rtc", f"{library} loads in {took:.1f} s")]
+
+
+def _load_in_worker(settings: Settings) -> float:
+    """Load the link's library where `run` does, in a worker process; gives the seconds."""
+    said: SimpleQueue[LinkEvent] = SimpleQueue()
+    worker = RtcWorker(
+        settings.video.geometry,
+        kind=settings.rtc.kind,
+        environment=worker_environment(settings.rtc.kind),
+        on_event=said.put,
+        on_picture=lambda _frame: None,
+    )
+    began = time.monotonic()
+    worker.start()
+    try:
+        first = said.get(timeout=LIBRARY_TIMEOUT)
+    except Empty:
+        raise LibraryUnavailable(
+            f"the library for {settings.rtc.kind} does not load within {LIBRARY_TIMEOUT:g} s"
+        ) from None
+    finally:
+        worker.stop(within=1.0)
+    if first.error is not None:
+        raise first.error
+    return time.monotonic() - began
 
 
 async def _check_service(settings: Settings) -> list[Finding]:

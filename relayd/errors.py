@@ -21,7 +21,8 @@ RelaydError
 │   ├── ServerFault *           the service failed, or its answer made no sense
 │   └── ServiceUnreachable *    no answer: refused, timed out, cut, TLS
 ├── LinkError                   the real-time transport
-│   ├── JoinRefused             token, channel or codec refused
+│   ├── LinkForbidden           refused whatever the session: app id, ban, licence
+│   ├── JoinRefused             token, channel or codec refused: another session may get in
 │   ├── JoinFailed *            no connection within the deadline
 │   ├── LinkLost *              connected, then gone
 │   ├── LinkStalled *           connected, but swapped frames stopped
@@ -204,8 +205,12 @@ class LinkError(RelaydError):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class LinkForbidden(LinkError):
+    """The far side refuses us whatever the session: app id, ban, licence."""
+
+
 class JoinRefused(LinkError):
-    """The far side refused token, channel or codec."""
+    """The far side refused token, channel or codec; another session may be let in."""
 
 
 class JoinFailed(LinkError):

@@ -16,9 +16,9 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.config import Settings
+from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
-from relayd.errors import InternalFault, LinkError, RelaydError, Throttled
+from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError, Throttled
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
@@ -36,6 +36,8 @@ OPEN_BACKOFF = 0.5, 30.0
 """s, first and longest wait between two tries to open a session."""
 REJOIN_TRIES = 2
 """Tries to bring a new worker into a session before a new session is asked for."""
+MOST_SHORT_LINKS = 3
+"""Links in a row that break soon after they came up, before the session is given up."""
 GOOD_AFTER = 30.0
 """s that a session was live after which the next failure counts as the first again."""
 BLOCKED_RETRY = 600.0
@@ -72,6 +74,7 @@ class Relay:
             rtc=settings.rtc,
             video=settings.video,
             clock=self._clock,
+            state_directory=state_directory(settings),
         )
         self.metrics = Metrics()
         self.pipeline = Pipeline(
@@ -226,6 +229,8 @@ class Relay:
         while self._wanted():
             self._note_health(route)
             await asyncio.sleep(WATCH_INTERVAL)
+            if route.ends_soon:
+                self._rotation.hurry()
             if self._source.alive and (successor := self._rotation.step()):
                 route = self._take_over(successor, route)
             try:
@@ -249,7 +254,7 @@ class Relay:
         """
         for _ in range(REJOIN_TRIES):
             self._enter(RelayState.DEGRADED, str(fault))
-            if not fault.retryable:
+            if not fault.retryable or route.short_links >= MOST_SHORT_LINKS:
                 break
             self._reconnects["link"] += 1
             try:
@@ -309,7 +314,7 @@ class Relay:
 
     async def _wait_after(self, failure: RelaydError) -> None:
         self._reconnects["session"] += 1
-        if failure.retryable or isinstance(failure, LinkError):
+        if failure.retryable or isinstance(failure, JoinRefused):  # of that session's channel
             self._enter(RelayState.BACKOFF, str(failure))
             asked_for = failure.retry_after if isinstance(failure, Throttled) else None
             await self._sleep(max(self._backoff.next_wait(), min(asked_for or 0.0, BLOCKED_RETRY)))

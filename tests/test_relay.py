@@ -9,8 +9,8 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice
 from relayd.demo import settings_for
-from relayd.errors import LinkLost, RelaydError, Throttled
-from relayd.relay import Relay
+from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
+from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
 from relayd.route import Route
 
 
@@ -77,3 +77,36 @@ async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_to
     await relay.set_face("http://127.0.0.1:9/b.png")
     assert [route for route, _ in told] == list(relay._routes)
     assert told[0][0] is first
+
+
+async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    seconds, _ = await first_wait_after(relay, LinkForbidden("wrong app id"), monkeypatch)
+    assert seconds == BLOCKED_RETRY
+
+
+async def test_a_refused_token_is_answered_with_another_session_soon(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    seconds, _ = await first_wait_after(relay, JoinRefused("token expired"), monkeypatch)
+    assert seconds < 1.0
+
+
+async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    route = relay._routes.add(relay._parts)
+    rejoined: list[Route] = []
+
+    async def rejoin(route: Route, _on_stage: object) -> None:
+        rejoined.append(route)
+        route.short_links += 1
+
+    monkeypatch.setattr(Route, "rejoin", rejoin)
+    monkeypatch.setattr(relay, "_wanted", lambda: True)
+    for _ in range(MOST_SHORT_LINKS):
+        assert await relay._rejoin(route, LinkLost("gone"))
+    with pytest.raises(LinkLost):
+        await relay._rejoin(route, LinkLost("gone"))
+    assert len(rejoined) == MOST_SHORT_LINKS

@@ -58,6 +58,37 @@ async def test_zero_means_never():
     assert not rotation.in_progress
 
 
+async def test_a_session_that_will_end_early_gets_its_successor_at_once_even_if_it_never_rotates():
+    clock = FakeClock()
+    rotation = Rotation(0.0, clock, ready)
+    rotation.begin()
+    rotation.hurry()
+    rotation.step()
+    assert rotation.in_progress
+
+
+async def test_being_hurried_again_and_again_opens_no_second_successor_before_the_wait_is_over():
+    clock, tries = FakeClock(), []
+
+    async def failing() -> Route:
+        tries.append(clock.now())
+        raise JoinFailed("no")
+
+    rotation = Rotation(0.0, clock, failing)
+    rotation.begin()
+    for _ in range(5):
+        rotation.hurry()
+        rotation.step()
+        await settle()
+    assert len(tries) == 1
+    clock.time += RETRY
+    rotation.hurry()
+    rotation.step()
+    await settle()
+    assert len(tries) == 2
+    await rotation.end()
+
+
 async def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on():
     clock, tries = FakeClock(), []
 

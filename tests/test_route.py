@@ -1,3 +1,5 @@
+import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,8 +10,10 @@ from relayd import route as route_module
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.config import RtcSettings, VideoSettings
 from relayd.route import Route, RouteParts
-from relayd.rtc.link import LinkEvent, LinkEventKind
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from tests.test_clock import FakeClock
+
+FACE = FaceChoice("http://127.0.0.1:9/a.png")
 
 
 class Session:
@@ -20,47 +24,126 @@ class Session:
         self.live = SimpleNamespace(
             **dict.fromkeys(names, "x"), front_rtc_token=SecretStr("token-of-the-tests")
         )
+        self.token = self.live.front_rtc_token
+        self.newer: SecretStr | None = None
         self.opened_at = 0.0
         self.closed = False
 
     async def wait_ready(self, *, within: float) -> None:
         pass
 
+    async def renew_token(self) -> bool:
+        if self.newer:
+            self.token = self.newer
+        return self.newer is not None
+
     async def close(self, *, within: float) -> bool:
         self.closed = True
         return True
 
 
-class UnstoppableWorker:
-    """Joins at once, and cannot be stopped."""
+class Worker:
+    """Joins at once; the newest one is kept."""
+
+    newest: "Worker"
 
     def __init__(self, *_: Any, on_event: Any, **__: Any) -> None:
-        self._tell = on_event
+        self.tell = on_event
+        self.tokens: list[str] = []
+        Worker.newest = self
 
     def start(self) -> None:
         pass
 
-    def join(self, _: object) -> None:
-        self._tell(LinkEvent(LinkEventKind.JOINED))
-        self._tell(LinkEvent(LinkEventKind.FIRST_PICTURE))
+    def join(self, target: LinkTarget) -> None:
+        self.tokens.append(target.token)
+        self.tell(LinkEvent(LinkEventKind.JOINED))
+        self.tell(LinkEvent(LinkEventKind.FIRST_PICTURE))
 
-    def stop(self, _: float) -> None:
+    def renew(self, token: str) -> None:
+        self.tokens.append(token)
+
+    def stop(self, within: float) -> None:
+        pass
+
+
+class UnstoppableWorker(Worker):
+    def stop(self, within: float) -> None:
         raise RuntimeError("cannot join thread before it is started")
 
 
-async def test_a_session_is_closed_even_if_its_worker_cannot_be_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    session = Session()
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
+
+def open_route(
+    monkeypatch: pytest.MonkeyPatch, session: Session, clock: FakeClock, worker: type[Worker]
+) -> Route:
     async def open_session(_: FaceChoice) -> Session:
         return session
 
-    monkeypatch.setattr(route_module, "RtcWorker", UnstoppableWorker)
+    monkeypatch.setattr(route_module, "RtcWorker", worker)
     keeper = cast("SessionKeeper", SimpleNamespace(open_session=open_session))
-    parts = RouteParts(keeper, RtcSettings(), VideoSettings(), FakeClock())
-    route = Route(parts, lambda _route, _frame: None)
-    await route.open(FaceChoice("http://127.0.0.1:9/a.png"), lambda _stage: None)
+    rtc = RtcSettings(kind="webrtc")
+    parts = RouteParts(keeper, rtc, VideoSettings(), clock, Path("/nowhere"))
+    return Route(parts, lambda _route, _frame: None)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_session_is_closed_even_if_its_worker_cannot_be_stopped(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session()
+    route = open_route(monkeypatch, session, clock, UnstoppableWorker)
+    await route.open(FACE, lambda _stage: None)
     with pytest.raises(RuntimeError):
         await route.close()
     assert session.closed
+
+
+async def test_a_token_that_ends_is_replaced_where_the_service_gives_another(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session()
+    route = open_route(monkeypatch, session, clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    session.newer = SecretStr("a-newer-token")
+    Worker.newest.tell(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
+    await settle()
+    assert Worker.newest.tokens == ["token-of-the-tests", "a-newer-token"]
+    assert not route.ends_soon
+    await route.rejoin(lambda _stage: None)
+    assert Worker.newest.tokens == ["a-newer-token"]
+    await route.close()
+
+
+async def test_a_token_that_ends_and_cannot_be_replaced_asks_for_a_successor(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    route = open_route(monkeypatch, Session(), clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    Worker.newest.tell(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
+    await settle()
+    assert route.ends_soon
+    assert Worker.newest.tokens == ["token-of-the-tests"]
+    await route.close()
+
+
+async def test_links_that_break_soon_after_they_came_up_are_counted(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    route = open_route(monkeypatch, Session(), clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    for expected in (1, 2):
+        clock.time += 1
+        await route.rejoin(lambda _stage: None)
+        assert route.short_links == expected
+    clock.time += 60
+    await route.rejoin(lambda _stage: None)
+    assert route.short_links == 0
+    await route.close()

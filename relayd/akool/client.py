@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from relayd import logs
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials, Token
-from relayd.akool.models import Face, LiveSession, Status, read_faces
+from relayd.akool.models import Face, LiveSession, Status, read_faces, read_token
 from relayd.akool.retry import repeated, repeated_within
 from relayd.akool.verdicts import (
     BY_CODE,
@@ -138,6 +140,16 @@ class AkoolClient:
         if status is None:
             raise ServerFault(f"{INFO.name}: the answer's faceswap_status is missing or unknown")
         return status
+
+    async def fresh_token(self, session_id: str) -> SecretStr | None:
+        """Ask for the session's RTC token once more; None where the service gives none.
+
+        No documented call renews a token, but the look-up of a session may answer a newer one.
+        """
+        if self._info_missing:
+            return None
+        reply = await self._exchange(INFO, {"_id": session_id})
+        return None if reply.fault is not None else read_token(reply.data)
 
     async def update(self, session_id: str, image_url: str, landmarks: str) -> None:
         """Give a running session another face. Raises SessionUnknown when it is gone."""

@@ -119,6 +119,13 @@ class LiveSession:
             raise self.flaw
 
 
+def read_token(data: Mapping[str, Any]) -> SecretStr | None:
+    """Read the RTC token of an answer's `data`; None where it has none that can be read."""
+    text = _plain_text(data.get("front_rtc_token"))
+    conceal(text)
+    return SecretStr(text) if text else None
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
     """One face found in an image.

@@ -78,6 +78,8 @@ class SwapSession:
         self.live = live
         self.opened_at = opened_at
         """Monotonic seconds."""
+        self.token = live.front_rtc_token
+        """What the channel is joined with."""
         self.status = live.status
         """As last heard."""
         self.closed = False
@@ -123,6 +125,18 @@ class SwapSession:
         landmarks = await self._keeper.landmarks(face)
         await self._keeper.client.update(self.live.id, face.image_url, landmarks)
         _log.info("session.face_changed", session=self.live.id)
+
+    async def renew_token(self) -> bool:
+        """Take over a newer RTC token, if the service gives one; True when it did."""
+        try:
+            token = await self._keeper.client.fresh_token(self.live.id)
+        except ServiceError as fault:
+            _log.info("token.not_renewed", session=self.live.id, reason=str(fault))
+            return False
+        if token is None or token == self.token:
+            return False
+        self.token = token
+        return True
 
     async def close(self, *, within: float = CLOSE_WITHIN) -> bool:
         """Close at the service, trying for `within` s; True when that is confirmed.

@@ -1,13 +1,15 @@
 """Which kinds of link there are, and whether the library below one is installed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from relayd.errors import LibraryUnavailable
 from relayd.frames import I420
-from relayd.rtc.link import Link, LinkEvent, LinkTarget
+from relayd.rtc.agora import installation
+from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget
 
 MakeLink = Callable[[LinkTarget, Callable[[I420, float], None], Callable[[LinkEvent], None]], Link]
 """Makes a link from its target, `on_picture` and `on_event`; ConfigError for a bad target."""
@@ -21,36 +23,62 @@ class _Make:
     name: str
     library: str
     mend: str
+    require: Callable[[], str]
+    """Raises LibraryUnavailable, or gives the library's name and version; loads nothing."""
+    environment: Callable[[], Mapping[str, str]] = dict
+    """What its worker process needs in its environment."""
 
 
-_MAKES = {
-    "webrtc": _Make("relayd.rtc.webrtc", "WebRtcLink", "aiortc", "pip install 'relayd[webrtc]'"),
+def _require_aiortc() -> str:
+    if find_spec("aiortc") is None:
+        raise _unavailable("webrtc", "aiortc")
+    return f"aiortc {version('aiortc')}"
+
+
+_MAKES: dict[LinkKind, _Make] = {
+    "agora": _Make(
+        module="relayd.rtc.agora.link",
+        name="AgoraLink",
+        library="agora-python-server-sdk",
+        mend="relayd agora-install",
+        require=lambda: str(installation.require()),
+        environment=installation.worker_environment,
+    ),
+    "webrtc": _Make(
+        module="relayd.rtc.webrtc",
+        name="WebRtcLink",
+        library="aiortc",
+        mend="pip install 'relayd[webrtc]'",
+        require=_require_aiortc,
+    ),
 }
 
 
-def require_link(kind: str) -> None:
-    """Raise LibraryUnavailable where a link of this kind cannot work; loads nothing."""
-    make = _make_of(kind)
-    if find_spec(make.library) is None:
-        raise LibraryUnavailable(f"rtc.kind = {kind!r} needs {make.library}", mend=make.mend)
+def require_link(kind: LinkKind) -> str:
+    """Give the name and version of the library below this kind of link; loads nothing.
+
+    Raises LibraryUnavailable where such a link cannot work.
+    """
+    return _MAKES[kind].require()
 
 
-def load_link(kind: str) -> MakeLink:
+def worker_environment(kind: LinkKind) -> Mapping[str, str]:
+    """Give what a worker of this kind needs in its environment, besides ours.
+
+    Raises LibraryUnavailable where such a link cannot work.
+    """
+    return _MAKES[kind].environment()
+
+
+def load_link(kind: LinkKind) -> MakeLink:
     """Import the link of this kind, with the library below it; LibraryUnavailable if that fails."""
-    make = _make_of(kind)
+    make = _MAKES[kind]
     try:
         made: MakeLink = getattr(import_module(make.module), make.name)
     except ImportError as fault:
-        raise LibraryUnavailable(
-            f"rtc.kind = {kind!r} needs {fault.name}", mend=make.mend
-        ) from fault
+        raise _unavailable(kind, fault.name or make.library) from fault
     return made
 
 
-def _make_of(kind: str) -> _Make:
-    if kind not in _MAKES:
-        known = " or ".join(f'"{known}"' for known in _MAKES)
-        raise LibraryUnavailable(
-            f'rtc.kind = "{kind}": this version of relayd has no such link', mend=f"use {known}"
-        )
-    return _MAKES[kind]
+def _unavailable(kind: LinkKind, library: str) -> LibraryUnavailable:
+    return LibraryUnavailable(f"rtc.kind = {kind!r} needs {library}", mend=_MAKES[kind].mend)

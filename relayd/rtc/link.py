@@ -33,7 +33,9 @@ class LinkTarget:
     bitrate_kbit: int
     session_id: str = ""
     app_id: str = ""
-    """Agora only."""
+    """Agora only; where it is empty, the token names the project."""
+    state_directory: str = ""
+    """Agora only: an existing folder for the library's logs and caches."""
     publish_url: str = ""
     """WHIP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
     play_url: str = ""
@@ -108,6 +110,8 @@ class LinkEventKind(Enum):
     """A connection broke; the link is mending it by itself. `reason` says which and why."""
     RECOVERED = "recovered"
     """What DEGRADED told of is mended."""
+    TOKEN_EXPIRING = "token_expiring"  # noqa: S105 - an event's name
+    """The token ends soon: a fresh one is wanted, or another session in time."""
     STATS = "stats"
     """Numbers, every few seconds; `stats` has them."""
     REFUSED = "refused"
@@ -163,6 +167,9 @@ class Link(Protocol):
 
     def publish(self, picture: I420, captured_at: float) -> None:
         """Send `picture`, newest first; it may be reused when this returns. Never blocks."""
+
+    def renew(self, token: str) -> None:
+        """Use `token` from now on; returns at once. A link whose tokens do not end ignores it."""
 
     def leave(self, deadline: float) -> None:
         """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""

@@ -128,6 +128,10 @@ class RtcWorker:
         self._outbound.write(frame.i420, frame.captured_at)
         self.sent += 1
 
+    def renew(self, token: str) -> None:
+        """Order the link to use another token from now on; WorkerDied when it is gone."""
+        self._order({"do": "renew", "token": token})
+
     def leave(self, within: float) -> bool:
         """Order the worker to leave and wait up to `within` seconds; True when it did."""
         if self._left.is_set():

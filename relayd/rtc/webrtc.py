@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -99,6 +99,10 @@ class WebRtcLink:
         if not self._has_published:
             self._has_published = True
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+
+    def renew(self, token: str) -> None:
+        """Use `token` at the next offer; connections that are up need none."""
+        self._target = replace(self._target, token=token)
 
     def leave(self, deadline: float) -> None:
         """End both sessions on the server and free everything, by `deadline`; blocks."""

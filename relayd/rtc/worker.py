@@ -13,11 +13,12 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from relayd.errors import LinkLost, RelaydError
 from relayd.frames import I420, Geometry
 from relayd.media.scale import Scaler
 from relayd.rtc.kinds import load_link
-from relayd.rtc.link import Link, LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.link import Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.slots import SharedSlot
 
 LARGEST_ORDER = 64 * 1024
@@ -50,7 +51,7 @@ class Worker:
         self._stop = threading.Event()
         self._scaler = Scaler(inbound.geometry)
 
-    def run(self, kind: str) -> None:
+    def run(self, kind: LinkKind) -> None:
         """Load the library, then follow orders until the control socket ends."""
         pump = threading.Thread(target=self._pump_out, name="relayd-outbound")
         pump.start()
@@ -74,6 +75,8 @@ class Worker:
         if order["do"] == "join":
             self._leave(time.monotonic() + FAREWELL)
             self._join(LinkTarget.from_json(order["target"]))
+        elif order["do"] == "renew":
+            self._renew(order["token"])
         elif order["do"] == "leave":
             self._leave(order["deadline"])
 
@@ -89,6 +92,11 @@ class Worker:
             _log.exception("join failed")
             error = LinkLost(f"the link could not begin: {type(fault).__name__}")
             self._say(LinkEvent(LinkEventKind.LOST, error=error))
+
+    def _renew(self, token: str) -> None:
+        logs.conceal(token)
+        if self._link is not None:
+            self._link.renew(token)
 
     def _leave(self, deadline: float) -> None:
         link, self._link = self._link, None
@@ -129,7 +137,7 @@ def _exit_at(moment: float) -> None:
 def main() -> None:
     """Run one worker; called in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m relayd.rtc.worker")
-    parser.add_argument("--kind", required=True)
+    parser.add_argument("--kind", required=True, choices=get_args(LinkKind))
     parser.add_argument("--size", required=True, help="WIDTHxHEIGHT")
     parser.add_argument("--control", type=int, required=True, metavar="FD")
     parser.add_argument("--outbound", type=int, nargs=2, required=True, metavar="FD")
@@ -137,6 +145,7 @@ def main() -> None:
     parser.add_argument("--log-level", default="info")
     told = parser.parse_args()
 
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # native libraries chat on stdout
     faulthandler.enable()
     logs.configure(told.log_level)
     control = socket.socket(fileno=told.control)
@@ -152,6 +161,8 @@ def main() -> None:
     geometry = Geometry(int(width), int(height))
     outbound, inbound = (SharedSlot(geometry, *fds) for fds in (told.outbound, told.inbound))
     Worker(control, outbound, inbound).run(told.kind)
+    sys.stderr.flush()
+    os._exit(0)  # a native library's threads and destructors have no say in our end
 
 
 if __name__ == "__main__":

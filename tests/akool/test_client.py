@@ -406,6 +406,28 @@ async def test_status_is_looked_up(service: "Service", client: AkoolClient):
     assert await client.status(session.id) is Status.FAILED
 
 
+async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolClient):
+    service.on("info", {"code": 1000, "data": {"front_rtc_token": "007eJx-a-newer-one"}})
+    token = await client.fresh_token("0")
+    assert token is not None
+    assert token.get_secret_value() == "007eJx-a-newer-one"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"code": 1000, "data": {"faceswap_status": 2}},
+        {"code": 1000, "data": {"front_rtc_token": ["x"]}},
+        {"code": 404, "msg": "Not Found"},
+    ],
+)
+async def test_a_service_that_gives_no_newer_token_is_no_error(
+    service: "Service", client: AkoolClient, reply: dict[str, object]
+):
+    service.on("info", reply)
+    assert await client.fresh_token("0") is None
+
+
 @pytest.mark.parametrize(
     "reply",
     [answer(b"Cannot POST", 404), answer(b'{"code": 404}', 404), {"code": 404}, answer(b"", 405)],

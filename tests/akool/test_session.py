@@ -228,6 +228,22 @@ async def test_ready_is_assumed_after_three_failures_in_a_row(
     await session.close()
 
 
+async def test_a_newer_token_takes_the_place_of_the_sessions_own(
+    service: "Service", keeper: SessionKeeper
+):
+    session = await keeper.open_session(FACE)
+    first = session.token
+    service.on("info", {"code": 1000, "data": {"front_rtc_token": first.get_secret_value()}})
+    assert not await session.renew_token()
+    service.on("info", {"code": 1000, "data": {"front_rtc_token": "007eJx-a-newer-one"}})
+    assert await session.renew_token()
+    assert session.token.get_secret_value() == "007eJx-a-newer-one"
+    assert not await session.renew_token()
+    service.on("info", {"code": 1101})
+    assert not await session.renew_token()
+    await session.close()
+
+
 @pytest.mark.parametrize(("status", "words"), [(3, "ended"), (4, "gave the session up")])
 async def test_a_session_that_ended_before_it_was_ready_failed(
     service: "Service", keeper: SessionKeeper, status: int, words: str

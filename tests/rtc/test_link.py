@@ -47,13 +47,6 @@ def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydEr
     assert str(arrived) == str(error)
 
 
-def test_a_kind_of_link_that_is_not_here_says_what_there_is():
-    require_link("webrtc")
-    assert callable(load_link("webrtc"))
-    with pytest.raises(LibraryUnavailable, match='use "webrtc"'):
-        require_link("agora")
-
-
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
