@@ -262,6 +262,19 @@ def devices() -> None:
     Console().print(table)
 
 
+@app.command("agora-install")
+def agora_install(
+    archive: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="The native SDK's zip, fetched already."),
+    ] = None,
+) -> None:
+    """Install Agora's SDK for this Python: its wrapper by pip, its native library verified."""
+    from relayd.rtc.agora.fetch import install  # noqa: PLC0415 - only this command needs it
+
+    typer.echo(f"ready: {install(typer.echo, archive)}")
+
+
 @app.command()
 def emulator(
     *,

@@ -60,6 +60,8 @@ class RelaydError(Exception):
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    retry_after: float | None = None
+    """The least wait before the next try, in seconds, where whoever refused asked for one."""
 
     def __init__(self, message: str, *, mend: str = "") -> None:
         super().__init__(message)
@@ -159,7 +161,7 @@ class SessionUnknown(RequestRefused):
 
 
 class Throttled(ServiceError):
-    """Too many requests; `retry_after` is the wait asked for, in seconds, where one was."""
+    """Too many requests."""
 
     retryable = True
 

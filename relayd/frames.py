@@ -90,6 +90,13 @@ def luma(i420: I420) -> NDArray[np.uint8]:
     return i420[: i420.shape[0] * 2 // 3]
 
 
+def planes(i420: I420) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Y, U and V, shapes (height, width) and twice (height / 2, width / 2), as views."""
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    chroma = i420[height:].reshape(2, height // 2, width // 2)
+    return i420[:height], chroma[0], chroma[1]
+
+
 def black(geometry: Geometry) -> I420:
     """A black picture (BT.601 limited range: Y 16, chroma 128)."""
     picture = np.full(geometry.shape, 128, np.uint8)

@@ -18,7 +18,7 @@ from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
-from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError, Throttled
+from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
@@ -316,8 +316,8 @@ class Relay:
         self._reconnects["session"] += 1
         if failure.retryable or isinstance(failure, JoinRefused):  # of that session's channel
             self._enter(RelayState.BACKOFF, str(failure))
-            asked_for = failure.retry_after if isinstance(failure, Throttled) else None
-            await self._sleep(max(self._backoff.next_wait(), min(asked_for or 0.0, BLOCKED_RETRY)))
+            asked_for = min(failure.retry_after or 0.0, BLOCKED_RETRY)
+            await self._sleep(max(self._backoff.next_wait(), asked_for))
         else:
             self._enter(RelayState.BLOCKED, str(failure))
             await self._sleep(BLOCKED_RETRY)

@@ -4,7 +4,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from relayd.frames import I420, Geometry, black, plan_fit
+from relayd.frames import I420, Geometry, black, plan_fit, planes
 
 
 class Scaler:
@@ -29,15 +29,8 @@ class Scaler:
         if scaled.shape == self._target.shape:
             return scaled
         fitted = black(self._target)
-        for part, whole in zip(_planes(scaled), _planes(fitted), strict=True):
+        for part, whole in zip(planes(scaled), planes(fitted), strict=True):
             halves = whole.shape[1] * 2 // self._target.width  # 2 for luma, 1 for chroma
             left, top = plan.offset[0] * halves // 2, plan.offset[1] * halves // 2
             whole[top : top + part.shape[0], left : left + part.shape[1]] = part
         return fitted
-
-
-def _planes(picture: I420) -> tuple[I420, I420, I420]:
-    """Give views of Y, U and V."""
-    height, width = picture.shape[0] * 2 // 3, picture.shape[1]
-    chroma = picture[height:].reshape(2, height // 2, width // 2)
-    return picture[:height], chroma[0], chroma[1]

@@ -141,6 +141,7 @@ class LinkEvent:
                 "class": type(self.error).__name__,
                 "message": self.error.message,
                 "mend": self.error.mend,
+                "retry_after": self.error.retry_after,
             }
         if self.stats is not None:
             data["stats"] = asdict(self.stats)
@@ -179,9 +180,10 @@ def _names(of: type[LinkTarget]) -> list[str]:
     return [each.name for each in fields(of)]
 
 
-def _error_from_json(data: Mapping[str, str]) -> RelaydError:
+def _error_from_json(data: Mapping[str, Any]) -> RelaydError:
     kind = getattr(errors, data["class"])
     if kind is ConfigError:
         return ConfigError(data["message"].splitlines())
     error: RelaydError = kind(data["message"], mend=data["mend"])
+    error.retry_after = data["retry_after"]
     return error

@@ -147,8 +147,11 @@ class RtcWorker:
             self._process.kill()
 
     def stop(self, within: float) -> None:
-        """Leave, end the process within `within` seconds at the latest, free everything."""
-        if self._process is None:
+        """Leave, end the process within `within` seconds at the latest, free everything.
+
+        Does nothing before the start and after the first stop.
+        """
+        if self._process is None or self._stop.is_set():
             return
         deadline = time.monotonic() + within
         self.leave(max(0.0, within - TERM_GRACE))

@@ -1,0 +1,120 @@
+"""What the SDK tells of a connection, as plain values that may leave its threads."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The channel let us in."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The connection broke; the SDK mends it by itself."""
+
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """The SDK mended the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """Ten seconds without success; the SDK goes on trying, for twenty minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFailed:
+    """The SDK gave up."""
+
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """We are out of the channel: as asked, or put out."""
+
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserJoined:
+    """Another user came into the channel."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserLeft:
+    """Another user went, or was dropped."""
+
+    user_id: str
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEnding:
+    """The server says that the token ends soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEnded:
+    """The token ended; the server puts us out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SdkError:
+    """An error that the SDK reports; many are passing."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStats:
+    """Rates of the last seconds."""
+
+    publish_kbit: float
+    play_kbit: float
+    round_trip_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCame:
+    """A picture of the swapped user arrived, and one was waited for."""
+
+
+SdkEvent = (
+    Connected
+    | Reconnecting
+    | Reconnected
+    | ConnectionLost
+    | ConnectionFailed
+    | Disconnected
+    | UserJoined
+    | UserLeft
+    | TokenEnding
+    | TokenEnded
+    | SdkError
+    | TransportStats
+    | PictureCame
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFrame:
+    """One decoded picture as the SDK gives it: three planes, whose rows may be padded."""
+
+    width: int
+    height: int
+    strides: tuple[int, int, int]
+    """Bytes from row to row of Y, U and V."""
+    planes: tuple[bytes | None, bytes | None, bytes | None]
+    rotation: int
+    """Degrees, clockwise, that bring it upright."""
+    received_at: float
+    """Monotonic s."""

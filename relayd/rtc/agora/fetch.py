@@ -1,0 +1,136 @@
+"""`relayd agora-install`: Agora's wrapper from PyPI, its native library over verified TLS.
+
+pip's build of the wrapper fetches that library too, but checks neither certificate nor content,
+and an import of the wrapper does the same. So what pip brought is fetched once more.
+"""
+
+import hashlib
+import http.client
+import importlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from relayd.errors import LibraryUnavailable
+from relayd.rtc.agora.installation import (
+    LIBRARIES,
+    PACKAGE,
+    SUPPORTED,
+    Installation,
+    native_sdk_url,
+    require,
+    require_wrapper,
+)
+
+FETCH_TIMEOUT = 30.0
+"""s without a byte from the vendor's host."""
+_BY_HAND = "fetch that file elsewhere, then: relayd agora-install --from FILE"
+
+
+def install(say: Callable[[str], None], archive: Path | None = None) -> Installation:
+    """Install what is missing, `archive` being the native SDK's zip if it is at hand.
+
+    `say` gets a line for each step. Raises LibraryUnavailable.
+    """
+    try:
+        folder, _ = require_wrapper()
+    except LibraryUnavailable:
+        _install_wrapper(say)
+        folder, _ = require_wrapper()
+    else:
+        if archive is None and (found := _installed()):
+            say(f"{found} is installed")
+            return found
+    _install_native(folder, say, archive)
+    return require()
+
+
+def _installed() -> Installation | None:
+    try:
+        return require()
+    except LibraryUnavailable:
+        return None
+
+
+def _install_wrapper(say: Callable[[str], None]) -> None:
+    wanted = f"{PACKAGE}=={SUPPORTED}"
+    say(f"pip install {wanted}")
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", wanted],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise LibraryUnavailable(
+            f"pip could not install {wanted}: {last}", mend=f"try by hand: pip install {wanted}"
+        )
+    importlib.invalidate_caches()
+
+
+def _install_native(folder: Path, say: Callable[[str], None], archive: Path | None) -> None:
+    """Put the native SDK into the wrapper's folder, all of it or nothing."""
+    url = native_sdk_url(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".relayd-", dir=folder) as scratch:
+            if archive is None:
+                archive = Path(scratch) / "sdk.zip"
+                say(f"fetching {url}")
+                _fetch(url, archive)
+            say(f"SHA-256 {_digest(archive)}")
+            _unpack(archive, Path(scratch))
+            _swap_in(Path(scratch) / "agora_sdk", folder / "agora_sdk", Path(scratch) / "old")
+        (folder / "version.txt").write_text(url, "utf-8")  # the wrapper compares: no line feed
+    except PermissionError as fault:
+        raise LibraryUnavailable(
+            f"{fault.filename or folder} cannot be written",
+            mend="run it as the owner of this Python's packages",
+        ) from fault
+    except OSError as fault:
+        raise LibraryUnavailable(f"the native library cannot be put in place: {fault}") from fault
+
+
+def _fetch(url: str, into: Path) -> None:
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=FETCH_TIMEOUT) as answer,  # noqa: S310 - https, see native_sdk_url
+            into.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file)
+    except (OSError, http.client.HTTPException) as fault:  # URLError is an OSError
+        why = getattr(fault, "reason", "") or fault
+        raise LibraryUnavailable(f"{url} cannot be fetched: {why}", mend=_BY_HAND) from fault
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as fault:
+        raise LibraryUnavailable(f"{file}: no such file", mend=_BY_HAND) from fault
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(into)
+    except zipfile.BadZipFile as fault:
+        raise LibraryUnavailable(
+            f"{archive.name} is no zip file: {fault}", mend=_BY_HAND
+        ) from fault
+    for name in LIBRARIES:
+        if not (into / "agora_sdk" / name).is_file():
+            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", mend=_BY_HAND)
+
+
+def _swap_in(new: Path, place: Path, old: Path) -> None:
+    if place.exists():
+        place.rename(old)
+    new.rename(place)

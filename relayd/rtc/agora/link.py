@@ -1,0 +1,298 @@
+"""The `agora` link: publishes to the session's channel, plays the swapped user's pictures.
+
+Two threads of its own: `relayd-agora` makes every call of the SDK and lives through the stages
+of `Progress`; `relayd-agora-pictures` packs what came. The SDK's threads only drop a value into
+the inbox or the latest-frame slot.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+
+import numpy as np
+
+from relayd import logs
+from relayd.errors import ConfigError, JoinRefused, LinkLost, RelaydError
+from relayd.frames import I420
+from relayd.rtc.agora.events import (
+    Disconnected,
+    PictureCame,
+    ReceivedFrame,
+    SdkError,
+    SdkEvent,
+    TransportStats,
+)
+from relayd.rtc.agora.planes import Packer
+from relayd.rtc.agora.progress import Progress, Stage
+from relayd.rtc.agora.sdk import Channel, Publication, Service
+from relayd.rtc.agora.token import TokenFacts, read_token
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
+from relayd.slots import LatestSlot
+
+LARGEST_CHANNEL_NAME = 64
+"""Bytes (NGIAgoraRtcConnection.h)."""
+LARGEST_USER_ID = 2**32 - 1
+"""As numbers go; other ids need the service's text ids."""
+DUTY_INTERVAL = 0.1
+"""s between two looks for what is due."""
+PICTURE_WAIT = 0.2
+"""s after which the picture thread looks whether it should end."""
+GOODBYE = 2.0
+"""s to leave in when nobody set a deadline, and at most for the SDK to say that we are out."""
+SETTLE = 0.1
+"""s between leaving the channel and freeing it, which Agora's own programs wait."""
+
+_log = logs.get("agora")
+
+
+@dataclass(frozen=True, slots=True)
+class _Publish:
+    """A picture waits to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Renew:
+    """Another token is to be used."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    """The link is to end."""
+
+    deadline: float
+
+
+class AgoraLink:
+    """A link to the channel that a session names."""
+
+    def __init__(
+        self,
+        target: LinkTarget,
+        on_picture: Callable[[I420, float], None],
+        on_event: Callable[[LinkEvent], None],
+    ) -> None:
+        """Prepare; raises ConfigError or JoinRefused for a target that cannot be joined."""
+        self._target = target
+        self._facts = read_token(target.token)
+        self._app_id = _app_id(target, self._facts)
+        _require_channel_name(target.channel_id)
+        self._on_picture, self._on_event = on_picture, on_event
+        self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Leave] = SimpleQueue()
+        self._frames: LatestSlot[ReceivedFrame] = LatestSlot()
+        self._outbox = Lock()
+        self._pending = np.empty(target.geometry.shape, np.uint8)
+        self._sending = np.empty(target.geometry.shape, np.uint8)
+        self._is_pending = self._has_published = False
+        self._over = Event()
+        # Daemons: a call that the SDK never returns from must not keep the process.
+        self._control = Thread(target=self._run, name="relayd-agora", daemon=True)
+        self._pictures = Thread(target=self._deliver, name="relayd-agora-pictures", daemon=True)
+        self._progress = Progress(
+            target.algorithm_user_id,
+            first_frame_timeout=target.first_frame_timeout,
+            recovery_timeout=target.recovery_timeout,
+            now=time.monotonic(),
+        )
+        self._sent = self._dropped = self._received = self._broken = 0
+
+    def join(self) -> None:
+        """Begin to join and return at once; events tell the rest."""
+        self._control.start()
+        self._pictures.start()
+
+    def publish(self, picture: I420, captured_at: float) -> None:  # noqa: ARG002 - see push
+        """Send `picture` unless a newer one comes before the SDK is free; never blocks.
+
+        Its time is not passed on: the SDK stamps pictures itself.
+        """
+        with self._outbox:
+            np.copyto(self._pending, picture)
+            self._dropped += self._is_pending
+            was_pending, self._is_pending = self._is_pending, True
+        if not was_pending:
+            self._inbox.put(_Publish())
+
+    def renew(self, token: str) -> None:
+        """Use `token` from now on; returns at once."""
+        self._inbox.put(_Renew(token))
+
+    def leave(self, deadline: float) -> None:
+        """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""
+        if not self._control.is_alive():
+            return
+        self._inbox.put(_Leave(deadline))
+        self._control.join(max(0.0, deadline - time.monotonic()))
+        self._pictures.join(max(0.0, deadline - time.monotonic()))
+
+    # On the thread relayd-agora.
+
+    def _run(self) -> None:
+        channel: Channel | None = None
+        try:
+            channel = self._open_channel()
+            leave_by = self._hold(channel)
+            self._part(channel, leave_by)
+            self._on_event(LinkEvent(LinkEventKind.LEFT))
+        except RelaydError as fault:
+            self._end_with(fault, channel)
+        except Exception as fault:  # noqa: BLE001 - a thread must report
+            _log.exception("link broke")
+            self._end_with(LinkLost(f"the link broke: {type(fault).__name__}"), channel)
+        finally:
+            self._over.set()
+
+    def _end_with(self, fault: RelaydError, channel: Channel | None) -> None:
+        """Tell first, as parting may take long."""
+        kind = LinkEventKind.LOST if fault.retryable else LinkEventKind.REFUSED
+        self._on_event(LinkEvent(kind, error=fault))
+        if channel is not None:
+            self._part(channel, time.monotonic() + GOODBYE)
+
+    def _open_channel(self) -> Channel:
+        target = self._target
+        users = target.front_user_id, target.algorithm_user_id
+        service = Service.of(
+            self._app_id,
+            Path(target.state_directory) / "agora",
+            text_ids=not all(map(_is_number, users)),
+        )
+        channel = Channel(
+            service,
+            Publication(target.geometry, target.fps, target.bitrate_kbit),
+            target.algorithm_user_id,
+            on_event=self._inbox.put,
+            on_frame=self._frames.put,
+        )
+        self._note_life(self._facts)
+        channel.connect(target.token, target.channel_id, target.front_user_id)
+        return channel
+
+    def _hold(self, channel: Channel) -> float:
+        """Do what comes and what is due until told to leave; gives the deadline for that.
+
+        Raises the LinkError that ended the link.
+        """
+        while True:
+            with suppress(Empty):
+                match self._inbox.get(timeout=DUTY_INTERVAL):
+                    case _Leave(deadline):
+                        return deadline
+                    case _Publish():
+                        self._push(channel)
+                    case _Renew(token):
+                        channel.renew(token)
+                        self._note_life(read_token(token))
+                    case event:
+                        self._hear(event)
+            self._do_duties(channel)
+
+    def _hear(self, event: SdkEvent) -> None:
+        match event:
+            case TransportStats():
+                self._on_event(LinkEvent(LinkEventKind.STATS, stats=self._stats(event)))
+            case SdkError(code, text):
+                _log.warning("sdk.error", code=code, text=text)
+        self._tell(self._progress.hear(event, time.monotonic()))
+
+    def _stats(self, rates: TransportStats) -> LinkStats:
+        return LinkStats(
+            publish_kbit=rates.publish_kbit,
+            play_kbit=rates.play_kbit,
+            round_trip=rates.round_trip_ms / 1e3,
+            sent=self._sent,
+            dropped=self._dropped,
+            received=self._received,
+        )
+
+    def _do_duties(self, channel: Channel) -> None:
+        now = time.monotonic()
+        self._tell(self._progress.check(now))
+        if self._progress.wants_subscription(now):
+            channel.subscribe()
+        if self._progress.wants_key_frame(now):
+            channel.request_key_frame()
+
+    def _push(self, channel: Channel) -> None:
+        with self._outbox:
+            self._pending, self._sending = self._sending, self._pending
+            self._is_pending = False
+        if self._progress.stage is Stage.JOINING:
+            return
+        if channel.push(self._sending) < 0:
+            self._dropped += 1
+            return
+        self._sent += 1
+        if not self._has_published:
+            self._has_published = True
+            self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+
+    def _part(self, channel: Channel, deadline: float) -> None:
+        """Leave the channel and free it; what the SDK calls late returns at once."""
+        channel.hush()
+        channel.disconnect()
+        self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))
+        time.sleep(SETTLE)
+        channel.release()
+
+    def _wait_until_out(self, deadline: float) -> None:
+        with suppress(Empty):
+            while (left := deadline - time.monotonic()) > 0:
+                if isinstance(self._inbox.get(timeout=left), Disconnected):
+                    return
+
+    def _note_life(self, facts: TokenFacts | None) -> None:
+        if facts is not None:
+            self._progress.token_lasts(facts.expires_at - time.time(), time.monotonic())
+
+    def _tell(self, events: list[LinkEvent]) -> None:
+        for event in events:
+            self._on_event(event)
+
+    # On the thread relayd-agora-pictures.
+
+    def _deliver(self) -> None:
+        """Pack each frame that came, the newest first, and hand it on."""
+        packer, number = Packer(), 0
+        while not self._over.is_set():
+            number, frame = self._frames.wait_newer(number, PICTURE_WAIT)
+            if frame is None:
+                continue
+            picture = packer.pack(frame)
+            if picture is None:
+                self._note_broken(frame)
+                continue
+            self._received += 1
+            self._progress.picture_at = frame.received_at
+            if self._progress.awaits_picture:
+                self._inbox.put(PictureCame())
+            self._on_picture(picture, frame.received_at)
+
+    def _note_broken(self, frame: ReceivedFrame) -> None:
+        self._broken += 1
+        if self._broken == 1:
+            size = f"{frame.width}x{frame.height}"
+            _log.warning("frame.broken", size=size, strides=frame.strides, rotation=frame.rotation)
+
+
+def _app_id(target: LinkTarget, facts: TokenFacts | None) -> str:
+    found = target.app_id or (facts.app_id if facts else "")
+    if not found:
+        raise ConfigError(
+            ['rtc.app_id = "": missing; neither the session nor its token names the Agora project']
+        )
+    return found
+
+
+def _require_channel_name(name: str) -> None:
+    if len(name.encode()) > LARGEST_CHANNEL_NAME:
+        raise JoinRefused(f"the session's channel name is longer than {LARGEST_CHANNEL_NAME} bytes")
+
+
+def _is_number(user: str) -> bool:
+    return user.isascii() and user.isdigit() and int(user) <= LARGEST_USER_ID

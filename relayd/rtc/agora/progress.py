@@ -1,0 +1,175 @@
+"""How far a link has come: hears what happened, says what to do and when it is in vain.
+
+It knows neither threads nor the SDK: time comes in with each call, so that its deadlines are
+tested without waiting for them.
+"""
+
+from enum import Enum
+
+from relayd.errors import JoinFailed, LinkError, LinkLost, LinkStalled
+from relayd.rtc.agora import verdicts
+from relayd.rtc.agora.events import (
+    Connected,
+    ConnectionLost,
+    PictureCame,
+    Reconnected,
+    Reconnecting,
+    SdkEvent,
+    TokenEnding,
+    UserJoined,
+    UserLeft,
+)
+from relayd.rtc.link import LinkEvent, LinkEventKind
+
+JOIN_TIMEOUT = 12.0
+"""s from connect() to the channel: it takes 0.2 s where all is well, and the SDK itself would
+try for twenty minutes. A success is the callback, never connect()'s own 0 (issue #24)."""
+KEY_FRAME_EVERY = 1.0
+"""s between two requests for a key frame while no picture comes: what senders honour."""
+SUBSCRIBE_EVERY = 2.5
+"""s between two subscriptions while no picture comes: one now and then is lost."""
+RENEW_AT = 0.8
+"""Part of a token's life after which another is asked for: the server's own warning, 30 s before
+the end, does not always come."""
+
+
+class Stage(Enum):
+    """Where a link stands."""
+
+    JOINING = "joining"
+    """The channel has not let us in yet."""
+    WAITING = "waiting"
+    """In the channel; the swapped user's first picture has not come."""
+    LIVE = "live"
+    """In the channel, and pictures have come."""
+
+
+class Break(Enum):
+    """What may be broken while a link is live; it counts as well when nothing is."""
+
+    CONNECTION = "connection"
+    """The way to the channel; the SDK mends it."""
+    ENGINE = "swap engine"
+    """The swapped user left; it may come back."""
+
+
+class Progress:
+    """One link's way into its channel, and its life there."""
+
+    def __init__(
+        self, swapped_user: str, *, first_frame_timeout: float, recovery_timeout: float, now: float
+    ) -> None:
+        """Begin at `now`, at the call of connect()."""
+        self._swapped_user = swapped_user
+        self._first_frame_timeout, self._recovery_timeout = first_frame_timeout, recovery_timeout
+        self._began = now
+        self._give_up_at = now + JOIN_TIMEOUT
+        self._vain: LinkError = JoinFailed(f"Agora did not answer within {JOIN_TIMEOUT:g} s")
+        self._broken: dict[Break, str] = {}
+        self._ask_again_at = self._subscribe_again_at = now
+        self._renew_at = float("inf")
+        self.stage = Stage.JOINING
+        self.awaits_picture = True
+        """Whether the next picture is news: read by the thread that delivers pictures."""
+        self.picture_at = float("-inf")
+        """When the newest picture came: written by the thread that delivers pictures."""
+
+    def token_lasts(self, seconds: float, now: float) -> None:
+        """The token in use has so many seconds left; 0 or less says nothing, clocks differ."""
+        self._renew_at = now + seconds * RENEW_AT if seconds > 0 else float("inf")
+
+    def hear(  # noqa: PLR0911 - one row an event
+        self, event: SdkEvent, now: float
+    ) -> list[LinkEvent]:
+        """Take in what happened; gives what to tell. Raises the LinkError that ends the link."""
+        if end := verdicts.end_of(event):
+            raise end
+        match event:
+            case Connected():
+                return self._joined(now)
+            case PictureCame():
+                return self._picture_came()
+            case Reconnecting(reason):
+                return self._broke(Break.CONNECTION, verdicts.words_of_reason(reason), now)
+            case ConnectionLost():
+                return self._broke(Break.CONNECTION, "still no way to the channel", now)
+            case Reconnected():
+                self._look_for_pictures(now)
+                return self._mended(Break.CONNECTION)
+            case UserLeft(user) if user == self._swapped_user:
+                return self._broke(Break.ENGINE, "the swap engine left the channel", now)
+            case UserJoined(user) if user == self._swapped_user:
+                self._look_for_pictures(now)
+            case TokenEnding():
+                return self._token_ends()
+        return []  # others come and go; the rest is for the link's log and figures
+
+    def check(self, now: float) -> list[LinkEvent]:
+        """Do what is due; gives what to tell. Raises the LinkError when time is up."""
+        if now >= self._give_up_at:
+            raise self._vain
+        if now >= self._renew_at:
+            return self._token_ends()
+        return []
+
+    def wants_key_frame(self, now: float) -> bool:
+        """Whether a key frame should be asked for now; at most once each KEY_FRAME_EVERY."""
+        is_silent = now - self.picture_at > KEY_FRAME_EVERY
+        if self.stage is Stage.JOINING or not is_silent or now < self._ask_again_at:
+            return False
+        self._ask_again_at = now + KEY_FRAME_EVERY
+        return True
+
+    def wants_subscription(self, now: float) -> bool:
+        """Whether the swapped user should be subscribed again now."""
+        if self.stage is Stage.JOINING or not self.awaits_picture:
+            return False
+        if now < self._subscribe_again_at:
+            return False
+        self._subscribe_again_at = now + SUBSCRIBE_EVERY
+        return True
+
+    def _joined(self, now: float) -> list[LinkEvent]:
+        if self.stage is not Stage.JOINING:
+            return []
+        self.stage = Stage.WAITING
+        self._give_up_at = max(self._began + self._first_frame_timeout, now)
+        limit = self._first_frame_timeout
+        self._vain = LinkStalled(f"no swapped picture within {limit:g} s of the join")
+        self._look_for_pictures(now)
+        return [LinkEvent(LinkEventKind.JOINED)]
+
+    def _look_for_pictures(self, now: float) -> None:
+        """The next picture needs a key frame: ask for it, at once and until it comes."""
+        self.awaits_picture = True
+        self.picture_at = float("-inf")
+        self._ask_again_at = now
+        self._subscribe_again_at = now
+
+    def _picture_came(self) -> list[LinkEvent]:
+        self.awaits_picture = False
+        if self.stage is Stage.WAITING:
+            self.stage = Stage.LIVE
+            self._broken.clear()
+            self._give_up_at = float("inf")
+            return [LinkEvent(LinkEventKind.FIRST_PICTURE)]
+        return self._mended(Break.ENGINE)
+
+    def _broke(self, part: Break, why: str, now: float) -> list[LinkEvent]:
+        if self.stage is not Stage.LIVE:
+            return []  # the deadline that runs already covers it
+        if not self._broken:
+            self._give_up_at = now + self._recovery_timeout
+        self._broken[part] = why
+        self._vain = LinkLost(f"{why}, for {self._recovery_timeout:g} s")
+        return [LinkEvent(LinkEventKind.DEGRADED, why)]
+
+    def _mended(self, part: Break) -> list[LinkEvent]:
+        if self._broken.pop(part, None) is None or self._broken:
+            return []
+        self._give_up_at = float("inf")
+        return [LinkEvent(LinkEventKind.RECOVERED)]
+
+    def _token_ends(self) -> list[LinkEvent]:
+        self._renew_at = float("inf")
+        return [LinkEvent(LinkEventKind.TOKEN_EXPIRING)]

@@ -1,0 +1,330 @@
+"""Agora's SDK as relayd uses it: one service a process, one connection a link.
+
+The only module that imports the wrapper; importing this one loads the native library, so it
+raises LibraryUnavailable where that cannot be. All calls come from one thread, none from a
+callback (the SDK's rule: it may re-enter its queue). Callbacks come on threads of the SDK and do
+no more than hand over a value.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relayd import logs
+from relayd.errors import ConfigError, JoinFailed
+from relayd.frames import I420, Geometry
+from relayd.rtc.agora import installation, verdicts
+from relayd.rtc.agora.events import (
+    Connected,
+    ConnectionFailed,
+    ConnectionLost,
+    Disconnected,
+    ReceivedFrame,
+    Reconnected,
+    Reconnecting,
+    SdkError,
+    SdkEvent,
+    TokenEnded,
+    TokenEnding,
+    TransportStats,
+    UserJoined,
+    UserLeft,
+)
+from relayd.rtc.agora.taming import tamed_import
+
+installation.require()
+with tamed_import():
+    from agora.rtc.agora_base import (
+        AgoraServiceConfig,
+        AudioScenarioType,
+        ChannelProfileType,
+        ClientRoleType,
+        ExternalVideoFrame,
+        RTCConnConfig,
+        RtcConnectionPublishConfig,
+        VideoCodecType,
+        VideoDimensions,
+        VideoEncoderConfiguration,
+        VideoPublishType,
+        VideoStreamType,
+        VideoSubscriptionOptions,
+    )
+    from agora.rtc.agora_service import AgoraService
+    from agora.rtc.local_user_observer import IRTCLocalUserObserver
+    from agora.rtc.rtc_connection import RTCConnection
+    from agora.rtc.rtc_connection_observer import IRTCConnectionObserver
+    from agora.rtc.video_frame_observer import IVideoFrameObserver
+
+_RAW_DATA, _I420 = 1, 1
+"""Of an ExternalVideoFrame: its type, its pixel format (0, the default, is invalid)."""
+_STAMPED_ON_ARRIVAL = 0
+"""ms; a time of our own that the SDK finds wrong would lose the frame."""
+_LOG_KBYTES = 5 * 1024
+"""Size at which the SDK's log begins anew."""
+
+_log = logs.get("agora")
+
+_kept: list[Any] = []
+"""Whatever the native library may still call: the wrapper lets go of it at once, and a callback
+that waits for the interpreter's lock meanwhile would run freed memory. Kept to the end."""
+
+
+class Service:
+    """The SDK's service: made once, kept for the life of the process, never released.
+
+    Its release may hang, and a second one in a process is discouraged; the process ends soon
+    after its one link.
+    """
+
+    _made: "Service | None" = None
+
+    @classmethod
+    def of(cls, app_id: str, folder: Path, *, text_ids: bool) -> "Service":
+        """Give the process's service; JoinFailed where it cannot be, or is another project's."""
+        if cls._made is None:
+            cls._made = cls(app_id, folder, text_ids=text_ids)
+        if cls._made.app_id != app_id:
+            raise JoinFailed("this process serves another Agora project; it must be replaced")
+        return cls._made
+
+    def __init__(self, app_id: str, folder: Path, *, text_ids: bool) -> None:
+        self.app_id = app_id
+        self.sdk = AgoraService()
+        returned = self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
+        if not self.sdk.inited:  # what it returned is the result of something else
+            raise JoinFailed(f"Agora's SDK did not start (it returned {returned})")
+
+
+def _service_config(app_id: str, folder: Path, *, text_ids: bool) -> AgoraServiceConfig:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError([f"state.directory: {folder}: {fault.strerror}"]) from fault
+    return AgoraServiceConfig(
+        appid=app_id,
+        enable_video=1,  # without it no picture goes either way
+        channel_profile=ChannelProfileType.CHANNEL_PROFILE_LIVE_BROADCASTING,
+        audio_scenario=AudioScenarioType.AUDIO_SCENARIO_DEFAULT,  # its own needs special peers
+        use_string_uid=int(text_ids),
+        log_path=str(folder / "agorasdk.log"),
+        log_file_size_kb=_LOG_KBYTES,
+        data_dir=str(folder),
+        config_dir=str(folder),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a link sends."""
+
+    geometry: Geometry
+    fps: float
+    bitrate_kbit: int
+
+
+class Channel:
+    """One connection to a channel: publishes pictures, plays those of one user."""
+
+    def __init__(
+        self,
+        service: Service,
+        publication: Publication,
+        played_user: str,
+        on_event: Callable[[SdkEvent], None],
+        on_frame: Callable[[ReceivedFrame], None],
+    ) -> None:
+        """Prepare all that must be there before the join; raises LinkError when that is refused."""
+        self._geometry = publication.geometry
+        self._played_user = played_user
+        self._observers = (
+            _ConnectionObserver(on_event),
+            IRTCLocalUserObserver(),
+            _FrameObserver(played_user, on_frame),
+        )
+        connection = service.sdk.create_rtc_connection(_connection_config(), _publish_config())
+        if connection is None or connection.local_user is None:
+            raise JoinFailed("Agora's SDK gives no connection")
+        self._connection: RTCConnection = connection
+        self._configure_encoder(publication)
+        self._register_observers()
+        self._checked("publish_video", connection.publish_video())
+        self.subscribe()
+
+    def connect(self, token: str, channel: str, user: str) -> None:
+        """Begin to join; events tell how it goes. Raises LinkError when the call is refused."""
+        self._checked("connect", self._connection.connect(token, channel, user))
+
+    def subscribe(self) -> None:
+        """Ask for the pictures of the played user; to be said again while none come."""
+        options = VideoSubscriptionOptions(
+            type=VideoStreamType.VIDEO_STREAM_HIGH, encodedFrameOnly=False
+        )
+        returned = self._connection.local_user.subscribe_video(self._played_user, options)
+        if returned < 0:
+            _log.warning("subscribe.refused", returned=returned)
+
+    def request_key_frame(self) -> None:
+        """Ask the played user for a picture that needs no other."""
+        self._connection.send_intra_request(self._played_user)
+
+    def push(self, picture: I420) -> int:
+        """Send one picture of the publication's geometry, copied before this returns.
+
+        Gives the SDK's answer, negative where it refused.
+        """
+        frame = ExternalVideoFrame(
+            type=_RAW_DATA,
+            format=_I420,
+            buffer=picture.reshape(-1),
+            stride=self._geometry.width,
+            height=self._geometry.height,
+            timestamp=_STAMPED_ON_ARRIVAL,
+        )
+        returned: int = self._connection.push_video_frame(frame)
+        return returned
+
+    def renew(self, token: str) -> None:
+        """Use another token from now on; raises LinkError when it is refused."""
+        self._checked("renew_token", self._connection.renew_token(token))
+
+    def hush(self) -> None:
+        """Let late callbacks return at once, from now on."""
+        for observer in (self._observers[0], self._observers[2]):
+            observer.is_closed = True
+
+    def disconnect(self) -> None:
+        """Leave the channel; `Disconnected` follows."""
+        self._connection.disconnect()
+
+    def release(self) -> None:
+        """Free the connection. May hang; nothing may be called afterwards."""
+        self._connection.release()
+
+    def _configure_encoder(self, publication: Publication) -> None:
+        size, kbit = publication.geometry, publication.bitrate_kbit
+        # Made anew for each call: the wrapper multiplies the bitrates within the object.
+        settings = VideoEncoderConfiguration(
+            dimensions=VideoDimensions(width=size.width, height=size.height),
+            frame_rate=round(publication.fps),
+            codec_type=VideoCodecType.VIDEO_CODEC_H264,
+            bitrate=kbit,
+            min_bitrate=kbit,
+        )
+        answer = self._connection.set_video_encoder_configuration(settings)
+        self._checked("set_video_encoder_configuration", answer)
+
+    def _register_observers(self) -> None:
+        """Register each observer once, as a second time breaks the wrapper; keep what it made."""
+        connection, (of_connection, of_user, of_frames) = self._connection, self._observers
+        self._checked("register_observer", connection.register_observer(of_connection))
+        self._checked(
+            "register_local_user_observer", connection.register_local_user_observer(of_user)
+        )
+        self._checked(
+            "register_video_frame_observer", connection.register_video_frame_observer(of_frames)
+        )
+        user = connection.local_user
+        _kept.extend((connection, self._observers, connection.con_observer_handle))
+        _kept.extend((user.user_observer_inner, user.video_frame_observer))
+
+    @staticmethod
+    def _checked(call: str, returned: int) -> None:
+        if returned < 0:
+            raise verdicts.error_of_call(call, returned)
+
+
+def _connection_config() -> RTCConnConfig:
+    return RTCConnConfig(
+        client_role_type=ClientRoleType.CLIENT_ROLE_BROADCASTER,
+        channel_profile=ChannelProfileType.CHANNEL_PROFILE_LIVE_BROADCASTING,
+        auto_subscribe_audio=0,
+        auto_subscribe_video=0,
+    )
+
+
+def _publish_config() -> RtcConnectionPublishConfig:
+    return RtcConnectionPublishConfig(
+        audio_scenario=AudioScenarioType.AUDIO_SCENARIO_DEFAULT,
+        is_publish_audio=False,
+        is_publish_video=True,
+        video_publish_type=VideoPublishType.VIDEO_PUBLISH_TYPE_YUV,
+    )
+
+
+class _FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is untyped
+    """Hands on the pictures of one user; those under uid "0" are our own, and invalid."""
+
+    def __init__(self, user: str, on_frame: Callable[[ReceivedFrame], None]) -> None:
+        self._user, self._on_frame = user, on_frame
+        self.is_closed = False
+
+    def on_frame(self, _channel: str | None, user: str, frame: Any) -> None:
+        if self.is_closed or user != self._user:
+            return
+        self._on_frame(
+            ReceivedFrame(
+                width=frame.width,
+                height=frame.height,
+                strides=(frame.y_stride, frame.u_stride, frame.v_stride),
+                planes=(frame.y_buffer, frame.u_buffer, frame.v_buffer),  # the wrapper's copies
+                rotation=frame.rotation,
+                received_at=time.monotonic(),
+            )
+        )
+
+
+class _ConnectionObserver(IRTCConnectionObserver):  # type: ignore[misc]  # wrapper is untyped
+    """Tells what becomes of the connection."""
+
+    def __init__(self, tell: Callable[[SdkEvent], None]) -> None:
+        self._on_event = tell
+        self.is_closed = False
+
+    def _tell(self, event: SdkEvent) -> None:
+        if not self.is_closed or isinstance(event, Disconnected):
+            self._on_event(event)
+
+    def on_connected(self, _connection: Any, info: Any, _reason: int) -> None:
+        self._tell(Connected(info.local_user_id))
+
+    def on_disconnected(self, _connection: Any, _info: Any, reason: int) -> None:
+        self._tell(Disconnected(reason))
+
+    def on_reconnecting(self, _connection: Any, _info: Any, reason: int) -> None:
+        self._tell(Reconnecting(reason))
+
+    def on_reconnected(self, _connection: Any, _info: Any, _reason: int) -> None:
+        self._tell(Reconnected())
+
+    def on_connection_lost(self, _connection: Any, _info: Any) -> None:
+        self._tell(ConnectionLost())
+
+    def on_connection_failure(self, _connection: Any, _info: Any, reason: int) -> None:
+        self._tell(ConnectionFailed(reason))
+
+    def on_user_joined(self, _connection: Any, user: str) -> None:
+        self._tell(UserJoined(user))
+
+    def on_user_left(self, _connection: Any, user: str, reason: int) -> None:
+        self._tell(UserLeft(user, reason))
+
+    def on_token_privilege_will_expire(self, _connection: Any, _token: str) -> None:
+        self._tell(TokenEnding())
+
+    def on_token_privilege_did_expire(self, _connection: Any) -> None:
+        self._tell(TokenEnded())
+
+    def on_error(self, _connection: Any, code: int, text: str) -> None:
+        self._tell(SdkError(code, text))
+
+    def on_transport_stats(self, _connection: Any, stats: Any) -> None:
+        # A view into native memory: read now, never kept.
+        self._tell(
+            TransportStats(
+                publish_kbit=float(stats.tx_video_k_bit_rate),
+                play_kbit=float(stats.rx_video_k_bit_rate),
+                round_trip_ms=float(stats.gateway_rtt),
+            )
+        )
