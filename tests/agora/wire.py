@@ -11,11 +11,12 @@ speaks:
     control 0                                                  a test
 
 After `service` the hub answers any number of `hang`, `fail` lines and then `inited RETURN 0`;
-the library returns RETURN (0: ok) from agora_service_initialize. On the same socket it later
-sends, one way:
+the library returns RETURN (0: ok) from agora_service_initialize, which shows a fault of its own
+among those lines. On the same socket it sends, one way, calls made before `service` too:
 
-    call NAME THREAD IN_CALLBACK SERVICE_PID 0      every API function called (NAME without "agora_"),
-                                                   THREAD is gettid(), IN_CALLBACK 0 or 1
+    call NAME THREAD IN_CALLBACK SERVICE_PID 0     every API function called (NAME without
+                                                   "agora_"), THREAD is gettid(), IN_CALLBACK
+                                                   0 or 1
 
 and the hub may send at any time
 
@@ -46,4 +47,96 @@ and the hub sends, each an observer's callback in the library:
     frame UID WIDTH HEIGHT Y_STRIDE U_STRIDE V_STRIDE ROTATION RENDER_MS LENGTH
                              payload: Y plane (Y_STRIDE * HEIGHT bytes), then U, then V
                              (STRIDE * ceil(HEIGHT / 2) bytes each)
+
+Reasons and states are Agora's numbers: see Reason and VideoState below. The hub ends a
+membership by `failed` (a same uid elsewhere, a closed channel), never by `disconnected`, unless
+a test asks for it. ROTATION is how far a picture must be turned clockwise to be upright. The
+first picture of a user comes after the receiver's `intra`, or when the channel's key-frame
+interval has passed; `first_picture` tells of it.
+
+After `control` each side sends one JSON object a line. A wish `{"do": NAME, …}` is answered by
+`{"ok": RESULT}` or `{"error": "what is wrong, in words"}`; tests.agora.controls has the wishes.
 """
+
+from enum import IntEnum
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+Payload = bytes | bytearray | memoryview
+"""The bytes after a line."""
+
+
+class Reason(IntEnum):
+    """Why a connection changed its state."""
+
+    CONNECTING = 0
+    JOINED = 1
+    INTERRUPTED = 2
+    BANNED = 3
+    JOIN_FAILED = 4
+    LEFT = 5
+    INVALID_APP_ID = 6
+    INVALID_CHANNEL = 7
+    INVALID_TOKEN = 8
+    TOKEN_EXPIRED = 9
+    REJECTED = 10
+    KEEP_ALIVE_TIMEOUT = 14
+    REJOINED = 15
+    LOST = 16
+    SAME_UID = 19
+    TOO_MANY_BROADCASTERS = 20
+    LICENSE = 21
+    CERTIFICATE = 22
+    INCONSISTENT_APP_ID = 24
+
+
+class VideoState(IntEnum):
+    """How a remote user's video does."""
+
+    STOPPED = 0
+    STARTING = 1
+    DECODING = 2
+
+
+class VideoReason(IntEnum):
+    """Why a remote user's video changed its state."""
+
+    INTERNAL = 0
+    MUTED = 5
+    UNMUTED = 6
+    OFFLINE = 7
+
+
+class Leaving(IntEnum):
+    """How another user went."""
+
+    QUIT = 0
+    DROPPED = 1
+
+
+class Message(NamedTuple):
+    """One message, its words decoded."""
+
+    name: str
+    words: tuple[str, ...]
+    payload: Payload
+
+
+def encode(name: str, *words: str | int, length: int = 0) -> bytes:
+    """Give the line of a message whose payload has `length` bytes."""
+    encoded = (quote(str(word), safe="") or "%" for word in words)
+    return " ".join((name, *encoded, str(length))).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> tuple[str, tuple[str, ...], int]:
+    """Give a line's name, its words, and the length of the payload to come, in bytes.
+
+    Raises ValueError for what is no message.
+    """
+    name, *words = line.decode("ascii").rstrip("\n").split(" ")
+    if not words:
+        raise ValueError(f"{name!r} has no payload length")
+    length = int(words.pop())
+    if length < 0:
+        raise ValueError(f"{name} has a payload of {length} bytes")
+    return name, tuple("" if word == "%" else unquote(word) for word in words), length

@@ -1,11 +1,13 @@
 """What the end-to-end tests play with: the installed commands, each in a process of its own."""
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+ROOT = Path(__file__).parents[2]
 RELAYD = Path(sys.executable).parent / "relayd"
-MEDIA = Path(__file__).parents[2] / "relayd" / "emulator" / "media"
+MEDIA = ROOT / "relayd" / "emulator" / "media"
 PERSON, PORTRAIT = MEDIA / "person.mp4", MEDIA / "portrait.png"
 START = 30.0  # s that a process may take to start here
 LIVE = 25.0  # s that a relay may take to be live here
@@ -73,6 +76,31 @@ class Emulator:
         return str(answer.raise_for_status().json()["url"])
 
 
+@contextlib.contextmanager
+def running_emulator(*command: str | Path) -> Iterator[Emulator]:
+    """Run a command that serves as `relayd emulator` does, and end it."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("relayd emulator ready at http://"), line
+        yield Emulator(line.split()[-1], process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def no_session_left(emulator: Emulator) -> Iterator[Emulator]:
+    """Clear the emulator of faults and sessions; fail if any is open at the end."""
+    emulator.reset()
+    yield emulator
+    left = emulator.sessions()
+    emulator.reset()
+    assert not left, f"sessions left open: {left}"
+
+
 @dataclass
 class RunningRelay:
     """A running `relayd run`, seen as its user sees it."""
@@ -117,6 +145,44 @@ class RunningRelay:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+
+
+StartRelay = Callable[..., RunningRelay]
+
+
+@contextlib.contextmanager
+def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[StartRelay]:
+    """Give what starts `relayd run` with settings and overrides; ends what was started."""
+    running: list[RunningRelay] = []
+
+    def start(*overrides: str, source: Path | str = PERSON) -> RunningRelay:
+        number, port = len(running), free_port()
+        config = folder / "relay.toml"
+        if not config.exists():
+            config.write_text(relay_config(emulator, source, folder))
+        log = folder / f"relay-{number}.log"
+        sets = [part for text in (*settings, *overrides) for part in ("--set", text)]
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [RELAYD, "run", "-c", config, "--set", f"control.http=127.0.0.1:{port}", *sets],
+                stderr=stderr,
+                env=os.environ | {"RELAYD_VIDEO__BITRATE": "2000"},
+            )
+        relay = RunningRelay(process, config, log, port)
+        running.append(relay)
+        wait_for(
+            f"control server ({log.read_text()})",
+            lambda: relay.state() != "unreachable" or process.poll() is not None,
+            START,
+        )
+        return relay
+
+    try:
+        yield start
+    finally:
+        for relay in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                relay.stop()
 
 
 def relay_config(emulator: Emulator, source: Path | str, folder: Path) -> str:

@@ -1,0 +1,131 @@
+"""A member of a channel in plain Python, as the library is one in C."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from tests.agora.connection import Connection
+from tests.agora.member import BROADCASTER
+from tests.agora.pictures import Picture, Plane
+from tests.agora.wire import Payload, encode
+
+PATIENCE = 5.0
+"""s that an event or a picture may take on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A picture as it came."""
+
+    uid: str
+    width: int
+    height: int
+    strides: tuple[int, int, int]
+    """Bytes of a row of Y, U and V."""
+    rotation: int
+    """Degrees that it must be turned clockwise to be upright."""
+    render_ms: int
+    payload: Payload
+
+    @property
+    def planes(self) -> list[Plane]:
+        """Its planes without padding, not turned."""
+        pad = self.strides[0] - self.width
+        return Picture(self.width, self.height, self.rotation, self.payload, pad).planes()
+
+
+class Caller:
+    """One member; a task takes down all that the hub sends it."""
+
+    def __init__(self, connection: Connection, uid: str) -> None:
+        self.uid = uid
+        self.connection = connection
+        self.events: list[tuple[str, ...]] = []
+        """All but pictures, in their order; each a name and its words."""
+        self.pictures: list[Received] = []
+        self._news = asyncio.Condition()
+        self.start_reading()
+
+    @classmethod
+    @asynccontextmanager
+    async def join(
+        cls, hub: str, *, app_id: str, channel: str, uid: str, token: str, role: int = BROADCASTER
+    ) -> AsyncIterator[Self]:
+        """Ask to be let in, the answer is an event; hangs up in the end."""
+        caller = cls(await Connection.to(hub), uid)
+        caller.say("join", app_id, channel, uid, token, role)
+        try:
+            yield caller
+        finally:
+            await caller.hang_up()
+
+    def say(self, name: str, *words: str | int) -> None:
+        """Send anything that has no payload: publish, subscribe, intra, renew, encoder, leave."""
+        self.connection.post(encode(name, *words))
+
+    def push(self, picture: Picture, timestamp: int = 0) -> None:
+        """Send a picture; one that still waits gives way to it."""
+        line = encode(
+            "frame",
+            picture.width,
+            picture.height,
+            picture.rotation,
+            timestamp,
+            length=len(picture.payload),
+        )
+        self.connection.show(self.uid, line, picture.payload)
+
+    async def event(
+        self, name: str, *words: str | int, within: float = PATIENCE
+    ) -> tuple[str, ...]:
+        """Wait for an event that begins like this, past ones included."""
+        wanted = (name, *map(str, words))
+
+        def found() -> list[tuple[str, ...]]:
+            return [event for event in self.events if event[: len(wanted)] == wanted]
+
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(found)
+        return found()[0]
+
+    async def picture(self, number: int = 0, within: float = PATIENCE) -> Received:
+        """Wait for the picture of this number, counted from the first since forget()."""
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(lambda: len(self.pictures) > number)
+        return self.pictures[number]
+
+    def forget(self) -> None:
+        """Begin to count events and pictures anew."""
+        self.events.clear()
+        self.pictures.clear()
+
+    def start_reading(self) -> None:
+        """Take down all that comes in."""
+        self._listening = asyncio.create_task(self._listen(), name=f"agora-caller-{self.uid}")
+
+    async def stop_reading(self) -> None:
+        """Leave all that comes in the socket, as a member that hangs does."""
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def hang_up(self) -> None:
+        """End the connection without a goodbye."""
+        await self.stop_reading()
+        await self.connection.close()
+
+    async def _listen(self) -> None:
+        async for message in self.connection.messages():
+            async with self._news:
+                if message.name == "frame":
+                    uid, *numbers = message.words
+                    width, height, y, u, v, rotation, render_ms = map(int, numbers)
+                    self.pictures.append(
+                        Received(
+                            uid, width, height, (y, u, v), rotation, render_ms, message.payload
+                        )
+                    )
+                else:
+                    self.events.append((message.name, *message.words))
+                self._news.notify_all()

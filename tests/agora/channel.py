@@ -1,0 +1,199 @@
+"""A channel: who may enter, who is there, and whose pictures reach whom."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from tests.agora.member import Member, State, Subscription
+from tests.agora.pictures import Picture, PictureFault
+from tests.agora.wire import Leaving, Reason, VideoReason, VideoState
+
+FaultOf = Callable[[str, str], PictureFault | None]
+"""Takes channel and uid; gives what is wrong with the pictures for that member."""
+
+
+def _no_fault(_channel: str, _uid: str) -> None:
+    return None
+
+
+class Channel:
+    """One channel of one app."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        token: str,
+        uids: Iterable[str],
+        key_seconds: float,
+        fault_of: FaultOf = _no_fault,
+    ) -> None:
+        """Let in `uids` (anybody where there are none); a key frame comes each `key_seconds`."""
+        self.name, self.key_seconds = name, key_seconds
+        self.tokens, self.expired = {token}, set[str]()
+        self.uids = frozenset(uids)
+        self.closed = False
+        self.members: dict[str, Member] = {}
+        self._fault_of = fault_of
+
+    def refusal(self, uid: str, token: str) -> Reason | None:
+        """Why somebody may not enter, if so."""
+        if self.closed:
+            return Reason.REJECTED
+        if token in self.expired:
+            return Reason.TOKEN_EXPIRED
+        if token not in self.tokens or (self.uids and uid not in self.uids):
+            return Reason.INVALID_TOKEN
+        return None
+
+    def admit(self, member: Member) -> None:
+        """Let a member in; one of the same uid must go."""
+        if twin := self.members.get(member.uid):
+            self.dismiss(twin, State.FAILED, Reason.SAME_UID)
+        self.members[member.uid] = member
+        member.state = State.CONNECTED
+        member.tell("connected", Reason.JOINED, member.uid)
+        for other in self._others(member):
+            if not other.away:
+                member.tell("joined", other.uid)
+        self._appear(member)
+        for uid in member.subscriptions:
+            if (publisher := self.members.get(uid)) and publisher.on_air:
+                self._begin(member, publisher)
+
+    def dismiss(self, member: Member, state: State, reason: int) -> None:
+        """End a membership; to the others it drops out."""
+        self._remove(member, Leaving.DROPPED)
+        member.end(state, reason)
+
+    def leave(self, member: Member) -> None:
+        """Let somebody go who said goodbye."""
+        self._remove(member, Leaving.QUIT)
+        member.part()
+
+    def lose(self, member: Member) -> None:
+        """Forget somebody who hung up."""
+        self._remove(member, Leaving.DROPPED)
+        if not member.over:
+            member.state = State.VANISHED
+
+    def close(self) -> None:
+        """End the channel for all, for good."""
+        self.closed = True
+        for member in list(self.members.values()):
+            self.dismiss(member, State.FAILED, Reason.REJECTED)
+
+    def publish(self, member: Member, kind: str) -> None:
+        """Begin to let the others have a member's video or audio."""
+        member.publishes.add(kind)
+        if kind == "video":
+            self._offer(member)
+
+    def unpublish(self, member: Member, kind: str) -> None:
+        """Stop that."""
+        if kind == "video" and member.on_air:
+            self._tell_subscribers(member, VideoState.STOPPED, VideoReason.MUTED)
+        member.publishes.discard(kind)
+
+    def subscribe(self, member: Member, uid: str) -> None:
+        """Let a member have a user's pictures, present or to come."""
+        if uid not in member.subscriptions:
+            member.subscriptions[uid] = Subscription()
+            if (publisher := self.members.get(uid)) and publisher.on_air:
+                self._begin(member, publisher)
+
+    def request_key(self, member: Member, uid: str) -> None:
+        """Ask a user for a key frame; one that sends nothing yet never hears of it."""
+        member.intra_requests[uid] += 1
+        if (publisher := self.members.get(uid)) and publisher.on_air:
+            publisher.key_wanted = True
+            publisher.tell("intra_wanted")
+
+    def route(self, publisher: Member, picture: Picture) -> None:
+        """Send a member's picture to all who can decode it."""
+        publisher.frames_in += 1
+        publisher.picture = picture
+        if not publisher.on_air:
+            return
+        key, publisher.key_wanted = publisher.key_wanted, False
+        now = time.monotonic()
+        for receiver, subscription in self._subscribers(publisher):
+            began = subscription.decoding
+            if subscription.decodes(key=key, now=now, interval=self.key_seconds):
+                if not began:
+                    receiver.tell("first_picture", publisher.uid, picture.width, picture.height)
+                    _tell_state(receiver, publisher, VideoState.DECODING, VideoReason.UNMUTED)
+                fault = self._fault_of(self.name, receiver.uid)
+                receiver.show(publisher.uid, picture, fault)
+
+    def go_away(self, member: Member, reason: int) -> None:
+        """Let a member seem to have left, though it has not."""
+        self._disappear(member, reason)
+        member.away = True
+
+    def come_back(self, member: Member) -> None:
+        """Let it be seen again."""
+        if member.away:
+            member.away = False
+            self._appear(member)
+
+    def interrupt(self, member: Member, reason: int) -> None:
+        """Cut a member off while it tries to reconnect; the others wait for it."""
+        member.state = State.RECONNECTING
+        member.tell("reconnecting", reason)
+
+    def resume(self, member: Member, reason: int) -> None:
+        """Reconnect a member; every decoder concerned needs a key frame again."""
+        member.state = State.CONNECTED
+        member.tell("reconnected", reason)
+        for subscription in member.subscriptions.values():
+            subscription.start_over()
+        for _, subscription in self._subscribers(member):
+            subscription.start_over()
+
+    def _remove(self, member: Member, leaving: Leaving) -> None:
+        if self.members.get(member.uid) is member:
+            del self.members[member.uid]
+            if not member.away:
+                self._disappear(member, leaving)
+
+    def _appear(self, member: Member) -> None:
+        for other in self._others(member):
+            other.tell("joined", member.uid)
+        self._offer(member)
+
+    def _disappear(self, member: Member, reason: int) -> None:
+        if member.on_air:
+            self._tell_subscribers(member, VideoState.STOPPED, VideoReason.OFFLINE)
+        for other in self._others(member):
+            other.tell("left", member.uid, reason)
+
+    def _offer(self, publisher: Member) -> None:
+        """Begin to send a member's pictures to those who wait for them."""
+        if publisher.on_air:
+            for receiver in self._others(publisher):
+                if publisher.uid in receiver.subscriptions:
+                    self._begin(receiver, publisher)
+
+    def _begin(self, receiver: Member, publisher: Member) -> None:
+        receiver.subscriptions[publisher.uid].start_over()
+        receiver.tell("video_subscribed", publisher.uid)
+        _tell_state(receiver, publisher, VideoState.STARTING, VideoReason.INTERNAL)
+
+    def _tell_subscribers(self, publisher: Member, state: VideoState, reason: VideoReason) -> None:
+        for receiver, _ in self._subscribers(publisher):
+            _tell_state(receiver, publisher, state, reason)
+
+    def _subscribers(self, publisher: Member) -> Iterator[tuple[Member, Subscription]]:
+        for other in self._others(publisher):
+            subscription = other.subscriptions.get(publisher.uid)
+            if subscription is not None and other.state is State.CONNECTED:
+                yield other, subscription
+
+    def _others(self, member: Member) -> list[Member]:
+        return [one for one in self.members.values() if one is not member]
+
+
+def _tell_state(
+    receiver: Member, publisher: Member, state: VideoState, reason: VideoReason
+) -> None:
+    receiver.tell("video_state", publisher.uid, state, reason)

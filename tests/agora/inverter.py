@@ -1,0 +1,66 @@
+"""A swap engine of one line: sends back each picture of the front user, inverted."""
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from tests.agora.caller import Caller
+from tests.agora.cloud import FRONT
+from tests.agora.pictures import Picture
+
+ENGINE = "3"
+GLANCE = 0.005
+"""s between two looks for a picture."""
+KEY_FRAME_EVERY = 0.2
+"""s between two requests for a key frame while none comes."""
+READY = 5.0
+"""s that it may take to be in the channel."""
+
+
+class Inverter:
+    """The algorithm user of one channel, on a thread of its own while the context lasts."""
+
+    def __init__(self, hub: str, *, app_id: str, channel: str, token: str) -> None:
+        self._join = {"app_id": app_id, "channel": channel, "uid": ENGINE, "token": token}
+        self._hub = hub
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.swapped = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(READY)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        async with Caller.join(self._hub, **self._join) as caller:
+            await caller.event("connected")
+            caller.say("publish", "video")
+            caller.say("subscribe", FRONT)
+            self._ready.set()
+            idle = 0
+            while not self._stop.is_set():
+                await asyncio.sleep(GLANCE)
+                idle += 1
+                if idle % round(KEY_FRAME_EVERY / GLANCE) == 1:
+                    caller.say("intra", FRONT)
+                if caller.pictures:
+                    idle = 0
+                    picture = caller.pictures[-1]
+                    caller.pictures.clear()
+                    swapped = 255 - np.frombuffer(picture.payload, np.uint8)
+                    caller.push(Picture(picture.width, picture.height, 0, swapped.tobytes()))
+                    self.swapped += 1

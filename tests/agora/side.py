@@ -1,0 +1,90 @@
+"""The relay's side of the link: a worker of its own, and what comes out of it."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame
+from relayd.rtc.kinds import worker_environment
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.process import RtcWorker
+from tests.agora.cloud import Cloud, MemberSeen
+
+GEOMETRY = Geometry(320, 240)
+APP, TOKEN = "an-app-id", "a-token-of-the-tests"
+PATIENCE = 10.0
+"""s; what is waited for takes far under one."""
+
+
+def picture(shade: int = 90) -> I420:
+    """A ramp with blocks of colour, no two regions alike."""
+    drawn = np.full(GEOMETRY.shape, 128, np.uint8)
+    drawn[: GEOMETRY.height] = np.linspace(shade, 200, GEOMETRY.width).astype(np.uint8)
+    drawn[: GEOMETRY.height // 2] += 20
+    drawn[GEOMETRY.height :, :60] = 90
+    return drawn
+
+
+def wait_for(what: str, done: Callable[[], object], within: float = PATIENCE) -> None:
+    deadline = time.monotonic() + within
+    while not done():
+        assert time.monotonic() < deadline, f"{what}: not within {within:g} s"
+        time.sleep(0.01)
+
+
+class Side:
+    """The relay's side of a worker: pumps pictures, hears events, keeps what comes back."""
+
+    def __init__(self, target: LinkTarget) -> None:
+        self.target = target
+        self.events: list[LinkEvent] = []
+        self.frames: list[SwappedFrame] = []
+        self.worker = RtcWorker(
+            GEOMETRY,
+            kind="agora",
+            environment=worker_environment("agora"),
+            on_event=self.events.append,
+            on_picture=self.frames.append,
+        )
+
+    def kinds(self) -> list[LinkEventKind]:
+        return [event.kind for event in self.events if event.kind is not LinkEventKind.STATS]
+
+    def pump_until(
+        self, what: str, done: Callable[[], object], within: float = PATIENCE, fps: float = 40.0
+    ) -> None:
+        """Publish pictures until `done()` holds."""
+        deadline = time.monotonic() + within
+        while not done():
+            assert time.monotonic() < deadline, f"{what}: not within {within:g} s; {self.events}"
+            self.worker.publish(SourceFrame(picture(), time.monotonic()))
+            time.sleep(1 / fps)
+
+    def pump_for(self, seconds: float) -> None:
+        """Publish pictures for so long."""
+        end = time.monotonic() + seconds
+        self.pump_until("time", lambda: time.monotonic() > end)
+
+    def heard(self, kind: LinkEventKind, within: float = PATIENCE) -> LinkEvent:
+        """Publish until an event of this kind comes; gives the newest."""
+        self.pump_until(kind.value, lambda: kind in self.kinds(), within)
+        return [event for event in self.events if event.kind is kind][-1]
+
+    def live(self) -> None:
+        self.worker.join(self.target)
+        self.heard(LinkEventKind.FIRST_PICTURE)
+
+    def new_frame(self) -> I420:
+        """Publish until a picture comes that had not come yet."""
+        self.frames.clear()
+        self.pump_until("a picture", lambda: self.frames)
+        return self.frames[-1].i420
+
+
+def member(cloud: Cloud) -> MemberSeen:
+    return cloud.members("1")[-1]
+
+
+def names_of(cloud: Cloud, side: Side) -> list[str]:
+    return [call.name for call in cloud.calls(side.worker.pid or 0)]

@@ -1,0 +1,121 @@
+"""Callbacks on the SDK's threads: late ones, and such as raise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.agora.cloud import ROOT, Cloud
+from tests.agora.side import APP, TOKEN
+
+# A callback that the library has begun waits for the interpreter's lock, which busy threads hold,
+# while the wrapper frees the callback's closure.
+LEAVE_IN_A_BURST = """
+import faulthandler, gc, sys, threading, time
+from pathlib import Path
+from relayd.frames import Geometry
+from relayd.rtc.agora import sdk
+from relayd.rtc.agora.events import Connected
+
+faulthandler.enable()
+app, name, token, folder, rounds, keeps = sys.argv[1:]
+sys.setswitchinterval(0.02)
+service = sdk.Service.of(app, Path(folder), text_ids=False)
+for _ in range(int(rounds)):
+    connected, done = threading.Event(), threading.Event()
+
+    def hear(event):
+        if isinstance(event, Connected):
+            connected.set()
+
+    def compute():
+        while not done.is_set():
+            sum(range(2000))
+
+    publication = sdk.Publication(Geometry(320, 240), 20, 2000)
+    channel = sdk.Channel(service, publication, "3", hear, lambda frame: None)
+    channel.connect(token, name, "1")
+    assert connected.wait(5)
+    print("burst", flush=True)
+    sys.stdin.readline()
+    busy = [threading.Thread(target=compute) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    time.sleep(0.05)
+    if keeps != "keeps":
+        sdk._kept.clear()
+    channel.hush()
+    channel.disconnect()
+    channel.release()
+    del channel
+    gc.collect()
+    time.sleep(0.1)
+    done.set()
+    for thread in busy:
+        thread.join()
+print("survived", flush=True)
+import os; os._exit(0)
+"""
+
+RAISE = """
+import ctypes
+from relayd import logs
+from relayd.rtc.agora import sdk
+from agora.rtc._ctypes_handle._video_frame_observer import VideoFrameObserverInner
+from agora.rtc._ctypes_handle._ctypes_data import VideoFrameInner
+
+def break_down(frame):
+    raise ValueError("a fault of ours")
+
+logs.configure("info", json=True)
+inner = VideoFrameObserverInner(sdk._FrameObserver("3", break_down), None)
+for _ in range(3):
+    inner.on_frame(None, b"channel", b"3", ctypes.byref(VideoFrameInner()))
+print("goes on")
+"""
+
+
+def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keeps: str) -> int:
+    """Leave a channel so many times while pictures pour in; gives the process's exit status."""
+    arguments = [APP, channel, TOKEN, folder, str(rounds), keeps]
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVE_IN_A_BURST, *arguments],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        for line in process.stdout:
+            if line == "burst\n":
+                agora.burst(200, sender="3")
+                process.stdin.write("\n")
+                process.stdin.flush()
+    return process.returncode
+
+
+def test_a_callback_that_comes_late_finds_what_it_needs(agora: Cloud, channel: str, tmp_path: Path):
+    assert leave_in_a_burst(agora, channel, tmp_path, 6, "keeps") == 0
+
+
+def test_without_the_references_that_are_kept_it_would_crash(
+    agora: Cloud, channel: str, tmp_path: Path
+):
+    assert leave_in_a_burst(agora, channel, tmp_path, 60, "drops") < 0
+
+
+def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", RAISE],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{agora_site}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert done.stderr.count('"event": "callback.failed"') == 3
+    assert "a fault of ours" in done.stderr
+    assert "Traceback" not in done.stderr

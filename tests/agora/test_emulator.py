@@ -1,0 +1,138 @@
+"""The emulator with Agora as its transport, seen by a front user in plain Python."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import cycle, islice
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from relayd.emulator.swap import SourceFace, decode_image, likeness
+from tests.agora.caller import Caller
+from tests.agora.cloud import ROOT, Cloud
+from tests.agora.pictures import Picture
+from tests.agora.wire import Payload, Reason
+from tests.e2e.stage import PERSON, PORTRAIT, START, Emulator, wait_for
+
+APP = "an-app-id"
+LIVE = "/api/open/v3/faceswap/live"
+
+
+@pytest.fixture
+def emulator(cloud: Cloud) -> Iterator[Emulator]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.agora.emulator", "--hub", cloud.path, "--app-id", APP],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("relayd emulator ready at http://"), line
+        yield Emulator(line.split()[-1], process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def person() -> list[Picture]:
+    """The first seconds of the clip of a person, 640x480."""
+    with av.open(str(PERSON)) as clip:
+        return [fitted(frame) for frame in islice(clip.decode(video=0), 60)]
+
+
+def fitted(frame: av.VideoFrame) -> Picture:
+    left = (frame.width - frame.height * 4 // 3) // 2
+    shown = np.ascontiguousarray(frame.to_ndarray(format="bgr24")[:, left : frame.width - left])
+    i420 = av.VideoFrame.from_ndarray(shown, "bgr24").reformat(640, 480, "yuv420p").to_ndarray()
+    return Picture(640, 480, 0, i420.tobytes())
+
+
+def bgr(payload: Payload) -> NDArray[np.uint8]:
+    i420 = np.frombuffer(payload, np.uint8).reshape(720, 640)
+    return av.VideoFrame.from_ndarray(i420, "yuv420p").to_ndarray(format="bgr24")
+
+
+def ask(emulator: Emulator, what: str, **body: Any) -> dict[str, Any]:
+    answer = httpx.post(f"{emulator.url}{LIVE}/{what}", headers={"x-api-key": "key"}, json=body)
+    return dict(answer.raise_for_status().json())
+
+
+def create(emulator: Emulator, cloud: Cloud) -> dict[str, Any]:
+    """Create a session and wait until its engine is in the channel."""
+    source = [{"path": emulator.upload(PORTRAIT), "opts": "262,175:363,175:313,215:272,279"}]
+    session = dict(ask(emulator, "create", sourceImage=source)["data"])
+    wait_for("the engine", lambda: [one.state for one in cloud.members()] == ["connected"], START)
+    return session
+
+
+@asynccontextmanager
+async def join(cloud: Cloud, session: dict[str, Any]) -> AsyncIterator[Caller]:
+    """Join as a relay does: publish, subscribe, ask for a key frame."""
+    engine = session["algorithm_user_id"]
+    async with Caller.join(
+        cloud.path,
+        app_id=APP,
+        channel=session["channel_id"],
+        uid=session["front_user_id"],
+        token=session["front_rtc_token"],
+    ) as front:
+        front.say("publish", "video")
+        front.say("subscribe", engine)
+        await front.event("video_subscribed", engine)
+        front.say("intra", engine)
+        yield front
+
+
+async def test_a_session_swaps_what_its_front_user_publishes(
+    cloud: Cloud, emulator: Emulator, person: list[Picture]
+):
+    session = create(emulator, cloud)
+    async with join(cloud, session) as front:
+        began = time.monotonic()
+        for picture in cycle(person):
+            front.push(picture)
+            await asyncio.sleep(0.05)
+            if len(front.pictures) >= 40 or time.monotonic() - began > START:
+                break
+        swapped = front.pictures[-1]
+        assert (swapped.uid, swapped.width, swapped.height) == ("3", 640, 480)
+        face = SourceFace.prepare(decode_image(PORTRAIT.read_bytes()))
+        before, after = likeness(bgr(picture.payload), face), likeness(bgr(swapped.payload), face)
+        assert before is not None
+        assert after is not None
+        assert after > before + 0.1
+        assert [emulator.sessions()[0][role] for role in ("publishers", "players")] == [1, 1]
+    ask(emulator, "close", _id=session["_id"])
+
+
+async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator: Emulator):
+    session = create(emulator, cloud)
+    async with join(cloud, session) as front:
+        ask(emulator, "close", _id=session["_id"])
+        await front.event("failed", Reason.REJECTED)
+
+
+async def test_connections_that_die_fail_the_front_user_who_may_come_back(
+    cloud: Cloud, emulator: Emulator
+):
+    session = create(emulator, cloud)
+    async with join(cloud, session) as front:
+        wait_for("the front user", lambda: emulator.sessions()[0]["publishers"] == 1, 5)
+        emulator.fault("drop_rtc")
+        await front.event("failed", Reason.LOST)
+    async with join(cloud, session) as front:
+        await front.event("connected")
+    wait_for("nobody there", lambda: emulator.sessions()[0]["players"] == 0, 5)

@@ -1,0 +1,171 @@
+"""How a link ends: told to, by a hang, by a crash, with its parent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from relayd.frames import SourceFrame
+from relayd.rtc.link import LinkEventKind, LinkTarget
+from tests.agora.cloud import Cloud
+from tests.agora.inverter import Inverter
+from tests.agora.side import (
+    TOKEN,
+    Side,
+    member,
+    names_of,
+    picture,
+    wait_for,
+)
+from tests.agora.wire import Reason
+
+
+def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud):
+    side.live()
+    assert side.worker.leave(3.0)
+    names = names_of(agora, side)
+    order = [
+        "local_user_unpublish_video",
+        "local_user_unregister_video_frame_observer",
+        "rtc_conn_disconnect",
+        "rtc_conn_destroy",
+    ]
+    assert sorted(order, key=names.index) == order
+    assert "service_release" not in names
+    assert member(agora).state == "left"
+
+
+@pytest.mark.parametrize(
+    "call", ["rtc_conn_destroy", "rtc_conn_disconnect", "local_user_unregister_observer"]
+)
+def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
+    side: Side, agora: Cloud, call: str
+):
+    side.live()
+    agora.hang(call)
+    began = time.monotonic()
+    side.worker.stop(1.5)
+    assert time.monotonic() - began < 2.5
+    assert not side.worker.alive
+
+
+@pytest.mark.parametrize("call", ["video_frame_sender_send", "local_user_send_intra_request"])
+def test_an_sdk_that_hangs_never_blocks_whoever_publishes(side: Side, agora: Cloud, call: str):
+    side.live()
+    agora.hang(call)
+    began = time.monotonic()
+    for _ in range(20):
+        side.worker.publish(SourceFrame(picture(), time.monotonic()))
+    assert time.monotonic() - began < 1.0
+    side.worker.stop(1.5)
+    assert not side.worker.alive
+
+
+@pytest.mark.parametrize("way", ["abort", "segv"])
+def test_an_sdk_that_takes_its_process_down_is_reported_by_the_signal(
+    side: Side, agora: Cloud, way: str
+):
+    side.live()
+    getattr(agora, way)()
+    died = side.heard(LinkEventKind.DIED, within=3.0)
+    assert {"abort": "SIGABRT", "segv": "SIGSEGV"}[way] in str(died.error)
+
+
+def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud):
+    for _ in range(2):
+        side.events.clear()
+        side.live()
+        assert side.worker.leave(3.0)
+    assert names_of(agora, side).count("service_create") == 1
+    assert [each.encoder["bitrate"] for each in agora.members("1")[-2:]] == [2_000_000] * 2
+
+
+def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud):
+    side.live()
+    assert side.worker.leave(3.0)
+    side.events.clear()
+    side.worker.join(replace(side.target, app_id="another-app"))
+    assert "another Agora project" in str(side.heard(LinkEventKind.LOST).error)
+
+
+PARENT = """
+import json, sys, time
+import numpy as np
+from relayd.frames import SourceFrame
+from relayd.rtc.kinds import worker_environment
+from relayd.rtc.link import LinkTarget
+from relayd.rtc.process import RtcWorker
+
+target = LinkTarget.from_json(json.loads(sys.argv[1]))
+worker = RtcWorker(target.geometry, kind="agora", environment=worker_environment("agora"),
+                   on_event=lambda event: print(event.kind.value, flush=True),
+                   on_picture=lambda frame: None)
+worker.start()
+print(worker.pid, flush=True)
+worker.join(target)
+picture = np.full(target.geometry.shape, 90, np.uint8)
+while True:
+    worker.publish(SourceFrame(picture, time.monotonic()))
+    time.sleep(0.05)
+"""
+
+
+def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
+    engine: Inverter, agora: Cloud, target: LinkTarget
+):
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, json.dumps(target.to_json())],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((root, os.environ["PYTHONPATH"]))},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        while parent.stdout.readline().strip() != "first_picture":
+            assert parent.poll() is None
+        parent.kill()
+        gone = {"zombie", "dead"}
+        wait_for("the end", lambda: not child.is_running() or child.status() in gone, 4.0)
+    assert member(agora).state == "left"
+
+
+def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud):
+    side.live()
+    os.kill(side.worker.pid or 0, signal.SIGTERM)
+    side.heard(LinkEventKind.LEFT)
+    assert "status 0" in str(side.heard(LinkEventKind.DIED).error)
+    assert member(agora).state == "left"
+
+
+def test_the_token_is_in_no_command_line_environment_or_log(
+    agora: Cloud, start: Callable[..., Side], capfd: pytest.CaptureFixture[str]
+):
+    agora.refuse_joins(Reason.INVALID_TOKEN)
+    side = start()
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.REFUSED)
+    seen = Path(f"/proc/{side.worker.pid}/cmdline").read_bytes()
+    seen += Path(f"/proc/{side.worker.pid}/environ").read_bytes()
+    side.worker.stop(2.0)
+    captured = capfd.readouterr()
+    assert TOKEN.encode() not in seen
+    assert TOKEN not in captured.err
+    assert captured.out == ""
+
+
+def test_chatter_of_the_library_on_stdout_goes_to_stderr(
+    side: Side, capfd: pytest.CaptureFixture[str]
+):
+    side.live()
+    link = Path(f"/proc/{side.worker.pid}/fd/1").readlink()
+    assert link == Path(f"/proc/{side.worker.pid}/fd/2").readlink()
+    assert capfd.readouterr().out == ""

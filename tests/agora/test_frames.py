@@ -1,0 +1,51 @@
+"""Pictures as the SDK gives them: padded, turned, of any size, of anybody."""
+
+import numpy as np
+
+from tests.agora.cloud import Cloud
+from tests.agora.side import GEOMETRY, Side, picture
+
+
+def test_padded_rows_are_unpadded(side: Side, agora: Cloud):
+    agora.spoil(pad=64)
+    side.live()
+    np.testing.assert_array_equal(side.new_frame(), 255 - picture())
+
+
+def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud):
+    side.live()
+    for rotation in (90, 180, 270):
+        agora.spoil(rotation=rotation, pad=16)
+        side.new_frame()  # one of before may have been on its way
+        np.testing.assert_array_equal(side.new_frame(), 255 - picture())
+
+
+def test_pictures_of_any_size_arrive_in_ours(side: Side, agora: Cloud):
+    side.live()
+    for size in ((640, 480), (160, 120), (319, 239), (240, 320), (2, 2), (1280, 720)):
+        agora.spoil(size=size, pad=3)
+        side.new_frame()
+        assert side.new_frame().shape == GEOMETRY.shape
+
+
+def test_our_own_pictures_under_uid_0_never_arrive(side: Side, agora: Cloud):
+    agora.spoil(echo=True)
+    side.live()
+    for _ in range(20):
+        np.testing.assert_array_equal(side.new_frame(), 255 - picture())
+
+
+def test_pictures_of_somebody_else_never_arrive(side: Side, agora: Cloud):
+    side.live()
+    agora.burst(50, sender="77")
+    for _ in range(20):
+        np.testing.assert_array_equal(side.new_frame(), 255 - picture())
+
+
+def test_broken_frames_are_left_out_and_the_link_goes_on(side: Side, agora: Cloud):
+    side.live()
+    agora.spoil(broken=True)
+    side.frames.clear()
+    side.pump_for(1.0)
+    agora.mend()
+    np.testing.assert_array_equal(side.new_frame(), 255 - picture())

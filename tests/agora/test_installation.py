@@ -1,0 +1,314 @@
+"""What is found out about an installed wrapper without importing it, and how it is installed."""
+
+import os
+import platform
+import shutil
+import ssl
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from relayd.errors import LibraryUnavailable
+from relayd.rtc.agora import fetch, installation
+from tests.agora.library import download_url
+
+
+@pytest.fixture
+def wrapper(agora_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the installed wrapper that a test may spoil; gives the folder of `agora`."""
+    shutil.copytree(agora_site, tmp_path / "site", ignore=shutil.ignore_patterns("lock"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return tmp_path / "site" / "agora"
+
+
+def test_a_good_installation_is_named_with_its_version(wrapper: Path):
+    found = installation.require()
+    assert str(found) == "agora-python-server-sdk 2.4.10"
+    assert found.libraries == wrapper / "agora_sdk"
+    assert "agora" not in sys.modules
+
+
+def test_the_worker_gets_the_librarys_folder_at_its_start(
+    wrapper: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
+    environment = installation.worker_environment()
+    assert environment == {"LD_LIBRARY_PATH": f"{wrapper}/agora_sdk:/elsewhere"}
+
+
+def test_the_url_is_the_one_that_the_wrapper_compares_with(wrapper: Path):
+    assert installation.native_sdk_url(wrapper) == download_url(wrapper)
+
+
+def test_on_another_machine_another_url_counts(wrapper: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert "aarch64" in installation.native_sdk_url(wrapper)
+
+
+def spoil_by_line_feed(wrapper: Path) -> None:
+    with (wrapper / "version.txt").open("a") as file:
+        file.write("\n")
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no library": (lambda w: (w / "agora_sdk/libagora_rtc_sdk.so").unlink(), "is missing"),
+    "no second library": (lambda w: (w / "agora_sdk/libaosl.so").unlink(), "libaosl.so is missing"),
+    "no version": (lambda w: (w / "version.txt").unlink(), "would replace it"),
+    "another version": (lambda w: (w / "version.txt").write_text("https://x"), "would replace it"),
+    "a line feed too many": (spoil_by_line_feed, "would replace it"),
+    "a text for a library": (
+        lambda w: (w / "agora_sdk/libaosl.so").write_text("<html>"),
+        "no library at all",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_an_import_would_stumble_over_is_told_with_the_command_that_mends_it(
+    wrapper: Path, spoil: str
+):
+    act, words = SPOILT[spoil]
+    act(wrapper)
+    with pytest.raises(LibraryUnavailable, match=words) as raised:
+        installation.require()
+    assert raised.value.mend == "relayd agora-install"
+    assert "agora" not in sys.modules
+
+
+def test_a_library_for_another_machine_is_told(wrapper: Path):
+    library = wrapper / "agora_sdk/libagora_rtc_sdk.so"
+    head = bytearray(library.read_bytes())
+    head[18:20] = (183 if platform.machine() == "x86_64" else 62).to_bytes(2, "little")
+    library.write_bytes(head)
+    with pytest.raises(LibraryUnavailable, match="made for another machine"):
+        installation.require()
+
+
+def test_a_machine_that_agora_has_nothing_for_is_told(
+    wrapper: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(LibraryUnavailable, match="Linux on riscv64"):
+        installation.require()
+
+
+def test_no_wrapper_is_told():
+    with pytest.raises(LibraryUnavailable, match=r"needs agora-python-server-sdk 2\.4\.10"):
+        installation.require()
+
+
+@pytest.mark.parametrize("version", ["2.4.9", "2.4.11", "3.0"])
+def test_another_version_is_refused_since_its_bitrates_have_another_unit(
+    wrapper: Path, version: str
+):
+    (metadata,) = wrapper.parent.glob("*.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("Version: 2.4.10", f"Version: {version}"))
+    with pytest.raises(LibraryUnavailable, match="bitrates") as raised:
+        installation.require()
+    assert version in str(raised.value)
+    assert raised.value.mend == "pip install agora-python-server-sdk==2.4.10"
+
+
+# What the import itself does: each in a process of its own, which it would spoil.
+
+TAMED = """
+import ssl, sys, urllib.request
+before = ssl._create_default_https_context, urllib.request.urlretrieve
+from relayd.errors import LibraryUnavailable
+try:
+    import relayd.rtc.agora.sdk
+    print("imported")
+except LibraryUnavailable as fault:
+    print(fault)
+assert (ssl._create_default_https_context, urllib.request.urlretrieve) == before, "not restored"
+context = ssl._create_default_https_context()
+assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname, "no verification"
+"""
+UNCHECKED = "from relayd.rtc.agora import installation; installation.require = lambda: None\n"
+
+
+def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script],
+        env={**os.environ, "PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_tls_is_verified_after_the_import_as_before(wrapper: Path):
+    done = run(TAMED, wrapper.parent)
+    assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr
+
+
+def test_the_import_says_nothing_of_its_own(wrapper: Path):
+    done = run(TAMED, wrapper.parent)
+    assert done.stderr == ""
+
+
+def test_the_bare_wrapper_would_switch_verification_off(wrapper: Path):
+    script = "import ssl, agora.rtc; print(repr(ssl._create_default_https_context().verify_mode))"
+    assert "CERT_NONE" in run(script, wrapper.parent).stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_by_line_feed, "wants to download https://"),
+        (lambda w: (w / "agora_sdk/libaosl.so").unlink(), "OSError"),
+        (lambda w: (w / "agora_sdk/libagora_rtc_sdk.so").write_text("x"), "could not read it"),
+        (lambda w: shutil.copy(w / "agora_sdk/libaosl.so", w / "agora_sdk/libagora_rtc_sdk.so"),
+         "AttributeError"),
+    ],
+    ids=["download", "library missing", "library unreadable", "symbol missing"],
+)  # fmt: skip
+def test_a_failing_import_is_one_error_in_words_downloads_nothing_and_verifies_still(
+    wrapper: Path, spoil: Callable[[Path], object], words: str
+):
+    spoil(wrapper)
+    done = run(UNCHECKED + TAMED, wrapper.parent)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    assert "relayd agora-install" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# Installing.
+
+
+@pytest.fixture
+def archive(wrapper: Path, tmp_path: Path) -> Path:
+    """The native SDK as its vendor ships it: a zip with a folder agora_sdk."""
+    file = tmp_path / "sdk.zip"
+    with zipfile.ZipFile(file, "w") as zipped:
+        for library in (wrapper / "agora_sdk").glob("*.so"):
+            zipped.write(library, f"agora_sdk/{library.name}")
+    return file
+
+
+def test_a_complete_installation_is_left_alone(wrapper: Path):
+    said: list[str] = []
+    assert fetch.install(said.append).folder == wrapper
+    assert said == ["agora-python-server-sdk 2.4.10 is installed"]
+
+
+def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Path):
+    shutil.rmtree(wrapper / "agora_sdk")
+    said: list[str] = []
+    fetch.install(said.append, archive)
+    assert installation.require().folder == wrapper
+    assert [line.split()[0] for line in said] == ["SHA-256"]
+    assert not list(wrapper.glob(".relayd-*"))
+
+
+@pytest.mark.parametrize("content", [b"<html>no such file</html>", None, b""])
+def test_a_file_that_is_no_sdk_leaves_what_was_there(
+    wrapper: Path, tmp_path: Path, content: bytes | None
+):
+    file = tmp_path / "sdk.zip"
+    if content is None:
+        with zipfile.ZipFile(file, "w") as zipped:
+            zipped.writestr("agora_sdk/libaosl.so", b"")
+    else:
+        file.write_bytes(content)
+    with pytest.raises(LibraryUnavailable, match=r"sdk\.zip"):
+        fetch.install(lambda _: None, file)
+    assert installation.require().folder == wrapper
+    assert not list(wrapper.glob(".relayd-*"))
+
+
+def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path):
+    with pytest.raises(LibraryUnavailable, match="no such file"):
+        fetch.install(lambda _: None, tmp_path / "none.zip")
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate for localhost that nobody vouches for, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "localhost.pem"
+    encoding = serialization.Encoding.PEM
+    file.write_bytes(
+        certificate.public_bytes(encoding)
+        + key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return file
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A host that serves the SDK over TLS, under a certificate of its own making."""
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=archive.parent))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    url = f"https://localhost:{server.server_port}/{archive.name}"
+    monkeypatch.setattr(fetch, "native_sdk_url", lambda _: url)
+    monkeypatch.setattr(installation, "native_sdk_url", lambda _: url)
+    yield certificate
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_library_is_fetched_over_tls_that_is_verified(
+    wrapper: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.rmtree(wrapper / "agora_sdk")
+    monkeypatch.setenv("SSL_CERT_FILE", str(vendor))
+    said: list[str] = []
+    fetch.install(said.append)
+    assert installation.require().folder == wrapper
+    assert said[0].startswith("fetching https://localhost")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_host_whose_certificate_nobody_vouches_for_is_refused(wrapper: Path, vendor: Path):
+    shutil.rmtree(wrapper / "agora_sdk")
+    with pytest.raises(LibraryUnavailable, match="CERTIFICATE_VERIFY_FAILED") as raised:
+        fetch.install(lambda _: None)
+    assert "--from FILE" in raised.value.mend
+    assert not (wrapper / "agora_sdk").exists()
+
+
+def test_pip_that_fails_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(LibraryUnavailable, match="pip could not install") as raised:
+        fetch.install(lambda _: None)
+    assert "No matching distribution" in str(raised.value)

@@ -1,0 +1,162 @@
+"""The way in, and pictures both ways."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from relayd.errors import (
+    ConfigError,
+    JoinRefused,
+)
+from relayd.rtc.link import LinkEventKind
+from tests.agora.cloud import Cloud
+from tests.agora.inverter import Inverter
+from tests.agora.side import APP, TOKEN, Side, member, picture
+from tests.agora.test_token import PUBLISHED
+
+
+def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side):
+    side.live()
+    returned = side.new_frame()
+    np.testing.assert_array_equal(returned, 255 - picture())
+    assert side.kinds()[:4] == [
+        LinkEventKind.READY,
+        LinkEventKind.JOINED,
+        LinkEventKind.PUBLISHING,
+        LinkEventKind.FIRST_PICTURE,
+    ]
+
+
+def test_the_service_is_started_with_video_and_without_its_own_audio_scenario(
+    side: Side, agora: Cloud
+):
+    side.live()
+    seen = agora.services()[-1]
+    assert (seen.video, seen.profile, seen.scenario, seen.string_uid) == (1, 1, 0, 0)
+    assert "local_user_register_capabilities_observer" not in {
+        call.name for call in agora.calls(seen.pid)
+    }
+
+
+def test_ids_that_are_no_numbers_are_joined_as_text(agora: Cloud, start: Callable[..., Side]):
+    agora.open("by-name", app_id=APP, token=TOKEN)
+    side = start(channel_id="by-name", front_user_id="anna", algorithm_user_id="swap")
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.JOINED)
+    assert agora.services()[-1].string_uid == 1
+    assert agora.members("anna")[-1].subscribes == ["swap"]
+
+
+def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: Cloud):
+    side.live()
+    assert member(agora).encoder == {
+        "width": 320,
+        "height": 240,
+        "fps": 20,
+        "bitrate": 2_000_000,
+        "min_bitrate": 2_000_000,
+        "codec": 2,
+    }
+
+
+def test_all_is_registered_published_and_subscribed_before_the_join(side: Side, agora: Cloud):
+    side.live()
+    names = [call.name for call in agora.calls(side.worker.pid or 0)]
+    before = names[: names.index("rtc_conn_connect")]
+    for call in (
+        "local_video_track_set_video_encoder_config",
+        "rtc_conn_register_observer",
+        "local_user_register_observer",
+        "local_user_register_video_frame_observer",
+        "local_user_publish_video",
+        "local_user_subscribe_video",
+    ):
+        assert call in before
+
+
+def test_every_call_comes_from_one_thread_and_none_from_a_callback(side: Side, agora: Cloud):
+    side.live()
+    agora.will_expire(TOKEN)
+    agora.interrupt()
+    agora.resume()
+    side.worker.renew("another")
+    side.pump_until("renewal", lambda: member(agora).renewed)
+    assert side.worker.leave(3.0)
+    calls = agora.calls(side.worker.pid or 0)
+    assert len({call.thread for call in calls}) == 1
+    assert not [call for call in calls if call.in_callback]
+    assert {"rtc_conn_renew_token", "rtc_conn_destroy"} <= {call.name for call in calls}
+
+
+def test_each_observer_is_registered_once(side: Side, agora: Cloud):
+    side.live()
+    names = [call.name for call in agora.calls(side.worker.pid or 0)]
+    for observer in ("rtc_conn_", "local_user_", "local_user_video_frame_"):
+        name = {"local_user_video_frame_": "local_user_register_video_frame_observer"}.get(
+            observer, f"{observer}register_observer"
+        )
+        assert names.count(name) == 1
+
+
+def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cloud):
+    """In this channel a key frame comes by itself only each 60 s."""
+    began = time.monotonic()
+    side.live()
+    assert time.monotonic() - began < 6
+    assert member(agora).intra_requests["3"] >= 1
+
+
+def test_key_frames_are_asked_for_until_the_engine_comes(
+    agora: Cloud, channel: str, start: Callable[..., Side]
+):
+    side = start()
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.JOINED)
+    side.pump_until("two requests", lambda: member(agora).intra_requests.get("3", 0) >= 2)
+    with Inverter(agora.path, app_id=APP, channel=channel, token=TOKEN):
+        side.heard(LinkEventKind.FIRST_PICTURE)
+
+
+def test_the_project_is_read_from_the_token_where_nobody_names_it(
+    agora: Cloud, start: Callable[..., Side]
+):
+    agora.open("in-token", app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
+    side = start(app_id="", token=PUBLISHED, channel_id="in-token")
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.JOINED)
+
+
+def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(start: Callable[..., Side]):
+    side = start(app_id="")
+    side.worker.join(side.target)
+    refused = side.heard(LinkEventKind.REFUSED).error
+    assert isinstance(refused, ConfigError)
+    assert "rtc.app_id" in str(refused)
+
+
+def test_a_channel_name_that_is_too_long_is_refused_before_the_sdk_sees_it(
+    start: Callable[..., Side],
+):
+    side = start(channel_id="c" * 65)
+    side.worker.join(side.target)
+    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+
+
+def test_the_sdks_files_go_into_the_state_directory(side: Side):
+    side.live()
+    assert (Path(side.target.state_directory) / "agora").is_dir()
+
+
+def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]):
+    side = start(state_directory="/proc/none")
+    side.worker.join(side.target)
+    refused = side.heard(LinkEventKind.REFUSED).error
+    assert isinstance(refused, ConfigError)
+    assert "state.directory" in str(refused)
+
+
+def test_the_worker_finds_the_librarys_parts_by_bare_name(side: Side, agora_site: Path):
+    environment = Path(f"/proc/{side.worker.pid}/environ").read_bytes().split(b"\0")
+    assert f"LD_LIBRARY_PATH={agora_site}/agora/agora_sdk".encode() in environment

@@ -1,0 +1,219 @@
+import pytest
+
+from relayd.errors import (
+    JoinFailed,
+    JoinRefused,
+    LinkError,
+    LinkForbidden,
+    LinkLost,
+    LinkStalled,
+)
+from relayd.rtc.agora import verdicts
+from relayd.rtc.agora.events import (
+    Connected,
+    ConnectionFailed,
+    ConnectionLost,
+    Disconnected,
+    PictureCame,
+    Reconnected,
+    Reconnecting,
+    SdkError,
+    SdkEvent,
+    TokenEnded,
+    TokenEnding,
+    UserJoined,
+    UserLeft,
+)
+from relayd.rtc.agora.progress import JOIN_TIMEOUT, RENEW_AT, Progress, Stage
+from relayd.rtc.link import LinkEventKind
+
+FIRST_FRAME, RECOVERY = 20.0, 15.0
+ENGINE = "3"
+
+
+def begun() -> Progress:
+    return Progress(ENGINE, first_frame_timeout=FIRST_FRAME, recovery_timeout=RECOVERY, now=0.0)
+
+
+def told(progress: Progress, event: SdkEvent, now: float = 1.0) -> list[LinkEventKind]:
+    return [each.kind for each in progress.hear(event, now)]
+
+
+def live() -> Progress:
+    progress = begun()
+    told(progress, Connected("1"))
+    told(progress, PictureCame())
+    progress.picture_at = 1.0
+    return progress
+
+
+def test_the_way_in_is_told_step_by_step():
+    progress = begun()
+    assert progress.stage is Stage.JOINING
+    assert told(progress, Connected("1")) == [LinkEventKind.JOINED]
+    assert progress.stage is Stage.WAITING
+    assert told(progress, PictureCame()) == [LinkEventKind.FIRST_PICTURE]
+    assert progress.stage is Stage.LIVE
+    assert told(progress, PictureCame()) == []
+
+
+def test_success_is_the_callback_and_without_it_the_join_has_failed():
+    progress = begun()
+    assert progress.check(JOIN_TIMEOUT - 0.1) == []
+    with pytest.raises(JoinFailed):
+        progress.check(JOIN_TIMEOUT)
+
+
+def test_a_channel_without_the_swapped_user_is_left_after_the_first_frames_limit():
+    progress = begun()
+    told(progress, Connected("1"))
+    assert progress.check(FIRST_FRAME - 0.1) == []
+    with pytest.raises(LinkStalled, match="20 s"):
+        progress.check(FIRST_FRAME)
+
+
+def test_a_key_frame_is_asked_for_each_second_until_a_picture_comes():
+    progress = begun()
+    assert not progress.wants_key_frame(0.0)
+    told(progress, Connected("1"))
+    asked = [moment / 10 for moment in range(10, 51) if progress.wants_key_frame(moment / 10)]
+    assert asked == [1.0, 2.0, 3.0, 4.0, 5.0]
+    progress.picture_at = 5.5
+    told(progress, PictureCame(), 5.5)
+    assert not progress.wants_key_frame(6.4)
+
+
+def test_a_live_link_that_falls_silent_asks_for_a_key_frame():
+    progress = live()
+    assert not progress.wants_key_frame(1.9)
+    assert progress.wants_key_frame(2.1)
+    assert not progress.wants_subscription(2.1)
+
+
+def test_the_subscription_is_said_again_until_a_picture_comes():
+    progress = begun()
+    told(progress, Connected("1"))
+    assert [at for at in (1.0, 2.0, 3.4, 3.5, 6.0) if progress.wants_subscription(at)] == [
+        1.0,
+        3.5,
+        6.0,
+    ]
+    told(progress, PictureCame(), 6.0)
+    assert not progress.wants_subscription(60.0)
+
+
+def test_a_broken_connection_is_told_and_given_its_time():
+    progress = live()
+    assert told(progress, Reconnecting(2), 10.0) == [LinkEventKind.DEGRADED]
+    assert told(progress, ConnectionLost(), 20.0) == [LinkEventKind.DEGRADED]
+    assert progress.check(10.0 + RECOVERY - 0.1) == []
+    with pytest.raises(LinkLost):
+        progress.check(10.0 + RECOVERY)
+
+
+def test_a_mended_connection_is_told_and_needs_a_key_frame():
+    progress = live()
+    told(progress, Reconnecting(2), 10.0)
+    assert told(progress, Reconnected(), 12.0) == [LinkEventKind.RECOVERED]
+    assert progress.wants_key_frame(12.0)
+    assert progress.check(1000.0) == []
+
+
+def test_a_swap_engine_that_left_and_came_back_counts_as_mended_with_its_first_picture():
+    progress = live()
+    assert told(progress, UserLeft(ENGINE, 0), 10.0) == [LinkEventKind.DEGRADED]
+    assert told(progress, UserJoined(ENGINE), 12.0) == []
+    assert progress.wants_subscription(12.0)
+    assert progress.wants_key_frame(12.0)
+    assert told(progress, PictureCame(), 12.5) == [LinkEventKind.RECOVERED]
+
+
+def test_both_breaks_must_be_mended():
+    progress = live()
+    told(progress, Reconnecting(2), 10.0)
+    told(progress, UserLeft(ENGINE, 0), 11.0)
+    assert told(progress, Reconnected(), 12.0) == []
+    assert told(progress, PictureCame(), 13.0) == [LinkEventKind.RECOVERED]
+
+
+def test_other_users_are_none_of_its_business():
+    progress = live()
+    assert told(progress, UserLeft("77", 0)) == []
+    assert told(progress, UserJoined("77")) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        *((reason, LinkLost) for reason in (2, 4, 5, 11, 14, 16, 19)),
+        *((reason, JoinRefused) for reason in (7, 8, 9, 10, 20, 22)),
+        *((reason, LinkForbidden) for reason in (3, 6, 21, 24)),
+        (999, LinkLost),
+    ],
+)
+@pytest.mark.parametrize("event", [ConnectionFailed, Disconnected])
+def test_each_reason_ends_the_link_with_the_error_that_says_who_must_act(
+    event: type[ConnectionFailed | Disconnected], reason: int, error: type[LinkError]
+):
+    with pytest.raises(error, match=f"reason {reason}") as raised:
+        live().hear(event(reason), 2.0)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (17, JoinRefused),
+        (101, LinkForbidden),
+        (102, JoinRefused),
+        (103, JoinFailed),
+        (109, JoinRefused),
+        (110, JoinRefused),
+    ],
+)
+def test_a_reported_code_that_is_final_ends_the_link(code: int, error: type[LinkError]):
+    with pytest.raises(error):
+        begun().hear(SdkError(code, ""), 1.0)
+
+
+@pytest.mark.parametrize("code", [1, 14, 111, 112, 115, 12345])
+def test_a_reported_code_that_will_pass_changes_nothing(code: int):
+    assert told(live(), SdkError(code, "")) == []
+
+
+def test_a_refusal_that_nobody_explains_is_not_answered_with_a_loop_of_billed_sessions():
+    end = verdicts.end_of(ConnectionFailed(10))
+    assert end is not None
+    assert end.retry_after == verdicts.REFUSAL_PAUSE
+
+
+def test_a_call_that_is_refused_says_which_and_what_it_returned():
+    error = verdicts.error_of_call("connect", -8)
+    assert "connect returned -8" in str(error)
+    assert error.retryable
+    assert isinstance(verdicts.error_of_call("renew_token", -110), JoinRefused)
+
+
+def test_the_token_is_renewed_by_our_own_clock_and_told_once():
+    progress = live()
+    progress.token_lasts(100.0, now=0.0)
+    assert progress.check(100 * RENEW_AT - 1) == []
+    assert [each.kind for each in progress.check(100 * RENEW_AT)] == [LinkEventKind.TOKEN_EXPIRING]
+    assert progress.check(99.0) == []
+    progress.token_lasts(100.0, now=99.0)
+    assert progress.check(99.0 + 100 * RENEW_AT) != []
+
+
+def test_a_token_that_ended_before_it_was_used_says_that_clocks_differ_and_no_more():
+    progress = live()
+    progress.token_lasts(-5.0, now=0.0)
+    assert progress.check(1e9) == []
+
+
+def test_the_servers_warning_is_heard_too():
+    assert told(live(), TokenEnding()) == [LinkEventKind.TOKEN_EXPIRING]
+
+
+def test_a_token_that_ended_means_another_session():
+    with pytest.raises(JoinRefused):
+        live().hear(TokenEnded(), 1.0)

@@ -1,0 +1,91 @@
+"""Joins that fail, and who must act."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from relayd.errors import (
+    JoinFailed,
+    JoinRefused,
+    LinkError,
+    LinkForbidden,
+    LinkLost,
+    LinkStalled,
+)
+from relayd.rtc.link import LinkEventKind
+from tests.agora.cloud import Cloud
+from tests.agora.side import TOKEN, Side, names_of
+
+REFUSING = {3, 6, 7, 8, 9, 10, 20, 21, 22, 24}
+FORBIDDING = {3, 6, 21, 24}
+
+
+def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
+    agora: Cloud, start: Callable[..., Side]
+):
+    side = start()
+    for reason in sorted(REFUSING | {2, 4, 5, 14, 16, 19}):
+        agora.refuse_joins(reason)
+        side.events.clear()
+        side.worker.join(side.target)
+        is_final = reason in REFUSING
+        told = side.heard(LinkEventKind.REFUSED if is_final else LinkEventKind.LOST).error
+        wanted = LinkForbidden if reason in FORBIDDING else JoinRefused if is_final else LinkLost
+        assert type(told) is wanted
+        assert f"reason {reason}" in str(told)
+        assert TOKEN not in str(told)
+
+
+def test_a_wrong_token_is_refused(agora: Cloud, start: Callable[..., Side]):
+    side = start(token="forged")
+    side.worker.join(side.target)
+    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+
+
+def test_connects_own_0_is_no_success(agora: Cloud, start: Callable[..., Side]):
+    agora.ignore_joins()
+    side = start()
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.READY)
+    side.pump_until("the call", lambda: "rtc_conn_connect" in names_of(agora, side))
+    time.sleep(0.5)
+    assert LinkEventKind.JOINED not in side.kinds()
+
+
+@pytest.mark.parametrize(
+    ("call", "returned", "error"),
+    [
+        ("rtc_conn_connect", -8, JoinFailed),
+        ("rtc_conn_connect", -110, JoinRefused),
+        ("local_user_publish_video", -1, JoinFailed),
+        ("local_video_track_set_video_encoder_config", -2, JoinRefused),
+        ("rtc_conn_register_observer", -7, JoinFailed),
+    ],
+)
+def test_a_call_that_the_sdk_refuses_ends_the_join_with_its_name(
+    agora: Cloud, start: Callable[..., Side], call: str, returned: int, error: type[LinkError]
+):
+    agora.preset(fail={call: returned})
+    side = start()
+    side.worker.join(side.target)
+    kind = LinkEventKind.LOST if error.retryable else LinkEventKind.REFUSED
+    told = side.heard(kind).error
+    assert type(told) is error
+    assert f"returned {returned}" in str(told)
+
+
+def test_a_service_that_did_not_start_is_seen_whatever_initialize_returns(
+    agora: Cloud, start: Callable[..., Side]
+):
+    agora.preset(init=-7)  # over which the wrapper returns 0, or breaks
+    side = start()
+    side.worker.join(side.target)
+    assert side.heard(LinkEventKind.LOST).error is not None
+    assert "rtc_conn_connect" not in names_of(agora, side)
+
+
+def test_an_engine_that_never_comes_ends_the_link_after_its_limit(start: Callable[..., Side]):
+    side = start(first_frame_timeout=1.0)
+    side.worker.join(side.target)
+    assert isinstance(side.heard(LinkEventKind.LOST).error, LinkStalled)
