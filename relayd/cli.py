@@ -269,8 +269,8 @@ def agora_install(
         typer.Option("--from", metavar="FILE", help="The native SDK's zip, fetched already."),
     ] = None,
 ) -> None:
-    """Install Agora's SDK for this Python: its wrapper by pip, its native library verified."""
-    from relayd.rtc.agora.fetch import install  # noqa: PLC0415 - only this command needs it
+    """Install Agora's SDK for this Python: its wrapper from PyPI, its native library from Agora."""
+    from relayd.rtc.agora.install import install  # noqa: PLC0415 - only this command needs it
 
     typer.echo(f"ready: {install(typer.echo, archive)}")
 

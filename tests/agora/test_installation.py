@@ -6,6 +6,8 @@ import shutil
 import ssl
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from relayd.errors import LibraryUnavailable
-from relayd.rtc.agora import fetch, installation
+from relayd.rtc.agora import install, installation
+from tests.agora.cloud import ROOT
 from tests.agora.library import download_url
 
 
@@ -202,14 +205,14 @@ def archive(wrapper: Path, tmp_path: Path) -> Path:
 
 def test_a_complete_installation_is_left_alone(wrapper: Path):
     said: list[str] = []
-    assert fetch.install(said.append).folder == wrapper
+    assert install.install(said.append).folder == wrapper
     assert said == ["agora-python-server-sdk 2.4.10 is installed"]
 
 
 def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Path):
     shutil.rmtree(wrapper / "agora_sdk")
     said: list[str] = []
-    fetch.install(said.append, archive)
+    install.install(said.append, archive)
     assert installation.require().folder == wrapper
     assert [line.split()[0] for line in said] == ["SHA-256"]
     assert not list(wrapper.glob(".relayd-*"))
@@ -226,14 +229,14 @@ def test_a_file_that_is_no_sdk_leaves_what_was_there(
     else:
         file.write_bytes(content)
     with pytest.raises(LibraryUnavailable, match=r"sdk\.zip"):
-        fetch.install(lambda _: None, file)
+        install.install(lambda _: None, file)
     assert installation.require().folder == wrapper
     assert not list(wrapper.glob(".relayd-*"))
 
 
 def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path):
     with pytest.raises(LibraryUnavailable, match="no such file"):
-        fetch.install(lambda _: None, tmp_path / "none.zip")
+        install.install(lambda _: None, tmp_path / "none.zip")
 
 
 def self_signed(folder: Path) -> Path:
@@ -279,7 +282,7 @@ def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     thread = Thread(target=server.serve_forever)
     thread.start()
     url = f"https://localhost:{server.server_port}/{archive.name}"
-    monkeypatch.setattr(fetch, "native_sdk_url", lambda _: url)
+    monkeypatch.setattr(install, "native_sdk_url", lambda _: url)
     monkeypatch.setattr(installation, "native_sdk_url", lambda _: url)
     yield certificate
     server.shutdown()
@@ -293,7 +296,7 @@ def test_the_library_is_fetched_over_tls_that_is_verified(
     shutil.rmtree(wrapper / "agora_sdk")
     monkeypatch.setenv("SSL_CERT_FILE", str(vendor))
     said: list[str] = []
-    fetch.install(said.append)
+    install.install(said.append)
     assert installation.require().folder == wrapper
     assert said[0].startswith("fetching https://localhost")
 
@@ -302,13 +305,40 @@ def test_the_library_is_fetched_over_tls_that_is_verified(
 def test_a_host_whose_certificate_nobody_vouches_for_is_refused(wrapper: Path, vendor: Path):
     shutil.rmtree(wrapper / "agora_sdk")
     with pytest.raises(LibraryUnavailable, match="CERTIFICATE_VERIFY_FAILED") as raised:
-        fetch.install(lambda _: None)
+        install.install(lambda _: None)
     assert "--from FILE" in raised.value.mend
     assert not (wrapper / "agora_sdk").exists()
 
 
-def test_pip_that_fails_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch):
+def test_pip_that_fails_is_told_by_its_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(LibraryUnavailable, match="pip could not install") as raised:
-        fetch.install(lambda _: None)
-    assert "No matching distribution" in str(raised.value)
+    with pytest.raises(LibraryUnavailable, match="pip download failed") as raised:
+        install.install(lambda _: None)
+    assert "agora-python-server-sdk==2.4.10" in str(raised.value)
+
+
+@pytest.mark.relay
+def test_a_python_that_has_nothing_gets_it_all_by_one_command_and_pip_can_take_it_back(
+    archive: Path, sdist: Path, tmp_path: Path
+):
+    """From the real index, or its file at hand; only Agora's own host is not asked."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    ours = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
+    script = f"from relayd.cli import app; app(['agora-install', '--from', {str(archive)!r}])"
+    environment = {**os.environ, "PYTHONPATH": ours, "PIP_FIND_LINKS": str(sdist.parent)}
+    done = subprocess.run(
+        [python, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "ready: agora-python-server-sdk 2.4.10"
+    (placed,) = (tmp_path / "venv").rglob("libagora_rtc_sdk.so")
+    gone = subprocess.run(
+        [python, "-m", "pip", "uninstall", "-y", "agora-python-server-sdk"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Successfully uninstalled" in gone.stdout
+    assert placed.parents[1].name == "agora"
+    assert not (placed.parents[1] / "rtc" / "agora_service.py").exists()

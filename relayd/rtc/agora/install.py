@@ -1,31 +1,24 @@
-"""`relayd agora-install`: Agora's wrapper from PyPI, its native library over verified TLS.
-
-pip's build of the wrapper fetches that library too, but checks neither certificate nor content,
-and an import of the wrapper does the same. So what pip brought is fetched once more.
-"""
+"""`relayd agora-install`: Agora's wrapper from PyPI, its native library over verified TLS."""
 
 import hashlib
 import http.client
-import importlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from relayd.errors import LibraryUnavailable
 from relayd.rtc.agora.installation import (
     LIBRARIES,
-    PACKAGE,
-    SUPPORTED,
     Installation,
     native_sdk_url,
     require,
     require_wrapper,
 )
+from relayd.rtc.agora.wheel import install_wrapper
 
 FETCH_TIMEOUT = 30.0
 """s without a byte from the vendor's host."""
@@ -37,42 +30,18 @@ def install(say: Callable[[str], None], archive: Path | None = None) -> Installa
 
     `say` gets a line for each step. Raises LibraryUnavailable.
     """
-    try:
-        folder, _ = require_wrapper()
-    except LibraryUnavailable:
-        _install_wrapper(say)
-        folder, _ = require_wrapper()
-    else:
-        if archive is None and (found := _installed()):
+    if archive is None:
+        with suppress(LibraryUnavailable):
+            found = require()
             say(f"{found} is installed")
             return found
+    try:
+        folder, _ = require_wrapper()
+    except LibraryUnavailable:
+        install_wrapper(say)
+        folder, _ = require_wrapper()
     _install_native(folder, say, archive)
     return require()
-
-
-def _installed() -> Installation | None:
-    try:
-        return require()
-    except LibraryUnavailable:
-        return None
-
-
-def _install_wrapper(say: Callable[[str], None]) -> None:
-    wanted = f"{PACKAGE}=={SUPPORTED}"
-    say(f"pip install {wanted}")
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", wanted],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise LibraryUnavailable(
-            f"pip could not install {wanted}: {last}", mend=f"try by hand: pip install {wanted}"
-        )
-    importlib.invalidate_caches()
 
 
 def _install_native(folder: Path, say: Callable[[str], None], archive: Path | None) -> None:
