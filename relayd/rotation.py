@@ -16,6 +16,9 @@ from relayd.route import Route
 
 RETRY = 60.0
 """s between two tries to take a new session while the old one still works."""
+LEAST_LIFE = 20.0
+"""s that a session lives at least, even if it is said to end early: whatever says so of each new
+one, no loop of billed sessions comes of it."""
 
 _log = get("rotation")
 
@@ -33,7 +36,7 @@ class Rotation:
         self._life = session_max or float("inf")
         self._clock = clock
         self._open_successor = open_successor
-        self._due = float("inf")
+        self._began = self._due = float("inf")
         self._hurried = False
         self._opening: asyncio.Task[Route] | None = None
 
@@ -44,14 +47,15 @@ class Rotation:
 
     def begin(self) -> None:
         """A session is live from now on."""
-        self._due = self._clock.now() + self._life
+        self._began = self._clock.now()
+        self._due = self._began + self._life
         self._hurried = False
 
     def hurry(self) -> None:
-        """The live session will end before its time: a successor is due now."""
+        """The live session will end before its time: a successor is due."""
         if not self._hurried:
             self._hurried = True
-            self._due = self._clock.now()
+            self._due = min(self._due, max(self._clock.now(), self._began + LEAST_LIFE))
 
     def step(self) -> Route | None:
         """Do what is due; gives the successor once it is live."""

@@ -1,17 +1,18 @@
 """A route: one session of the service and the worker that carries its pictures.
 
-Its life: `open` starts the worker (its libraries load while the service answers), asks for
-the session, waits for its turn, joins the channel and returns at the first swapped picture.
-`lost` then waits until the link fails in any way; `rejoin` brings a new worker into the same
+Its life: `open` starts the worker and, once that has its library, asks for the session, waits
+for its turn, joins the channel and returns at the first swapped picture.
+`check` then says whether the link still holds; `rejoin` brings a new worker into the same
 session. `close` ends both and is safe at any point.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from relayd.akool.session import FaceChoice, SessionKeeper, SwapSession
 from relayd.clock import Clock
@@ -24,6 +25,8 @@ from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 from relayd.states import RelayState
 
+READY_TIMEOUT = 20.0
+"""s for a worker to load its library; half a second is usual, a cold disk takes a few."""
 QUEUE_TIMEOUT = 120.0
 """s that a session may wait for its turn; starts of 5 to 15 s are usual."""
 JOIN_TIMEOUT = 15.0
@@ -68,13 +71,15 @@ class Route:
         self._worker: RtcWorker | None = None
         self._session: SwapSession | None = None
         self._handing_over = Lock()
+        self._ready = asyncio.Event()
         self._joined = asyncio.Event()
         self._first_picture = asyncio.Event()
+        self._failed = asyncio.Event()
         self._failure: RelaydError | None = None
         self._billed = 0.0
         self._sending = False
-        self._sent_at = self._sending_since = self._picture_at = float("-inf")
-        self._joined_at = float("-inf")
+        self._sent_at = self._expecting_since = self._picture_at = float("-inf")
+        self._live_at = float("-inf")
         self._renewing: asyncio.Task[None] | None = None
         self.degraded = ""
         """Why the link is reconnecting by itself; empty while it is well."""
@@ -103,19 +108,22 @@ class Route:
         """
         on_stage(RelayState.OPENING)
         self._start_worker()
+        # A session bills from its first moment: none is opened for a worker that cannot use it.
+        late = JoinFailed(f"the RTC library does not load within {READY_TIMEOUT:g} s")
+        await self._reach(self._ready, READY_TIMEOUT, late)
         self._session = await self._parts.keeper.open_session(face)
         on_stage(RelayState.QUEUED)
-        await self._session.wait_ready(within=QUEUE_TIMEOUT)
+        await self._unless_failed(self._session.wait_ready(within=QUEUE_TIMEOUT))
         await self._join(on_stage)
 
     async def rejoin(self, on_stage: Callable[[RelayState], None]) -> None:
         """Bring a new worker into the same session, up to its first swapped picture."""
-        lasted = self._parts.clock.now() - self._joined_at
+        lasted = self._picture_at - self._live_at
         self.short_links = self.short_links + 1 if lasted < STEADY_AFTER else 0
         await self._stop_worker()
         self._failure, self.degraded = None, ""
-        self._joined.clear()
-        self._first_picture.clear()
+        for event in (self._ready, self._joined, self._first_picture, self._failed):
+            event.clear()
         self._start_worker()
         await self._join(on_stage)
 
@@ -131,7 +139,7 @@ class Route:
                 return False
             now = self._parts.clock.now()
             if now - self._sent_at > SENDING_GAP:
-                self._sending_since = now
+                self._expecting_since = now
             self._sent_at = now
             self._worker.publish(frame)
             return True
@@ -145,15 +153,15 @@ class Route:
             limit += RECOVERY_TIMEOUT  # the link mends itself, or says that it cannot
         if now - self._sent_at > SENDING_GAP:
             return  # the engine has nothing to swap
-        if now - max(self._picture_at, self._sending_since) > limit:
+        if now - max(self._picture_at, self._expecting_since) > limit:
             raise LinkStalled(f"no swapped picture for {limit:g} s")
 
     async def close(self) -> bool:
         """Leave the channel and close the session; True when the service confirmed."""
-        if self._renewing:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
         try:
+            if self._renewing:
+                self._renewing.cancel()
+                await asyncio.gather(self._renewing, return_exceptions=True)
             await self._stop_worker()
         finally:  # whatever became of the worker, the session bills until it is closed
             confirmed = await self._close_session()
@@ -178,6 +186,7 @@ class Route:
                 front_user_id=live.front_user_id,
                 algorithm_user_id=live.algorithm_user_id,
                 token=self._session.token.get_secret_value(),
+                token_age=self._parts.clock.now() - self._session.token_at,
                 app_id=live.app_id or rtc.app_id,
                 state_directory=str(self._parts.state_directory),
                 publish_url=rtc.publish_url,
@@ -198,7 +207,7 @@ class Route:
         await self._reach(
             self._first_picture, limit, LinkStalled(f"no swapped picture within {limit:g} s")
         )
-        self._joined_at = self._parts.clock.now()
+        self._live_at = self._parts.clock.now()
 
     async def _reach(self, goal: asyncio.Event, limit: float, late: RelaydError) -> None:
         """Wait for `goal`, which a failure sets too; raise the failure, or `late`."""
@@ -209,6 +218,19 @@ class Route:
             raise late from None
         if self._failure:
             raise self._failure
+
+    async def _unless_failed(self, job: Coroutine[Any, Any, object]) -> None:
+        """Wait for a job, but no longer than the link holds; raise what ends either."""
+        tasks = asyncio.ensure_future(job), asyncio.ensure_future(self._failed.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure:
+                raise self._failure
+            tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start_worker(self) -> None:
         worker = RtcWorker(
@@ -236,11 +258,15 @@ class Route:
     def _from_thread(self, worker: RtcWorker, event: LinkEvent) -> None:
         self._loop.call_soon_threadsafe(self._hear_worker, worker, event)
 
-    def _hear_worker(self, worker: RtcWorker, event: LinkEvent) -> None:
+    def _hear_worker(  # noqa: C901 - one row an event
+        self, worker: RtcWorker, event: LinkEvent
+    ) -> None:
         """Take in what the link tells; ignored from a worker that was replaced."""
         if worker is not self._worker:
             return
         match event.kind:
+            case LinkEventKind.READY:
+                self._ready.set()
             case LinkEventKind.JOINED:
                 self._joined.set()
             case LinkEventKind.FIRST_PICTURE:
@@ -249,6 +275,7 @@ class Route:
                 self.degraded = event.reason
             case LinkEventKind.RECOVERED:
                 self.degraded = ""
+                self._expecting_since = self._parts.clock.now()
             case LinkEventKind.TOKEN_EXPIRING:
                 if self._renewing is None or self._renewing.done():
                     self._renewing = asyncio.create_task(self._renew(), name="relayd-token")
@@ -270,5 +297,5 @@ class Route:
 
     def _fail(self, error: RelaydError) -> None:
         self._failure = error
-        self._joined.set()
-        self._first_picture.set()
+        for event in (self._ready, self._joined, self._first_picture, self._failed):
+            event.set()

@@ -62,6 +62,22 @@ async def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it(
     assert waits
 
 
+async def test_a_session_whose_token_ends_is_followed_by_another_in_time(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    hurried: list[bool] = []
+
+    async def go_live(route: Route, _face: FaceChoice, _on_stage: object) -> None:
+        route.ends_soon = True
+
+    monkeypatch.setattr(Route, "open", go_live)
+    monkeypatch.setattr(Route, "check", lambda _route: None)
+    monkeypatch.setattr(relay, "_wanted", lambda: not hurried)
+    monkeypatch.setattr(relay._rotation, "hurry", lambda: hurried.append(True))
+    await relay._one_session()
+    assert hurried
+
+
 async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_too(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):

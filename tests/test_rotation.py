@@ -4,7 +4,7 @@ from typing import cast
 import pytest
 
 from relayd.errors import JoinFailed
-from relayd.rotation import RETRY, Rotation
+from relayd.rotation import LEAST_LIFE, RETRY, Rotation
 from relayd.route import Route
 from tests.test_clock import FakeClock
 
@@ -62,7 +62,30 @@ async def test_a_session_that_will_end_early_gets_its_successor_at_once_even_if_
     clock = FakeClock()
     rotation = Rotation(0.0, clock, ready)
     rotation.begin()
+    clock.time += LEAST_LIFE
     rotation.hurry()
+    rotation.step()
+    assert rotation.in_progress
+
+
+async def test_sessions_that_each_are_said_to_end_at_once_make_no_loop():
+    clock = FakeClock()
+    rotation = Rotation(2700.0, clock, ready)
+    rotation.begin()
+    rotation.hurry()
+    rotation.step()
+    assert not rotation.in_progress
+    clock.time += LEAST_LIFE
+    rotation.step()
+    assert rotation.in_progress
+
+
+async def test_being_hurried_never_puts_off_what_is_due_anyway():
+    clock = FakeClock()
+    rotation = Rotation(5.0, clock, ready)
+    rotation.begin()
+    rotation.hurry()
+    clock.time += 5.0
     rotation.step()
     assert rotation.in_progress
 
@@ -76,6 +99,7 @@ async def test_being_hurried_again_and_again_opens_no_second_successor_before_th
 
     rotation = Rotation(0.0, clock, failing)
     rotation.begin()
+    clock.time += LEAST_LIFE
     for _ in range(5):
         rotation.hurry()
         rotation.step()

@@ -3,12 +3,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
 from relayd import route as route_module
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.config import RtcSettings, VideoSettings
+from relayd.errors import LibraryUnavailable, WorkerDied
+from relayd.frames import SourceFrame, SwappedFrame
 from relayd.route import Route, RouteParts
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from tests.test_clock import FakeClock
@@ -19,20 +22,25 @@ FACE = FaceChoice("http://127.0.0.1:9/a.png")
 class Session:
     """An open session; how the service sees it is not asked here."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ready: bool = True) -> None:
+        self.ready, self.opened = ready, False
+        self.answers_renewal = True
         names = ("id", "channel_id", "front_user_id", "algorithm_user_id", "app_id")
         self.live = SimpleNamespace(
             **dict.fromkeys(names, "x"), front_rtc_token=SecretStr("token-of-the-tests")
         )
         self.token = self.live.front_rtc_token
         self.newer: SecretStr | None = None
-        self.opened_at = 0.0
+        self.opened_at = self.token_at = 0.0
         self.closed = False
 
     async def wait_ready(self, *, within: float) -> None:
-        pass
+        if not self.ready:
+            await asyncio.Event().wait()
 
     async def renew_token(self) -> bool:
+        if not self.answers_renewal:
+            await asyncio.Event().wait()
         if self.newer:
             self.token = self.newer
         return self.newer is not None
@@ -47,18 +55,26 @@ class Worker:
 
     newest: "Worker"
 
-    def __init__(self, *_: Any, on_event: Any, **__: Any) -> None:
-        self.tell = on_event
+    def __init__(self, *_: Any, on_event: Any, on_picture: Any, **__: Any) -> None:
+        self.tell, self._on_picture = on_event, on_picture
+        self.token_age = 0.0
         self.tokens: list[str] = []
         Worker.newest = self
 
     def start(self) -> None:
-        pass
+        self.tell(LinkEvent(LinkEventKind.READY))
 
     def join(self, target: LinkTarget) -> None:
         self.tokens.append(target.token)
+        self.token_age = target.token_age
         self.tell(LinkEvent(LinkEventKind.JOINED))
         self.tell(LinkEvent(LinkEventKind.FIRST_PICTURE))
+
+    def show(self, received_at: float) -> None:
+        self._on_picture(SwappedFrame(np.zeros((720, 640), np.uint8), received_at))
+
+    def publish(self, frame: SourceFrame) -> None:
+        pass
 
     def renew(self, token: str) -> None:
         self.tokens.append(token)
@@ -81,6 +97,7 @@ def open_route(
     monkeypatch: pytest.MonkeyPatch, session: Session, clock: FakeClock, worker: type[Worker]
 ) -> Route:
     async def open_session(_: FaceChoice) -> Session:
+        session.opened = True
         return session
 
     monkeypatch.setattr(route_module, "RtcWorker", worker)
@@ -134,16 +151,102 @@ async def test_a_token_that_ends_and_cannot_be_replaced_asks_for_a_successor(
     await route.close()
 
 
-async def test_links_that_break_soon_after_they_came_up_are_counted(
+async def test_links_that_break_soon_after_they_came_up_are_counted_however_long_they_mend(
     monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ):
     route = open_route(monkeypatch, Session(), clock, Worker)
     await route.open(FACE, lambda _stage: None)
     for expected in (1, 2):
-        clock.time += 1
+        Worker.newest.show(clock.time + 1)
+        clock.time += 20
         await route.rejoin(lambda _stage: None)
         assert route.short_links == expected
+    Worker.newest.show(clock.time + 60)
     clock.time += 60
     await route.rejoin(lambda _stage: None)
     assert route.short_links == 0
+    await route.close()
+
+
+class Unloadable(Worker):
+    """Its library cannot be loaded."""
+
+    def start(self) -> None:
+        error = LibraryUnavailable("no library")
+        self.tell(LinkEvent(LinkEventKind.REFUSED, error=error))
+
+
+async def test_no_session_is_opened_for_a_worker_that_cannot_use_it(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session()
+    route = open_route(monkeypatch, session, clock, Unloadable)
+    with pytest.raises(LibraryUnavailable):
+        await route.open(FACE, lambda _stage: None)
+    assert not session.opened
+    await route.close()
+
+
+class DiesInTheQueue(Worker):
+    def start(self) -> None:
+        super().start()
+        asyncio.get_running_loop().call_later(
+            0.01, self.tell, LinkEvent(LinkEventKind.DIED, error=WorkerDied("gone"))
+        )
+
+
+async def test_a_worker_that_dies_ends_the_wait_for_the_sessions_turn(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session(ready=False)
+    route = open_route(monkeypatch, session, clock, DiesInTheQueue)
+    with pytest.raises(WorkerDied):
+        await route.open(FACE, lambda _stage: None)
+    await route.close()
+    assert session.closed
+
+
+async def test_a_renewal_under_way_is_given_up_when_the_route_closes(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session()
+    route = open_route(monkeypatch, session, clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    session.answers_renewal = False
+    Worker.newest.tell(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
+    await settle()
+    await route.close()
+    assert session.closed
+
+
+async def test_the_link_is_told_how_old_its_token_is(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    session = Session()
+    route = open_route(monkeypatch, session, clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    session.token_at = clock.now()
+    clock.time += 1000
+    await route.rejoin(lambda _stage: None)
+    assert Worker.newest.token_age == 1000
+    await route.close()
+
+
+async def test_a_link_that_mended_itself_gets_time_to_show_a_picture(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+):
+    route = open_route(monkeypatch, Session(), clock, Worker)
+    await route.open(FACE, lambda _stage: None)
+    Worker.newest.show(clock.now())
+    Worker.newest.tell(LinkEvent(LinkEventKind.DEGRADED, "interrupted"))
+    for _ in range(40):  # twice the limit of a stall
+        await settle()
+        clock.time += 0.2
+        route.publish(SourceFrame(np.zeros((720, 640), np.uint8), clock.now()))
+        route.check()
+    Worker.newest.tell(LinkEvent(LinkEventKind.RECOVERED))
+    await settle()
+    route.check()
+    clock.time += 0.2
+    route.check()
     await route.close()

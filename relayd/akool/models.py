@@ -102,6 +102,9 @@ class LiveSession:
         missing = next((name for name, text in texts.items() if not text), None)
         if refusal is None and missing is not None:
             refusal = ServerFault(f"create: the session's {missing} is missing or unreadable")
+        engine = texts["algorithm_user_id"]
+        if refusal is None and engine in {"0", texts["front_user_id"]}:  # whose pictures are ours
+            refusal = ServerFault(f"create: algorithm_user_id = {engine!r} is no user of its own")
         return cls(
             id=session_id,
             status=Status.read(data.get("faceswap_status")),

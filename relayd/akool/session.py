@@ -80,6 +80,8 @@ class SwapSession:
         """Monotonic seconds."""
         self.token = live.front_rtc_token
         """What the channel is joined with."""
+        self.token_at = opened_at
+        """When it was given, monotonic seconds."""
         self.status = live.status
         """As last heard."""
         self.closed = False
@@ -135,7 +137,7 @@ class SwapSession:
             return False
         if token is None or token == self.token:
             return False
-        self.token = token
+        self.token, self.token_at = token, self._keeper.now()
         return True
 
     async def close(self, *, within: float = CLOSE_WITHIN) -> bool:

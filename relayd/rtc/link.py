@@ -31,6 +31,8 @@ class LinkTarget:
     geometry: Geometry
     fps: float
     bitrate_kbit: int
+    token_age: float = 0.0
+    """s since the token was given."""
     session_id: str = ""
     app_id: str = ""
     """Agora only; where it is empty, the token names the project."""

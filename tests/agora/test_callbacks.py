@@ -59,20 +59,51 @@ import os; os._exit(0)
 
 RAISE = """
 import ctypes
-from relayd import logs
-from relayd.rtc.agora import sdk
-from agora.rtc._ctypes_handle._video_frame_observer import VideoFrameObserverInner
 from agora.rtc._ctypes_handle._ctypes_data import VideoFrameInner
+from relayd import logs
+from relayd.rtc.agora.observers import FrameObserver
+from relayd.rtc.agora.wrapper import _FramesOfOneUser
 
 def break_down(frame):
     raise ValueError("a fault of ours")
 
 logs.configure("info", json=True)
-inner = VideoFrameObserverInner(sdk._FrameObserver("3", break_down), None)
+inner = _FramesOfOneUser(FrameObserver("3", break_down), None)
 for _ in range(3):
     inner.on_frame(None, b"channel", b"3", ctypes.byref(VideoFrameInner()))
 print("goes on")
 """
+
+CLOSED = """
+import ctypes
+from agora.rtc._ctypes_handle._ctypes_data import VideoFrameInner
+from relayd.rtc.agora.events import Disconnected
+from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
+from relayd.rtc.agora.wrapper import _FramesOfOneUser
+
+told = []
+frames, connection = FrameObserver("3", told.append), ConnectionObserver(told.append)
+inner = _FramesOfOneUser(frames, None)
+for closed in (False, True):
+    frames.is_closed = connection.is_closed = closed
+    inner.on_frame(None, b"channel", b"3", ctypes.byref(VideoFrameInner()))
+    connection.on_user_joined(None, "3")
+    connection.on_disconnected(None, None, 5)
+    print(*(type(one).__name__ for one in told))
+    told.clear()
+"""
+
+
+def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that sees relayd and the wrapper."""
+    return subprocess.run(
+        [sys.executable, "-c", "import relayd.rtc.agora.wrapper\n" + script],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{site}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
 
 
 def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keeps: str) -> int:
@@ -107,15 +138,13 @@ def test_without_the_references_that_are_kept_it_would_crash(
 
 
 def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", RAISE],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{agora_site}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    done = run(RAISE, agora_site)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
     assert done.stderr.count('"event": "callback.failed"') == 3
     assert "a fault of ours" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(agora_site: Path):
+    done = run(CLOSED, agora_site)
+    assert done.stdout.splitlines() == ["ReceivedFrame UserJoined Disconnected", "Disconnected"]

@@ -1,5 +1,6 @@
 """What is found out about an installed wrapper without importing it, and how it is installed."""
 
+import io
 import os
 import platform
 import shutil
@@ -113,15 +114,13 @@ def test_no_wrapper_is_told():
 
 
 @pytest.mark.parametrize("version", ["2.4.9", "2.4.11", "3.0"])
-def test_another_version_is_refused_since_its_bitrates_have_another_unit(
-    wrapper: Path, version: str
-):
+def test_another_version_is_refused_since_units_differ(wrapper: Path, version: str):
     (metadata,) = wrapper.parent.glob("*.dist-info/METADATA")
     metadata.write_text(metadata.read_text().replace("Version: 2.4.10", f"Version: {version}"))
-    with pytest.raises(LibraryUnavailable, match="bitrates") as raised:
+    with pytest.raises(LibraryUnavailable, match="units") as raised:
         installation.require()
     assert version in str(raised.value)
-    assert raised.value.mend == "pip install agora-python-server-sdk==2.4.10"
+    assert raised.value.mend == "relayd agora-install"
 
 
 # What the import itself does: each in a process of its own, which it would spoil.
@@ -218,16 +217,30 @@ def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Pat
     assert not list(wrapper.glob(".relayd-*"))
 
 
-@pytest.mark.parametrize("content", [b"<html>no such file</html>", None, b""])
-def test_a_file_that_is_no_sdk_leaves_what_was_there(
-    wrapper: Path, tmp_path: Path, content: bytes | None
-):
+def half_an_sdk() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        zipped.writestr("agora_sdk/libaosl.so", b"")
+    return packed.getvalue()
+
+
+def damaged() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("agora_sdk/libaosl.so", b"relayd" * 9999)
+    content = bytearray(packed.getvalue())
+    content[55:75] = bytes(20)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>no such file</html>", b"", half_an_sdk(), damaged()],
+    ids=["page", "empty", "half", "damaged"],
+)
+def test_a_file_that_is_no_sdk_leaves_what_was_there(wrapper: Path, tmp_path: Path, content: bytes):
     file = tmp_path / "sdk.zip"
-    if content is None:
-        with zipfile.ZipFile(file, "w") as zipped:
-            zipped.writestr("agora_sdk/libaosl.so", b"")
-    else:
-        file.write_bytes(content)
+    file.write_bytes(content)
     with pytest.raises(LibraryUnavailable, match=r"sdk\.zip"):
         install.install(lambda _: None, file)
     assert installation.require().folder == wrapper
@@ -235,8 +248,46 @@ def test_a_file_that_is_no_sdk_leaves_what_was_there(
 
 
 def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path):
-    with pytest.raises(LibraryUnavailable, match="no such file"):
+    with pytest.raises(LibraryUnavailable, match=r"none\.zip cannot be read: No such file"):
         install.install(lambda _: None, tmp_path / "none.zip")
+
+
+def test_a_swap_that_fails_half_way_is_taken_back(
+    wrapper: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rename = Path.rename
+
+    def fail_for_the_new(self: Path, target: Path) -> Path:
+        if target.name == self.name == "agora_sdk":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(LibraryUnavailable, match="No space left"):
+        install.install(lambda _: None, archive)
+    assert installation.require().folder == wrapper
+
+
+def test_libraries_can_be_read_by_the_services_user_whatever_the_umask(
+    wrapper: Path, archive: Path
+):
+    before = os.umask(0o077)
+    try:
+        install.install(lambda _: None, archive)
+    finally:
+        os.umask(before)
+    assert all(file.stat().st_mode & 0o555 == 0o555 for file in (wrapper / "agora_sdk").iterdir())
+
+
+def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    said = "error: externally-managed-environment\n\nThis environment is externally managed\n"
+    answer = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(LibraryUnavailable, match="failed: externally-managed") as raised:
+        install.install(lambda _: None)
+    assert "venv" in raised.value.mend
 
 
 def self_signed(folder: Path) -> Path:

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from relayd.errors import (
-    ConfigError,
-    JoinRefused,
-)
+from relayd.errors import ConfigError, JoinRefused, LinkError, LinkForbidden
+from relayd.rtc.agora.folder import KEPT
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter
-from tests.agora.side import APP, TOKEN, Side, member, picture
-from tests.agora.test_token import PUBLISHED
+from tests.agora.side import APP, TOKEN, Side, member, names_of, picture
+from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
 def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side):
@@ -115,6 +114,8 @@ def test_key_frames_are_asked_for_until_the_engine_comes(
     side.worker.join(side.target)
     side.heard(LinkEventKind.JOINED)
     side.pump_until("two requests", lambda: member(agora).intra_requests.get("3", 0) >= 2)
+    subscribe = "local_user_subscribe_video"
+    side.pump_until("another try", lambda: names_of(agora, side).count(subscribe) >= 3)
     with Inverter(agora.path, app_id=APP, channel=channel, token=TOKEN):
         side.heard(LinkEventKind.FIRST_PICTURE)
 
@@ -122,8 +123,8 @@ def test_key_frames_are_asked_for_until_the_engine_comes(
 def test_the_project_is_read_from_the_token_where_nobody_names_it(
     agora: Cloud, start: Callable[..., Side]
 ):
-    agora.open("in-token", app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
-    side = start(app_id="", token=PUBLISHED, channel_id="in-token")
+    agora.open(PUBLISHED_CHANNEL, app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
+    side = start(app_id="", token=PUBLISHED, channel_id=PUBLISHED_CHANNEL)
     side.worker.join(side.target)
     side.heard(LinkEventKind.JOINED)
 
@@ -136,17 +137,50 @@ def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(start: Call
     assert "rtc.app_id" in str(refused)
 
 
-def test_a_channel_name_that_is_too_long_is_refused_before_the_sdk_sees_it(
-    start: Callable[..., Side],
+IMPOSSIBLE: dict[str, tuple[dict[str, str], type[LinkError], str]] = {
+    "long channel": ({"channel_id": "c" * 65}, JoinRefused, "longer than 64 bytes"),
+    "engine 0": ({"algorithm_user_id": "0"}, JoinRefused, "our own pictures"),
+    "engine is us": ({"algorithm_user_id": "1"}, JoinRefused, "our own pictures"),
+    "token of another channel": ({"token": PUBLISHED, "app_id": ""}, JoinRefused, "for channel"),
+    "token of another user": (
+        {
+            "token": PUBLISHED,
+            "app_id": "",
+            "channel_id": PUBLISHED_CHANNEL,
+            "front_user_id": "2",
+        },
+        JoinRefused,
+        "for user '1', not '2'",
+    ),
+    "token of another project": ({"token": PUBLISHED}, LinkForbidden, "leave rtc.app_id empty"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
+    agora: Cloud, start: Callable[..., Side], case: str
 ):
-    side = start(channel_id="c" * 65)
+    changes, error, words = IMPOSSIBLE[case]
+    side = start(**changes)
     side.worker.join(side.target)
-    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+    refused = side.heard(LinkEventKind.REFUSED).error
+    assert type(refused) is error
+    assert words in str(refused)
+    assert names_of(agora, side) == []
 
 
-def test_the_sdks_files_go_into_the_state_directory(side: Side):
+def test_each_process_of_the_sdk_has_a_folder_of_its_own_in_the_state_directory(side: Side):
     side.live()
-    assert (Path(side.target.state_directory) / "agora").is_dir()
+    folder = Path(side.target.state_directory) / "agora" / str(side.worker.pid)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_folders_of_dead_processes_do_not_pile_up(side: Side):
+    folders = Path(side.target.state_directory) / "agora"
+    for number in range(10):
+        (folders / str(2**22 + number)).mkdir(parents=True)
+    side.live()
+    assert len(list(folders.iterdir())) == 1 + KEPT
 
 
 def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]):
@@ -159,4 +193,5 @@ def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[...
 
 def test_the_worker_finds_the_librarys_parts_by_bare_name(side: Side, agora_site: Path):
     environment = Path(f"/proc/{side.worker.pid}/environ").read_bytes().split(b"\0")
-    assert f"LD_LIBRARY_PATH={agora_site}/agora/agora_sdk".encode() in environment
+    libraries = f"LD_LIBRARY_PATH={agora_site}/agora/agora_sdk".encode()
+    assert any(line.startswith(libraries) for line in environment)

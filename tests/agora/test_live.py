@@ -2,15 +2,13 @@
 
 import time
 
+import numpy as np
 import pytest
 
-from relayd.errors import (
-    JoinRefused,
-    LinkLost,
-)
+from relayd.errors import JoinRefused, LinkLost
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
-from tests.agora.side import TOKEN, Side, member
+from tests.agora.side import TOKEN, Side, member, picture
 from tests.agora.wire import Reason
 
 
@@ -64,11 +62,13 @@ def test_a_token_that_has_ended_needs_another_session(side: Side, agora: Cloud):
     assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
 
 
-def test_a_renewal_that_is_refused_ends_the_link(side: Side, agora: Cloud):
+def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(side: Side, agora: Cloud):
     side.live()
     agora.fail_calls("rtc_conn_renew_token", -110)
     side.worker.renew("a-bad-token")
-    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+    assert "refused" in side.heard(LinkEventKind.TOKEN_EXPIRING).reason
+    np.testing.assert_array_equal(side.new_frame(), 255 - picture())
+    assert LinkEventKind.REFUSED not in side.kinds()
 
 
 @pytest.mark.parametrize(("code", "ends"), [(109, True), (110, True), (14, False), (115, False)])

@@ -5,20 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
-from relayd.errors import (
-    JoinFailed,
-    JoinRefused,
-    LinkError,
-    LinkForbidden,
-    LinkLost,
-    LinkStalled,
-)
+from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkForbidden, LinkLost, LinkStalled
+from relayd.rtc.agora.verdicts import REFUSAL_PAUSE
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.side import TOKEN, Side, names_of
+from tests.agora.wire import Reason
 
 REFUSING = {3, 6, 7, 8, 9, 10, 20, 21, 22, 24}
 FORBIDDING = {3, 6, 21, 24}
+PAUSING = {7, 8, 10, 20, 22}
 
 
 def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
@@ -35,6 +31,7 @@ def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
         assert type(told) is wanted
         assert f"reason {reason}" in str(told)
         assert TOKEN not in str(told)
+        assert told.retry_after == (REFUSAL_PAUSE if reason in PAUSING else None)
 
 
 def test_a_wrong_token_is_refused(agora: Cloud, start: Callable[..., Side]):
@@ -89,3 +86,11 @@ def test_an_engine_that_never_comes_ends_the_link_after_its_limit(start: Callabl
     side = start(first_frame_timeout=1.0)
     side.worker.join(side.target)
     assert isinstance(side.heard(LinkEventKind.LOST).error, LinkStalled)
+
+
+def test_a_link_that_has_failed_frees_its_connection(agora: Cloud, start: Callable[..., Side]):
+    agora.refuse_joins(Reason.LOST)
+    side = start()
+    side.worker.join(side.target)
+    side.heard(LinkEventKind.LOST)
+    side.pump_until("the end", lambda: "rtc_conn_destroy" in names_of(agora, side))

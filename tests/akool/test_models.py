@@ -123,6 +123,16 @@ def test_a_session_without_a_needed_field_exists_but_names_it(field: str, value:
         session.check()
 
 
+@pytest.mark.parametrize("engine", [0, "0", "1"])
+def test_a_swap_engine_under_our_own_id_is_a_flaw_since_its_pictures_would_be_our_own(
+    engine: object,
+):
+    session = LiveSession.read(DATA | {"algorithm_user_id": engine})
+    assert session is not None
+    with pytest.raises(ServerFault, match="algorithm_user_id"):
+        session.check()
+
+
 def test_a_missing_app_id_is_no_flaw():
     session = LiveSession.read({key: value for key, value in DATA.items() if key != "app_id"})
     assert session is not None

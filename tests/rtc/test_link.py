@@ -47,6 +47,15 @@ def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydEr
     assert str(arrived) == str(error)
 
 
+def test_the_wait_that_a_refusal_asks_for_comes_through_the_pipe():
+    refusal = JoinRefused("no")
+    refusal.retry_after = 60.0
+    event = LinkEvent(LinkEventKind.REFUSED, error=refusal)
+    arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json()))).error
+    assert arrived is not None
+    assert arrived.retry_after == 60.0
+
+
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 class Connected:
     """The channel let us in."""
 
-    user_id: str
-
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
@@ -53,7 +51,6 @@ class UserLeft:
     """Another user went, or was dropped."""
 
     user_id: str
-    reason: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from relayd.errors import LibraryUnavailable
 from relayd.rtc.agora.installation import (
     LIBRARIES,
+    MEND,
+    PACKAGE,
     Installation,
     native_sdk_url,
     require,
@@ -22,6 +25,8 @@ from relayd.rtc.agora.wheel import install_wrapper
 
 FETCH_TIMEOUT = 30.0
 """s without a byte from the vendor's host."""
+_UNSOUND = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+"""What zipfile raises for what is no zip, or damaged, encrypted, packed in an unknown way."""
 _BY_HAND = "fetch that file elsewhere, then: relayd agora-install --from FILE"
 
 
@@ -39,9 +44,18 @@ def install(say: Callable[[str], None], archive: Path | None = None) -> Installa
         folder, _ = require_wrapper()
     except LibraryUnavailable:
         install_wrapper(say)
-        folder, _ = require_wrapper()
+        folder = _where_pip_put_it()
     _install_native(folder, say, archive)
     return require()
+
+
+def _where_pip_put_it() -> Path:
+    try:
+        return require_wrapper()[0]
+    except LibraryUnavailable as fault:  # a new folder of the user's is seen from the next start on
+        raise LibraryUnavailable(
+            f"pip installed {PACKAGE}, but this process does not see it yet", mend=f"again: {MEND}"
+        ) from fault
 
 
 def _install_native(folder: Path, say: Callable[[str], None], archive: Path | None) -> None:
@@ -54,8 +68,8 @@ def _install_native(folder: Path, say: Callable[[str], None], archive: Path | No
                 say(f"fetching {url}")
                 _fetch(url, archive)
             say(f"SHA-256 {_digest(archive)}")
-            _unpack(archive, Path(scratch))
-            _swap_in(Path(scratch) / "agora_sdk", folder / "agora_sdk", Path(scratch) / "old")
+            unpacked = _unpack(archive, Path(scratch))
+            _swap_in(unpacked, folder / "agora_sdk", Path(scratch) / "old")
         (folder / "version.txt").write_text(url, "utf-8")  # the wrapper compares: no line feed
     except PermissionError as fault:
         raise LibraryUnavailable(
@@ -82,24 +96,34 @@ def _digest(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError as fault:
-        raise LibraryUnavailable(f"{file}: no such file", mend=_BY_HAND) from fault
+    except OSError as fault:
+        raise LibraryUnavailable(f"{file} cannot be read: {fault.strerror}") from fault
 
 
-def _unpack(archive: Path, into: Path) -> None:
+def _unpack(archive: Path, into: Path) -> Path:
+    """Give the folder of libraries that was in the archive, readable for every user."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(into)
-    except zipfile.BadZipFile as fault:
+    except _UNSOUND as fault:
         raise LibraryUnavailable(
-            f"{archive.name} is no zip file: {fault}", mend=_BY_HAND
+            f"{archive.name} is no sound zip file: {fault}", mend=_BY_HAND
         ) from fault
+    unpacked = into / "agora_sdk"
     for name in LIBRARIES:
-        if not (into / "agora_sdk" / name).is_file():
+        if not (unpacked / name).is_file():
             raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", mend=_BY_HAND)
+    for path in (unpacked, *unpacked.rglob("*")):
+        path.chmod(0o755)
+    return unpacked
 
 
 def _swap_in(new: Path, place: Path, old: Path) -> None:
     if place.exists():
         place.rename(old)
-    new.rename(place)
+    try:
+        new.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise

@@ -70,9 +70,9 @@ def require_wrapper() -> tuple[Path, str]:
         installed = "of unknown version"
     if installed != SUPPORTED:
         raise LibraryUnavailable(
-            f"rtc.kind = 'agora': {PACKAGE} is {installed}, relayd works with {SUPPORTED} alone"
-            " (bitrates are counted in another unit before it)",
-            mend=f"pip install {PACKAGE}=={SUPPORTED}",
+            f"rtc.kind = 'agora': {PACKAGE} is {installed}, relayd works with {SUPPORTED} alone,"
+            " as units and calls differ between versions",
+            mend=MEND,
         )
     return Path(spec.origin).parent, installed
 
@@ -98,7 +98,7 @@ def native_sdk_url(folder: Path) -> str:
     if not url.startswith("https://"):
         raise LibraryUnavailable(
             f"{folder / '__init__.py'} names no native SDK; it is not that of {SUPPORTED}",
-            mend=f"pip install --force-reinstall {PACKAGE}=={SUPPORTED}",
+            mend=f"pip uninstall {PACKAGE}, then: {MEND}",
         )
     return url
 
@@ -120,11 +120,16 @@ def _faults(folder: Path) -> Iterator[str]:
     """Say what an import of the wrapper would stumble over."""
     for name in LIBRARIES:
         file = folder / "agora_sdk" / name
-        if not file.is_file():
+        try:
+            made_for = _elf_machine(file)
+        except FileNotFoundError:
             yield f"the native library {file} is missing"
-        elif (made_for := _elf_machine(file)) != _ELF_MACHINES[platform.machine()]:
-            seen = "no library at all" if made_for is None else "made for another machine"
-            yield f"{file} is {seen}; this one is {platform.machine()}"
+        except OSError as fault:
+            yield f"the native library {file} cannot be read: {fault.strerror}"
+        else:
+            if made_for != _ELF_MACHINES[platform.machine()]:
+                seen = "no library at all" if made_for is None else "made for another machine"
+                yield f"{file} is {seen}; this one is {platform.machine()}"
     url, told = native_sdk_url(folder), folder / "version.txt"
     try:
         is_told = told.read_text("utf-8")

@@ -16,8 +16,9 @@ from threading import Event, Lock, Thread
 import numpy as np
 
 from relayd import logs
-from relayd.errors import ConfigError, JoinRefused, LinkLost, RelaydError
+from relayd.errors import LinkError, LinkLost, RelaydError
 from relayd.frames import I420
+from relayd.rtc.agora import admission
 from relayd.rtc.agora.events import (
     Disconnected,
     PictureCame,
@@ -26,6 +27,7 @@ from relayd.rtc.agora.events import (
     SdkEvent,
     TransportStats,
 )
+from relayd.rtc.agora.folder import own_folder
 from relayd.rtc.agora.planes import Packer
 from relayd.rtc.agora.progress import Progress, Stage
 from relayd.rtc.agora.sdk import Channel, Publication, Service
@@ -33,10 +35,6 @@ from relayd.rtc.agora.token import TokenFacts, read_token
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.slots import LatestSlot
 
-LARGEST_CHANNEL_NAME = 64
-"""Bytes (NGIAgoraRtcConnection.h)."""
-LARGEST_USER_ID = 2**32 - 1
-"""As numbers go; other ids need the service's text ids."""
 DUTY_INTERVAL = 0.1
 """s between two looks for what is due."""
 PICTURE_WAIT = 0.2
@@ -62,6 +60,13 @@ class _Renew:
 
 
 @dataclass(frozen=True, slots=True)
+class _Broken:
+    """The thread that delivers pictures cannot go on."""
+
+    fault: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class _Leave:
     """The link is to end."""
 
@@ -77,18 +82,18 @@ class AgoraLink:
         on_picture: Callable[[I420, float], None],
         on_event: Callable[[LinkEvent], None],
     ) -> None:
-        """Prepare; raises ConfigError or JoinRefused for a target that cannot be joined."""
+        """Prepare; raises ConfigError or LinkError for a target that cannot be joined."""
         self._target = target
         self._facts = read_token(target.token)
-        self._app_id = _app_id(target, self._facts)
-        _require_channel_name(target.channel_id)
+        self._app_id = admission.app_id_of(target, self._facts)
+        admission.require_sense(target, self._facts)
         self._on_picture, self._on_event = on_picture, on_event
-        self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Leave] = SimpleQueue()
+        self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Broken | _Leave] = SimpleQueue()
         self._frames: LatestSlot[ReceivedFrame] = LatestSlot()
         self._outbox = Lock()
         self._pending = np.empty(target.geometry.shape, np.uint8)
         self._sending = np.empty(target.geometry.shape, np.uint8)
-        self._is_pending = self._has_published = False
+        self._is_pending = self._has_published = self._is_out = False
         self._over = Event()
         # Daemons: a call that the SDK never returns from must not keep the process.
         self._control = Thread(target=self._run, name="relayd-agora", daemon=True)
@@ -135,7 +140,9 @@ class AgoraLink:
     def _run(self) -> None:
         channel: Channel | None = None
         try:
-            channel = self._open_channel()
+            channel = self._make_channel()
+            target = self._target
+            channel.connect(target.token, target.channel_id, target.front_user_id)
             leave_by = self._hold(channel)
             self._part(channel, leave_by)
             self._on_event(LinkEvent(LinkEventKind.LEFT))
@@ -154,14 +161,10 @@ class AgoraLink:
         if channel is not None:
             self._part(channel, time.monotonic() + GOODBYE)
 
-    def _open_channel(self) -> Channel:
+    def _make_channel(self) -> Channel:
         target = self._target
-        users = target.front_user_id, target.algorithm_user_id
-        service = Service.of(
-            self._app_id,
-            Path(target.state_directory) / "agora",
-            text_ids=not all(map(_is_number, users)),
-        )
+        folder = own_folder(Path(target.state_directory))
+        service = Service.of(self._app_id, folder, text_ids=admission.needs_text_ids(target))
         channel = Channel(
             service,
             Publication(target.geometry, target.fps, target.bitrate_kbit),
@@ -169,8 +172,7 @@ class AgoraLink:
             on_event=self._inbox.put,
             on_frame=self._frames.put,
         )
-        self._note_life(self._facts)
-        channel.connect(target.token, target.channel_id, target.front_user_id)
+        self._note_life(self._facts, target.token_age)
         return channel
 
     def _hold(self, channel: Channel) -> float:
@@ -186,14 +188,17 @@ class AgoraLink:
                     case _Publish():
                         self._push(channel)
                     case _Renew(token):
-                        channel.renew(token)
-                        self._note_life(read_token(token))
+                        self._renew(channel, token)
+                    case _Broken(fault):
+                        raise fault
                     case event:
                         self._hear(event)
             self._do_duties(channel)
 
     def _hear(self, event: SdkEvent) -> None:
         match event:
+            case Disconnected():
+                self._is_out = True
             case TransportStats():
                 self._on_event(LinkEvent(LinkEventKind.STATS, stats=self._stats(event)))
             case SdkError(code, text):
@@ -209,6 +214,16 @@ class AgoraLink:
             dropped=self._dropped,
             received=self._received,
         )
+
+    def _renew(self, channel: Channel, token: str) -> None:
+        """Use another token; where that is refused the old one holds, for its time."""
+        try:
+            channel.renew(token)
+        except LinkError as fault:
+            _log.warning("token.refused", reason=str(fault))
+            self._on_event(LinkEvent(LinkEventKind.TOKEN_EXPIRING, str(fault)))
+        else:
+            self._note_life(read_token(token), age=0.0)
 
     def _do_duties(self, channel: Channel) -> None:
         now = time.monotonic()
@@ -236,7 +251,8 @@ class AgoraLink:
         """Leave the channel and free it; what the SDK calls late returns at once."""
         channel.hush()
         channel.disconnect()
-        self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))
+        if not self._is_out:
+            self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))
         time.sleep(SETTLE)
         channel.release()
 
@@ -246,9 +262,9 @@ class AgoraLink:
                 if isinstance(self._inbox.get(timeout=left), Disconnected):
                     return
 
-    def _note_life(self, facts: TokenFacts | None) -> None:
+    def _note_life(self, facts: TokenFacts | None, age: float) -> None:
         if facts is not None:
-            self._progress.token_lasts(facts.expires_at - time.time(), time.monotonic())
+            self._progress.token_lasts(facts.life - age, time.monotonic())
 
     def _tell(self, events: list[LinkEvent]) -> None:
         for event in events:
@@ -257,6 +273,12 @@ class AgoraLink:
     # On the thread relayd-agora-pictures.
 
     def _deliver(self) -> None:
+        try:
+            self._deliver_until_over()
+        except Exception as fault:  # noqa: BLE001 - a thread must report
+            self._inbox.put(_Broken(fault))
+
+    def _deliver_until_over(self) -> None:
         """Pack each frame that came, the newest first, and hand it on."""
         packer, number = Packer(), 0
         while not self._over.is_set():
@@ -278,21 +300,3 @@ class AgoraLink:
         if self._broken == 1:
             size = f"{frame.width}x{frame.height}"
             _log.warning("frame.broken", size=size, strides=frame.strides, rotation=frame.rotation)
-
-
-def _app_id(target: LinkTarget, facts: TokenFacts | None) -> str:
-    found = target.app_id or (facts.app_id if facts else "")
-    if not found:
-        raise ConfigError(
-            ['rtc.app_id = "": missing; neither the session nor its token names the Agora project']
-        )
-    return found
-
-
-def _require_channel_name(name: str) -> None:
-    if len(name.encode()) > LARGEST_CHANNEL_NAME:
-        raise JoinRefused(f"the session's channel name is longer than {LARGEST_CHANNEL_NAME} bytes")
-
-
-def _is_number(user: str) -> bool:
-    return user.isascii() and user.isdigit() and int(user) <= LARGEST_USER_ID

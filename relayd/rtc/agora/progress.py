@@ -59,10 +59,9 @@ class Progress:
     def __init__(
         self, swapped_user: str, *, first_frame_timeout: float, recovery_timeout: float, now: float
     ) -> None:
-        """Begin at `now`, at the call of connect()."""
+        """Begin at `now`."""
         self._swapped_user = swapped_user
         self._first_frame_timeout, self._recovery_timeout = first_frame_timeout, recovery_timeout
-        self._began = now
         self._give_up_at = now + JOIN_TIMEOUT
         self._vain: LinkError = JoinFailed(f"Agora did not answer within {JOIN_TIMEOUT:g} s")
         self._broken: dict[Break, str] = {}
@@ -75,14 +74,14 @@ class Progress:
         """When the newest picture came: written by the thread that delivers pictures."""
 
     def token_lasts(self, seconds: float, now: float) -> None:
-        """The token in use has so many seconds left; 0 or less says nothing, clocks differ."""
-        self._renew_at = now + seconds * RENEW_AT if seconds > 0 else float("inf")
+        """The token in use has so many seconds left."""
+        self._renew_at = now + max(0.0, seconds) * RENEW_AT
 
     def hear(  # noqa: PLR0911 - one row an event
         self, event: SdkEvent, now: float
     ) -> list[LinkEvent]:
         """Take in what happened; gives what to tell. Raises the LinkError that ends the link."""
-        if end := verdicts.end_of(event):
+        if end := verdicts.end_of(event, joining=self.stage is Stage.JOINING):
             raise end
         match event:
             case Connected():
@@ -133,8 +132,8 @@ class Progress:
         if self.stage is not Stage.JOINING:
             return []
         self.stage = Stage.WAITING
-        self._give_up_at = max(self._began + self._first_frame_timeout, now)
         limit = self._first_frame_timeout
+        self._give_up_at = now + limit
         self._vain = LinkStalled(f"no swapped picture within {limit:g} s of the join")
         self._look_for_pictures(now)
         return [LinkEvent(LinkEventKind.JOINED)]

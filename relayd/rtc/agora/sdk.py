@@ -1,61 +1,37 @@
 """Agora's SDK as relayd uses it: one service a process, one connection a link.
 
-The only module that imports the wrapper; importing this one loads the native library, so it
-raises LibraryUnavailable where that cannot be. All calls come from one thread, none from a
-callback (the SDK's rule: it may re-enter its queue). Callbacks come on threads of the SDK and do
-no more than hand over a value.
+All calls come from one thread, none from a callback: it may re-enter the SDK's queue.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from relayd import logs
-from relayd.errors import ConfigError, JoinFailed
+from relayd.errors import JoinFailed
 from relayd.frames import I420, Geometry
-from relayd.rtc.agora import installation, verdicts
-from relayd.rtc.agora.events import (
-    Connected,
-    ConnectionFailed,
-    ConnectionLost,
-    Disconnected,
-    ReceivedFrame,
-    Reconnected,
-    Reconnecting,
-    SdkError,
-    SdkEvent,
-    TokenEnded,
-    TokenEnding,
-    TransportStats,
-    UserJoined,
-    UserLeft,
+from relayd.rtc.agora import verdicts
+from relayd.rtc.agora.events import ReceivedFrame, SdkEvent
+from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
+from relayd.rtc.agora.wrapper import (
+    AgoraService,
+    AgoraServiceConfig,
+    AudioScenarioType,
+    ChannelProfileType,
+    ClientRoleType,
+    ExternalVideoFrame,
+    IRTCLocalUserObserver,
+    RTCConnConfig,
+    RTCConnection,
+    RtcConnectionPublishConfig,
+    VideoCodecType,
+    VideoDimensions,
+    VideoEncoderConfiguration,
+    VideoPublishType,
+    VideoStreamType,
+    VideoSubscriptionOptions,
 )
-from relayd.rtc.agora.taming import tamed_import
-
-installation.require()
-with tamed_import():
-    from agora.rtc.agora_base import (
-        AgoraServiceConfig,
-        AudioScenarioType,
-        ChannelProfileType,
-        ClientRoleType,
-        ExternalVideoFrame,
-        RTCConnConfig,
-        RtcConnectionPublishConfig,
-        VideoCodecType,
-        VideoDimensions,
-        VideoEncoderConfiguration,
-        VideoPublishType,
-        VideoStreamType,
-        VideoSubscriptionOptions,
-    )
-    from agora.rtc.agora_service import AgoraService
-    from agora.rtc.local_user_observer import IRTCLocalUserObserver
-    from agora.rtc.rtc_connection import RTCConnection
-    from agora.rtc.rtc_connection_observer import IRTCConnectionObserver
-    from agora.rtc.video_frame_observer import IVideoFrameObserver
 
 _RAW_DATA, _I420 = 1, 1
 """Of an ExternalVideoFrame: its type, its pixel format (0, the default, is invalid)."""
@@ -85,23 +61,19 @@ class Service:
         """Give the process's service; JoinFailed where it cannot be, or is another project's."""
         if cls._made is None:
             cls._made = cls(app_id, folder, text_ids=text_ids)
-        if cls._made.app_id != app_id:
+        if cls._made.key != (app_id, text_ids):
             raise JoinFailed("this process serves another Agora project; it must be replaced")
         return cls._made
 
     def __init__(self, app_id: str, folder: Path, *, text_ids: bool) -> None:
-        self.app_id = app_id
+        self.key = app_id, text_ids
         self.sdk = AgoraService()
-        returned = self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
-        if not self.sdk.inited:  # what it returned is the result of something else
-            raise JoinFailed(f"Agora's SDK did not start (it returned {returned})")
+        self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
+        if not self.sdk.inited:  # what it returns is the result of something else
+            raise JoinFailed("Agora's SDK did not start", mend="its log is in the state directory")
 
 
 def _service_config(app_id: str, folder: Path, *, text_ids: bool) -> AgoraServiceConfig:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError([f"state.directory: {folder}: {fault.strerror}"]) from fault
     return AgoraServiceConfig(
         appid=app_id,
         enable_video=1,  # without it no picture goes either way
@@ -139,9 +111,9 @@ class Channel:
         self._geometry = publication.geometry
         self._played_user = played_user
         self._observers = (
-            _ConnectionObserver(on_event),
+            ConnectionObserver(on_event),
             IRTCLocalUserObserver(),
-            _FrameObserver(played_user, on_frame),
+            FrameObserver(played_user, on_frame),
         )
         connection = service.sdk.create_rtc_connection(_connection_config(), _publish_config())
         if connection is None or connection.local_user is None:
@@ -186,7 +158,7 @@ class Channel:
         return returned
 
     def renew(self, token: str) -> None:
-        """Use another token from now on; raises LinkError when it is refused."""
+        """Use another token from now on; raises LinkError when it is refused, and the old holds."""
         self._checked("renew_token", self._connection.renew_token(token))
 
     def hush(self) -> None:
@@ -251,80 +223,3 @@ def _publish_config() -> RtcConnectionPublishConfig:
         is_publish_video=True,
         video_publish_type=VideoPublishType.VIDEO_PUBLISH_TYPE_YUV,
     )
-
-
-class _FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is untyped
-    """Hands on the pictures of one user; those under uid "0" are our own, and invalid."""
-
-    def __init__(self, user: str, on_frame: Callable[[ReceivedFrame], None]) -> None:
-        self._user, self._on_frame = user, on_frame
-        self.is_closed = False
-
-    def on_frame(self, _channel: str | None, user: str, frame: Any) -> None:
-        if self.is_closed or user != self._user:
-            return
-        self._on_frame(
-            ReceivedFrame(
-                width=frame.width,
-                height=frame.height,
-                strides=(frame.y_stride, frame.u_stride, frame.v_stride),
-                planes=(frame.y_buffer, frame.u_buffer, frame.v_buffer),  # the wrapper's copies
-                rotation=frame.rotation,
-                received_at=time.monotonic(),
-            )
-        )
-
-
-class _ConnectionObserver(IRTCConnectionObserver):  # type: ignore[misc]  # wrapper is untyped
-    """Tells what becomes of the connection."""
-
-    def __init__(self, tell: Callable[[SdkEvent], None]) -> None:
-        self._on_event = tell
-        self.is_closed = False
-
-    def _tell(self, event: SdkEvent) -> None:
-        if not self.is_closed or isinstance(event, Disconnected):
-            self._on_event(event)
-
-    def on_connected(self, _connection: Any, info: Any, _reason: int) -> None:
-        self._tell(Connected(info.local_user_id))
-
-    def on_disconnected(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(Disconnected(reason))
-
-    def on_reconnecting(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(Reconnecting(reason))
-
-    def on_reconnected(self, _connection: Any, _info: Any, _reason: int) -> None:
-        self._tell(Reconnected())
-
-    def on_connection_lost(self, _connection: Any, _info: Any) -> None:
-        self._tell(ConnectionLost())
-
-    def on_connection_failure(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(ConnectionFailed(reason))
-
-    def on_user_joined(self, _connection: Any, user: str) -> None:
-        self._tell(UserJoined(user))
-
-    def on_user_left(self, _connection: Any, user: str, reason: int) -> None:
-        self._tell(UserLeft(user, reason))
-
-    def on_token_privilege_will_expire(self, _connection: Any, _token: str) -> None:
-        self._tell(TokenEnding())
-
-    def on_token_privilege_did_expire(self, _connection: Any) -> None:
-        self._tell(TokenEnded())
-
-    def on_error(self, _connection: Any, code: int, text: str) -> None:
-        self._tell(SdkError(code, text))
-
-    def on_transport_stats(self, _connection: Any, stats: Any) -> None:
-        # A view into native memory: read now, never kept.
-        self._tell(
-            TransportStats(
-                publish_kbit=float(stats.tx_video_k_bit_rate),
-                play_kbit=float(stats.rx_video_k_bit_rate),
-                round_trip_ms=float(stats.gateway_rtt),
-            )
-        )

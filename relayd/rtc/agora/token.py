@@ -27,8 +27,8 @@ class TokenFacts:
     """What can be read in a token."""
 
     app_id: str
-    expires_at: float
-    """s since 1970, by the issuer's clock."""
+    life: float
+    """s from its issue to its end: its clock is the issuer's, so only the span is of use."""
     channel: str = ""
     user_id: str = ""
     """Empty where it holds for any user."""
@@ -71,11 +71,11 @@ class _Reader:
 def _read(reader: _Reader) -> TokenFacts:
     reader.raw()  # the signature
     app_id = reader.text()
-    issued_at, life, _salt, _services = reader.values(_HEADER)
+    _issued_at, life, _salt, _services = reader.values(_HEADER)
     (service,) = reader.values(_SHORT)
     (count,) = reader.values(_SHORT)
     lives = [reader.values(_PRIVILEGE)[1] for _ in range(count)]
-    expires_at = float(issued_at + min([life, *filter(None, lives)]))  # 0: as the token
+    life = min([life, *filter(None, lives)])  # 0: as the token
     if service != _RTC_SERVICE:  # services stand in the order of their numbers, RTC is the first
-        return TokenFacts(app_id, expires_at)
-    return TokenFacts(app_id, expires_at, channel=reader.text(), user_id=reader.text())
+        return TokenFacts(app_id, life)
+    return TokenFacts(app_id, life, channel=reader.text(), user_id=reader.text())

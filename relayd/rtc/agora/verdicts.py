@@ -38,8 +38,8 @@ _REASONS: Mapping[int, _Meaning] = {
     4: _Meaning("no connection for twenty minutes", LinkLost),
     5: _Meaning("the channel was left", LinkLost),
     6: _Meaning("the app id is unknown", LinkForbidden, _MEND_APP_ID),
-    7: _Meaning("the channel's name is refused", JoinRefused),
-    8: _Meaning("the token is refused", JoinRefused),
+    7: _Meaning("the channel's name is refused", JoinRefused, pause=REFUSAL_PAUSE),
+    8: _Meaning("the token is refused", JoinRefused, pause=REFUSAL_PAUSE),
     9: _Meaning("the token has ended", JoinRefused),
     10: _Meaning("the server refuses this user", JoinRefused, pause=REFUSAL_PAUSE),
     11: _Meaning("the proxy changed", LinkLost),
@@ -58,23 +58,29 @@ _CODES: Mapping[int, _Meaning] = {
     5: _Meaning("the call is refused", JoinRefused, pause=REFUSAL_PAUSE),
     17: _Meaning("the join is rejected", JoinRefused, pause=REFUSAL_PAUSE),
     101: _Meaning("the app id is unknown", LinkForbidden, _MEND_APP_ID),
-    102: _Meaning("the channel's name is refused", JoinRefused),
+    102: _Meaning("the channel's name is refused", JoinRefused, pause=REFUSAL_PAUSE),
     103: _Meaning("the server has no resources left", JoinFailed),
     109: _Meaning("the token has ended", JoinRefused),
-    110: _Meaning("the token is refused", JoinRefused),
+    110: _Meaning("the token is refused", JoinRefused, pause=REFUSAL_PAUSE),
 }
-"""The codes that end a link; any other that is reported on the way is logged and no more."""
+"""What a call may return, negative."""
+
+_FATAL_REPORTS = frozenset({101, 102, 109, 110})
+"""The codes that end a link when they are reported."""
+_FATAL_WHILE_JOINING = _FATAL_REPORTS | {17, 103}
+"""Any other is logged and no more: it passes, or the deadlines see to it."""
 
 
-def end_of(event: SdkEvent) -> LinkError | None:
+def end_of(event: SdkEvent, *, joining: bool) -> LinkError | None:
     """Give the error that an event ends the link with; None where the link goes on."""
+    fatal = _FATAL_WHILE_JOINING if joining else _FATAL_REPORTS
     match event:
         case ConnectionFailed(reason) | Disconnected(reason):
             meaning = _REASONS.get(reason, _Meaning("the connection ended", LinkLost))
             return _error(meaning, f"Agora's reason {reason}")
         case TokenEnded():
             return _error(_CODES[109], "told by the server")
-        case SdkError(code) if code in _CODES:
+        case SdkError(code) if code in fatal:
             return _error(_CODES[code], f"Agora's error {code}")
     return None
 

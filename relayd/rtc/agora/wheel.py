@@ -15,9 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from relayd.errors import LibraryUnavailable
-from relayd.rtc.agora.installation import PACKAGE, SUPPORTED
+from relayd.rtc.agora.installation import MEND, PACKAGE, SUPPORTED
 
 _DISTRIBUTION = PACKAGE.replace("-", "_")
+_MENDS = {
+    "externally-managed-environment": "install relayd into a virtual environment: python3 -m venv",
+    "No module named pip": f"{sys.executable} -m ensurepip, then: {MEND}",
+}
+"""What helps where pip says this; the first is PEP 668's."""
 _ABOUT_WHEEL = "Wheel-Version: 1.0\nGenerator: relayd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
@@ -71,6 +76,9 @@ def _pip(*arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        why = lines[0].removeprefix("ERROR: ") if lines else done.stderr.strip()
-        raise LibraryUnavailable(f"pip {arguments[0]} failed: {why or 'it said nothing'}")
+        lines = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]
+        why = lines[0].split(": ", 1)[1] if lines else done.stderr.strip()
+        mend = next((mend for sign, mend in _MENDS.items() if sign in done.stderr), "")
+        raise LibraryUnavailable(
+            f"pip {arguments[0]} failed: {why or 'it said nothing'}", mend=mend
+        )

@@ -37,7 +37,8 @@ static struct rtc_conn_info state_becomes(struct connection *connection,
         .id = 1,
         .channel_id = connection->channel,
         .state = (int)state,
-        .local_user_id = connection->user,
+        /* Nobody is known before the channel let us in: whoever decodes this must expect NULL. */
+        .local_user_id = connection->was_let_in ? connection->user : NULL,
         .internal_uid = (unsigned)strtoul(connection->user, NULL, 10),
     };
     unlock_objects();
@@ -55,6 +56,7 @@ static void connected(struct connection *connection, const struct message *messa
     const char *user = strdup(message->words[2]); /* the hub's choice, where none was asked for */
     lock_objects();
     connection->user = user;
+    connection->was_let_in = true;
     unlock_objects();
     const struct rtc_conn_info info = state_becomes(connection, CONNECTED);
     NOTIFY(connection, observer, on_connected, &info, number(message, 1));

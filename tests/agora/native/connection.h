@@ -25,6 +25,7 @@ struct connection {
     enum connection_state state;
     int role;
     const char *channel, *user; /* never NULL */
+    bool was_let_in;            /* into the channel, since it was made */
 
     const struct rtc_conn_observer *observer; /* NULL: nobody listens */
     const struct local_user_observer *user_observer;

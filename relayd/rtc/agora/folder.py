@@ -1,0 +1,38 @@
+"""Where the SDK keeps its log and caches: a folder for each process, as two would share files.
+
+During a rotation two workers run at a time, and relays may share a state directory.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from relayd.errors import ConfigError
+
+KEPT = 3
+"""Folders of dead processes that are left for whoever asks why they died."""
+
+
+def own_folder(state: Path) -> Path:
+    """Give this process's folder, new and for its user alone; old ones of dead ones are removed.
+
+    Raises ConfigError where it cannot be made.
+    """
+    common = state / "agora"
+    own = common / str(os.getpid())
+    try:
+        common.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for dead in sorted(filter(_is_dead, common.iterdir()), key=_age)[KEPT:]:
+            shutil.rmtree(dead, ignore_errors=True)
+        own.mkdir(mode=0o700, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError([f"state.directory: {own}: {fault.strerror}"]) from fault
+    return own
+
+
+def _is_dead(folder: Path) -> bool:
+    return folder.name.isdigit() and not Path("/proc", folder.name).exists()
+
+
+def _age(folder: Path) -> float:
+    return -folder.stat().st_mtime
