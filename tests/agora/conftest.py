@@ -43,7 +43,7 @@ def agora_site(sdist: Path) -> Path:
         pytest.skip(f"NO AGORA LINK TESTED: {fault}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running_cloud() -> Iterator[Cloud]:
     with Cloud() as cloud:
         yield cloud
@@ -65,7 +65,7 @@ def agora(cloud: Cloud, agora_site: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     return cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def agora_emulator_process(running_cloud: Cloud) -> Iterator[Emulator]:
     command = [sys.executable, "-m", "tests.agora.emulator"]
     with running_emulator(*command, "--hub", running_cloud.path, "--app-id", "app") as emulator:
