@@ -1,4 +1,4 @@
-"""The little of V4L2 that a virtual camera needs: five ioctls, and what /sys says of devices.
+"""The little of V4L2 that a virtual camera needs: seven ioctls, and what /sys says of devices.
 
 Layouts and numbers are the kernel's include/uapi/linux/videodev2.h; they are the same on
 x86-64 and aarch64. Behaviour of v4l2loopback named here was seen with 0.12.7 to 0.15.
@@ -34,6 +34,8 @@ _STREAM_PARM = struct.Struct("=I200s")
 _FRAME_RATE = struct.Struct("=IIII")
 _FORMAT_DESCRIPTION = struct.Struct("=III32sI16x")
 _BUFFER_TYPE = struct.Struct("=i")
+_SUBSCRIPTION = struct.Struct("=III20x")
+_EVENT = struct.Struct("=I4xI60xII16sI36x")
 
 
 class BufferType(IntEnum):
@@ -55,6 +57,11 @@ VIDIOC_S_FMT: Final = _request(3, 5, _FORMAT.size)
 VIDIOC_STREAMON: Final = _request(1, 18, _BUFFER_TYPE.size)
 VIDIOC_G_PARM: Final = _request(3, 21, _STREAM_PARM.size)
 VIDIOC_S_PARM: Final = _request(3, 22, _STREAM_PARM.size)
+VIDIOC_DQEVENT: Final = _request(2, 89, _EVENT.size)
+VIDIOC_SUBSCRIBE_EVENT: Final = _request(1, 90, _SUBSCRIPTION.size)
+EVENT_CLIENT_USAGE: Final = 0x10E00001
+"""V4L2_EVENT_PRI_CLIENT_USAGE of v4l2loopback since 0.13: how many programs stream from it."""
+_SEND_INITIAL = 1
 
 _FIELD_NONE = 1
 _COLORSPACE_SMPTE170M = 1
@@ -212,6 +219,31 @@ def mark_as_writer(system: System, fd: int) -> None:
     except OSError as fault:
         if fault.errno != errno.EINVAL:
             raise
+
+
+def subscribe_client_usage(system: System, fd: int) -> None:
+    """VIDIOC_SUBSCRIBE_EVENT: be told how many read, at once and at each change.
+
+    OSError EINVAL where the driver has no such event: v4l2loopback before 0.13.
+    """
+    argument = bytearray(_SUBSCRIPTION.pack(EVENT_CLIENT_USAGE, 0, _SEND_INITIAL))
+    system.ioctl(fd, VIDIOC_SUBSCRIBE_EVENT, argument)
+
+
+def next_client_usage(system: System, fd: int) -> int | None:
+    """VIDIOC_DQEVENT: how many read now; None when that did not change since the last time.
+
+    `fd` must not block. The driver keeps one event: quick changes are told as the last one.
+    """
+    argument = bytearray(_EVENT.size)
+    try:
+        system.ioctl(fd, VIDIOC_DQEVENT, argument)
+    except OSError as fault:
+        if fault.errno == errno.ENOENT:
+            return None
+        raise
+    count: int = _EVENT.unpack(argument)[1]
+    return count
 
 
 def _picture_format(argument: bytearray) -> PictureFormat:
