@@ -107,6 +107,8 @@ class Relay:
         self._asked = asyncio.Event()
         """Somebody changed what is wanted: no wait goes on."""
         self._backoff = Backoff(*OPEN_BACKOFF)
+        self._not_before = float("-inf")
+        """When the next session may be opened: who comes and goes shall not hammer the service."""
         self._reconnects = {"link": 0, "session": 0, "output": 0}
         self._outputs = {output.name: "ok" for output in self.pipeline.outputs}
         self._credit = CreditWatch(client)
@@ -224,9 +226,14 @@ class Relay:
 
     async def _until_wanted(self) -> None:
         """Stand by until somebody looks, there is a picture to swap and nobody paused the relay."""
-        while not (self._demand.asks and self._wanted(patience=0.0)):
+        while not (
+            self._demand.asks
+            and self._wanted(patience=0.0)
+            and self._clock.now() >= self._not_before
+        ):
             self._stand_by()
-            await self._sleep(WATCH_INTERVAL)
+            if await self._sleep(WATCH_INTERVAL):
+                self._not_before = float("-inf")
 
     def _stand_by(self) -> None:
         away = self._source.reason if self._demand.asks else NOBODY_LOOKS
@@ -242,6 +249,7 @@ class Relay:
         route = self._routes.shown = self._routes.add(self._parts)
         self._demand.hear_session(SessionLife.UNDERWAY)
         if not await self._while_wanted(self._open(route, self._enter)):
+            self._not_before = self._clock.now() + self._backoff.next_wait()
             return
         self._demand.hear_session(SessionLife.LIVE)
         opened = self._clock.now()
