@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,7 +84,10 @@ class Day:
         self.relay = Relay(
             load_tree(
                 {
-                    "face": {"image": "http://service.example/a.png", "landmarks": "1,2:3,4:5,6:7,8"},
+                    "face": {
+                        "image": "http://service.example/a.png",
+                        "landmarks": "1,2:3,4:5,6:7,8",
+                    },
                     "akool": {"api_key": "key"},
                     "on_demand": {"mode": mode, "grace": GRACE},
                     "output": [{"kind": "camera", "device": CAMERA}],
@@ -313,7 +317,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     _, longest = OPEN_BACKOFF
     assert len(one.service.created) <= 1800 / (longest * 0.75) + 8
     late = [moment for moment in one.service.created if moment > 300]
-    assert min(b - a for a, b in zip(late, late[1:], strict=False)) >= longest * 0.75
+    assert min(b - a for a, b in pairwise(late)) >= longest * 0.75
 
 
 def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]):

@@ -128,26 +128,21 @@ def test_the_table_names_every_state():
 
 
 @pytest.mark.parametrize(
-    ("state", "asks", "keeps", "needs_source"),
+    ("state", "expected"),
     [
-        (IDLE, False, False, False),
-        (OPENING, True, True, True),
-        (LIVE, True, True, True),
-        (KEPT, False, True, True),
-        (CLOSING, False, False, False),
-        (OFF, True, True, True),
+        (IDLE, (False, False, False)),
+        (OPENING, (True, True, True)),
+        (LIVE, (True, True, True)),
+        (KEPT, (False, True, True)),
+        (CLOSING, (False, False, False)),
+        (OFF, (True, True, True)),
     ],
 )
 def test_a_session_is_opened_for_who_looks_and_kept_for_who_comes_back(
-    demand: Demand,
-    clock: FakeClock,
-    state: DemandState,
-    asks: bool,  # noqa: FBT001 - a table
-    keeps: bool,  # noqa: FBT001 - a table
-    needs_source: bool,  # noqa: FBT001 - a table
+    demand: Demand, clock: FakeClock, state: DemandState, expected: tuple[bool, bool, bool]
 ):
     bring_to(demand, clock, state)
-    assert (demand.asks, demand.keeps, demand.needs_source) == (asks, keeps, needs_source)
+    assert (demand.asks, demand.keeps, demand.needs_source) == expected
 
 
 def test_the_grace_time_begins_anew_with_each_leaving(demand: Demand, clock: FakeClock):

@@ -170,7 +170,6 @@ class LoopbackDouble:
         self.fds[fd] = "writer"
         self.ready_for_output, self.ready_for_capture = False, True
 
-
     def _subscribe(self, fd: int, argument: bytearray) -> None:
         kind, _id, flags = struct.unpack_from("=III", argument)
         if self.is_old or kind != 0x10E00001:

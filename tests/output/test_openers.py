@@ -33,7 +33,7 @@ def sys_tree(folder: Path, refcnt: str, *devices: str) -> Path:
         entry = folder / f"class/video4linux/video{number}"
         entry.mkdir(parents=True)
         (entry / "max_openers").write_text("10\n")
-        found = os.stat(device).st_rdev
+        found = Path(device).stat().st_rdev
         (entry / "dev").write_text(f"{os.major(found)}:{os.minor(found)}\n")
     webcam = folder / "class/video4linux/video9"
     webcam.mkdir(parents=True)
