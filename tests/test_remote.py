@@ -39,7 +39,7 @@ def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
                 reason="nobody looks at the camera",
                 since=1.0,
                 uptime=2.0,
-                source="",
+                source="/dev/video9",
                 source_alive=False,
                 session_id=None,
                 sessions_open=0,
@@ -53,5 +53,6 @@ def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
         )
     )
     assert ("on demand", "idle") in told
+    assert ("source", "/dev/video9 (let go of)") in told
     assert ("readers /dev/video0", "2") in told
     assert ("readers /dev/video1", "unknown") in told
