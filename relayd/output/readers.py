@@ -57,7 +57,7 @@ class ClientUsage:
 
         This is a second opening of the device, which counts against its `max_openers`, and
         in 0.13 keeps it "ready" for readers after its writer closed it: so it must be closed
-        before the writer is.
+        before the writer is. 0.13 does not count a program that uses read() instead of mmap.
         """
         self._system = system
         self._count = 0

@@ -33,9 +33,10 @@ sed -i 's/^JOIN_TIMEOUT = .*/JOIN_TIMEOUT = 150.0/' {HOME}/code/relayd/route.py
 sed -i 's/^CONNECT_TIMEOUT = .*/CONNECT_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
 sed -i 's/^POST_TIMEOUT = .*/POST_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
 """
-# As a unit's own user it may not look into other processes: it has no capability at all.
+POWERLESS = "setpriv --bounding-set=-all --inh-caps=-all"
+"""No capability at all: what a unit's own user has, who may look into no other's processes."""
 RUN = (
-    f"cd {HOME}; PYTHONPATH={HOME}/code exec setpriv --bounding-set=-all --inh-caps=-all"
+    f"cd {HOME}; PYTHONPATH={HOME}/code exec {POWERLESS}"
     f" {quote(str(RELAYD))} run -c {HOME}/relay.toml"
 )
 STREAM = f"v4l2-ctl -d /dev/video0 --stream-mmap=4 --stream-to={READ}"
@@ -146,7 +147,8 @@ def test_who_reads_the_camera_has_a_session_and_nobody_else(
 
     # Nor does the relay's death part them: the next one finds who reads, though it may look
     # into no other process.
-    (left,) = [session["_id"] for session in emulator.sessions()]
+    (left,) = _open(emulator)
+    assert "denied" in guest.run(f"{POWERLESS} ls /proc/{reader.pid}/fd", status=2)
     assert relay.process.stop(signal.SIGKILL) == -signal.SIGKILL
     relay = Relay(guest)
     began = time.monotonic()
