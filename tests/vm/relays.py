@@ -57,7 +57,7 @@ def wrong_pictures(captured: bytes) -> tuple[int, list[int]]:
 
 def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -> bytes:
     """What the camera shows in this state."""
-    return StandbyArtist(geometry, "").draw(state.words, reason).i420.tobytes()
+    return StandbyArtist(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
 
 
 def config(

@@ -8,15 +8,18 @@ emulated: 320x256 at 5 fps, and limits of the link ten times as long; Python alo
 import base64
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from shlex import quote
 
 import numpy as np
 import pytest
 
 from tests.e2e.stage import PERSON, PORTRAIT, RELAYD, Emulator, wait_for
-from tests.vm.guest import HOST, Guest, Process
+from tests.vm.chromium import FLAGS, Browser
+from tests.vm.guest import HOST, Guest, Note, Process
+from tests.vm.relays import Nursery
 
 pytestmark = pytest.mark.vm
 
@@ -27,19 +30,32 @@ HOME = "/run/on-demand"
 READ = f"{HOME}/read.yuv"
 PORT = 8642
 
-COPY = f"""
+SETUP = f"""
 mkdir -p {HOME}/code && cp -r relayd {HOME}/code/
 sed -i 's/^JOIN_TIMEOUT = .*/JOIN_TIMEOUT = 150.0/' {HOME}/code/relayd/route.py
 sed -i 's/^CONNECT_TIMEOUT = .*/CONNECT_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
 sed -i 's/^POST_TIMEOUT = .*/POST_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
+chown nobody {HOME}
+for way in {quote(str(RELAYD))} $(readlink -f {quote(sys.executable)}); do
+  while [ "$way" != / ]; do way=$(dirname "$way"); chmod o+x "$way"; done
+done
 """
-POWERLESS = "setpriv --bounding-set=-all --inh-caps=-all"
-"""No capability at all: what a unit's own user has, who may look into no other's processes."""
+"""The code with longer limits, and Python within reach of a user of its own."""
+AS_A_USER = "setpriv --reuid=nobody --regid=video --clear-groups"
+"""Who may use the camera, and look into nobody else's processes: as a unit runs."""
 RUN = (
-    f"cd {HOME}; PYTHONPATH={HOME}/code exec {POWERLESS}"
+    f"cd {HOME}; PYTHONPATH={HOME}/code exec {AS_A_USER}"
     f" {quote(str(RELAYD))} run -c {HOME}/relay.toml"
 )
 STREAM = f"v4l2-ctl -d /dev/video0 --stream-mmap=4 --stream-to={READ}"
+
+
+LIST_CAMERAS = f"timeout 100 chromium {FLAGS} --virtual-time-budget=5000 --dump-dom"
+LIST = """<!doctype html><p id="told"></p><script>
+navigator.mediaDevices.enumerateDevices().then((devices) => {
+  document.getElementById("told").textContent = devices.map((one) => one.kind).join();
+});
+</script>"""
 
 
 def config(emulator: Emulator) -> str:
@@ -111,9 +127,9 @@ class Relay:
 
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_who_reads_the_camera_has_a_session_and_nobody_else(
-    guest: Guest, emulator: Emulator, note: Callable[[str, object], None]
+    guest: Guest, emulator: Emulator, note: Note
 ):
-    guest.run(COPY)
+    guest.run(SETUP)
     guest.write(f"{HOME}/relay.toml", config(emulator))
     relay, before = Relay(guest), emulator.created()
     by = "Openings" if guest.loopback.startswith("0.12") else "ClientUsage"
@@ -148,7 +164,7 @@ def test_who_reads_the_camera_has_a_session_and_nobody_else(
     # Nor does the relay's death part them: the next one finds who reads, though it may look
     # into no other process.
     (left,) = _open(emulator)
-    assert "denied" in guest.run(f"{POWERLESS} ls /proc/{reader.pid}/fd", status=2)
+    assert "denied" in guest.run(f"{AS_A_USER} ls /proc/{reader.pid}/fd", status=2)
     assert relay.process.stop(signal.SIGKILL) == -signal.SIGKILL
     relay = Relay(guest)
     began = time.monotonic()
@@ -168,6 +184,37 @@ def test_who_reads_the_camera_has_a_session_and_nobody_else(
     assert relay.readers() == 0
     assert relay.process.stop(signal.SIGTERM) == 0
     assert "Traceback" not in relay.process.text
+    guest.run(f"rm -r {HOME}")
+
+
+@pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
+def test_a_call_in_the_browser_has_a_session_and_its_list_of_cameras_has_none(
+    guest: Guest, nursery: Nursery, emulator: Emulator, note: Note
+):
+    guest.write(f"{HOME}/list.html", LIST)
+    relay, before = nursery.run(config(emulator)), emulator.created()
+    listed = guest.run(f"{LIST_CAMERAS} file://{HOME}/list.html")
+    assert "videoinput" in listed
+    time.sleep(2.0)
+    assert emulator.created() == before
+
+    with Browser(guest) as browser:
+        relay.wait_for('"was": "idle", "now": "opening"', 200)
+        began = time.monotonic()
+        browser.until("pictures", lambda told: told["pictures"] > 0)
+        note(
+            f"on demand, {guest.loopback}: session asked for to Chromium's first picture",
+            f"{time.monotonic() - began:.1f} s",
+        )
+        wait_for("a session", emulator.sessions, 30)
+    began = time.monotonic()
+    relay.wait_for('"was": "closing", "now": "idle"')
+    note(
+        f"on demand, {guest.loopback}: Chromium gone to session closed (grace {GRACE:g} s)",
+        f"{time.monotonic() - began:.1f} s",
+    )
+    assert emulator.sessions() == []
+    assert relay.stop() == 0
     guest.run(f"rm -r {HOME}")
 
 
