@@ -26,8 +26,9 @@ GRID = (16, 12)
 class Browser:
     """Chromium on a page with getUserMedia; in a `with`."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, guest: Guest, page: str = "") -> None:
+        """Plan to show `page`: with "?list" it lists cameras and opens one only when asked to."""
+        self._guest, self._page = guest, page
         self.told: dict[str, Any] = {}
         """What the page said last."""
         self._asked: list[str] = []
@@ -68,8 +69,9 @@ class Browser:
     def __enter__(self) -> Self:
         self._thread.start()
         origin = f"http://{HOST}:{self._server.server_address[1]}"
+        trusted = f"--unsafely-treat-insecure-origin-as-secure={origin}"
         self._process = self._guest.start(
-            f"exec chromium {FLAGS} --unsafely-treat-insecure-origin-as-secure={origin} {origin}/"
+            f"exec chromium {FLAGS} {trusted} '{origin}/{self._page}'"
         )
         return self
 
@@ -100,7 +102,7 @@ class Browser:
         return told
 
     def open_again(self) -> None:
-        """Let the page ask for the camera again."""
+        """Let the page ask for the camera, again or for the first time."""
         self._asked.append("open")
 
     @property

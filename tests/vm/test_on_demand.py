@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.stage import PERSON, PORTRAIT, RELAYD, Emulator, wait_for
-from tests.vm.chromium import FLAGS, Browser
+from tests.vm.chromium import Browser
 from tests.vm.guest import HOST, Guest, Note, Process
 from tests.vm.relays import Nursery
 
@@ -48,14 +48,6 @@ RUN = (
     f" {quote(str(RELAYD))} run -c {HOME}/relay.toml"
 )
 STREAM = f"v4l2-ctl -d /dev/video0 --stream-mmap=4 --stream-to={READ}"
-
-
-LIST_CAMERAS = f"timeout 100 chromium {FLAGS} --virtual-time-budget=5000 --dump-dom"
-LIST = """<!doctype html><p id="told"></p><script>
-navigator.mediaDevices.enumerateDevices().then((devices) => {
-  document.getElementById("told").textContent = devices.map((one) => one.kind).join();
-});
-</script>"""
 
 
 def config(emulator: Emulator) -> str:
@@ -191,21 +183,20 @@ def test_who_reads_the_camera_has_a_session_and_nobody_else(
 def test_a_call_in_the_browser_has_a_session_and_its_list_of_cameras_has_none(
     guest: Guest, nursery: Nursery, emulator: Emulator, note: Note
 ):
-    guest.write(f"{HOME}/list.html", LIST)
     relay, before = nursery.run(config(emulator)), emulator.created()
-    listed = guest.run(f"{LIST_CAMERAS} file://{HOME}/list.html")
-    assert "videoinput" in listed
-    time.sleep(2.0)
-    assert emulator.created() == before
+    with Browser(guest, "?list") as browser:
+        browser.until("lists", lambda told: "videoinput" in told.get("kinds", []))
+        for _ in range(2):
+            browser.chapter()  # it lists all the time
+        time.sleep(2.0)
+        assert emulator.created() == before
 
-    with Browser(guest) as browser:
-        relay.wait_for('"was": "idle", "now": "opening"', 200)
+        browser.open_again()
         began = time.monotonic()
         browser.until("pictures", lambda told: told["pictures"] > 0)
-        note(
-            f"on demand, {guest.loopback}: session asked for to Chromium's first picture",
-            f"{time.monotonic() - began:.1f} s",
-        )
+        seconds = time.monotonic() - began
+        note(f"on demand, {guest.loopback}: Chromium to its first picture", f"{seconds:.1f} s")
+        relay.wait_for('"was": "idle", "now": "opening"', 20)
         wait_for("a session", emulator.sessions, 30)
     began = time.monotonic()
     relay.wait_for('"was": "closing", "now": "idle"')
