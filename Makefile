@@ -42,6 +42,11 @@ test-browser: test-setup ## the page in a real Chromium (apt)
 	tests/setup.sh --browser $(BIN)/python
 	$(BIN)/pytest -m browser $(ARGS)
 
+test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: qemu, Chromium)
+	tests/setup.sh --browser $(BIN)/python
+	$(BIN)/python -m tests.vm.run --prepare || echo "NO VIRTUAL MACHINE: THE REAL CAMERA WILL NOT BE TESTED" >&2
+	$(BIN)/pytest -m vm $(ARGS)
+
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
 	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)
 
@@ -51,4 +56,4 @@ bench: $(BIN)/.dev ## timings against a peer, as ratios
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-live bench clean
+.PHONY: help demo check test-setup test test-relay test-browser test-vm test-live bench clean

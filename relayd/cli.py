@@ -172,19 +172,21 @@ def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> N
 
 @sessions_app.command("list")
 def sessions_list(config: AnyConfigFile = None, overrides: Overrides = None) -> None:
-    """List the sessions that the journal holds as open."""
-    from relayd.service import list_sessions  # noqa: PLC0415 - loads media libraries
+    """List the sessions that the journal holds as open, and what closed ones came to."""
+    from relayd.service import list_sessions, spent_lately  # noqa: PLC0415 - loads media libraries
 
-    records = list_sessions(load(config, overrides or ()))
-    if not records:
-        typer.echo("no open sessions")
-        return
+    settings = load(config, overrides or ())
     table = Table(box=None)
     for heading in ("session", "opened", "relay", "service", "state"):
         table.add_column(heading)
-    for record in records:
+    for record in list_sessions(settings):
         table.add_row(*record.as_row())
-    Console().print(table)
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("no open sessions")
+    for line in spent_lately(settings):
+        typer.echo(line)
 
 
 @sessions_app.command("close")

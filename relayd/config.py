@@ -227,6 +227,13 @@ def require_runnable(settings: Settings) -> None:
         faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
     if not settings.output:
         faults.append("output = []: missing; give at least one [[output]]")
+    if settings.on_demand.mode == "always" and not any(
+        isinstance(output, CameraSettings) for output in settings.output
+    ):
+        faults.append(
+            'on_demand.mode = "always": needs an [[output]] of kind "camera", whose readers ask'
+            ' for a session; give one, or "auto"'
+        )
     if faults := faults + list(_missing_credentials(settings.akool)):
         raise ConfigError(faults)
 

@@ -26,8 +26,6 @@ _log = get("daemon")
 async def run_daemon(settings: Settings, name: str) -> int:
     """Run the relay until SIGTERM or SIGINT; gives the exit code."""
     require_link(settings.rtc.kind)
-    if settings.on_demand.mode != "never":
-        _log.warning("on_demand.off", reason="readers cannot be seen yet; a session stays open")
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())

@@ -195,6 +195,7 @@ def settings_for(
                 "publish_url": f"{route}/{{front_user_id}}/whip",
                 "play_url": f"{route}/{{algorithm_user_id}}/whep",
             },
+            "on_demand": {"mode": "never"},  # the page is there to be looked at
             "output": outputs,
             "state": {"directory": state},
         }

@@ -18,6 +18,7 @@ from relayd.delay import DelayMeter
 from relayd.frames import OutputFrame, SourceFrame, SwappedFrame
 from relayd.output.base import Output, OutputEvent
 from relayd.output.camera import CameraOutput
+from relayd.output.readers import WatchedCamera
 from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
@@ -48,6 +49,7 @@ class Pipeline:
         send: Callable[[SourceFrame], None],
         on_source: Callable[[SourceEvent], None],
         on_output: Callable[[OutputEvent], None],
+        on_readers: Callable[[str, int | None], None],
     ) -> None:
         """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait."""
         video = settings.video
@@ -64,7 +66,7 @@ class Pipeline:
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
-                _make_output(output, settings, number, on_output)
+                _make_output(output, settings, number, on_output, on_readers)
                 for number, output in enumerate(settings.output, 1)
             ),
             *more_outputs,
@@ -116,6 +118,16 @@ class Pipeline:
         """Begin to read and to pace."""
         self.reader.start()
         self.pacer.start()
+
+    def rest_source(self) -> None:
+        """Let go of the source and send nothing, until `wake_source`; also before the start."""
+        self.pacer.pause()
+        self.reader.pause()
+
+    def wake_source(self) -> None:
+        """Open the source and send again."""
+        self.reader.resume()
+        self.pacer.resume()
 
     def stop_source(self) -> None:
         """End pacing and reading."""
@@ -205,10 +217,11 @@ def _make_output(
     settings: Settings,
     number: int,
     on_event: Callable[[OutputEvent], None],
+    on_readers: Callable[[str, int | None], None],
 ) -> Output:
     video = settings.video
     if isinstance(output, CameraSettings):
-        return CameraOutput(output.device, video.geometry, video.fps)
+        return WatchedCamera(CameraOutput(output.device, video.geometry, video.fps), on_readers)
     return StreamOutput(
         output.url, video.geometry, video.fps, video.bitrate, number=number, on_event=on_event
     )

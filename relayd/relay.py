@@ -21,6 +21,7 @@ from relayd.control.metrics import Metrics
 from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get, redact
+from relayd.ondemand import Demand, SessionLife, is_on_demand
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.pipeline import Pipeline
 from relayd.rotation import Rotation
@@ -42,6 +43,7 @@ GOOD_AFTER = 30.0
 """s that a session was live after which the next failure counts as the first again."""
 BLOCKED_RETRY = 600.0
 """s after which even a refusal is tried again: a person may have topped up or unblocked."""
+NOBODY_LOOKS = "nobody looks at the camera"
 
 _log = get("relay")
 
@@ -85,6 +87,7 @@ class Relay:
             send=self._send,
             on_source=lambda event: self._from_thread(self._hear_source, event),
             on_output=lambda event: self._from_thread(self._hear_output, event),
+            on_readers=lambda *told: self._from_thread(self._hear_readers, *told),
         )
         self._routes = Routes(self._show)
         self._rotation = Rotation(settings.akool.session_max, self._clock, self._open_successor)
@@ -94,11 +97,21 @@ class Relay:
         self._face = FaceChoice(settings.face.image, settings.face.landmarks)
         self._paused = False
         self._source = SourceHealth()
+        self._demand = Demand(
+            enabled=is_on_demand(settings),
+            grace=settings.on_demand.grace,
+            clock=self._clock,
+            on_change=self._rouse_source,
+        )
+        self._source_rests = False
         self._asked = asyncio.Event()
         """Somebody changed what is wanted: no wait goes on."""
         self._backoff = Backoff(*OPEN_BACKOFF)
+        self._not_before = float("-inf")
+        """When the next session may be opened: who comes and goes shall not hammer the service."""
         self._reconnects = {"link": 0, "session": 0, "output": 0}
-        self._outputs = {output.name: "ok" for output in self.pipeline.outputs}
+        self._troubles: dict[str, str] = {}
+        """Why outputs are lost, by their names, which they may get only when they are opened."""
         self._credit = CreditWatch(client)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -111,7 +124,8 @@ class Relay:
             started.callback(self._enter, RelayState.STOPPED)
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
-            self._enter(RelayState.STANDBY, self._source.reason)
+            self._rouse_source()
+            self._stand_by()
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._routes.end)
@@ -121,6 +135,7 @@ class Relay:
                     keep_closing_leftovers(self._client, self._journal), name="relayd-leftovers"
                 ),
                 asyncio.create_task(self._credit.run(), name="relayd-credit"),
+                asyncio.create_task(self._watch_grace(), name="relayd-grace"),
             ]
             goal = asyncio.create_task(stop.wait(), name="relayd-stop")
             started.push_async_callback(_end, [*jobs, goal])
@@ -174,15 +189,17 @@ class Relay:
             frames=frames | {"sent": self._routes.sent, "swapped": self._routes.swapped},
             dropped=dropped,
             reconnects=self._reconnects | {"source": pipeline.reader.counters.reconnects},
-            outputs=dict(self._outputs),
+            outputs={one.name: self._troubles.get(one.name, "ok") for one in self.pipeline.outputs},
             healthy=self._is_healthy(),
             paused=self._paused,
             session_seconds=self._routes.billed,
             credit=self._credit.left,
+            readers=self._demand.readers,
+            on_demand=self._demand.state,
         )
 
     def _is_healthy(self) -> bool:
-        if self._paused:
+        if self._paused or (self._state is RelayState.STANDBY and not self._demand.asks):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -202,28 +219,40 @@ class Relay:
                 failure = InternalFault(f"unforeseen {type(fault).__name__}: {fault}")
             finally:
                 self._asked.clear()  # what was asked till now, this session had or was ended by
+                self._demand.hear_session(SessionLife.UNDERWAY)
                 await self._end_routes()
+                self._demand.hear_session(SessionLife.NONE)
             if failure:
                 await self._wait_after(failure)
 
     async def _until_wanted(self) -> None:
-        """Stand by until there is a picture to swap and nobody paused the relay."""
-        while not self._wanted(patience=0.0):
+        """Stand by until somebody looks, there is a picture to swap and nobody paused the relay."""
+        while not (
+            self._demand.asks
+            and self._wanted(patience=0.0)
+            and self._clock.now() >= self._not_before
+        ):
             self._stand_by()
-            await self._sleep(WATCH_INTERVAL)
+            if await self._sleep(WATCH_INTERVAL):
+                self._not_before = float("-inf")
 
     def _stand_by(self) -> None:
-        self._enter(RelayState.STANDBY, "paused" if self._paused else self._source.reason)
+        away = self._source.reason if self._demand.asks else NOBODY_LOOKS
+        self._enter(RelayState.STANDBY, "paused" if self._paused else away)
 
     def _wanted(self, patience: float = SOURCE_PATIENCE) -> bool:
         """Whether a session is, or was until `patience` seconds ago, of any use."""
-        return not self._paused and self._source.away(self._clock.now()) <= patience
+        wanted = self._demand.keeps and not self._paused
+        return wanted and self._source.away(self._clock.now()) <= patience
 
     async def _one_session(self) -> None:
         """Open a route and keep it, or its successors, live until nobody wants it."""
         route = self._routes.shown = self._routes.add(self._parts)
+        self._demand.hear_session(SessionLife.UNDERWAY)
         if not await self._while_wanted(self._open(route, self._enter)):
+            self._not_before = self._clock.now() + self._backoff.next_wait()
             return
+        self._demand.hear_session(SessionLife.LIVE)
         opened = self._clock.now()
         self._rotation.begin()
         while self._wanted():
@@ -231,7 +260,7 @@ class Relay:
             await asyncio.sleep(WATCH_INTERVAL)
             if route.ends_soon:
                 self._rotation.hurry()
-            if self._source.alive and (successor := self._rotation.step()):
+            if self._may_rotate() and (successor := self._rotation.step()):
                 route = self._take_over(successor, route)
             try:
                 route.check()
@@ -297,6 +326,10 @@ class Relay:
             raise
         return successor
 
+    def _may_rotate(self) -> bool:
+        """Whether a successor may be opened, or is; not for a session that nobody looks at."""
+        return self._source.alive and (self._demand.asks or self._rotation.in_progress)
+
     def _take_over(self, successor: Route, old: Route) -> Route:
         self._reconnects["session"] += 1
         self._routes.shown = successor
@@ -320,14 +353,49 @@ class Relay:
             await self._sleep(max(self._backoff.next_wait(), asked_for))
         else:
             self._enter(RelayState.BLOCKED, str(failure))
-            await self._sleep(BLOCKED_RETRY)
+            await self._sit_out()
 
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, but not longer than until somebody changes what is wanted."""
+    async def _sit_out(self) -> None:
+        """Wait after a refusal: while nobody looks without an end.
+
+        Somebody who comes anew may find that it was mended, and ends the wait: but not sooner
+        than after any other failure, however often somebody comes.
+        """
+        now = self._clock.now()
+        soonest, latest = now + self._backoff.next_wait(), now + BLOCKED_RETRY
+        came = self._demand.arrivals
+        while not await self._sleep(WATCH_INTERVAL):
+            now = self._clock.now()
+            due = latest if self._demand.arrivals == came else soonest
+            if self._demand.asks and now >= due:
+                return
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Wait, but not longer than until somebody changes what is wanted: then True."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._asked.wait()
+        asked = self._asked.is_set()
         self._asked.clear()
+        return asked
+
+    async def _watch_grace(self) -> None:
+        """Let the time after the last reader left run out, for ever."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            self._demand.step()
+
+    def _rouse_source(self) -> None:
+        """Let the source rest or wake it, as the demand is."""
+        if (rests := not self._demand.needs_source) is self._source_rests:
+            return
+        self._source_rests = rests
+        if rests:
+            self._source.rest()
+            self.pipeline.rest_source()
+        else:
+            self._source.wake()
+            self.pipeline.wake_source()
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
         """Change the state: the one place that logs it, shows it and tells it."""
@@ -338,7 +406,7 @@ class Relay:
             self._state_since = self._clock.now()
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
-            self.pipeline.say(state.words, reason)
+            self.pipeline.say(*state.on_picture(reason))
         self._on_change(state, reason)
 
     # What the media threads bring and tell.
@@ -351,20 +419,25 @@ class Relay:
         if self._source.alive:
             self.pipeline.show(frame)
 
-    def _from_thread(self, hear: Callable[..., None], event: SourceEvent | OutputEvent) -> None:
-        self._loop.call_soon_threadsafe(hear, event)
+    def _from_thread(self, hear: Callable[..., None], *told: object) -> None:
+        self._loop.call_soon_threadsafe(hear, *told)
 
     def _hear_source(self, event: SourceEvent) -> None:
         self._source.hear(event, self._clock.now())
         if not self._source.alive:
             self.pipeline.forget()
 
+    def _hear_readers(self, device: str, count: int | None) -> None:
+        if self._state not in {RelayState.CLOSING, RelayState.STOPPED}:
+            self._demand.hear_readers(device, count)
+            self._rouse_source()  # who comes while a session is being closed changes no state
+
     def _hear_output(self, event: OutputEvent) -> None:
-        was, self._outputs[event.output] = self._outputs[event.output], event.reason or "ok"
         if event.change is OutputChange.BACK:
-            self._reconnects["output"] += was != "ok"
+            self._reconnects["output"] += self._troubles.pop(event.output, None) is not None
             _log.info("output.back", output=event.output)
         else:
+            self._troubles[event.output] = event.reason
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
 
 

@@ -53,12 +53,24 @@ def in_words(status: Status) -> list[tuple[str, str]]:
         ("relay", str(status["name"])),
         ("state", f"{status['state_words']}{reason}"),
         ("since", f"{status['since']:.0f} s, up for {status['uptime']:.0f} s"),
-        ("source", f"{status['source']} ({'ok' if status['source_alive'] else 'away'})"),
+        ("source", f"{status['source']} ({_how_source_is(status)})"),
         ("session", str(status["session_id"] or "none")),
+        ("on demand", str(status["on_demand"])),
         ("shown", f"{status['fps']:.1f} fps, longest gap {status['longest_gap'] * 1000:.0f} ms"),
         ("delay", "unknown" if delay is None else f"{delay * 1000:.0f} ms"),
         *((f"output {name}", str(how)) for name, how in status["outputs"].items()),
+        *((f"readers {name}", _count(readers)) for name, readers in status["readers"].items()),
     ]
+
+
+def _how_source_is(status: Status) -> str:
+    if status["source_alive"]:
+        return "ok"
+    return "let go of" if status["on_demand"] in {"idle", "closing"} else "away"
+
+
+def _count(readers: int | None) -> str:
+    return "unknown" if readers is None else str(readers)
 
 
 def _sockets(environment: Mapping[str, str]) -> list[Path]:

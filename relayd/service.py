@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials
@@ -11,7 +11,7 @@ from relayd.akool.journal import Journal, JournalRecord
 from relayd.akool.models import Face
 from relayd.akool.session import close_leftovers
 from relayd.config import AkoolSettings, Settings, require_credentials, state_directory
-from relayd.errors import ExitCode
+from relayd.errors import ExitCode, Unavailable
 from relayd.http import HttpClient
 
 
@@ -45,6 +45,23 @@ class OpenSession:
         opened = datetime.fromtimestamp(self.record.opened_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         how = "in use" if self.record.held else "left over: relayd sessions close"
         return self.record.id, opened, self.record.relay, self.record.base_url, how
+
+
+def spent_lately(settings: Settings) -> list[str]:
+    """Say how long closed sessions were open today and in the last 30 days."""
+    history, now = open_journal(settings).history, datetime.now().astimezone()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    spans = {"today": midnight, "last 30 days": now - timedelta(days=30)}
+    try:
+        spent = {
+            name: history.spent(since.timestamp(), now.timestamp()) for name, since in spans.items()
+        }
+    except OSError as fault:
+        raise Unavailable(f"{history.path}: {fault.strerror}") from fault
+    return [
+        f"{name}: {timedelta(seconds=round(one.seconds))} in {one.sessions} closed sessions"
+        for name, one in spent.items()
+    ]
 
 
 def list_sessions(settings: Settings) -> list[OpenSession]:

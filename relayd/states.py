@@ -10,7 +10,8 @@ class RelayState(Enum):
     STARTING = "starting"
     """Opening outputs; nothing is shown yet."""
     STANDBY = "standby"
-    """Outputs show the standby picture and no session is wanted: paused, or the source is away."""
+    """Outputs show the standby picture and no session is wanted: nobody looks, a person paused it,
+    or the source is away."""
     OPENING = "opening"
     """Asking the service for a session."""
     QUEUED = "queued"
@@ -39,6 +40,12 @@ class RelayState(Enum):
         """The state as a person would say it."""
         return _WORDS[self]
 
+    def on_picture(self, reason: str) -> tuple[str, str]:
+        """Title and detail of the standby picture, for somebody in a call."""
+        if self in _FIRST_STEPS:
+            return "Starting the face swap …", reason or self.words
+        return self.words, reason
+
 
 _WORDS = {
     RelayState.STARTING: "Starting",
@@ -55,6 +62,26 @@ _WORDS = {
     RelayState.CLOSING: "Closing",
     RelayState.STOPPED: "Stopped",
 }
+
+
+_FIRST_STEPS = {RelayState.OPENING, RelayState.QUEUED, RelayState.JOINING, RelayState.WAITING}
+
+
+class DemandState(Enum):
+    """Where a relay stands between a camera that nobody reads and a live session."""
+
+    OFF = "off"
+    """Sessions do not depend on readers: not asked for, or readers cannot be seen."""
+    IDLE = "idle"
+    """Nobody looks: no session, no RTC worker, the source is let go of."""
+    OPENING = "opening"
+    """Somebody looks; source and session are being opened, or will be tried again."""
+    LIVE = "live"
+    """Somebody looks, and the session is live."""
+    GRACE = "grace"
+    """Nobody looks since a moment ago; what is open is kept for who comes back."""
+    CLOSING = "closing"
+    """Nobody came back: the session is being closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +133,7 @@ class RelayStatus:
     """Time that sessions were open in this run, summed: what the service may bill."""
     credit: float | None = None
     """Credit that the service last reported; None where it reports none."""
+    readers: dict[str, int | None] = field(default_factory=dict)
+    """How many programs read each camera; None where that cannot be seen."""
+    on_demand: DemandState = DemandState.OFF
+    """Where sessions on demand stand."""

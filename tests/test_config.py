@@ -185,3 +185,10 @@ def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]):
     overrides = [f"{key}={value!r}" for key, value in tree.items()]
     with contextlib.suppress(ConfigError):
         load(None, overrides, {})
+
+
+def test_on_demand_always_needs_a_camera_whose_readers_ask():
+    sets = ["face.image=http://x/y", "akool.api_key=k", "on_demand.mode=always"]
+    require_runnable(load(None, sets, {}))
+    with pytest.raises(ConfigError, match=r'on_demand\.mode = "always": needs an \[\[output\]\]'):
+        require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], {}))

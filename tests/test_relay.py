@@ -12,6 +12,7 @@ from relayd.demo import settings_for
 from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
 from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
 from relayd.route import Route
+from tests.test_clock import FakeClock
 
 
 @pytest.fixture
@@ -98,8 +99,27 @@ async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_to
 async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):
-    seconds, _ = await first_wait_after(relay, LinkForbidden("wrong app id"), monkeypatch)
-    assert seconds == BLOCKED_RETRY
+    clock = FakeClock()
+    relay._clock = clock
+    began = clock.time
+
+    async def wanted() -> None:
+        if clock.time > began:
+            raise asyncio.CancelledError
+
+    async def session() -> None:
+        raise LinkForbidden("wrong app id")
+
+    async def sleep(seconds: float) -> bool:
+        clock.time += seconds
+        return False
+
+    monkeypatch.setattr(relay, "_until_wanted", wanted)
+    monkeypatch.setattr(relay, "_one_session", session)
+    monkeypatch.setattr(relay, "_sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await relay._drive()
+    assert clock.time - began == pytest.approx(BLOCKED_RETRY, abs=1.0)
 
 
 async def test_a_refused_token_is_answered_with_another_session_soon(

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from relayd.control.api import status_json
 from relayd.errors import UsageError
-from relayd.remote import find_socket
+from relayd.remote import find_socket, in_words
+from relayd.states import DemandState, RelayState, RelayStatus, Spread
 
 
 def test_the_only_relay_that_lives_is_found_and_a_dead_ones_socket_is_not(tmp_path: Path):
@@ -26,3 +28,31 @@ def test_the_only_relay_that_lives_is_found_and_a_dead_ones_socket_is_not(tmp_pa
         with pytest.raises(UsageError, match="several relays run"):
             find_socket(None, environment)
         assert find_socket("kitchen", environment) == folder / "kitchen.sock"
+
+
+def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
+    told = in_words(
+        status_json(
+            RelayStatus(
+                name="studio",
+                state=RelayState.STANDBY,
+                reason="nobody looks at the camera",
+                since=1.0,
+                uptime=2.0,
+                source="/dev/video9",
+                source_alive=False,
+                session_id=None,
+                sessions_open=0,
+                fps=20.0,
+                delay=Spread(),
+                own_delay=Spread(),
+                longest_gap=0.05,
+                readers={"/dev/video0": 2, "/dev/video1": None},
+                on_demand=DemandState.IDLE,
+            )
+        )
+    )
+    assert ("on demand", "idle") in told
+    assert ("source", "/dev/video9 (let go of)") in told
+    assert ("readers /dev/video0", "2") in told
+    assert ("readers /dev/video1", "unknown") in told

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from relayd import logs
+from relayd.akool.history import History
 from relayd.akool.models import LiveSession
 from relayd.errors import Unavailable
 
 LARGEST_ENTRY = 64 * 1024
 """Bytes; an honest entry has some 200."""
-LARGEST_HISTORY = 1024 * 1024
-"""Bytes, some 6000 sessions; past it the older half is dropped."""
 _LONGEST_NAME = 80
 """Characters of an id that its file's name repeats."""
 
@@ -120,7 +119,7 @@ class Journal:
 
     def __init__(self, directory: Path, *, wall: Callable[[], float] = time.time) -> None:
         self._sessions = directory / "sessions"
-        self._history = directory / "history.jsonl"
+        self.history = History(directory / "history.jsonl")
         self._wall = wall
 
     def probe(self) -> None:
@@ -200,18 +199,10 @@ class Journal:
 
     def note_closed(self, record: JournalRecord) -> None:
         """Append one line to the history; failing to is a warning, nothing depends on it."""
-        closed = self._wall()
-        line = {
-            "id": record.id,
-            "relay": record.relay,
-            "opened": record.opened_at,
-            "closed": closed,
-            "seconds": round(max(0.0, closed - record.opened_at), 3),
-        }
         try:
-            _append_bounded(self._history, json.dumps(line).encode() + b"\n")
+            self.history.note(record.id, record.relay, record.opened_at, self._wall())
         except OSError as fault:
-            _log.warning("history.unwritable", path=str(self._history), reason=str(fault))
+            _log.warning("history.unwritable", path=str(self.history.path), reason=str(fault))
 
     @contextmanager
     def access(self) -> Iterator[None]:
@@ -307,20 +298,3 @@ def _read(path: Path, descriptor: int, *, held: bool) -> JournalRecord | None:
     if record is None:
         _log.warning("journal.skipped", path=str(path), reason="not an entry of the journal")
     return record
-
-
-def _append_bounded(path: Path, line: bytes) -> None:
-    """Append a line; when the file has grown too large, keep its newer half."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        if size + len(line) > LARGEST_HISTORY:
-            newer = os.pread(descriptor, LARGEST_HISTORY // 2, max(0, size - LARGEST_HISTORY // 2))
-            newer = newer[newer.find(b"\n") + 1 :]
-            os.ftruncate(descriptor, 0)
-            _write_all(descriptor, newer)
-        _write_all(descriptor, line)
-    finally:
-        os.close(descriptor)

@@ -194,6 +194,7 @@ def status_json(status: RelayStatus) -> dict[str, Any]:
     fields = asdict(status)
     fields["state"] = status.state.value
     fields["state_words"] = status.state.words
+    fields["on_demand"] = status.on_demand.value
     fields["reason"] = redact(status.reason)
     finite: dict[str, Any] = _finite(fields)
     return finite

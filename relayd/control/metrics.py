@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relayd import __version__
-from relayd.states import RelayState, RelayStatus
+from relayd.states import DemandState, RelayState, RelayStatus
 
 AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
 """s. The promise is p95 under one frame interval (50 ms at 20 fps): fine steps below it; above
@@ -106,6 +106,13 @@ class _Series(Collector):
         yield CounterMetricFamily(
             "relayd_session_seconds", "Time that sessions were open", status.session_seconds
         )
+        yield self._readers()
+        on_demand = GaugeMetricFamily(
+            "relayd_on_demand", "1 for where sessions on demand stand", labels=["state"]
+        )
+        for where in DemandState:
+            on_demand.add_metric([where.value], float(where is status.on_demand))
+        yield on_demand
         if status.credit is not None:
             yield _gauge(
                 "relayd_service_credit", "Credit that the service last reported", status.credit
@@ -119,6 +126,15 @@ class _Series(Collector):
         for name, count in _in_order(self._status.dropped):
             stage, _, reason = name.partition(".")
             family.add_metric([stage, reason], count)
+        return family
+
+    def _readers(self) -> Metric:
+        family = GaugeMetricFamily(
+            "relayd_camera_readers", "Programs that read a camera, if known", labels=["device"]
+        )
+        for device, count in sorted(self._status.readers.items()):
+            if count is not None:
+                family.add_metric([device], count)
         return family
 
 

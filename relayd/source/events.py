@@ -45,6 +45,6 @@ class SourceCounters:
     corrupt: int = 0
     """Packets that could not be decoded."""
     reconnects: int = 0
-    """Connections that gave pictures, after the first."""
+    """Connections that gave pictures, after the first one of each time that it was wanted."""
     stalls: int = 0
     """Times that nothing came within the limit."""

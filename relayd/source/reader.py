@@ -64,10 +64,11 @@ class SourceReader:
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
         self._stop, self._restart, self._wake = Event(), Event(), Event()
+        self._resting = Event()
         self._lock = Lock()
         self._current: Attempt | None = None
         self._hung: list[Attempt] = []
-        self._connections = 0
+        self._is_reconnect = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
         self.counters = SourceCounters()
 
@@ -91,9 +92,22 @@ class SourceReader:
         self._restart.set()
         self._wake.set()
 
+    def pause(self) -> None:
+        """Let go of the source until `resume`: a camera's light goes out, a connection ends."""
+        self._resting.set()
+        self.restart()
+
+    def resume(self) -> None:
+        """Open the source again."""
+        self._resting.clear()
+        self.restart()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             self._restart.clear()
+            if self._resting.is_set():
+                self._rest()
+                continue
             attempt = self._begin()
             try:
                 self._watch(attempt)
@@ -105,6 +119,11 @@ class SourceReader:
                 if attempt.over.is_set() and not self._asked():
                     self._on_event(SourceEnded())
                     self._wait_until(None)
+
+    def _rest(self) -> None:
+        self._slot.clear()
+        self._is_reconnect = False
+        self._wait_until(None)
 
     def _begin(self) -> Attempt:
         attempt = Attempt(
@@ -172,8 +191,8 @@ class SourceReader:
         return True
 
     def _tell_opened(self, attempt: Attempt) -> None:
-        self._connections += 1
-        self.counters.reconnects = self._connections - 1
+        self.counters.reconnects += self._is_reconnect
+        self._is_reconnect = True
         if attempt.facts is not None:
             self._on_event(attempt.facts)
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.akool import history as history_module
 from relayd.akool import journal as journal_module
 from relayd.akool.journal import Journal, JournalRecord
 from relayd.akool.models import LiveSession
@@ -131,7 +132,7 @@ def test_a_removed_session_is_in_the_history(tmp_path: Path):
 def test_the_history_is_bounded_and_keeps_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(journal_module, "LARGEST_HISTORY", 2000)
+    monkeypatch.setattr(history_module, "LARGEST_HISTORY", 2000)
     journal = Journal(tmp_path, wall=lambda: 1000.0)
     for number in range(60):
         journal.note_closed(JournalRecord(str(number), "c", BASE_URL, "r", 1.0, 1, held=True))

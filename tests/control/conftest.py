@@ -11,7 +11,7 @@ from relayd.control.api import Pictures, build_app
 from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
-from relayd.states import RelayState, RelayStatus, Spread
+from relayd.states import DemandState, RelayState, RelayStatus, Spread
 
 STATUS = RelayStatus(
     name="studio",
@@ -33,6 +33,8 @@ STATUS = RelayStatus(
     outputs={"/dev/video10": "open"},
     healthy=True,
     session_seconds=77.5,
+    readers={"/dev/video10": 1},
+    on_demand=DemandState.LIVE,
 )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from relayd.control.metrics import Metrics
-from relayd.states import RelayState, RelayStatus
+from relayd.states import DemandState, RelayState, RelayStatus
 
 
 def samples(metrics: Metrics, status: RelayStatus):
@@ -35,6 +35,15 @@ def test_the_series_hold_what_the_status_says(relay: Any):
     assert found["relayd_healthy",] == 1
     build = next(key for key in found if key[0] == "relayd_build_info")
     assert ("relay", "studio") in build
+
+
+def test_readers_are_a_series_a_camera_and_none_where_they_are_not_known(relay: Any):
+    readers = {"/dev/video10": 1, "/dev/video11": None}
+    found = samples(Metrics(), dataclasses.replace(relay.now, readers=readers))
+    assert found["relayd_camera_readers", ("device", "/dev/video10")] == 1
+    assert ("relayd_camera_readers", ("device", "/dev/video11")) not in found
+    demand = {key[1][1]: value for key, value in found.items() if key[0] == "relayd_on_demand"}
+    assert demand == {one.value: float(one is DemandState.LIVE) for one in DemandState}
 
 
 def test_credit_is_a_series_only_where_the_service_reports_it(relay: Any):

@@ -1,6 +1,7 @@
 """What a person gets from each command."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -218,3 +219,23 @@ def test_the_demo_on_a_taken_port_names_another(emulator: Emulator):
     assert done.returncode == 69
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_relay_without_a_camera_is_not_on_demand_and_its_sessions_are_summed_up(
+    config: Path, start_relay: Callable[..., RunningRelay]
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    status = relay.status()
+    assert (status["on_demand"], status["readers"]) == ("off", {})
+    assert relay.stop(signal.SIGTERM) == 0
+    listed = relayd("sessions", "list", "-c", config).stdout
+    assert "no open sessions" in listed
+    assert re.search(r"^today: 0:00:\d\d in [01] closed sessions$", listed, re.MULTILINE)
+    assert re.search(r"^last 30 days: 0:00:\d\d in 1 closed sessions$", listed, re.MULTILINE)
+
+
+def test_on_demand_always_without_a_camera_ends_with_78_and_names_the_mend(config: Path):
+    done = relayd("run", "-c", config, "--set", "on_demand.mode=always")
+    assert done.returncode == 78
+    assert done.stderr.startswith('relayd: on_demand.mode = "always": needs an [[output]] of kind')

@@ -8,6 +8,7 @@ memory file, so that tests look at real bytes. The real module is tried in a vir
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class LoopbackDouble:
     driver: bytes = b"v4l2 loopback"
     card: bytes = b"relayd"
     keep_format: bool = False
+    exclusive_caps: bool = True
     open_error: int = 0
     write_error: int = 0
     write_limit: int | None = None
@@ -47,6 +49,12 @@ class LoopbackDouble:
     requests: list[int] = field(default_factory=list)
     memory: int = -1
     written: int = 0
+    readers: int = 0
+    """Programs that stream from it, as the event of 0.13 and later tells."""
+    untold: set[int] = field(default_factory=set)
+    """Descriptors that have subscribed and not yet heard of the last change."""
+    bells: dict[int, socket.socket] = field(default_factory=dict)
+    """What rings at a subscribed descriptor: urgent data of a socket is POLLPRI, too."""
 
     def __post_init__(self) -> None:
         self.memory = os.memfd_create("double")
@@ -73,8 +81,22 @@ class LoopbackDouble:
         self.fds[fd] = "plain"
         return fd
 
+    def stream_to(self, readers: int) -> None:
+        """Let so many programs stream from it from now on."""
+        self.readers = readers
+        for fd in self.bells:
+            self._ring(fd)
+
+    def _ring(self, fd: int) -> None:
+        if fd not in self.untold:
+            self.untold.add(fd)
+            self.bells[fd].send(b"!", socket.MSG_OOB)
+
     def close(self, fd: int) -> None:
         kind = self.fds.pop(fd)
+        if fd in self.bells:
+            self.bells.pop(fd).close()
+            self.untold.discard(fd)
         os.close(fd)
         if kind == "writer" or (not self.is_old and kind == "wrote"):
             self.ready_for_output = not (self.keep_format and self.version.startswith("0.15"))
@@ -102,9 +124,14 @@ class LoopbackDouble:
             v4l2.VIDIOC_S_PARM: self._s_parm,
             v4l2.VIDIOC_G_PARM: self._g_parm,
             v4l2.VIDIOC_STREAMON: self._streamon,
+            v4l2.VIDIOC_G_CTRL: self._g_ctrl,
+            v4l2.VIDIOC_SUBSCRIBE_EVENT: self._subscribe,
+            v4l2.VIDIOC_DQEVENT: self._dqevent,
         }.get(request, lambda *_: refuse(errno.ENOTTY))(fd, argument)
 
     def _caps(self) -> int:
+        if not self.exclusive_caps:
+            return CAPTURE | OUTPUT
         return CAPTURE * self.ready_for_capture | OUTPUT * self.ready_for_output
 
     def _querycap(self, fd: int, argument: bytearray) -> None:
@@ -123,6 +150,9 @@ class LoopbackDouble:
         else:
             self.size = wanted
         self._g_fmt(fd, argument)
+        if not self.version.startswith("0.15"):  # their answer counts whole pages
+            (size,) = struct.unpack_from("=I", argument, 28)
+            struct.pack_into("=I", argument, 28, -(-size // 4096) * 4096)
 
     def _g_fmt(self, fd: int, argument: bytearray) -> None:
         width, height = self.size
@@ -141,11 +171,38 @@ class LoopbackDouble:
     def _g_parm(self, fd: int, argument: bytearray) -> None:
         struct.pack_into("=II", argument, 12, *self.fps.get(1, (1, 30)))
 
+    def _g_ctrl(self, fd: int, argument: bytearray) -> None:
+        control, _ = struct.unpack("=Ii", argument)
+        if control != v4l2.KEEP_FORMAT:
+            refuse(errno.EINVAL)
+        struct.pack_into("=i", argument, 4, self.keep_format)
+
     def _streamon(self, fd: int, argument: bytearray) -> None:
         if self.version.startswith("0.15"):
             refuse(errno.EINVAL)
         self.fds[fd] = "writer"
         self.ready_for_output, self.ready_for_capture = False, True
+
+    def _subscribe(self, fd: int, argument: bytearray) -> None:
+        kind, _id, flags = struct.unpack_from("=III", argument)
+        if self.is_old or kind != 0x10E00001:
+            refuse(errno.EINVAL)
+        assert flags == 1  # V4L2_EVENT_SUB_FL_SEND_INITIAL
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            near = socket.create_connection(server.getsockname())
+            self.bells[fd] = server.accept()[0]
+        with near:
+            os.dup2(near.fileno(), fd, inheritable=False)
+        self._ring(fd)
+
+    def _dqevent(self, fd: int, argument: bytearray) -> None:
+        if fd not in self.untold:
+            refuse(errno.ENOENT)
+        self.untold.discard(fd)
+        near = socket.socket(fileno=os.dup(fd))
+        with near:
+            near.recv(1, socket.MSG_OOB)
+        struct.pack_into("=I4xI", argument, 0, 0x10E00001, self.readers)
 
 
 @pytest.fixture

@@ -28,3 +28,38 @@ def test_an_end_is_for_good():
     health.hear(OPENED, 100.0)
     health.hear(SourceEnded(), 110.0)
     assert health.away(110.1) == float("inf")
+
+
+def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise():
+    health = SourceHealth()
+    health.rest()
+    assert (health.alive, health.away(100.0)) == (False, float("inf"))
+    health.wake()
+    assert (health.alive, health.away(100.0)) == (False, 0.0)
+    assert "first picture" in health.reason
+    health.hear(OPENED, 101.0)
+    assert (health.alive, health.away(102.0)) == (True, 0.0)
+
+
+def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time():
+    health = SourceHealth()
+    health.rest()
+    health.wake()
+    health.hear(SourceDown(SourceLost("no camera"), 1.0), 101.0)
+    assert health.away(101.0) == float("inf")
+    health.rest()
+    health.wake()
+    assert health.away(201.0) == float("inf")
+    assert health.reason == "no camera"
+    health.hear(OPENED, 202.0)
+    health.rest()
+    health.wake()
+    assert health.away(301.0) == 0.0
+
+
+def test_what_a_resting_source_still_tells_is_of_the_past():
+    health = SourceHealth()
+    health.hear(OPENED, 100.0)
+    health.rest()
+    health.hear(OPENED, 101.0)
+    assert (health.alive, health.away(102.0)) == (False, float("inf"))

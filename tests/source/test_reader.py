@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from relayd.config import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, Geometry, black
+from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEnded, SourceOpened
-from relayd.source.reader import HOPELESS_RETRY
+from relayd.source.reader import HOPELESS_RETRY, SourceReader
 
 if TYPE_CHECKING:
     from relayd.frames import SourceFrame
@@ -255,3 +257,48 @@ def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     assert isinstance(event.error, SourceLost)
     monkeypatch.undo()
     watched.wait_for(SourceDown, 3, after=1)
+
+
+def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(clips: "Clips", watch: "Watch"):
+    clip = clips.grey_ramp("rest.mp4", 60, 30)
+
+    def is_held() -> bool:
+        return any(fd.readlink() == Path(clip) for fd in Path("/proc/self/fd").iterdir()
+                   if fd.is_symlink())  # fmt: skip
+
+    watched = watch(clip)
+    watched.frame()
+    assert is_held()
+    watched.reader.pause()
+    deadline = time.monotonic() + 1.0
+    while (is_held() or watched.slot.latest()[1] is not None) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_held()
+    assert watched.slot.latest()[1] is None
+    number = watched.slot.latest()[0]
+    watched.reader.restart()  # "open it anew" opens nothing that is to rest
+    time.sleep(0.3)
+    assert watched.slot.latest()[0] == number
+    watched.reader.resume()
+    watched.wait_for(SourceOpened, 3, after=1)
+    watched.frame()
+    assert watched.reader.counters.reconnects == 0
+
+
+def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
+    clips: "Clips", tmp_path: Path
+):
+    clip, slot, told = clips.grey_ramp("later.mp4", 60, 30), LatestSlot(), []
+    reader = SourceReader(
+        SourceSettings(url=str(clip)), Geometry(640, 480), "crop", slot, told.append
+    )
+    reader.pause()
+    reader.start()
+    time.sleep(0.3)
+    assert not told
+    began = time.monotonic()
+    reader.resume()
+    assert slot.wait_newer(0, 3.0)[1] is not None
+    assert time.monotonic() - began < 1.0
+    reader.pause()
+    assert reader.stop()

@@ -1,0 +1,107 @@
+"""What sessions cost: a line for each one that was closed, `<state>/history.jsonl`.
+
+The file is bounded, may be deleted at any time, and nothing but people depends on it.
+"""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+LARGEST_HISTORY = 1024 * 1024
+"""Bytes, some 6000 sessions; past it the older half is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSession:
+    """A session that the service confirmed closed; wall times, s since 1970."""
+
+    id: str
+    relay: str
+    opened: float
+    closed: float
+
+    @classmethod
+    def read(cls, line: bytes) -> Self | None:
+        """Read a line of the file; None when it is none of ours."""
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(entry, Mapping):
+            return None
+        texts: list[Any] = [entry.get(key) for key in ("id", "relay")]
+        times: list[Any] = [entry.get(key) for key in ("opened", "closed")]
+        if not all(isinstance(text, str) for text in texts):
+            return None
+        if not all(isinstance(time, int | float) and math.isfinite(time) for time in times):
+            return None
+        return cls(*texts, *times)
+
+    def seconds_between(self, since: float, until: float) -> float:
+        """Seconds that it was open between two moments."""
+        return max(0.0, min(self.closed, until) - max(self.opened, since))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a span of time cost."""
+
+    sessions: int
+    """That were open in it."""
+    seconds: float
+    """That they were open in it, summed: what the service bills."""
+
+
+class History:
+    """The file at `path`. All methods block on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, session_id: str, relay: str, opened: float, closed: float) -> None:
+        """Append a session that was closed; raises OSError."""
+        line = {
+            "id": session_id,
+            "relay": relay,
+            "opened": opened,
+            "closed": closed,
+            "seconds": round(max(0.0, closed - opened), 3),
+        }
+        _append_bounded(self.path, json.dumps(line).encode() + b"\n")
+
+    def sessions(self) -> list[ClosedSession]:
+        """Give the sessions in it, in the order of their closing; raises OSError.
+
+        Lines that are none of ours are left out.
+        """
+        try:
+            with self.path.open("rb") as file:
+                lines = file.read(2 * LARGEST_HISTORY).splitlines()
+        except FileNotFoundError:
+            return []
+        return [session for line in lines if (session := ClosedSession.read(line)) is not None]
+
+    def spent(self, since: float, until: float) -> Spent:
+        """Sum up a span of wall time; raises OSError."""
+        seconds = [session.seconds_between(since, until) for session in self.sessions()]
+        return Spent(sum(one > 0 for one in seconds), sum(seconds))
+
+
+def _append_bounded(path: Path, line: bytes) -> None:
+    """Append a line; when the file has grown too large, keep its newer half."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = os.fstat(file.fileno()).st_size
+        if size + len(line) > LARGEST_HISTORY:
+            newer = os.pread(
+                file.fileno(), LARGEST_HISTORY // 2, max(0, size - LARGEST_HISTORY // 2)
+            )
+            file.truncate(0)
+            file.write(newer[newer.find(b"\n") + 1 :])
+        file.write(line)

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from relayd.akool.history import ClosedSession, History, Spent
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "history.jsonl")
+
+
+def test_what_is_noted_is_read_again(history: History):
+    assert history.sessions() == []
+    history.note("one", "studio", 100.0, 190.5)
+    history.note("two", "studio", 200.0, 230.0)
+    assert history.sessions() == [
+        ClosedSession("one", "studio", 100.0, 190.5),
+        ClosedSession("two", "studio", 200.0, 230.0),
+    ]
+
+
+def test_a_span_is_charged_what_falls_into_it(history: History):
+    history.note("before", "studio", 0.0, 100.0)
+    history.note("over the edge", "studio", 80.0, 130.0)
+    history.note("within", "studio", 150.0, 160.0)
+    history.note("still going at the end", "studio", 190.0, 400.0)
+    history.note("after", "studio", 500.0, 600.0)
+    assert history.spent(100.0, 200.0) == Spent(3, 30.0 + 10.0 + 10.0)
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_cost(history: History):
+    history.note("odd", "studio", 500.0, 100.0)
+    assert history.spent(0.0, 1000.0) == Spent(0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"id": 1, "relay": "r", "opened": 1.0, "closed": 2.0}',
+        b'{"id": "a", "relay": "r", "opened": "1", "closed": 2.0}',
+        b'{"id": "a", "relay": "r", "opened": 1.0}',
+        b'{"id": "a", "relay": "r", "opened": 1.0, "closed": NaN}',
+        b'{"id": "a", "relay": "r", "opened": 1.0, "closed": 1e999}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_broken_line_is_left_out_and_the_others_count(history: History, line: bytes):
+    history.note("one", "studio", 100.0, 110.0)
+    with history.path.open("ab") as file:
+        file.write(line + b"\n")
+    history.note("two", "studio", 200.0, 210.0)
+    assert [session.id for session in history.sessions()] == ["one", "two"]
+
+
+def test_its_lines_are_for_other_programs_too(history: History):
+    history.note("one", "studio", 100.0, 190.5)
+    assert json.loads(history.path.read_text())["seconds"] == 90.5

@@ -1,0 +1,88 @@
+"""Counting openings: real files, real processes, and a /sys of our own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from relayd.output.openers import UNBOUNDED, Bounds, Census
+
+HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def held_by_another(path: Path | str) -> Iterator[None]:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def sys_tree(folder: Path, refcnt: str, *devices: str) -> Path:
+    """A /sys whose loopback devices are char devices that exist: /dev/null and its kin."""
+    (folder / "module/v4l2loopback").mkdir(parents=True)
+    (folder / "module/v4l2loopback/refcnt").write_text(refcnt + "\n")
+    for number, device in enumerate(devices):
+        entry = folder / f"class/video4linux/video{number}"
+        entry.mkdir(parents=True)
+        (entry / "max_openers").write_text("10\n")
+        found = Path(device).stat().st_rdev
+        (entry / "dev").write_text(f"{os.major(found)}:{os.minor(found)}\n")
+    webcam = folder / "class/video4linux/video9"
+    webcam.mkdir(parents=True)
+    (webcam / "dev").write_text("81:9\n")
+    return folder
+
+
+def test_another_process_that_has_it_open_is_seen_by_whatever_path(tmp_path: Path):
+    file, link = tmp_path / "video0", tmp_path / "by-name"
+    file.touch()
+    link.symlink_to(file)
+    census = Census(str(link))
+    assert census.visible() == 0
+    with held_by_another(file):
+        assert census.visible() == 1
+    assert census.visible() == 0
+
+
+def test_our_own_openings_are_none_of_others(tmp_path: Path):
+    file = tmp_path / "video0"
+    file.touch()
+    with file.open():
+        assert Census(str(file)).visible() == 0
+
+
+def test_with_one_device_the_modules_use_count_tells_exactly(tmp_path: Path):
+    census = Census("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full"))
+    assert census.bounds() == Bounds(3, 3)
+    with Path("/dev/full").open("wb"):
+        assert census.bounds() == Bounds(2, 2)
+
+
+def test_with_two_devices_it_is_the_most_that_one_can_have(tmp_path: Path):
+    root = sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx")
+    with Path("/dev/full").open("wb"):
+        assert Census("/dev/ptmx", sys_root=root).bounds() == Bounds(0, 2)
+
+
+@pytest.mark.parametrize("refcnt", ["", "many"])
+def test_without_a_use_count_nothing_is_bounded(tmp_path: Path, refcnt: str):
+    root = sys_tree(tmp_path, refcnt, "/dev/full")
+    assert Census("/dev/full", sys_root=root).bounds() == Bounds(0, UNBOUNDED)
+
+
+def test_a_count_of_another_driver_bounds_nothing(tmp_path: Path):
+    root = sys_tree(tmp_path, "0", "/dev/full")
+    assert Census("/dev/ptmx", sys_root=root).bounds() == Bounds(0, UNBOUNDED)
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    with pytest.raises(FileNotFoundError):
+        Census("/dev/video-that-is-not-there")

@@ -1,0 +1,384 @@
+"""What a day costs: the whole relay without its media, on a day whose time jumps."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from relayd import relay as relay_module
+from relayd.akool.client import AkoolClient
+from relayd.akool.history import ClosedSession
+from relayd.akool.journal import Journal
+from relayd.akool.models import LiveSession, Status
+from relayd.configfile import load_tree
+from relayd.errors import QuotaExhausted, RelaydError
+from relayd.pipeline import Pipeline
+from relayd.relay import BLOCKED_RETRY, NOBODY_LOOKS, OPEN_BACKOFF, Relay
+from relayd.route import Route
+from relayd.source.events import SourceDown, SourceOpened
+from relayd.states import DemandState, RelayState
+from tests.virtual import LoopClock, VirtualLoop
+
+CAMERA = "/dev/video0"
+HOUR = 3600.0
+GRACE = 30.0
+CREATE, QUEUE_AND_JOIN, CLOSE = 1.0, 8.0, 0.5  # s; a start takes 5 to 15 s
+SOURCE_OPENS = 0.7  # s
+OPENED = SourceOpened(640, 480, 30.0, "h264")
+
+
+class Service:
+    """A service that opens and closes, as the relay's client shows it."""
+
+    base_url = "http://service.example"
+    account = ""
+
+    def __init__(self) -> None:
+        self.created: list[float] = []
+        self.refusal: RelaydError | None = None
+
+    async def create(self, image_url: str, landmarks: str) -> LiveSession:
+        self.created.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(CREATE)
+        if self.refusal:
+            raise self.refusal
+        return LiveSession.read(
+            {
+                "_id": f"session{len(self.created)}",
+                "faceswap_status": 2,
+                "channel_id": "channel",
+                "front_user_id": "1",
+                "algorithm_user_id": "2",
+                "front_rtc_token": "token",
+                "app_id": "app",
+            }
+        )
+
+    async def close(self, session_id: str, *, within: float) -> bool:
+        await asyncio.sleep(CLOSE)
+        return True
+
+    async def status(self, session_id: str) -> Status:
+        return Status.PROCESSING
+
+    async def credit(self) -> None:
+        return None
+
+
+class Day:
+    """A relay with one camera, and what happens to it."""
+
+    def __init__(
+        self, loop: VirtualLoop, folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    ) -> None:
+        self.loop, self.service = loop, Service()
+        self.awake: list[tuple[float, bool]] = []
+        self.states: list[tuple[float, RelayState]] = []
+        self.source_fault: RelaydError | None = None
+        journal = Journal(folder, wall=loop.time)
+        self.history = journal.history
+        self.relay = Relay(
+            load_tree(
+                {
+                    "face": {
+                        "image": "http://service.example/a.png",
+                        "landmarks": "1,2:3,4:5,6:7,8",
+                    },
+                    "akool": {"api_key": "key"},
+                    "on_demand": {"mode": mode, "grace": GRACE},
+                    "output": [{"kind": "camera", "device": CAMERA}],
+                    "state": {"directory": str(folder)},
+                }
+            ),
+            "studio",
+            cast("AkoolClient", self.service),
+            journal,
+            clock=LoopClock(loop),
+            on_change=lambda state, _reason: self.states.append((loop.time(), state)),
+        )
+        self._leave_out_media(monkeypatch)
+
+    def _leave_out_media(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nothing(*_: object) -> None:
+            pass
+
+        async def stopped(_route: Route) -> None:
+            pass
+
+        async def joined(_route: Route, _on_stage: object) -> None:
+            await asyncio.sleep(QUEUE_AND_JOIN)
+
+        for name in ("start_outputs", "stop_outputs", "stop_source", "say"):
+            monkeypatch.setattr(Pipeline, name, nothing)
+        monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
+        monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
+        monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
+        monkeypatch.setattr(Route, "_start_worker", nothing)
+        monkeypatch.setattr(Route, "_stop_worker", stopped)
+        monkeypatch.setattr(Route, "_join", joined)
+        monkeypatch.setattr(Route, "check", nothing)
+        monkeypatch.setattr(relay_module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
+
+    def _turn_source(self, *, awake: bool) -> None:
+        self.awake.append((self.loop.time(), awake))
+        if awake:
+            self._open_source()
+
+    def _open_source(self) -> None:
+        event = SourceDown(self.source_fault, 1.0) if self.source_fault else OPENED
+        self.loop.call_later(SOURCE_OPENS, self.relay._hear_source, event)
+
+    def at(self, seconds: float, action: Callable[..., object], *what: object) -> None:
+        self.loop.call_at(seconds, action, *what)
+
+    def reads(self, begin: float, end: float) -> None:
+        self.at(begin, self.relay._hear_readers, CAMERA, 1)
+        self.at(end, self.relay._hear_readers, CAMERA, 0)
+
+    def pass_until(self, end: float) -> None:
+        stop = asyncio.Event()
+        self.at(end, stop.set)
+        self.loop.run_until_complete(self.relay.run(stop))
+
+    def at_state(self, state: RelayState) -> list[float]:
+        return [moment for moment, entered in self.states if entered is state]
+
+
+@pytest.fixture
+def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Day]]:
+    days: list[Day] = []
+
+    @contextmanager
+    def begun() -> Iterator[Callable[..., Day]]:
+        def begin(mode: str = "auto") -> Day:
+            folder = tmp_path / str(len(days))
+            days.append(Day(VirtualLoop(), folder, monkeypatch, mode))
+            return days[-1]
+
+        yield begin
+        for one in days:
+            one.relay.pipeline._studio.shutdown()
+            one.loop.close()
+
+    with begun() as begin:
+        yield begin
+
+
+def billed(day: Day) -> float:
+    return day.history.spent(0.0, float("inf")).seconds
+
+
+def test_a_day_of_eight_hours_with_two_calls_of_one_hour_costs_the_two_calls(
+    day: Callable[..., Day], capsys: pytest.CaptureFixture[str]
+):
+    seconds = {}
+    for mode in ("auto", "never"):
+        one = day(mode)
+        one.reads(2 * HOUR, 3 * HOUR)
+        one.reads(6 * HOUR, 7 * HOUR)
+        one.pass_until(8 * HOUR)
+        seconds[mode] = billed(one)
+    with capsys.disabled():
+        print(f"\nbilled: {seconds['auto']:.0f} s on demand, {seconds['never']:.0f} s without")  # noqa: T201 - a figure for people
+    # A rotation pays both sessions while the next one starts: one a call, ten a day.
+    start = CREATE + QUEUE_AND_JOIN + CLOSE
+    assert 2 * HOUR < seconds["auto"] < 2 * (HOUR + GRACE + start + 3)
+    assert 8 * HOUR - start < seconds["never"] < 8 * HOUR + 11 * start
+    assert seconds["auto"] / seconds["never"] < 0.26
+
+
+def test_an_idle_day_costs_nothing_and_never_opens_the_source(day: Callable[..., Day]):
+    one = day()
+    healthy: list[bool] = []
+    one.at(4 * HOUR, lambda: healthy.append(one.relay.status().healthy))
+    one.pass_until(8 * HOUR)
+    assert one.service.created == []
+    assert one.awake == [(0.0, False)]
+    assert healthy == [True]
+    assert {state for _, state in one.states} == {
+        RelayState.STANDBY, RelayState.CLOSING, RelayState.STOPPED,
+    }  # fmt: skip
+
+
+def test_session_and_source_are_opened_side_by_side_with_the_first_reader(
+    day: Callable[..., Day],
+):
+    one = day()
+    one.reads(100.0, 400.0)
+    one.pass_until(1000.0)
+    assert one.awake == [(0.0, False), (100.0, True), (pytest.approx(400 + GRACE, abs=2), False)]
+    (asked,) = one.service.created
+    assert asked - 100.0 <= 1.0  # one look of this clock, before the source had a picture
+    (live,) = one.at_state(RelayState.LIVE)
+    assert live - 100.0 <= 1.0 + CREATE + QUEUE_AND_JOIN + 1.0
+    (session,) = one.history.sessions()
+    assert session.closed == pytest.approx(400 + GRACE + CLOSE, abs=3)
+
+
+def test_a_short_gap_keeps_session_and_source(day: Callable[..., Day]):
+    one = day()
+    one.reads(100.0, 200.0)
+    one.reads(200.0 + GRACE - 1, 300.0)
+    one.pass_until(1000.0)
+    assert len(one.service.created) == 1
+    assert [awake for _, awake in one.awake] == [False, True, False]
+
+
+def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    async def slowly(*_: object, **_within: object) -> bool:
+        await asyncio.sleep(8.0)
+        return True
+
+    one = day()
+    monkeypatch.setattr(one.service, "close", slowly)
+    one.reads(100.0, 200.0)
+    one.reads(200.0 + GRACE + 4.0, 300.0)
+    one.pass_until(600.0)
+    assert len(one.service.created) == 2
+    closing, back = one.history.sessions()
+    assert closing.closed <= back.opened
+    assert (pytest.approx(234.0, abs=1.0), True) in one.awake
+
+
+def test_a_reader_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(
+    day: Callable[..., Day],
+):
+    one = day()
+    one.reads(100.0, 100.0 + CREATE + 2)
+    one.pass_until(1000.0)
+    (session,) = one.history.sessions()
+    assert isinstance(session, ClosedSession)
+    assert session.closed - session.opened < GRACE + 6
+    assert one.relay.status().sessions_open == 0
+
+
+def test_the_end_of_a_relay_that_is_live_on_demand_closes_its_session(day: Callable[..., Day]):
+    one = day()
+    one.reads(100.0, 2 * HOUR)
+    one.pass_until(HOUR)
+    assert billed(one) == pytest.approx(HOUR - 100.0, abs=CREATE + QUEUE_AND_JOIN + CLOSE)
+
+
+def test_a_source_that_failed_costs_one_short_session_and_then_none(day: Callable[..., Day]):
+    one = day()
+    one.source_fault = RelaydError("no such camera")
+    for hour in range(1, 7):
+        one.reads(hour * HOUR, hour * HOUR + 600)
+    one.pass_until(8 * HOUR)
+    assert len(one.service.created) <= 1
+    assert billed(one) < CREATE + CLOSE + 2
+
+
+def test_a_refused_relay_does_not_ask_again_while_nobody_looks(day: Callable[..., Day]):
+    one = day()
+    one.service.refusal = QuotaExhausted("no credit")
+    told: list[tuple[RelayState, bool]] = []
+    one.reads(100.0, 160.0)
+    one.at(5 * HOUR, lambda: told.append((one.relay.status().state, one.relay.status().healthy)))
+    one.pass_until(8 * HOUR)
+    assert len(one.service.created) == 1
+    assert told == [(RelayState.BLOCKED, False)]
+
+
+def test_who_comes_anew_ends_the_wait_after_a_refusal(day: Callable[..., Day]):
+    one = day()
+    one.service.refusal = QuotaExhausted("no credit")
+    one.reads(100.0, 160.0)
+    one.at(200.0, setattr, one.service, "refusal", None)
+    one.reads(300.0, 400.0)
+    one.pass_until(1000.0)
+    assert len(one.service.created) == 2
+    assert one.service.created[1] - 300.0 <= 3.0
+
+
+def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day]):
+    one = day()
+    one.service.refusal = QuotaExhausted("no credit")
+    one.reads(100.0, 100.0 + 2.5 * BLOCKED_RETRY)
+    one.pass_until(HOUR)
+    assert len(one.service.created) == 3
+
+
+def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    one = day()
+    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.service.refusal = QuotaExhausted("no credit")
+    for second in range(100, 1900, 2):
+        one.reads(second, second + 1)
+    one.pass_until(2000.0)
+    _, longest = OPEN_BACKOFF
+    assert len(one.service.created) <= 1800 / (longest * 0.75) + 8
+    late = [moment for moment in one.service.created if moment > 300]
+    assert min(b - a for a, b in pairwise(late)) >= longest * 0.75
+
+
+def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]):
+    one = day()
+    reasons: list[str] = []
+
+    def soon(job: Callable[[], Any]) -> None:
+        one.loop.create_task(job())
+
+    one.at(50.0, soon, one.relay.pause)
+    one.reads(100.0, 1000.0)
+    one.at(200.0, lambda: reasons.append(one.relay.status().reason))
+    one.at(500.0, soon, one.relay.resume)
+    one.at(600.0, lambda: reasons.append(one.relay.status().state.value))
+    one.pass_until(2000.0)
+    assert reasons == ["paused", "live"]
+    assert len(one.service.created) == 1
+    assert one.service.created[0] >= 500.0
+
+
+def test_a_face_set_while_nobody_looks_is_the_next_sessions(day: Callable[..., Day]):
+    one = day()
+    asked: list[str] = []
+    create = one.service.create
+
+    async def noted(image_url: str, landmarks: str) -> LiveSession:
+        asked.append(image_url)
+        return await create(image_url, landmarks)
+
+    one.service.create = noted  # type: ignore[method-assign] # a diary
+    one.at(
+        50.0,
+        lambda: one.loop.create_task(
+            one.relay.set_face("http://service.example/b.png", "1,2:3,4:5,6:7,8")
+        ),
+    )
+    one.reads(100.0, 200.0)
+    one.pass_until(500.0)
+    assert asked == ["http://service.example/b.png"]
+
+
+def test_readers_that_cannot_be_seen_make_a_session_stay_open(day: Callable[..., Day]):
+    one = day()
+    one.at(10.0, one.relay._hear_readers, CAMERA, None)
+    told: list[object] = []
+    one.at(HOUR, lambda: told.extend([one.relay.status().on_demand, one.relay.status().readers]))
+    one.pass_until(2 * HOUR)
+    assert told == [DemandState.OFF, {CAMERA: None}]
+    assert billed(one) > 2 * HOUR - 60
+
+
+def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]):
+    one = day()
+    told: list[tuple[str, DemandState]] = []
+    for moment in (50.0, 200.0, 900.0):
+        one.at(
+            moment,
+            lambda: told.append((one.relay.status().reason, one.relay.status().on_demand)),
+        )
+    one.reads(100.0, 300.0)
+    one.pass_until(1000.0)
+    assert told == [
+        (NOBODY_LOOKS, DemandState.IDLE), ("", DemandState.LIVE), (NOBODY_LOOKS, DemandState.IDLE),
+    ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""Machines for the tests, one at a time, and the report of what was measured in them."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.vm.cache import RELEASES, CannotBoot, cache_directory
+from tests.vm.guest import Guest, Machine, Note
+from tests.vm.relays import Nursery
+
+_figures: dict[str, object] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the time that emulation takes; a first boot also fills the cache."""
+    for item in items:
+        if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def boot(machine: Machine) -> Guest:
+    """Boot a machine, or skip the test and say loudly why there is none."""
+    try:
+        guest = Guest(machine)
+    except CannotBoot as fault:
+        pytest.skip(f"NO VIRTUAL MACHINE, SO NO REAL CAMERA IS TESTED: {fault}")
+    note(f"boot {'with systemd, ' * machine.systemd}{guest.loopback}", f"{guest.booted_in:.1f} s")
+    return guest
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A machine with one camera, for all tests of one version of v4l2loopback.
+
+    A test leaves the module loaded as it was, and no program of its own running.
+    """
+    with boot(Machine(series=request.param)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def boot_machine() -> Callable[[Machine], AbstractContextManager[Guest]]:
+    """How to boot a machine of your own, in a `with`."""
+    return boot
+
+
+@pytest.fixture(scope="session")
+def nursery(guest: Guest) -> Iterator[Nursery]:
+    """Where relays are started in `guest`."""
+    nursery = Nursery(guest)
+    yield nursery
+    nursery.stop()
+
+
+@pytest.fixture
+def reload_module(guest: Guest) -> Iterator[Callable[[str], None]]:
+    """Load v4l2loopback with other parameters; after the test it is as it was."""
+
+    def reload(options: str) -> None:
+        guest.run(f"rmmod v4l2loopback && modprobe v4l2loopback {options}")
+
+    yield reload
+    reload(guest.machine.options or "")
+
+
+def note(name: str, figure: object) -> None:
+    """Put a measured figure into the report."""
+    _figures[name] = figure
+
+
+@pytest.fixture(scope="session", name="note")
+def _note() -> Note:
+    """`note(name, figure)` puts what was measured into the report."""
+    return note
+
+
+_began = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured, and keep it as JSON."""
+    if not _figures:
+        return
+    note("whole run", f"{time.monotonic() - _began:.0f} s")
+    path = cache_directory() / "report.json"
+    path.write_text(json.dumps(_figures, indent=2) + "\n")
+    terminalreporter.section(f"measured in the virtual machines ({path})")
+    for name, figure in _figures.items():
+        terminalreporter.write_line(f"{name}: {figure}")
