@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relayd import __version__, logs, remote
-from relayd.config import require_runnable
+from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 
@@ -124,10 +124,13 @@ def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
 
+    def read() -> Settings:
+        settings = load(config, overrides or ())
+        require_runnable(settings)
+        return settings
+
     _set_up_logs(log_level)
-    settings = load(config, overrides or ())
-    require_runnable(settings)
-    _await(run_daemon(settings, config.stem))
+    _await(run_daemon(read(), config.stem, read))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""A real systemd at the machine's own speed: PID 1 of a container that is an overlay of this system.
+"""A real systemd at the machine's own speed: PID 1 of a container, an overlay of this system.
 
 Nothing that is done in it stays. The network is this machine's own, so that an emulator which
 runs beside it is found. Needs root, systemd and systemd-container.
@@ -43,8 +43,8 @@ class Container:
             self._nspawn = self._boot()
             self._init = self._find_init()
             self.wait_for("basic.target", lambda: self.ok("systemctl is-active basic.target"), BOOT)
-        except BaseException:
-            print((self._folder / "console").read_text()[-3000:])
+        except BaseException as fault:
+            fault.add_note((self._folder / "console").read_text()[-3000:])
             self.stop()
             raise
 
@@ -52,8 +52,11 @@ class Container:
         """Run a shell command in it; stdout holds stderr as well."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
         return subprocess.run(
-            ["nsenter", "-t", str(self._init), "-m", "-u", "-i", "-p", "-C", "--wd=/"]
-            + ["/bin/sh", "-c", command],
+            [
+                *("nsenter", "-t", str(self._init), "-m", "-u", "-i", "-p", "-C"),
+                *("/bin/sh", "-c", f"cd /; {command}"),
+            ],
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,7 +100,9 @@ class Container:
         if hasattr(self, "_nspawn"):
             self._nspawn.wait(20)
         self._console.close()
-        subprocess.run(["umount", "-l", self._folder / "root"], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            ["umount", "-l", self._folder / "root"], stderr=subprocess.DEVNULL, check=False
+        )
         _call("umount", "-l", self._folder)
         self._folder.rmdir()
 
