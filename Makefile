@@ -42,13 +42,20 @@ test-browser: test-setup ## the page in a real Chromium (apt)
 	tests/setup.sh --browser $(BIN)/python
 	$(BIN)/pytest -m browser $(ARGS)
 
+test-vm: test-setup ## units and package under a real systemd (root)
+	tests/setup.sh --vm $(BIN)/python
+	$(BIN)/pytest -m vm --timeout 600 $(ARGS)
+
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
 	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)
+
+deb: $(BIN)/.emulator ## a Debian package for this release of Debian, in dist/
+	config/deb/build.sh --pip $(BIN)/python
 
 bench: $(BIN)/.dev ## timings against a peer, as ratios
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-live bench clean
+.PHONY: help demo check test-setup test test-relay test-browser test-vm test-live deb bench clean

@@ -9,8 +9,8 @@ from relayd.config import Settings, control_socket
 from relayd.control.api import Pictures, build_app
 from relayd.control.notify import Notifier
 from relayd.control.server import ControlServer
-from relayd.errors import ExitCode
-from relayd.logs import get
+from relayd.errors import ExitCode, RelaydError
+from relayd.logs import get, redact
 from relayd.output.preview import Preview
 from relayd.relay import Relay
 from relayd.reload import Reloader
@@ -62,7 +62,11 @@ async def run_daemon(settings: Settings, name: str, reread: Callable[[], Setting
             reloader = Reloader(settings, reread, relay.apply)
             ear = asyncio.create_task(_reload_on_hangup(reloader, announcer), name="relayd-reload")
             stack.callback(ear.cancel)
-        await relay.run(stop)
+        try:
+            await relay.run(stop)
+        except RelaydError as fault:
+            notifier.status(redact(str(fault)))
+            raise
     return ExitCode.CLEAN
 
 

@@ -5,7 +5,6 @@ runs beside it is found. Needs root, systemd and systemd-container.
 """
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,10 +13,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 import psutil
 
 BOOT = 60.0  # s that systemd may take; 1 s on an idle machine
+PATIENCE = 120.0  # s that a command may take
+UP = "systemctl is-active basic.target"
 NEEDED = ("systemd-nspawn", "nsenter", "dpkg-deb")
 MASKED = ("timers.target", "getty.target", "systemd-timesyncd.service", "systemd-udevd.service")
 
@@ -42,15 +44,14 @@ class Container:
             self.root = self._mount(packages)
             self._nspawn = self._boot()
             self._init = self._find_init()
-            self.wait_for("basic.target", lambda: self.ok("systemctl is-active basic.target"), BOOT)
+            self.wait_for("basic.target", lambda: self.start(UP).returncode == 0, BOOT)
         except BaseException as fault:
             fault.add_note((self._folder / "console").read_text()[-3000:])
             self.stop()
             raise
 
-    def run(self, command: str, within: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a shell command in it; stdout holds stderr as well."""
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
+    def start(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell command in it, whatever comes of it; stdout holds stderr as well."""
         return subprocess.run(
             [
                 *("nsenter", "-t", str(self._init), "-m", "-u", "-i", "-p", "-C"),
@@ -61,26 +62,23 @@ class Container:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=within,
-            env=environment,
+            timeout=PATIENCE,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"},
             check=False,
         )
 
-    def ok(self, command: str, within: float = 60.0) -> bool:
-        """Whether a command ends with 0."""
-        return self.run(command, within).returncode == 0
-
-    def do(self, command: str, within: float = 60.0) -> str:
-        """Give what a command prints that must end with 0."""
-        done = self.run(command, within)
-        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
+    def run(self, command: str, status: int | None = 0) -> str:
+        """Give what a shell command says that must end with `status` (None: with any)."""
+        done = self.start(command)
+        assert status in (None, done.returncode), f"{command}: {done.returncode}\n{done.stdout}"
         return done.stdout.strip()
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Put a file into it."""
-        self.do(f"mkdir -p {shlex.quote(str(Path(path).parent))}")
-        self.do(f"printf %s {shlex.quote(text)} >{shlex.quote(path)}")
-        self.do(f"chmod {mode:o} {shlex.quote(path)}")
+        """Make a file in it."""
+        self.run(
+            f"mkdir -p {quote(str(Path(path).parent))}"
+            f" && printf %s {quote(text)} >{quote(path)} && chmod {mode:o} {quote(path)}"
+        )
 
     def wait_for(self, what: str, done: Callable[[], object], within: float) -> float:
         """Wait until `done()` holds; gives the seconds that it took."""
