@@ -42,9 +42,10 @@ test-browser: test-setup ## the page in a real Chromium (apt)
 	tests/setup.sh --browser $(BIN)/python
 	$(BIN)/pytest -m browser $(ARGS)
 
-test-vm: test-setup ## units and package under a real systemd (root)
-	tests/setup.sh --vm $(BIN)/python
-	$(BIN)/pytest -m vm --timeout 600 $(ARGS)
+test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: qemu, Chromium)
+	tests/setup.sh --browser $(BIN)/python
+	$(BIN)/python -m tests.vm.run --prepare || echo "NO VIRTUAL MACHINE: THE REAL CAMERA WILL NOT BE TESTED" >&2
+	$(BIN)/pytest -m vm $(ARGS)
 
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
 	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)

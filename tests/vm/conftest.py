@@ -1,16 +1,80 @@
-"""The package under test, and the service that its relays talk to."""
+"""Machines for the tests, one at a time, and the report of what was measured in them."""
 
+import json
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.stage import PORTRAIT, RELAYD, Emulator
 from tests.vm import container
+from tests.vm.cache import RELEASES, CannotBoot, cache_directory
+from tests.vm.guest import Guest, Machine
 
-KEY = "the-key-of-the-tests"
+_figures: dict[str, object] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the time that emulation takes; a first boot also fills the cache."""
+    for item in items:
+        if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def boot(machine: Machine) -> Guest:
+    """Boot a machine, or skip the test and say loudly why there is none."""
+    try:
+        guest = Guest(machine)
+    except CannotBoot as fault:
+        pytest.skip(f"NO VIRTUAL MACHINE, SO NO REAL CAMERA IS TESTED: {fault}")
+    note(f"boot {'with systemd, ' * machine.systemd}{guest.loopback}", f"{guest.booted_in:.1f} s")
+    return guest
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A machine with one camera, for all tests of one version of v4l2loopback.
+
+    A test leaves the module loaded as it was, and no program of its own running.
+    """
+    with boot(Machine(series=request.param)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def boot_machine() -> Callable[[Machine], AbstractContextManager[Guest]]:
+    """How to boot a machine of your own, in a `with`."""
+    return boot
+
+
+def note(name: str, figure: object) -> None:
+    """Put a measured figure into the report."""
+    _figures[name] = figure
+
+
+@pytest.fixture(scope="session", name="note")
+def _note() -> Callable[[str, object], None]:
+    """`note(name, figure)` puts what was measured into the report."""
+    return note
+
+
+_began = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured, and keep it as JSON."""
+    if not _figures:
+        return
+    note("whole run", f"{time.monotonic() - _began:.0f} s")
+    path = cache_directory() / "report.json"
+    path.write_text(json.dumps(_figures, indent=2) + "\n")
+    terminalreporter.section(f"measured in the virtual machines ({path})")
+    for name, figure in _figures.items():
+        terminalreporter.write_line(f"{name}: {figure}")
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +85,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     build = Path(__file__).parents[2] / "config" / "deb" / "build.sh"
     python = RELAYD.parent / "python"
+    began = time.monotonic()
     command = [build, "--compress", "none", "--pip", python, "--to", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    note("building the .deb, not compressed", f"{time.monotonic() - began:.0f} s")
     (file,) = folder.glob("*.deb")
     return file
 
@@ -32,7 +98,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service() -> Iterator[Emulator]:
     """The local stand-in of the service, which takes one key alone."""
     process = subprocess.Popen(
-        [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.2", "--api-key", KEY],
+        [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.2", "--api-key", container.KEY],
         stdout=subprocess.PIPE,
         text=True,
     )

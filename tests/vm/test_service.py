@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stage import PORTRAIT, Emulator
-from tests.vm.conftest import KEY
-from tests.vm.container import Container
+from tests.vm.container import KEY, Container
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
 
