@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
 
 PERSON = "/usr/lib/relayd/lib/python3.11/site-packages/relayd/emulator/media/person.mp4"
 LIVE = 60.0  # s to the first swapped picture; 2.5 s on an idle machine
-WATCHDOG = 10.0  # s, as the unit says
+WATCHDOG = 4.0  # s; the unit has 10
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +199,12 @@ def test_a_stuck_relay_is_restarted_by_the_watchdog(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
 ):
     unit = make_unit(config)
+    unit.drop_in(f"[Service]\nWatchdogSec={WATCHDOG:g}s\n")
     unit.systemctl("start")
     unit.wait_live()
-    began = time.monotonic()
     unit.signal(signal.SIGSTOP)
-    unit.wait_for("restart", lambda: unit.show("NRestarts") == ["1"])
-    assert time.monotonic() - began < WATCHDOG + 20
+    took = unit.wait_for("restart", lambda: unit.show("NRestarts") == ["1"])
+    assert took > WATCHDOG / 2
     assert "Watchdog timeout" in unit.journal()
     unit.wait_live()
     assert len(service.sessions()) == 1, "the stuck relay's session was closed"
@@ -214,9 +214,9 @@ def test_a_healthy_relay_is_left_alone_by_the_watchdog(
     make_unit: Callable[[str], Unit], standby_config: str
 ):
     unit = make_unit(standby_config)
-    unit.drop_in("[Service]\nWatchdogSec=2s\n")
+    unit.drop_in("[Service]\nWatchdogSec=1s\n")
     unit.systemctl("start")
-    time.sleep(6)  # three times what the watchdog allows
+    time.sleep(4)  # four times what the watchdog allows
     assert unit.show("NRestarts", "ActiveState") == ["0", "active"]
 
 
