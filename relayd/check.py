@@ -238,7 +238,10 @@ async def _check_outputs(settings: Settings) -> list[Finding]:
             except RelaydError as fault:
                 found.append(Finding.failed("camera", fault))
             else:
-                found.append(Finding.ok("camera", f"{camera.name} can be written"))
+                if camera.caveat:
+                    found.append(Finding.warning("camera", camera.caveat))
+                else:
+                    found.append(Finding.ok("camera", f"{camera.name} can be written"))
             finally:
                 camera.close()
         else:

@@ -99,7 +99,8 @@ class Relay:
         """Somebody changed what is wanted: no wait goes on."""
         self._backoff = Backoff(*OPEN_BACKOFF)
         self._reconnects = {"link": 0, "session": 0, "output": 0}
-        self._outputs = {output.name: "ok" for output in self.pipeline.outputs}
+        self._troubles: dict[str, str] = {}
+        """Why outputs are lost, by their names, which they may get only when they are opened."""
         self._credit = CreditWatch(client)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -191,7 +192,7 @@ class Relay:
             frames=frames | {"sent": self._routes.sent, "swapped": self._routes.swapped},
             dropped=dropped,
             reconnects=self._reconnects | {"source": pipeline.reader.counters.reconnects},
-            outputs=dict(self._outputs),
+            outputs={one.name: self._troubles.get(one.name, "ok") for one in self.pipeline.outputs},
             healthy=self._is_healthy(),
             paused=self._paused,
             session_seconds=self._routes.billed,
@@ -377,11 +378,11 @@ class Relay:
             self.pipeline.forget()
 
     def _hear_output(self, event: OutputEvent) -> None:
-        was, self._outputs[event.output] = self._outputs[event.output], event.reason or "ok"
         if event.change is OutputChange.BACK:
-            self._reconnects["output"] += was != "ok"
+            self._reconnects["output"] += self._troubles.pop(event.output, None) is not None
             _log.info("output.back", output=event.output)
         else:
+            self._troubles[event.output] = event.reason
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
 
 

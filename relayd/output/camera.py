@@ -20,15 +20,11 @@ from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get
 from relayd.output import v4l2
+from relayd.output.choice import MODPROBE, find_device, is_path
 
 _log = get("camera")
 
-AUTO: Final = "auto"
-OWN_LABEL: Final = "relayd"
-"""The card label that `device = "auto"` prefers."""
-MODPROBE: Final = "sudo modprobe v4l2loopback devices=1 exclusive_caps=1 card_label=relayd"
 _RELOAD: Final = f"sudo modprobe -r v4l2loopback && {MODPROBE}"
-_OLD_VERSIONS: Final = "0.12."
 _BACKEND: Final = "relayd"
 
 
@@ -43,6 +39,8 @@ class Loopback:
         `version` is the loaded module's, for the words of an error alone.
         """
         self.path = path
+        self.caveat = ""
+        """What is not as it should be and yet no hindrance; with its mend."""
         self.geometry = geometry
         self._system = system
         self._fd = _open(system, path)
@@ -51,6 +49,7 @@ class Loopback:
             self._fix_format()
             self._tell_frame_rate(fps)
             v4l2.mark_as_writer(system, self._fd)
+            self.caveat = self._find_caveat()
         except OSError as fault:
             self.close()
             raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_RELOAD) from fault
@@ -81,15 +80,19 @@ class Loopback:
                 " when a program that wrote to it ends",
                 mend=f"close what uses it, then: {_RELOAD}",
             )
-        if version.startswith(_OLD_VERSIONS):
+        if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
+            raise CameraUnavailable(
+                f"{self.path} takes no pictures: keep_format is set on it",
+                mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
+            )
+        if version == v4l2.BEFORE_0_13:
             raise CameraUnavailable(
                 f"{self.path} is written by another program, or got stuck when one ended"
                 f" (v4l2loopback {version})",
                 mend=f"end that program and close what watches the camera, then: {_RELOAD}",
             )
         raise CameraUnavailable(
-            f"{self.path} is written by another program, or keep_format holds it",
-            mend=f"end that program, or: v4l2-ctl -d {self.path} -c keep_format=0",
+            f"{self.path} is written by another program", mend="end that program"
         )
 
     def _fix_format(self) -> None:
@@ -106,7 +109,7 @@ class Loopback:
         # A device that is being watched may agree and yet stay as it was.
         kept = v4l2.get_format(self._system, self._fd, v4l2.BufferType.OUTPUT)
         for answer in (given, kept):
-            if answer != wanted:
+            if not answer.holds(wanted):
                 raise CameraUnavailable(
                     f"{self.path} stays at {answer.fourcc} {answer.width}x{answer.height}"
                     f" instead of {wanted.fourcc} {self.geometry}",
@@ -118,6 +121,20 @@ class Loopback:
             v4l2.set_frame_rate(self._system, self._fd, Fraction(fps).limit_denominator(1001))
         except OSError as fault:  # readers will believe in 30 fps, and that is all
             _log.warning("frame rate not taken", device=self.path, fps=fps, reason=_words(fault))
+
+    def _find_caveat(self) -> str:
+        capability = v4l2.query_capability(self._system, self._fd)
+        if capability.can_output and capability.can_capture:
+            return (
+                f"{self.path} has exclusive_caps=0: Chrome and the like will not list it"
+                f" ({_RELOAD})"
+            )
+        if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
+            return (
+                f"{self.path} has keep_format=1: it may refuse relayd after a restart"
+                f" (v4l2-ctl -d {self.path} -c keep_format=0)"
+            )
+        return ""
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -187,21 +204,6 @@ class _PyvirtualcamBackend:
 pyvirtualcam.register_backend(_BACKEND, _PyvirtualcamBackend)
 
 
-def find_device(devices: list[v4l2.VideoDevice]) -> str:
-    """Choose for `device = "auto"`: a loopback that can be written, the one labelled relayd first.
-
-    Raises CameraUnavailable; never gives a real camera.
-    """
-    loopbacks = [device for device in devices if device.is_loopback]
-    usable = [device for device in loopbacks if device.can_output]
-    if usable:
-        return min(usable, key=lambda device: device.label != OWN_LABEL).path
-    if loopbacks:
-        # Opening it tells in words why it cannot be written.
-        return min(loopbacks, key=lambda device: device.label != OWN_LABEL).path
-    raise CameraUnavailable("there is no virtual camera", mend=MODPROBE)
-
-
 class CameraOutput:
     """The virtual camera as an output of the relay."""
 
@@ -215,24 +217,30 @@ class CameraOutput:
         devices: Callable[[], list[v4l2.VideoDevice]] | None = None,
         sys_root: Path = Path("/sys"),
     ) -> None:
-        """Plan to write to `device` ("/dev/videoN" or "auto"), pictures of `geometry`."""
-        self._wanted = device
+        """Plan to write pictures of `geometry` to `device`: a path, a card label or "auto"."""
+        self._wanted = self._name = device
         self._geometry, self._fps = geometry, fps
         self._system = system or v4l2.Linux()
         self._devices = devices or (lambda: v4l2.list_devices(sys_root))
         self._sys_root = sys_root
         self._camera: pyvirtualcam.Camera | None = None
+        self._caveat = ""
 
     @property
     def name(self) -> str:
-        """The device's path; "auto" until one was chosen."""
-        return self._camera.device if self._camera else self._wanted
+        """The device's path; what it was asked for by until it was opened once."""
+        return self._name
+
+    @property
+    def caveat(self) -> str:
+        """What is not as it should be with the open device, and its mend; mostly empty."""
+        return self._caveat
 
     def open(self) -> None:
         """Take the device; raises CameraUnavailable with what is wrong and what mends it."""
         if self._camera:
             return
-        path = find_device(self._devices()) if self._wanted == AUTO else self._wanted
+        path = self._wanted if is_path(self._wanted) else find_device(self._devices(), self._wanted)
         version = v4l2.module_version(self._sys_root)
         loopback = Loopback(path, self._geometry, self._fps, self._system, version)
         self._camera = pyvirtualcam.Camera(
@@ -244,6 +252,10 @@ class CameraOutput:
             backend=_BACKEND,
             loopback=loopback,
         )
+        self._name, self._caveat = path, loopback.caveat
+        _log.info("camera.opened", device=path, module=version, fps=self._fps)
+        if self._caveat:
+            _log.warning("camera.caveat", device=path, reason=self._caveat)
 
     def show(self, frame: OutputFrame) -> None:
         """Write one picture, a copy into the driver's memory; raises CameraUnavailable."""

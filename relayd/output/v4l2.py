@@ -1,4 +1,4 @@
-"""The little of V4L2 that a virtual camera needs: five ioctls, and what /sys says of devices.
+"""The little of V4L2 that a virtual camera needs: six ioctls, and what /sys says of devices.
 
 Layouts and numbers are the kernel's include/uapi/linux/videodev2.h; they are the same on
 x86-64 and aarch64. Behaviour of v4l2loopback named here was seen with 0.12.7 to 0.15.
@@ -9,7 +9,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,11 @@ LOOPBACK_DRIVER: Final = "v4l2 loopback"
 """The driver name in v4l2loopback's answer to QUERYCAP, in all its versions."""
 I420_FOURCC: Final = "YU12"
 """V4L2_PIX_FMT_YUV420: planar, Y then U then V."""
+
+KEEP_FORMAT: Final = 0x98F900
+"""v4l2loopback's control keep_format: V4L2_CID_USER_BASE | 0xf000."""
+BEFORE_0_13: Final = "0.12 or older"
+"""`module_version` of those that tell none."""
 
 CAP_CAPTURE: Final = 0x1
 CAP_OUTPUT: Final = 0x2
@@ -34,6 +39,7 @@ _STREAM_PARM = struct.Struct("=I200s")
 _FRAME_RATE = struct.Struct("=IIII")
 _FORMAT_DESCRIPTION = struct.Struct("=III32sI16x")
 _BUFFER_TYPE = struct.Struct("=i")
+_CONTROL = struct.Struct("=Ii")
 
 
 class BufferType(IntEnum):
@@ -52,6 +58,7 @@ VIDIOC_QUERYCAP: Final = _request(2, 0, _CAPABILITY.size)
 VIDIOC_ENUM_FMT: Final = _request(3, 2, _FORMAT_DESCRIPTION.size)
 VIDIOC_G_FMT: Final = _request(3, 4, _FORMAT.size)
 VIDIOC_S_FMT: Final = _request(3, 5, _FORMAT.size)
+VIDIOC_G_CTRL: Final = _request(3, 27, _CONTROL.size)
 VIDIOC_STREAMON: Final = _request(1, 18, _BUFFER_TYPE.size)
 VIDIOC_G_PARM: Final = _request(3, 21, _STREAM_PARM.size)
 VIDIOC_S_PARM: Final = _request(3, 22, _STREAM_PARM.size)
@@ -132,7 +139,11 @@ class PictureFormat:
     height: int
     bytes_per_line: int
     size: int
-    """Bytes of one picture."""
+    """Bytes of one picture; v4l2loopback before 0.15 answers with whole pages of 4096."""
+
+    def holds(self, wanted: "PictureFormat") -> bool:
+        """Whether pictures of the format `wanted` are taken as they are."""
+        return self.size >= wanted.size and self == replace(wanted, size=self.size)
 
 
 def i420_format(geometry: Geometry) -> PictureFormat:
@@ -198,6 +209,16 @@ def get_frame_rate(system: System, fd: int, side: BufferType) -> float:
     system.ioctl(fd, VIDIOC_G_PARM, argument)
     _capability, _mode, numerator, denominator = _FRAME_RATE.unpack_from(argument, 4)
     return float(denominator) / float(numerator) if numerator else 0.0
+
+
+def has_control(system: System, fd: int, control: int) -> bool:
+    """VIDIOC_G_CTRL: whether this control exists and is set."""
+    argument = bytearray(_CONTROL.pack(control, 0))
+    try:
+        system.ioctl(fd, VIDIOC_G_CTRL, argument)
+    except OSError:
+        return False
+    return bool(_CONTROL.unpack(argument)[1])
 
 
 def mark_as_writer(system: System, fd: int) -> None:
@@ -319,8 +340,12 @@ def _frame_rate(system: System, fd: int, side: BufferType) -> float:
 
 
 def module_version(sys_root: Path = Path("/sys")) -> str:
-    """Give the version of the loaded v4l2loopback; empty when it is not loaded."""
-    return _read(sys_root / "module/v4l2loopback/version")
+    """Give the version of the loaded v4l2loopback; empty when it is not loaded.
+
+    The kernel shows one since 0.13 alone.
+    """
+    module = sys_root / "module/v4l2loopback"
+    return _read(module / "version") or (BEFORE_0_13 if module.exists() else "")
 
 
 def module_parameters(sys_root: Path = Path("/sys")) -> Mapping[str, str]:

@@ -34,6 +34,7 @@ class LoopbackDouble:
     driver: bytes = b"v4l2 loopback"
     card: bytes = b"relayd"
     keep_format: bool = False
+    exclusive_caps: bool = True
     open_error: int = 0
     write_error: int = 0
     write_limit: int | None = None
@@ -102,9 +103,12 @@ class LoopbackDouble:
             v4l2.VIDIOC_S_PARM: self._s_parm,
             v4l2.VIDIOC_G_PARM: self._g_parm,
             v4l2.VIDIOC_STREAMON: self._streamon,
+            v4l2.VIDIOC_G_CTRL: self._g_ctrl,
         }.get(request, lambda *_: refuse(errno.ENOTTY))(fd, argument)
 
     def _caps(self) -> int:
+        if not self.exclusive_caps:
+            return CAPTURE | OUTPUT
         return CAPTURE * self.ready_for_capture | OUTPUT * self.ready_for_output
 
     def _querycap(self, fd: int, argument: bytearray) -> None:
@@ -123,6 +127,9 @@ class LoopbackDouble:
         else:
             self.size = wanted
         self._g_fmt(fd, argument)
+        if not self.version.startswith("0.15"):  # their answer counts whole pages
+            (size,) = struct.unpack_from("=I", argument, 28)
+            struct.pack_into("=I", argument, 28, -(-size // 4096) * 4096)
 
     def _g_fmt(self, fd: int, argument: bytearray) -> None:
         width, height = self.size
@@ -140,6 +147,12 @@ class LoopbackDouble:
 
     def _g_parm(self, fd: int, argument: bytearray) -> None:
         struct.pack_into("=II", argument, 12, *self.fps.get(1, (1, 30)))
+
+    def _g_ctrl(self, fd: int, argument: bytearray) -> None:
+        control, _ = struct.unpack("=Ii", argument)
+        if control != v4l2.KEEP_FORMAT:
+            refuse(errno.EINVAL)
+        struct.pack_into("=i", argument, 4, self.keep_format)
 
     def _streamon(self, fd: int, argument: bytearray) -> None:
         if self.version.startswith("0.15"):

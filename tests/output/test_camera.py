@@ -11,7 +11,8 @@ import pytest
 from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
 from relayd.output import v4l2
-from relayd.output.camera import CameraOutput, find_device
+from relayd.output.camera import CameraOutput
+from relayd.output.choice import find_device
 from relayd.output.v4l2 import VideoDevice
 
 SIZE = Geometry(64, 48)
@@ -22,7 +23,8 @@ def sys_tree(tmp_path: Path, version: str) -> Path:
     folder = tmp_path / "module/v4l2loopback/parameters"
     folder.mkdir(parents=True)
     (folder / "exclusive_caps").write_text("Y,N\n")
-    (folder.parent / "version").write_text(version + "\n")
+    if not version.startswith("0.12"):  # older modules tell the kernel no version
+        (folder.parent / "version").write_text(version + "\n")
     return tmp_path
 
 
@@ -118,7 +120,38 @@ def test_a_camera_that_another_program_writes_is_left_alone(
     double = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
     with pytest.raises(CameraUnavailable, match="another program"):
         camera(double, tmp_path).open()
-    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP}
+    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_camera_that_browsers_will_not_list_is_opened_and_told_of(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version, exclusive_caps=False)
+    output = camera(double, tmp_path)
+    output.open()
+    assert "exclusive_caps=0" in output.caveat
+    assert "modprobe -r" in output.caveat
+    output.close()
+
+
+def test_keep_format_is_told_of_while_it_does_no_harm(make: Callable[..., Any], tmp_path: Path):
+    double = make(version="0.13.2", keep_format=True)
+    output = camera(double, tmp_path)
+    output.open()
+    assert "-c keep_format=0" in output.caveat
+    output.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_camera_as_it_should_be_has_no_caveat(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version)
+    output = camera(double, tmp_path)
+    output.open()
+    assert output.caveat == ""
+    output.close()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -213,6 +246,37 @@ def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera():
         find_device([real])
 
 
+def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera():
+    real = device("/dev/video0", label="studio", loopback=False)
+    first, second = device("/dev/video2", label="studio", output=False), device("/dev/video3")
+    assert find_device([real, second, first], "studio") == "/dev/video2"
+    spare = device("/dev/video4", label="studio")
+    assert find_device([real, first, spare], "studio") == "/dev/video4"
+    with pytest.raises(CameraUnavailable, match=r'labelled "studio"; labels there are: "Dummy"'):
+        find_device([real, second], "studio")
+    with pytest.raises(CameraUnavailable, match="labels there are: none"):
+        find_device([], "studio")
+
+
+def test_a_label_longer_than_the_kernel_keeps_is_found_by_what_it_kept():
+    wanted = "a camera with a name that is rather long"
+    assert find_device([device("/dev/video2", label=wanted[:31])], wanted) == "/dev/video2"
+
+
+def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
+    make: Callable[..., Any], tmp_path: Path
+):
+    double = make()
+    output = camera(
+        double, tmp_path, "studio", devices=lambda: [device("/dev/video0", label="studio")]
+    )
+    assert output.name == "studio"
+    output.open()
+    assert output.name == "/dev/video0"
+    output.close()
+    assert output.name == "/dev/video0"
+
+
 def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any], tmp_path: Path):
     double = make(path=str(tmp_path / "dev/video0"), size=(640, 480))
     for name, label in {"video10": "Locked", "video0": "relayd", "v4l-subdev0": "x"}.items():
@@ -240,3 +304,7 @@ def test_the_modules_version_and_parameters_are_read(tmp_path: Path):
     root = sys_tree(tmp_path, "0.13.2")
     assert v4l2.module_version(root) == "0.13.2"
     assert v4l2.module_parameters(root) == {"exclusive_caps": "Y,N"}
+
+
+def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path):
+    assert v4l2.module_version(sys_tree(tmp_path, "0.12.7")) == "0.12 or older"

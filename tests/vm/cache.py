@@ -33,6 +33,8 @@ GUEST_MODULES: Final = (
     "virtio_pci", "virtio_console", "virtio_rng", "virtio_net", "9pnet_virtio", "9p",
     "overlay", "fuse", "videodev",
 )  # fmt: skip
+LOADABLE_MODULES: Final = ("vivid",)
+"""Those that `modprobe` finds in the guest: vivid stands for a real capture device."""
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR: Final = "http://deb.debian.org/debian"
 _KERNEL_IMAGE = re.compile(r"^\s*(?:Pre)?Depends: (linux-image-(\S+-amd64))", re.MULTILINE)
@@ -224,7 +226,9 @@ def _loopback(cache: Path, kernel: _Kernel, series: str) -> _Module:
 def _image(cache: Path, kernel: _Kernel, module: _Module) -> Image:
     """Pack the initramfs: busybox, our init and the modules; made anew when those change."""
     init = HERE / "init.sh"
-    recipe = hashlib.sha256(init.read_bytes() + repr(GUEST_MODULES).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(
+        init.read_bytes() + repr((GUEST_MODULES, LOADABLE_MODULES)).encode()
+    ).hexdigest()[:12]
     initrd = cache / f"initrd-{module.version}-{recipe}.cpio"
     image = Image(kernel.root / "vmlinux", initrd, module.version)
     if initrd.exists():
@@ -238,7 +242,8 @@ def _image(cache: Path, kernel: _Kernel, module: _Module) -> Image:
     shutil.copy2(init, tree / "init")
     (tree / "init").chmod(0o755)
     files = list(dict.fromkeys(file for name in GUEST_MODULES for file in kernel.files_of(name)))
-    for file in (*files, module.file):
+    more = [file for name in LOADABLE_MODULES for file in kernel.files_of(name)]
+    for file in dict.fromkeys((*files, *more, module.file)):
         _run("strip", "-g", "-o", modules / file.name, file)
     names = [f"/{(modules / file.name).relative_to(tree)}\n" for file in files]
     (tree / "modules").write_text("".join(names))

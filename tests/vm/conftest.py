@@ -13,7 +13,8 @@ import pytest
 from tests.e2e.stage import PORTRAIT, RELAYD, Emulator
 from tests.vm import container
 from tests.vm.cache import RELEASES, CannotBoot, cache_directory
-from tests.vm.guest import Guest, Machine
+from tests.vm.guest import Guest, Machine, Note
+from tests.vm.relays import Nursery
 
 _figures: dict[str, object] = {}
 
@@ -51,13 +52,32 @@ def boot_machine() -> Callable[[Machine], AbstractContextManager[Guest]]:
     return boot
 
 
+@pytest.fixture(scope="session")
+def nursery(guest: Guest) -> Iterator[Nursery]:
+    """Where relays are started in `guest`."""
+    nursery = Nursery(guest)
+    yield nursery
+    nursery.stop()
+
+
+@pytest.fixture
+def reload_module(guest: Guest) -> Iterator[Callable[[str], None]]:
+    """Load v4l2loopback with other parameters; after the test it is as it was."""
+
+    def reload(options: str) -> None:
+        guest.run(f"rmmod v4l2loopback && modprobe v4l2loopback {options}")
+
+    yield reload
+    reload(guest.machine.options or "")
+
+
 def note(name: str, figure: object) -> None:
     """Put a measured figure into the report."""
     _figures[name] = figure
 
 
 @pytest.fixture(scope="session", name="note")
-def _note() -> Callable[[str, object], None]:
+def _note() -> Note:
     """`note(name, figure)` puts what was measured into the report."""
     return note
 

@@ -26,6 +26,8 @@ from typing import Any, Final, Self
 from tests.vm import cache
 from tests.vm.cache import CannotBoot
 
+Note = Callable[[str, object], None]
+"""Puts a measured figure into the report, by a name."""
 HERE: Final = Path(__file__).parent
 MODULE_OPTIONS: Final = "exclusive_caps=1 card_label=relayd video_nr=0"
 HOST: Final = "10.0.2.2"
@@ -165,7 +167,8 @@ class Guest:
         self._processes: dict[int, Process] = {}
         self._lock = threading.Lock()
         self._ready = threading.Event()
-        self._folder = Path(tempfile.mkdtemp(prefix="relayd-vm-"))
+        # The guest sees this folder as /run/vm, and may write to it.
+        self.folder = Path(tempfile.mkdtemp(prefix="relayd-vm-"))
         prepared = time.monotonic()
         self._write_start_files()
         try:
@@ -176,24 +179,24 @@ class Guest:
         self.prepared_in, self.booted_in = prepared - began, time.monotonic() - prepared
 
     def _write_start_files(self) -> None:
-        shutil.copy2(HERE / "agent.py", self._folder)
+        shutil.copy2(HERE / "agent.py", self.folder)
         python = Path(sys.executable).resolve()
-        (self._folder / "start").write_text(_START.format(python=quote(str(python))))
+        (self.folder / "start").write_text(_START.format(python=quote(str(python))))
         names = ("PATH", "HOME", "LANG")
         lines = [f"export {name}={quote(os.environ[name])}\n" for name in names if name in os.environ]  # fmt: skip  # noqa: E501
         lines.append(f"cd {quote(str(Path.cwd()))} 2>/dev/null || cd /\n")
-        (self._folder / "env").write_text("".join(lines))
+        (self.folder / "env").write_text("".join(lines))
         if self.machine.options is not None:
-            (self._folder / "modopts").write_text(self.machine.options + "\n")
+            (self.folder / "modopts").write_text(self.machine.options + "\n")
 
     def _boot(self, image: cache.Image) -> None:
-        path = self._folder / "agent.sock"
+        path = self.folder / "agent.sock"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen(1)
             # Whatever becomes of this process, the machine ends: with it, or at its limit.
             keeper = ["setpriv", "--pdeathsig", "TERM", "timeout", "-k", "5", f"{self.machine.limit:g}"]  # fmt: skip  # noqa: E501
-            with (self._folder / "qemu.err").open("wb") as errors:
+            with (self.folder / "qemu.err").open("wb") as errors:
                 self._qemu = subprocess.Popen(
                     [*keeper, *self._command(image, path)],
                     stdin=subprocess.DEVNULL,
@@ -217,7 +220,7 @@ class Guest:
                 line = listener.accept()[0]
                 line.settimeout(None)
                 return line
-        raise CannotBoot(f"qemu: {(self._folder / 'qemu.err').read_text()[-800:]}")
+        raise CannotBoot(f"qemu: {(self.folder / 'qemu.err').read_text()[-800:]}")
 
     def _command(self, image: cache.Image, agent: Path) -> list[str]:
         machine = self.machine
@@ -230,13 +233,13 @@ class Guest:
             *("-smp", str(machine.processors), "-m", str(machine.memory)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-monitor", "none", "-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-            *("-append", words, "-serial", f"file:{self._folder}/console"),
+            *("-append", words, "-serial", f"file:{self.folder}/console"),
             *("-device", "virtio-rng-pci"),
             *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="),
             *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={agent}"),
             *("-device", "virtserialport,chardev=agent,name=agent"),
             *_shared_folder("root", machine.root, "readonly=on,multidevs=remap"),
-            *_shared_folder("ctl", self._folder, "multidevs=remap"),
+            *_shared_folder("ctl", self.folder, "multidevs=remap"),
         ]
         if machine.shared:
             command += _shared_folder("rw", machine.shared, "multidevs=remap")
@@ -284,13 +287,13 @@ class Guest:
     def write(self, path: str, text: str) -> None:
         """Make a file in the guest."""
         name = f"file-{len(self._processes)}"
-        (self._folder / name).write_text(text)
+        (self.folder / name).write_text(text)
         self.run(f"mkdir -p $(dirname {quote(path)}) && cp /run/vm/{name} {quote(path)}")
 
     def console(self) -> str:
         """What the kernel said: oopses, and with systemd its errors."""
         try:
-            return (self._folder / "console").read_text("utf-8", "replace")
+            return (self.folder / "console").read_text("utf-8", "replace")
         except OSError:
             return ""
 
@@ -303,7 +306,7 @@ class Guest:
             line.shutdown(socket.SHUT_RDWR)
             self._reader.join()
             line.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

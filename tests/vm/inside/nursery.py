@@ -1,0 +1,86 @@
+"""Runs in the guest: `relayd` commands, each a fork of one process that has imported them.
+
+Emulation makes the imports of one start take 10 to 30 s. So they are done once; each run is
+then the whole command in a process of its own, from reading its arguments to its exit code.
+Orders come on stdin: `start ARGUMENT…` or `signal PID NUMBER`. Told on stdout:
+`nursery ready`, `nursery started PID`, `nursery ended PID STATUS`. Runs log to our stderr.
+
+What is slowed, and only what takes a link that the emulated machine needs so long for: an RTC
+worker gets LINK_LIMIT seconds to start in.
+"""
+
+import faulthandler
+import os
+import shlex
+import signal
+import sys
+from typing import NoReturn
+
+import aiortc  # noqa: F401 - the worker shares its cached files
+
+import relayd.daemon
+import relayd.demo
+import relayd.relay  # noqa: F401
+from relayd import cli, route
+
+LINK_LIMIT = 120.0
+
+
+def say(*words: object) -> None:
+    """Tell the host."""
+    sys.stdout.write(f"nursery {' '.join(map(str, words))}\n")
+    sys.stdout.flush()
+
+
+def start(arguments: list[str]) -> None:
+    """Fork a run of the command."""
+    if pid := os.fork():
+        say("started", pid)
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.close(0)
+    os.open(os.devnull, os.O_RDONLY)
+    sys.argv = ["relayd", *arguments]
+    run()
+
+
+def run() -> NoReturn:
+    """Be the command, to its exit."""
+    status = 1
+    try:
+        cli.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def reap(*_signal: object) -> None:
+    """Tell which runs have ended."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        say("ended", pid, os.waitstatus_to_exitcode(status))
+
+
+def main() -> None:
+    """Follow orders until stdin ends."""
+    faulthandler.enable()
+    route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
+    signal.signal(signal.SIGCHLD, reap)
+    say("ready")
+    for line in sys.stdin:
+        words = shlex.split(line)
+        if words[0] == "start":
+            start(words[1:])
+        else:
+            os.kill(int(words[1]), int(words[2]))
+
+
+if __name__ == "__main__":
+    main()

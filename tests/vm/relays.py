@@ -1,0 +1,222 @@
+"""Relays in the guest: runs of `relayd`, their configuration, and what they show."""
+
+import json
+import re
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relayd.frames import Geometry, black
+from relayd.output.standby import StandbyArtist
+from relayd.states import RelayState
+from tests.vm.guest import HERE, Failed, Guest
+
+PYTHON = Path(sys.executable)
+SIZE = Geometry(640, 480)
+COUNT = 64
+"""Known pictures in the clip of them."""
+CONFIG = "/run/relayd/relay.toml"
+NOWHERE = "/run/relayd/none.mp4"
+"""A source that is not there: the camera shows standby."""
+
+
+def known_picture(number: int) -> NDArray[np.uint8]:
+    """A picture that can be told from all others of the clip, in each of its pixels."""
+    y, x = np.mgrid[0 : SIZE.height, 0 : SIZE.width]
+    picture = black(SIZE)
+    picture[: SIZE.height] = (x + y + 4 * number) & 0xFF
+    picture[SIZE.height :] = 3 * number + 16
+    return picture
+
+
+def write_known_clip(path: Path, fps: int = 20) -> None:
+    """Make a file of the known pictures, without loss."""
+    with path.open("wb") as clip:
+        clip.write(f"YUV4MPEG2 W{SIZE.width} H{SIZE.height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
+        for number in range(COUNT):
+            clip.write(b"FRAME\n" + known_picture(number).tobytes())
+
+
+def wrong_pictures(captured: bytes) -> tuple[int, list[int]]:
+    """Hold captured pictures against the known ones: how many are wrong, and all numbers."""
+    pictures = np.frombuffer(captured, np.uint8)
+    pictures = pictures[: len(pictures) // SIZE.nbytes * SIZE.nbytes].reshape(-1, *SIZE.shape)
+    numbers = [(int(picture[-1, -1]) - 16) // 3 for picture in pictures]
+    wrong = sum(
+        not 0 <= number < COUNT or not np.array_equal(picture, known_picture(number))
+        for number, picture in zip(numbers, pictures, strict=True)
+    )
+    return wrong, numbers
+
+
+def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -> bytes:
+    """What the camera shows in this state."""
+    return StandbyArtist(geometry, "").draw(state.words, reason).i420.tobytes()
+
+
+def config(
+    *,
+    source: str,
+    service: str = "http://127.0.0.1:9",
+    face: str = "http://127.0.0.1:9/face.png",
+    device: str = "auto",
+    session_max: int = 0,
+    rtc: str = "",
+    more: str = "",
+) -> str:
+    """Give a relay's configuration; without a service it shows standby, or the raw source."""
+    return f"""
+[source]
+url = "{source}"
+[face]
+image = "{face}"
+[akool]
+base_url = "{service}"
+api_key = "a-test-key"
+session_max = {session_max}
+[rtc]
+kind = "webrtc"
+{rtc}
+[on_demand]
+mode = "never"
+[[output]]
+kind = "camera"
+device = "{device}"
+[control]
+socket = "/run/relayd/control.sock"
+[state]
+directory = "/run/relayd/state"
+{more}"""
+
+
+@dataclass
+class Relay:
+    """A `relayd run` in the guest."""
+
+    guest: Guest
+    nursery: "Nursery"
+    pid: int
+    since: int
+    """Where its log begins in what the nursery said."""
+
+    @property
+    def log(self) -> str:
+        """What it said."""
+        return self.nursery.text[self.since :]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log's events of one name."""
+        lines = [line for line in self.log.splitlines() if line.startswith("{") and name in line]
+        return [event for line in lines if (event := json.loads(line))["event"] == name]
+
+    def wait_for(self, pattern: str, within: float = 120.0) -> re.Match[str]:
+        """Wait until its log says so."""
+        return self.nursery.process.wait_for(pattern, within, after=self.since)
+
+    def status(self) -> dict[str, Any]:
+        """What it tells of itself over its socket."""
+        ask = "curl -s --unix-socket /run/relayd/control.sock http://relay/api/status"
+        return json.loads(self.guest.run(ask))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.nursery.process.send(f"signal {self.pid} {int(number)}")
+
+    def stop(self, number: int = 15) -> int:
+        """End it; gives its exit code, negative for a signal."""
+        self.signal(number)
+        return self.wait()
+
+    def wait(self, within: float = 120.0) -> int:
+        """Wait for its end; gives its exit code."""
+        ended = self.wait_for(rf"nursery ended {self.pid} (-?\d+)", within)
+        return int(ended[1])
+
+
+class Nursery:
+    """Starts relays in the guest without the imports of each; see inside/nursery.py."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self.process = guest.start(f"{PYTHON} {HERE}/inside/nursery.py", stdin=True)
+        self.process.wait_for("nursery ready", 300.0)
+
+    @property
+    def text(self) -> str:
+        """All that it and its relays said."""
+        return self.process.text
+
+    def start(self, *arguments: str) -> Relay:
+        """Start `relayd ARGUMENT…`."""
+        since = len(self.text)
+        self.process.send(f"start {shlex.join(arguments)}")
+        pid = int(self.process.wait_for(r"nursery started (\d+)", after=since)[1])
+        return Relay(self._guest, self, pid, since)
+
+    def run(self, settings: str, *more: str) -> Relay:
+        """Start `relayd run` with this configuration, and wait until its camera beats."""
+        self._guest.write(CONFIG, settings)
+        relay = self.start("run", "-c", CONFIG, *more)
+        relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
+        if "nursery ended" in relay.log:
+            raise Failed(f"the relay ended:\n{relay.log}")
+        return relay
+
+    def stop(self) -> None:
+        """End the nursery."""
+        self.process.stop()
+
+
+class Reader:
+    """A program in the guest that watches a camera; see inside/reader.py."""
+
+    def __init__(self, guest: Guest, device: str = "/dev/video0") -> None:
+        self._process = guest.start(f"{PYTHON} -I -S {HERE}/inside/reader.py {device}", stdin=True)
+        self._process.wait_for("reader ready")
+
+    def chapter(self) -> dict[str, Any]:
+        """What came since the last chapter, or the start."""
+        after = len(self._process.text)
+        self._process.send("")
+        return json.loads(self._process.wait_for(r"^\{.*\}$", after=after)[0])
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.stop(9)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reader saw."""
+
+    count: int
+    seconds: float
+    longest: float
+    """s, the longest wait for a picture."""
+    errors: list[str]
+
+    @property
+    def fps(self) -> float:
+        """Pictures a second."""
+        return self.count / self.seconds
+
+
+def watch(reader: Reader, pictures: int, within: float = 60.0) -> Seen:
+    """Watch until so many pictures came, or the time is over."""
+    seen = Seen(0, 0.0, 0.0, [])
+    deadline = time.monotonic() + within
+    while seen.count < pictures and time.monotonic() < deadline:
+        told = reader.chapter()
+        seen = Seen(
+            seen.count + told["pictures"],
+            seen.seconds + told["seconds"],
+            max(seen.longest, told["longest"]),
+            seen.errors + told["errors"],
+        )
+    return seen

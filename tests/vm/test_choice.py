@@ -1,0 +1,136 @@
+"""Which camera is taken, which is refused and why, and what becomes of one that is lost."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.vm.guest import Guest, Note
+from tests.vm.relays import CONFIG, NOWHERE, Nursery, Reader, config, watch
+
+pytestmark = pytest.mark.vm
+
+Reload = Callable[[str], None]
+UNAVAILABLE = 69
+
+
+def refusal(guest: Guest, nursery: Nursery, device: str) -> str:
+    """Start a relay on a device that is to be refused; gives its words."""
+    guest.write(CONFIG, config(source=NOWHERE, device=device))
+    relay = nursery.start("run", "-c", CONFIG)
+    assert relay.wait() == UNAVAILABLE, relay.log
+    return next(line for line in relay.log.splitlines() if line.startswith("relayd: "))
+
+
+def test_two_cameras_show_the_same_to_a_reader_each(
+    guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
+):
+    reload_module("devices=2 video_nr=4,7 exclusive_caps=1,1 card_label=other,relayd")
+    second = '[[output]]\nkind = "camera"\ndevice = "other"'
+    relay = nursery.run(config(source=NOWHERE, device="auto", more=second))
+    assert [event["device"] for event in relay.events("camera.opened")] == [
+        "/dev/video7", "/dev/video4",
+    ]  # fmt: skip  # auto is the one labelled relayd
+    readers = [Reader(guest, device) for device in ("/dev/video4", "/dev/video7")]
+    for reader in readers:
+        reader.chapter()
+    seen = [watch(reader, 30) for reader in readers]
+    last = [reader.chapter()["kinds"] for reader in readers]
+    assert all(one.count >= 30 and not one.errors for one in seen)
+    assert set(last[0]) & set(last[1])  # the same picture, by its sum
+    third = guest.run(
+        "timeout 20 v4l2-ctl -d /dev/video7 --stream-mmap --stream-count=3 2>&1", status=None
+    )
+    refused = "busy" in third.lower()
+    note(f"{guest.loopback}: a second reader of one camera", "refused" if refused else "reads")
+    assert refused == (guest.machine.series != "0.12")
+    for reader in readers:
+        reader.stop()
+    assert relay.status()["outputs"] == {"/dev/video7": "ok", "/dev/video4": "ok"}
+    assert relay.stop() == 0
+
+
+def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
+    guest: Guest, nursery: Nursery
+):
+    guest.run("modprobe vivid n_devs=1 node_types=1 vid_cap_nr=9")
+    try:
+        real = refusal(guest, nursery, "/dev/video9")
+        assert "real device" in real
+        label = guest.run("cat /sys/class/video4linux/video9/name").strip()
+        assert f'no virtual camera labelled "{label}"' in refusal(guest, nursery, label)
+    finally:
+        guest.run("rmmod vivid")
+    assert 'labels there are: "relayd"' in refusal(guest, nursery, "studio")
+    writer = guest.start(
+        "exec ffmpeg -v error -re -f lavfi -i testsrc2=s=640x480:r=20 -pix_fmt yuv420p"
+        " -f v4l2 /dev/video0"
+    )
+    reader = guest.start("timeout 60 v4l2-ctl --stream-mmap --stream-count=1 --stream-poll")
+    until_captured = "until v4l2-ctl --info | grep -q 'Video Capture'; do :; done"
+    guest.run(f"timeout 60 bash -c {until_captured!r}")
+    reader.stop(signal.SIGKILL)
+    words = refusal(guest, nursery, "/dev/video0")
+    assert "written by another program" in words
+    writer.stop()
+
+
+def test_a_camera_set_up_badly_is_told_of_with_its_mend(
+    guest: Guest, nursery: Nursery, reload_module: Reload
+):
+    reload_module("video_nr=0 card_label=relayd exclusive_caps=0")
+    relay = nursery.run(config(source=NOWHERE))
+    (caveat,) = relay.events("camera.caveat")
+    assert "exclusive_caps=0" in caveat["reason"]
+    assert "modprobe -r v4l2loopback" in caveat["reason"]
+    assert relay.stop() == 0
+    reload_module("video_nr=0 card_label=relayd exclusive_caps=1")
+    guest.run("v4l2-ctl -c keep_format=1")
+    if guest.machine.series == "0.15":  # takes no writer any more
+        assert "v4l2-ctl -d /dev/video0 -c keep_format=0" in refusal(guest, nursery, "auto")
+    else:
+        relay = nursery.run(config(source=NOWHERE))
+        assert "keep_format=0" in relay.events("camera.caveat")[0]["reason"]
+        assert relay.stop() == 0
+    guest.run("v4l2-ctl -c keep_format=0")
+    relay = nursery.run(config(source=NOWHERE))  # the mend mends
+    assert relay.stop() == 0
+
+
+def test_a_camera_that_is_lost_is_told_of_and_taken_back(
+    guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
+):
+    """The kernel unloads no module in use: strace makes the relay's calls fail instead."""
+    relay = nursery.run(config(source=NOWHERE))
+    assert "in use" in guest.run("rmmod v4l2loopback 2>&1", status=1)
+    reader = Reader(guest)
+    fail = f"exec strace -f -p {relay.pid} -P /dev/video0 -o /dev/null -e trace=write,openat"
+    once = guest.start(f"{fail} -e inject=write:error=EINVAL:when=1")
+    relay.wait_for('"event": "output.lost"')
+    relay.wait_for('"event": "output.back"')
+    once.stop()
+    seen = watch(reader, 10)
+    assert seen.count >= 10
+    assert not seen.errors
+    note(f"{guest.loopback}: a write refused, a reader's wait", f"{seen.longest:.2f} s")
+    reader.stop()
+    lost = relay.events("output.lost")[0]
+    assert lost["output"] == "/dev/video0"
+    assert "invalid argument" in lost["reason"]
+
+    gone = guest.start(f"{fail} -e inject=write:error=ENODEV -e inject=openat:error=ENODEV")
+    relay.wait_for("no such device")
+    guest.run("timeout 60 bash -c 'until rmmod v4l2loopback 2>/dev/null; do :; done'")
+    gone.stop()
+    relay.wait_for('"event": "output is still lost"[^\\n]*|there is no virtual camera')
+    assert "no such device" in relay.status()["outputs"]["/dev/video0"]
+    back = len(relay.events("output.back"))
+    guest.run(f"modprobe v4l2loopback {guest.machine.options}")
+    relay.wait_for(f'(?s)({"""[^$]*?"event": "output.back""" * (back + 1)})')
+    assert relay.status()["outputs"] == {"/dev/video0": "ok"}
+    assert relay.status()["reconnects"]["output"] == 2
+    assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
+    reader = Reader(guest)
+    assert watch(reader, 20).count >= 20
+    reader.stop()
+    assert relay.stop() == 0
