@@ -50,10 +50,13 @@ test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: 
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
 	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)
 
+deb: $(BIN)/.emulator ## a Debian package for this release of Debian, in dist/
+	config/deb/build.sh --pip $(BIN)/python
+
 bench: $(BIN)/.dev ## timings against a peer, as ratios
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-vm test-live bench clean
+.PHONY: help demo check test-setup test test-relay test-browser test-vm test-live deb bench clean

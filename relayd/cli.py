@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relayd import __version__, logs, remote
-from relayd.config import require_runnable
+from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 
@@ -124,10 +124,13 @@ def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
 
+    def read() -> Settings:
+        settings = load(config, overrides or ())
+        require_runnable(settings)
+        return settings
+
     _set_up_logs(log_level)
-    settings = load(config, overrides or ())
-    require_runnable(settings)
-    _await(run_daemon(settings, config.stem))
+    _await(run_daemon(read(), config.stem, read))
 
 
 @app.command()
@@ -275,6 +278,59 @@ def agora_install(
     from relayd.rtc.agora.install import install  # noqa: PLC0415 - only this command needs it
 
     typer.echo(f"ready: {install(typer.echo, archive)}")
+
+
+ForUser = Annotated[bool, typer.Option("--user", help="For you alone, with no root needed.")]
+Root = Annotated[Path | None, typer.Option(help="Work below this folder, not on this system.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; changed files are left alone.")]
+ChangedToo = Annotated[bool, typer.Option("--changed-too", help="With --yes: changed files too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
+
+
+@app.command()
+def install(
+    *,
+    user: ForUser = False,
+    root: Root = None,
+    yes: Yes = False,
+    changed_too: ChangedToo = False,
+    dry_run: DryRun = False,
+    package: Annotated[bool, typer.Option("--package", hidden=True, help="As a .deb.")] = False,
+    command: Annotated[str, typer.Option(help="What units start; default: this relayd.")] = "",
+) -> None:
+    """Put units, the service's user and the virtual camera's options in place."""
+    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
+    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+
+    layout = Layout.PACKAGE if package else Layout.USER if user else Layout.SYSTEM
+    options = InstallOptions(
+        layout, root, command, yes=yes, changed_too=changed_too, dry_run=dry_run
+    )
+    _finish(Installer(options, typer.echo, _ask).install())
+
+
+@app.command()
+def uninstall(
+    *,
+    user: ForUser = False,
+    root: Root = None,
+    yes: Yes = False,
+    changed_too: ChangedToo = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Remove what `install` put in place; configuration and journal stay."""
+    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
+    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+
+    layout = Layout.USER if user else Layout.SYSTEM
+    options = InstallOptions(layout, root, "", yes=yes, changed_too=changed_too, dry_run=dry_run)
+    _finish(Installer(options, typer.echo, _ask).uninstall())
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask", mend="give --yes or --dry-run")
+    return typer.confirm(question)
 
 
 @app.command()

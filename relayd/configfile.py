@@ -19,6 +19,9 @@ from relayd.config import ENV_PREFIX, CameraSettings, Settings, StreamSettings
 from relayd.errors import ConfigError
 from relayd.logs import redact
 
+SYSTEM_CONFIGURATION = Path("/etc/relayd")
+SYSTEM_STATE = Path("/var/lib/relayd")
+"""What the service relayd@NAME has: /etc/relayd/NAME.toml and the journal in NAME below this."""
 _CREDENTIAL_FILES = {
     "akool-api-key": "api_key",
     "akool-client-id": "client_id",
@@ -39,6 +42,8 @@ def load(
     faults = list(_merge_environment(tree, environment))
     faults += _merge_overrides(tree, overrides)
     faults += _fill_credentials(tree, environment)
+    if path and "STATE_DIRECTORY" not in environment:
+        _fill_state(tree, path)
     try:
         settings = load_tree(tree)
     except ConfigError as report:
@@ -125,6 +130,15 @@ def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> I
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
             yield f"{file} (systemd credential): {why}; give a file with the key alone"
+
+
+def _fill_state(tree: dict[str, Any], path: Path) -> None:
+    """Find the journal of a system's relay for whoever asks about it in a terminal."""
+    state = tree.setdefault("state", {})
+    own = SYSTEM_STATE / path.stem
+    is_system = path.absolute().parent == SYSTEM_CONFIGURATION and own.is_dir()
+    if is_system and isinstance(state, dict) and not state.get("directory"):
+        state["directory"] = str(own)
 
 
 def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:

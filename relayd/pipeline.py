@@ -7,7 +7,7 @@ outputs do, gives each paced frame to a link, and hands swapped frames in.
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 
@@ -34,6 +34,8 @@ PAIRED = 400
 """Measurements of each half of relayd's own delay that are paired: twenty seconds."""
 FPS_WINDOW = 100
 """Beats over which the shown fps is told: five seconds."""
+FIRST_BEAT = 5.0
+"""s that the outputs may take to be given their first picture; then a start goes on without."""
 
 
 class Pipeline:
@@ -61,6 +63,7 @@ class Pipeline:
         self._send_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
+        self._has_begun = Event()
         self._fallback = Fallback(settings.privacy.fallback)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
@@ -95,7 +98,10 @@ class Pipeline:
         )
 
     def start_outputs(self) -> None:
-        """Open every output and begin to show; raises what the first one that cannot be says."""
+        """Open every output and begin to show; raises what the first one that cannot be says.
+
+        Returns when they have their first picture: from then on readers see standby.
+        """
         opened: list[Output] = []
         try:
             for output in self.outputs:
@@ -106,6 +112,7 @@ class Pipeline:
                 output.close()
             raise
         self.screen.start()
+        self._has_begun.wait(FIRST_BEAT)
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
@@ -136,7 +143,10 @@ class Pipeline:
 
     def say(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
-        self._studio.submit(lambda: self.screen.set_standby(self.artist.draw(title, detail)))
+        self._studio.submit(self._draw, title, detail)
+
+    def _draw(self, title: str, detail: str) -> None:
+        self.screen.set_standby(self.artist.draw(title, detail))
 
     def show(self, frame: SwappedFrame) -> None:
         """Let the outputs show this swapped frame at their next beat."""
@@ -203,6 +213,7 @@ class Pipeline:
         with self._lock:
             gap = at - self._beats[-1] if self._beats else None
             self._beats.append(at)
+        self._has_begun.set()
         if gap is not None:
             self._metrics.observe_output_gap(gap)
         if kind is Shown.FRESH and isinstance(frame, SwappedFrame):

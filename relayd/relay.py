@@ -23,6 +23,7 @@ from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get, redact
 from relayd.ondemand import Demand, SessionLife, is_on_demand
 from relayd.output.base import Output, OutputChange, OutputEvent
+from relayd.output.standby import StandbyArtist
 from relayd.pipeline import Pipeline
 from relayd.rotation import Rotation
 from relayd.route import WATCH_INTERVAL, Route, RouteParts
@@ -153,6 +154,22 @@ class Relay:
             await route.update_face(face)
         self._face = face
         self._asked.set()
+
+    async def apply(self, settings: Settings) -> None:
+        """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
+
+        All or nothing: raises ConfigError when the standby picture cannot be used, or what
+        `set_face` raises, and then everything is as before.
+        """
+        artist = await asyncio.to_thread(
+            StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
+        )
+        if settings.face != self._settings.face:  # else one that a person put on stays on
+            await self.set_face(settings.face.image, settings.face.landmarks)
+        self.pipeline.artist = artist
+        self.pipeline.say(self._state.words, self._reason)
+        self._rotation.set_life(settings.akool.session_max)
+        self._settings = settings
 
     async def pause(self) -> None:
         """Close the session and show standby until `resume`."""

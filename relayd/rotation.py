@@ -33,7 +33,7 @@ class Rotation:
         open_successor: Callable[[], Coroutine[Any, Any, Route]],
     ) -> None:
         """Rotate each `session_max` seconds (0: never); `open_successor` opens a route to live."""
-        self._life = session_max or float("inf")
+        self.set_life(session_max)
         self._clock = clock
         self._open_successor = open_successor
         self._began = self._due = float("inf")
@@ -44,6 +44,10 @@ class Rotation:
     def in_progress(self) -> bool:
         """A successor is being opened."""
         return self._opening is not None
+
+    def set_life(self, session_max: float) -> None:
+        """Rotate each `session_max` seconds (0: never), from the next session on."""
+        self._life = session_max or float("inf")
 
     def begin(self) -> None:
         """A session is live from now on."""

@@ -84,6 +84,9 @@ async def close_sessions(
     if session_id is not None and records[session_id].held:
         say(f"{session_id}: in use by relay {records[session_id].relay}; stop that relay first")
         return ExitCode.FAILED
+    if all(record.held for record in records.values()):
+        say("nothing is left open")
+        return ExitCode.CLEAN
     async with connect(settings) as client:
         results = await close_leftovers(client, journal, session_id=session_id)
     for result in results:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd import configfile
 from relayd.config import (
     Settings,
     control_socket,
@@ -150,6 +151,23 @@ def test_the_state_directory_is_as_set_else_systemds_else_the_users():
         "/var/lib/relayd/a"
     )
     assert state_directory(load(None, (), {}), {"XDG_STATE_HOME": "/h"}) == Path("/h/relayd")
+
+
+def test_who_asks_about_a_relay_of_the_system_finds_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(configfile, "SYSTEM_CONFIGURATION", tmp_path / "etc")
+    monkeypatch.setattr(configfile, "SYSTEM_STATE", tmp_path / "lib")
+    (tmp_path / "etc").mkdir()
+    file, elsewhere = tmp_path / "etc" / "studio.toml", tmp_path / "studio.toml"
+    for path in (file, elsewhere):
+        path.write_text("")
+    assert load(file, (), {}).state.directory == "", "its service never ran"
+    (tmp_path / "lib" / "studio").mkdir(parents=True)
+    assert load(file, (), {}).state.directory == str(tmp_path / "lib" / "studio")
+    assert load(file, ["state.directory=/srv/x"], {}).state.directory == "/srv/x"
+    assert load(file, (), {"STATE_DIRECTORY": "/run/x"}).state.directory == ""
+    assert load(elsewhere, (), {}).state.directory == ""
 
 
 def test_the_control_socket_lies_in_the_runtime_directory():

@@ -1,12 +1,17 @@
 """Machines for the tests, one at a time, and the report of what was measured in them."""
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.stage import PORTRAIT, RELAYD, Emulator
+from tests.vm import container
 from tests.vm.cache import RELEASES, CannotBoot, cache_directory
 from tests.vm.guest import Guest, Machine, Note
 from tests.vm.relays import Nursery
@@ -90,3 +95,43 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"measured in the virtual machines ({path})")
     for name, figure in _figures.items():
         terminalreporter.write_line(f"{name}: {figure}")
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The .deb, as `make deb` makes it, but not compressed."""
+    if missing := container.missing():
+        pytest.skip(f"NO CONTAINER, SO THE SERVICE IS NOT TESTED: {missing}")
+    folder = tmp_path_factory.mktemp("package")
+    build = Path(__file__).parents[2] / "config" / "deb" / "build.sh"
+    python = RELAYD.parent / "python"
+    began = time.monotonic()
+    command = [build, "--compress", "none", "--pip", python, "--to", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    note("building the .deb, not compressed", f"{time.monotonic() - began:.0f} s")
+    (file,) = folder.glob("*.deb")
+    return file
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Emulator]:
+    """The local stand-in of the service, which takes one key alone."""
+    process = subprocess.Popen(
+        [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.2", "--api-key", container.KEY],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("relayd emulator ready at http://"), line
+    yield Emulator(line.split()[-1], process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def face(service: Emulator) -> str:
+    """URL of a face, from the service itself."""
+    return service.upload(PORTRAIT)

@@ -1,0 +1,230 @@
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+
+from relayd.akool.client import AkoolClient
+from relayd.akool.journal import Journal
+from relayd.config import Settings
+from relayd.configfile import load_tree
+from relayd.control.notify import Notifier
+from relayd.daemon import _Announcer, _reload_on_hangup, stopped_by_signals
+from relayd.errors import ConfigError, FaceRejected
+from relayd.relay import Relay
+from relayd.reload import RELOADABLE, Reloader, differences
+from relayd.states import RelayState
+
+FACE = "http://127.0.0.1:9/a.png"
+OTHER = "http://127.0.0.1:9/b.png"
+
+
+def settings(**sections: Any) -> Settings:
+    return load_tree({"face": {"image": FACE}, **sections})
+
+
+class Applied:
+    """Takes what a reload applies."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.all: list[Settings] = []
+        self.refusal = refusal
+
+    async def __call__(self, merged: Settings) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.all.append(merged)
+
+
+def reloader(
+    running: Settings, wanted: Settings | Exception, apply: Callable[[Settings], Awaitable[None]]
+) -> Reloader:
+    def read() -> Settings:
+        if isinstance(wanted, Exception):
+            raise wanted
+        return wanted
+
+    return Reloader(running, read, apply)
+
+
+def test_every_reloadable_key_is_a_key_of_the_settings():
+    for key in RELOADABLE:
+        section, name = key.split(".")
+        assert name in type(getattr(settings(), section)).model_fields
+
+
+def test_each_key_that_differs_is_named():
+    new = settings(
+        source={"url": "a.mp4", "options": {"x": "1"}},
+        akool={"api_key": "a-new-key"},
+        output=[{"kind": "camera", "device": "/dev/video9"}],
+    )
+    assert list(differences(settings(), settings())) == []
+    assert list(differences(settings(), new)) == [
+        "source.url",
+        "source.options",
+        "akool.api_key",
+        "output",
+    ]
+
+
+async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
+    applied = Applied()
+    wanted = settings(
+        face={"image": OTHER},
+        akool={"session_max": 60},
+        video={"fps": 25},
+        privacy={"fallback": "raw"},
+    )
+    one = reloader(settings(), wanted, applied)
+    result = await one.reload()
+    assert result.applied == ("face.image", "akool.session_max")
+    assert result.restart_needed == ("video.fps", "privacy.fallback")
+    assert result.note == "restart needed for video.fps, privacy.fallback"
+    (merged,) = applied.all
+    assert merged.face.image == OTHER
+    assert merged.akool.session_max == 60
+    assert merged.video.fps == 20, "a key that needs a restart is left as it runs"
+    assert merged.privacy.fallback == "standby", "a reload never shows a raw face"
+
+
+async def test_what_was_taken_over_once_is_not_taken_over_again():
+    applied = Applied()
+    one = reloader(settings(), settings(face={"image": OTHER}), applied)
+    assert (await one.reload()).applied == ("face.image",)
+    again = await one.reload()
+    assert again.applied == ()
+    assert again.note == ""
+    assert len(applied.all) == 1
+
+
+async def test_a_restart_stays_needed_until_the_key_is_as_before():
+    wanted = [settings(video={"fps": 25}), settings(video={"fps": 25}), settings()]
+    one = Reloader(settings(), lambda: wanted.pop(0), Applied())
+    assert (await one.reload()).restart_needed == ("video.fps",)
+    assert (await one.reload()).restart_needed == ("video.fps",)
+    assert (await one.reload()).note == ""
+
+
+async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing():
+    applied = Applied()
+    faults = ['video.fit = "crap": give crop, pad or stretch', "face.imag: unknown key"]
+    result = await reloader(settings(), ConfigError(faults), applied).reload()
+    assert result.faults == tuple(faults)
+    assert result.note == f"reload refused: {faults[0]} (and 1 more)"
+    assert not applied.all
+
+
+async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_the_next_reload():
+    applied = Applied(FaceRejected("no face was found in [face] image"))
+    one = reloader(settings(), settings(face={"image": OTHER}), applied)
+    assert "no face was found" in (await one.reload()).note
+    applied.refusal = None
+    assert (await one.reload()).applied == ("face.image",)
+
+
+async def test_a_secret_in_a_fault_is_not_told():
+    fault = ConfigError(["source.url = 'rtsp://me:hunter22@cam/': no such thing"])
+    assert "hunter22" not in (await reloader(settings(), fault, Applied()).reload()).note
+
+
+@pytest.fixture
+def relay(tmp_path: Path):
+    relay = Relay(settings(), "studio", cast("AkoolClient", None), Journal(tmp_path))
+    yield relay
+    relay.pipeline.stop_outputs()
+
+
+async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
+    await relay.set_face(OTHER)
+    await relay.apply(settings(akool={"session_max": 60}))
+    assert relay._face.image_url == OTHER
+    await relay.apply(settings(face={"image": FACE + "?2"}))
+    assert relay._face.image_url == FACE + "?2"
+
+
+async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
+    relay: Relay, tmp_path: Path
+):
+    drawn = relay.pipeline.artist.draw("x")
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    with pytest.raises(ConfigError, match="standby_image"):
+        await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
+    assert relay._face.image_url == FACE
+    assert relay.pipeline.artist.draw("x") is drawn
+
+
+async def test_another_standby_picture_is_shown_by_the_next_beat(relay: Relay, tmp_path: Path):
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
+    await relay.apply(settings(privacy={"standby_image": str(tmp_path / "white.png")}))
+    relay.pipeline._studio.submit(lambda: None).result(5)  # whatever was to be drawn is drawn
+    assert relay.pipeline.screen._standby.i420[0, 0] == 235  # white in BT.601
+
+
+class Manager:
+    """A service manager's end of sd_notify."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.settimeout(0)
+
+    def heard(self) -> list[str]:
+        heard = []
+        while True:
+            try:
+                heard += self.socket.recv(4096).decode().split("\n")
+            except BlockingIOError:
+                return heard
+
+    async def next(self) -> list[str]:
+        async with asyncio.timeout(2):
+            message = await asyncio.get_running_loop().sock_recv(self.socket, 4096)
+        return message.decode().split("\n")
+
+
+async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(tmp_path: Path):
+    manager = Manager(tmp_path / "notify")
+    announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
+    one = reloader(settings(), settings(video={"fps": 25}), Applied())
+    with stopped_by_signals() as stop:
+        job = asyncio.create_task(_reload_on_hangup(one, announcer))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert manager.heard() == [], "READY of a reload would be taken for the start's"
+        announcer(RelayState.STANDBY, "")
+        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
+        assert (await manager.next())[0] == "RELOADING=1"
+        note = "[restart needed for video.fps]"
+        assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
+        announcer(RelayState.LIVE, "")
+        assert manager.heard() == [f"STATUS=Live {note}"]
+        assert not stop.is_set()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    manager.socket.close()
+
+
+async def test_without_a_service_manager_a_hangup_ends_the_relay_cleanly():
+    with stopped_by_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(2):
+            await stop.wait()
+
+
+async def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
