@@ -117,7 +117,7 @@ class Day:
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
         monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
         monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
-        monkeypatch.setattr(Route, "_start_worker", nothing)
+        monkeypatch.setattr(Route, "_start_worker", lambda route: route._ready.set())
         monkeypatch.setattr(Route, "_stop_worker", stopped)
         monkeypatch.setattr(Route, "_join", joined)
         monkeypatch.setattr(Route, "check", nothing)
