@@ -14,6 +14,9 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey
 from relayd.http import HttpClient
 
+HEAD_TIMEOUT = 1.0
+"""s for a request to come on a new connection, as servers have it."""
+
 
 @dataclass
 class Call:
@@ -76,7 +79,9 @@ class Service:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            async with asyncio.timeout(HEAD_TIMEOUT):  # a client may give up before it asks
+                first = await reader.readuntil(b"\r\n\r\n")
+            head = first.decode("latin-1").split("\r\n")
             headers = {
                 name.lower(): value
                 for name, _, value in (line.partition(": ") for line in head[1:])
@@ -96,7 +101,7 @@ class Service:
                     reply = self._documented(call)
                 writer.write(reply if isinstance(reply, bytes) else http_answer(reply))
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             pass
         finally:
             writer.close()
