@@ -193,14 +193,10 @@ def get_format(system: System, fd: int, side: BufferType) -> PictureFormat:
 def set_frame_rate(system: System, fd: int, fps: Fraction) -> None:
     """VIDIOC_S_PARM: what readers are told; without it v4l2loopback says 30.
 
-    Versions to 0.13 take it for the output side, 0.15 before streaming only for the capture
-    side (EINVAL else), where it is the same setting. OSError when neither is taken.
+    It is one setting for both sides. 0.15 takes it from a writer for the output side alone.
     """
     rate = _FRAME_RATE.pack(0, 0, fps.denominator, fps.numerator)
-    try:
-        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
-    except OSError:
-        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.CAPTURE, rate)))
+    system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
 
 
 def get_frame_rate(system: System, fd: int, side: BufferType) -> float:
@@ -319,6 +315,8 @@ def _formats(system: System, fd: int, side: BufferType, *, is_loopback: bool) ->
         try:
             current = get_format(system, fd, side)
         except OSError:
+            return ()
+        if not current.width:  # before 0.15: nobody has set one yet
             return ()
         return (f"{current.fourcc} {current.width}x{current.height}",)
     found: list[str] = []

@@ -294,6 +294,16 @@ def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any
     assert not second.writable
 
 
+@pytest.mark.parametrize("version", ["0.12.7", "0.13.2"])
+def test_a_camera_that_nobody_wrote_to_yet_is_listed_without_a_format(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version, path=str(tmp_path / "dev/video0"))
+    (tmp_path / "class/video4linux/video0").mkdir(parents=True)
+    (found,) = v4l2.list_devices(tmp_path, tmp_path / "dev", double)
+    assert found.formats == ()
+
+
 def test_no_video_at_all_gives_an_empty_list(tmp_path: Path):
     assert v4l2.list_devices(tmp_path) == []
     assert v4l2.module_version(tmp_path) == ""

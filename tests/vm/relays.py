@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,7 @@ class Nursery:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self._relays: list[Relay] = []
         self.process = guest.start(f"{PYTHON} {HERE}/inside/nursery.py", stdin=True)
         self.process.wait_for("nursery ready", 300.0)
 
@@ -157,7 +159,8 @@ class Nursery:
         since = len(self.text)
         self.process.send(f"start {shlex.join(arguments)}")
         pid = int(self.process.wait_for(r"nursery started (\d+)", after=since)[1])
-        return Relay(self._guest, self, pid, since)
+        self._relays.append(Relay(self._guest, self, pid, since))
+        return self._relays[-1]
 
     def run(self, settings: str, *more: str) -> Relay:
         """Start `relayd run` with this configuration, and wait until its camera beats."""
@@ -167,6 +170,13 @@ class Nursery:
         if "nursery ended" in relay.log:
             raise Failed(f"the relay ended:\n{relay.log}")
         return relay
+
+    def end_all(self) -> None:
+        """Kill the relays that still run."""
+        for relay in self._relays:
+            if not re.search(rf"nursery ended {relay.pid} ", relay.log):
+                relay.stop(SIGKILL)
+        self._relays.clear()
 
     def stop(self) -> None:
         """End the nursery."""
@@ -200,6 +210,8 @@ class Seen:
     longest: float
     """s, the longest wait for a picture."""
     errors: list[str]
+    kinds: frozenset[str]
+    """CRC-32 of each picture that came."""
 
     @property
     def fps(self) -> float:
@@ -209,7 +221,7 @@ class Seen:
 
 def watch(reader: Reader, pictures: int, within: float = 60.0) -> Seen:
     """Watch until so many pictures came, or the time is over."""
-    seen = Seen(0, 0.0, 0.0, [])
+    seen = Seen(0, 0.0, 0.0, [], frozenset())
     deadline = time.monotonic() + within
     while seen.count < pictures and time.monotonic() < deadline:
         told = reader.chapter()
@@ -218,5 +230,6 @@ def watch(reader: Reader, pictures: int, within: float = 60.0) -> Seen:
             seen.seconds + told["seconds"],
             max(seen.longest, told["longest"]),
             seen.errors + told["errors"],
+            seen.kinds | set(told["kinds"]),
         )
     return seen
