@@ -24,7 +24,7 @@ from tests.vm.relays import (
 pytestmark = pytest.mark.vm
 
 CLIP = "/run/relayd/clip.y4m"
-PICTURES = 40
+PICTURES = 30
 TORN = 2
 """Pictures of PICTURES that may be torn: v4l2loopback overwrites what a reader still reads."""
 RAW = '[privacy]\nfallback = "raw"'
@@ -56,6 +56,7 @@ def captured(guest: Guest, program: str) -> bytes:
     return (guest.folder / f"{program}.raw").read_bytes()
 
 
+@pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     guest: Guest, nursery: Nursery, known_clip: Path, note: Note
 ):
@@ -82,7 +83,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
         note(f"{guest.loopback}: {program}", f"{len(numbers)} pictures, {wrong} torn")
         assert len(numbers) == PICTURES
         assert wrong <= TORN
-        assert len(set(numbers)) > PICTURES / 2  # it moves
+        assert len(set(numbers)) > 10  # it moves
 
     told = guest.run(
         "v4l2-ctl --get-parm; ffprobe -v error -f v4l2 -show_entries"
@@ -108,6 +109,7 @@ def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
     guest: Guest, nursery: Nursery, note: Note
 ):
     relay = nursery.run(config(source=NOWHERE))
+    assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
     reader = Reader(guest)
     waits = []
     for _ in range(10):

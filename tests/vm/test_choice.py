@@ -8,7 +8,7 @@ import pytest
 from tests.vm.guest import Guest, Note
 from tests.vm.relays import CONFIG, NOWHERE, Nursery, Reader, config, watch
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)]
 
 Reload = Callable[[str], None]
 UNAVAILABLE = 69

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.vm
 SMALL, SMALL_FPS = Geometry(320, 240), 10
 """Size and rate of the one run that goes through RTC: emulated, 640x480 at 20 fps would leave
 Chromium no time."""
+SESSION_MAX = 25
+"""s after which a session is followed by another: soon, for there is no other way to ask for it."""
 RTC_PATIENCE = "first_frame_timeout = 120.0\nstall_timeout = 30.0"
 """Its swapped pictures come some 3 a second, with seconds between them on a busy machine."""
 
@@ -42,7 +44,7 @@ def shows_standby(browser: Browser, relay: Relay, geometry: Geometry) -> bool:
     return browser.shows(as_seen(picture, geometry))
 
 
-@pytest.mark.parametrize("guest", ["0.12", "0.13"], indirect=True)
+@pytest.mark.parametrize("guest", ["0.13"], indirect=True)
 def test_a_call_in_the_browser_gets_the_camera_and_keeps_it_when_the_relay_is_killed(
     guest: Guest, nursery: Nursery, note: Note
 ):
@@ -130,7 +132,7 @@ play_url = "{service}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"
         source=f"tcp://{HOST}:{source.port}",
         service=service,
         face=emulator.upload(PORTRAIT),
-        session_max=40,
+        session_max=SESSION_MAX,
         rtc=urls,
         more=f"[video]\nwidth = {SMALL.width}\nheight = {SMALL.height}\nfps = {SMALL_FPS}\n"
         "bitrate = 500",
@@ -188,10 +190,13 @@ def test_a_call_in_the_browser_goes_on_through_all_that_a_live_relay_may_suffer(
         guest.run("pkill -9 -f [r]elayd.rtc.worker")
         suffer("RTC worker killed", died)
 
-        relay.stop(signal.SIGKILL)
+        assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
+        source.stop()  # it serves one client, once
+        source.start()
         relay = nursery.run(settings)
-        suffer("relay killed and back", states("live"))
-        wait_for_swapped(browser, relay)
+        shown = browser.told["pictures"]
+        suffer("relay killed and back", lambda: browser.told.get("pictures", 0) > shown + 10)
+        relay.wait_for('"now": "live"')  # the sessions of the killed one are closed as well
     assert relay.stop() == 0
     assert emulator.sessions() == []
 

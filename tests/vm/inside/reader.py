@@ -75,9 +75,9 @@ class Stream:
 class Chapter:
     """What came since the host last asked."""
 
-    def __init__(self, since: float) -> None:
-        self.last, self.pictures, self.longest = since, 0, 0.0
-        self.began = since
+    def __init__(self, last: float) -> None:
+        self.last, self.pictures, self.longest = last, 0, 0.0
+        self.began = time.monotonic()
         self.kinds: dict[int, int] = {}
         self.numbers: list[int] = []
         self.errors: list[str] = []
