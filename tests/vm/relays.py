@@ -206,7 +206,9 @@ class Seen:
     """What a reader saw."""
 
     count: int
-    seconds: float
+    first: float
+    last: float
+    """When the first and the last picture came, on the guest's clock."""
     longest: float
     """s, the longest wait for a picture."""
     errors: list[str]
@@ -216,18 +218,19 @@ class Seen:
     @property
     def fps(self) -> float:
         """Pictures a second."""
-        return self.count / self.seconds
+        return (self.count - 1) / (self.last - self.first)
 
 
 def watch(reader: Reader, pictures: int, within: float = 60.0) -> Seen:
     """Watch until so many pictures came, or the time is over."""
-    seen = Seen(0, 0.0, 0.0, [], frozenset())
+    seen = Seen(0, 0.0, 0.0, 0.0, [], frozenset())
     deadline = time.monotonic() + within
     while seen.count < pictures and time.monotonic() < deadline:
         told = reader.chapter()
         seen = Seen(
             seen.count + told["pictures"],
-            seen.seconds + told["seconds"],
+            seen.first or told["first"],
+            told["last"],
             max(seen.longest, told["longest"]),
             seen.errors + told["errors"],
             seen.kinds | set(told["kinds"]),
