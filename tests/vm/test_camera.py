@@ -68,7 +68,9 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
 
     (guest.folder / "clip.y4m").write_bytes(known_clip.read_bytes())
     guest.run(f"mv /run/vm/clip.y4m {CLIP}")
-    guest.run("curl -sf -X POST --unix-socket /run/relayd/control.sock http://relay/api/source/retry")
+    guest.run(
+        "curl -sf -X POST --unix-socket /run/relayd/control.sock http://relay/api/source/retry"
+    )
     relay.wait_for('"event": "source.opened"')
     for program in PROGRAMS:
         wrong, numbers = wrong_pictures(captured(guest, program))
