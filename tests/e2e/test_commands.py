@@ -68,7 +68,7 @@ def test_a_missing_camera_ends_with_69_and_says_how_to_make_one(config: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_relay_that_fails_to_start_never_tells_systemd_that_it_is_ready(
+def test_a_relay_that_fails_to_start_tells_systemd_why_and_never_that_it_is_ready(
     config: Path, tmp_path: Path
 ):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -77,7 +77,8 @@ def test_a_relay_that_fails_to_start_never_tells_systemd_that_it_is_ready(
         overrides = ["--set", 'output=[{kind="camera",device="/dev/video9"}]']
         done = relayd("run", "-c", config, *overrides, NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert done.returncode == 69
-        assert b"READY" not in systemd.recv(4096)
+        assert systemd.recv(4096) == b"STATUS=Stopped"
+        assert systemd.recv(4096).startswith(b"STATUS=/dev/video9: ")
         with pytest.raises(BlockingIOError):
             systemd.recv(4096)
 

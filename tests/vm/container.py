@@ -89,6 +89,16 @@ class Container:
             f" && printf %s {quote(text)} >{quote(path)} && chmod {mode:o} {quote(path)}"
         )
 
+    def written(self) -> set[str]:
+        """Name every file that has been made or changed in it so far, and each new folder."""
+        upper = self._folder / "upper"
+        paths = {path.relative_to(upper): path for path in upper.rglob("*")}
+        return {
+            str(name)
+            for name, path in paths.items()
+            if not path.is_dir() or not (Path("/") / name).is_dir()
+        }
+
     def wait_for(self, what: str, done: Callable[[], object], within: float) -> float:
         """Wait until `done()` holds; gives the seconds that it took."""
         start = time.monotonic()

@@ -1,14 +1,19 @@
-"""The .deb's life on a machine with a real v4l2loopback and a real systemd, in one go.
+"""The .deb's life: as a whole in a container, and on a machine with a real camera.
 
-The tests go on where the one before ended: install, run, kill, upgrade, remove, purge. Its
-dependency v4l2loopback-dkms is really installed, with dkms and udev. dkms finds no kernel headers
-in this machine and so compiles nothing; the module that modprobe loads is the machine's own, made
-from the same source.
+The container installs it beside its real dependency, v4l2loopback-dkms with dkms, which finds no
+kernel headers there and so compiles nothing. In the machine the tests go on where the one before
+ended: install, run, kill, upgrade, purge. An emulated dpkg is slow, a minute for the 4700 files of
+the package each time, so there its Python libraries lie beside it, through a link (the whole
+package with RELAYD_VM_WHOLE_PACKAGE=1), a stand-in takes the dependency's place, and udev is
+unpacked, not installed. The module that modprobe loads is the machine's own, of Debian's source.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,16 +25,17 @@ from relayd.frames import Geometry
 from relayd.output.standby import StandbyArtist
 from tests.e2e.stage import Emulator, wait_for
 from tests.vm import cache
-from tests.vm.container import KEY
+from tests.vm.container import KEY, Container
 from tests.vm.guest import HOST, Failed, Guest, Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 NEXT = "0.1.0+1"
-DEPENDENCIES = ("dkms", "v4l2loopback-dkms", "udev", "libudev1")
+DEPENDENCIES = ("dkms", "v4l2loopback-dkms")
 OF_DKMS = ("dpkg-dev", "gcc", "make", "patch", "kmod")  # its dependencies: the host has them
 INSTALL = "DEBIAN_FRONTEND=noninteractive dpkg --no-triggers --force-unsafe-io -i"
 SLOW = 120.0  # s; emulation, on a busy machine
+BESIDE = "/srv/relayd-lib"  # where the machine's package finds its Python libraries
 SIZE = Geometry(640, 480)
 
 Note = Callable[[str, object], None]
@@ -38,9 +44,21 @@ Note = Callable[[str, object], None]
 @pytest.fixture(scope="module")
 def dependencies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """What apt would fetch beside the package."""
-    folder = tmp_path_factory.mktemp("dependencies")
     cache.install(OF_DKMS)
-    fetch = ["apt-get", "-qq", "download", *DEPENDENCIES]
+    return download(tmp_path_factory.mktemp("dependencies"), *DEPENDENCIES)
+
+
+@pytest.fixture(scope="module")
+def udev(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of udev, and those of the library of its very version."""
+    folder = tmp_path_factory.mktemp("udev")
+    for package in download(folder, "udev", "libudev1"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
+    return folder / "root"
+
+
+def download(folder: Path, *packages: str) -> list[Path]:
+    fetch = ["apt-get", "-qq", "download", *packages]
     if subprocess.run(fetch, cwd=folder, capture_output=True, check=False).returncode:
         subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False)
         done = subprocess.run(fetch, cwd=folder, capture_output=True, text=True, check=False)
@@ -50,17 +68,42 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def upgrade(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next version of the package: the same, but for its number."""
-    root = tmp_path_factory.mktemp("next") / "root"
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's files."""
+    root = tmp_path_factory.mktemp("unpacked") / "root"
     subprocess.run(["dpkg-deb", "-R", package, root], check=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def upgrade(unpacked: Path) -> Path:
+    """The next version of the package: the same, but for its number."""
+    return build(unpacked, NEXT)
+
+
+@pytest.fixture(scope="module")
+def packages(
+    package: Path, upgrade: Path, unpacked: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """What the machine is given, in two versions."""
+    if os.environ.get("RELAYD_VM_WHOLE_PACKAGE"):
+        return package, upgrade
+    root = tmp_path_factory.mktemp("light") / "root"
+    libraries = str(unpacked / "usr/lib/relayd")
+    shutil.copytree(
+        unpacked,
+        root,
+        symlinks=True,
+        ignore=lambda folder, names: {"lib", "lib64"} & {*names} if folder == libraries else (),
+    )
+    (root / "usr/lib/relayd/lib").symlink_to(BESIDE)
+    return build(root, "0.1.0"), build(root, NEXT)
+
+
+def build(root: Path, version: str) -> Path:
     control = root / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {NEXT}", control.read_text()))
-    (init,) = root.glob("usr/lib/relayd/lib/python3*/site-packages/relayd/__init__.py")
-    init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEXT}"', init.read_text()))
-    compile_it = ["/usr/bin/python3", "-m", "compileall", "-q", "-f", "-s", root, "-p", "/"]
-    subprocess.run([*compile_it, "--invalidation-mode", "unchecked-hash", init], check=True)
-    file = root.with_name(f"relayd_{NEXT}.deb")
+    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
+    file = root.with_name(f"relayd_{version}.deb")
     subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", root, file], check=True)
     return file
 
@@ -73,28 +116,34 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(
-    boot_machine: Callable[[Machine], AbstractContextManager[Guest]], shared: Path
+    boot_machine: Callable[[Machine], AbstractContextManager[Guest]],
+    shared: Path,
+    unpacked: Path,
+    udev: Path,
 ) -> Iterator[Guest]:
-    """A machine with systemd, and no camera yet."""
+    """A machine with systemd and udev, and no camera yet."""
     with boot_machine(Machine(systemd=True, options=None, memory=3072, shared=shared)) as guest:
+        guest.run(f"cd {udev} && for folder in *; do cp -a $folder/. /$folder/; done")
+        guest.run("systemctl daemon-reload && systemctl start systemd-udevd")
+        guest.run(f"mkdir -p {BESIDE} && mount --bind {unpacked}/usr/lib/relayd/lib {BESIDE}")
         yield guest
 
 
 @pytest.fixture(scope="module")
 def config(service: Emulator, face: str) -> str:
-    """A relay that stays in standby: its source is missing."""
+    """A relay whose session waits in the service's queue, so that it shows one standby picture."""
+    service.fault("queue", queue_seconds=600)
     there = service.url.replace("127.0.0.1", HOST)
     return f"""
 [source]
-url = "/nonexistent.mp4"
+url = "testsrc2=size=640x480:rate=5"
+format = "lavfi"
 [face]
 image = "{face}"
 [akool]
 base_url = "{there}"
 [rtc]
 kind = "webrtc"
-publish_url = "{there}/rtc/{{channel_id}}/{{front_user_id}}/whip"
-play_url = "{there}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"
 [on_demand]
 mode = "never"
 [[output]]
@@ -128,17 +177,25 @@ def assert_alike(seen: np.ndarray, expected: np.ndarray) -> None:
     assert difference < 0.5, f"{difference:.2f} of 255 off, on average"
 
 
-def test_it_installs_beside_its_real_dependencies(
-    machine: Guest, package: Path, dependencies: list[Path], note: Note
-):
-    files = " ".join(map(str, [*dependencies, package]))
-    said = machine.run(f"{INSTALL} {files}", within=300)
-    assert "compil" not in said, "dkms has nothing to compile for here"
+def test_it_installs_and_starts_nothing(machine: Guest, packages: tuple[Path, Path], shared: Path):
+    stand_in = shared / "stand-in"
+    (stand_in / "DEBIAN").mkdir(parents=True)
+    (stand_in / "DEBIAN/control").write_text(STAND_IN)
+    subprocess.run(["dpkg-deb", "-b", stand_in, shared / "stand-in.deb"], check=True)
+    machine.run(f"{INSTALL} {shared}/stand-in.deb {packages[0]}", within=300)
     assert machine.run("relayd --version").strip() == "relayd 0.1.0"
     assert "(video)" in machine.run("id relayd")
     assert machine.run("stat -c '%a %U:%G' /etc/relayd").strip() == "750 root:relayd"
     assert machine.run("systemctl list-units --plain --no-legend 'relayd@*'") == ""
-    machine.run("systemctl start systemd-udevd && udevadm control --ping")
+
+
+STAND_IN = """\
+Package: v4l2loopback-dkms
+Version: 0.12.7-2
+Architecture: all
+Maintainer: nobody <nobody@localhost>
+Description: stand-in
+"""
 
 
 def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
@@ -150,68 +207,60 @@ def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
 
 
 def test_start_returns_with_the_standby_picture_on_the_camera(
-    machine: Guest, shared: Path, config: str, note: Note
+    machine: Guest, shared: Path, config: str, service: Emulator, note: Note
 ):
     machine.write("/etc/credstore/akool-api-key", KEY)
     machine.write("/etc/relayd/studio.toml", config)
     machine.run("systemctl start relayd@studio", within=SLOW)
     assert show(machine, "ActiveState") == "active"
-    assert show(machine, "StatusText").startswith("Standing by: there is no file")
+    wait_until_queued(machine, service)
     assert_alike(shown(machine, shared), standby(machine))
-    peak = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
-    note("memory of a relay in standby, its unit's cgroup", f"{peak / 2**20:.0f} MiB")
+    size = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
+    note("memory of a relay in its session's queue, whole unit", f"{size / 2**20:.0f} MiB")
 
 
-def test_after_sigkill_the_next_start_finds_the_camera(machine: Guest, shared: Path, note: Note):
-    machine.run(f"kill -KILL {show(machine, 'MainPID')}")
-    took = wait_for("restart", lambda: show(machine, "NRestarts") == "1", SLOW, 0.5)
-    took += wait_for("READY", lambda: show(machine, "ActiveState") == "active", SLOW, 0.5)
-    note("SIGKILL to READY again, emulated", f"{took:.0f} s")
-    assert_alike(shown(machine, shared), standby(machine))
-
-
-def test_after_sigkill_its_session_is_closed(machine: Guest, config: str, service: Emulator):
-    live = config.replace("/nonexistent.mp4", 'testsrc2=size=640x480:rate=10"\nformat = "lavfi')
-    machine.write("/etc/relayd/studio.toml", live)
-    machine.run("systemctl restart relayd@studio", within=SLOW)
-    wait_for("a session", service.sessions, SLOW, 0.2)
-    killed = {session["_id"] for session in service.sessions()}
+def test_after_sigkill_the_session_is_closed_and_the_next_start_finds_the_camera(
+    machine: Guest, shared: Path, service: Emulator, note: Note
+):
+    killed = ids(service)
+    began = time.monotonic()
     machine.run(f"kill -KILL {show(machine, 'MainPID')}")
     wait_for("its close", lambda: not killed & ids(service), SLOW, 0.2)
+    note("SIGKILL to its session closed, emulated", f"{time.monotonic() - began:.0f} s")
+    wait_for("restart", lambda: show(machine, "NRestarts") == "1", SLOW, 0.5)
+    wait_for("READY", lambda: show(machine, "ActiveState") == "active", SLOW, 0.5)
+    note("SIGKILL to READY again, emulated", f"{time.monotonic() - began:.0f} s")
+    wait_until_queued(machine, service)
+    assert_alike(shown(machine, shared), standby(machine))
+
+
+def wait_until_queued(machine: Guest, service: Emulator) -> None:
+    wait_for("a session", service.sessions, SLOW, 0.2)
+    queued = "Waiting in the service's queue"
+    wait_for("its queue", lambda: show(machine, "StatusText") == queued, SLOW, 0.2)
 
 
 def test_an_upgrade_restarts_the_relay_and_keeps_what_was_edited(
-    machine: Guest, upgrade: Path, service: Emulator
+    machine: Guest, packages: tuple[Path, Path], service: Emulator
 ):
-    wait_for("READY", lambda: show(machine, "ActiveState") == "active", SLOW, 0.5)
-    wait_for("a session", service.sessions, SLOW, 0.2)
     before, old = show(machine, "MainPID"), ids(service)
     machine.run("echo '# mine' >>/etc/modprobe.d/relayd.conf")
-    machine.run(f"{INSTALL} {upgrade}", within=300)
-    assert machine.run("relayd --version").strip() == f"relayd {NEXT}"
+    machine.run(f"{INSTALL} {packages[1]}", within=300)
+    assert NEXT in machine.run("dpkg-query -W relayd")
     assert show(machine, "ActiveState") == "active"
     assert show(machine, "MainPID") not in (before, "0")
     assert machine.run("tail -1 /etc/modprobe.d/relayd.conf").strip() == "# mine"
     assert not old & ids(service), "the old relay's session was closed"
 
 
-def test_remove_stops_the_relay_and_leaves_configuration_and_journal(
+def test_purge_closes_the_session_and_leaves_nothing_but_the_state(
     machine: Guest, service: Emulator
 ):
     wait_for("a session", service.sessions, SLOW, 0.2)
-    machine.run("dpkg --no-triggers -r relayd", within=SLOW)
+    machine.run("dpkg --no-triggers -P relayd", within=SLOW)
     assert service.sessions() == []
     machine.run("! pgrep -u relayd")
-    assert (
-        machine.run("ls -d /usr/lib/relayd /usr/bin/relayd /run/relayd 2>/dev/null", status=2) == ""
-    )
-    machine.run("ls /etc/relayd/studio.toml /etc/modprobe.d/relayd.conf")
-    history = machine.run("cat /var/lib/relayd/studio/*.jsonl").splitlines()
-    assert len(history) >= 3
-
-
-def test_purge_leaves_nothing_but_the_state(machine: Guest):
-    machine.run("dpkg --no-triggers -P relayd", within=SLOW)
+    assert len(machine.run("cat /var/lib/relayd/studio/history.jsonl").splitlines()) == 3
     places = "/etc /run /usr/bin /usr/lib/systemd /usr/lib/udev /usr/lib/tmpfiles.d"
     places += (
         " /usr/lib/sysusers.d /usr/lib/modprobe.d /usr/share/doc /usr/share/lintian /var/cache"
@@ -223,7 +272,7 @@ def test_purge_leaves_nothing_but_the_state(machine: Guest):
     assert found == "", found
     assert machine.run("ls -d /usr/lib/relayd 2>/dev/null", status=2) == ""
     assert machine.run("stat -c %U /var/lib/relayd/studio").strip() == "relayd"
-    assert "relayd" not in machine.run("dpkg-query -l 'relayd*' 2>&1", status=None).split("\n")[-2]
+    assert machine.run("dpkg-query -W -f '${Status}' relayd 2>/dev/null", status=1) == ""
 
 
 def ids(service: Emulator) -> set[str]:
@@ -234,3 +283,51 @@ def test_nothing_went_wrong_in_the_kernel(machine: Guest):
     said = machine.run("dmesg --level=emerg,alert,crit,err || true")
     if "BUG" in said or "Oops" in said:
         raise Failed(said)
+
+
+@pytest.fixture
+def box() -> Iterator[Container]:
+    box = Container()
+    yield box
+    box.stop()
+
+
+def test_the_whole_package_installs_runs_upgrades_and_purges(
+    box: Container, package: Path, upgrade: Path, dependencies: list[Path], config: str
+):
+    """In a container, whose every written file can be seen afterwards."""
+    camera = '"camera"\ndevice = "/dev/relayd/0"'
+    toml = config.replace(HOST, "127.0.0.1").replace(camera, '"stream"\nurl = "/run/out.mkv"')
+    box.run(f"{INSTALL} {' '.join(map(str, dependencies))}")
+    assert box.run("dkms status").endswith(": added"), "nothing was compiled"
+    clean = box.written()
+    box.run(f"{INSTALL} {package}")
+    box.run("dpkg --verify relayd")
+    box.write("/etc/credstore/akool-api-key", KEY, 0o600)
+    box.write("/etc/relayd/studio.toml", toml)
+    box.run("systemctl enable --now relayd@studio")
+    before = box.run("systemctl show -p MainPID --value relayd@studio")
+    box.run(f"{INSTALL} {upgrade}")
+    assert box.run("systemctl show -p MainPID --value relayd@studio") not in (before, "0")
+    assert box.run("systemctl is-active relayd@studio") == "active"
+    box.run("dpkg -r relayd")
+    box.run("ls /etc/relayd/studio.toml /etc/modprobe.d/relayd.conf")
+    box.run("dpkg -P relayd")
+    left = {path for path in box.written() - clean if not path.startswith(STAYS)}
+    assert left == set()
+
+
+STAYS = (
+    "var/lib/relayd",
+    "var/lib/dpkg/",
+    "var/lib/systemd/",
+    "var/log/",
+    "var/cache/",
+    "etc/passwd",
+    "etc/group",
+    "etc/shadow",
+    "etc/gshadow",
+    "etc/subuid",
+    "etc/subgid",
+)
+"""The state; and where dpkg, systemd and the making of a user leave their own traces."""

@@ -353,3 +353,32 @@ def test_a_user_of_a_desktop_runs_one_too(box: Container, service: Emulator, sta
     box.run(f"{as_user} systemctl --user stop relayd@me")
     assert box.run(f"{as_user} systemctl --user is-active relayd@me", 3) == "inactive"
     box.run("systemctl stop user@$(id -u someone)")
+
+
+def test_install_makes_a_service_of_a_relayd_that_is_no_package(
+    package: Path, service: Emulator, standby_config: str
+):
+    box = Container(package)
+    try:
+        box.run(
+            "mv /usr/lib/relayd /opt/relayd && sed -i 's|/usr/lib|/opt|' /opt/relayd/bin/relayd"
+        )
+        box.run(
+            "find /usr/lib/systemd /usr/lib/*.d /etc -name '*relayd*' -delete; rm /usr/bin/relayd"
+        )
+        relayd = "/opt/relayd/bin/relayd"
+        said = box.run(f"{relayd} install --yes")
+        assert "ran       systemd-sysusers /etc/sysusers.d/relayd.conf" in said
+        assert "failed" not in said
+        box.write("/etc/credstore/akool-api-key", KEY, 0o600)
+        box.write("/etc/relayd/studio.toml", standby_config.replace("/usr/lib", "/opt"))
+        box.run("systemctl start relayd@studio")
+        assert box.run(f"{relayd} status studio", 1).startswith("relay      studio")
+        refused = box.run(f"{relayd} uninstall --yes", 69)
+        assert "systemctl disable --now relayd@studio.service" in refused
+        box.run("systemctl stop relayd@studio")
+        box.run(f"{relayd} uninstall --yes")
+        assert box.run("find /etc -name '*relayd*'") == "/etc/relayd"
+        assert box.run("ls -A /etc/relayd") == "studio.toml"
+    finally:
+        box.stop()
