@@ -7,6 +7,8 @@ device open is counted, once that lasts longer than a look at what the camera ca
 import os
 import select
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Final, Protocol
 
@@ -21,6 +23,14 @@ from relayd.output.openers import Census
 PROBE: Final = 1.0
 """s that an opening lasts before it counts as a reader: a browser that lists cameras and
 `v4l2-ctl --all` are done within 0.1 s."""
+SETTLE: Final = 0.1
+"""s without an opening or closing after which the use count is taken to fit what was told."""
+RESTLESS: Final = 2.0
+"""s after which it is taken to fit though there is no such moment."""
+RETRY: Final = 5.0
+"""s between two tries to see again, or more: each looks through /proc."""
+PATIENCE: Final = 10.0
+"""s without sight that the last count is held: a device that went is told of by its writer."""
 RECOUNT: Final = 1.0
 """s between two looks at the kernel's own count, where openings are counted: events that came
 at the same time may have been told as one."""
@@ -37,8 +47,11 @@ class Sight(Protocol):
     def fileno(self) -> int:
         """Give the descriptor that tells of a change."""
 
-    def look(self, now: float) -> int:
-        """Take in what happened; gives how many read it. OSError when nothing is seen any more."""
+    def look(self, now: float) -> int | None:
+        """Take in what happened; gives how many read it, None when that is in doubt.
+
+        OSError when nothing is seen any more.
+        """
 
     def due(self, now: float) -> float | None:
         """Seconds after which to look again even if nothing is told; None: never."""
@@ -92,50 +105,167 @@ class ClientUsage:
 
 
 class Openings:
-    """Counted by us: how many others have had the device open for longer than a probe."""
+    """Counted by us: how many others have had the device open for longer than a probe.
+
+    The kernel tells of each opening and closing, but of two at the same time as one. The
+    module's use count is exact, but for all loopback devices together. So once nothing moves
+    any more, what the use count changed by is put on the device that was opened or closed; on
+    both when both were, and what was told of them adds up. When it does not, or somebody had
+    one open before we came, /proc decides, which shows only processes we may look into. Where
+    that is not enough the number is unknown, until the use count leaves one possibility:
+    at the latest when nobody has any of the devices open.
+    """
 
     mask = select.POLLIN
 
     def __init__(self, path: str, now: float, census: Census | None = None) -> None:
         """Begin with those that have it open already; raises OSError."""
         self._census = census or Census(path)
-        self._watch = FileWatch(path)
+        self._siblings = self._census.siblings()
+        self._watches = ExitStack()
+        with ExitStack() as failed:
+            failed.callback(self.close)
+            self._here = self._watched(path)
+            self._elsewhere = [self._watched(sibling) for sibling in sorted(self._siblings)]
+            failed.pop_all()
         # Each opening's moment, oldest first. A closing ends the newest one: those that come
         # and go while somebody reads are probes.
-        self._since = self._found(now)
+        self._since: list[float] = []
+        self._least = self._most = 0
+        """Between which numbers the openings of this device were when nothing moved."""
+        self._settled_total = self._last_total = 0
+        self._moves = _Moves()
+        self._restless_since: float | None = None
+        self._doubt_since: float | None = None
+        self._proc_at = float("-inf")
+        total = self._census.total()
+        if total is None:
+            self._since = [now] * self._census.visible().here
+        else:
+            self._settled_total = self._last_total = total
+            self._bound(0, total, total, now)
+
+    def _watched(self, path: str) -> FileWatch:
+        watch = FileWatch(path)
+        self._watches.callback(watch.close)
+        return watch
 
     def fileno(self) -> int:
         """Give the descriptor that tells of a change."""
-        return self._watch.fileno()
+        return self._here.fileno()
 
-    def look(self, now: float) -> int:
-        """Take in what was opened and closed; gives how many have it open for long enough."""
-        for event in self._watch.read():
-            if event is FileEvent.OPENED:
-                self._since.append(now)
-            elif event is FileEvent.CLOSED and self._since:
-                self._since.pop()
-            elif event is FileEvent.MISSED:
-                self._since = self._found(now)
-            elif event is FileEvent.GONE:
-                raise FileNotFoundError("the device was removed")
-        bounds = self._census.bounds()
-        self._since += [now] * (bounds.least - len(self._since))
-        del self._since[bounds.most :]
+    def look(self, now: float) -> int | None:
+        """Take in what was opened and closed; gives how many have it open for long enough.
+
+        None when that has been in doubt for as long. OSError when a device came or went.
+        """
+        moved = self._take_in(now)
+        total = self._census.total()
+        if total is not None:
+            if self._census.siblings() != self._siblings:
+                raise FileNotFoundError("a loopback device came or went")
+            self._settle(total, now, moved=moved)
+        if self._doubt_since is not None and now - self._doubt_since >= PROBE:
+            return None
         return sum(now - since >= PROBE for since in self._since)
 
-    def _found(self, now: float) -> list[float]:
-        """Give the openings that there are without having been told of."""
-        return [now - PROBE] * max(self._census.visible(), self._census.bounds().least)
+    def _take_in(self, now: float) -> bool:
+        """Take in what the kernel tells; gives whether it told anything."""
+        here = self._here.read()
+        elsewhere = [event for watch in self._elsewhere for event in watch.read()]
+        if FileEvent.GONE in here:
+            raise FileNotFoundError("the device was removed")
+        for event in here:
+            if event is FileEvent.OPENED:
+                self._since.append(now)
+                self._moves.here += 1
+            elif event is FileEvent.CLOSED:
+                del self._since[-1:]
+                self._moves.here -= 1
+        self._moves.elsewhere += elsewhere.count(FileEvent.OPENED)
+        self._moves.elsewhere -= elsewhere.count(FileEvent.CLOSED)
+        self._moves.any_here |= bool(here)
+        self._moves.any_elsewhere |= bool(elsewhere)
+        self._moves.missed |= FileEvent.MISSED in here + elsewhere
+        if FileEvent.MISSED in here and self._census.total() is None:
+            self._since = [now] * self._census.visible().here
+        return bool(here or elsewhere)
+
+    def _settle(self, total: int, now: float, *, moved: bool) -> None:
+        """Set the bounds anew once nothing moves: an event and its count do not come at once."""
+        quiet = not moved and total == self._last_total
+        self._last_total = total
+        if quiet and self._restless_since is None:
+            if self._least < self._most and now - self._proc_at >= RETRY:
+                self._bound(self._least, self._most, total, now)
+            return
+        if self._restless_since is None:
+            self._restless_since = now
+        if not quiet and now - self._restless_since < RESTLESS:
+            return
+        change = total - self._settled_total
+        moves, self._moves, self._restless_since = self._moves, _Moves(), None
+        self._settled_total = total
+        if (ours := moves.share(change)) is None:
+            self._bound(0, total, total, now)
+        else:
+            self._bound(self._least + ours, self._most + ours, total, now)
+
+    def _bound(self, least: int, most: int, total: int, now: float) -> None:
+        """Take in between which numbers it is, narrowed by what else is known."""
+        if not self._siblings:
+            least = most = total
+        least, most = max(least, 0), min(most, total)
+        if least > most:  # something was told wrongly: begin anew
+            least, most = 0, total
+        if least < most:
+            self._proc_at = now
+            seen = self._census.visible()
+            if seen.here + seen.elsewhere <= total:  # else some are shared by processes
+                least, most = max(least, seen.here), min(most, total - seen.elsewhere)
+            if least > most:
+                least, most = seen.here, total - seen.elsewhere
+        self._least, self._most = least, most
+        if least == most:
+            self._doubt_since = None
+        elif self._doubt_since is None:
+            self._doubt_since = now
+        self._since += [now] * (least - len(self._since))
+        del self._since[most:]
 
     def due(self, now: float) -> float | None:
         """When the youngest opening will count, and for the kernel's count now and then."""
         ripe = [since + PROBE - now for since in self._since if now - since < PROBE]
-        return min([RECOUNT, *ripe])
+        return min([RECOUNT if self._restless_since is None else SETTLE, *ripe])
 
     def close(self) -> None:
         """End the watch."""
-        self._watch.close()
+        self._watches.close()
+
+
+@dataclass(slots=True)
+class _Moves:
+    """What was told since the bounds were set: openings less closings, and whether any was."""
+
+    here: int = 0
+    elsewhere: int = 0
+    any_here: bool = False
+    any_elsewhere: bool = False
+    missed: bool = False
+
+    def share(self, change: int) -> int | None:
+        """Give this device's share of a change of the use count; None: it cannot be told."""
+        if self.missed:
+            return None
+        match self.any_here, self.any_elsewhere:
+            case True, False:
+                return change
+            case False, True:
+                return 0
+            case True, True:
+                return self.here if self.here + self.elsewhere == change else None
+            case _:  # by a node that we do not know, if at all
+                return None if change else 0
 
 
 def best_sight(path: str, system: v4l2.System, now: float) -> Sight:
@@ -169,18 +299,24 @@ class ReadersWatch:
         self._stop = Event()
         self._thread: Thread | None = None
         self._told: int | None = None
+        self._has_told = False
+        self._blind_since: float | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch; where not even that can be, readers are unknown."""
         try:
-            sight = self._see(self._path, self._system, self._clock.now())
+            self._bell = os.eventfd(0)
         except OSError as fault:
-            self._lose_sight(fault)
+            self._tell(None, reason=str(fault))
             return
-        _log.info("readers.watched", device=self._path, by=type(sight).__name__)
-        self._bell = os.eventfd(0)
-        self._thread = Thread(target=self._run, args=(sight,), name="relayd-readers", daemon=True)
-        self._thread.start()
+        thread = Thread(target=self._run, name="relayd-readers", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as fault:  # no more threads
+            os.close(self._bell)
+            self._tell(None, reason=str(fault))
+            return
+        self._thread = thread
 
     def stop(self) -> None:
         """End watching; every descriptor is closed when this returns."""
@@ -191,30 +327,52 @@ class ReadersWatch:
             self._thread = None
             os.close(self._bell)
 
-    def _run(self, sight: Sight) -> None:
-        poll = select.poll()
-        poll.register(sight.fileno(), sight.mask)
-        poll.register(self._bell, select.POLLIN)
+    def _run(self) -> None:
+        """Watch, and after each loss of sight try to see again, until the end."""
+        while not self._stop.is_set():
+            try:
+                self._watch()
+            except OSError as fault:
+                self._note_blindness(fault.strerror or str(fault))
+            except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
+                _log.exception("unforeseen")
+                self._note_blindness(str(fault))
+            self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
+
+    def _watch(self) -> None:
+        sight = self._see(self._path, self._system, self._clock.now())
         try:
+            _log.info("readers.watched", device=self._path, by=type(sight).__name__)
+            poll = select.poll()
+            poll.register(sight.fileno(), sight.mask)
+            poll.register(self._bell, select.POLLIN)
             while not self._stop.is_set():
                 now = self._clock.now()
-                self._tell(sight.look(now))
+                self._tell(sight.look(now), reason="programs of others cannot be told apart")
+                self._blind_since = None
                 wait = sight.due(now)
                 poll.poll(None if wait is None else wait * 1000)
-        except OSError as fault:
-            self._lose_sight(fault)
         finally:
             sight.close()
 
-    def _tell(self, readers: int) -> None:
-        if readers != self._told:
-            self._told = readers
-            _log.info("readers", device=self._path, count=readers)
-            self._on_readers(readers)
+    def _note_blindness(self, reason: str) -> None:
+        """Hold the last count for a while, then say that nothing is known."""
+        now = self._clock.now()
+        if self._blind_since is None:
+            self._blind_since = now
+            _log.warning("readers.unseen", device=self._path, reason=reason)
+        if now - self._blind_since >= PATIENCE:
+            self._tell(None, reason=reason)
 
-    def _lose_sight(self, fault: OSError) -> None:
-        _log.warning("readers.unknown", device=self._path, reason=fault.strerror or str(fault))
-        self._on_readers(None)
+    def _tell(self, readers: int | None, *, reason: str) -> None:
+        if self._has_told and readers == self._told:
+            return
+        self._told, self._has_told = readers, True
+        if readers is None:
+            _log.warning("readers.unknown", device=self._path, reason=reason)
+        else:
+            _log.info("readers", device=self._path, count=readers)
+        self._on_readers(readers)
 
 
 class WatchedCamera:
