@@ -331,7 +331,8 @@ class Relay:
     async def _while_wanted(self, job: Coroutine[Any, Any, None], route: Route) -> bool:
         """Do a job on `route` that may take long, unless that is no longer wanted: then False.
 
-        While the route has no session there is nothing to keep for who comes back. Ending it takes a while too, so what is wanted afterwards says nothing of the job.
+        While the route has no session there is nothing to keep for who comes back. Ending it
+        takes a while too, so what is wanted afterwards says nothing of the job.
         """
         task = asyncio.create_task(job)
         try:
