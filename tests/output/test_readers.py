@@ -14,20 +14,12 @@ import pytest
 
 from relayd.errors import CameraUnavailable
 from relayd.frames import StandbyFrame
+from relayd.output import openings as openings_module
 from relayd.output import readers, v4l2
 from relayd.output.inotify import FileEvent, FileWatch
 from relayd.output.openers import Census, Visible
-from relayd.output.readers import (
-    PROBE,
-    RECOUNT,
-    RESTLESS,
-    SETTLE,
-    ClientUsage,
-    Openings,
-    ReadersWatch,
-    WatchedCamera,
-    best_sight,
-)
+from relayd.output.openings import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
+from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
 
 SOON = 2.0  # s
 
@@ -283,8 +275,8 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
-    openings.look(100.0 + readers.RETRY)
-    assert openings.look(100.0 + readers.RETRY + PROBE) == 1
+    openings.look(100.0 + openings_module.ASK_PROC)
+    assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
 
 
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
@@ -313,8 +305,71 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
     counts(openings, 0)
     for tenth in range(round(RESTLESS * 10) + 1):
         node.open().close()
-        openings.look(104.0 + tenth / 10)
-    assert openings.look(104.0 + RESTLESS) == 0
+        last = openings.look(104.0 + tenth / 10)
+    assert last == 0
+
+
+def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(sibling))
+    counts(openings, 1)
+    assert settled(openings, 101.0) is None
+    counts(openings, 0)
+    assert settled(openings, 104.0) == 0
+
+
+def test_what_does_not_fit_is_begun_anew(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    node.open().close()
+    counts(openings, 0)  # the other device's writer left by a node that we do not know
+    assert settled(openings, 101.0) == 0
+
+
+def test_an_opening_shared_by_processes_is_not_taken_for_two(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(3, Visible(here=2), str(sibling))
+    assert (openings._least, openings._most) == (1, 3)
+    assert settled(openings, 100.0) is None
+    openings = openings_of(3, Visible(elsewhere=2), str(sibling))
+    assert (openings._least, openings._most) == (0, 2)
+
+
+def test_what_was_missed_on_both_devices_is_not_put_on_one():
+    told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
+    assert openings_module._Moves(**told).share(2) == 1
+    assert openings_module._Moves(**told, missed=True).share(2) is None
+
+
+def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
+    node: Path, tmp_path: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(tmp_path / "not in this container"))
+    with node.open():
+        counts(openings, 1)
+        assert settled(openings, 101.0) == 1
+        with node.open(), node.open():
+            counts(openings, 3)  # two told as one, or one and one elsewhere
+            assert settled(openings, 104.0) is None
+
+
+def test_a_watch_that_fails_half_way_leaves_nothing_open(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(watch: FileWatch, path: str) -> None:
+        if path == str(sibling):
+            raise OSError(errno.EMFILE, "Too many open files")
+        really(watch, path)
+
+    really = FileWatch.__init__
+    monkeypatch.setattr(FileWatch, "__init__", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="Too many"):
+        openings_of(0, None, str(sibling))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_device_that_comes_or_goes_ends_the_sight(
@@ -425,7 +480,7 @@ def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., An
 def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(readers, "PROBE", 0.2)
+    monkeypatch.setattr(openings_module, "PROBE", 0.2)
     double, heard = make(path=str(node), version="0.12.7"), Heard()
     watch = ReadersWatch(str(node), heard, system=double)
     watch.start()
@@ -473,15 +528,17 @@ def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(readers, "RETRY", 0.05)
-    monkeypatch.setattr(readers, "PROBE", 0.1)
+    monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
+    monkeypatch.setattr(openings_module, "PROBE", 0.1)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()
     heard.wait_for(0)
-    node.unlink()
-    node.touch()
-    time.sleep(0.3)
-    assert heard.counts == [0]
+    for _ in range(2):
+        node.unlink()
+        node.touch()
+        time.sleep(0.5)
+        assert heard.counts == [0]
     with node.open():
         heard.wait_for(0, 1)
     watch.stop()
