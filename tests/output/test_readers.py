@@ -279,6 +279,12 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
     assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
 
 
+def test_those_that_proc_shows_all_are_counted_on_their_device(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
+
+
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
     node: Path, sibling: Path, openings_of: Callable[..., Openings]
 ):
