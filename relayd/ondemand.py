@@ -69,7 +69,12 @@ class Demand:
     @property
     def needs_source(self) -> bool:
         """Whether the source shall be open: also for who came while a session is being closed."""
-        return self.keeps or (self.state is DemandState.CLOSING and self._looked_at)
+        return self.keeps or (self.state is DemandState.CLOSING and self.is_looked_at)
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether anybody is known to read a camera."""
+        return any(self._readers.values())
 
     def hear_readers(self, device: str, count: int | None) -> None:
         """Take in how many read a camera now; None: that cannot be seen."""
@@ -91,7 +96,10 @@ class Demand:
             was, self.state = self.state, follows
             if follows is DemandState.GRACE:
                 self._grace_ends = self._clock.now() + self._grace
-            if follows is DemandState.OPENING and was in {DemandState.IDLE, DemandState.CLOSING}:
+            nothing_kept = was in {DemandState.IDLE, DemandState.CLOSING} or (
+                was is DemandState.GRACE and self._session is SessionLife.NONE
+            )
+            if follows is DemandState.OPENING and nothing_kept:
                 self.arrivals += 1
             _log.info("on_demand", was=was.value, now=follows.value, readers=self._readers)
             self._on_change()
@@ -103,7 +111,7 @@ class Demand:
         match self.state:
             case DemandState.CLOSING if self._session is not SessionLife.NONE:
                 return DemandState.CLOSING
-            case _ if self._looked_at:
+            case _ if self.is_looked_at:
                 return DemandState.LIVE if live else DemandState.OPENING
             case DemandState.IDLE | DemandState.CLOSING:
                 return DemandState.IDLE
@@ -111,10 +119,6 @@ class Demand:
                 return DemandState.CLOSING
             case _:
                 return DemandState.GRACE
-
-    @property
-    def _looked_at(self) -> bool:
-        return any(self._readers.values())
 
 
 def is_on_demand(settings: Settings) -> bool:

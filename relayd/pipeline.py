@@ -127,9 +127,13 @@ class Pipeline:
         self.pacer.start()
 
     def rest_source(self) -> None:
-        """Let go of the source and send nothing, until `wake_source`; also before the start."""
+        """Let go of the source and send nothing, until `wake_source`; also before the start.
+
+        Not even a picture that is held is shown again: it would be an old call's in the next.
+        """
         self.pacer.pause()
         self.reader.pause()
+        self._swapped.clear()
 
     def wake_source(self) -> None:
         """Open the source and send again."""

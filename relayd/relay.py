@@ -45,6 +45,8 @@ GOOD_AFTER = 30.0
 BLOCKED_RETRY = 600.0
 """s after which even a refusal is tried again: a person may have topped up or unblocked."""
 NOBODY_LOOKS = "nobody looks at the camera"
+STILL_CLOSING = "the last session is being closed"
+SOON = "the next try comes in a moment"
 
 _log = get("relay")
 
@@ -216,7 +218,9 @@ class Relay:
         )
 
     def _is_healthy(self) -> bool:
-        if self._paused or (self._state is RelayState.STANDBY and not self._demand.asks):
+        demand = self._demand
+        nobody_looks = not demand.asks and not demand.is_looked_at
+        if self._paused or (self._state is RelayState.STANDBY and nobody_looks):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -254,8 +258,16 @@ class Relay:
                 self._not_before = float("-inf")
 
     def _stand_by(self) -> None:
-        away = self._source.reason if self._demand.asks else NOBODY_LOOKS
-        self._enter(RelayState.STANDBY, "paused" if self._paused else away)
+        self._enter(RelayState.STANDBY, self._why_standby())
+
+    def _why_standby(self) -> str:
+        if self._paused:
+            return "paused"
+        if not self._demand.asks:
+            return STILL_CLOSING if self._demand.is_looked_at else NOBODY_LOOKS
+        if self._clock.now() < self._not_before and self._wanted(patience=0.0):
+            return SOON
+        return self._source.reason
 
     def _wanted(self, patience: float = SOURCE_PATIENCE) -> bool:
         """Whether a session is, or was until `patience` seconds ago, of any use."""
@@ -266,10 +278,16 @@ class Relay:
         """Open a route and keep it, or its successors, live until nobody wants it."""
         route = self._routes.shown = self._routes.add(self._parts)
         self._demand.hear_session(SessionLife.UNDERWAY)
-        if not await self._while_wanted(self._open(route, self._enter)):
+        if await self._while_wanted(self._open(route, self._enter), route):
+            self._demand.hear_session(SessionLife.LIVE)
+            lived = await self._keep_live(route)
+        else:
+            lived = 0.0
+        if lived <= GOOD_AFTER:
             self._not_before = self._clock.now() + self._backoff.next_wait()
-            return
-        self._demand.hear_session(SessionLife.LIVE)
+
+    async def _keep_live(self, route: Route) -> float:
+        """Keep a route, or its successors, live until nobody wants it; gives how long, in s."""
         opened = self._clock.now()
         self._rotation.begin()
         while self._wanted():
@@ -283,9 +301,10 @@ class Relay:
                 route.check()
             except LinkError as fault:
                 if not await self._rejoin(route, fault):
-                    return
+                    break
             if self._clock.now() - opened > GOOD_AFTER:
                 self._backoff.reset()
+        return self._clock.now() - opened
 
     async def _open(self, route: Route, on_stage: Callable[[RelayState], None]) -> None:
         face = self._face
@@ -304,19 +323,24 @@ class Relay:
                 break
             self._reconnects["link"] += 1
             try:
-                return await self._while_wanted(route.rejoin(lambda _stage: None))
+                return await self._while_wanted(route.rejoin(lambda _stage: None), route)
             except LinkError as again:
                 fault = again
         raise fault
 
-    async def _while_wanted(self, job: Coroutine[Any, Any, None]) -> bool:
-        """Do a job that may take long, unless it is no longer wanted meanwhile: then False.
+    async def _while_wanted(self, job: Coroutine[Any, Any, None], route: Route) -> bool:
+        """Do a job on `route` that may take long, unless that is no longer wanted: then False.
 
-        Ending it takes a while too, so what is wanted afterwards says nothing of the job.
+        While the route has no session there is nothing to keep for who comes back. Ending it
+        takes a while too, so what is wanted afterwards says nothing of the job.
         """
         task = asyncio.create_task(job)
         try:
-            while not task.done() and self._wanted():
+            while (
+                not task.done()
+                and self._wanted()
+                and (self._demand.asks or route.session_id is not None)
+            ):
                 await asyncio.wait([task], timeout=WATCH_INTERVAL)
             if not task.done():
                 return False
@@ -448,6 +472,8 @@ class Relay:
         if self._state not in {RelayState.CLOSING, RelayState.STOPPED}:
             self._demand.hear_readers(device, count)
             self._rouse_source()  # who comes while a session is being closed changes no state
+            if self._state is RelayState.STANDBY:
+                self._stand_by()
 
     def _hear_output(self, event: OutputEvent) -> None:
         if event.change is OutputChange.BACK:

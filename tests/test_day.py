@@ -14,10 +14,18 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
 from relayd.akool.models import LiveSession, Status
+from relayd.clock import Backoff
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
 from relayd.pipeline import Pipeline
-from relayd.relay import BLOCKED_RETRY, NOBODY_LOOKS, OPEN_BACKOFF, Relay
+from relayd.relay import (
+    BLOCKED_RETRY,
+    NOBODY_LOOKS,
+    OPEN_BACKOFF,
+    SOON,
+    STILL_CLOSING,
+    Relay,
+)
 from relayd.route import Route
 from relayd.source.events import SourceDown, SourceOpened
 from relayd.states import DemandState, RelayState
@@ -382,3 +390,124 @@ def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]):
     assert told == [
         (NOBODY_LOOKS, DemandState.IDLE), ("", DemandState.LIVE), (NOBODY_LOOKS, DemandState.IDLE),
     ]  # fmt: skip
+
+
+def test_no_session_is_created_for_who_left_before_there_was_one(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    async def slowly(*_: object) -> str:
+        await asyncio.sleep(5.0)
+        return "1,2:3,4:5,6:7,8"
+
+    one = day()
+    monkeypatch.setattr(one.relay._parts.keeper, "landmarks", slowly)
+    one.reads(100.0, 102.0)
+    one.pass_until(600.0)
+    assert one.service.created == []
+
+
+def test_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
+    day: Callable[..., Day],
+):
+    one = day()
+    one.service.refusal = QuotaExhausted("no credit")
+    one.reads(100.0, 160.0)
+    one.at(165.0, setattr, one.service, "refusal", None)
+    one.reads(170.0, 1000.0)
+    one.pass_until(1100.0)
+    assert len(one.service.created) == 2
+    assert one.service.created[1] - 170.0 <= 3.0
+
+
+def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
+    """Note state, reason and health at these moments."""
+    told: list[tuple[RelayState, str, bool]] = []
+
+    def look() -> None:
+        status = one.relay.status()
+        told.append((status.state, status.reason, status.healthy))
+
+    for moment in moments:
+        one.at(moment, look)
+    return told
+
+
+def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_looks(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    async def slowly(*_: object, **_within: object) -> bool:
+        await asyncio.sleep(10.0)
+        return True
+
+    one = day()
+    monkeypatch.setattr(one.service, "close", slowly)
+    one.reads(100.0, 200.0)
+    one.reads(200.0 + GRACE + 4.0, 300.0)
+    told = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
+    one.pass_until(400.0)
+    assert told == [
+        (RelayState.STANDBY, NOBODY_LOOKS, True),
+        (RelayState.STANDBY, STILL_CLOSING, False),
+    ]
+
+
+def test_who_waits_for_the_next_try_is_told_why(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
+    one = day()
+    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.reads(100.0, 103.0)
+    one.reads(108.0, 400.0)
+    told = look_at(one, 112.0)
+    one.pass_until(400.0)
+    assert told == [(RelayState.STANDBY, SOON, False)]
+    assert len(one.service.created) == 2
+
+
+def test_a_person_who_resumes_does_not_wait_for_the_next_try(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
+    one = day()
+    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.reads(100.0, 103.0)
+    one.reads(108.0, 400.0)
+    one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
+    one.pass_until(400.0)
+    assert len(one.service.created) == 2
+    assert one.service.created[1] - 150.0 <= 2.0
+
+
+def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+):
+    one = day()
+    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    for second in range(100, 3700, 15):
+        one.reads(second, second + 12)
+    one.pass_until(4000.0)
+    _, longest = OPEN_BACKOFF
+    late = [moment for moment in one.service.created if moment > 400]
+    assert min(b - a for a, b in pairwise(late)) >= longest * 0.75
+    assert len(one.service.created) < 3600 / (longest * 0.75)
+
+
+def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
+    day: Callable[..., Day],
+):
+    one = day()
+    one.relay._rotation.set_life(200.0)
+    one.reads(100.0, 300.0)  # it is live from about 110 on, and due at 310
+    one.pass_until(1000.0)
+    assert len(one.service.created) == 1
+
+
+def test_a_source_at_rest_counts_as_away_so_that_no_echo_of_it_is_shown(day: Callable[..., Day]):
+    one = day()
+    alive: list[bool] = []
+    one.reads(100.0, 200.0)
+    one.at(150.0, lambda: alive.append(one.relay.status().source_alive))
+    one.at(900.0, lambda: alive.append(one.relay.status().source_alive))
+    one.pass_until(1000.0)
+    assert alive == [True, False]

@@ -255,3 +255,14 @@ def test_auto_is_on_where_every_output_is_a_camera(
 ):
     settings = load_tree({"on_demand": {"mode": mode}, "output": outputs})
     assert is_on_demand(settings) is expected
+
+
+def test_who_comes_back_within_the_grace_time_to_no_session_is_a_fresh_arrival(
+    demand: Demand, clock: FakeClock
+):
+    bring_to(demand, clock, OPENING)
+    demand.hear_session(NONE)  # it was refused
+    demand.hear_readers(CAMERA, 0)
+    assert demand.state is KEPT
+    demand.hear_readers(CAMERA, 1)
+    assert demand.arrivals == 2

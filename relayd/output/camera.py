@@ -20,11 +20,10 @@ from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get
 from relayd.output import devices, v4l2
-from relayd.output.choice import MODPROBE, find_device, is_path
+from relayd.output.choice import find_device, is_path, modprobe
 
 _log = get("camera")
 
-_RELOAD: Final = f"sudo modprobe -r v4l2loopback && {MODPROBE}"
 _BACKEND: Final = "relayd"
 
 
@@ -52,7 +51,7 @@ class Loopback:
             self.caveat = self._find_caveat()
         except OSError as fault:
             self.close()
-            raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_RELOAD) from fault
+            raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_reload()) from fault
         except CameraUnavailable:
             self.close()
             raise
@@ -70,7 +69,7 @@ class Loopback:
             raise CameraUnavailable(
                 f"{self.path} is a real device ({capability.card or capability.driver}),"
                 " not a virtual camera",
-                mend=f'choose a v4l2loopback device or device = "auto"; to make one: {MODPROBE}',
+                mend=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
         if capability.can_output:
             return
@@ -78,7 +77,7 @@ class Loopback:
             raise CameraUnavailable(
                 f"{self.path} takes no pictures any more: v4l2loopback before 0.13 gets stuck so"
                 " when a program that wrote to it ends",
-                mend=f"close what uses it, then: {_RELOAD}",
+                mend=f"close what uses it, then: {_reload()}",
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
             raise CameraUnavailable(
@@ -89,7 +88,7 @@ class Loopback:
             raise CameraUnavailable(
                 f"{self.path} is written by another program, or got stuck when one ended"
                 f" (v4l2loopback {version})",
-                mend=f"end that program and close what watches the camera, then: {_RELOAD}",
+                mend=f"end that program and close what watches the camera, then: {_reload()}",
             )
         raise CameraUnavailable(
             f"{self.path} is written by another program", mend="end that program"
@@ -127,7 +126,7 @@ class Loopback:
         if capability.can_output and capability.can_capture:
             return (
                 f"{self.path} has exclusive_caps=0: Chrome and the like will not list it"
-                f" ({_RELOAD})"
+                f" ({_reload()})"
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
             return (
@@ -141,7 +140,7 @@ class Loopback:
         try:
             written = self._system.write(self._fd, picture.data)
         except OSError as fault:
-            mend = MODPROBE if fault.errno == errno.ENODEV else ""
+            mend = modprobe() if fault.errno == errno.ENODEV else ""
             raise CameraUnavailable(
                 f"{self.path} refused a picture: {_words(fault)}", mend=mend
             ) from fault
@@ -158,19 +157,20 @@ class Loopback:
             self._system.close(fd)
 
 
+def _reload() -> str:
+    return f"sudo modprobe -r v4l2loopback && {modprobe()}"
+
+
 def _open(system: v4l2.System, path: str) -> int:
     try:
         return system.open(path, os.O_RDWR)
     except OSError as fault:
-        raise CameraUnavailable(
-            f"{path}: {_words(fault)}", mend=_OPEN_MENDS.get(fault.errno or 0, "")
-        ) from fault
+        is_missing = fault.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}
+        mend = modprobe() if is_missing else _OPEN_MENDS.get(fault.errno or 0, "")
+        raise CameraUnavailable(f"{path}: {_words(fault)}", mend=mend) from fault
 
 
 _OPEN_MENDS: Final = {
-    errno.ENOENT: MODPROBE,
-    errno.ENODEV: MODPROBE,
-    errno.ENXIO: MODPROBE,
     errno.EACCES: "sudo usermod -aG video $USER, then log in anew;"
     " in a systemd unit: SupplementaryGroups=video",
     errno.EPERM: "allow the device in the unit or container: DeviceAllow=char-video4linux rw",

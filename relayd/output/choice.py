@@ -4,6 +4,7 @@ A path is taken at its word; "auto" means any virtual camera; all else is a card
 name under which programs list the camera. A real camera is never chosen.
 """
 
+from pathlib import Path
 from typing import Final
 
 from relayd.errors import CameraUnavailable
@@ -12,9 +13,18 @@ from relayd.output.devices import VideoDevice
 AUTO: Final = "auto"
 OWN_LABEL: Final = "relayd"
 """The card label that `device = "auto"` prefers."""
-MODPROBE: Final = "sudo modprobe v4l2loopback devices=1 exclusive_caps=1 card_label=relayd"
+OPTIONS_FILE: Final = Path("/etc/modprobe.d/relayd.conf")
+"""Where an installed relayd keeps the module's options."""
 _LONGEST_LABEL: Final = 31
 """Characters of a label that the kernel keeps."""
+
+
+def modprobe() -> str:
+    """Give the command that makes virtual cameras: options on it would override installed ones."""
+    command = "sudo modprobe v4l2loopback"
+    if OPTIONS_FILE.exists():
+        return command
+    return f"{command} devices=1 exclusive_caps=1 card_label=relayd"
 
 
 def is_path(device: str) -> bool:
@@ -31,7 +41,7 @@ def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
     loopbacks = [device for device in devices if device.is_loopback]
     if wanted == AUTO:
         if not loopbacks:
-            raise CameraUnavailable("there is no virtual camera", mend=MODPROBE)
+            raise CameraUnavailable("there is no virtual camera", mend=modprobe())
         best = min(loopbacks, key=lambda one: (not one.can_output, one.label != OWN_LABEL))
         return best.path
     labelled = [device for device in loopbacks if device.label == wanted[:_LONGEST_LABEL]]

@@ -7,63 +7,87 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-UNBOUNDED: Final = 1_000_000
-"""More openings than any device has: where the kernel gives no bound."""
+TRIES: Final = 3
+"""Times that a count is taken again because we opened or closed a device meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Between which numbers the openings by others are."""
+class Visible:
+    """Openings by others that /proc shows: maybe not all."""
 
-    least: int = 0
-    most: int = UNBOUNDED
+    here: int = 0
+    """Of the device that is counted."""
+    elsewhere: int = 0
+    """Of the other loopback devices."""
 
 
 class Census:
-    """Counts the openings of one device by others than this process."""
+    """Counts the openings of one device by others than this process.
+
+    The module's use count counts each open file of any loopback device once: it is exact for
+    all of them together, and for one alone where it is the only one.
+    """
 
     def __init__(
-        self, path: str, *, sys_root: Path = Path("/sys"), proc_root: Path = Path("/proc")
+        self,
+        path: str,
+        *,
+        sys_root: Path = Path("/sys"),
+        proc_root: Path = Path("/proc"),
+        dev_root: Path = Path("/dev"),
     ) -> None:
         """Count those of `path`; raises OSError when there is no such file."""
         self._device = _identity(os.stat(path))  # noqa: PTH116 - a path as text, often
-        self._sys, self._proc = sys_root, proc_root
+        self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
 
-    def bounds(self) -> Bounds:
-        """Give what the module's use count says; it costs one small read of /sys.
+    def siblings(self) -> frozenset[str]:
+        """Give the nodes of the other loopback devices, which share one use count with ours."""
+        return frozenset(
+            node for node, device in self._loopback_devices().items() if device != self._device
+        )
 
-        Each open file of any loopback device counts once. With one device the difference to
-        our own is exact, with several it is the most that this one can have.
+    def total(self) -> int | None:
+        """Count the openings by others of all loopback devices together; None: that is not told.
+
+        It costs one small read of /sys. Exact, but for those that are being opened or closed.
         """
-        devices = self._loopback_devices()
-        try:
-            in_use = int((self._sys / "module/v4l2loopback/refcnt").read_text("ascii"))
-        except (OSError, ValueError):  # not loaded as a module
-            return Bounds()
+        devices = set(self._loopback_devices().values())
         if self._device not in devices:
-            return Bounds()
-        own = sum(identity in devices for identity in self._descriptors(self._proc / "self"))
-        others = max(0, in_use - own)
-        return Bounds(others if len(devices) == 1 else 0, others)
+            return None
+        for _ in range(TRIES):
+            own = self._own(devices)
+            try:
+                in_use = int((self._sys / "module/v4l2loopback/refcnt").read_text("ascii"))
+            except (OSError, ValueError):  # not loaded as a module
+                return None
+            if self._own(devices) == own:
+                break
+        return max(0, in_use - own)
 
-    def visible(self) -> int:
+    def visible(self) -> Visible:
         """Count in /proc, which shows only processes that we may look into; some 50 ms."""
         ourselves = str(os.getpid())
-        return sum(
-            identity == self._device
+        others = set(self._loopback_devices().values()) - {self._device}
+        seen = [
+            identity
             for process in _listed(self._proc)
             if process.name.isdigit() and process.name != ourselves
             for identity in self._descriptors(process)
-        )
+        ]
+        return Visible(seen.count(self._device), sum(identity in others for identity in seen))
 
-    def _loopback_devices(self) -> set[tuple[int, int]]:
+    def _own(self, devices: set[tuple[int, int]]) -> int:
+        return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
+
+    def _loopback_devices(self) -> dict[str, tuple[int, int]]:
         """Name each of v4l2loopback's devices: only they have the attribute max_openers."""
-        found = set()
+        found = {}
         for entry in _listed(self._sys / "class/video4linux"):
             try:
                 if (entry / "max_openers").exists():
                     major, minor = (entry / "dev").read_text("ascii").split(":")
-                    found.add((0, os.makedev(int(major), int(minor))))
+                    node = str(self._dev / entry.name)
+                    found[node] = (0, os.makedev(int(major), int(minor)))
             except (OSError, ValueError):  # removed a moment ago
                 continue
         return found

@@ -15,15 +15,12 @@ from relayd.frames import OutputFrame
 from relayd.logs import get
 from relayd.output import v4l2
 from relayd.output.base import Output
-from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.openers import Census
+from relayd.output.openings import Openings
 
-PROBE: Final = 1.0
-"""s that an opening lasts before it counts as a reader: a browser that lists cameras and
-`v4l2-ctl --all` are done within 0.1 s."""
-RECOUNT: Final = 1.0
-"""s between two looks at the kernel's own count, where openings are counted: events that came
-at the same time may have been told as one."""
+RETRY: Final = 5.0
+"""s between two tries to see again."""
+PATIENCE: Final = 10.0
+"""s without sight that the last count is held: a device that went is told of by its writer."""
 
 _log = get("readers")
 
@@ -37,8 +34,11 @@ class Sight(Protocol):
     def fileno(self) -> int:
         """Give the descriptor that tells of a change."""
 
-    def look(self, now: float) -> int:
-        """Take in what happened; gives how many read it. OSError when nothing is seen any more."""
+    def look(self, now: float) -> int | None:
+        """Take in what happened; gives how many read it, None when that is in doubt.
+
+        OSError when nothing is seen any more.
+        """
 
     def due(self, now: float) -> float | None:
         """Seconds after which to look again even if nothing is told; None: never."""
@@ -91,53 +91,6 @@ class ClientUsage:
             self._system.close(fd)
 
 
-class Openings:
-    """Counted by us: how many others have had the device open for longer than a probe."""
-
-    mask = select.POLLIN
-
-    def __init__(self, path: str, now: float, census: Census | None = None) -> None:
-        """Begin with those that have it open already; raises OSError."""
-        self._census = census or Census(path)
-        self._watch = FileWatch(path)
-        # Each opening's moment, oldest first. A closing ends the newest one: those that come
-        # and go while somebody reads are probes.
-        self._since = self._found(now)
-
-    def fileno(self) -> int:
-        """Give the descriptor that tells of a change."""
-        return self._watch.fileno()
-
-    def look(self, now: float) -> int:
-        """Take in what was opened and closed; gives how many have it open for long enough."""
-        for event in self._watch.read():
-            if event is FileEvent.OPENED:
-                self._since.append(now)
-            elif event is FileEvent.CLOSED and self._since:
-                self._since.pop()
-            elif event is FileEvent.MISSED:
-                self._since = self._found(now)
-            elif event is FileEvent.GONE:
-                raise FileNotFoundError("the device was removed")
-        bounds = self._census.bounds()
-        self._since += [now] * (bounds.least - len(self._since))
-        del self._since[bounds.most :]
-        return sum(now - since >= PROBE for since in self._since)
-
-    def _found(self, now: float) -> list[float]:
-        """Give the openings that there are without having been told of."""
-        return [now - PROBE] * max(self._census.visible(), self._census.bounds().least)
-
-    def due(self, now: float) -> float | None:
-        """When the youngest opening will count, and for the kernel's count now and then."""
-        ripe = [since + PROBE - now for since in self._since if now - since < PROBE]
-        return min([RECOUNT, *ripe])
-
-    def close(self) -> None:
-        """End the watch."""
-        self._watch.close()
-
-
 def best_sight(path: str, system: v4l2.System, now: float) -> Sight:
     """Give the best way that there is; raises OSError when there is none."""
     try:
@@ -169,18 +122,24 @@ class ReadersWatch:
         self._stop = Event()
         self._thread: Thread | None = None
         self._told: int | None = None
+        self._has_told = False
+        self._blind_since: float | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch; where not even that can be, readers are unknown."""
         try:
-            sight = self._see(self._path, self._system, self._clock.now())
+            self._bell = os.eventfd(0)
         except OSError as fault:
-            self._lose_sight(fault)
+            self._tell(None, reason=str(fault))
             return
-        _log.info("readers.watched", device=self._path, by=type(sight).__name__)
-        self._bell = os.eventfd(0)
-        self._thread = Thread(target=self._run, args=(sight,), name="relayd-readers", daemon=True)
-        self._thread.start()
+        thread = Thread(target=self._run, name="relayd-readers", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as fault:  # no more threads
+            os.close(self._bell)
+            self._tell(None, reason=str(fault))
+            return
+        self._thread = thread
 
     def stop(self) -> None:
         """End watching; every descriptor is closed when this returns."""
@@ -191,30 +150,52 @@ class ReadersWatch:
             self._thread = None
             os.close(self._bell)
 
-    def _run(self, sight: Sight) -> None:
-        poll = select.poll()
-        poll.register(sight.fileno(), sight.mask)
-        poll.register(self._bell, select.POLLIN)
+    def _run(self) -> None:
+        """Watch, and after each loss of sight try to see again, until the end."""
+        while not self._stop.is_set():
+            try:
+                self._watch()
+            except OSError as fault:
+                self._note_blindness(fault.strerror or str(fault))
+            except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
+                _log.exception("unforeseen")
+                self._note_blindness(str(fault))
+            self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
+
+    def _watch(self) -> None:
+        sight = self._see(self._path, self._system, self._clock.now())
         try:
+            _log.info("readers.watched", device=self._path, by=type(sight).__name__)
+            poll = select.poll()
+            poll.register(sight.fileno(), sight.mask)
+            poll.register(self._bell, select.POLLIN)
             while not self._stop.is_set():
                 now = self._clock.now()
-                self._tell(sight.look(now))
+                self._tell(sight.look(now), reason="programs of others cannot be told apart")
+                self._blind_since = None
                 wait = sight.due(now)
                 poll.poll(None if wait is None else wait * 1000)
-        except OSError as fault:
-            self._lose_sight(fault)
         finally:
             sight.close()
 
-    def _tell(self, readers: int) -> None:
-        if readers != self._told:
-            self._told = readers
-            _log.info("readers", device=self._path, count=readers)
-            self._on_readers(readers)
+    def _note_blindness(self, reason: str) -> None:
+        """Hold the last count for a while, then say that nothing is known."""
+        now = self._clock.now()
+        if self._blind_since is None:
+            self._blind_since = now
+            _log.warning("readers.unseen", device=self._path, reason=reason)
+        if now - self._blind_since >= PATIENCE:
+            self._tell(None, reason=reason)
 
-    def _lose_sight(self, fault: OSError) -> None:
-        _log.warning("readers.unknown", device=self._path, reason=fault.strerror or str(fault))
-        self._on_readers(None)
+    def _tell(self, readers: int | None, *, reason: str) -> None:
+        if self._has_told and readers == self._told:
+            return
+        self._told, self._has_told = readers, True
+        if readers is None:
+            _log.warning("readers.unknown", device=self._path, reason=reason)
+        else:
+            _log.info("readers", device=self._path, count=readers)
+        self._on_readers(readers)
 
 
 class WatchedCamera:

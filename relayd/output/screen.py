@@ -223,7 +223,8 @@ class Screen:
             if not isinstance(fault, RelaydError):
                 _log.exception("output failed unexpectedly", output=post.output.name)
             post.lost = True
-            self._on_event(OutputEvent(post.output.name, OutputChange.LOST, str(fault)))
+            post.lost_as = post.output.name
+            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, str(fault)))
             post.reopener = Thread(
                 target=self._reopen, args=(post,), name=f"relayd-reopen-{post.output.name}"
             )
@@ -243,7 +244,7 @@ class Screen:
                     said = str(fault)
                     _log.warning("output is still lost", output=post.output.name, reason=said)
                 continue
-            self._on_event(OutputEvent(post.output.name, OutputChange.BACK))
+            self._on_event(OutputEvent(post.lost_as, OutputChange.BACK))
             post.lost = False
             return
 
@@ -254,4 +255,6 @@ class _Post:
 
     output: Output
     lost: bool = False
+    lost_as: str = ""
+    """Its name when it was lost: a camera chosen by its label may come back as another device."""
     reopener: Thread | None = None

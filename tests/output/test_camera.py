@@ -10,7 +10,7 @@ import pytest
 
 from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output import devices, v4l2
+from relayd.output import choice, devices, v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.choice import find_device
 from relayd.output.devices import VideoDevice
@@ -244,6 +244,29 @@ def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera():
     assert find_device([real, busy]) == "/dev/video2"
     with pytest.raises(CameraUnavailable, match="modprobe"):
         find_device([real])
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_the_mend_leaves_the_options_of_an_installed_relayd_alone(
+    is_installed: bool,  # noqa: FBT001 - both cases
+    make: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    options = tmp_path / "relayd.conf"
+    if is_installed:
+        options.touch()
+    monkeypatch.setattr(choice, "OPTIONS_FILE", options)
+    mends = []
+    for double in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
+        with pytest.raises(CameraUnavailable) as caught:
+            camera(double, tmp_path).open()
+        mends.append(caught.value.mend)
+    with pytest.raises(CameraUnavailable) as caught:
+        find_device([])
+    for mend in [*mends, caught.value.mend]:
+        assert "sudo modprobe v4l2loopback" in mend
+        assert ("devices=1" in mend) is not is_installed
 
 
 def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.output.openers import UNBOUNDED, Bounds, Census
+from relayd.output.openers import Census, Visible
 
 HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -46,41 +46,59 @@ def test_another_process_that_has_it_open_is_seen_by_whatever_path(tmp_path: Pat
     file.touch()
     link.symlink_to(file)
     census = Census(str(link))
-    assert census.visible() == 0
+    assert census.visible() == Visible()
     with held_by_another(file):
-        assert census.visible() == 1
-    assert census.visible() == 0
+        assert census.visible() == Visible(here=1)
+    assert census.visible() == Visible()
 
 
 def test_our_own_openings_are_none_of_others(tmp_path: Path):
     file = tmp_path / "video0"
     file.touch()
     with file.open():
-        assert Census(str(file)).visible() == 0
+        assert Census(str(file)).visible() == Visible()
 
 
-def test_with_one_device_the_modules_use_count_tells_exactly(tmp_path: Path):
-    census = Census("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full"))
-    assert census.bounds() == Bounds(3, 3)
+def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path):
+    census = Census("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
+    assert census.total() == 3
     with Path("/dev/full").open("wb"):
-        assert census.bounds() == Bounds(2, 2)
+        assert census.total() == 2
 
 
-def test_with_two_devices_it_is_the_most_that_one_can_have(tmp_path: Path):
-    root = sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx")
-    with Path("/dev/full").open("wb"):
-        assert Census("/dev/ptmx", sys_root=root).bounds() == Bounds(0, 2)
+def test_the_other_devices_that_share_the_use_count_are_named(tmp_path: Path):
+    root = sys_tree(tmp_path, "0", "/dev/full", "/dev/ptmx")
+    assert Census("/dev/full", sys_root=root).siblings() == {"/dev/video1"}
+    assert Census("/dev/ptmx", sys_root=root).siblings() == {"/dev/video0"}
+
+
+def test_those_seen_on_the_other_devices_are_counted_apart(tmp_path: Path):
+    root = sys_tree(tmp_path, "0", "/dev/full", "/dev/zero")
+    census = Census("/dev/full", sys_root=root)
+    before = census.visible()
+    with held_by_another("/dev/zero"):
+        assert census.visible() == Visible(before.here, before.elsewhere + 1)
+
+
+def test_a_use_count_during_which_we_opened_a_device_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = sys_tree(tmp_path, "2", "/dev/full")
+    census = Census("/dev/full", sys_root=root)
+    own = iter([0, 1, 1, 1])
+    monkeypatch.setattr(Census, "_own", lambda *_: next(own))
+    assert census.total() == 1
 
 
 @pytest.mark.parametrize("refcnt", ["", "many"])
-def test_without_a_use_count_nothing_is_bounded(tmp_path: Path, refcnt: str):
+def test_without_a_use_count_nothing_is_told(tmp_path: Path, refcnt: str):
     root = sys_tree(tmp_path, refcnt, "/dev/full")
-    assert Census("/dev/full", sys_root=root).bounds() == Bounds(0, UNBOUNDED)
+    assert Census("/dev/full", sys_root=root).total() is None
 
 
-def test_a_count_of_another_driver_bounds_nothing(tmp_path: Path):
+def test_a_count_of_another_driver_tells_nothing(tmp_path: Path):
     root = sys_tree(tmp_path, "0", "/dev/full")
-    assert Census("/dev/ptmx", sys_root=root).bounds() == Bounds(0, UNBOUNDED)
+    assert Census("/dev/ptmx", sys_root=root).total() is None
 
 
 def test_a_device_that_is_not_there_is_an_error():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,18 +14,12 @@ import pytest
 
 from relayd.errors import CameraUnavailable
 from relayd.frames import StandbyFrame
+from relayd.output import openings as openings_module
 from relayd.output import readers, v4l2
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.openers import Bounds, Census
-from relayd.output.readers import (
-    PROBE,
-    RECOUNT,
-    ClientUsage,
-    Openings,
-    ReadersWatch,
-    WatchedCamera,
-    best_sight,
-)
+from relayd.output.openers import Census, Visible
+from relayd.output.openings import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
+from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
 
 SOON = 2.0  # s
 
@@ -50,17 +45,20 @@ class Heard:
 class CountedElsewhere:
     """A census that says what the test says."""
 
-    def __init__(self, bounds: Bounds | None = None, visible: int = 0) -> None:
-        self._bounds, self._visible = bounds or Bounds(), visible
+    def __init__(
+        self, total: int | None = None, visible: Visible | None = None, *siblings: str
+    ) -> None:
+        self.now_total, self.now_visible = total, visible or Visible()
+        self.now_siblings = frozenset(siblings)
 
-    def set(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+    def total(self) -> int | None:
+        return self.now_total
 
-    def bounds(self) -> Bounds:
-        return self._bounds
+    def siblings(self) -> frozenset[str]:
+        return self.now_siblings
 
-    def visible(self) -> int:
-        return self._visible
+    def visible(self) -> Visible:
+        return self.now_visible
 
 
 @pytest.fixture
@@ -71,16 +69,37 @@ def node(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def sibling(tmp_path: Path) -> Path:
+    file = tmp_path / "video1"
+    file.touch()
+    return file
+
+
+@pytest.fixture
 def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
     made: list[Openings] = []
 
-    def make(**census: Any) -> Openings:
-        made.append(Openings(str(node), 100.0, cast("Census", CountedElsewhere(**census))))
+    def make(*census: Any) -> Openings:
+        counted = CountedElsewhere(*census)
+        made.append(Openings(str(node), 100.0, cast("Census", counted)))
         return made[-1]
 
     yield make
     for openings in made:
         openings.close()
+
+
+def counts(openings: Openings, total: int | None, **visible: int) -> None:
+    """Let the module's use count be `total`, and /proc show this."""
+    census = cast("CountedElsewhere", openings._census)
+    census.now_total, census.now_visible = total, Visible(**visible)
+
+
+def settled(openings: Openings, at: float) -> int | None:
+    """Look at `at`, once more when nothing moves any more, and once all of it has lasted."""
+    for moment in (at, at + SETTLE, at + SETTLE + PROBE):
+        readers = openings.look(moment)
+    return readers
 
 
 # The kernel's word on a file
@@ -148,24 +167,224 @@ def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., 
         assert openings.look(100.9 + number) == 0
 
 
-def test_who_had_it_open_before_we_came_is_a_reader_at_once(openings_of: Callable[..., Openings]):
-    assert openings_of(visible=2).look(100.0) == 2
-    assert openings_of(bounds=Bounds(1, 1)).look(100.0) == 1
+def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
+    openings_of: Callable[..., Openings],
+):
+    for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
+        assert openings.look(100.0) == 0
+        assert openings.look(100.0 + PROBE) == 1
 
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
     node: Path, openings_of: Callable[..., Openings]
 ):
-    openings = openings_of(bounds=Bounds(0, 2))
-    fds = []
-    for moment in (100.0, 101.0):
-        fds.append(os.open(node, os.O_RDONLY))
-        openings.look(moment)
-    assert openings.look(103.0) == 2
+    openings = openings_of(0)
+    fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
+    counts(openings, 2)
+    assert settled(openings, 101.0) == 2
     for fd in fds:
         os.close(fd)  # two in a row: the kernel tells one
-    cast("Any", openings._census).set(Bounds(0, 0))
-    assert openings.look(104.0) == 0
+    counts(openings, 0)
+    assert settled(openings, 104.0) == 0
+
+
+# With a second device, whose openings the same use count counts
+
+
+def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
+    counts(openings, 3)  # and from now on /proc shows nothing
+    assert settled(openings, 101.0) == 2
+    for fd in fds:
+        os.close(fd)
+    counts(openings, 1)
+    assert settled(openings, 104.0) == 0
+
+
+def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    with node.open():
+        probe = os.open(node, os.O_RDONLY)
+        counts(openings, 3)
+        assert settled(openings, 101.0) == 2
+        os.close(probe)
+        counts(openings, 2)
+        assert settled(openings, 104.0) == 1
+
+
+def test_who_opens_another_device_is_no_reader_of_this_one(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(sibling))
+    with sibling.open():
+        counts(openings, 1)
+        assert settled(openings, 101.0) == 0
+
+
+def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(sibling))
+    with node.open(), sibling.open():
+        counts(openings, 2)
+        assert settled(openings, 101.0) == 1
+        with node.open(), node.open(), sibling.open():
+            counts(openings, 5)  # one of four openings is not told: it may be anybody's
+            assert settled(openings, 104.0) is None
+
+
+def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    before = node.open()
+    openings = openings_of(1, None, str(sibling))
+    assert openings.look(100.0) == 0
+    assert openings.look(100.0 + PROBE) is None
+    with node.open():
+        counts(openings, 2)
+        assert settled(openings, 102.0) is None
+        before.close()
+        counts(openings, 1)
+        assert settled(openings, 104.0) is None
+    counts(openings, 0)
+    assert settled(openings, 106.0) == 0
+
+
+def test_the_unknown_ends_when_one_possibility_is_left(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    before = node.open()
+    openings = openings_of(1, None, str(sibling))
+    assert settled(openings, 100.0) is None
+    before.close()
+    counts(openings, 0)
+    assert settled(openings, 102.0) == 0
+    with node.open():
+        counts(openings, 1)
+        assert settled(openings, 104.0) == 1
+
+
+def test_proc_decides_where_it_shows_all_and_is_asked_again(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(2, Visible(here=1), str(sibling))
+    assert settled(openings, 100.0) is None
+    counts(openings, 2, here=1, elsewhere=1)
+    openings.look(100.0 + openings_module.ASK_PROC)
+    assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
+
+
+def test_those_that_proc_shows_all_are_counted_on_their_device(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
+
+
+def test_one_look_in_the_midst_of_a_change_is_not_believed(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    with node.open():
+        counts(openings, 2)
+        assert settled(openings, 101.0) == 1
+        counts(openings, 1)
+        assert openings.look(103.0) == 1
+        assert openings.due(103.0) == SETTLE
+        counts(openings, 2)
+        assert settled(openings, 103.1) == 1
+
+
+def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
+    node: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0)
+    fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
+    counts(openings, 2)
+    assert settled(openings, 101.0) == 2
+    os.close(fds[0])
+    os.close(fds[1])
+    counts(openings, 0)
+    for tenth in range(round(RESTLESS * 10) + 1):
+        node.open().close()
+        last = openings.look(104.0 + tenth / 10)
+    assert last == 0
+
+
+def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(sibling))
+    counts(openings, 1)
+    assert settled(openings, 101.0) is None
+    counts(openings, 0)
+    assert settled(openings, 104.0) == 0
+
+
+def test_what_does_not_fit_is_begun_anew(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    node.open().close()
+    counts(openings, 0)  # the other device's writer left by a node that we do not know
+    assert settled(openings, 101.0) == 0
+
+
+def test_an_opening_shared_by_processes_is_not_taken_for_two(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(3, Visible(here=2), str(sibling))
+    assert (openings._least, openings._most) == (1, 3)
+    assert settled(openings, 100.0) is None
+    openings = openings_of(3, Visible(elsewhere=2), str(sibling))
+    assert (openings._least, openings._most) == (0, 2)
+
+
+def test_what_was_missed_on_both_devices_is_not_put_on_one():
+    told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
+    assert openings_module._Moves(**told).share(2) == 1
+    assert openings_module._Moves(**told, missed=True).share(2) is None
+
+
+def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
+    node: Path, tmp_path: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0, None, str(tmp_path / "not in this container"))
+    with node.open():
+        counts(openings, 1)
+        assert settled(openings, 101.0) == 1
+        with node.open(), node.open():
+            counts(openings, 3)  # two told as one, or one and one elsewhere
+            assert settled(openings, 104.0) is None
+
+
+def test_a_watch_that_fails_half_way_leaves_nothing_open(
+    node: Path, sibling: Path, openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(watch: FileWatch, path: str) -> None:
+        if path == str(sibling):
+            raise OSError(errno.EMFILE, "Too many open files")
+        really(watch, path)
+
+    really = FileWatch.__init__
+    monkeypatch.setattr(FileWatch, "__init__", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="Too many"):
+        openings_of(0, None, str(sibling))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_device_that_comes_or_goes_ends_the_sight(
+    sibling: Path, openings_of: Callable[..., Openings]
+):
+    openings = openings_of(0)
+    cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
+    with pytest.raises(FileNotFoundError):
+        openings.look(101.0)
 
 
 def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path):
@@ -180,19 +399,33 @@ def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path):
 def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
     openings_of: Callable[..., Openings],
 ):
-    openings = openings_of()
-    cast("Any", openings._census).set(Bounds(1, 1))
+    openings = openings_of(0)
+    counts(openings, 1)
     assert openings.look(101.0) == 0
-    assert openings.look(102.0) == 1
+    assert settled(openings, 101.1) == 1
 
 
 def test_when_the_kernel_lost_count_it_is_counted_anew(
     openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
 ):
-    openings = openings_of(visible=3)
-    openings._since.clear()
+    openings = openings_of()
+    counts(openings, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
-    assert openings.look(101.0) == 3
+    assert openings.look(101.0) == 0
+    monkeypatch.setattr(FileWatch, "read", lambda _self: [])
+    assert openings.look(101.0 + PROBE) == 3
+
+
+def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
+    node: Path, openings_of: Callable[..., Openings]
+):
+    unseen = node.open()
+    openings = openings_of()
+    unseen.close()
+    assert openings.look(101.0) == 0
+    with node.open():
+        openings.look(102.0)
+        assert openings.look(102.0 + PROBE) == 1
 
 
 # The driver's own count
@@ -253,7 +486,7 @@ def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., An
 def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(readers, "PROBE", 0.2)
+    monkeypatch.setattr(openings_module, "PROBE", 0.2)
     double, heard = make(path=str(node), version="0.12.7"), Heard()
     watch = ReadersWatch(str(node), heard, system=double)
     watch.start()
@@ -268,22 +501,118 @@ def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     watch.stop()
 
 
-def test_what_cannot_be_seen_is_told_as_unknown(make: Callable[..., Any], tmp_path: Path):
+def test_what_cannot_be_seen_is_told_as_unknown(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(readers, "PATIENCE", 0.0)
     path, heard = str(tmp_path / "none"), Heard()
     watch = ReadersWatch(path, heard, system=make(path=path, version="0.12.7"))
     watch.start()
-    assert heard.counts == [None]
+    heard.wait_for(None)
     watch.stop()
 
 
-def test_a_device_that_goes_away_makes_its_readers_unknown(make: Callable[..., Any], node: Path):
+def test_a_device_that_goes_away_makes_its_readers_unknown_after_a_while_and_no_sooner(
+    make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(readers, "RETRY", 0.1)
+    monkeypatch.setattr(readers, "PATIENCE", 0.5)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()
     heard.wait_for(0)
     node.unlink()
+    began = time.monotonic()
     heard.wait_for(0, None)
+    assert time.monotonic() - began > 0.4
+    node.touch()
+    heard.wait_for(0, None, 0)
     watch.stop()
+
+
+def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
+    make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(readers, "RETRY", 0.05)
+    monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
+    monkeypatch.setattr(openings_module, "PROBE", 0.1)
+    heard = Heard()
+    watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
+    watch.start()
+    heard.wait_for(0)
+    for _ in range(2):
+        node.unlink()
+        node.touch()
+        time.sleep(0.5)
+        assert heard.counts == [0]
+    with node.open():
+        heard.wait_for(0, 1)
+    watch.stop()
+
+
+class Blind:
+    """A sight that fails in a way that nobody foresaw, and tells whether it was closed."""
+
+    mask = select.POLLIN
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self.open = True
+
+    def fileno(self) -> int:
+        return self.read_end
+
+    def look(self, now: float) -> int | None:
+        raise ValueError("unforeseen")
+
+    def due(self, now: float) -> float | None:
+        return None
+
+    def close(self) -> None:
+        self.open = False
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
+def test_a_fault_that_nobody_foresaw_makes_readers_unknown_and_closes_the_sight(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(readers, "PATIENCE", 0.0)
+    heard, blind = Heard(), Blind()
+    watch = ReadersWatch("/dev/video0", heard, see=lambda *_: blind, system=make())
+    watch.start()
+    heard.wait_for(None)
+    watch.stop()
+    assert not blind.open
+
+
+@pytest.mark.parametrize("lacking", ["descriptors", "threads"])
+def test_a_watch_that_cannot_begin_leaves_the_camera_working_and_nothing_open(
+    lacking: str, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_thread(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if lacking == "descriptors":
+        monkeypatch.setattr(os, "eventfd", refuse)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+    told: list[tuple[str, int | None]] = []
+    double = make()
+    output = WatchedCamera(
+        Camera([]),
+        lambda *what: told.append(what),
+        lambda path, tell: ReadersWatch(path, tell, system=double),
+    )
+    before = list(Path("/proc/self/fd").iterdir())
+    output.open()
+    assert told == [("/dev/video7", None)]
+    output.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+    assert not double.fds
 
 
 class Camera:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from relayd.clock import MonotonicClock
 from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame, black
 from relayd.output.base import OutputChange
@@ -240,6 +241,31 @@ def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on():
     assert events == [("bad", OutputChange.LOST), ("bad", OutputChange.BACK)]
     assert bad.closed == 1
     assert screen.stats().lost == ()
+
+
+def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_lost_by():
+    class Replugged(Recorder):
+        def open(self) -> None:
+            super().open()
+            self.name = "/dev/video8"
+
+    camera = Replugged(MonotonicClock(), "/dev/video7")
+    told, back = [], threading.Event()
+
+    def hear(event: Any) -> None:
+        told.append((event.output, event.change))
+        if event.change is OutputChange.BACK:
+            back.set()
+
+    screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=hear)
+    screen.start()
+    camera.failure = CameraUnavailable("gone")
+    while not screen.stats().lost:
+        pass
+    camera.failure = None
+    assert back.wait(5.0)
+    screen.stop()
+    assert told == [("/dev/video7", OutputChange.LOST), ("/dev/video7", OutputChange.BACK)]
 
 
 def test_stop_does_not_wait_for_an_output_that_stays_lost():
