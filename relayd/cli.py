@@ -247,7 +247,7 @@ def resume(relay: RelayName = None) -> None:
 @app.command()
 def devices() -> None:
     """List capture devices and loopback cameras, and who may use them."""
-    from relayd.output.v4l2 import list_devices  # noqa: PLC0415 - loads media libraries
+    from relayd.output.devices import list_devices  # noqa: PLC0415 - loads media libraries
 
     found = list_devices()
     if not found:

@@ -30,8 +30,8 @@ from relayd.errors import (
 )
 from relayd.http import HttpClient
 from relayd.logs import redact
+from relayd.output.devices import list_devices
 from relayd.output.preview import Preview, SourcePreview
-from relayd.output.v4l2 import list_devices
 from relayd.relay import Relay
 from relayd.service import connect, open_journal
 from relayd.states import RelayState, RelayStatus, Spread

@@ -10,6 +10,8 @@ from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice
 from relayd.demo import settings_for
 from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
+from relayd.frames import OutputFrame
+from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
 from relayd.route import Route
 
@@ -110,3 +112,34 @@ async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
     with pytest.raises(LinkLost):
         await relay._rejoin(route, LinkLost("gone"))
     assert len(rejoined) == MOST_SHORT_LINKS
+
+
+class Camera:
+    """An output whose name is known when it is open."""
+
+    name = "auto"
+
+    def open(self) -> None:
+        self.name = "/dev/video3"
+
+    def show(self, frame: OutputFrame) -> None:
+        """Show it nowhere."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_name(tmp_path: Path):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    client, journal = cast("AkoolClient", None), Journal(tmp_path)
+    relay = Relay(settings, "studio", client, journal, more_outputs=[Camera()])
+    await asyncio.to_thread(relay.pipeline.start_outputs)
+    try:
+        assert relay.status().outputs == {"/dev/video3": "ok"}
+        relay._hear_output(OutputEvent("/dev/video3", OutputChange.LOST, "it was unplugged"))
+        assert relay.status().outputs == {"/dev/video3": "it was unplugged"}
+        relay._hear_output(OutputEvent("/dev/video3", OutputChange.BACK))
+        assert relay.status().outputs == {"/dev/video3": "ok"}
+        assert relay.status().reconnects["output"] == 1
+    finally:
+        await asyncio.to_thread(relay.pipeline.stop_outputs)

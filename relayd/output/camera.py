@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get
-from relayd.output import v4l2
+from relayd.output import devices, v4l2
 from relayd.output.choice import MODPROBE, find_device, is_path
 
 _log = get("camera")
@@ -85,7 +85,7 @@ class Loopback:
                 f"{self.path} takes no pictures: keep_format is set on it",
                 mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
-        if version == v4l2.BEFORE_0_13:
+        if version == devices.BEFORE_0_13:
             raise CameraUnavailable(
                 f"{self.path} is written by another program, or got stuck when one ended"
                 f" (v4l2loopback {version})",
@@ -214,14 +214,14 @@ class CameraOutput:
         fps: float,
         *,
         system: v4l2.System | None = None,
-        devices: Callable[[], list[v4l2.VideoDevice]] | None = None,
+        list_devices: Callable[[], list[devices.VideoDevice]] | None = None,
         sys_root: Path = Path("/sys"),
     ) -> None:
         """Plan to write pictures of `geometry` to `device`: a path, a card label or "auto"."""
         self._wanted = self._name = device
         self._geometry, self._fps = geometry, fps
         self._system = system or v4l2.Linux()
-        self._devices = devices or (lambda: v4l2.list_devices(sys_root))
+        self._list_devices = list_devices or (lambda: devices.list_devices(sys_root))
         self._sys_root = sys_root
         self._camera: pyvirtualcam.Camera | None = None
         self._caveat = ""
@@ -240,8 +240,12 @@ class CameraOutput:
         """Take the device; raises CameraUnavailable with what is wrong and what mends it."""
         if self._camera:
             return
-        path = self._wanted if is_path(self._wanted) else find_device(self._devices(), self._wanted)
-        version = v4l2.module_version(self._sys_root)
+        path = (
+            self._wanted
+            if is_path(self._wanted)
+            else find_device(self._list_devices(), self._wanted)
+        )
+        version = devices.module_version(self._sys_root)
         loopback = Loopback(path, self._geometry, self._fps, self._system, version)
         self._camera = pyvirtualcam.Camera(
             self._geometry.width,

@@ -7,7 +7,7 @@ name under which programs list the camera. A real camera is never chosen.
 from typing import Final
 
 from relayd.errors import CameraUnavailable
-from relayd.output.v4l2 import VideoDevice
+from relayd.output.devices import VideoDevice
 
 AUTO: Final = "auto"
 OWN_LABEL: Final = "relayd"

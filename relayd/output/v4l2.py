@@ -1,4 +1,4 @@
-"""The little of V4L2 that a virtual camera needs: six ioctls, and what /sys says of devices.
+"""The little of V4L2 that a virtual camera needs: some ioctls, by their effect.
 
 Layouts and numbers are the kernel's include/uapi/linux/videodev2.h; they are the same on
 x86-64 and aarch64. Behaviour of v4l2loopback named here was seen with 0.12.7 to 0.15.
@@ -8,11 +8,9 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
-from pathlib import Path
 from typing import Final, Protocol
 
 from relayd.frames import Geometry
@@ -24,8 +22,6 @@ I420_FOURCC: Final = "YU12"
 
 KEEP_FORMAT: Final = 0x98F900
 """v4l2loopback's control keep_format: V4L2_CID_USER_BASE | 0xf000."""
-BEFORE_0_13: Final = "0.12 or older"
-"""`module_version` of those that tell none."""
 
 CAP_CAPTURE: Final = 0x1
 CAP_OUTPUT: Final = 0x2
@@ -190,17 +186,20 @@ def get_format(system: System, fd: int, side: BufferType) -> PictureFormat:
     return _picture_format(argument)
 
 
+def describe_format(system: System, fd: int, side: BufferType, number: int) -> str:
+    """VIDIOC_ENUM_FMT: the FourCC of one format of that side; OSError EINVAL after the last."""
+    argument = bytearray(_FORMAT_DESCRIPTION.pack(number, side, 0, b"", 0))
+    system.ioctl(fd, VIDIOC_ENUM_FMT, argument)
+    return _fourcc_text(_FORMAT_DESCRIPTION.unpack(argument)[4])
+
+
 def set_frame_rate(system: System, fd: int, fps: Fraction) -> None:
     """VIDIOC_S_PARM: what readers are told; without it v4l2loopback says 30.
 
-    Versions to 0.13 take it for the output side, 0.15 before streaming only for the capture
-    side (EINVAL else), where it is the same setting. OSError when neither is taken.
+    It is one setting for both sides. 0.15 takes it from a writer for the output side alone.
     """
     rate = _FRAME_RATE.pack(0, 0, fps.denominator, fps.numerator)
-    try:
-        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
-    except OSError:
-        system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.CAPTURE, rate)))
+    system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
 
 
 def get_frame_rate(system: System, fd: int, side: BufferType) -> float:
@@ -247,122 +246,3 @@ def _fourcc_text(fourcc: int) -> str:
 
 def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-@dataclass(frozen=True, slots=True)
-class VideoDevice:
-    """One /dev/videoN, as far as we may look into it."""
-
-    path: str
-    label: str
-    """What programs list it as."""
-    driver: str
-    is_loopback: bool
-    can_output: bool
-    can_capture: bool
-    formats: tuple[str, ...]
-    """FourCCs that it captures, best first; of a loopback the one that is set."""
-    fps: float
-    """As it announces them; 0 when not known."""
-    readable: bool
-    writable: bool
-    problem: str
-    """Why we could not look into it; empty when we could."""
-
-
-def list_devices(
-    sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: System | None = None
-) -> list[VideoDevice]:
-    """Look at all video devices, in the order of their numbers."""
-    system = system or Linux()
-    folder = sys_root / "class/video4linux"
-    entries = [entry for entry in _entries(folder) if entry.name.startswith("video")]
-    entries.sort(key=lambda entry: (len(entry.name), entry.name))
-    return [_look_at(entry, dev_root / entry.name, system) for entry in entries]
-
-
-def _look_at(entry: Path, node: Path, system: System) -> VideoDevice:
-    capability = Capability("", _read(entry / "name"), 0)
-    # Only v4l2loopback has this attribute, so even without permission it can be told.
-    is_loopback = (entry / "max_openers").exists()
-    formats: tuple[str, ...] = ()
-    fps, problem = 0.0, ""
-    try:
-        fd = system.open(str(node), os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            capability = query_capability(system, fd)
-            is_loopback = capability.is_loopback
-            side = BufferType.CAPTURE if capability.can_capture else BufferType.OUTPUT
-            formats = _formats(system, fd, side, is_loopback=is_loopback)
-            fps = _frame_rate(system, fd, side)
-        finally:
-            system.close(fd)
-    except OSError as fault:
-        problem = os.strerror(fault.errno) if fault.errno else str(fault)
-    return VideoDevice(
-        path=str(node),
-        label=capability.card or _read(entry / "name"),
-        driver=capability.driver or (LOOPBACK_DRIVER if is_loopback else ""),
-        is_loopback=is_loopback,
-        can_output=capability.can_output,
-        can_capture=capability.can_capture,
-        formats=formats,
-        fps=fps,
-        readable=os.access(node, os.R_OK),
-        writable=os.access(node, os.W_OK),
-        problem=problem,
-    )
-
-
-def _formats(system: System, fd: int, side: BufferType, *, is_loopback: bool) -> tuple[str, ...]:
-    if is_loopback:  # before it is set it would list all that it could be
-        try:
-            current = get_format(system, fd, side)
-        except OSError:
-            return ()
-        return (f"{current.fourcc} {current.width}x{current.height}",)
-    found: list[str] = []
-    try:
-        while len(found) < 64:  # noqa: PLR2004 - bounds a broken driver
-            argument = bytearray(_FORMAT_DESCRIPTION.pack(len(found), side, 0, b"", 0))
-            system.ioctl(fd, VIDIOC_ENUM_FMT, argument)
-            found.append(_fourcc_text(_FORMAT_DESCRIPTION.unpack(argument)[4]))
-    except OSError:  # EINVAL ends the list
-        pass
-    return tuple(found)
-
-
-def _frame_rate(system: System, fd: int, side: BufferType) -> float:
-    try:
-        return get_frame_rate(system, fd, side)
-    except OSError:
-        return 0.0
-
-
-def module_version(sys_root: Path = Path("/sys")) -> str:
-    """Give the version of the loaded v4l2loopback; empty when it is not loaded.
-
-    The kernel shows one since 0.13 alone.
-    """
-    module = sys_root / "module/v4l2loopback"
-    return _read(module / "version") or (BEFORE_0_13 if module.exists() else "")
-
-
-def module_parameters(sys_root: Path = Path("/sys")) -> Mapping[str, str]:
-    """Give the loaded v4l2loopback's parameters, such as exclusive_caps ("Y,N,…")."""
-    folder = sys_root / "module/v4l2loopback/parameters"
-    return {entry.name: _read(entry) for entry in sorted(_entries(folder))}
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

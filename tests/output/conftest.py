@@ -56,6 +56,10 @@ class LoopbackDouble:
     def is_old(self) -> bool:
         return self.version.startswith("0.12")
 
+    @property
+    def is_new(self) -> bool:
+        return self.version.startswith("0.15")
+
     def pictures(self) -> bytes:
         return os.pread(self.memory, 1 << 24, 0)
 
@@ -78,7 +82,7 @@ class LoopbackDouble:
         kind = self.fds.pop(fd)
         os.close(fd)
         if kind == "writer" or (not self.is_old and kind == "wrote"):
-            self.ready_for_output = not (self.keep_format and self.version.startswith("0.15"))
+            self.ready_for_output = not (self.keep_format and self.is_new)
             self.ready_for_capture = self.keep_format
         # 0.12: one that only wrote does not give the output side back.
         if not self.fds and self.is_old and kind == "wrote" and self.watched_at is None:
@@ -127,21 +131,23 @@ class LoopbackDouble:
         else:
             self.size = wanted
         self._g_fmt(fd, argument)
-        if not self.version.startswith("0.15"):  # their answer counts whole pages
+        if not self.is_new:  # their answer counts whole pages
             (size,) = struct.unpack_from("=I", argument, 28)
             struct.pack_into("=I", argument, 28, -(-size // 4096) * 4096)
 
     def _g_fmt(self, fd: int, argument: bytearray) -> None:
         width, height = self.size
-        if not width:
-            refuse(errno.EINVAL)
+        if not width:  # nobody has set a format yet
+            unset = (640, 480, BGR4, 0, 2560, 1228800) if self.is_new else (0, 0, BGR4, 0, 0, 0)
+            struct.pack_into("=IIIIII", argument, 8, *unset)
+            return
         struct.pack_into(
             "=IIIIII", argument, 8, width, height, YU12, 1, width, width * height * 3 // 2
         )
 
     def _s_parm(self, fd: int, argument: bytearray) -> None:
         (side,) = struct.unpack_from("=I", argument)
-        if side == 2 and self.version.startswith("0.15"):
+        if side == 1 and self.is_new and not self.ready_for_capture:
             refuse(errno.EINVAL)
         self.fps[1] = struct.unpack_from("=II", argument, 12)
 
@@ -155,7 +161,7 @@ class LoopbackDouble:
         struct.pack_into("=i", argument, 4, self.keep_format)
 
     def _streamon(self, fd: int, argument: bytearray) -> None:
-        if self.version.startswith("0.15"):
+        if self.is_new:
             refuse(errno.EINVAL)
         self.fds[fd] = "writer"
         self.ready_for_output, self.ready_for_capture = False, True

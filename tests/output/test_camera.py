@@ -10,10 +10,10 @@ import pytest
 
 from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output import v4l2
+from relayd.output import devices, v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.choice import find_device
-from relayd.output.v4l2 import VideoDevice
+from relayd.output.devices import VideoDevice
 
 SIZE = Geometry(64, 48)
 VERSIONS = ["0.12.7", "0.13.2", "0.15.0"]
@@ -268,7 +268,7 @@ def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
 ):
     double = make()
     output = camera(
-        double, tmp_path, "studio", devices=lambda: [device("/dev/video0", label="studio")]
+        double, tmp_path, "studio", list_devices=lambda: [device("/dev/video0", label="studio")]
     )
     assert output.name == "studio"
     output.open()
@@ -284,7 +284,7 @@ def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any
         entry.mkdir(parents=True)
         (entry / "name").write_text(label + "\n")
     (tmp_path / "class/video4linux/video10/max_openers").write_text("10\n")
-    first, second = v4l2.list_devices(tmp_path, tmp_path / "dev", double)
+    first, second = devices.list_devices(tmp_path, tmp_path / "dev", double)
     assert (first.label, first.is_loopback, first.can_output) == ("relayd", True, True)
     assert first.formats == ("YU12 640x480",)
     assert first.fps == 30
@@ -294,17 +294,27 @@ def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any
     assert not second.writable
 
 
+@pytest.mark.parametrize("version", ["0.12.7", "0.13.2"])
+def test_a_camera_that_nobody_wrote_to_yet_is_listed_without_a_format(
+    make: Callable[..., Any], tmp_path: Path, version: str
+):
+    double = make(version=version, path=str(tmp_path / "dev/video0"))
+    (tmp_path / "class/video4linux/video0").mkdir(parents=True)
+    (found,) = devices.list_devices(tmp_path, tmp_path / "dev", double)
+    assert found.formats == ()
+
+
 def test_no_video_at_all_gives_an_empty_list(tmp_path: Path):
-    assert v4l2.list_devices(tmp_path) == []
-    assert v4l2.module_version(tmp_path) == ""
-    assert v4l2.module_parameters(tmp_path) == {}
+    assert devices.list_devices(tmp_path) == []
+    assert devices.module_version(tmp_path) == ""
+    assert devices.module_parameters(tmp_path) == {}
 
 
 def test_the_modules_version_and_parameters_are_read(tmp_path: Path):
     root = sys_tree(tmp_path, "0.13.2")
-    assert v4l2.module_version(root) == "0.13.2"
-    assert v4l2.module_parameters(root) == {"exclusive_caps": "Y,N"}
+    assert devices.module_version(root) == "0.13.2"
+    assert devices.module_parameters(root) == {"exclusive_caps": "Y,N"}
 
 
 def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path):
-    assert v4l2.module_version(sys_tree(tmp_path, "0.12.7")) == "0.12 or older"
+    assert devices.module_version(sys_tree(tmp_path, "0.12.7")) == "0.12 or older"

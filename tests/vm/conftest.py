@@ -53,21 +53,31 @@ def boot_machine() -> Callable[[Machine], AbstractContextManager[Guest]]:
 
 
 @pytest.fixture(scope="session")
-def nursery(guest: Guest) -> Iterator[Nursery]:
-    """Where relays are started in `guest`."""
+def kept_nursery(guest: Guest) -> Iterator[Nursery]:
+    """A nursery that lives as long as its machine."""
     nursery = Nursery(guest)
     yield nursery
     nursery.stop()
 
 
 @pytest.fixture
-def reload_module(guest: Guest) -> Iterator[Callable[[str], None]]:
+def nursery(guest: Guest, kept_nursery: Nursery) -> Iterator[Nursery]:
+    """Where relays are started in `guest`; after the test no program is left there."""
+    yield kept_nursery
+    kept_nursery.end_all()
+    guest.stop_programs(but=kept_nursery.process)
+
+
+@pytest.fixture
+def reload_module(guest: Guest, nursery: Nursery) -> Iterator[Callable[[str], None]]:
     """Load v4l2loopback with other parameters; after the test it is as it was."""
 
     def reload(options: str) -> None:
         guest.run(f"rmmod v4l2loopback && modprobe v4l2loopback {options}")
 
     yield reload
+    nursery.end_all()
+    guest.stop_programs(but=nursery.process)
     reload(guest.machine.options or "")
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Any, Final, Self
 
 from tests.vm import cache
@@ -253,13 +253,15 @@ class Guest:
                     self._ready.set()
                 else:
                     self._processes[answer["id"]].hear(answer)
-        self.gone = "the machine ended"
+        self.gone = f"the machine ended: {self.console()[-2000:]}"
         self._ready.set()
         for process in self._processes.values():
             process.hear({})
 
     def ask(self, **words: Any) -> None:
         """Tell the agent something."""
+        if self.gone:
+            raise Failed(self.gone)
         with self._lock:
             self._line.sendall(json.dumps(words).encode() + b"\n")
 
@@ -283,6 +285,12 @@ class Guest:
         if status is not None and process.status != status:
             raise Failed(f"{command}: status {process.status}, said:\n{process.text[-6000:]}")
         return process.text
+
+    def stop_programs(self, but: Process | None = None) -> None:
+        """Kill what still runs of what was started, except one."""
+        for process in self._processes.values():
+            if process.status is None and process is not but and not self.gone:
+                process.stop(SIGKILL)
 
     def write(self, path: str, text: str) -> None:
         """Make a file in the guest."""

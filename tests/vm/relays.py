@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from tests.vm.guest import HERE, Failed, Guest
 
 PYTHON = Path(sys.executable)
 SIZE = Geometry(640, 480)
-COUNT = 64
-"""Known pictures in the clip of them."""
+COUNT = 20
+"""Known pictures in the clip of them: one second, over and over."""
 CONFIG = "/run/relayd/relay.toml"
 NOWHERE = "/run/relayd/none.mp4"
 """A source that is not there: the camera shows standby."""
@@ -31,7 +32,7 @@ def known_picture(number: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[0 : SIZE.height, 0 : SIZE.width]
     picture = black(SIZE)
     picture[: SIZE.height] = (x + y + 4 * number) & 0xFF
-    picture[SIZE.height :] = 3 * number + 16
+    picture[SIZE.height :] = 10 * number + 16
     return picture
 
 
@@ -47,7 +48,7 @@ def wrong_pictures(captured: bytes) -> tuple[int, list[int]]:
     """Hold captured pictures against the known ones: how many are wrong, and all numbers."""
     pictures = np.frombuffer(captured, np.uint8)
     pictures = pictures[: len(pictures) // SIZE.nbytes * SIZE.nbytes].reshape(-1, *SIZE.shape)
-    numbers = [(int(picture[-1, -1]) - 16) // 3 for picture in pictures]
+    numbers = [(int(picture[-1, -1]) - 16) // 10 for picture in pictures]
     wrong = sum(
         not 0 <= number < COUNT or not np.array_equal(picture, known_picture(number))
         for number, picture in zip(numbers, pictures, strict=True)
@@ -144,6 +145,7 @@ class Nursery:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self._relays: list[Relay] = []
         self.process = guest.start(f"{PYTHON} {HERE}/inside/nursery.py", stdin=True)
         self.process.wait_for("nursery ready", 300.0)
 
@@ -157,7 +159,8 @@ class Nursery:
         since = len(self.text)
         self.process.send(f"start {shlex.join(arguments)}")
         pid = int(self.process.wait_for(r"nursery started (\d+)", after=since)[1])
-        return Relay(self._guest, self, pid, since)
+        self._relays.append(Relay(self._guest, self, pid, since))
+        return self._relays[-1]
 
     def run(self, settings: str, *more: str) -> Relay:
         """Start `relayd run` with this configuration, and wait until its camera beats."""
@@ -167,6 +170,13 @@ class Nursery:
         if "nursery ended" in relay.log:
             raise Failed(f"the relay ended:\n{relay.log}")
         return relay
+
+    def end_all(self) -> None:
+        """Kill the relays that still run."""
+        for relay in self._relays:
+            if not re.search(rf"nursery ended {relay.pid} ", relay.log):
+                relay.stop(SIGKILL)
+        self._relays.clear()
 
     def stop(self) -> None:
         """End the nursery."""
@@ -196,27 +206,33 @@ class Seen:
     """What a reader saw."""
 
     count: int
-    seconds: float
+    first: float
+    last: float
+    """When the first and the last picture came, on the guest's clock."""
     longest: float
     """s, the longest wait for a picture."""
     errors: list[str]
+    kinds: frozenset[str]
+    """CRC-32 of each picture that came."""
 
     @property
     def fps(self) -> float:
         """Pictures a second."""
-        return self.count / self.seconds
+        return (self.count - 1) / (self.last - self.first)
 
 
 def watch(reader: Reader, pictures: int, within: float = 60.0) -> Seen:
     """Watch until so many pictures came, or the time is over."""
-    seen = Seen(0, 0.0, 0.0, [])
+    seen = Seen(0, 0.0, 0.0, 0.0, [], frozenset())
     deadline = time.monotonic() + within
     while seen.count < pictures and time.monotonic() < deadline:
         told = reader.chapter()
         seen = Seen(
             seen.count + told["pictures"],
-            seen.seconds + told["seconds"],
+            seen.first or told["first"],
+            told["last"],
             max(seen.longest, told["longest"]),
             seen.errors + told["errors"],
+            seen.kinds | set(told["kinds"]),
         )
     return seen

@@ -1,6 +1,7 @@
 """The camera in a real kernel, with each version of v4l2loopback."""
 
 import signal
+import zlib
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from tests.vm.relays import (
 pytestmark = pytest.mark.vm
 
 CLIP = "/run/relayd/clip.y4m"
-PICTURES = 40
+PICTURES = 30
 TORN = 2
 """Pictures of PICTURES that may be torn: v4l2loopback overwrites what a reader still reads."""
 RAW = '[privacy]\nfallback = "raw"'
@@ -55,6 +56,7 @@ def captured(guest: Guest, program: str) -> bytes:
     return (guest.folder / f"{program}.raw").read_bytes()
 
 
+@pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     guest: Guest, nursery: Nursery, known_clip: Path, note: Note
 ):
@@ -62,6 +64,10 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
     state = relay.events("state")[-1]
     standby = standby_picture(RelayState.STANDBY, state["reason"])
+    reader = Reader(guest)
+    while set(reader.chapter()["kinds"]) != {str(zlib.crc32(standby))}:
+        pass  # until it is drawn, and nothing else is shown
+    reader.stop()
     seen = captured(guest, "v4l2-ctl")
     pictures = [seen[at : at + SIZE.nbytes] for at in range(0, len(seen), SIZE.nbytes)]
     assert sum(picture != standby for picture in pictures) <= TORN
@@ -69,7 +75,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     (guest.folder / "clip.y4m").write_bytes(known_clip.read_bytes())
     guest.run(f"mv /run/vm/clip.y4m {CLIP}")
     guest.run(
-        "curl -sf -X POST --unix-socket /run/relayd/control.sock http://relay/api/source/retry"
+        "curl -sf --json '{}' --unix-socket /run/relayd/control.sock http://relay/api/source/retry"
     )
     relay.wait_for('"event": "source.opened"')
     for program in PROGRAMS:
@@ -77,7 +83,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
         note(f"{guest.loopback}: {program}", f"{len(numbers)} pictures, {wrong} torn")
         assert len(numbers) == PICTURES
         assert wrong <= TORN
-        assert len(set(numbers)) > PICTURES / 2  # it moves
+        assert len(set(numbers)) > 10  # it moves
 
     told = guest.run(
         "v4l2-ctl --get-parm; ffprobe -v error -f v4l2 -show_entries"
@@ -91,7 +97,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     reader.stop()
     note(
         f"{guest.loopback}: kept",
-        f"{seen.fps:.2f} fps over {seen.seconds:.1f} s, longest wait {seen.longest * 1000:.0f} ms",
+        f"{seen.fps:.2f} fps over {seen.count} pictures, longest wait {seen.longest * 1000:.0f} ms",
     )
     assert not seen.errors
     assert seen.fps == pytest.approx(20, rel=0.05)
@@ -103,6 +109,7 @@ def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
     guest: Guest, nursery: Nursery, note: Note
 ):
     relay = nursery.run(config(source=NOWHERE))
+    assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
     reader = Reader(guest)
     waits = []
     for _ in range(10):
@@ -118,9 +125,8 @@ def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
         f"{guest.loopback}: SIGKILL and restart, a reader's wait",
         f"{min(waits):.2f} to {max(waits):.2f} s, 10 of 10 went on by themselves",
     )
-    for _ in range(2):  # and with nobody watching
-        assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
-        relay = nursery.run(config(source=NOWHERE))
+    assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
+    relay = nursery.run(config(source=NOWHERE))  # and with nobody watching
     assert relay.stop() == 0
     assert "0x05200002" in guest.run(
         "v4l2-ctl --info"

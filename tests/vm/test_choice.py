@@ -8,7 +8,7 @@ import pytest
 from tests.vm.guest import Guest, Note
 from tests.vm.relays import CONFIG, NOWHERE, Nursery, Reader, config, watch
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)]
 
 Reload = Callable[[str], None]
 UNAVAILABLE = 69
@@ -35,9 +35,8 @@ def test_two_cameras_show_the_same_to_a_reader_each(
     for reader in readers:
         reader.chapter()
     seen = [watch(reader, 30) for reader in readers]
-    last = [reader.chapter()["kinds"] for reader in readers]
     assert all(one.count >= 30 and not one.errors for one in seen)
-    assert set(last[0]) & set(last[1])  # the same picture, by its sum
+    assert seen[0].kinds & seen[1].kinds  # the same picture, by its sum
     third = guest.run(
         "timeout 20 v4l2-ctl -d /dev/video7 --stream-mmap --stream-count=3 2>&1", status=None
     )
@@ -46,7 +45,8 @@ def test_two_cameras_show_the_same_to_a_reader_each(
     assert refused == (guest.machine.series != "0.12")
     for reader in readers:
         reader.stop()
-    assert relay.status()["outputs"] == {"/dev/video7": "ok", "/dev/video4": "ok"}
+    outputs = relay.status()["outputs"]
+    assert (outputs["/dev/video7"], outputs["/dev/video4"]) == ("ok", "ok")
     assert relay.stop() == 0
 
 
@@ -124,11 +124,11 @@ def test_a_camera_that_is_lost_is_told_of_and_taken_back(
     gone.stop()
     relay.wait_for('"event": "output is still lost"[^\\n]*|there is no virtual camera')
     assert "no such device" in relay.status()["outputs"]["/dev/video0"]
-    back = len(relay.events("output.back"))
     guest.run(f"modprobe v4l2loopback {guest.machine.options}")
-    relay.wait_for(f'(?s)({"""[^$]*?"event": "output.back""" * (back + 1)})')
-    assert relay.status()["outputs"] == {"/dev/video0": "ok"}
-    assert relay.status()["reconnects"]["output"] == 2
+    relay.wait_for('(?s)output is still lost.*"event": "output.back"')
+    status = relay.status()
+    assert status["outputs"]["/dev/video0"] == "ok"
+    assert status["reconnects"]["output"] == 2
     assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
     reader = Reader(guest)
     assert watch(reader, 20).count >= 20

@@ -9,6 +9,7 @@ What is slowed, and only what takes a link that the emulated machine needs so lo
 worker gets LINK_LIMIT seconds to start in.
 """
 
+import contextlib
 import faulthandler
 import os
 import shlex
@@ -79,7 +80,8 @@ def main() -> None:
         if words[0] == "start":
             start(words[1:])
         else:
-            os.kill(int(words[1]), int(words[2]))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(words[1]), int(words[2]))
 
 
 if __name__ == "__main__":

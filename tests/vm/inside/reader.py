@@ -75,9 +75,9 @@ class Stream:
 class Chapter:
     """What came since the host last asked."""
 
-    def __init__(self, since: float) -> None:
-        self.last, self.pictures, self.longest = since, 0, 0.0
-        self.began = since
+    def __init__(self, last: float) -> None:
+        self.last, self.pictures, self.longest = last, 0, 0.0
+        self.first = 0.0
         self.kinds: dict[int, int] = {}
         self.numbers: list[int] = []
         self.errors: list[str] = []
@@ -86,6 +86,7 @@ class Chapter:
         now = time.monotonic()
         self.longest = max(self.longest, now - self.last)
         self.last = now
+        self.first = self.first or now
         self.pictures += 1
         self.kinds[crc] = self.kinds.get(crc, 0) + 1
         self.numbers = [*self.numbers[:1], number]
@@ -94,7 +95,8 @@ class Chapter:
         now = time.monotonic()
         told = {
             "pictures": self.pictures,
-            "seconds": round(now - self.began, 3),
+            "first": self.first,
+            "last": self.last,
             "longest": round(max(self.longest, now - self.last), 3),
             "kinds": self.kinds,
             "numbers": self.numbers,

@@ -1,0 +1,133 @@
+"""The video devices of this machine, and the module that makes virtual ones: what /sys tells."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relayd.output import v4l2
+
+BEFORE_0_13: Final = "0.12 or older"
+"""`module_version` of those that tell none."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDevice:
+    """One /dev/videoN, as far as we may look into it."""
+
+    path: str
+    label: str
+    """What programs list it as."""
+    driver: str
+    is_loopback: bool
+    can_output: bool
+    can_capture: bool
+    formats: tuple[str, ...]
+    """FourCCs that it captures, best first; of a loopback the one that is set."""
+    fps: float
+    """As it announces them; 0 when not known."""
+    readable: bool
+    writable: bool
+    problem: str
+    """Why we could not look into it; empty when we could."""
+
+
+def list_devices(
+    sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: v4l2.System | None = None
+) -> list[VideoDevice]:
+    """Look at all video devices, in the order of their numbers."""
+    system = system or v4l2.Linux()
+    folder = sys_root / "class/video4linux"
+    entries = [entry for entry in _entries(folder) if entry.name.startswith("video")]
+    entries.sort(key=lambda entry: (len(entry.name), entry.name))
+    return [_look_at(entry, dev_root / entry.name, system) for entry in entries]
+
+
+def _look_at(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
+    capability = v4l2.Capability("", _read(entry / "name"), 0)
+    # Only v4l2loopback has this attribute, so even without permission it can be told.
+    is_loopback = (entry / "max_openers").exists()
+    formats: tuple[str, ...] = ()
+    fps, problem = 0.0, ""
+    try:
+        fd = system.open(str(node), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            capability = v4l2.query_capability(system, fd)
+            is_loopback = capability.is_loopback
+            side = v4l2.BufferType.CAPTURE if capability.can_capture else v4l2.BufferType.OUTPUT
+            formats = _formats(system, fd, side, is_loopback=is_loopback)
+            fps = _frame_rate(system, fd, side)
+        finally:
+            system.close(fd)
+    except OSError as fault:
+        problem = os.strerror(fault.errno) if fault.errno else str(fault)
+    return VideoDevice(
+        path=str(node),
+        label=capability.card or _read(entry / "name"),
+        driver=capability.driver or (v4l2.LOOPBACK_DRIVER if is_loopback else ""),
+        is_loopback=is_loopback,
+        can_output=capability.can_output,
+        can_capture=capability.can_capture,
+        formats=formats,
+        fps=fps,
+        readable=os.access(node, os.R_OK),
+        writable=os.access(node, os.W_OK),
+        problem=problem,
+    )
+
+
+def _formats(
+    system: v4l2.System, fd: int, side: v4l2.BufferType, *, is_loopback: bool
+) -> tuple[str, ...]:
+    if is_loopback:  # before it is set it would list all that it could be
+        try:
+            current = v4l2.get_format(system, fd, side)
+        except OSError:
+            return ()
+        if not current.width:  # before 0.15: nobody has set one yet
+            return ()
+        return (f"{current.fourcc} {current.width}x{current.height}",)
+    found: list[str] = []
+    try:
+        while len(found) < 64:  # noqa: PLR2004 - bounds a broken driver
+            found.append(v4l2.describe_format(system, fd, side, len(found)))
+    except OSError:  # EINVAL ends the list
+        pass
+    return tuple(found)
+
+
+def _frame_rate(system: v4l2.System, fd: int, side: v4l2.BufferType) -> float:
+    try:
+        return v4l2.get_frame_rate(system, fd, side)
+    except OSError:
+        return 0.0
+
+
+def module_version(sys_root: Path = Path("/sys")) -> str:
+    """Give the version of the loaded v4l2loopback; empty when it is not loaded.
+
+    The kernel shows one since 0.13 alone.
+    """
+    module = sys_root / "module/v4l2loopback"
+    return _read(module / "version") or (BEFORE_0_13 if module.exists() else "")
+
+
+def module_parameters(sys_root: Path = Path("/sys")) -> Mapping[str, str]:
+    """Give the loaded v4l2loopback's parameters, such as exclusive_caps ("Y,N,…")."""
+    folder = sys_root / "module/v4l2loopback/parameters"
+    return {entry.name: _read(entry) for entry in sorted(_entries(folder))}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
