@@ -29,10 +29,11 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root home=$work/root/usr/lib/relayd doc=$work/root/usr/share/doc/relayd
 mkdir -p "$root/DEBIAN" "$root/usr/bin" "$doc"
 
-# The environment: no pip in it, no scripts but relayd, and no trace of where it was built.
+# The environment: no scripts but relayd, and no trace of where it was built. pip is in it for
+# `relayd agora-install`: Agora's library may be fetched by its user, and not be passed on.
 "$python" -m venv --without-pip "$home"
 "$pip" -m pip --python "$home/bin/python" install --quiet --disable-pip-version-check \
-  --no-compile --only-binary :all: --no-binary relayd '.[webrtc]'
+  --no-compile --only-binary :all: --no-binary relayd '.[webrtc]' pip
 find "$home/bin" -mindepth 1 ! -name 'python*' ! -name relayd -delete
 sed -i '1s|.*|#!/usr/lib/relayd/bin/python|' "$home/bin/relayd"
 sed -i '/^command = /d' "$home/pyvenv.cfg"

@@ -303,6 +303,7 @@ def test_the_whole_package_installs_runs_upgrades_and_purges(
     clean = box.written()
     box.run(f"{INSTALL} {package}")
     box.run("dpkg --verify relayd")
+    box.run("/usr/lib/relayd/bin/python -m pip --version")  # agora-install needs it
     box.write("/etc/credstore/akool-api-key", KEY, 0o600)
     box.write("/etc/relayd/studio.toml", toml)
     box.run("systemctl enable --now relayd@studio")
