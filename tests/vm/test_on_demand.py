@@ -32,7 +32,7 @@ PORT = 8642
 
 SETUP = f"""
 mkdir -p {HOME}/code && cp -r relayd {HOME}/code/
-sed -i 's/^JOIN_TIMEOUT = .*/JOIN_TIMEOUT = 150.0/' {HOME}/code/relayd/route.py
+sed -Ei 's/^((READY|JOIN)_TIMEOUT) = .*/\\1 = 150.0/' {HOME}/code/relayd/route.py
 sed -i 's/^CONNECT_TIMEOUT = .*/CONNECT_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
 sed -i 's/^POST_TIMEOUT = .*/POST_TIMEOUT = 80.0/' {HOME}/code/relayd/rtc/webrtc.py
 chown nobody {HOME}
@@ -163,7 +163,7 @@ def test_who_reads_the_camera_has_a_session_and_nobody_else(
     relay.hears('"now": "opening", "reason": ""', "the reader that stayed has a session", 20)
     seconds("restart to a session for the reader that stayed", began)
     wait_for("the dead relay's session is closed", lambda: left not in _open(emulator), 30)
-    wait_for("the new session", emulator.sessions, 30)
+    wait_for("the new session", emulator.sessions, 120)
 
     # When it leaves, the session is closed after the grace time.
     began = time.monotonic()
@@ -197,7 +197,7 @@ def test_a_call_in_the_browser_has_a_session_and_its_list_of_cameras_has_none(
         seconds = time.monotonic() - began
         note(f"on demand, {guest.loopback}: Chromium to its first picture", f"{seconds:.1f} s")
         relay.wait_for('"was": "idle", "now": "opening"', 20)
-        wait_for("a session", emulator.sessions, 30)
+        wait_for("a session", emulator.sessions, 120)  # once the worker has its library
     began = time.monotonic()
     relay.wait_for('"was": "closing", "now": "idle"')
     note(

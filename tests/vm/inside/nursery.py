@@ -72,7 +72,7 @@ def reap(*_signal: object) -> None:
 def main() -> None:
     """Follow orders until stdin ends."""
     faulthandler.enable()
-    route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
+    route.READY_TIMEOUT = route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
     signal.signal(signal.SIGCHLD, reap)
     say("ready")
     for line in sys.stdin:
