@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +14,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e.stage import RELAYD, RunningRelay, wait_for
+from tests.e2e.stage import RunningRelay, wait_for
 
 FPS = 20
 GAP = 0.1
@@ -28,18 +27,6 @@ SEEN_IN = 1.0
 """s beyond a limit in which its effect must show: what is promised, and a busy machine."""
 
 Rgb = NDArray[np.uint8]
-
-
-def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [str(RELAYD), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "120", "HOME": "/nonexistent", **environment},
-    )
 
 
 def recorded(file: Path) -> Iterator[Rgb]:

@@ -1,8 +1,6 @@
 """The emulator with Agora as its transport, seen by a front user in plain Python."""
 
 import asyncio
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from tests.agora.caller import Caller
-from tests.agora.cloud import ROOT, Cloud
+from tests.agora.cloud import Cloud
 from tests.agora.pictures import Picture
 from tests.agora.wire import Payload, Reason
-from tests.e2e.stage import PERSON, PORTRAIT, START, Emulator, wait_for
+from tests.e2e.stage import PERSON, PORTRAIT, START, Emulator, running_emulator, wait_for
 
 APP = "an-app-id"
 LIVE = "/api/open/v3/faceswap/live"
@@ -29,21 +27,9 @@ LIVE = "/api/open/v3/faceswap/live"
 
 @pytest.fixture
 def emulator(cloud: Cloud) -> Iterator[Emulator]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.agora.emulator", "--hub", cloud.path, "--app-id", APP],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("relayd emulator ready at http://"), line
-        yield Emulator(line.split()[-1], process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        process.stdout.close()
+    command = [sys.executable, "-m", "tests.agora.emulator"]
+    with running_emulator(*command, "--hub", cloud.path, "--app-id", APP) as emulator:
+        yield emulator
 
 
 @pytest.fixture(scope="module")

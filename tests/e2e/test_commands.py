@@ -18,19 +18,9 @@ from tests.e2e.stage import (
     Emulator,
     RunningRelay,
     relay_config,
+    relayd,
     wait_for,
 )
-
-
-def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(RELAYD), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "120", "HOME": "/nonexistent", **environment},
-    )
 
 
 @pytest.fixture
