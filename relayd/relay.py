@@ -19,7 +19,7 @@ from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
 from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError
-from relayd.frames import SourceFrame, SwappedFrame
+from relayd.frames import SwappedFrame
 from relayd.logs import get, redact
 from relayd.ondemand import Demand, SessionLife, is_on_demand
 from relayd.output.base import Output, OutputChange, OutputEvent
@@ -74,25 +74,25 @@ class Relay:
         self._client, self._journal = client, journal
         self._clock = clock or MonotonicClock()
         self._on_change = on_change
-        self._parts = RouteParts(
+        parts = RouteParts(
             keeper=SessionKeeper(client, journal, relay=name),
             rtc=settings.rtc,
             video=settings.video,
             clock=self._clock,
             state_directory=state_directory(settings),
         )
+        self._routes = Routes(parts, self._show)
         self.metrics = Metrics()
         self.pipeline = Pipeline(
             settings,
             self._clock,
             metrics=self.metrics,
             more_outputs=more_outputs,
-            send=self._send,
+            send=self._routes.publish,
             on_source=lambda event: self._from_thread(self._hear_source, event),
             on_output=lambda event: self._from_thread(self._hear_output, event),
             on_readers=lambda *told: self._from_thread(self._hear_readers, *told),
         )
-        self._routes = Routes(self._show)
         self._rotation = Rotation(settings.akool.session_max, self._clock, self._open_successor)
         self._state = RelayState.STARTING
         self._reason = ""
@@ -276,7 +276,7 @@ class Relay:
 
     async def _one_session(self) -> None:
         """Open a route and keep it, or its successors, live until nobody wants it."""
-        route = self._routes.shown = self._routes.add(self._parts)
+        route = self._routes.shown = self._routes.add()
         self._demand.hear_session(SessionLife.UNDERWAY)
         if await self._while_wanted(self._open(route, self._enter), route):
             self._demand.hear_session(SessionLife.LIVE)
@@ -359,7 +359,7 @@ class Relay:
             self._enter(RelayState.ROTATING if self._rotation.in_progress else RelayState.LIVE)
 
     async def _open_successor(self) -> Route:
-        successor = self._routes.add(self._parts)
+        successor = self._routes.add()
         try:
             await self._open(successor, lambda _stage: None)
         except BaseException:
@@ -451,9 +451,6 @@ class Relay:
         self._on_change(state, reason)
 
     # What the media threads bring and tell.
-
-    def _send(self, frame: SourceFrame) -> None:
-        self._routes.publish(frame)
 
     def _show(self, frame: SwappedFrame) -> None:
         """Let a swapped frame be shown, unless it is an echo of a source that is gone."""

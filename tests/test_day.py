@@ -400,7 +400,7 @@ def test_no_session_is_created_for_who_left_before_there_was_one(
         return "1,2:3,4:5,6:7,8"
 
     one = day()
-    monkeypatch.setattr(one.relay._parts.keeper, "landmarks", slowly)
+    monkeypatch.setattr(one.relay._routes._parts.keeper, "landmarks", slowly)
     one.reads(100.0, 102.0)
     one.pass_until(600.0)
     assert one.service.created == []

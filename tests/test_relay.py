@@ -88,11 +88,11 @@ async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_to
 
     async def update(route: Route, face: FaceChoice) -> None:
         if not told:
-            relay._routes.add(relay._parts)
+            relay._routes.add()
         told.append((route, face.image_url))
 
     monkeypatch.setattr(Route, "update_face", update)
-    first = relay._routes.add(relay._parts)
+    first = relay._routes.add()
     await relay.set_face("http://127.0.0.1:9/b.png")
     assert [route for route, _ in told] == list(relay._routes)
     assert told[0][0] is first
@@ -134,7 +134,7 @@ async def test_a_refused_token_is_answered_with_another_session_soon(
 async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):
-    route = relay._routes.add(relay._parts)
+    route = relay._routes.add()
     rejoined: list[Route] = []
 
     async def rejoin(route: Route, _on_stage: object) -> None:
