@@ -8,7 +8,7 @@ new one when the old one cannot be saved or has grown old.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 from relayd.akool.chores import CreditWatch, keep_closing_leftovers
@@ -21,19 +21,17 @@ from relayd.control.metrics import Metrics
 from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError
 from relayd.frames import SwappedFrame
 from relayd.logs import get, redact
-from relayd.ondemand import Demand, SessionLife, is_on_demand
+from relayd.ondemand import SessionLife
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
 from relayd.pipeline import Pipeline
 from relayd.rotation import Rotation
-from relayd.route import WATCH_INTERVAL, Route, RouteParts
+from relayd.route import Route, RouteParts
 from relayd.routes import Routes
 from relayd.source.events import SourceEvent
-from relayd.source.health import SourceHealth
 from relayd.states import RelayState, RelayStatus
+from relayd.wishes import WATCH_INTERVAL, Wishes
 
-SOURCE_PATIENCE = 30.0
-"""s that a session is kept, and paid, while the source is away; then it is closed."""
 OPEN_BACKOFF = 0.5, 30.0
 """s, first and longest wait between two tries to open a session."""
 REJOIN_TRIES = 2
@@ -44,8 +42,6 @@ GOOD_AFTER = 30.0
 """s that a session was live after which the next failure counts as the first again."""
 BLOCKED_RETRY = 600.0
 """s after which even a refusal is tried again: a person may have topped up or unblocked."""
-NOBODY_LOOKS = "nobody looks at the camera"
-STILL_CLOSING = "the last session is being closed"
 SOON = "the next try comes in a moment"
 
 _log = get("relay")
@@ -97,18 +93,8 @@ class Relay:
         self._state = RelayState.STARTING
         self._reason = ""
         self._started_at = self._state_since = self._clock.now()
-        self._face = FaceChoice(settings.face.image, settings.face.landmarks)
-        self._paused = False
-        self._source = SourceHealth()
-        self._demand = Demand(
-            enabled=is_on_demand(settings),
-            grace=settings.on_demand.grace,
-            clock=self._clock,
-            on_change=self._rouse_source,
-        )
+        self._wishes = Wishes(settings, self._clock, on_demand=self._rouse_source)
         self._source_rests = False
-        self._asked = asyncio.Event()
-        """Somebody changed what is wanted: no wait goes on."""
         self._backoff = Backoff(*OPEN_BACKOFF)
         self._not_before = float("-inf")
         """When the next session may be opened: who comes and goes shall not hammer the service."""
@@ -138,7 +124,7 @@ class Relay:
                     keep_closing_leftovers(self._client, self._journal), name="relayd-leftovers"
                 ),
                 asyncio.create_task(self._credit.run(), name="relayd-credit"),
-                asyncio.create_task(self._watch_grace(), name="relayd-grace"),
+                asyncio.create_task(self._wishes.watch_grace(), name="relayd-grace"),
             ]
             goal = asyncio.create_task(stop.wait(), name="relayd-stop")
             started.push_async_callback(_end, [*jobs, goal])
@@ -154,8 +140,8 @@ class Relay:
         while route := next((one for one in self._routes if one not in told), None):
             told.add(route)  # meanwhile a successor may come, which began with the old face
             await route.update_face(face)
-        self._face = face
-        self._asked.set()
+        self._wishes.face = face
+        self._wishes.asked.set()
 
     async def apply(self, settings: Settings) -> None:
         """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
@@ -175,13 +161,13 @@ class Relay:
 
     async def pause(self) -> None:
         """Close the session and show standby until `resume`."""
-        self._paused = True
-        self._asked.set()
+        self._wishes.paused = True
+        self._wishes.asked.set()
 
     async def resume(self) -> None:
         """Go on after `pause`; also ends a wait for the next try."""
-        self._paused = False
-        self._asked.set()
+        self._wishes.paused = False
+        self._wishes.asked.set()
 
     def retry_source(self) -> None:
         """Open the source anew, now."""
@@ -198,7 +184,7 @@ class Relay:
             since=now - self._state_since,
             uptime=now - self._started_at,
             source=redact(self._settings.source.url),
-            source_alive=self._source.alive,
+            source_alive=self._wishes.source.alive,
             session_id=shown.session_id if shown else None,
             sessions_open=self._routes.sessions_open,
             fps=pipeline.shown_fps(),
@@ -210,17 +196,17 @@ class Relay:
             reconnects=self._reconnects | {"source": pipeline.reader.counters.reconnects},
             outputs={one.name: self._troubles.get(one.name, "ok") for one in self.pipeline.outputs},
             healthy=self._is_healthy(),
-            paused=self._paused,
+            paused=self._wishes.paused,
             session_seconds=self._routes.billed,
             credit=self._credit.left,
-            readers=self._demand.readers,
-            on_demand=self._demand.state,
+            readers=self._wishes.demand.readers,
+            on_demand=self._wishes.demand.state,
         )
 
     def _is_healthy(self) -> bool:
-        demand = self._demand
+        demand = self._wishes.demand
         nobody_looks = not demand.asks and not demand.is_looked_at
-        if self._paused or (self._state is RelayState.STANDBY and nobody_looks):
+        if self._wishes.paused or (self._state is RelayState.STANDBY and nobody_looks):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -239,47 +225,30 @@ class Relay:
                 _log.exception("unforeseen")
                 failure = InternalFault(f"unforeseen {type(fault).__name__}: {fault}")
             finally:
-                self._asked.clear()  # what was asked till now, this session had or was ended by
-                self._demand.hear_session(SessionLife.UNDERWAY)
+                self._wishes.asked.clear()  # this session had what was asked, or was ended by it
+                self._wishes.demand.hear_session(SessionLife.UNDERWAY)
                 await self._end_routes()
-                self._demand.hear_session(SessionLife.NONE)
+                self._wishes.demand.hear_session(SessionLife.NONE)
             if failure:
                 await self._wait_after(failure)
 
     async def _until_wanted(self) -> None:
-        """Stand by until somebody looks, there is a picture to swap and nobody paused the relay."""
-        while not (
-            self._demand.asks
-            and self._wanted(patience=0.0)
-            and self._clock.now() >= self._not_before
-        ):
+        """Stand by until a session may be opened."""
+        while not (self._wishes.asks and self._clock.now() >= self._not_before):
             self._stand_by()
-            if await self._sleep(WATCH_INTERVAL):
+            if await self._wishes.sleep(WATCH_INTERVAL):
                 self._not_before = float("-inf")
 
     def _stand_by(self) -> None:
-        self._enter(RelayState.STANDBY, self._why_standby())
-
-    def _why_standby(self) -> str:
-        if self._paused:
-            return "paused"
-        if not self._demand.asks:
-            return STILL_CLOSING if self._demand.is_looked_at else NOBODY_LOOKS
-        if self._clock.now() < self._not_before and self._wanted(patience=0.0):
-            return SOON
-        return self._source.reason
-
-    def _wanted(self, patience: float = SOURCE_PATIENCE) -> bool:
-        """Whether a session is, or was until `patience` seconds ago, of any use."""
-        wanted = self._demand.keeps and not self._paused
-        return wanted and self._source.away(self._clock.now()) <= patience
+        comes_soon = self._wishes.asks and self._clock.now() < self._not_before
+        self._enter(RelayState.STANDBY, SOON if comes_soon else self._wishes.why_none)
 
     async def _one_session(self) -> None:
         """Open a route and keep it, or its successors, live until nobody wants it."""
         route = self._routes.shown = self._routes.add()
-        self._demand.hear_session(SessionLife.UNDERWAY)
+        self._wishes.demand.hear_session(SessionLife.UNDERWAY)
         if await self._while_wanted(self._open(route, self._enter), route):
-            self._demand.hear_session(SessionLife.LIVE)
+            self._wishes.demand.hear_session(SessionLife.LIVE)
             lived = await self._keep_live(route)
         else:
             lived = 0.0
@@ -290,7 +259,7 @@ class Relay:
         """Keep a route, or its successors, live until nobody wants it; gives how long, in s."""
         opened = self._clock.now()
         self._rotation.begin()
-        while self._wanted():
+        while self._wishes.keeps:
             self._note_health(route)
             await asyncio.sleep(WATCH_INTERVAL)
             if route.ends_soon:
@@ -307,10 +276,10 @@ class Relay:
         return self._clock.now() - opened
 
     async def _open(self, route: Route, on_stage: Callable[[RelayState], None]) -> None:
-        face = self._face
+        face = self._wishes.face
         await route.open(face, on_stage)
-        if self._face is not face:
-            await route.update_face(self._face)
+        if self._wishes.face is not face:
+            await route.update_face(self._wishes.face)
 
     async def _rejoin(self, route: Route, fault: LinkError) -> bool:
         """Bring the session back after its link failed; raise the fault if that is in vain.
@@ -338,8 +307,8 @@ class Relay:
         try:
             while (
                 not task.done()
-                and self._wanted()
-                and (self._demand.asks or route.session_id is not None)
+                and self._wishes.keeps
+                and (self._wishes.demand.asks or route.session_id is not None)
             ):
                 await asyncio.wait([task], timeout=WATCH_INTERVAL)
             if not task.done():
@@ -351,8 +320,8 @@ class Relay:
 
     def _note_health(self, route: Route) -> None:
         """Tell live from degraded."""
-        if not self._source.alive:
-            self._enter(RelayState.DEGRADED, self._source.reason)
+        if not self._wishes.source.alive:
+            self._enter(RelayState.DEGRADED, self._wishes.source.reason)
         elif route.degraded:
             self._enter(RelayState.DEGRADED, route.degraded)
         else:
@@ -369,7 +338,8 @@ class Relay:
 
     def _may_rotate(self) -> bool:
         """Whether a successor may be opened, or is; not for a session that nobody looks at."""
-        return self._source.alive and (self._demand.asks or self._rotation.in_progress)
+        wishes = self._wishes
+        return wishes.source.alive and (wishes.demand.asks or self._rotation.in_progress)
 
     def _take_over(self, successor: Route, old: Route) -> Route:
         self._reconnects["session"] += 1
@@ -391,7 +361,7 @@ class Relay:
         if failure.retryable or isinstance(failure, JoinRefused):  # of that session's channel
             self._enter(RelayState.BACKOFF, str(failure))
             asked_for = min(failure.retry_after or 0.0, BLOCKED_RETRY)
-            await self._sleep(max(self._backoff.next_wait(), asked_for))
+            await self._wishes.sleep(max(self._backoff.next_wait(), asked_for))
         else:
             self._enter(RelayState.BLOCKED, str(failure))
             await self._sit_out()
@@ -404,38 +374,23 @@ class Relay:
         """
         now = self._clock.now()
         soonest, latest = now + self._backoff.next_wait(), now + BLOCKED_RETRY
-        came = self._demand.arrivals
-        while not await self._sleep(WATCH_INTERVAL):
+        came = self._wishes.demand.arrivals
+        while not await self._wishes.sleep(WATCH_INTERVAL):
             now = self._clock.now()
-            due = latest if self._demand.arrivals == came else soonest
-            if self._demand.asks and now >= due:
+            due = latest if self._wishes.demand.arrivals == came else soonest
+            if self._wishes.demand.asks and now >= due:
                 return
-
-    async def _sleep(self, seconds: float) -> bool:
-        """Wait, but not longer than until somebody changes what is wanted: then True."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._asked.wait()
-        asked = self._asked.is_set()
-        self._asked.clear()
-        return asked
-
-    async def _watch_grace(self) -> None:
-        """Let the time after the last reader left run out, for ever."""
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            self._demand.step()
 
     def _rouse_source(self) -> None:
         """Let the source rest or wake it, as the demand is."""
-        if (rests := not self._demand.needs_source) is self._source_rests:
+        if (rests := not self._wishes.demand.needs_source) is self._source_rests:
             return
         self._source_rests = rests
         if rests:
-            self._source.rest()
+            self._wishes.source.rest()
             self.pipeline.rest_source()
         else:
-            self._source.wake()
+            self._wishes.source.wake()
             self.pipeline.wake_source()
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
@@ -454,20 +409,20 @@ class Relay:
 
     def _show(self, frame: SwappedFrame) -> None:
         """Let a swapped frame be shown, unless it is an echo of a source that is gone."""
-        if self._source.alive:
+        if self._wishes.source.alive:
             self.pipeline.show(frame)
 
     def _from_thread(self, hear: Callable[..., None], *told: object) -> None:
         self._loop.call_soon_threadsafe(hear, *told)
 
     def _hear_source(self, event: SourceEvent) -> None:
-        self._source.hear(event, self._clock.now())
-        if not self._source.alive:
+        self._wishes.source.hear(event, self._clock.now())
+        if not self._wishes.source.alive:
             self.pipeline.forget()
 
     def _hear_readers(self, device: str, count: int | None) -> None:
         if self._state not in {RelayState.CLOSING, RelayState.STOPPED}:
-            self._demand.hear_readers(device, count)
+            self._wishes.demand.hear_readers(device, count)
             self._rouse_source()  # who comes while a session is being closed changes no state
             if self._state is RelayState.STANDBY:
                 self._stand_by()

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from relayd import relay as relay_module
+from relayd import relay, wishes
 from relayd.akool.client import AkoolClient
 from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
@@ -18,17 +18,11 @@ from relayd.clock import Backoff
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
 from relayd.pipeline import Pipeline
-from relayd.relay import (
-    BLOCKED_RETRY,
-    NOBODY_LOOKS,
-    OPEN_BACKOFF,
-    SOON,
-    STILL_CLOSING,
-    Relay,
-)
+from relayd.relay import BLOCKED_RETRY, OPEN_BACKOFF, SOON, Relay
 from relayd.route import Route
 from relayd.source.events import SourceDown, SourceOpened
 from relayd.states import DemandState, RelayState
+from relayd.wishes import NOBODY_LOOKS, STILL_CLOSING
 from tests.virtual import LoopClock, VirtualLoop
 
 CAMERA = "/dev/video0"
@@ -129,7 +123,8 @@ class Day:
         monkeypatch.setattr(Route, "_stop_worker", stopped)
         monkeypatch.setattr(Route, "_join", joined)
         monkeypatch.setattr(Route, "check", nothing)
-        monkeypatch.setattr(relay_module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
+        for module in (relay, wishes):
+            monkeypatch.setattr(module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
 
     def _turn_source(self, *, awake: bool) -> None:
         self.awake.append((self.loop.time(), awake))
@@ -317,7 +312,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ):
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    monkeypatch.setattr(one.relay._wishes.demand, "_grace", 0.0)
     one.service.refusal = QuotaExhausted("no credit")
     for second in range(100, 1900, 2):
         one.reads(second, second + 1)
@@ -456,7 +451,7 @@ def test_who_waits_for_the_next_try_is_told_why(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    monkeypatch.setattr(one.relay._wishes.demand, "_grace", 0.0)
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     told = look_at(one, 112.0)
@@ -470,7 +465,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    monkeypatch.setattr(one.relay._wishes.demand, "_grace", 0.0)
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
@@ -483,7 +478,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ):
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    monkeypatch.setattr(one.relay._wishes.demand, "_grace", 0.0)
     for second in range(100, 3700, 15):
         one.reads(second, second + 12)
     one.pass_until(4000.0)

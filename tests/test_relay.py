@@ -14,6 +14,7 @@ from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
 from relayd.route import Route
+from relayd.wishes import Wishes
 from tests.test_clock import FakeClock
 
 
@@ -40,12 +41,12 @@ async def first_wait_after(
         raise failure
 
     async def wait(seconds: float) -> None:
-        waits.append((seconds, not relay._asked.is_set()))
+        waits.append((seconds, not relay._wishes.asked.is_set()))
         raise asyncio.CancelledError
 
     monkeypatch.setattr(relay, "_until_wanted", wanted)
     monkeypatch.setattr(relay, "_one_session", session)
-    monkeypatch.setattr(relay, "_sleep", wait)
+    monkeypatch.setattr(relay._wishes, "sleep", wait)
     with pytest.raises(asyncio.CancelledError):
         await relay._drive()
     return waits[0]
@@ -75,7 +76,7 @@ async def test_a_session_whose_token_ends_is_followed_by_another_in_time(
 
     monkeypatch.setattr(Route, "open", go_live)
     monkeypatch.setattr(Route, "check", lambda _route: None)
-    monkeypatch.setattr(relay, "_wanted", lambda: not hurried)
+    monkeypatch.setattr(Wishes, "keeps", property(lambda _: not hurried))
     monkeypatch.setattr(relay._rotation, "hurry", lambda: hurried.append(True))
     await relay._one_session()
     assert hurried
@@ -118,7 +119,7 @@ async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
 
     monkeypatch.setattr(relay, "_until_wanted", wanted)
     monkeypatch.setattr(relay, "_one_session", session)
-    monkeypatch.setattr(relay, "_sleep", sleep)
+    monkeypatch.setattr(relay._wishes, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await relay._drive()
     assert clock.time - began == pytest.approx(BLOCKED_RETRY, abs=1.0)
@@ -142,7 +143,7 @@ async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
         route.short_links += 1
 
     monkeypatch.setattr(Route, "rejoin", rejoin)
-    monkeypatch.setattr(relay, "_wanted", lambda: True)
+    monkeypatch.setattr(Wishes, "keeps", property(lambda _: True))
     for _ in range(MOST_SHORT_LINKS):
         assert await relay._rejoin(route, LinkLost("gone"))
     with pytest.raises(LinkLost):

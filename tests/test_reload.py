@@ -143,9 +143,9 @@ def relay(tmp_path: Path):
 async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
     await relay.set_face(OTHER)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert relay._face.image_url == OTHER
+    assert relay._wishes.face.image_url == OTHER
     await relay.apply(settings(face={"image": FACE + "?2"}))
-    assert relay._face.image_url == FACE + "?2"
+    assert relay._wishes.face.image_url == FACE + "?2"
 
 
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
@@ -156,7 +156,7 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     bad.write_text("no picture")
     with pytest.raises(ConfigError, match="standby_image"):
         await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
-    assert relay._face.image_url == FACE
+    assert relay._wishes.face.image_url == FACE
     assert relay.pipeline.artist.draw("x") is drawn
 
 
