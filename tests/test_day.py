@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from relayd import relay, wishes
+from relayd import supervisor, wishes
 from relayd.akool.client import AkoolClient
 from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
@@ -18,10 +18,11 @@ from relayd.clock import Backoff
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
 from relayd.pipeline import Pipeline
-from relayd.relay import BLOCKED_RETRY, OPEN_BACKOFF, SOON, Relay
+from relayd.relay import Relay
 from relayd.route import Route
 from relayd.source.events import SourceDown, SourceOpened
 from relayd.states import DemandState, RelayState
+from relayd.supervisor import BLOCKED_RETRY, OPEN_BACKOFF, SOON
 from relayd.wishes import NOBODY_LOOKS, STILL_CLOSING
 from tests.virtual import LoopClock, VirtualLoop
 
@@ -123,7 +124,7 @@ class Day:
         monkeypatch.setattr(Route, "_stop_worker", stopped)
         monkeypatch.setattr(Route, "_join", joined)
         monkeypatch.setattr(Route, "check", nothing)
-        for module in (relay, wishes):
+        for module in (supervisor, wishes):
             monkeypatch.setattr(module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
 
     def _turn_source(self, *, awake: bool) -> None:
@@ -492,7 +493,7 @@ def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
     day: Callable[..., Day],
 ):
     one = day()
-    one.relay._rotation.set_life(200.0)
+    one.relay._supervisor.rotation.set_life(200.0)
     one.reads(100.0, 300.0)  # it is live from about 110 on, and due at 310
     one.pass_until(1000.0)
     assert len(one.service.created) == 1

@@ -12,8 +12,9 @@ from relayd.demo import settings_for
 from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
 from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
+from relayd.relay import Relay
 from relayd.route import Route
+from relayd.supervisor import BLOCKED_RETRY, MOST_SHORT_LINKS
 from relayd.wishes import Wishes
 from tests.test_clock import FakeClock
 
@@ -44,11 +45,11 @@ async def first_wait_after(
         waits.append((seconds, not relay._wishes.asked.is_set()))
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(relay, "_until_wanted", wanted)
-    monkeypatch.setattr(relay, "_one_session", session)
+    monkeypatch.setattr(relay._supervisor, "_until_wanted", wanted)
+    monkeypatch.setattr(relay._supervisor, "_one_session", session)
     monkeypatch.setattr(relay._wishes, "sleep", wait)
     with pytest.raises(asyncio.CancelledError):
-        await relay._drive()
+        await relay._supervisor.run()
     return waits[0]
 
 
@@ -77,8 +78,8 @@ async def test_a_session_whose_token_ends_is_followed_by_another_in_time(
     monkeypatch.setattr(Route, "open", go_live)
     monkeypatch.setattr(Route, "check", lambda _route: None)
     monkeypatch.setattr(Wishes, "keeps", property(lambda _: not hurried))
-    monkeypatch.setattr(relay._rotation, "hurry", lambda: hurried.append(True))
-    await relay._one_session()
+    monkeypatch.setattr(relay._supervisor.rotation, "hurry", lambda: hurried.append(True))
+    await relay._supervisor._one_session()
     assert hurried
 
 
@@ -103,7 +104,7 @@ async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):
     clock = FakeClock()
-    relay._clock = clock
+    relay._supervisor._clock = clock
     began = clock.time
 
     async def wanted() -> None:
@@ -117,11 +118,11 @@ async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
         clock.time += seconds
         return False
 
-    monkeypatch.setattr(relay, "_until_wanted", wanted)
-    monkeypatch.setattr(relay, "_one_session", session)
+    monkeypatch.setattr(relay._supervisor, "_until_wanted", wanted)
+    monkeypatch.setattr(relay._supervisor, "_one_session", session)
     monkeypatch.setattr(relay._wishes, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await relay._drive()
+        await relay._supervisor.run()
     assert clock.time - began == pytest.approx(BLOCKED_RETRY, abs=1.0)
 
 
@@ -145,9 +146,9 @@ async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
     monkeypatch.setattr(Route, "rejoin", rejoin)
     monkeypatch.setattr(Wishes, "keeps", property(lambda _: True))
     for _ in range(MOST_SHORT_LINKS):
-        assert await relay._rejoin(route, LinkLost("gone"))
+        assert await relay._supervisor._rejoin(route, LinkLost("gone"))
     with pytest.raises(LinkLost):
-        await relay._rejoin(route, LinkLost("gone"))
+        await relay._supervisor._rejoin(route, LinkLost("gone"))
     assert len(rejoined) == MOST_SHORT_LINKS
 
 
