@@ -142,6 +142,7 @@ class Relay:
         self.pipeline.artist = artist
         self.pipeline.say(self._supervisor.state.words, self._supervisor.reason)
         self._supervisor.rotation.set_life(settings.akool.session_max)
+        self._wishes.demand.set_grace(settings.on_demand.grace)
         self._settings = settings
 
     async def pause(self) -> None:

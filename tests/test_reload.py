@@ -93,6 +93,17 @@ async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
     assert merged.privacy.fallback == "standby", "a reload never shows a raw face"
 
 
+async def test_how_long_a_session_is_kept_can_change_and_whether_it_is_on_demand_cannot():
+    applied = Applied()
+    wanted = settings(on_demand={"mode": "never", "grace": 5})
+    result = await reloader(settings(), wanted, applied).reload()
+    assert result.applied == ("on_demand.grace",)
+    assert result.restart_needed == ("on_demand.mode",)
+    (merged,) = applied.all
+    assert merged.on_demand.grace == 5
+    assert merged.on_demand.mode == "auto"
+
+
 async def test_what_was_taken_over_once_is_not_taken_over_again():
     applied = Applied()
     one = reloader(settings(), settings(face={"image": OTHER}), applied)
