@@ -1,4 +1,8 @@
-"""The commands: each reads its settings, calls one room and ends with its exit code."""
+"""The command line: how it fails and ends, and the commands that start or look into a relay.
+
+Each reads its settings, calls one room and ends with its exit code. Those to a relay that runs,
+and those for the machine, are in relayd.commands.
+"""
 
 import asyncio
 import json
@@ -14,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relayd import __version__, logs, remote
+from relayd import __version__, logs
+from relayd.commands import machine, running
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
@@ -27,10 +32,10 @@ app = typer.Typer(
 )
 faces_app = typer.Typer(help="Faces in an image, as the service sees them.", no_args_is_help=True)
 sessions_app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
-face_app = typer.Typer(help="The face that a running relay puts on.", no_args_is_help=True)
 app.add_typer(faces_app, name="faces")
-app.add_typer(face_app, name="face")
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(running.app)
+app.add_typer(machine.app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The relay's TOML file.")]
 AnyConfigFile = Annotated[
@@ -202,135 +207,6 @@ def sessions_close(
     from relayd.service import close_sessions  # noqa: PLC0415 - loads media libraries
 
     _await(close_sessions(load(config, overrides or ()), session, typer.echo))
-
-
-RelayName = Annotated[str | None, typer.Option("--relay", help="Its name, where several run.")]
-
-
-@app.command()
-def status(
-    name: Annotated[str | None, typer.Argument(help="Its name, where several run.")] = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Tell how a running relay is; ends with 0 only if frames flow as configured."""
-    told = asyncio.run(remote.ask(remote.find_socket(name), "/api/status"))
-    if as_json:
-        typer.echo(json.dumps(told, indent=2))
-    else:
-        for what, words in remote.in_words(told):
-            typer.echo(f"{what:10} {words}")
-    _finish(ExitCode.CLEAN if told["healthy"] else ExitCode.FAILED)
-
-
-@face_app.command("set")
-def face_set(
-    image: Annotated[str, typer.Argument(help="http(s) URL that the service can fetch.")],
-    landmarks: Annotated[str, typer.Option(help="Which face, as `faces detect` prints it.")] = "",
-    relay: RelayName = None,
-) -> None:
-    """Put another face on, at once and within the running session."""
-    body = {"image": image, "landmarks": landmarks}
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/face", body))
-
-
-@app.command()
-def pause(relay: RelayName = None) -> None:
-    """Close the session of a running relay and show standby until `resume`."""
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/pause", {}))
-
-
-@app.command()
-def resume(relay: RelayName = None) -> None:
-    """Let a running relay go on; also ends its wait for the next try."""
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/resume", {}))
-
-
-@app.command()
-def devices() -> None:
-    """List capture devices and loopback cameras, and who may use them."""
-    from relayd.output.devices import list_devices  # noqa: PLC0415 - loads media libraries
-
-    found = list_devices()
-    if not found:
-        typer.echo("no video devices; a virtual camera is made by")
-        typer.echo('  modprobe v4l2loopback devices=1 exclusive_caps=1 card_label="relayd"')
-        return
-    table = Table(box=None)
-    for heading in ("device", "label", "kind", "formats", "access", "note"):
-        table.add_column(heading)
-    for device in found:
-        kind = "loopback camera" if device.is_loopback else "capture" if device.can_capture else "-"
-        formats = " ".join(device.formats) + (f" {device.fps:g} fps" if device.fps else "")
-        access = ("r" if device.readable else "-") + ("w" if device.writable else "-")
-        table.add_row(device.path, device.label, kind, formats, access, device.problem)
-    Console().print(table)
-
-
-@app.command("agora-install")
-def agora_install(
-    archive: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="The native SDK's zip, fetched already."),
-    ] = None,
-) -> None:
-    """Install Agora's SDK for this Python: its wrapper from PyPI, its native library from Agora."""
-    from relayd.rtc.agora.install import install  # noqa: PLC0415 - only this command needs it
-
-    typer.echo(f"ready: {install(typer.echo, archive)}")
-
-
-ForUser = Annotated[bool, typer.Option("--user", help="For you alone, with no root needed.")]
-Root = Annotated[Path | None, typer.Option(help="Work below this folder, not on this system.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; changed files are left alone.")]
-ChangedToo = Annotated[bool, typer.Option("--changed-too", help="With --yes: changed files too.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
-
-
-@app.command()
-def install(
-    *,
-    user: ForUser = False,
-    root: Root = None,
-    yes: Yes = False,
-    changed_too: ChangedToo = False,
-    dry_run: DryRun = False,
-    package: Annotated[bool, typer.Option("--package", hidden=True, help="As a .deb.")] = False,
-    command: Annotated[str, typer.Option(help="What units start; default: this relayd.")] = "",
-) -> None:
-    """Put units, the service's user and the virtual camera's options in place."""
-    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
-    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
-
-    layout = Layout.PACKAGE if package else Layout.USER if user else Layout.SYSTEM
-    options = InstallOptions(
-        layout, root, command, yes=yes, changed_too=changed_too, dry_run=dry_run
-    )
-    _finish(Installer(options, typer.echo, _ask).install())
-
-
-@app.command()
-def uninstall(
-    *,
-    user: ForUser = False,
-    root: Root = None,
-    yes: Yes = False,
-    changed_too: ChangedToo = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Remove what `install` put in place; configuration and journal stay."""
-    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
-    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
-
-    layout = Layout.USER if user else Layout.SYSTEM
-    options = InstallOptions(layout, root, "", yes=yes, changed_too=changed_too, dry_run=dry_run)
-    _finish(Installer(options, typer.echo, _ask).uninstall())
-
-
-def _ask(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", mend="give --yes or --dry-run")
-    return typer.confirm(question)
 
 
 @app.command()

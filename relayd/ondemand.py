@@ -46,7 +46,8 @@ class Demand:
         self._on_change = on_change
         self._readers: dict[str, int | None] = {}
         self._session = SessionLife.NONE
-        self._grace_ends = float("-inf")
+        self._left_at = float("-inf")
+        """When the last reader was seen to have left."""
         self.state = DemandState.IDLE if enabled else DemandState.OFF
         self.arrivals = 0
         """Times that somebody came while nobody was looking and nothing was kept."""
@@ -90,12 +91,17 @@ class Demand:
         self._session = life
         self.step()
 
+    def set_grace(self, grace: float) -> None:
+        """Keep a session `grace` s after the last one left, also if that was before now."""
+        self._grace = grace
+        self.step()
+
     def step(self) -> None:
         """Take in that time passed."""
         while (follows := self._next()) is not self.state:
             was, self.state = self.state, follows
             if follows is DemandState.GRACE:
-                self._grace_ends = self._clock.now() + self._grace
+                self._left_at = self._clock.now()
             nothing_kept = was in {DemandState.IDLE, DemandState.CLOSING} or (
                 was is DemandState.GRACE and self._session is SessionLife.NONE
             )
@@ -115,7 +121,7 @@ class Demand:
                 return DemandState.LIVE if live else DemandState.OPENING
             case DemandState.IDLE | DemandState.CLOSING:
                 return DemandState.IDLE
-            case DemandState.GRACE if self._clock.now() >= self._grace_ends:
+            case DemandState.GRACE if self._clock.now() >= self._left_at + self._grace:
                 return DemandState.CLOSING
             case _:
                 return DemandState.GRACE

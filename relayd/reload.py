@@ -19,13 +19,14 @@ RELOADABLE: Mapping[str, str] = {
     "face.landmarks": "they go with the face",
     "privacy.standby_image": "the picture is drawn anew; the camera stays open",
     "akool.session_max": "it is looked at when a session begins",
+    "on_demand.grace": "it counts from when the last reader left, whatever it was then",
 }
 """Each key that a running relay can take over, and why it can.
 
 All others need a restart. What is sent and shown (`video`, `output`) is fixed when the camera is
-opened, and it is opened once. `source`, `rtc`, `control`, `state` and the account are what the
-relay's parts were built from. `privacy.fallback` could change, but must not: what may be seen of
-a person is settled before the call and not by an edit in the middle of it.
+opened, and it is opened once. `source`, `rtc`, `control`, `state`, `on_demand.mode` and the
+account are what the relay's parts were built from. `privacy.fallback` could change, but must not:
+what may be seen of a person is settled before the call and not by an edit in the middle of it.
 """
 
 

@@ -33,8 +33,6 @@ JOIN_TIMEOUT = 15.0
 """s from the order to join until the channel is joined."""
 RECOVERY_TIMEOUT = 15.0
 """s that a link may mend itself before a new worker is tried: some five rejoins."""
-WATCH_INTERVAL = 0.1
-"""s between two looks for a stall: a fifth of the 0.5 s that standby may take to show."""
 SENDING_GAP = 0.5
 """s without a picture sent after which silence of the engine is no fault of the link."""
 LEAVE_DEADLINE = 2.0

@@ -13,9 +13,9 @@ _log = get("route")
 class Routes:
     """Keeps count of every route from its making to the end of its close."""
 
-    def __init__(self, show: Callable[[SwappedFrame], None]) -> None:
+    def __init__(self, parts: RouteParts, show: Callable[[SwappedFrame], None]) -> None:
         """Have none; `show` gets the swapped frames of the route that is shown, in its thread."""
-        self._show = show
+        self._parts, self._show = parts, show
         self._open: tuple[Route, ...] = ()
         self._farewells: dict[asyncio.Task[None] | None, Route] = {}
         self._past_seconds = 0.0
@@ -39,9 +39,9 @@ class Routes:
         """Seconds that the service has counted since the start, over all sessions."""
         return self._past_seconds + sum(route.billed for route in self._all())
 
-    def add(self, parts: RouteParts) -> Route:
+    def add(self) -> Route:
         """Make a route; it gets every source frame from now on that it can take."""
-        route = Route(parts, self._take)
+        route = Route(self._parts, self._take)
         self._open = (*self._open, route)
         return route
 

@@ -9,26 +9,22 @@ from typing import Any, cast
 
 import pytest
 
-from relayd import relay as relay_module
+from relayd import supervisor, wishes
 from relayd.akool.client import AkoolClient
 from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
 from relayd.akool.models import LiveSession, Status
 from relayd.clock import Backoff
+from relayd.config import Settings
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
 from relayd.pipeline import Pipeline
-from relayd.relay import (
-    BLOCKED_RETRY,
-    NOBODY_LOOKS,
-    OPEN_BACKOFF,
-    SOON,
-    STILL_CLOSING,
-    Relay,
-)
+from relayd.relay import Relay
 from relayd.route import Route
 from relayd.source.events import SourceDown, SourceOpened
 from relayd.states import DemandState, RelayState
+from relayd.supervisor import BLOCKED_RETRY, OPEN_BACKOFF, SOON
+from relayd.wishes import NOBODY_LOOKS, STILL_CLOSING
 from tests.virtual import LoopClock, VirtualLoop
 
 CAMERA = "/dev/video0"
@@ -77,6 +73,21 @@ class Service:
         return None
 
 
+def settings(folder: Path, mode: str = "auto", grace: float = GRACE) -> Settings:
+    return load_tree(
+        {
+            "face": {
+                "image": "http://service.example/a.png",
+                "landmarks": "1,2:3,4:5,6:7,8",
+            },
+            "akool": {"api_key": "key"},
+            "on_demand": {"mode": mode, "grace": grace},
+            "output": [{"kind": "camera", "device": CAMERA}],
+            "state": {"directory": str(folder)},
+        }
+    )
+
+
 class Day:
     """A relay with one camera, and what happens to it."""
 
@@ -90,18 +101,7 @@ class Day:
         journal = Journal(folder, wall=loop.time)
         self.history = journal.history
         self.relay = Relay(
-            load_tree(
-                {
-                    "face": {
-                        "image": "http://service.example/a.png",
-                        "landmarks": "1,2:3,4:5,6:7,8",
-                    },
-                    "akool": {"api_key": "key"},
-                    "on_demand": {"mode": mode, "grace": GRACE},
-                    "output": [{"kind": "camera", "device": CAMERA}],
-                    "state": {"directory": str(folder)},
-                }
-            ),
+            settings(folder, mode),
             "studio",
             cast("AkoolClient", self.service),
             journal,
@@ -129,7 +129,8 @@ class Day:
         monkeypatch.setattr(Route, "_stop_worker", stopped)
         monkeypatch.setattr(Route, "_join", joined)
         monkeypatch.setattr(Route, "check", nothing)
-        monkeypatch.setattr(relay_module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
+        for module in (supervisor, wishes):
+            monkeypatch.setattr(module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
 
     def _turn_source(self, *, awake: bool) -> None:
         self.awake.append((self.loop.time(), awake))
@@ -236,6 +237,18 @@ def test_a_short_gap_keeps_session_and_source(day: Callable[..., Day]):
     assert [awake for _, awake in one.awake] == [False, True, False]
 
 
+def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_already(
+    day: Callable[..., Day], tmp_path: Path
+):
+    one = day()
+    one.reads(100.0, 200.0)
+    shorter = settings(tmp_path, grace=5.0)
+    one.at(210.0, lambda: one.loop.create_task(one.relay.apply(shorter)))
+    one.pass_until(600.0)
+    (session,) = one.history.sessions()
+    assert session.closed == pytest.approx(210.0 + CLOSE, abs=1.1)  # one look of this clock
+
+
 def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ):
@@ -314,10 +327,10 @@ def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day
 
 
 def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
-    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+    day: Callable[..., Day],
 ):
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.relay._wishes.demand.set_grace(0.0)
     one.service.refusal = QuotaExhausted("no credit")
     for second in range(100, 1900, 2):
         one.reads(second, second + 1)
@@ -400,7 +413,7 @@ def test_no_session_is_created_for_who_left_before_there_was_one(
         return "1,2:3,4:5,6:7,8"
 
     one = day()
-    monkeypatch.setattr(one.relay._parts.keeper, "landmarks", slowly)
+    monkeypatch.setattr(one.relay._routes._parts.keeper, "landmarks", slowly)
     one.reads(100.0, 102.0)
     one.pass_until(600.0)
     assert one.service.created == []
@@ -456,7 +469,7 @@ def test_who_waits_for_the_next_try_is_told_why(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.relay._wishes.demand.set_grace(0.0)
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     told = look_at(one, 112.0)
@@ -470,7 +483,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.relay._wishes.demand.set_grace(0.0)
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
@@ -480,10 +493,10 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
 
 
 def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row(
-    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+    day: Callable[..., Day],
 ):
     one = day()
-    monkeypatch.setattr(one.relay._demand, "_grace", 0.0)
+    one.relay._wishes.demand.set_grace(0.0)
     for second in range(100, 3700, 15):
         one.reads(second, second + 12)
     one.pass_until(4000.0)
@@ -497,7 +510,7 @@ def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
     day: Callable[..., Day],
 ):
     one = day()
-    one.relay._rotation.set_life(200.0)
+    one.relay._supervisor.rotation.set_life(200.0)
     one.reads(100.0, 300.0)  # it is live from about 110 on, and due at 310
     one.pass_until(1000.0)
     assert len(one.service.created) == 1

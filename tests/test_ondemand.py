@@ -158,6 +158,51 @@ def test_the_grace_time_begins_anew_with_each_leaving(demand: Demand, clock: Fak
     assert demand.state is CLOSING
 
 
+@pytest.mark.parametrize(
+    ("passed", "grace", "follows"),
+    [
+        (10.0, 10.0, CLOSING),
+        (10.0, 10.1, KEPT),
+        (10.0, 0.0, CLOSING),
+        (GRACE - 0.1, 2 * GRACE, KEPT),
+        (GRACE, 2 * GRACE, CLOSING),
+    ],
+)
+def test_another_grace_time_counts_from_when_the_last_reader_left(
+    demand: Demand, clock: FakeClock, passed: float, grace: float, follows: DemandState
+):
+    bring_to(demand, clock, KEPT)
+    clock.time += passed
+    demand.step()
+    demand.set_grace(grace)
+    assert demand.state is follows
+    if follows is KEPT:
+        clock.time += grace - passed
+        demand.step()
+        assert demand.state is CLOSING
+
+
+@pytest.mark.parametrize("state", [IDLE, OPENING, LIVE, CLOSING, OFF])
+def test_another_grace_time_changes_nothing_but_how_long_who_left_is_waited_for(
+    demand: Demand, clock: FakeClock, state: DemandState
+):
+    bring_to(demand, clock, state)
+    demand.set_grace(0.0)
+    assert demand.state is state
+
+
+def test_another_grace_time_is_the_one_of_who_leaves_later(demand: Demand, clock: FakeClock):
+    bring_to(demand, clock, LIVE)
+    demand.set_grace(5.0)
+    demand.hear_readers(CAMERA, 0)
+    clock.time += 4.9
+    demand.step()
+    assert demand.state is KEPT
+    clock.time += 0.1
+    demand.step()
+    assert demand.state is CLOSING
+
+
 def test_who_comes_while_a_session_is_closed_wakes_the_source_and_gets_the_next_session(
     demand: Demand, clock: FakeClock
 ):

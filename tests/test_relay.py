@@ -12,8 +12,10 @@ from relayd.demo import settings_for
 from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
 from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.relay import BLOCKED_RETRY, MOST_SHORT_LINKS, Relay
+from relayd.relay import Relay
 from relayd.route import Route
+from relayd.supervisor import BLOCKED_RETRY, MOST_SHORT_LINKS
+from relayd.wishes import Wishes
 from tests.test_clock import FakeClock
 
 
@@ -40,14 +42,14 @@ async def first_wait_after(
         raise failure
 
     async def wait(seconds: float) -> None:
-        waits.append((seconds, not relay._asked.is_set()))
+        waits.append((seconds, not relay._wishes.asked.is_set()))
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(relay, "_until_wanted", wanted)
-    monkeypatch.setattr(relay, "_one_session", session)
-    monkeypatch.setattr(relay, "_sleep", wait)
+    monkeypatch.setattr(relay._supervisor, "_until_wanted", wanted)
+    monkeypatch.setattr(relay._supervisor, "_one_session", session)
+    monkeypatch.setattr(relay._wishes, "sleep", wait)
     with pytest.raises(asyncio.CancelledError):
-        await relay._drive()
+        await relay._supervisor.run()
     return waits[0]
 
 
@@ -75,9 +77,9 @@ async def test_a_session_whose_token_ends_is_followed_by_another_in_time(
 
     monkeypatch.setattr(Route, "open", go_live)
     monkeypatch.setattr(Route, "check", lambda _route: None)
-    monkeypatch.setattr(relay, "_wanted", lambda: not hurried)
-    monkeypatch.setattr(relay._rotation, "hurry", lambda: hurried.append(True))
-    await relay._one_session()
+    monkeypatch.setattr(Wishes, "keeps", property(lambda _: not hurried))
+    monkeypatch.setattr(relay._supervisor.rotation, "hurry", lambda: hurried.append(True))
+    await relay._supervisor._one_session()
     assert hurried
 
 
@@ -88,11 +90,11 @@ async def test_a_route_that_comes_while_the_face_is_changed_gets_the_new_face_to
 
     async def update(route: Route, face: FaceChoice) -> None:
         if not told:
-            relay._routes.add(relay._parts)
+            relay._routes.add()
         told.append((route, face.image_url))
 
     monkeypatch.setattr(Route, "update_face", update)
-    first = relay._routes.add(relay._parts)
+    first = relay._routes.add()
     await relay.set_face("http://127.0.0.1:9/b.png")
     assert [route for route, _ in told] == list(relay._routes)
     assert told[0][0] is first
@@ -102,7 +104,7 @@ async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):
     clock = FakeClock()
-    relay._clock = clock
+    relay._supervisor._clock = clock
     began = clock.time
 
     async def wanted() -> None:
@@ -116,11 +118,11 @@ async def test_what_a_person_must_mend_is_not_tried_in_a_loop(
         clock.time += seconds
         return False
 
-    monkeypatch.setattr(relay, "_until_wanted", wanted)
-    monkeypatch.setattr(relay, "_one_session", session)
-    monkeypatch.setattr(relay, "_sleep", sleep)
+    monkeypatch.setattr(relay._supervisor, "_until_wanted", wanted)
+    monkeypatch.setattr(relay._supervisor, "_one_session", session)
+    monkeypatch.setattr(relay._wishes, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await relay._drive()
+        await relay._supervisor.run()
     assert clock.time - began == pytest.approx(BLOCKED_RETRY, abs=1.0)
 
 
@@ -134,7 +136,7 @@ async def test_a_refused_token_is_answered_with_another_session_soon(
 async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ):
-    route = relay._routes.add(relay._parts)
+    route = relay._routes.add()
     rejoined: list[Route] = []
 
     async def rejoin(route: Route, _on_stage: object) -> None:
@@ -142,11 +144,11 @@ async def test_a_session_whose_link_breaks_again_and_again_is_given_up(
         route.short_links += 1
 
     monkeypatch.setattr(Route, "rejoin", rejoin)
-    monkeypatch.setattr(relay, "_wanted", lambda: True)
+    monkeypatch.setattr(Wishes, "keeps", property(lambda _: True))
     for _ in range(MOST_SHORT_LINKS):
-        assert await relay._rejoin(route, LinkLost("gone"))
+        assert await relay._supervisor._rejoin(route, LinkLost("gone"))
     with pytest.raises(LinkLost):
-        await relay._rejoin(route, LinkLost("gone"))
+        await relay._supervisor._rejoin(route, LinkLost("gone"))
     assert len(rejoined) == MOST_SHORT_LINKS
 
 

@@ -93,6 +93,17 @@ async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
     assert merged.privacy.fallback == "standby", "a reload never shows a raw face"
 
 
+async def test_how_long_a_session_is_kept_can_change_and_whether_it_is_on_demand_cannot():
+    applied = Applied()
+    wanted = settings(on_demand={"mode": "never", "grace": 5})
+    result = await reloader(settings(), wanted, applied).reload()
+    assert result.applied == ("on_demand.grace",)
+    assert result.restart_needed == ("on_demand.mode",)
+    (merged,) = applied.all
+    assert merged.on_demand.grace == 5
+    assert merged.on_demand.mode == "auto"
+
+
 async def test_what_was_taken_over_once_is_not_taken_over_again():
     applied = Applied()
     one = reloader(settings(), settings(face={"image": OTHER}), applied)
@@ -143,9 +154,9 @@ def relay(tmp_path: Path):
 async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
     await relay.set_face(OTHER)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert relay._face.image_url == OTHER
+    assert relay._wishes.face.image_url == OTHER
     await relay.apply(settings(face={"image": FACE + "?2"}))
-    assert relay._face.image_url == FACE + "?2"
+    assert relay._wishes.face.image_url == FACE + "?2"
 
 
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
@@ -156,7 +167,7 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     bad.write_text("no picture")
     with pytest.raises(ConfigError, match="standby_image"):
         await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
-    assert relay._face.image_url == FACE
+    assert relay._wishes.face.image_url == FACE
     assert relay.pipeline.artist.draw("x") is drawn
 
 

@@ -1,0 +1,1 @@
+"""Commands by what they act on: a relay that runs, the machine."""

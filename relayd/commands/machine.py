@@ -1,0 +1,99 @@
+"""Commands for the machine: its cameras, Agora's SDK, relayd as a service of it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from relayd.errors import UsageError
+
+app = typer.Typer()
+
+ForUser = Annotated[bool, typer.Option("--user", help="For you alone, with no root needed.")]
+Root = Annotated[Path | None, typer.Option(help="Work below this folder, not on this system.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; changed files are left alone.")]
+ChangedToo = Annotated[bool, typer.Option("--changed-too", help="With --yes: changed files too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
+
+
+@app.command()
+def devices() -> None:
+    """List capture devices and loopback cameras, and who may use them."""
+    from relayd.output.devices import list_devices  # noqa: PLC0415 - loads media libraries
+
+    found = list_devices()
+    if not found:
+        typer.echo("no video devices; a virtual camera is made by")
+        typer.echo('  modprobe v4l2loopback devices=1 exclusive_caps=1 card_label="relayd"')
+        return
+    table = Table(box=None)
+    for heading in ("device", "label", "kind", "formats", "access", "note"):
+        table.add_column(heading)
+    for device in found:
+        kind = "loopback camera" if device.is_loopback else "capture" if device.can_capture else "-"
+        formats = " ".join(device.formats) + (f" {device.fps:g} fps" if device.fps else "")
+        access = ("r" if device.readable else "-") + ("w" if device.writable else "-")
+        table.add_row(device.path, device.label, kind, formats, access, device.problem)
+    Console().print(table)
+
+
+@app.command("agora-install")
+def agora_install(
+    archive: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="The native SDK's zip, fetched already."),
+    ] = None,
+) -> None:
+    """Install Agora's SDK for this Python: its wrapper from PyPI, its native library from Agora."""
+    from relayd.rtc.agora.install import install  # noqa: PLC0415 - only this command needs it
+
+    typer.echo(f"ready: {install(typer.echo, archive)}")
+
+
+@app.command()
+def install(
+    *,
+    user: ForUser = False,
+    root: Root = None,
+    yes: Yes = False,
+    changed_too: ChangedToo = False,
+    dry_run: DryRun = False,
+    package: Annotated[bool, typer.Option("--package", hidden=True, help="As a .deb.")] = False,
+    command: Annotated[str, typer.Option(help="What units start; default: this relayd.")] = "",
+) -> None:
+    """Put units, the service's user and the virtual camera's options in place."""
+    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
+    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+
+    layout = Layout.PACKAGE if package else Layout.USER if user else Layout.SYSTEM
+    options = InstallOptions(
+        layout, root, command, yes=yes, changed_too=changed_too, dry_run=dry_run
+    )
+    raise typer.Exit(Installer(options, typer.echo, _ask).install())
+
+
+@app.command()
+def uninstall(
+    *,
+    user: ForUser = False,
+    root: Root = None,
+    yes: Yes = False,
+    changed_too: ChangedToo = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Remove what `install` put in place; configuration and journal stay."""
+    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
+    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+
+    layout = Layout.USER if user else Layout.SYSTEM
+    options = InstallOptions(layout, root, "", yes=yes, changed_too=changed_too, dry_run=dry_run)
+    raise typer.Exit(Installer(options, typer.echo, _ask).uninstall())
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask", mend="give --yes or --dry-run")
+    return typer.confirm(question)
