@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,11 @@ from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
+from relayd.ondemand import is_on_demand
+from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
+from relayd.output.openings import PROBE
+from relayd.output.readers import best_sight
 from relayd.output.standby import StandbyArtist
 from relayd.rtc.kinds import require_link, worker_environment
 from relayd.rtc.link import LinkEvent
@@ -229,24 +234,42 @@ async def _check_source(settings: Settings) -> list[Finding]:
 
 
 async def _check_outputs(settings: Settings) -> list[Finding]:
-    video, found = settings.video, []
-    for output in settings.output:
-        if isinstance(output, CameraSettings):
-            camera = CameraOutput(output.device, video.geometry, video.fps)
-            try:
-                camera.open()
-            except RelaydError as fault:
-                found.append(Finding.failed("camera", fault))
-            else:
-                if camera.caveat:
-                    found.append(Finding.warning("camera", camera.caveat))
-                else:
-                    found.append(Finding.ok("camera", f"{camera.name} can be written"))
-            finally:
-                camera.close()
-        else:
-            found.append(_check_stream(output))
-    return found
+    return [
+        await asyncio.to_thread(_check_camera, output, settings)
+        if isinstance(output, CameraSettings)
+        else _check_stream(output)
+        for output in settings.output
+    ]
+
+
+def _check_camera(output: CameraSettings, settings: Settings) -> Finding:
+    camera = CameraOutput(output.device, settings.video.geometry, settings.video.fps)
+    try:
+        camera.open()
+        if is_on_demand(settings):
+            return _check_sight(camera.name)
+        return Finding.ok("camera", f"{camera.name} can be written")
+    except RelaydError as fault:
+        return Finding.failed("camera", fault)
+    finally:
+        camera.close()
+
+
+def _check_sight(device: str) -> Finding:
+    """Say how the readers of an open camera are seen: sessions on demand go by them."""
+    now = time.monotonic()
+    try:
+        with closing(best_sight(device, v4l2.Linux(), now)) as sight:
+            if sight.look(now + PROBE) is not None:
+                return Finding.ok("camera", f"{device} can be written; {sight.words}")
+            why = "programs that we may not look into have cameras open"
+    except OSError as fault:
+        why = fault.strerror or str(fault)
+    return Finding.warning(
+        "camera",
+        f"{device} can be written; who reads it cannot be seen ({why}):"
+        " on demand is off, a session stays open all the time",
+    )
 
 
 def _check_stream(output: StreamSettings) -> Finding:

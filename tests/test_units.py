@@ -83,6 +83,14 @@ def test_the_service_is_exposed_to_what_it_needs_and_to_nothing_else(units: Path
     assert float(overall[1]) <= MOST_EXPOSURE
 
 
+def test_the_video_driver_is_there_when_the_device_policy_is_made():
+    unit = (shipped() / "systemd/relayd@.service").read_text()
+    for key in ("Wants", "After"):
+        named = " ".join(re.findall(rf"^{key}=(.*)", unit, re.MULTILINE)).split()
+        assert "modprobe@videodev.service" in named
+    assert "DeviceAllow=char-video4linux rw" in unit.splitlines()
+
+
 def test_no_restart_follows_an_exit_that_a_person_must_mend():
     for unit in ("systemd/relayd@.service", "systemd/user/relayd@.service"):
         (line,) = re.findall(

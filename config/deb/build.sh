@@ -41,7 +41,7 @@ find "$home" -name direct_url.json -delete
 # What compilers and type checkers read, and tests: a quarter of all files.
 find "$home/lib" -type f \( -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' \) -delete
 find "$home/lib" -type d -name tests -prune -exec rm -rf {} +
-find "$home" -name '*.so*' -type f -exec chmod 644 {} +
+find "$home/lib" -type f -exec chmod 644 {} +
 # Compiled here: the service may not write below /usr, and a purge must find nothing it wrote.
 "$python" -m compileall -q -j 0 -s "$root" -p / --invalidation-mode unchecked-hash "$home/lib"
 ln -s ../lib/relayd/bin/relayd "$root/usr/bin/relayd"
@@ -49,7 +49,12 @@ ln -s ../lib/relayd/bin/relayd "$root/usr/bin/relayd"
 "$home/bin/python" -m relayd install --package --yes --command /usr/bin/relayd --root "$root" >/dev/null
 "$pip" -m pip --python "$home/bin/python" freeze --disable-pip-version-check 2>/dev/null |
   grep -v '^relayd' >"$doc/python-packages.txt"
+# Only now, for it leads nowhere below $work.
+ln -sf "../../../bin/${python##*/}" "$home/bin/${python##*/}"
+
 cp README.md NOTICE "$doc/"
+mkdir -p "$root/usr/share/man/man1"
+gzip -9n <config/man/relayd.1 >"$root/usr/share/man/man1/relayd.1.gz"
 cp config/emulator.toml "$doc/examples/"
 { cat config/deb/copyright; sed 's/^$/./; s/^/ /' LICENSE; } >"$doc/copyright"
 printf 'relayd (%s) unstable; urgency=medium\n\n  * See README.md and the project'"'"'s CHANGELOG.md.\n\n -- the relayd authors <relayd@localhost>  %s\n' \

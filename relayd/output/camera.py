@@ -38,8 +38,6 @@ class Loopback:
         `version` is the loaded module's, for the words of an error alone.
         """
         self.path = path
-        self.caveat = ""
-        """What is not as it should be and yet no hindrance; with its mend."""
         self.geometry = geometry
         self._system = system
         self._fd = _open(system, path)
@@ -48,7 +46,7 @@ class Loopback:
             self._fix_format()
             self._tell_frame_rate(fps)
             v4l2.mark_as_writer(system, self._fd)
-            self.caveat = self._find_caveat()
+            self._require_exclusive_caps()
         except OSError as fault:
             self.close()
             raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_reload()) from fault
@@ -71,6 +69,11 @@ class Loopback:
                 " not a virtual camera",
                 mend=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
+        if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
+            raise CameraUnavailable(
+                f"{self.path} has keep_format=1: it may take no pictures after a restart",
+                mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
+            )
         if capability.can_output:
             return
         if not capability.can_capture:
@@ -78,11 +81,6 @@ class Loopback:
                 f"{self.path} takes no pictures any more: v4l2loopback before 0.13 gets stuck so"
                 " when a program that wrote to it ends",
                 mend=f"close what uses it, then: {_reload()}",
-            )
-        if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
-            raise CameraUnavailable(
-                f"{self.path} takes no pictures: keep_format is set on it",
-                mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
         if version == devices.BEFORE_0_13:
             raise CameraUnavailable(
@@ -112,7 +110,7 @@ class Loopback:
                 raise CameraUnavailable(
                     f"{self.path} stays at {answer.fourcc} {answer.width}x{answer.height}"
                     f" instead of {wanted.fourcc} {self.geometry}",
-                    mend="close the programs that watch it, or set keep_format=0 on it",
+                    mend="close the programs that watch it",
                 )
 
     def _tell_frame_rate(self, fps: float) -> None:
@@ -121,19 +119,19 @@ class Loopback:
         except OSError as fault:  # readers will believe in 30 fps, and that is all
             _log.warning("frame rate not taken", device=self.path, fps=fps, reason=_words(fault))
 
-    def _find_caveat(self) -> str:
+    def _require_exclusive_caps(self) -> None:
+        """Refuse a device that shows both its sides though it has a writer.
+
+        Only now can that be told. Before there is a writer 0.12 and 0.13 show both also where
+        exclusive_caps is set, as long as somebody still watches; and the module's parameters
+        tell nothing of devices that were added later.
+        """
         capability = v4l2.query_capability(self._system, self._fd)
         if capability.can_output and capability.can_capture:
-            return (
-                f"{self.path} has exclusive_caps=0: Chrome and the like will not list it"
-                f" ({_reload()})"
+            raise CameraUnavailable(
+                f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
+                mend=_reload(),
             )
-        if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
-            return (
-                f"{self.path} has keep_format=1: it may refuse relayd after a restart"
-                f" (v4l2-ctl -d {self.path} -c keep_format=0)"
-            )
-        return ""
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -224,17 +222,11 @@ class CameraOutput:
         self._list_devices = list_devices or (lambda: devices.list_devices(sys_root))
         self._sys_root = sys_root
         self._camera: pyvirtualcam.Camera | None = None
-        self._caveat = ""
 
     @property
     def name(self) -> str:
         """The device's path; what it was asked for by until it was opened once."""
         return self._name
-
-    @property
-    def caveat(self) -> str:
-        """What is not as it should be with the open device, and its mend; mostly empty."""
-        return self._caveat
 
     def open(self) -> None:
         """Take the device; raises CameraUnavailable with what is wrong and what mends it."""
@@ -256,10 +248,8 @@ class CameraOutput:
             backend=_BACKEND,
             loopback=loopback,
         )
-        self._name, self._caveat = path, loopback.caveat
+        self._name = path
         _log.info("camera.opened", device=path, module=version, fps=self._fps)
-        if self._caveat:
-            _log.warning("camera.caveat", device=path, reason=self._caveat)
 
     def show(self, frame: OutputFrame) -> None:
         """Write one picture, a copy into the driver's memory; raises CameraUnavailable."""

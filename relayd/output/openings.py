@@ -35,6 +35,7 @@ class Openings:
     """
 
     mask = select.POLLIN
+    words = f"who has it open for {PROBE:g} s counts as a reader"
 
     def __init__(self, path: str, now: float, census: Census | None = None) -> None:
         """Begin with those that have it open already; raises OSError."""

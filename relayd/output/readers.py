@@ -30,6 +30,8 @@ class Sight(Protocol):
 
     mask: int
     """What poll() shall wait for on `fileno`."""
+    words: str
+    """How it sees them, for a person."""
 
     def fileno(self) -> int:
         """Give the descriptor that tells of a change."""
@@ -51,6 +53,7 @@ class ClientUsage:
     """Told by the driver: how many stream from the device (at most one since 0.13)."""
 
     mask = select.POLLPRI
+    words = "the driver tells who reads it"
 
     def __init__(self, path: str, system: v4l2.System) -> None:
         """Subscribe; raises OSError, EINVAL with v4l2loopback before 0.13.

@@ -271,12 +271,14 @@ def test_a_swap_that_fails_half_way_is_taken_back(
 def test_libraries_can_be_read_by_the_services_user_whatever_the_umask(
     wrapper: Path, archive: Path
 ):
+    (wrapper / "version.txt").unlink()
     before = os.umask(0o077)
     try:
         install.install(lambda _: None, archive)
     finally:
         os.umask(before)
     assert all(file.stat().st_mode & 0o555 == 0o555 for file in (wrapper / "agora_sdk").iterdir())
+    assert (wrapper / "version.txt").stat().st_mode & 0o444 == 0o444
 
 
 def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(

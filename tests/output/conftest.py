@@ -104,7 +104,8 @@ class LoopbackDouble:
         os.close(fd)
         if kind == "writer" or (not self.is_old and kind == "wrote"):
             self.ready_for_output = not (self.keep_format and self.is_new)
-            self.ready_for_capture = self.keep_format
+            is_watched = self.watched_at is not None and not self.is_new
+            self.ready_for_capture = self.keep_format or is_watched
         # 0.12: one that only wrote does not give the output side back.
         if not self.fds and self.is_old and kind == "wrote" and self.watched_at is None:
             self.ready_for_capture = False

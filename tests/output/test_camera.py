@@ -104,14 +104,23 @@ def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
         camera(double, tmp_path).open()
 
 
-def test_the_keep_format_trap_is_named(make: Callable[..., Any], tmp_path: Path):
-    double = make(version="0.15.0", keep_format=True)
-    output = camera(double, tmp_path)
-    output.open()
-    output.show(SwappedFrame(picture(1), 0.0))
-    output.close()
-    with pytest.raises(CameraUnavailable, match=r"keep_format=0"):
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("state", [(True, False), (False, True)], ids=["fresh", "used"])
+def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
+    make: Callable[..., Any], tmp_path: Path, version: str, state: tuple[bool, bool]
+):
+    output, capture = state
+    double = make(
+        version=version, keep_format=True, ready_for_output=output, ready_for_capture=capture
+    )
+    with pytest.raises(CameraUnavailable, match="keep_format=1") as caught:
         camera(double, tmp_path).open()
+    assert caught.value.mend == "v4l2-ctl -d /dev/video0 -c keep_format=0"
+    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+    double.keep_format, double.ready_for_output, double.ready_for_capture = False, True, False
+    mended = camera(double, tmp_path)
+    mended.open()
+    mended.close()
 
 
 def test_a_camera_that_another_program_writes_is_left_alone(
@@ -124,34 +133,28 @@ def test_a_camera_that_another_program_writes_is_left_alone(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_camera_that_browsers_will_not_list_is_opened_and_told_of(
+def test_a_camera_that_browsers_would_not_list_is_refused_with_the_mend(
     make: Callable[..., Any], tmp_path: Path, version: str
 ):
     double = make(version=version, exclusive_caps=False)
-    output = camera(double, tmp_path)
-    output.open()
-    assert "exclusive_caps=0" in output.caveat
-    assert "modprobe -r" in output.caveat
-    output.close()
-
-
-def test_keep_format_is_told_of_while_it_does_no_harm(make: Callable[..., Any], tmp_path: Path):
-    double = make(version="0.13.2", keep_format=True)
-    output = camera(double, tmp_path)
-    output.open()
-    assert "-c keep_format=0" in output.caveat
-    output.close()
+    with pytest.raises(CameraUnavailable, match="exclusive_caps=0") as caught:
+        camera(double, tmp_path).open()
+    assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.mend
+    assert double.written == 0
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_camera_as_it_should_be_has_no_caveat(
+def test_a_camera_that_is_still_watched_is_taken_again_though_it_shows_both_sides(
     make: Callable[..., Any], tmp_path: Path, version: str
 ):
-    double = make(version=version)
-    output = camera(double, tmp_path)
-    output.open()
-    assert output.caveat == ""
-    output.close()
+    double = make(version=version, watched_at=(SIZE.width, SIZE.height))
+    for _ in range(2):
+        output = camera(double, tmp_path)
+        output.open()
+        output.show(SwappedFrame(picture(1), 0.0))
+        output.close()
+    shows_both = double._caps() == v4l2.CAP_OUTPUT | v4l2.CAP_CAPTURE
+    assert shows_both is not version.startswith("0.15")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

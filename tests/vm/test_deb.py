@@ -1,32 +1,35 @@
 """The .deb's life: as a whole in a container, and on a machine with a real camera.
 
 The container installs it beside its real dependency, v4l2loopback-dkms with dkms, which finds no
-kernel headers there and so compiles nothing. In the machine the tests go on where the one before
-ended: install, run, kill, upgrade, purge. An emulated dpkg is slow, a minute for the 4700 files of
-the package each time, so there its Python libraries lie beside it, through a link (the whole
-package with RELAYD_VM_WHOLE_PACKAGE=1), a stand-in takes the dependency's place, and udev is
-unpacked, not installed. The module that modprobe loads is the machine's own, of Debian's source.
+kernel headers there and so compiles nothing; every file that is written there can be seen
+afterwards. The machine has what only a kernel of its own can show: names and rights of the cameras,
+the picture on them, and that a killed relay's camera can be taken again. An emulated dpkg takes a
+minute, so there the package is unpacked, its Python libraries are mounted, and its postinst is run;
+udev is unpacked, too. The module that modprobe loads is the machine's own, of Debian's source. In
+both each test goes on where the one before ended.
 """
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from relayd.frames import Geometry
 from relayd.output.standby import StandbyArtist
-from tests.e2e.stage import Emulator, wait_for
-from tests.vm import cache
+from tests.agora.library import build_site
+from tests.e2e.stage import ROOT, Emulator, wait_for
+from tests.vm import cache, packages
 from tests.vm.container import KEY, Container
-from tests.vm.guest import HOST, Failed, Guest, Machine
+from tests.vm.guest import Failed, Guest, Machine, Note, Process
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -35,10 +38,11 @@ DEPENDENCIES = ("dkms", "v4l2loopback-dkms")
 OF_DKMS = ("dpkg-dev", "gcc", "make", "patch", "kmod")  # its dependencies: the host has them
 INSTALL = "DEBIAN_FRONTEND=noninteractive dpkg --no-triggers --force-unsafe-io -i"
 SLOW = 120.0  # s; emulation, on a busy machine
-BESIDE = "/srv/relayd-lib"  # where the machine's package finds its Python libraries
+HOME = "/usr/lib/relayd"
+AGORA = "agora-python-server-sdk 2.4.10"
+AGORA_PLACE = f"{HOME}/lib/python3.*/site-packages/agora"
+MEDIA = ROOT / "tests/media"
 SIZE = Geometry(640, 480)
-
-Note = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -70,42 +74,13 @@ def download(folder: Path, *packages: str) -> list[Path]:
 @pytest.fixture(scope="module")
 def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package's files."""
-    root = tmp_path_factory.mktemp("unpacked") / "root"
-    subprocess.run(["dpkg-deb", "-R", package, root], check=True)
-    return root
+    return packages.unpack(package, tmp_path_factory.mktemp("unpacked") / "root")
 
 
 @pytest.fixture(scope="module")
-def upgrade(unpacked: Path) -> Path:
+def upgrade(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The next version of the package: the same, but for its number."""
-    return build(unpacked, NEXT)
-
-
-@pytest.fixture(scope="module")
-def packages(
-    package: Path, upgrade: Path, unpacked: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """What the machine is given, in two versions."""
-    if os.environ.get("RELAYD_VM_WHOLE_PACKAGE"):
-        return package, upgrade
-    root = tmp_path_factory.mktemp("light") / "root"
-    libraries = str(unpacked / "usr/lib/relayd")
-    shutil.copytree(
-        unpacked,
-        root,
-        symlinks=True,
-        ignore=lambda folder, names: {"lib", "lib64"} & {*names} if folder == libraries else (),
-    )
-    (root / "usr/lib/relayd/lib").symlink_to(BESIDE)
-    return build(root, "0.1.0"), build(root, NEXT)
-
-
-def build(root: Path, version: str) -> Path:
-    control = root / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
-    file = root.with_name(f"relayd_{version}.deb")
-    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", root, file], check=True)
-    return file
+    return packages.renumbered(package, NEXT, tmp_path_factory.mktemp("upgrade"))
 
 
 @pytest.fixture(scope="module")
@@ -115,25 +90,46 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(
+def booted(
     boot_machine: Callable[[Machine], AbstractContextManager[Guest]],
     shared: Path,
     unpacked: Path,
     udev: Path,
-) -> Iterator[Guest]:
-    """A machine with systemd and udev, and no camera yet."""
+) -> Iterator[tuple[Guest, Process]]:
+    """A machine with systemd and no camera, and what puts udev and the package in place there."""
     with boot_machine(Machine(systemd=True, options=None, memory=3072, shared=shared)) as guest:
-        guest.run(f"cd {udev} && for folder in *; do cp -a $folder/. /$folder/; done")
-        guest.run("systemctl daemon-reload && systemctl start systemd-udevd")
-        guest.run(f"mkdir -p {BESIDE} && mount --bind {unpacked}/usr/lib/relayd/lib {BESIDE}")
-        yield guest
+        yield guest, guest.start(SETUP.format(udev=udev, package=unpacked, home=HOME))
+
+
+SETUP = """\
+set -e
+cd {udev}; for folder in *; do cp -a $folder/. /$folder/; done
+systemctl daemon-reload; systemctl start systemd-udevd
+cd {package}; tar -c --exclude usr/lib/relayd/lib etc usr | tar -xC /
+mkdir {home}/lib; mount --bind {package}{home}/lib {home}/lib
+DEBIAN/postinst configure
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def meanwhile(request: pytest.FixtureRequest) -> None:
+    """Let the machine, where there is one, do that while the container's tests run."""
+    with suppress(pytest.skip.Exception):
+        request.getfixturevalue("booted")
+
+
+@pytest.fixture(scope="module")
+def machine(booted: tuple[Guest, Process]) -> Guest:
+    """The machine as the package and the test before left it."""
+    guest, setup = booted
+    assert setup.wait() == 0, setup.text
+    return guest
 
 
 @pytest.fixture(scope="module")
 def config(service: Emulator, face: str) -> str:
-    """A relay whose session waits in the service's queue, so that it shows one standby picture."""
+    """A relay whose session waits in the service's queue."""
     service.fault("queue", queue_seconds=600)
-    there = service.url.replace("127.0.0.1", HOST)
     return f"""
 [source]
 url = "testsrc2=size=640x480:rate=5"
@@ -141,19 +137,13 @@ format = "lavfi"
 [face]
 image = "{face}"
 [akool]
-base_url = "{there}"
+base_url = "{service.url}"
 [rtc]
 kind = "webrtc"
-[on_demand]
-mode = "never"
 [[output]]
-kind = "camera"
-device = "/dev/relayd/0"
+kind = "stream"
+url = "/run/out.mkv"
 """
-
-
-def show(machine: Guest, name: str) -> str:
-    return machine.run(f"systemctl show -p {name} --value relayd@studio").strip()
 
 
 def shown(machine: Guest, shared: Path) -> np.ndarray:
@@ -166,156 +156,107 @@ def shown(machine: Guest, shared: Path) -> np.ndarray:
     return np.frombuffer(file.read_bytes(), np.uint8).reshape(SIZE.shape)
 
 
-def standby(machine: Guest) -> np.ndarray:
-    """Give the picture that the relay ought to show, drawn here from what it says of itself."""
-    told = json.loads(machine.run("relayd status studio --json", status=1))
-    return StandbyArtist(SIZE).draw(told["state_words"], told["reason"]).i420
+def told(machine: Guest) -> dict[str, Any]:
+    """Give what the relay says of itself."""
+    socket = "/run/relayd/studio/control.sock"
+    return json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status"))
 
 
-def assert_alike(seen: np.ndarray, expected: np.ndarray) -> None:
-    difference = np.abs(seen.astype(int) - expected.astype(int)).mean()
+def assert_standby_is_shown(machine: Guest, shared: Path) -> None:
+    """Hold what a reader sees against the picture that the relay ought to show, drawn here."""
+    wait_for("standby", lambda: told(machine)["state"] == "standby", SLOW, 0.5)
+    status = told(machine)
+    drawn = StandbyArtist(SIZE).draw(status["state_words"], status["reason"]).i420
+    difference = np.abs(shown(machine, shared).astype(int) - drawn.astype(int)).mean()
     assert difference < 0.5, f"{difference:.2f} of 255 off, on average"
 
 
-def test_it_installs_and_starts_nothing(machine: Guest, packages: tuple[Path, Path], shared: Path):
-    stand_in = shared / "stand-in"
-    (stand_in / "DEBIAN").mkdir(parents=True)
-    (stand_in / "DEBIAN/control").write_text(STAND_IN)
-    subprocess.run(["dpkg-deb", "-b", stand_in, shared / "stand-in.deb"], check=True)
-    machine.run(f"{INSTALL} {shared}/stand-in.deb {packages[0]}", within=300)
-    assert machine.run("relayd --version").strip() == "relayd 0.1.0"
-    assert "(video)" in machine.run("id relayd")
-    assert machine.run("stat -c '%a %U:%G' /etc/relayd").strip() == "750 root:relayd"
-    assert machine.run("systemctl list-units --plain --no-legend 'relayd@*'") == ""
-
-
-STAND_IN = """\
-Package: v4l2loopback-dkms
-Version: 0.12.7-2
-Architecture: all
-Maintainer: nobody <nobody@localhost>
-Description: stand-in
-"""
-
-
-def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
-    machine.run("systemctl restart systemd-modules-load && udevadm settle")
-    assert machine.run("cat /sys/class/video4linux/video4[01]/name") == "relayd\nrelayd 2\n"
-    assert machine.run("readlink -f /dev/relayd/0 /dev/relayd/1") == "/dev/video40\n/dev/video41\n"
-    assert machine.run("stat -Lc '%a %U:%G' /dev/relayd/0").strip() == "660 root:video"
-    assert machine.run("cat /sys/module/v4l2loopback/parameters/exclusive_caps")[:3] == "Y,Y"
-
-
-def test_start_returns_with_the_standby_picture_on_the_camera(
-    machine: Guest, shared: Path, config: str, service: Emulator, note: Note
-):
-    machine.write("/etc/credstore/akool-api-key", KEY)
-    machine.write("/etc/relayd/studio.toml", config)
-    machine.run("systemctl start relayd@studio", within=SLOW)
-    assert show(machine, "ActiveState") == "active"
-    wait_until_queued(machine, service)
-    assert_alike(shown(machine, shared), standby(machine))
-    size = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
-    note("memory of a relay in its session's queue, whole unit", f"{size / 2**20:.0f} MiB")
-
-
-def test_after_sigkill_the_session_is_closed_and_the_next_start_finds_the_camera(
-    machine: Guest, shared: Path, service: Emulator, note: Note
-):
-    killed = ids(service)
-    began = time.monotonic()
-    machine.run(f"kill -KILL {show(machine, 'MainPID')}")
-    wait_for("its close", lambda: not killed & ids(service), SLOW, 0.2)
-    note("SIGKILL to its session closed, emulated", f"{time.monotonic() - began:.0f} s")
-    wait_for("restart", lambda: show(machine, "NRestarts") == "1", SLOW, 0.5)
-    wait_for("READY", lambda: show(machine, "ActiveState") == "active", SLOW, 0.5)
-    note("SIGKILL to READY again, emulated", f"{time.monotonic() - began:.0f} s")
-    wait_until_queued(machine, service)
-    assert_alike(shown(machine, shared), standby(machine))
-
-
-def wait_until_queued(machine: Guest, service: Emulator) -> None:
-    wait_for("a session", service.sessions, SLOW, 0.2)
-    queued = "Waiting in the service's queue"
-    wait_for("its queue", lambda: show(machine, "StatusText") == queued, SLOW, 0.2)
-
-
-def test_an_upgrade_restarts_the_relay_and_keeps_what_was_edited(
-    machine: Guest, packages: tuple[Path, Path], service: Emulator
-):
-    before, old = show(machine, "MainPID"), ids(service)
-    machine.run("echo '# mine' >>/etc/modprobe.d/relayd.conf")
-    machine.run(f"{INSTALL} {packages[1]}", within=300)
-    assert NEXT in machine.run("dpkg-query -W relayd")
-    assert show(machine, "ActiveState") == "active"
-    assert show(machine, "MainPID") not in (before, "0")
-    assert machine.run("tail -1 /etc/modprobe.d/relayd.conf").strip() == "# mine"
-    assert not old & ids(service), "the old relay's session was closed"
-
-
-def test_purge_closes_the_session_and_leaves_nothing_but_the_state(
-    machine: Guest, service: Emulator
-):
-    wait_for("a session", service.sessions, SLOW, 0.2)
-    machine.run("dpkg --no-triggers -P relayd", within=SLOW)
-    assert service.sessions() == []
-    machine.run("! pgrep -u relayd")
-    assert len(machine.run("cat /var/lib/relayd/studio/history.jsonl").splitlines()) == 3
-    places = "/etc /run /usr/bin /usr/lib/systemd /usr/lib/udev /usr/lib/tmpfiles.d"
-    places += (
-        " /usr/lib/sysusers.d /usr/lib/modprobe.d /usr/share/doc /usr/share/lintian /var/cache"
-    )
-    found = machine.run(
-        f"find {places} -path /run/vm -prune -o -path /run/udev -prune -o"
-        " \\( -name '*relayd*' -o -name 'akool*' \\) -print"
-    )
-    assert found == "", found
-    assert machine.run("ls -d /usr/lib/relayd 2>/dev/null", status=2) == ""
-    assert machine.run("stat -c %U /var/lib/relayd/studio").strip() == "relayd"
-    assert machine.run("dpkg-query -W -f '${Status}' relayd 2>/dev/null", status=1) == ""
-
-
-def ids(service: Emulator) -> set[str]:
-    return {session["_id"] for session in service.sessions()}
-
-
-def test_nothing_went_wrong_in_the_kernel(machine: Guest):
-    said = machine.run("dmesg --level=emerg,alert,crit,err || true")
-    if "BUG" in said or "Oops" in said:
-        raise Failed(said)
+@pytest.fixture(scope="module")
+def clean_box(dependencies: list[Path]) -> Iterator[tuple[Container, set[str]]]:
+    """A system with what the package depends on, and the files that this took."""
+    box = Container()
+    try:
+        box.run(f"{INSTALL} {' '.join(map(str, dependencies))}")
+        assert box.run("dkms status").endswith(": added"), "nothing was compiled"
+        yield box, box.written()
+    finally:
+        box.stop()
 
 
 @pytest.fixture
-def box() -> Iterator[Container]:
-    box = Container()
-    yield box
-    box.stop()
+def box(clean_box: tuple[Container, set[str]]) -> Container:
+    """The system as the test before left it."""
+    return clean_box[0]
 
 
-def test_the_whole_package_installs_runs_upgrades_and_purges(
-    box: Container, package: Path, upgrade: Path, dependencies: list[Path], config: str
-):
-    """In a container, whose every written file can be seen afterwards."""
-    camera = '"camera"\ndevice = "/dev/relayd/0"'
-    toml = config.replace(HOST, "127.0.0.1").replace(camera, '"stream"\nurl = "/run/out.mkv"')
-    box.run(f"{INSTALL} {' '.join(map(str, dependencies))}")
-    assert box.run("dkms status").endswith(": added"), "nothing was compiled"
-    clean = box.written()
+@pytest.fixture(scope="module")
+def native_sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip that Agora's library comes in, with the stand-in in it."""
+    found = sorted(MEDIA.glob("agora_python_server_sdk-*.tar.gz"))
+    if not found or not shutil.which("gcc"):
+        pytest.skip(
+            "AGORA'S LIBRARY IS NOT TESTED IN THE PACKAGE: tests/setup.sh fetches its parts"
+        )
+    site = build_site(found[-1], MEDIA / "agora-site")
+    file = tmp_path_factory.mktemp("agora") / "sdk.zip"
+    with zipfile.ZipFile(file, "w") as zipped:
+        for library in (site / "agora/agora_sdk").glob("*.so"):
+            zipped.write(library, f"agora_sdk/{library.name}")
+    return file
+
+
+def test_the_whole_package_installs_as_it_was_made(box: Container, package: Path):
     box.run(f"{INSTALL} {package}")
     box.run("dpkg --verify relayd")
-    box.run("/usr/lib/relayd/bin/python -m pip --version")  # agora-install needs it
+    assert "/usr/share/man/man1/relayd.1.gz" in box.run("dpkg -L relayd").split()
+
+
+def test_agoras_library_can_be_added_to_it_for_the_service(
+    box: Container, native_sdk: Path, config: str
+):
+    old = f"{HOME}/lib/python3.1/site-packages/agora"  # of a Python that was there before
+    said = box.run(f"mkdir -p {old} && /var/lib/dpkg/info/relayd.postinst configure 0")
+    assert "once more: relayd agora-install" in said
+    box.run(f"[ ! -e {HOME}/lib/python3.1 ]")
+    wrapper = f"PIP_FIND_LINKS='{MEDIA} {os.environ.get('PIP_FIND_LINKS', '')}'"
+    said = box.run(f"umask 077; {wrapper} relayd agora-install --from {native_sdk}")
+    assert said.endswith("ready: agora-python-server-sdk 2.4.10")
+    box.write("/etc/relayd/studio.toml", config)
+    as_service = f"runuser -u relayd -- env AKOOL_API_KEY={KEY}"
+    check = "relayd check -c /etc/relayd/studio.toml --set rtc.kind=agora"
+    assert f"ok       rtc: {AGORA} loads" in box.run(f"{as_service} {check}", None)
+
+
+def test_an_upgrade_restarts_the_relay_and_a_purge_leaves_nothing_but_its_state(
+    clean_box: tuple[Container, set[str]], upgrade: Path, config: str, service: Emulator
+):
+    box, clean = clean_box
     box.write("/etc/credstore/akool-api-key", KEY, 0o600)
-    box.write("/etc/relayd/studio.toml", toml)
+    box.write("/etc/relayd/studio.toml", config)
     box.run("systemctl enable --now relayd@studio")
-    before = box.run("systemctl show -p MainPID --value relayd@studio")
-    box.run(f"{INSTALL} {upgrade}")
+    wait_for("a session", service.sessions, 30)
+    before, old = box.run("systemctl show -p MainPID --value relayd@studio"), ids(service)
+    box.run("echo '# mine' >>/etc/modprobe.d/relayd.conf")
+    had_agora = box.start(f"[ -e {AGORA_PLACE} ]").returncode == 0
+    said = box.run(f"{INSTALL} {upgrade}")
+    assert "agora-install" not in said
+    assert NEXT in box.run("dpkg-query -W relayd")
     assert box.run("systemctl show -p MainPID --value relayd@studio") not in (before, "0")
     assert box.run("systemctl is-active relayd@studio") == "active"
+    assert box.run("tail -1 /etc/modprobe.d/relayd.conf") == "# mine"
+    assert not old & ids(service), "the old relay's session was closed"
+    if had_agora:
+        assert box.run("relayd agora-install").startswith(f"{AGORA} is installed")
+    wait_for("a session", service.sessions, 30)
     box.run("dpkg -r relayd")
+    assert service.sessions() == []
+    box.run(f"! pgrep -u relayd && [ ! -e {HOME} ]")
     box.run("ls /etc/relayd/studio.toml /etc/modprobe.d/relayd.conf")
     box.run("dpkg -P relayd")
     left = {path for path in box.written() - clean if not path.startswith(STAYS)}
     assert left == set()
+    assert len(box.run("cat /var/lib/relayd/studio/history.jsonl").splitlines()) == 2
+    assert box.run("stat -c %U /var/lib/relayd/studio") == "relayd"
 
 
 STAYS = (
@@ -330,5 +271,98 @@ STAYS = (
     "etc/gshadow",
     "etc/subuid",
     "etc/subgid",
+    "root/.cache/",
 )
-"""The state; and where dpkg, systemd and the making of a user leave their own traces."""
+"""The state; and where dpkg, systemd, pip and the making of a user leave their own traces."""
+
+
+def test_it_is_set_up_on_a_machine_and_starts_nothing(machine: Guest):
+    assert "(video)" in machine.run("id relayd")
+    assert machine.run("stat -c '%a %U:%G' /etc/relayd").strip() == "750 root:relayd"
+    assert machine.run("systemctl list-units --plain --no-legend 'relayd@*'") == ""
+
+
+def test_a_relay_that_is_started_before_there_is_a_video_driver_may_open_a_camera(machine: Guest):
+    """It waits for the cameras, which the next test makes."""
+    machine.run("rmmod videodev")
+    machine.write("/run/systemd/system/relayd@early.service.d/test.conf", EARLY)
+    machine.run("systemctl daemon-reload && systemctl start relayd@early")
+    assert "video4linux" in machine.run("cat /proc/devices")
+
+
+EARLY = """\
+[Service]
+Type=exec
+WatchdogSec=0
+ExecStart=
+ExecStart=/bin/sh -c "until 3<>/dev/relayd/1; do sleep 0.1; done"
+ExecStopPost=
+"""
+
+
+def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
+    machine.run("systemctl restart systemd-modules-load && udevadm settle")
+    assert machine.run("cat /sys/class/video4linux/video4[01]/name") == "relayd\nrelayd 2\n"
+    assert machine.run("readlink -f /dev/relayd/0 /dev/relayd/1") == "/dev/video40\n/dev/video41\n"
+    assert machine.run("stat -Lc '%a %U:%G' /dev/relayd/0").strip() == "660 root:video"
+    assert machine.run("cat /sys/module/v4l2loopback/parameters/exclusive_caps")[:3] == "Y,Y"
+    early = "systemctl show -p ActiveState,Result relayd@early"
+    opened = "ActiveState=inactive\nResult=success\n"
+    wait_for("its opening", lambda: set(machine.run(early).split()) == set(opened.split()), SLOW)
+
+
+def test_start_returns_with_the_standby_picture_on_the_camera(
+    machine: Guest, shared: Path, note: Note
+):
+    machine.write("/etc/credstore/akool-api-key", KEY)
+    machine.write("/etc/relayd/studio.toml", STANDBY)
+    machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", QUICK)
+    machine.run("systemctl daemon-reload && systemctl start relayd@studio", within=SLOW)
+    assert machine.run("systemctl is-active relayd@studio") == "active\n"
+    assert_standby_is_shown(machine, shared)
+    size = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
+    note("memory of a relay in standby, whole unit", f"{size / 2**20:.0f} MiB")
+
+
+STANDBY = """
+[source]
+url = "/nonexistent.mp4"
+[face]
+image = "http://127.0.0.1:9/face.png"
+[akool]
+base_url = "http://127.0.0.1:9"
+[rtc]
+kind = "webrtc"
+[on_demand]
+mode = "never"
+[[output]]
+kind = "camera"
+device = "/dev/relayd/0"
+"""
+QUICK = """\
+[Service]
+RestartSec=100ms
+ExecStopPost=
+"""
+"""There is no session to close, and a Python takes long to start here."""
+
+
+def test_after_sigkill_the_next_start_finds_the_camera(machine: Guest, shared: Path, note: Note):
+    journal = machine.start("journalctl -fu relayd@studio -o cat -n 0")
+    began = time.monotonic()
+    machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
+    journal.wait_for("^Started relayd@studio", SLOW)
+    note("SIGKILL to READY again, emulated", f"{time.monotonic() - began:.0f} s")
+    journal.stop()
+    assert machine.run("systemctl show -p NRestarts --value relayd@studio") == "1\n"
+    assert_standby_is_shown(machine, shared)
+
+
+def ids(service: Emulator) -> set[str]:
+    return {session["_id"] for session in service.sessions()}
+
+
+def test_nothing_went_wrong_in_the_kernel(machine: Guest):
+    said = machine.run("dmesg --level=emerg,alert,crit,err || true")
+    if "BUG" in said or "Oops" in said:
+        raise Failed(said)

@@ -70,7 +70,9 @@ def _install_native(folder: Path, say: Callable[[str], None], archive: Path | No
             say(f"SHA-256 {_digest(archive)}")
             unpacked = _unpack(archive, Path(scratch))
             _swap_in(unpacked, folder / "agora_sdk", Path(scratch) / "old")
-        (folder / "version.txt").write_text(url, "utf-8")  # the wrapper compares: no line feed
+        told = folder / "version.txt"
+        told.write_text(url, "utf-8")  # the wrapper compares: no line feed
+        told.chmod(0o644)
     except PermissionError as fault:
         raise LibraryUnavailable(
             f"{fault.filename or folder} cannot be written",

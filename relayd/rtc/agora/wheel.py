@@ -74,6 +74,7 @@ def _pip(*arguments: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        umask=0o022,  # root's may be stricter, and a service reads it as another user
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]

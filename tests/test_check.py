@@ -1,0 +1,106 @@
+"""What `relayd check` says of a camera, without one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relayd import check
+from relayd.check import Verdict
+from relayd.configfile import load_tree
+from relayd.errors import CameraUnavailable
+from relayd.output.openings import Openings
+from relayd.output.readers import ClientUsage, Sight
+
+
+class Camera:
+    """A camera that opens, unless it has a reason not to."""
+
+    refusal = ""
+
+    def __init__(self, device: str, *_: object) -> None:
+        self.name = device
+        self.is_open = False
+
+    def open(self) -> None:
+        if self.refusal:
+            raise CameraUnavailable(self.refusal, mend="mend it")
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Seen:
+    """A sight of so many readers, None where that is in doubt."""
+
+    def __init__(self, words: str, readers: int | None = 0) -> None:
+        self.words, self._readers = words, readers
+
+    def look(self, _now: float) -> int | None:
+        return self._readers
+
+    def close(self) -> None:
+        pass
+
+
+def finding(mode: str = "auto") -> check.Finding:
+    tree = {
+        "source": {"url": "clip.mp4"},
+        "face": {"image": "http://127.0.0.1:9/face.png"},
+        "akool": {"api_key": "k"},
+        "on_demand": {"mode": mode},
+        "output": [{"kind": "camera", "device": "/dev/video0"}],
+    }
+    (found,) = asyncio.run(check._check_outputs(load_tree(tree)))
+    return found
+
+
+@pytest.fixture
+def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Let readers be seen so."""
+    monkeypatch.setattr(check, "CameraOutput", Camera)
+
+    def see(sight: Callable[[], Any]) -> None:
+        monkeypatch.setattr(check, "best_sight", lambda *_: sight())
+
+    return see
+
+
+@pytest.mark.parametrize(
+    ("way", "words"), [(ClientUsage, "the driver tells"), (Openings, "has it open for 1 s")]
+)
+def test_check_says_by_which_way_a_cameras_readers_are_seen(
+    see: Callable[..., None], way: type[Sight], words: str
+):
+    see(lambda: Seen(way.words))
+    found = finding()
+    assert found.verdict is Verdict.OK
+    assert found.why.startswith("/dev/video0 can be written; ")
+    assert words in found.why
+
+
+def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callable[..., None]):
+    def fail() -> Seen:
+        raise OSError(28, "No space left on device")
+
+    for sight, why in ((fail, "No space left"), (lambda: Seen("", None), "may not look into")):
+        see(sight)
+        found = finding()
+        assert found.verdict is Verdict.WARNING
+        assert why in found.why
+        assert "on demand is off" in found.why
+
+
+def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]):
+    see(lambda: Seen(ClientUsage.words))
+    assert finding("never").why == "/dev/video0 can be written"
+
+
+def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
+    see: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
+    found = finding()
+    assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
