@@ -140,7 +140,7 @@ class Relay:
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image, settings.face.landmarks)
         self.pipeline.artist = artist
-        self.pipeline.say(self._supervisor.state.words, self._supervisor.reason)
+        self.pipeline.say(*self._supervisor.state.on_picture(self._supervisor.reason))
         self._supervisor.rotation.set_life(settings.akool.session_max)
         self._wishes.demand.set_grace(settings.on_demand.grace)
         self._settings = settings

@@ -178,6 +178,16 @@ async def test_another_standby_picture_is_shown_by_the_next_beat(relay: Relay, t
     assert relay.pipeline.screen._standby.i420[0, 0] == 235  # white in BT.601
 
 
+async def test_a_reload_changes_no_word_on_the_standby_picture(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
+    relay._supervisor.enter(RelayState.OPENING)
+    await relay.apply(settings(akool={"session_max": 60}))
+    assert said == [RelayState.OPENING.on_picture("")] * 2
+
+
 class Manager:
     """A service manager's end of sd_notify."""
 
