@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from relayd.config import Settings
+from relayd.config import Settings, VideoSettings
 from relayd.configfile import load_tree
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.daemon import stopped_by_signals
 from relayd.errors import (
     AddressUnavailable,
+    CameraUnavailable,
     ExitCode,
     LibraryUnavailable,
     ServiceError,
@@ -30,7 +31,7 @@ from relayd.errors import (
 )
 from relayd.http import HttpClient
 from relayd.logs import redact
-from relayd.output.devices import list_devices
+from relayd.output.camera import CameraOutput
 from relayd.output.preview import Preview, SourcePreview
 from relayd.relay import Relay
 from relayd.service import connect, open_journal
@@ -161,16 +162,21 @@ async def upload_face(face: str, service: str) -> str:
 
 
 def _camera(options: DemoOptions, console: Console) -> bool:
-    """Whether there is a virtual camera to write to; says how to get one where not."""
+    """Whether there is a virtual camera that can be written; says how to get one where not."""
     if not options.use_camera:
         return False
-    found = any(device.is_loopback for device in list_devices())
-    if not found:
-        console.print(
-            "no virtual camera: the page shows the result. One is made by\n"
-            '  sudo modprobe v4l2loopback exclusive_caps=1 card_label="relayd"'
-        )
-    return found
+    video = VideoSettings()
+    camera = CameraOutput("auto", video.geometry, video.fps)
+    try:
+        camera.open()
+    except CameraUnavailable as fault:
+        console.print(f"the page alone shows the result: {fault.message}", markup=False)
+        if fault.mend:
+            console.print(f"  {fault.mend}", markup=False, soft_wrap=True)
+        return False
+    finally:
+        camera.close()
+    return True
 
 
 def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
