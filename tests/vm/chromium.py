@@ -17,6 +17,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run"
     " --use-fake-ui-for-media-stream --autoplay-policy=no-user-gesture-required --disable-sync"
     " --disable-background-networking --disable-component-update --disable-extensions"
+    " --mute-audio"
     " --user-data-dir=/dev/shm/chromium"
 )
 GRID = (16, 12)

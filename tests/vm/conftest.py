@@ -1,7 +1,6 @@
 """Machines for the tests, one at a time, and the report of what was measured in them."""
 
 import json
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import PORTRAIT, RELAYD, Emulator
+from tests.e2e.stage import PERSON, PORTRAIT, RELAYD, Emulator, running_emulator
 from tests.vm import container
 from tests.vm.cache import RELEASES, CannotBoot, cache_directory
-from tests.vm.guest import Guest, Machine, Note
+from tests.vm.guest import Guest, Machine, Note, Reload
 from tests.vm.relays import Nursery
 
 _figures: dict[str, object] = {}
@@ -69,7 +68,7 @@ def nursery(guest: Guest, kept_nursery: Nursery) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def reload_module(guest: Guest, nursery: Nursery) -> Iterator[Callable[[str], None]]:
+def reload_module(guest: Guest, nursery: Nursery) -> Iterator[Reload]:
     """Load v4l2loopback with other parameters; after the test it is as it was."""
 
     def reload(options: str) -> None:
@@ -103,7 +102,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     path = cache_directory() / "report.json"
     path.write_text(json.dumps(_figures, indent=2) + "\n")
     terminalreporter.section(f"measured in the virtual machines ({path})")
-    for name, figure in _figures.items():
+    for name, figure in sorted(_figures.items()):
         terminalreporter.write_line(f"{name}: {figure}")
 
 
@@ -125,20 +124,33 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person in a picture that an emulated processor decodes in time."""
+    clip = tmp_path_factory.mktemp("vm") / "clip.ts"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", PERSON, "-an", "-vf", "scale=160:-2,fps=10",
+         "-c:v", "libx264", "-preset", "ultrafast", "-tune", "fastdecode", "-g", "10",
+         "-pix_fmt", "yuv420p", clip],
+        check=True,
+    )  # fmt: skip
+    return clip
+
+
+EMULATOR = (RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.3")
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[Emulator]:
+    """The local stand-in of the service."""
+    with running_emulator(*EMULATOR) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
 def service() -> Iterator[Emulator]:
-    """The local stand-in of the service, which takes one key alone."""
-    process = subprocess.Popen(
-        [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.2", "--api-key", container.KEY],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("relayd emulator ready at http://"), line
-    yield Emulator(line.split()[-1], process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
-    process.stdout.close()
+    """Another one, which takes one key alone."""
+    with running_emulator(*EMULATOR, "--api-key", container.KEY) as emulator:
+        yield emulator
 
 
 @pytest.fixture(scope="session")

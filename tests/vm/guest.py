@@ -28,10 +28,14 @@ from tests.vm.cache import CannotBoot
 
 Note = Callable[[str, object], None]
 """Puts a measured figure into the report, by a name."""
+Reload = Callable[[str], None]
+"""Loads v4l2loopback with other parameters."""
 HERE: Final = Path(__file__).parent
 MODULE_OPTIONS: Final = "exclusive_caps=1 card_label=relayd video_nr=0"
 HOST: Final = "10.0.2.2"
 """The host, as the guest's network shows it: also what listens on 127.0.0.1 there."""
+WHOLE: Final = bool(os.environ.get("RELAYD_VM_WHOLE"))
+"""Whether tests run on each version that they are of use for, not on the most telling one alone."""
 BOOT_LIMIT: Final = 120.0
 """s; 3 s is usual, 11 s with systemd, and three times as much on a busy machine."""
 PATIENCE: Final = 120.0
@@ -46,10 +50,16 @@ _SYSTEMD_WORDS: Final = (
 )
 _START: Final = """\
 . /run/vm/env
-# As Debian's udev does, which need not be in this root.
-chgrp video /dev/video* 2>/dev/null && chmod 660 /dev/video*
+{as_udev_does}
 exec {python} -I -S /run/vm/agent.py
 """
+_AS_UDEV_DOES: Final = """\
+to_group_video='chgrp video /dev/video* && chmod 660 /dev/video*'
+sh -c "$to_group_video" 2>/dev/null
+load='modprobe --ignore-install v4l2loopback $CMDLINE_OPTS'
+echo "install v4l2loopback $load && $to_group_video" >/etc/modprobe.d/vm.conf
+"""
+"""A machine without systemd has no udev."""
 
 
 class Failed(AssertionError):
@@ -68,7 +78,8 @@ class Machine:
     """The root's own systemd as PID 1, else the agent alone."""
     memory: int = 2048
     """MiB."""
-    processors: int = min(os.cpu_count() or 1, 4)
+    processors: int = min(os.cpu_count() or 1, 2)
+    """Where others need the host's processors too, two of them take three times as long."""
     root: Path = Path("/")
     """The folder that is the guest's root."""
     shared: Path | None = None
@@ -181,7 +192,10 @@ class Guest:
     def _write_start_files(self) -> None:
         shutil.copy2(HERE / "agent.py", self.folder)
         python = Path(sys.executable).resolve()
-        (self.folder / "start").write_text(_START.format(python=quote(str(python))))
+        as_udev_does = "" if self.machine.systemd else _AS_UDEV_DOES
+        (self.folder / "start").write_text(
+            _START.format(as_udev_does=as_udev_does, python=quote(str(python)))
+        )
         names = ("PATH", "HOME", "LANG")
         lines = [f"export {name}={quote(os.environ[name])}\n" for name in names if name in os.environ]  # fmt: skip  # noqa: E501
         lines.append(f"cd {quote(str(Path.cwd()))} 2>/dev/null || cd /\n")

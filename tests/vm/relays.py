@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from relayd.frames import Geometry, black
 from relayd.output.standby import StandbyArtist
 from relayd.states import RelayState
-from tests.vm.guest import HERE, Failed, Guest
+from tests.e2e.stage import Emulator
+from tests.vm.guest import HERE, HOST, Failed, Guest
 
 PYTHON = Path(sys.executable)
 SIZE = Geometry(640, 480)
 COUNT = 20
 """Known pictures in the clip of them: one second, over and over."""
-CONFIG = "/run/relayd/relay.toml"
-NOWHERE = "/run/relayd/none.mp4"
+HOME = "/run/relayd"
+CONFIG = f"{HOME}/relay.toml"
+CONTROL = f"{HOME}/control.sock"
+STATE = f"{HOME}/state"
+NOWHERE = f"{HOME}/none.mp4"
 """A source that is not there: the camera shows standby."""
 
 
@@ -61,6 +65,22 @@ def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -
     return StandbyArtist(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
 
 
+def service_of(emulator: Emulator) -> str:
+    """Give the URL under which the guest finds an emulator of the host."""
+    return emulator.url.replace("127.0.0.1", HOST)
+
+
+def link(service: str, **limits: float) -> str:
+    """Give the table `rtc` for the local stand-in of the service, with these limits."""
+    return "\n".join(
+        [
+            f'publish_url = "{service}/rtc/{{channel_id}}/{{front_user_id}}/whip"',
+            f'play_url = "{service}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"',
+            *(f"{name} = {limit}" for name, limit in limits.items()),
+        ]
+    )
+
+
 def config(
     *,
     source: str,
@@ -69,6 +89,7 @@ def config(
     device: str = "auto",
     session_max: int = 0,
     rtc: str = "",
+    on_demand: str = 'mode = "never"',
     more: str = "",
 ) -> str:
     """Give a relay's configuration; without a service it shows standby, or the raw source."""
@@ -85,14 +106,14 @@ session_max = {session_max}
 kind = "webrtc"
 {rtc}
 [on_demand]
-mode = "never"
+{on_demand}
 [[output]]
 kind = "camera"
 device = "{device}"
 [control]
-socket = "/run/relayd/control.sock"
+socket = "{CONTROL}"
 [state]
-directory = "/run/relayd/state"
+directory = "{STATE}"
 {more}"""
 
 
@@ -121,9 +142,12 @@ class Relay:
         return self.nursery.process.wait_for(pattern, within, after=self.since)
 
     def status(self) -> dict[str, Any]:
-        """What it tells of itself over its socket."""
-        ask = "curl -s --unix-socket /run/relayd/control.sock http://relay/api/status"
-        return json.loads(self.guest.run(ask))
+        """What it tells of itself."""
+        return json.loads(self.ask("/api/status"))
+
+    def ask(self, path: str, options: str = "-s") -> str:
+        """Ask it something over its socket, with curl."""
+        return self.guest.run(f"curl {options} --unix-socket {CONTROL} http://relay{path}")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -154,20 +178,20 @@ class Nursery:
         """All that it and its relays said."""
         return self.process.text
 
-    def start(self, *arguments: str) -> Relay:
+    def start(self, *arguments: str, user: str = "root") -> Relay:
         """Start `relayd ARGUMENT…`."""
         since = len(self.text)
-        self.process.send(f"start {shlex.join(arguments)}")
+        self.process.send(f"start {user} {shlex.join(arguments)}")
         pid = int(self.process.wait_for(r"nursery started (\d+)", after=since)[1])
         self._relays.append(Relay(self._guest, self, pid, since))
         return self._relays[-1]
 
-    def run(self, settings: str, *more: str) -> Relay:
+    def run(self, settings: str, user: str = "root") -> Relay:
         """Start `relayd run` with this configuration, and wait until its camera beats."""
         self._guest.write(CONFIG, settings)
-        relay = self.start("run", "-c", CONFIG, *more)
-        relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
-        if "nursery ended" in relay.log:
+        relay = self.start("run", "-c", CONFIG, user=user)
+        said = relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
+        if not said[1]:
             raise Failed(f"the relay ended:\n{relay.log}")
         return relay
 
@@ -189,6 +213,11 @@ class Reader:
     def __init__(self, guest: Guest, device: str = "/dev/video0") -> None:
         self._process = guest.start(f"{PYTHON} -I -S {HERE}/inside/reader.py {device}", stdin=True)
         self._process.wait_for("reader ready")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def chapter(self) -> dict[str, Any]:
         """What came since the last chapter, or the start."""

@@ -9,6 +9,7 @@ import pytest
 from relayd.states import RelayState
 from tests.vm.guest import Guest, Note
 from tests.vm.relays import (
+    CONFIG,
     NOWHERE,
     PYTHON,
     SIZE,
@@ -74,9 +75,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
 
     (guest.folder / "clip.y4m").write_bytes(known_clip.read_bytes())
     guest.run(f"mv /run/vm/clip.y4m {CLIP}")
-    guest.run(
-        "curl -sf --json '{}' --unix-socket /run/relayd/control.sock http://relay/api/source/retry"
-    )
+    relay.ask("/api/source/retry", "-sf --json '{}'")
     relay.wait_for('"event": "source.opened"')
     for program in PROGRAMS:
         wrong, numbers = wrong_pictures(captured(guest, program))
@@ -115,7 +114,7 @@ def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
     for _ in range(10):
         watch(reader, 3)
         assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
-        relay = nursery.run(config(source=NOWHERE))
+        relay = nursery.start("run", "-c", CONFIG)
         seen = watch(reader, 3)
         assert seen.count >= 3
         assert not seen.errors

@@ -1,17 +1,20 @@
 """Which camera is taken, which is refused and why, and what becomes of one that is lost."""
 
 import signal
-from collections.abc import Callable
 
 import pytest
 
-from tests.vm.guest import Guest, Note
+from tests.vm.guest import WHOLE, Guest, Note, Reload
 from tests.vm.relays import CONFIG, NOWHERE, Nursery, Reader, config, watch
 
-pytestmark = [pytest.mark.vm, pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)]
+pytestmark = pytest.mark.vm
 
-Reload = Callable[[str], None]
 UNAVAILABLE = 69
+
+
+def on(series: str) -> pytest.MarkDecorator:
+    """Run on this version; as a whole, on the other one as well."""
+    return pytest.mark.parametrize("guest", ["0.12", "0.15"] if WHOLE else [series], indirect=True)
 
 
 def refusal(guest: Guest, nursery: Nursery, device: str) -> str:
@@ -22,6 +25,7 @@ def refusal(guest: Guest, nursery: Nursery, device: str) -> str:
     return next(line for line in relay.log.splitlines() if line.startswith("relayd: "))
 
 
+@on("0.15")
 def test_two_cameras_show_the_same_to_a_reader_each(
     guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
 ):
@@ -50,6 +54,8 @@ def test_two_cameras_show_the_same_to_a_reader_each(
     assert relay.stop() == 0
 
 
+@pytest.mark.usefixtures("reload_module")  # 0.12.7 is stuck after another program wrote to it
+@on("0.12")
 def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
     guest: Guest, nursery: Nursery
 ):
@@ -75,6 +81,7 @@ def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
     writer.stop()
 
 
+@on("0.15")
 def test_a_camera_set_up_badly_is_refused_with_its_mend(
     guest: Guest, nursery: Nursery, reload_module: Reload
 ):
@@ -90,6 +97,7 @@ def test_a_camera_set_up_badly_is_refused_with_its_mend(
     assert relay.stop() == 0
 
 
+@on("0.12")
 def test_a_camera_that_is_lost_is_told_of_and_taken_back(
     guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
 ):

@@ -2,19 +2,24 @@
 
 Emulation makes the imports of one start take 10 to 30 s. So they are done once; each run is
 then the whole command in a process of its own, from reading its arguments to its exit code.
-Orders come on stdin: `start ARGUMENT…` or `signal PID NUMBER`. Told on stdout:
+Orders come on stdin: `start USER ARGUMENT…` or `signal PID NUMBER`. Told on stdout:
 `nursery ready`, `nursery started PID`, `nursery ended PID STATUS`. Runs log to our stderr.
+A user other than root is in the group video alone, as a unit's is.
 
 What is slowed, and only what takes a link that the emulated machine needs so long for: an RTC
-worker gets LINK_LIMIT seconds to start in.
+worker gets LINK_LIMIT seconds to start in, and the limits of inside/worker.py to connect.
 """
 
 import contextlib
+import ctypes
 import faulthandler
+import grp
 import os
+import pwd
 import shlex
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import aiortc  # noqa: F401 - the worker shares its cached files
@@ -23,8 +28,11 @@ import relayd.daemon
 import relayd.demo
 import relayd.relay  # noqa: F401
 from relayd import cli, route
+from relayd.rtc.process import RtcWorker
 
 LINK_LIMIT = 120.0
+WORKER = str(Path(__file__).with_name("worker.py"))
+PR_SET_DUMPABLE = 4
 
 
 def say(*words: object) -> None:
@@ -33,16 +41,28 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def start(arguments: list[str]) -> None:
+def start(user: str, arguments: list[str]) -> None:
     """Fork a run of the command."""
     if pid := os.fork():
         say("started", pid)
         return
+    if user != "root":
+        become(user)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(0)
     os.open(os.devnull, os.O_RDONLY)
     sys.argv = ["relayd", *arguments]
     run()
+
+
+def become(user: str) -> None:
+    """Be another user, who may use the cameras."""
+    entry = pwd.getpwnam(user)
+    os.setgroups([grp.getgrnam("video").gr_gid])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    # Else, unlike after an exec, not even its own files in /proc would be its own.
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)
 
 
 def run() -> NoReturn:
@@ -69,16 +89,29 @@ def reap(*_signal: object) -> None:
         say("ended", pid, os.waitstatus_to_exitcode(status))
 
 
+def give_workers_time() -> None:
+    """Let each relay start inside/worker.py for an RTC worker, and wait for it long enough."""
+    route.READY_TIMEOUT = route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
+    usual = RtcWorker._command
+
+    def command(worker: RtcWorker, fds: tuple[int, ...]) -> list[str]:
+        words = usual(worker, fds)
+        at = words.index("-m")
+        return [*words[:at], WORKER, *words[at + 2 :]]
+
+    RtcWorker._command = command  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Follow orders until stdin ends."""
     faulthandler.enable()
-    route.READY_TIMEOUT = route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
+    give_workers_time()
     signal.signal(signal.SIGCHLD, reap)
     say("ready")
     for line in sys.stdin:
         words = shlex.split(line)
         if words[0] == "start":
-            start(words[1:])
+            start(words[1], words[2:])
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(words[1]), int(words[2]))
