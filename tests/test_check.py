@@ -18,18 +18,20 @@ class Camera:
     """A camera that opens, unless it has a reason not to."""
 
     refusal = ""
+    done: list[str]
+    """What was done with it and the sight of it."""
 
     def __init__(self, device: str, *_: object) -> None:
         self.name = device
-        self.is_open = False
+        Camera.done = []
 
     def open(self) -> None:
         if self.refusal:
             raise CameraUnavailable(self.refusal, mend="mend it")
-        self.is_open = True
+        self.done.append("opened")
 
     def close(self) -> None:
-        self.is_open = False
+        self.done.append("closed")
 
 
 class Seen:
@@ -39,10 +41,11 @@ class Seen:
         self.words, self._readers = words, readers
 
     def look(self, _now: float) -> int | None:
+        Camera.done.append("looked")
         return self._readers
 
     def close(self) -> None:
-        pass
+        Camera.done.append("sight closed")
 
 
 def finding(mode: str = "auto") -> check.Finding:
@@ -79,6 +82,7 @@ def test_check_says_by_which_way_a_cameras_readers_are_seen(
     assert found.verdict is Verdict.OK
     assert found.why.startswith("/dev/video0 can be written; ")
     assert words in found.why
+    assert Camera.done == ["opened", "looked", "sight closed", "closed"]
 
 
 def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callable[..., None]):
@@ -91,6 +95,7 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callabl
         assert found.verdict is Verdict.WARNING
         assert why in found.why
         assert "on demand is off" in found.why
+        assert Camera.done[-1] == "closed"
 
 
 def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]):

@@ -31,15 +31,24 @@ class Loopback:
     """One open v4l2loopback device that takes I420 pictures of a fixed size."""
 
     def __init__(
-        self, path: str, geometry: Geometry, fps: float, system: v4l2.System, version: str
+        self,
+        path: str,
+        geometry: Geometry,
+        fps: float,
+        system: v4l2.System,
+        *,
+        version: str = "",
+        was_open: bool = False,
     ) -> None:
         """Open `path`; raises CameraUnavailable with what is wrong and what mends it.
 
-        `version` is the loaded module's, for the words of an error alone.
+        `version` is the loaded module's, for the words of an error alone. A device that
+        `was_open` is in a call: what is not as it should be and yet no hindrance is told then.
         """
         self.path = path
         self.geometry = geometry
         self._system = system
+        self._was_open = was_open
         self._fd = _open(system, path)
         try:
             self._require_writable(version)
@@ -70,10 +79,11 @@ class Loopback:
                 mend=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
-            raise CameraUnavailable(
+            refusal = CameraUnavailable(
                 f"{self.path} has keep_format=1: it may take no pictures after a restart",
                 mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
+            self._refuse(refusal, is_hindrance=not capability.can_output)
         if capability.can_output:
             return
         if not capability.can_capture:
@@ -128,10 +138,17 @@ class Loopback:
         """
         capability = v4l2.query_capability(self._system, self._fd)
         if capability.can_output and capability.can_capture:
-            raise CameraUnavailable(
+            refusal = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
-                mend=_reload(),
+                mend=f"{_reload()} (exclusive_caps=1,1 for two cameras)",
             )
+            self._refuse(refusal, is_hindrance=False)
+
+    def _refuse(self, refusal: CameraUnavailable, *, is_hindrance: bool) -> None:
+        """Raise it, or in a call that can go on without its mend tell it."""
+        if is_hindrance or not self._was_open:
+            raise refusal
+        _log.warning("camera.set_up_wrongly", device=self.path, reason=str(refusal))
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -222,6 +239,7 @@ class CameraOutput:
         self._list_devices = list_devices or (lambda: devices.list_devices(sys_root))
         self._sys_root = sys_root
         self._camera: pyvirtualcam.Camera | None = None
+        self._was_open = False
 
     @property
     def name(self) -> str:
@@ -238,7 +256,14 @@ class CameraOutput:
             else find_device(self._list_devices(), self._wanted)
         )
         version = devices.module_version(self._sys_root)
-        loopback = Loopback(path, self._geometry, self._fps, self._system, version)
+        loopback = Loopback(
+            path,
+            self._geometry,
+            self._fps,
+            self._system,
+            version=version,
+            was_open=self._was_open,
+        )
         self._camera = pyvirtualcam.Camera(
             self._geometry.width,
             self._geometry.height,
@@ -248,7 +273,7 @@ class CameraOutput:
             backend=_BACKEND,
             loopback=loopback,
         )
-        self._name = path
+        self._name, self._was_open = path, True
         _log.info("camera.opened", device=path, module=version, fps=self._fps)
 
     def show(self, frame: OutputFrame) -> None:

@@ -1,7 +1,6 @@
 """The video devices of this machine, and the module that makes virtual ones: what /sys tells."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,12 +110,6 @@ def module_version(sys_root: Path = Path("/sys")) -> str:
     """
     module = sys_root / "module/v4l2loopback"
     return _read(module / "version") or (BEFORE_0_13 if module.exists() else "")
-
-
-def module_parameters(sys_root: Path = Path("/sys")) -> Mapping[str, str]:
-    """Give the loaded v4l2loopback's parameters, such as exclusive_caps ("Y,N,…")."""
-    folder = sys_root / "module/v4l2loopback/parameters"
-    return {entry.name: _read(entry) for entry in sorted(_entries(folder))}
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -20,11 +20,10 @@ VERSIONS = ["0.12.7", "0.13.2", "0.15.0"]
 
 
 def sys_tree(tmp_path: Path, version: str) -> Path:
-    folder = tmp_path / "module/v4l2loopback/parameters"
+    folder = tmp_path / "module/v4l2loopback"
     folder.mkdir(parents=True)
-    (folder / "exclusive_caps").write_text("Y,N\n")
     if not version.startswith("0.12"):  # older modules tell the kernel no version
-        (folder.parent / "version").write_text(version + "\n")
+        (folder / "version").write_text(version + "\n")
     return tmp_path
 
 
@@ -141,6 +140,27 @@ def test_a_camera_that_browsers_would_not_list_is_refused_with_the_mend(
         camera(double, tmp_path).open()
     assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.mend
     assert double.written == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "version"),
+    [*(("keep_format", version) for version in VERSIONS[:2]),
+     *(("exclusive_caps", version) for version in VERSIONS)],
+)  # fmt: skip
+def test_a_camera_that_is_lost_in_a_call_is_taken_back_though_somebody_set_it_up_badly(
+    make: Callable[..., Any], tmp_path: Path, wrong: str, version: str
+):
+    double = make(version=version)
+    output = camera(double, tmp_path)
+    output.open()
+    output.close()
+    setattr(double, wrong, wrong == "keep_format")
+    output.open()
+    output.show(SwappedFrame(picture(1), 0.0))
+    output.close()
+    assert double.pictures() == picture(1).tobytes()
+    with pytest.raises(CameraUnavailable, match=wrong):
+        camera(double, tmp_path).open()  # which nobody watches yet
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -333,13 +353,10 @@ def test_a_camera_that_nobody_wrote_to_yet_is_listed_without_a_format(
 def test_no_video_at_all_gives_an_empty_list(tmp_path: Path):
     assert devices.list_devices(tmp_path) == []
     assert devices.module_version(tmp_path) == ""
-    assert devices.module_parameters(tmp_path) == {}
 
 
-def test_the_modules_version_and_parameters_are_read(tmp_path: Path):
-    root = sys_tree(tmp_path, "0.13.2")
-    assert devices.module_version(root) == "0.13.2"
-    assert devices.module_parameters(root) == {"exclusive_caps": "Y,N"}
+def test_the_modules_version_is_read(tmp_path: Path):
+    assert devices.module_version(sys_tree(tmp_path, "0.13.2")) == "0.13.2"
 
 
 def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path):

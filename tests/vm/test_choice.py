@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from tests.vm.cache import RELEASES
 from tests.vm.guest import WHOLE, Guest, Note, Reload
 from tests.vm.relays import CONFIG, NOWHERE, Nursery, Reader, config, watch
 
@@ -13,8 +14,8 @@ UNAVAILABLE = 69
 
 
 def on(series: str) -> pytest.MarkDecorator:
-    """Run on this version; as a whole, on the other one as well."""
-    return pytest.mark.parametrize("guest", ["0.12", "0.15"] if WHOLE else [series], indirect=True)
+    """Run on this version; as a whole, on the others as well."""
+    return pytest.mark.parametrize("guest", RELEASES if WHOLE else [series], indirect=True)
 
 
 def refusal(guest: Guest, nursery: Nursery, device: str) -> str:

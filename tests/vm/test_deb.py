@@ -29,7 +29,7 @@ from tests.agora.library import build_site
 from tests.e2e.stage import ROOT, Emulator, wait_for
 from tests.vm import cache, packages
 from tests.vm.container import KEY, Container
-from tests.vm.guest import HOST, WHOLE, Failed, Guest, Machine, Note, Process
+from tests.vm.guest import WHOLE, Failed, Guest, Machine, Note, Process
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -347,8 +347,14 @@ ExecStopPost=
 """There is no session to close, and a Python takes long to start here."""
 
 
+def follow_journal(machine: Guest) -> Process:
+    """Follow what the unit logs from now on."""
+    now = machine.run("date +%s.%N").strip()
+    return machine.start(f"journalctl -fu relayd@studio -o cat --no-tail --since @{now}")
+
+
 def test_after_sigkill_the_next_start_finds_the_camera(machine: Guest, shared: Path, note: Note):
-    journal = machine.start("journalctl -fu relayd@studio -o cat -n 0")
+    journal = follow_journal(machine)
     began = time.monotonic()
     machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
     journal.wait_for("^Started relayd@studio", SLOW)
@@ -362,7 +368,7 @@ def test_a_reload_reaches_the_relay_that_holds_the_camera(machine: Guest):
     machine.write(
         "/etc/relayd/studio.toml", STANDBY.replace("[on_demand]", "[on_demand]\ngrace = 7")
     )
-    journal = machine.start("journalctl -fu relayd@studio -o cat -n 0")
+    journal = follow_journal(machine)
     machine.run("systemctl reload relayd@studio")
     journal.wait_for(r'"applied": \["on_demand.grace"\]', SLOW)
     journal.stop()
@@ -378,7 +384,7 @@ def test_a_wrong_file_is_not_tried_again(machine: Guest):
 
 @pytest.mark.skipif(not WHOLE, reason="takes minutes, and the container shows it in seconds")
 def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, note: Note):
-    journal = machine.start("journalctl -fu relayd@studio -o cat -n 0")
+    journal = follow_journal(machine)
     began = time.monotonic()
     machine.run("systemctl kill -s STOP --kill-who main relayd@studio")
     journal.wait_for("Watchdog timeout", SLOW)
@@ -387,36 +393,6 @@ def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, 
     note("SIGSTOP to READY again, emulated", f"{time.monotonic() - began:.0f} s")
     journal.stop()
     assert_standby_is_shown(machine, shared)
-
-
-@pytest.mark.skipif(not WHOLE, reason="takes minutes, and the container shows it in seconds")
-def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
-    machine: Guest, config: str, service: Emulator, note: Note
-):
-    camera = '"camera"\ndevice = "/dev/relayd/0"\n[on_demand]\nmode = "never"'
-    toml = config.replace("127.0.0.1", HOST).replace('"stream"\nurl = "/run/out.mkv"', camera)
-    machine.write("/etc/relayd/studio.toml", toml)
-    machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", SLOWED)
-    machine.run("systemctl daemon-reload && systemctl restart relayd@studio", SLOW)
-    wait_for("a session", service.sessions, 2 * SLOW)
-    left = ids(service)
-    began = time.monotonic()
-    machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
-    wait_for("its close", lambda: not left & ids(service), SLOW)
-    note("SIGKILL to the session closed, emulated", f"{time.monotonic() - began:.0f} s")
-    machine.run("systemctl stop relayd@studio", SLOW)
-    assert service.sessions() == []
-
-
-SLOWED = f"""\
-[Service]
-ExecStart=
-ExecStart={HOME}/bin/python -c \
-    "from relayd import cli, route; route.READY_TIMEOUT = 120.0; cli.main()" \
-    run -c /etc/relayd/studio.toml
-Restart=no
-"""
-"""With time for what Python takes so long for here; and only ExecStopPost closes what is left."""
 
 
 def ids(service: Emulator) -> set[str]:

@@ -7,6 +7,7 @@ else's processes, as in a unit. Sessions themselves are those of test_browser.py
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,13 @@ VIDEO = "[video]\nwidth = 320\nheight = 256\nfps = 5"
 GRACE = 3.0  # s
 LONGER_THAN_A_PROBE = 2.0  # s
 USER = "nobody"
-AS_USER = f"setpriv --reuid={USER} --clear-groups"
+AS_USER = f"setpriv --reuid={USER} --regid=nogroup --groups=video"
 TWO_CAMERAS = "devices=2 video_nr=0,1 card_label=relayd,other exclusive_caps=1,1"
 ASKED_FOR = '"now": "opening", "reason": ""'
 
 
 @pytest.fixture
-def source(guest: Guest, small_clip: Path) -> str:
+def source(guest: Guest, small_clip: Path) -> Iterator[str]:
     """A person's video, in a folder of the user's own, with Python within their reach."""
     shutil.copy(small_clip, guest.folder)
     guest.run(
@@ -35,7 +36,8 @@ def source(guest: Guest, small_clip: Path) -> str:
         " way=$(readlink -f .venv/bin/python);"
         ' while [ "$way" != / ]; do way=$(dirname "$way"); chmod o+x "$way"; done'
     )
-    return f"{HOME}/{small_clip.name}"
+    yield f"{HOME}/{small_clip.name}"
+    guest.run(f"rm -rf {HOME}/* && chown root {HOME}")
 
 
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
@@ -52,7 +54,8 @@ def test_a_reader_is_seen_and_neither_a_probe_nor_who_uses_another_camera_is_one
     relay = nursery.run(settings, user=USER)
     relay.wait_for('"by": "Openings"' if guest.machine.series == "0.12" else '"by": "ClientUsage"')
     guest.run("v4l2-ctl -d /dev/video0 --all")
-    guest.run(f"exec 3<>/dev/video1; sleep {LONGER_THAN_A_PROBE}")
+    if guest.machine.series == "0.12":  # where openings count; another device's are told as well
+        guest.run(f"exec 3<>/dev/video1; sleep {LONGER_THAN_A_PROBE}")
     assert relay.events("on_demand") == []
     assert relay.ask("/healthz", "-s -o /dev/null -w %{http_code}") == "200"
 
@@ -77,4 +80,3 @@ def test_a_reader_is_seen_and_neither_a_probe_nor_who_uses_another_camera_is_one
     assert 'relayd_camera_readers{device="/dev/video0"} 0.0' in relay.ask("/metrics")
     assert relay.stop() == 0
     assert "Traceback" not in relay.log
-    guest.run(f"rm -rf {HOME}/*")
