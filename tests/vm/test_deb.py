@@ -3,10 +3,10 @@
 The container installs it beside its real dependency, v4l2loopback-dkms with dkms, which finds no
 kernel headers there and so compiles nothing; every file that is written there can be seen
 afterwards. The machine has what only a kernel of its own can show: names and rights of the cameras,
-the picture on them, and that a killed relay's camera can be taken again. An emulated dpkg takes a
-minute, so there the package is unpacked, its Python libraries are mounted, and its postinst is run;
-udev is unpacked, too. The module that modprobe loads is the machine's own, of Debian's source. In
-both each test goes on where the one before ended.
+the picture on them, that a killed relay's camera can be taken again and its session is closed. An
+emulated dpkg takes a minute, so there the package is unpacked, its Python libraries are mounted,
+and its postinst is run; udev is unpacked, too. The module that modprobe loads is the machine's own,
+of Debian's source. In both each test goes on where the one before ended.
 """
 
 import json
@@ -30,6 +30,7 @@ from tests.e2e.stage import ROOT, Emulator, wait_for
 from tests.vm import cache, packages
 from tests.vm.container import KEY, Container
 from tests.vm.guest import WHOLE, Failed, Guest, Machine, Note, Process
+from tests.vm.relays import service_of
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -393,6 +394,26 @@ def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, 
     note("SIGSTOP to READY again, emulated", f"{time.monotonic() - began:.0f} s")
     journal.stop()
     assert_standby_is_shown(machine, shared)
+
+
+def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
+    machine: Guest, config: str, service: Emulator, note: Note
+):
+    toml = config.replace(f'base_url = "{service.url}"', f'base_url = "{service_of(service)}"')
+    camera = '"camera"\ndevice = "/dev/relayd/0"\n[on_demand]\nmode = "never"'
+    toml = toml.replace('"stream"\nurl = "/run/out.mkv"', camera)
+    machine.write("/etc/relayd/studio.toml", toml)
+    machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", NO_RESTART)
+    machine.run("systemctl daemon-reload && systemctl restart relayd@studio", SLOW)
+    wait_for("a session", service.sessions, SLOW)
+    began = time.monotonic()
+    machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
+    wait_for("its close", lambda: not service.sessions(), SLOW)
+    note("SIGKILL to the session closed, emulated", f"{time.monotonic() - began:.0f} s")
+
+
+NO_RESTART = "[Service]\nRestart=no\n"
+"""Else the next start might have closed it."""
 
 
 def ids(service: Emulator) -> set[str]:
