@@ -44,6 +44,7 @@ class Service:
     def __init__(self) -> None:
         self.created: list[float] = []
         self.refusal: RelaydError | None = None
+        self.closes_in = CLOSE
 
     async def create(self, image_url: str, landmarks: str) -> LiveSession:
         self.created.append(asyncio.get_running_loop().time())
@@ -63,7 +64,7 @@ class Service:
         )
 
     async def close(self, session_id: str, *, within: float) -> bool:
-        await asyncio.sleep(CLOSE)
+        await asyncio.sleep(self.closes_in)
         return True
 
     async def status(self, session_id: str) -> Status:
@@ -249,15 +250,9 @@ def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_al
     assert session.closed == pytest.approx(210.0 + CLOSE, abs=1.1)  # one look of this clock
 
 
-def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
-    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
-):
-    async def slowly(*_: object, **_within: object) -> bool:
-        await asyncio.sleep(8.0)
-        return True
-
+def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(day: Callable[..., Day]):
     one = day()
-    monkeypatch.setattr(one.service, "close", slowly)
+    one.service.closes_in = 8.0
     one.reads(100.0, 200.0)
     one.reads(200.0 + GRACE + 4.0, 300.0)
     one.pass_until(600.0)
@@ -446,14 +441,10 @@ def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
 
 
 def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_looks(
-    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
+    day: Callable[..., Day],
 ):
-    async def slowly(*_: object, **_within: object) -> bool:
-        await asyncio.sleep(10.0)
-        return True
-
     one = day()
-    monkeypatch.setattr(one.service, "close", slowly)
+    one.service.closes_in = 10.0
     one.reads(100.0, 200.0)
     one.reads(200.0 + GRACE + 4.0, 300.0)
     told = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)

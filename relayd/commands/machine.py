@@ -22,12 +22,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
 @app.command()
 def devices() -> None:
     """List capture devices and loopback cameras, and who may use them."""
-    from relayd.output.devices import list_devices  # noqa: PLC0415 - loads media libraries
+    from relayd.output.choice import modprobe  # noqa: PLC0415 - loads media libraries
+    from relayd.output.devices import list_devices  # noqa: PLC0415 - as above
 
     found = list_devices()
     if not found:
         typer.echo("no video devices; a virtual camera is made by")
-        typer.echo('  modprobe v4l2loopback devices=1 exclusive_caps=1 card_label="relayd"')
+        typer.echo(f"  {modprobe()}")
         return
     table = Table(box=None)
     for heading in ("device", "label", "kind", "formats", "access", "note"):

@@ -96,26 +96,7 @@ def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud):
     assert "another Agora project" in str(side.heard(LinkEventKind.LOST).error)
 
 
-PARENT = """
-import json, sys, time
-import numpy as np
-from relayd.frames import SourceFrame
-from relayd.rtc.kinds import worker_environment
-from relayd.rtc.link import LinkTarget
-from relayd.rtc.process import RtcWorker
-
-target = LinkTarget.from_json(json.loads(sys.argv[1]))
-worker = RtcWorker(target.geometry, kind="agora", environment=worker_environment("agora"),
-                   on_event=lambda event: print(event.kind.value, flush=True),
-                   on_picture=lambda frame: None)
-worker.start()
-print(worker.pid, flush=True)
-worker.join(target)
-picture = np.full(target.geometry.shape, 90, np.uint8)
-while True:
-    worker.publish(SourceFrame(picture, time.monotonic()))
-    time.sleep(0.05)
-"""
+PARENT = str(Path(__file__).parents[1] / "rtc" / "parent.py")
 
 
 def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
@@ -123,7 +104,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
 ):
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, json.dumps(target.to_json())],
+        [sys.executable, PARENT, json.dumps(target.to_json())],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((root, os.environ["PYTHONPATH"]))},
         stdout=subprocess.PIPE,
         text=True,

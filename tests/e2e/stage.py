@@ -63,6 +63,10 @@ class Emulator:
     def sessions(self) -> list[dict[str, Any]]:
         return self.state()["sessions"]
 
+    def open(self) -> list[str]:
+        """Ids of the sessions that are open, oldest first."""
+        return [session["_id"] for session in self.sessions()]
+
     def created(self) -> set[str]:
         """Every session that there has been."""
         state = self.state()
@@ -197,6 +201,18 @@ def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[Star
                 relay.stop()
 
 
+def rtc_keys(service: str, **limits: float) -> str:
+    """Give the keys of `[rtc]` for a link to the emulator at this URL, with these limits."""
+    return "\n".join(
+        [
+            'kind = "webrtc"',
+            f'publish_url = "{service}/rtc/{{channel_id}}/{{front_user_id}}/whip"',
+            f'play_url = "{service}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"',
+            *(f"{name} = {limit}" for name, limit in limits.items()),
+        ]
+    )
+
+
 def relay_config(emulator: Emulator, source: Path | str, folder: Path) -> str:
     return f"""
 [source]
@@ -207,9 +223,7 @@ image = "{emulator.upload(PORTRAIT)}"
 base_url = "{emulator.url}"
 api_key = "a-test-key"
 [rtc]
-kind = "webrtc"
-publish_url = "{emulator.url}/rtc/{{channel_id}}/{{front_user_id}}/whip"
-play_url = "{emulator.url}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"
+{rtc_keys(emulator.url)}
 [[output]]
 kind = "stream"
 url = "{folder}/out.mkv"

@@ -18,12 +18,12 @@ def test_a_session_that_a_killed_relay_left_is_closed_by_the_next_start(
     first.wait_state("live")
     lost = emulator.sessions()[0]["_id"]
     first.stop(signal.SIGKILL)
-    assert [session["_id"] for session in emulator.sessions()] == [lost]
+    assert emulator.open() == [lost]
 
     second = start_relay()
     wait_for(
         "the first relay's session is closed",
-        lambda: lost not in [session["_id"] for session in emulator.sessions()],
+        lambda: lost not in emulator.open(),
         5,
     )
     second.wait_state("live")
@@ -136,7 +136,7 @@ def test_a_resume_while_an_unwanted_session_is_still_being_undone_opens_a_new_on
     relay.post("/api/resume")
     emulator.clear()
     relay.wait_state("live")
-    assert [session["_id"] for session in emulator.sessions()] == [relay.status()["session_id"]]
+    assert emulator.open() == [relay.status()["session_id"]]
     assert relay.status()["session_id"] != undone
 
 

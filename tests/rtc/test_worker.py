@@ -202,24 +202,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     assert kit.token not in capfd.readouterr().err
 
 
-PARENT = """
-import json, sys, time
-import numpy as np
-from relayd.frames import SourceFrame
-from relayd.rtc.link import LinkTarget
-from relayd.rtc.process import RtcWorker
-
-target = LinkTarget.from_json(json.loads(sys.argv[1]))
-worker = RtcWorker(target.geometry, on_event=lambda event: print(event.kind.value, flush=True),
-                   on_picture=lambda frame: None)
-worker.start()
-print(worker.pid, flush=True)
-worker.join(target)
-picture = np.full(target.geometry.shape, 90, np.uint8)
-while True:
-    worker.publish(SourceFrame(picture, time.monotonic()))
-    time.sleep(0.05)
-"""
+PARENT = str(Path(__file__).with_name("parent.py"))
 
 
 def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
@@ -227,7 +210,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
 ):
     told = json.dumps(kit.target(server).to_json())
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, told], stdout=subprocess.PIPE, text=True
+        [sys.executable, PARENT, told], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
         child = psutil.Process(int(parent.stdout.readline()))

@@ -63,6 +63,17 @@ echo "install v4l2loopback $load && $to_group_video" >/etc/modprobe.d/vm.conf
 """A machine without systemd has no udev."""
 
 
+def stopwatch(note: Note, about: str) -> Callable[[str, float], float]:
+    """Give what puts into the report the time since a moment, in s, and gives it."""
+
+    def seconds(what: str, began: float) -> float:
+        took = time.monotonic() - began
+        note(f"{about}: {what}", f"{took:.1f} s")
+        return took
+
+    return seconds
+
+
 class Failed(AssertionError):
     """A program in the guest did not do what it should; holds what it said."""
 

@@ -70,17 +70,6 @@ def service_of(emulator: Emulator) -> str:
     return emulator.url.replace("127.0.0.1", HOST)
 
 
-def link(service: str, **limits: float) -> str:
-    """Give the table `rtc` for the local stand-in of the service, with these limits."""
-    return "\n".join(
-        [
-            f'publish_url = "{service}/rtc/{{channel_id}}/{{front_user_id}}/whip"',
-            f'play_url = "{service}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"',
-            *(f"{name} = {limit}" for name, limit in limits.items()),
-        ]
-    )
-
-
 def config(
     *,
     source: str,
@@ -88,7 +77,7 @@ def config(
     face: str = "http://127.0.0.1:9/face.png",
     device: str = "auto",
     session_max: int = 0,
-    rtc: str = "",
+    rtc: str = 'kind = "webrtc"',
     on_demand: str = 'mode = "never"',
     more: str = "",
 ) -> str:
@@ -103,7 +92,6 @@ base_url = "{service}"
 api_key = "a-test-key"
 session_max = {session_max}
 [rtc]
-kind = "webrtc"
 {rtc}
 [on_demand]
 {on_demand}

@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 
 from relayd.frames import Geometry
 from relayd.states import RelayState
-from tests.e2e.stage import PORTRAIT, Emulator, wait_for
+from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
 from tests.vm.chromium import Browser, squares
-from tests.vm.guest import HOST, WHOLE, Guest, Note
+from tests.vm.guest import HOST, WHOLE, Guest, Note, stopwatch
 from tests.vm.relays import (
     CONFIG,
     NOWHERE,
     Nursery,
     Relay,
     config,
-    link,
     service_of,
     standby_picture,
 )
@@ -115,9 +114,6 @@ class Outside:
     emulator: Emulator
     source: CameraStream
 
-    def open_sessions(self) -> list[str]:
-        return [session["_id"] for session in self.emulator.sessions()]
-
     @property
     def config(self) -> str:
         """Settings of a relay that uses it, on demand."""
@@ -127,7 +123,7 @@ class Outside:
             service=service,
             face=self.emulator.upload(PORTRAIT),
             session_max=SESSION_MAX,
-            rtc=link(service, **RTC_PATIENCE),
+            rtc=rtc_keys(service, **RTC_PATIENCE),
             on_demand=f"grace = {GRACE}",
             more=f"[video]\nwidth = {SMALL.width}\nheight = {SMALL.height}\nfps = {SMALL_FPS}\n"
             "bitrate = 500",
@@ -145,10 +141,7 @@ def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffe
 ):
     before = outside.emulator.created()
 
-    def seconds(what: str, began: float) -> float:
-        took = time.monotonic() - began
-        note(f"call, {guest.loopback}: {what}", f"{took:.1f} s")
-        return took
+    seconds = stopwatch(note, f"call, {guest.loopback}")
 
     relay = nursery.run(outside.config)
     with Browser(guest, "?list") as browser:
@@ -178,7 +171,7 @@ def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffe
         began = time.monotonic()
     relay.wait_for('"was": "closing", "now": "idle"')
     assert GRACE < seconds(f"end to session closed (grace {GRACE:g} s)", began) < GRACE + 15
-    assert outside.open_sessions() == []
+    assert outside.emulator.open() == []
     assert outside.emulator.created() > before
     assert relay.stop() == 0
 
@@ -218,7 +211,7 @@ def suffer_all(relay: Relay, browser: Browser, outside: Outside, note: Note) -> 
     outside.source.start()
     is_over("source lost and back", lost)
 
-    old = outside.open_sessions()[0]
+    old = outside.emulator.open()[0]
 
     def closed() -> bool:
         return old in [event["session"] for event in relay.events("session.closed")]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.guest import Guest, Note, Reload
+from tests.vm.guest import Guest, Note, Reload, stopwatch
 from tests.vm.relays import CONFIG, HOME, Nursery, Reader, config
 
 pytestmark = pytest.mark.vm
@@ -44,11 +44,7 @@ def source(guest: Guest, small_clip: Path) -> Iterator[str]:
 def test_a_reader_is_seen_and_neither_a_probe_nor_who_uses_another_camera_is_one(
     guest: Guest, nursery: Nursery, source: str, reload_module: Reload, note: Note
 ):
-    def seconds(what: str, began: float) -> float:
-        took = time.monotonic() - began
-        note(f"readers, {guest.loopback}: {what}", f"{took:.1f} s")
-        return took
-
+    seconds = stopwatch(note, f"readers, {guest.loopback}")
     reload_module(TWO_CAMERAS)
     settings = config(source=source, device="/dev/video0", on_demand=f"grace = {GRACE}", more=VIDEO)
     relay = nursery.run(settings, user=USER)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import PORTRAIT, Emulator
+from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys
 from tests.vm.container import KEY, Container
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
@@ -113,9 +113,7 @@ image = "{face}"
 [akool]
 base_url = "{service.url}"
 [rtc]
-kind = "webrtc"
-publish_url = "{service.url}/rtc/{{channel_id}}/{{front_user_id}}/whip"
-play_url = "{service.url}/rtc/{{channel_id}}/{{algorithm_user_id}}/whep"
+{rtc_keys(service.url)}
 [[output]]
 kind = "stream"
 url = "/run/relayd-test.mkv"
