@@ -140,7 +140,7 @@ class Loopback:
         if capability.can_output and capability.can_capture:
             refusal = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
-                mend=f"{_reload()} (exclusive_caps=1,1 for two cameras)",
+                mend=f"with a 1 for each camera: {_reload()}",
             )
             self._refuse(refusal, is_hindrance=False)
 
