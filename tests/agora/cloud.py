@@ -252,7 +252,7 @@ class Cloud:
         self.control.ask("order", name="segv", words=[], pid=pid)
 
     def clear(self) -> None:
-        """Mend all faults and presets; forget calls, and members and services that are gone."""
+        """Mend all faults and presets; forget calls, whoever is gone, and empty channels."""
         self.control.ask("clear")
 
     def _end(self) -> None:

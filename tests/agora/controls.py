@@ -21,6 +21,8 @@ EVENTS = {"will_expire": 1, "error": 2, "lost": 0, "did_expire": 0}
 """What a member can be told without any change of its state, and the number of words."""
 ORDERS = {"abort": 0, "segv": 0, "hang": 1, "fail": 2}
 """What a service can be ordered to do, and the number of words."""
+FATAL = {"abort", "segv"}
+"""Orders after which nothing is said any more."""
 
 
 class Controls:
@@ -37,10 +39,10 @@ class Controls:
     async def serve(self, connection: Connection) -> None:
         """Do what one test wishes until it hangs up."""
         while True:
-            answer = self._answer(await connection.line())
+            answer = await self._answer(await connection.line())
             connection.post(json.dumps(answer).encode("ascii") + b"\n")
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             wish = json.loads(line)
             name = wish.pop("do")
@@ -54,7 +56,8 @@ class Controls:
         except TypeError as fault:
             return {"error": f"{name}: {fault}"}
         try:
-            return {"ok": method(*arguments.args, **arguments.kwargs)}
+            result = method(*arguments.args, **arguments.kwargs)
+            return {"ok": await result if inspect.isawaitable(result) else result}
         except (LookupError, TypeError, ValueError) as fault:
             return {"error": f"{name}: {fault.args[0] if fault.args else fault}"}
 
@@ -169,21 +172,24 @@ class Controls:
         """Name, thread, in_callback, pid of each call, of one process or of all."""
         return [call for call in self._services.calls if pid in {0, call.pid}]
 
-    def order(self, name: str, words: Sequence[str | int], pid: int = 0) -> None:
-        """Let a service do what ORDERS names; 0 is the newest service."""
+    async def order(self, name: str, words: Sequence[str | int], pid: int = 0) -> None:
+        """Let a service do what ORDERS names, and see that it does; 0 is the newest service."""
         if ORDERS.get(name) != len(words):
             raise ValueError(f"orders and their words are {ORDERS}, not {name!r} {words}")
         service = self._services.running(pid)
         if service is None:
             raise LookupError("there is no such service" if pid else "there is no service")
-        service.order(name, *words)
+        if name in FATAL:
+            service.tell(name, *words)
+        else:
+            await service.order(name, *words)
 
     def preset(self, hang: Sequence[str], fail: Mapping[str, int], init: int = 0) -> None:
         """Set what awaits services to come."""
         self._services.preset = Preset(tuple(hang), dict(fail), init)
 
     def clear(self) -> None:
-        """Mend all faults, forget presets, calls, and whoever is gone."""
+        """Mend all faults, forget presets, calls, whoever is gone, and empty channels."""
         self._reception.clear()
         self._services.clear()
 

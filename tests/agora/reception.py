@@ -22,7 +22,7 @@ class Reception:
 
     def __init__(self) -> None:
         self.channels: dict[tuple[str, str], Channel] = {}
-        """By app id and name; closed ones stay, for their refusals."""
+        """By app id and name; closed ones stay until clear(), for their refusals."""
         self.members: list[Member] = []
         """All since the last clear(), the oldest first."""
         self.faults = Faults()
@@ -51,8 +51,9 @@ class Reception:
         return channel if channel and channel.members.get(member.uid) is member else None
 
     def clear(self) -> None:
-        """Mend all faults, and forget members that are gone."""
+        """Mend all faults, and forget members that are gone and channels that nobody is in."""
         self.faults.clear()
+        self.channels = {key: place for key, place in self.channels.items() if place.members}
         self.members = [one for one in self.members if self.channel_of(one)]
 
     async def report(self) -> None:

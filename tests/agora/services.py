@@ -1,11 +1,12 @@
 """The processes that have loaded the stand-in library: their calls, and faults inside them."""
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.agora.connection import Connection
-from tests.agora.wire import encode
+from tests.agora.wire import Message, encode
 
 KEPT_CALLS = 50_000
 """Calls remembered: many minutes of a relay."""
@@ -48,10 +49,27 @@ class Service:
             "video": int(video),
         }
         self.running = True
+        self._obeyed = asyncio.Queue[None]()
 
-    def order(self, name: str, *words: str | int) -> None:
-        """Send one of the library's faults: hang, fail, abort, segv; or inited."""
+    def tell(self, name: str, *words: str | int) -> None:
+        """Send a line: inited, or a fault that comes before it or ends the process."""
         self.connection.post(encode(name, *words))
+
+    async def order(self, name: str, *words: str | int) -> None:
+        """Send a fault of the library's calls, and wait until they show it."""
+        self.tell(name, *words)
+        await self._obeyed.get()
+
+    def hear(self, message: Message) -> Call | None:
+        """Take in a line of the library's; gives the call that it tells of, if it does."""
+        match message.name, *message.words:
+            case "call", name, thread, in_callback, pid:
+                return Call(name, int(thread), in_callback == "1", int(pid))
+            case ("obeyed",):
+                self._obeyed.put_nowait(None)
+                return None
+            case _:
+                raise ValueError(f"{message.name} {message.words} makes no sense")
 
     def described(self) -> dict[str, Any]:
         """What it is, for JSON."""
@@ -72,13 +90,13 @@ class Services:
         service = Service(connection, words)
         self.all.append(service)
         for name in self.preset.hang:
-            service.order("hang", name)
+            service.tell("hang", name)
         for name, returns in self.preset.fail.items():
-            service.order("fail", name, returns)
-        service.order("inited", self.preset.init)
+            service.tell("fail", name, returns)
+        service.tell("inited", self.preset.init)
         async for message in connection.messages():
-            name, thread, in_callback, pid = message.words
-            self.calls.append(Call(name, int(thread), in_callback == "1", int(pid)))
+            if call := service.hear(message):
+                self.calls.append(call)
         service.running = False
 
     def running(self, pid: int) -> Service | None:

@@ -88,3 +88,9 @@ def member(cloud: Cloud) -> MemberSeen:
 
 def names_of(cloud: Cloud, side: Side) -> list[str]:
     return [call.name for call in cloud.calls(side.worker.pid or 0)]
+
+
+def names_until(last: str, cloud: Cloud, side: Side) -> list[str]:
+    """The calls up to this one, of which the hub hears in order but a little later."""
+    wait_for(last, lambda: last in names_of(cloud, side))
+    return names_of(cloud, side)

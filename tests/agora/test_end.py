@@ -22,6 +22,7 @@ from tests.agora.side import (
     Side,
     member,
     names_of,
+    names_until,
     picture,
     wait_for,
 )
@@ -31,7 +32,7 @@ from tests.agora.wire import Reason
 def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud):
     side.live()
     assert side.worker.leave(3.0)
-    names = names_of(agora, side)
+    names = names_until("rtc_conn_destroy", agora, side)
     order = [
         "local_user_unpublish_video",
         "local_user_unregister_video_frame_observer",

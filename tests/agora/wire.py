@@ -24,6 +24,8 @@ and the hub may send at any time
     fail NAME RETURN 0       from now on calls of agora_NAME return RETURN and do nothing
     abort 0 | segv 0         end the process by SIGABRT / by a write to address 0
 
+The library answers `hang` and `fail` by `obeyed 0`, but for those that come before `inited`.
+
 After `join` (sent at agora_rtc_conn_connect; what was set before, publish, subscribe, encoder,
 follows at once) the member sends
 
