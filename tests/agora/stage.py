@@ -14,13 +14,11 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e.stage import RunningRelay, wait_for
+from tests.e2e.stage import BUSY_GAP, RunningRelay, wait_for
 
 FPS = 20
 GAP = 0.1
 """s that outputs may wait for a picture, whatever fails."""
-BUSY_GAP = 0.4
-"""s instead, where others keep this machine busy."""
 BUSY = 50.0
 """Percent of the processors' time in use from which on it counts as busy; a test takes 30."""
 SEEN_IN = 1.0

@@ -21,6 +21,9 @@ MEDIA = ROOT / "relayd" / "emulator" / "media"
 PERSON, PORTRAIT = MEDIA / "person.mp4", MEDIA / "portrait.png"
 START = 30.0  # s that a process may take to start here
 LIVE = 25.0  # s that a relay may take to be live here
+BUSY_GAP = 0.4
+"""s that outputs may wait for a picture, whatever fails, where others keep the machine busy. What
+is promised, 0.1, is what the tests of the Agora link hold a quiet one to."""
 
 
 def wait_for(what: str, done: Callable[[], object], within: float, every: float = 0.05) -> float:

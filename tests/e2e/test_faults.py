@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.stage import PORTRAIT, Emulator, RunningRelay, wait_for
+from tests.e2e.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for
 
 StartRelay = Callable[..., RunningRelay]
 PORTRAIT2 = PORTRAIT.with_name("portrait2.png")
@@ -146,7 +146,7 @@ def test_a_face_that_the_service_refuses_leaves_the_old_one_on(
 
 
 def test_all_of_it_never_leaves_the_outputs_without_a_frame(live: RunningRelay, emulator: Emulator):
-    """Promise 3; the limit of 100 ms is the benchmark's, a busy test machine gets 400 ms."""
+    """Promise 3."""
     for fault in ("drop_rtc", "end_session"):
         emulator.fault(fault)
         live.wait_state("degraded", "backoff", "opening", within=8)
@@ -154,4 +154,4 @@ def test_all_of_it_never_leaves_the_outputs_without_a_frame(live: RunningRelay, 
     live.post("/api/pause")
     live.post("/api/resume")
     live.wait_state("live", within=15)
-    assert live.status()["longest_gap"] < 0.4
+    assert live.status()["longest_gap"] < BUSY_GAP

@@ -12,6 +12,12 @@ def unpack(package: Path, into: Path) -> Path:
     return into
 
 
+def version_of(package: Path) -> str:
+    """Give the package's version."""
+    asked = ["dpkg-deb", "-f", package, "Version"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def renumbered(package: Path, version: str, into: Path) -> Path:
     """Give the same package under another version: one line of its control file is changed."""
     control = into / "control"

@@ -1,5 +1,6 @@
 """The unit's life under a real systemd, in a container at the machine's own speed."""
 
+import itertools
 import json
 import signal
 import time
@@ -81,16 +82,18 @@ class Unit:
         return self.box.run(f"if [ -d {folder} ]; then ls {folder}; fi")
 
 
+NAMES = (f"t{number}" for number in itertools.count(1))
+"""Of units: each has one of its own, and so a journal, at a second try as well."""
+
+
 @pytest.fixture
-def make_unit(
-    box: Container, service: Emulator, request: pytest.FixtureRequest
-) -> Iterator[Callable[[str], Unit]]:
-    """Make a relay of the test's own name; it is stopped after the test, its session closed."""
+def make_unit(box: Container, service: Emulator) -> Iterator[Callable[[str], Unit]]:
+    """Make a relay of the test's own; it is stopped after the test, its session closed."""
     made: list[Unit] = []
     service.reset()
 
     def make(config: str) -> Unit:
-        unit = Unit(box, f"t{abs(hash(request.node.name)) % 10**8}", config)
+        unit = Unit(box, next(NAMES), config)
         made.append(unit)
         return unit
 
@@ -306,7 +309,7 @@ def test_a_service_that_does_not_answer_holds_no_stop_up_for_long(
 def test_the_sandbox_holds(make_unit: Callable[[str], Unit], standby_config: str):
     unit = make_unit(standby_config)
     box = unit.box
-    box.run("mknod /dev/relayd-tun c 10 200 && chmod 666 /dev/relayd-tun")
+    box.run("rm -f /dev/relayd-tun && mknod -m 666 /dev/relayd-tun c 10 200")
     box.write("/home/somebody/secret", "x")
     box.write("/usr/local/bin/probe", PROBE, 0o755)
     unit.drop_in("[Service]\nExecStartPre=/usr/local/bin/probe\n")
