@@ -19,7 +19,11 @@ _figures: dict[str, object] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the time that emulation takes; a first boot also fills the cache."""
+    """Give each test the time that emulation takes; a first boot also fills the cache.
+
+    The last `guest` is only ended with the run, so what does without one comes first.
+    """
+    items.sort(key=lambda item: "guest" in getattr(item, "fixturenames", ()))
     for item in items:
         if item.get_closest_marker("vm") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
