@@ -6,6 +6,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -71,8 +72,10 @@ def _belongings() -> dict[str, str]:
         if not thread.name.startswith("asyncio_")  # the loop's own pool, ended with the loop
     }
     for child in psutil.Process().children(recursive=True):
-        if child.status() != psutil.STATUS_ZOMBIE:
-            things[f"process {child.pid}"] = f"process {child.pid} {' '.join(child.cmdline())[:80]}"
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if child.status() != psutil.STATUS_ZOMBIE:
+                words = " ".join(child.cmdline())[:80]
+                things[f"process {child.pid}"] = f"process {child.pid} {words}"
     for fd in Path("/proc/self/fd").iterdir():
         try:
             target = str(fd.readlink())
