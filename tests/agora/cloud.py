@@ -252,7 +252,7 @@ class Cloud:
         self.control.ask("order", name="segv", words=[], pid=pid)
 
     def clear(self) -> None:
-        """Mend all faults and presets; forget calls, whoever is gone, and empty channels."""
+        """Mend all faults and presets, end all channels, forget calls and services that ended."""
         self.control.ask("clear")
 
     def _end(self) -> None:

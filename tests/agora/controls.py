@@ -173,7 +173,7 @@ class Controls:
         return [call for call in self._services.calls if pid in {0, call.pid}]
 
     async def order(self, name: str, words: Sequence[str | int], pid: int = 0) -> None:
-        """Let a service do what ORDERS names, and see that it does; 0 is the newest service."""
+        """Let a service do what ORDERS names; 0 is the newest. A fault of calls is set after it."""
         if ORDERS.get(name) != len(words):
             raise ValueError(f"orders and their words are {ORDERS}, not {name!r} {words}")
         service = self._services.running(pid)
@@ -189,7 +189,7 @@ class Controls:
         self._services.preset = Preset(tuple(hang), dict(fail), init)
 
     def clear(self) -> None:
-        """Mend all faults, forget presets, calls, whoever is gone, and empty channels."""
+        """Mend all faults, end all channels, forget presets, calls and services that ended."""
         self._reception.clear()
         self._services.clear()
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +24,7 @@ from relayd.emulator.sessions import Role, Session, SessionRules, SessionStore
 from relayd.emulator.swap import SourceFace
 from relayd.frames import I420
 from tests.agora.connection import Connection
-from tests.agora.control import Control
+from tests.agora.control import Control, Refused
 from tests.agora.member import BROADCASTER
 from tests.agora.wire import Message, Reason, encode
 
@@ -85,7 +86,8 @@ class Room:
             finally:
                 await connection.close()
         finally:
-            self._control.ask("close", channel=channel)
+            with suppress(Refused):  # the next test has begun and cleared all channels away
+                self._control.ask("close", channel=channel)
 
     def _enter(self, connection: Connection, app_id: str) -> None:
         session, front = self._session, self._session.front_user_id

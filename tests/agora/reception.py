@@ -51,10 +51,12 @@ class Reception:
         return channel if channel and channel.members.get(member.uid) is member else None
 
     def clear(self) -> None:
-        """Mend all faults, and forget members that are gone and channels that nobody is in."""
+        """Mend all faults, end and forget all channels and members."""
         self.faults.clear()
-        self.channels = {key: place for key, place in self.channels.items() if place.members}
-        self.members = [one for one in self.members if self.channel_of(one)]
+        for channel in self.channels.values():
+            channel.close()
+        self.channels.clear()
+        self.members.clear()
 
     async def report(self) -> None:
         """Tell all members about their network, now and then."""

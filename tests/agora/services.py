@@ -10,6 +10,8 @@ from tests.agora.wire import Message, encode
 
 KEPT_CALLS = 50_000
 """Calls remembered: many minutes of a relay."""
+OBEYS_WITHIN = 5.0
+"""s that the library may take to set a fault: less than a test waits for the hub."""
 
 
 class Call(NamedTuple):
@@ -52,13 +54,17 @@ class Service:
         self._obeyed = asyncio.Queue[None]()
 
     def tell(self, name: str, *words: str | int) -> None:
-        """Send a line: inited, or a fault that comes before it or ends the process."""
+        """Send a line that is not obeyed in words."""
         self.connection.post(encode(name, *words))
 
     async def order(self, name: str, *words: str | int) -> None:
-        """Send a fault of the library's calls, and wait until they show it."""
+        """Send `hang` or `fail`, and wait until calls show it; LookupError where none will."""
         self.tell(name, *words)
-        await self._obeyed.get()
+        try:
+            async with asyncio.timeout(OBEYS_WITHIN):
+                await self._obeyed.get()
+        except TimeoutError:
+            raise LookupError(f"the service did not obey within {OBEYS_WITHIN:g} s") from None
 
     def hear(self, message: Message) -> Call | None:
         """Take in a line of the library's; gives the call that it tells of, if it does."""
@@ -94,10 +100,12 @@ class Services:
         for name, returns in self.preset.fail.items():
             service.tell("fail", name, returns)
         service.tell("inited", self.preset.init)
-        async for message in connection.messages():
-            if call := service.hear(message):
-                self.calls.append(call)
-        service.running = False
+        try:
+            async for message in connection.messages():
+                if call := service.hear(message):
+                    self.calls.append(call)
+        finally:
+            service.running = False
 
     def running(self, pid: int) -> Service | None:
         """The service of that process, or for 0 the newest, if it still runs."""

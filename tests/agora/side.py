@@ -10,6 +10,7 @@ from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 from tests.agora.cloud import Cloud, MemberSeen
+from tests.agora.services import Call
 
 GEOMETRY = Geometry(320, 240)
 APP, TOKEN = "an-app-id", "a-token-of-the-tests"
@@ -90,7 +91,8 @@ def names_of(cloud: Cloud, side: Side) -> list[str]:
     return [call.name for call in cloud.calls(side.worker.pid or 0)]
 
 
-def names_until(last: str, cloud: Cloud, side: Side) -> list[str]:
-    """The calls up to this one, of which the hub hears in order but a little later."""
-    wait_for(last, lambda: last in names_of(cloud, side))
-    return names_of(cloud, side)
+def all_calls(cloud: Cloud, side: Side) -> list[Call]:
+    """Stop the worker and give its calls, of which the hub has heard when it has ended."""
+    side.worker.stop(3.0)
+    wait_for("the hub has heard all", lambda: not cloud.services()[-1].running)
+    return cloud.calls(side.worker.pid or 0)

@@ -20,9 +20,9 @@ from tests.agora.inverter import Inverter
 from tests.agora.side import (
     TOKEN,
     Side,
+    all_calls,
     member,
     names_of,
-    names_until,
     picture,
     wait_for,
 )
@@ -32,7 +32,7 @@ from tests.agora.wire import Reason
 def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud):
     side.live()
     assert side.worker.leave(3.0)
-    names = names_until("rtc_conn_destroy", agora, side)
+    names = [call.name for call in all_calls(agora, side)]
     order = [
         "local_user_unpublish_video",
         "local_user_unregister_video_frame_observer",

@@ -474,12 +474,15 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
         service.sendall(encode("call", "rtc_conn_create", 77, 1, 4242))
         while not cloud.calls(4242):
             time.sleep(0.01)
+        service.sendall(encode("obeyed"))  # beforehand: nobody else would answer what comes now
+        cloud.fail_calls("rtc_conn_renew_token", -5, 4242)
         cloud.segv(4242)
-        answers.append(lines.readline())
+        answers += [lines.readline() for _ in range(2)]
     assert answers == [
         b"hang rtc_conn_connect 0\n",
         b"fail local_user_publish_video -8 0\n",
         b"inited -7 0\n",
+        b"fail rtc_conn_renew_token -5 0\n",
         b"segv 0\n",
     ]
     assert cloud.calls() == [("rtc_conn_create", 77, True, 4242)]

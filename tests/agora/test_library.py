@@ -361,6 +361,20 @@ finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
     assert "call rtc_conn_renew_token 0" in hub.heard()
 
 
+def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(agora_site: Path, hub: Hub):
+    early, late = "fail rtc_conn_renew_token -5 0", "fail local_user_publish_video -5 0"
+    hub.greeting = f"{early}\ninited 0 0\n{early}\n{late}\n"
+    script = """
+service = start()
+connection = connect(service)
+while connection.publish_video() == 0:
+    time.sleep(0.01)
+finish(done=True)
+"""
+    assert result_of(agora_site, script, hub.server_address) == {"done": True}
+    assert hub.heard().count("obeyed 0") in (1, 2)  # its end may overtake the last one
+
+
 @pytest.mark.parametrize(
     "greeting", ["inited -7 0\n", "fail service_initialize -7 0\ninited 0 0\n"]
 )

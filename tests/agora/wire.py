@@ -12,19 +12,19 @@ speaks:
 
 After `service` the hub answers any number of `hang`, `fail` lines and then `inited RETURN 0`;
 the library returns RETURN (0: ok) from agora_service_initialize, which shows a fault of its own
-among those lines. On the same socket it sends, one way, calls made before `service` too:
+among those lines. On the same socket it sends, calls made before `service` too:
 
     call NAME THREAD IN_CALLBACK SERVICE_PID 0     every API function called (NAME without
                                                    "agora_"), THREAD is gettid(), IN_CALLBACK
                                                    0 or 1
+    obeyed 0                                       a `hang` or `fail` that came after `inited` is
+                                                   set; a call under way may not show it
 
 and the hub may send at any time
 
     hang NAME 0              from now on calls of agora_NAME never return
     fail NAME RETURN 0       from now on calls of agora_NAME return RETURN and do nothing
     abort 0 | segv 0         end the process by SIGABRT / by a write to address 0
-
-The library answers `hang` and `fail` by `obeyed 0`, but for those that come before `inited`.
 
 After `join` (sent at agora_rtc_conn_connect; what was set before, publish, subscribe, encoder,
 follows at once) the member sends

@@ -21,7 +21,8 @@ _figures: dict[str, object] = {}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the time that emulation takes; a first boot also fills the cache.
 
-    The last `guest` is only ended with the run, so what does without one comes first.
+    What needs no `guest` comes first: the last one lives to the end of the run, and would take
+    its part of the processors from a machine that a test boots for itself.
     """
     items.sort(key=lambda item: "guest" in getattr(item, "fixturenames", ()))
     for item in items:

@@ -42,8 +42,9 @@ BOOT_LIMIT: Final = 120.0
 PATIENCE: Final = 120.0
 """s that a program in the guest may take, unless told else."""
 _PROCESSOR: Final = "max,erms=off,fsrm=off,la57=off,smap=off,smep=off,pku=off"
-"""All that qemu emulates, but for `rep movsb`, which it does byte by byte and glibc and the kernel
-would copy pictures with (six times as slow), and for guards that cost each switch to the kernel."""
+"""All that qemu emulates, but for what is dear: `rep movsb`, which it does byte by byte and glibc
+and the kernel would copy pictures with (six times as slow), page tables of five levels, and guards
+of memory."""
 _KERNEL_WORDS: Final = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check"
     " random.trust_cpu=on audit=0"

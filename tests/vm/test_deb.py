@@ -244,13 +244,14 @@ def test_an_upgrade_restarts_the_relay_and_a_purge_leaves_nothing_but_its_state(
     service: Emulator,
 ):
     _, clean = clean_box
-    box.run("rm -rf /var/lib/relayd/studio")
+    box.run("systemctl stop 'relayd@*'; rm -rf /var/lib/relayd/studio")  # of a first try
     box.write("/etc/credstore/akool-api-key", KEY, 0o600)
     box.write("/etc/relayd/studio.toml", config)
     box.run("systemctl enable --now relayd@studio")
     wait_for("a session", service.sessions, 30)
     before, old = box.run("systemctl show -p MainPID --value relayd@studio"), set(service.open())
     box.run("echo '# mine' >>/etc/modprobe.d/relayd.conf")
+    # None after a first try that has removed the package.
     had_agora = box.start(f"[ -e {AGORA_PLACE} ]").returncode == 0
     said = box.run(f"{INSTALL} {upgrade}")
     assert "agora-install" not in said
@@ -331,7 +332,8 @@ def test_start_returns_with_the_standby_picture_on_the_camera(
     machine.write("/etc/credstore/akool-api-key", KEY)
     machine.write("/etc/relayd/studio.toml", STANDBY)
     machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", QUICK)
-    machine.run("systemctl daemon-reload && systemctl start relayd@studio", within=SLOW)
+    machine.run("systemctl stop relayd@studio; systemctl daemon-reload")
+    machine.run("systemctl start relayd@studio", within=SLOW)
     assert machine.run("systemctl is-active relayd@studio") == "active\n"
     assert_standby_is_shown(machine, shared)
     size = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
@@ -422,11 +424,12 @@ def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
     toml = toml.replace('"stream"\nurl = "/run/out.mkv"', camera)
     machine.write("/etc/relayd/studio.toml", toml)
     machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", NO_RESTART)
+    before = set(service.open())
     machine.run("systemctl daemon-reload && systemctl restart relayd@studio", SLOW)
-    wait_for("a session", service.sessions, SLOW)
+    wait_for("a session", lambda: set(service.open()) - before, SLOW)
     began = time.monotonic()
     machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
-    wait_for("its close", lambda: not service.sessions(), SLOW)
+    wait_for("its close", lambda: not set(service.open()) - before, SLOW)
     note("SIGKILL to the session closed, emulated", f"{time.monotonic() - began:.0f} s")
 
 

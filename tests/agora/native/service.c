@@ -106,18 +106,20 @@ static struct fault *find_fault(const char *name)
     return NULL;
 }
 
-static void set_fault(const char *name, bool hangs, intptr_t returns)
+static bool set_fault(const char *name, bool hangs, intptr_t returns)
 {
     lock_objects();
     struct fault *fault = find_fault(name);
-    if (!fault && service.fault_count < MAX_FAULTS)
+    bool fits = strlen(name) < sizeof fault->name && (fault || service.fault_count < MAX_FAULTS);
+    if (fits && !fault)
         fault = &service.faults[service.fault_count++];
-    if (fault && strlen(name) < sizeof fault->name) {
+    if (fits) {
         strcpy(fault->name, name);
         fault->hangs = hangs;
         fault->returns = returns;
     }
     unlock_objects();
+    return fits;
 }
 
 bool shows_fault(const char *function, intptr_t *refusal)
@@ -138,25 +140,27 @@ static void write_to_nowhere(void)
     *nowhere = 0;
 }
 
-static void heed_fault(void *owner, struct link *link, const struct message *message)
+/* Whether the message is a fault of calls, which show it from now on. */
+static bool heed_fault(const struct message *message)
 {
-    (void)owner, (void)link;
     const char *kind = message->words[0];
     if (strcmp(kind, "hang") == 0 && message->count > 1)
-        set_fault(message->words[1], true, 0);
-    else if (strcmp(kind, "fail") == 0 && message->count > 2)
-        set_fault(message->words[1], false, strtol(message->words[2], NULL, 10));
-    else if (strcmp(kind, "abort") == 0)
+        return set_fault(message->words[1], true, 0);
+    if (strcmp(kind, "fail") == 0 && message->count > 2)
+        return set_fault(message->words[1], false, strtol(message->words[2], NULL, 10));
+    if (strcmp(kind, "abort") == 0)
         abort();
-    else if (strcmp(kind, "segv") == 0)
+    if (strcmp(kind, "segv") == 0)
         write_to_nowhere();
+    return false;
 }
 
-/* On the link's own thread; tells the hub, so that a test knows that calls show the fault. */
+/* On the link's own thread. */
 static void obey(void *owner, struct link *link, const struct message *message)
 {
-    heed_fault(owner, link, message);
-    link_tell(link, "obeyed", "");
+    (void)owner;
+    if (heed_fault(message))
+        link_tell(link, "obeyed", "");
 }
 
 /* ---- life ---- */
@@ -168,7 +172,7 @@ static int await_answer(struct link *link)
     while (link_hear(link, &message)) {
         if (strcmp(message.words[0], "inited") == 0 && message.count > 1)
             return atoi(message.words[1]);
-        heed_fault(NULL, link, &message);
+        heed_fault(&message);
     }
     return NOT_INITIALIZED;
 }
