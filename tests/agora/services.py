@@ -51,10 +51,10 @@ class Service:
             "video": int(video),
         }
         self.running = True
-        self._obeyed = asyncio.Queue[None]()
+        self._obeyed = asyncio.Semaphore(0)
 
     def tell(self, name: str, *words: str | int) -> None:
-        """Send a line that is not obeyed in words."""
+        """Send a line to which no answer comes."""
         self.connection.post(encode(name, *words))
 
     async def order(self, name: str, *words: str | int) -> None:
@@ -62,7 +62,7 @@ class Service:
         self.tell(name, *words)
         try:
             async with asyncio.timeout(OBEYS_WITHIN):
-                await self._obeyed.get()
+                await self._obeyed.acquire()
         except TimeoutError:
             raise LookupError(f"the service did not obey within {OBEYS_WITHIN:g} s") from None
 
@@ -72,7 +72,7 @@ class Service:
             case "call", name, thread, in_callback, pid:
                 return Call(name, int(thread), in_callback == "1", int(pid))
             case ("obeyed",):
-                self._obeyed.put_nowait(None)
+                self._obeyed.release()
                 return None
             case _:
                 raise ValueError(f"{message.name} {message.words} makes no sense")

@@ -10,7 +10,6 @@ from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 from tests.agora.cloud import Cloud, MemberSeen
-from tests.agora.services import Call
 
 GEOMETRY = Geometry(320, 240)
 APP, TOKEN = "an-app-id", "a-token-of-the-tests"
@@ -91,8 +90,7 @@ def names_of(cloud: Cloud, side: Side) -> list[str]:
     return [call.name for call in cloud.calls(side.worker.pid or 0)]
 
 
-def all_calls(cloud: Cloud, side: Side) -> list[Call]:
-    """Stop the worker and give its calls, of which the hub has heard when it has ended."""
+def stop_and_hear_all(cloud: Cloud, side: Side) -> None:
+    """Stop the worker: the hub hears of calls late, but of all before the end of their process."""
     side.worker.stop(3.0)
     wait_for("the hub has heard all", lambda: not cloud.services()[-1].running)
-    return cloud.calls(side.worker.pid or 0)

@@ -1,7 +1,6 @@
 """What the tests of whole relays over Agora play with: the course of a fault, seen from outside."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -14,13 +13,9 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e.stage import BUSY_GAP, RunningRelay, wait_for
+from tests.e2e.stage import RunningRelay, longest_gap_allowed, wait_for
 
 FPS = 20
-GAP = 0.1
-"""s that outputs may wait for a picture, whatever fails."""
-BUSY = 50.0
-"""Percent of the processors' time in use from which on it counts as busy; a test takes 30."""
 SEEN_IN = 1.0
 """s beyond a limit in which its effect must show: what is promised, and a busy machine."""
 
@@ -32,12 +27,6 @@ def recorded(file: Path) -> Iterator[Rgb]:
     with av.open(str(file)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")[::4, ::4]
-
-
-def longest_gap_allowed() -> float:
-    """Give GAP, or what a busy machine gets: by its load, or because we give way to others."""
-    is_loaded = os.getloadavg()[0] > (os.cpu_count() or 1) or psutil.cpu_percent() > BUSY
-    return BUSY_GAP if is_loaded or os.nice(0) > 0 else GAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from tests.agora.inverter import Inverter
 from tests.agora.side import (
     TOKEN,
     Side,
-    all_calls,
     member,
     names_of,
     picture,
+    stop_and_hear_all,
     wait_for,
 )
 from tests.agora.wire import Reason
@@ -32,7 +32,8 @@ from tests.agora.wire import Reason
 def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud):
     side.live()
     assert side.worker.leave(3.0)
-    names = [call.name for call in all_calls(agora, side)]
+    stop_and_hear_all(agora, side)
+    names = names_of(agora, side)
     order = [
         "local_user_unpublish_video",
         "local_user_unregister_video_frame_observer",

@@ -12,7 +12,7 @@ from relayd.rtc.agora.folder import KEPT
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter
-from tests.agora.side import APP, TOKEN, Side, all_calls, member, names_of, picture
+from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_and_hear_all
 from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
@@ -62,7 +62,8 @@ def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: 
 
 def test_all_is_registered_published_and_subscribed_before_the_join(side: Side, agora: Cloud):
     side.live()
-    names = [call.name for call in all_calls(agora, side)]
+    stop_and_hear_all(agora, side)
+    names = names_of(agora, side)
     before = names[: names.index("rtc_conn_connect")]
     for call in (
         "local_video_track_set_video_encoder_config",
@@ -83,7 +84,8 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(side: Side, a
     side.worker.renew("another")
     side.pump_until("renewal", lambda: member(agora).renewed)
     assert side.worker.leave(3.0)
-    calls = all_calls(agora, side)
+    stop_and_hear_all(agora, side)
+    calls = agora.calls(side.worker.pid or 0)
     assert len({call.thread for call in calls}) == 1
     assert not [call for call in calls if call.in_callback]
     assert {"rtc_conn_renew_token", "rtc_conn_destroy"} <= {call.name for call in calls}
@@ -91,7 +93,8 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(side: Side, a
 
 def test_each_observer_is_registered_once(side: Side, agora: Cloud):
     side.live()
-    names = [call.name for call in all_calls(agora, side)]
+    stop_and_hear_all(agora, side)
+    names = names_of(agora, side)
     for observer in ("rtc_conn_", "local_user_", "local_user_video_frame_"):
         name = {"local_user_video_frame_": "local_user_register_video_frame_observer"}.get(
             observer, f"{observer}register_observer"

@@ -16,7 +16,7 @@ from PIL import Image
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from relayd.rotation import LEAST_LIFE
 from tests.agora.cloud import FRONT, Cloud
-from tests.agora.stage import Course, Rgb, Table, longest_gap_allowed, recorded
+from tests.agora.stage import Course, Rgb, Table, recorded
 from tests.agora.wire import Reason
 from tests.e2e.stage import (
     PERSON,
@@ -24,6 +24,7 @@ from tests.e2e.stage import (
     Emulator,
     RunningRelay,
     StartRelay,
+    longest_gap_allowed,
     relay_config,
     relayd,
     wait_for,

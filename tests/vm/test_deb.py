@@ -189,13 +189,10 @@ def clean_box(dependencies: list[Path]) -> Iterator[tuple[Container, set[str]]]:
 def box(clean_box: tuple[Container, set[str]], package: Path) -> Container:
     """The system with the package installed, else as the test before left it."""
     box, _ = clean_box
-    version = packages.version_of(package)
-    if box.start("dpkg-query -Wf '${Status} ${Version}' relayd").stdout != INSTALLED + version:
+    state = box.start("dpkg-query -Wf '${db:Status-Status} ${Version}' relayd").stdout
+    if state != f"installed {packages.version_of(package)}":
         box.run(f"{INSTALL} {package}")
     return box
-
-
-INSTALLED = "install ok installed "
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +333,7 @@ def test_start_returns_with_the_standby_picture_on_the_camera(
     machine.run("systemctl start relayd@studio", within=SLOW)
     assert machine.run("systemctl is-active relayd@studio") == "active\n"
     assert_standby_is_shown(machine, shared)
+    assert machine.run(RESTARTS) == "0\n"
     size = int(machine.run("cat /sys/fs/cgroup/system.slice/system-relayd.slice/*/memory.current"))
     note("memory of a relay in standby, whole unit", f"{size / 2**20:.0f} MiB")
 
@@ -363,6 +361,9 @@ ExecStopPost=
 """There is no session to close, and a Python takes long to start here."""
 
 
+RESTARTS = "systemctl show -p NRestarts --value relayd@studio"
+
+
 def follow_journal(machine: Guest) -> Process:
     """Follow what the unit logs from now on."""
     now = machine.run("date +%s.%N").strip()
@@ -371,14 +372,13 @@ def follow_journal(machine: Guest) -> Process:
 
 def test_after_sigkill_the_next_start_finds_the_camera(machine: Guest, shared: Path, note: Note):
     journal = follow_journal(machine)
-    restarts = "systemctl show -p NRestarts --value relayd@studio"
-    before = int(machine.run(restarts))
+    before = int(machine.run(RESTARTS))
     began = time.monotonic()
     machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
     journal.wait_for("^Started relayd@studio", SLOW)
     note("SIGKILL to READY again, emulated", f"{time.monotonic() - began:.0f} s")
     journal.stop()
-    assert int(machine.run(restarts)) == before + 1
+    assert int(machine.run(RESTARTS)) == before + 1
     assert_standby_is_shown(machine, shared)
 
 
@@ -429,7 +429,7 @@ def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
     wait_for("a session", lambda: set(service.open()) - before, SLOW)
     began = time.monotonic()
     machine.run("systemctl kill -s KILL --kill-who main relayd@studio")
-    wait_for("its close", lambda: not set(service.open()) - before, SLOW)
+    wait_for("its close", lambda: not service.sessions(), SLOW)
     note("SIGKILL to the session closed, emulated", f"{time.monotonic() - began:.0f} s")
 
 
