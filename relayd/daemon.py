@@ -12,11 +12,11 @@ from relayd.control.server import ControlServer
 from relayd.errors import ExitCode, RelaydError
 from relayd.logs import get, redact
 from relayd.output.preview import Preview
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
+from relayd.relay.status import RelayState
 from relayd.reload import Reloader
 from relayd.rtc.kinds import require_link
 from relayd.service import connect, open_journal
-from relayd.states import RelayState
 
 OLDEST_BEAT = 2.0
 """s without a beat of the outputs after which systemd's watchdog is no longer fed."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relayd.frames import I420, SourceFrame, SwappedFrame, luma
-from relayd.states import Spread
+from relayd.relay.status import Spread
 
 Thumbnail = NDArray[np.float32]
 """float32, shape (cells,): luma of a grid of cells, its mean removed."""

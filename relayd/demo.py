@@ -33,9 +33,9 @@ from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.output.camera import CameraOutput
 from relayd.output.preview import Preview, SourcePreview
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
+from relayd.relay.status import RelayState, RelayStatus, Spread
 from relayd.service import connect, open_journal
-from relayd.states import RelayState, RelayStatus, Spread
 
 MEDIA = Path(__file__).parent / "emulator" / "media"
 EMULATOR_START = 30.0

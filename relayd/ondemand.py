@@ -11,7 +11,7 @@ from enum import Enum
 from relayd.clock import Clock
 from relayd.config import CameraSettings, Settings
 from relayd.logs import get
-from relayd.states import DemandState
+from relayd.relay.status import DemandState
 
 _log = get("ondemand")
 

@@ -20,10 +20,10 @@ from relayd.config import RtcSettings, VideoSettings
 from relayd.errors import JoinFailed, LinkLost, LinkStalled, RelaydError, WorkerDied
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get
+from relayd.relay.status import RelayState
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
-from relayd.states import RelayState
 
 READY_TIMEOUT = 20.0
 """s for a worker to load its library; half a second is usual, a cold disk takes a few."""

@@ -13,11 +13,11 @@ from relayd.clock import Backoff, Clock
 from relayd.errors import InternalFault, JoinRefused, LinkError, RelaydError
 from relayd.logs import get
 from relayd.ondemand import SessionLife
-from relayd.pipeline import Pipeline
+from relayd.relay.pipeline import Pipeline
+from relayd.relay.status import RelayState
 from relayd.rotation import Rotation
 from relayd.route import Route
 from relayd.routes import Routes
-from relayd.states import RelayState
 from relayd.wishes import WATCH_INTERVAL, Wishes
 
 OPEN_BACKOFF = 0.5, 30.0

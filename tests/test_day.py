@@ -18,11 +18,11 @@ from relayd.clock import Backoff
 from relayd.config import Settings
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
-from relayd.pipeline import Pipeline
-from relayd.relay import Relay
+from relayd.relay.pipeline import Pipeline
+from relayd.relay.relay import Relay
+from relayd.relay.status import DemandState, RelayState
 from relayd.route import Route
 from relayd.source.events import SourceDown, SourceOpened
-from relayd.states import DemandState, RelayState
 from relayd.supervisor import BLOCKED_RETRY, OPEN_BACKOFF, SOON
 from relayd.wishes import NOBODY_LOOKS, STILL_CLOSING
 from tests.virtual import LoopClock, VirtualLoop

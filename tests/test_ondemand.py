@@ -8,7 +8,7 @@ import pytest
 
 from relayd.configfile import load_tree
 from relayd.ondemand import Demand, SessionLife, is_on_demand
-from relayd.states import DemandState
+from relayd.relay.status import DemandState
 from tests.test_clock import FakeClock
 
 GRACE = 30.0

@@ -12,7 +12,7 @@ from relayd.configfile import load_tree
 from relayd.control.metrics import Metrics
 from relayd.frames import SourceFrame, SwappedFrame, black
 from relayd.output.screen import Shown
-from relayd.pipeline import Pipeline
+from relayd.relay.pipeline import Pipeline
 
 
 class Rig:

@@ -12,7 +12,7 @@ from relayd.demo import settings_for
 from relayd.errors import JoinRefused, LinkForbidden, LinkLost, RelaydError, Throttled
 from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
 from relayd.route import Route
 from relayd.supervisor import BLOCKED_RETRY, MOST_SHORT_LINKS
 from relayd.wishes import Wishes

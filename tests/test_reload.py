@@ -16,9 +16,9 @@ from relayd.configfile import load_tree
 from relayd.control.notify import Notifier
 from relayd.daemon import _Announcer, _reload_on_hangup, stopped_by_signals
 from relayd.errors import ConfigError, FaceRejected
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
+from relayd.relay.status import RelayState
 from relayd.reload import RELOADABLE, Reloader, differences
-from relayd.states import RelayState
 
 FACE = "http://127.0.0.1:9/a.png"
 OTHER = "http://127.0.0.1:9/b.png"

@@ -5,8 +5,8 @@ import pytest
 
 from relayd.control.api import status_json
 from relayd.errors import UsageError
+from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
 from relayd.remote import find_socket, in_words
-from relayd.states import DemandState, RelayState, RelayStatus, Spread
 
 
 def test_the_only_relay_that_lives_is_found_and_a_dead_ones_socket_is_not(tmp_path: Path):

@@ -34,7 +34,7 @@ from relayd.control.guard import Guard, refuse
 from relayd.control.metrics import Metrics
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
 from relayd.logs import redact
-from relayd.states import RelayStatus
+from relayd.relay.status import RelayStatus
 
 _LARGEST_BODY = 16 * 1024
 """Bytes; the longest honest one is an image's URL."""

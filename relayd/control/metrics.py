@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relayd import __version__
-from relayd.states import DemandState, RelayState, RelayStatus
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
 """s. The promise is p95 under one frame interval (50 ms at 20 fps): fine steps below it; above

@@ -22,11 +22,11 @@ from relayd.output.readers import WatchedCamera
 from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
+from relayd.relay.status import Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
-from relayd.states import Spread
 
 REMEMBERED = 1200
 """Measurements that spreads look back on: one minute at 20 fps."""

@@ -20,11 +20,11 @@ from relayd.frames import SwappedFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
-from relayd.pipeline import Pipeline
+from relayd.relay.pipeline import Pipeline
+from relayd.relay.status import RelayState, RelayStatus
 from relayd.route import Route, RouteParts
 from relayd.routes import Routes
 from relayd.source.events import SourceEvent
-from relayd.states import RelayState, RelayStatus
 from relayd.supervisor import Supervisor
 from relayd.wishes import Wishes
 

@@ -18,7 +18,7 @@ import psutil
 
 from relayd.demo import emulator, settings_for, upload_face
 from relayd.frames import OutputFrame
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
 from relayd.service import connect, open_journal
 
 FPS = 20.0

@@ -20,8 +20,8 @@ from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
 from relayd.output.preview import Preview, SourcePreview
+from relayd.relay.status import RelayState
 from relayd.slots import LatestSlot
-from relayd.states import RelayState
 
 pytestmark = [
     pytest.mark.browser,

@@ -11,7 +11,7 @@ from relayd.control.api import Pictures, build_app
 from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
-from relayd.states import DemandState, RelayState, RelayStatus, Spread
+from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
 
 STATUS = RelayStatus(
     name="studio",

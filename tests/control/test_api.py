@@ -6,7 +6,7 @@ import pytest
 
 from relayd import errors
 from relayd.control.server import ControlServer
-from relayd.states import RelayState, Spread
+from relayd.relay.status import RelayState, Spread
 
 JSON = {"Content-Type": "application/json"}
 

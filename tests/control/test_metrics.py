@@ -4,7 +4,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from relayd.control.metrics import Metrics
-from relayd.states import DemandState, RelayState, RelayStatus
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
 def samples(metrics: Metrics, status: RelayStatus):

@@ -17,9 +17,9 @@ from relayd.config import CameraSettings, Settings
 from relayd.configfile import load
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import ReadersWatch, WatchedCamera
-from relayd.relay import Relay
+from relayd.relay.relay import Relay
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.service import connect, open_journal
-from relayd.states import DemandState, RelayState, RelayStatus
 from tests.e2e.stage import PERSON, Emulator, relay_config
 from tests.output.conftest import LoopbackDouble
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from relayd.frames import Geometry, black
 from relayd.output.standby import StandbyArtist
-from relayd.states import RelayState
+from relayd.relay.status import RelayState
 from tests.e2e.stage import Emulator
 from tests.vm.guest import HERE, HOST, Failed, Guest
 

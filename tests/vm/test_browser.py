@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from relayd.frames import Geometry
-from relayd.states import RelayState
+from relayd.relay.status import RelayState
 from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
 from tests.vm.chromium import Browser, squares
 from tests.vm.guest import HOST, WHOLE, Guest, Note, stopwatch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.states import RelayState
+from relayd.relay.status import RelayState
 from tests.vm.guest import Guest, Note
 from tests.vm.relays import (
     CONFIG,

@@ -26,7 +26,7 @@ import aiortc  # noqa: F401 - the worker shares its cached files
 
 import relayd.daemon
 import relayd.demo
-import relayd.relay  # noqa: F401
+import relayd.relay.relay  # noqa: F401
 from relayd import cli, route
 from relayd.rtc.process import RtcWorker
 

@@ -1,0 +1,1 @@
+"""One relay: its decisions, its parts, and what it tells of itself."""
