@@ -70,9 +70,8 @@ def _money(status: Status) -> Iterator[tuple[str, str]]:
     if doubtful := status.get("sessions_doubtful", 0):
         yield "doubtful", f"{doubtful} session(s) may be open at the service: look at your account"
     if limit := status.get("daily_limit", 0.0):
-        spent = timedelta(seconds=round(status["spent_today"]))
-        words = f": {status['budget']}" if status["budget"] else ""
-        yield "today", f"{spent} of {timedelta(seconds=round(limit))}{words}"
+        spent, most = (timedelta(seconds=round(one)) for one in (status["spent_today"], limit))
+        yield "today", status["budget"] or f"{spent} of {most}"
 
 
 def _how_source_is(status: Status) -> str:
