@@ -27,11 +27,14 @@ OPENER = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
+    from relayd import logs
     from relayd.akool.client import AkoolClient
     from relayd.akool.credentials import ApiKey
     from relayd.akool.journal import Journal
     from relayd.akool.session import FaceChoice, SessionKeeper
     from relayd.http import HttpClient
+
+    logs.configure("error")
 
     async def main():
         async with HttpClient() as http:
@@ -56,11 +59,14 @@ async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_know
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", OPENER, service.url, tmp_path, stdout=asyncio.subprocess.PIPE
         )
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"opened\n"
-        await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
-        process.send_signal(signal.SIGKILL)
-        await process.communicate()
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"opened\n"
+            await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            await process.communicate()
+        await client.credit()  # answered after what the killed one had sent was taken in
         await service.idle()
 
         results = await close_leftovers(client, journal)
