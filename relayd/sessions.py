@@ -4,7 +4,7 @@ A file that cannot be read and a create whose answer was lost are told as well: 
 is said only where the journal knows it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,7 +70,8 @@ class SessionsReport:
             heads = ("session", "opened", "relay", "service", "state")
             yield from _columns([heads, *(self._row(one) for one in self.contents.records)])
         elif not self.contents.unreadable:
-            yield "no open sessions"
+            unknown = any(not doubt.held for doubt in self.doubts)
+            yield "no session is known to be open" if unknown else "no open sessions"
         for entry in self.contents.unreadable:
             yield f"{_visible(entry.name)} in {self.directory / 'sessions'}: {_unreadable(entry)}"
         for doubt in self.doubts:
@@ -166,7 +167,11 @@ async def _close_all(
     if not all(record.held for record in contents.records):
         code = await _close_leftovers(settings, journal, None, say)
     elif not contents.unreadable:
-        say("nothing is left open")
+        doubts = journal.doubts(journal.now().wall - KEPT_FOR)
+        unknown = [_doubtful(doubt) for doubt in doubts if not doubt.held]
+        say("nothing is known to be left open" if unknown else "nothing is left open")
+        for words in unknown:
+            say(words)
     for entry in contents.unreadable:
         say(f"{_visible(entry.name)} in {journal.directory / 'sessions'}: {_unreadable(entry)}")
     return code or (ExitCode.FAILED if contents.unreadable else ExitCode.CLEAN)
@@ -216,9 +221,10 @@ def unreadable_words(entries: Sequence[UnreadableEntry]) -> str:
     return f"{len(entries)} file(s) that cannot be read, each maybe an open session: {listed}"
 
 
-def doubtful_words(doubts: Iterable[Doubt]) -> str:
-    """Say of creates whose answer is not known that sessions may be open."""
-    return "; ".join(map(_doubtful, doubts))
+def doubtful_words(doubts: Sequence[Doubt]) -> str:
+    """Say of creates whose answer is not known, oldest first, that sessions may be open."""
+    newest = _doubtful(doubts[-1])
+    return newest if len(doubts) == 1 else f"{len(doubts)} creates are in doubt; newest: {newest}"
 
 
 def _doubtful(doubt: Doubt) -> str:

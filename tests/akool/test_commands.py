@@ -141,7 +141,9 @@ def test_doubts_of_the_last_days_are_told_and_a_create_in_flight_as_such(
     old.begin_create("http://old.example", "studio", "").doubtful("lost")
     journal.begin_create("http://new.example", "studio", "").doubtful("HTTP 502")
     flying = journal.begin_create("http://new.example", "kitchen", "")
-    text = "\n".join(look(settings_of(state)).as_lines())
+    first, *more = look(settings_of(state)).as_lines()
+    text = "\n".join(more)
+    assert first == "no session is known to be open"
     flying.answered()
     assert "old.example" not in text
     assert "a session may be open at http://new.example since" in text
@@ -166,6 +168,17 @@ def test_open_sessions_count_into_the_sums(state: Path):
 async def test_nothing_left_open_is_clean(journal: Journal, settings: Settings):
     code, said, _ = await close(settings)
     assert (code, said) == (ExitCode.CLEAN, "nothing is left open")
+
+
+async def test_nothing_is_said_to_be_closed_of_a_create_in_doubt(
+    journal: Journal, settings: Settings
+):
+    journal.begin_create("http://127.0.0.1:9", "studio", "").doubtful("HTTP 502")
+    code, said, _ = await close(settings)
+    assert code is ExitCode.CLEAN
+    first, second = said.splitlines()
+    assert first == "nothing is known to be left open"
+    assert "look at your account (HTTP 502)" in second
 
 
 async def test_closing_all_tells_of_what_cannot_be_read_and_is_not_clean(
