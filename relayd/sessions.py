@@ -12,11 +12,11 @@ from typing import Any
 
 from relayd.akool.boottime import Moment
 from relayd.akool.budget import local_day
+from relayd.akool.closing import close_leftovers
 from relayd.akool.doubts import KEPT_FOR, Doubt
 from relayd.akool.journal import Journal
 from relayd.akool.models import LONGEST_ID
 from relayd.akool.records import JournalContents, JournalRecord, UnreadableEntry
-from relayd.akool.session import close_leftovers
 from relayd.config import Settings
 from relayd.errors import ExitCode, UsageError
 from relayd.service import connect, open_journal
@@ -63,6 +63,8 @@ class SessionsReport:
     today: TimeSpent
     lately: TimeSpent
     """In the last 30 days."""
+    daily_limit: float
+    """s a day that sessions may be open; 0 where there is no limit."""
 
     def as_lines(self) -> Iterator[str]:
         """Give it for a person: ids whole, however narrow the terminal is."""
@@ -76,7 +78,8 @@ class SessionsReport:
             yield f"{_visible(entry.name)} in {self.directory / 'sessions'}: {_unreadable(entry)}"
         for doubt in self.doubts:
             yield _doubtful(doubt)
-        yield f"today: {self.today.words}"
+        limit = f"; limit {_span(self.daily_limit)}" if self.daily_limit else ""
+        yield f"today: {self.today.words}{limit}"
         yield f"last 30 days: {self.lately.words}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,6 +114,7 @@ class SessionsReport:
             ],
             "spent_today": round(self.today.seconds, 3),
             "spent_30_days": round(self.lately.seconds, 3),
+            "daily_limit": self.daily_limit,
         }
 
     def _row(self, record: JournalRecord) -> tuple[str, ...]:
@@ -126,7 +130,8 @@ def look(settings: Settings) -> SessionsReport:
     day = local_day(now.wall)
     spans = ((day.start, day.end), (now.wall - LATELY, day.end))
     today, lately = (_spent(journal, contents, now, *span) for span in spans)
-    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, lately)
+    limit = settings.akool.daily_limit * 60.0
+    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, lately, limit)
 
 
 async def close_sessions(

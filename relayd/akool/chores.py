@@ -3,8 +3,8 @@
 import asyncio
 
 from relayd.akool.client import AkoolClient
+from relayd.akool.closing import close_leftovers
 from relayd.akool.journal import Journal
-from relayd.akool.session import close_leftovers
 from relayd.clock import Backoff
 from relayd.errors import RelaydError
 from relayd.logs import get

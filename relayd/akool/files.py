@@ -23,7 +23,7 @@ LARGEST_FILE = 64 * 1024
 """Bytes; an honest one has some 200."""
 
 
-class Unreadable(Exception):
+class Unreadable(ValueError):
     """A file holds nothing that can be understood; the message says why."""
 
 

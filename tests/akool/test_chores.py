@@ -9,10 +9,11 @@ import pytest
 from relayd.akool import chores
 from relayd.akool.chores import keep_closing_leftovers
 from relayd.akool.client import AkoolClient
+from relayd.akool.closing import close_leftovers
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession
-from relayd.akool.session import FaceChoice, SessionKeeper, close_leftovers
+from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.http import HttpClient
 from tests.akool.conftest import http_answer
 

@@ -165,6 +165,14 @@ def test_open_sessions_count_into_the_sums(state: Path):
     assert report.lately.words.startswith("0:00:00 in 0 closed sessions, 0:00:0")
 
 
+def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path):
+    assert "today: 0:00:00 in 0 closed sessions" in look(settings_of(state)).as_lines()
+    tree = {"state": {"directory": str(state)}, "akool": {"daily_limit": 90}}
+    report = look(load_tree(tree))
+    assert "today: 0:00:00 in 0 closed sessions; limit 1:30:00" in report.as_lines()
+    assert report.as_dict()["daily_limit"] == 5400
+
+
 async def test_nothing_left_open_is_clean(journal: Journal, settings: Settings):
     code, said, _ = await close(settings)
     assert (code, said) == (ExitCode.CLEAN, "nothing is left open")

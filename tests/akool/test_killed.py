@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relayd.akool.client import AkoolClient
+from relayd.akool.closing import close_leftovers
 from relayd.akool.doubts import KILLED
 from relayd.akool.journal import Journal
-from relayd.akool.session import close_leftovers
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service

@@ -11,6 +11,7 @@ import pytest
 import stamina
 
 from relayd.akool.client import AkoolClient
+from relayd.akool.closing import close_leftovers
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal
 from relayd.akool.session import (
@@ -18,7 +19,6 @@ from relayd.akool.session import (
     FaceChoice,
     Readiness,
     SessionKeeper,
-    close_leftovers,
 )
 from relayd.errors import (
     CredentialsRefused,

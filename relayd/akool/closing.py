@@ -1,0 +1,112 @@
+"""The closing of sessions: on the journal until the service confirmed it, whoever opened them."""
+
+import asyncio
+from dataclasses import dataclass
+
+from relayd import logs
+from relayd.akool.client import AkoolClient
+from relayd.akool.journal import Journal, JournalEntry
+from relayd.akool.records import JournalRecord
+from relayd.errors import ServiceError, Unavailable
+
+CLOSE_WITHIN = 10.0
+"""s that a close is tried for, where the caller does not say."""
+AT_ONCE = 4
+"""Leftovers closed at the same time."""
+OF_ANOTHER_KEY = "unknown to this key; it was opened with another one: close it with that"
+"""Why a session that the service does not know stays on the journal."""
+
+_log = logs.get("akool")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoverResult:
+    """What became of one session that nobody cared for."""
+
+    record: JournalRecord
+    closed: bool
+    reason: str
+    """Why not, in words; empty when it was closed."""
+
+
+async def close_leftovers(
+    client: AkoolClient,
+    journal: Journal,
+    *,
+    session_id: str | None = None,
+    within: float = CLOSE_WITHIN,
+    hopeless: dict[str, str] | None = None,
+) -> list[LeftoverResult]:
+    """Close the sessions on the journal whose owner died, or only the one named.
+
+    Those at another service than `client`'s are left alone: its answer would be about a stranger.
+    Whoever calls again and again gives a dict of his own as `hopeless`: what this client can never
+    close, by its id with the reason, is then tried and told once. Nothing that befalls one keeps
+    another from being closed. Raises Unavailable when the journal cannot be read.
+    """
+    hopeless = {} if hopeless is None else hopeless
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def settle(entry: JournalEntry) -> LeftoverResult:
+        session = entry.record.id
+        try:
+            async with turns:
+                reason = hopeless.get(session) or await _close_leftover(
+                    client, entry, within, hopeless
+                )
+        except Exception as fault:  # noqa: BLE001 - the others are closed whatever befalls it
+            _log.error("session.close_failed", session=session, exc_info=fault)
+            reason = f"unforeseen {type(fault).__name__}: {fault}"
+        finally:
+            entry.release()
+        return LeftoverResult(entry.record, closed=not reason, reason=reason)
+
+    entries = await asyncio.to_thread(journal.leftovers)
+    chosen = [entry for entry in entries if session_id in (None, entry.record.id)]
+    try:
+        return await asyncio.gather(*(settle(entry) for entry in chosen))
+    finally:
+        for entry in entries:
+            entry.release()
+
+
+async def _close_leftover(
+    client: AkoolClient, entry: JournalEntry, within: float, hopeless: dict[str, str]
+) -> str:
+    """Close a session whose owner died; "" or why that is not confirmed."""
+    record, here = entry.record, logs.redact(client.base_url)
+    if record.base_url != here:
+        reason = f"it is open at {record.base_url}, not at {here}"
+        _log.warning("session.elsewhere", session=record.id, reason=reason)
+        hopeless[record.id] = reason
+        return reason
+    reason = await close_entry(client, entry, within)
+    if reason == OF_ANOTHER_KEY:
+        hopeless[record.id] = reason
+    return reason
+
+
+async def close_entry(client: AkoolClient, entry: JournalEntry, within: float) -> str:
+    """Close a session and take it off the journal; "" or why that is not confirmed."""
+    session, account = entry.record.id, entry.record.account
+    try:
+        known = await client.close(session, within=within)
+    except ServiceError as fault:
+        _log.error("session.close_failed", session=session, reason=str(fault))
+        return str(fault)
+    except Exception as fault:  # noqa: BLE001 - a close that fails is a fact, not an end
+        _log.exception("session.close_failed", session=session)
+        return f"unforeseen {type(fault).__name__}: {fault}"
+    else:
+        if not known and account not in ("", client.account):
+            _log.warning("session.of_another_key", session=session)
+            return OF_ANOTHER_KEY
+        _log.info("session.closed", session=session, relay=entry.record.relay)
+        try:
+            await asyncio.to_thread(entry.remove)
+        except Unavailable as fault:
+            # Closing it once more at the next start does no harm.
+            _log.warning("journal.kept", session=session, reason=str(fault))
+        return ""
+    finally:
+        entry.release()
