@@ -63,6 +63,15 @@ def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig):
     assert rig.shown() is Shown.STANDBY
 
 
+def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(rig: Rig):
+    rig.pipeline.gate.show(1)
+    late = SwappedFrame(np.full(rig.geometry.shape, 90, np.uint8), rig.clock.now())
+    rig.pipeline.rest_source()
+    assert not rig.pipeline.gate.put(1, late)  # the arrival thread was a moment too late
+    rig.pipeline.wake_source()
+    assert rig.shown() is Shown.STANDBY
+
+
 def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig):
     rig.pipeline.rest_source()
     rig.pipeline.pacer.start()

@@ -22,6 +22,7 @@ from relayd.output.readers import WatchedCamera
 from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
+from relayd.relay.gate import FrameGate
 from relayd.relay.status import Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
@@ -36,6 +37,8 @@ FPS_WINDOW = 100
 """Beats over which the shown fps is told: five seconds."""
 FIRST_BEAT = 5.0
 """s that the outputs may take to be given their first picture; then a start goes on without."""
+_ONE_FOR_ALL = 0
+"""The epoch of frames that are handed to `Pipeline.show`, which knows no sessions."""
 
 
 class Pipeline:
@@ -56,7 +59,7 @@ class Pipeline:
         """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait."""
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
-        self._swapped: LatestSlot[SwappedFrame] = LatestSlot()
+        swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self._send, self._metrics, self._clock = send, metrics, clock
         self._meter = DelayMeter(video.fps, metrics.observe_delay)
         self._lock = Lock()
@@ -64,7 +67,9 @@ class Pipeline:
         self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
         self._has_begun = Event()
-        self._fallback = Fallback(settings.privacy.fallback)
+        fallback = Fallback(settings.privacy.fallback)
+        self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
+        self.gate.show(_ONE_FOR_ALL)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
@@ -76,10 +81,10 @@ class Pipeline:
         ]
         self.screen = Screen(
             self.outputs,
-            self._swapped,
+            swapped,
             self.artist.draw("Starting"),
             fps=video.fps,
-            policy=self._fallback,
+            policy=fallback,
             source=self.source,
             hold_for=settings.rtc.stall_timeout,
             clock=clock,
@@ -129,14 +134,17 @@ class Pipeline:
     def rest_source(self) -> None:
         """Let go of the source and send nothing, until `wake_source`; also before the start.
 
-        Not even a picture that is held is shown again: it would be an old call's in the next.
+        The gate is shut: not even a picture that is held is shown again, nor one that is still
+        on its way. It would be an old call's in the next.
         """
         self.pacer.pause()
         self.reader.pause()
-        self._swapped.clear()
+        self.gate.show(None)
 
     def wake_source(self) -> None:
         """Open the source and send again."""
+        if self.gate.epoch is None:
+            self.gate.show(_ONE_FOR_ALL)
         self.reader.resume()
         self.pacer.resume()
 
@@ -154,12 +162,12 @@ class Pipeline:
 
     def show(self, frame: SwappedFrame) -> None:
         """Let the outputs show this swapped frame at their next beat."""
-        self._swapped.put(frame)
+        self.gate.put(_ONE_FOR_ALL, frame)
 
     def forget(self) -> None:
         """Show no swapped frame again that came before now, unless the last one is to be held."""
-        if self._fallback is not Fallback.HOLD:
-            self._swapped.clear()
+        self.gate.freeze()
+        self.gate.thaw()
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""
