@@ -8,22 +8,7 @@ from dataclasses import dataclass
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the configuration says about sessions; a reload may bring another one."""
-
-    on_demand: bool = False
-    """A session is open only while somebody reads a camera."""
-    grace: float = 30.0
-    """s that a session is kept after the last reader left."""
-    session_max: float = 0.0
-    """s after which a new session takes over; 0: never."""
-    first_frame_timeout: float = 20.0
-    """s from the join to the first swapped picture."""
-    stall_timeout: float = 3.0
-    """s without a swapped picture after which a link counts as lost."""
+from relayd.relay.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class FrameGate:
     """
 
     def __init__(self, slot: LatestSlot[SwappedFrame], *, holds: bool) -> None:
-        """Pass nothing yet; with `holds` the last frame stays while the source is away."""
+        """Pass nothing yet; with `holds` the last frame stays while nothing passes."""
         self._slot, self._holds = slot, holds
         self._lock = Lock()
         self._epoch: int | None = None
@@ -35,13 +35,13 @@ class FrameGate:
     def show(self, epoch: int | None) -> None:
         """From now on only frames of `epoch` pass; with None none do.
 
-        None also forgets the frame that is shown. From one epoch directly to the next it stays
+        None also forgets the frame that is shown, unless it is held. From one epoch directly to the next it stays
         until the new one's first frame (but no longer than the screen repeats a frame), so that
         a takeover shows no standby between two live pictures.
         """
         with self._lock:
             self._epoch = epoch
-            if epoch is None:
+            if epoch is None and not self._holds:
                 self._slot.clear()
 
     def freeze(self) -> None:
@@ -50,6 +50,15 @@ class FrameGate:
             self._is_frozen = True
             if not self._holds:
                 self._slot.clear()
+
+    def shut(self) -> None:
+        """Pass nothing until the next `show`, and forget the frame even if it is held.
+
+        A call is over: its last picture must not be the first of the next one.
+        """
+        with self._lock:
+            self._epoch = None
+            self._slot.clear()
 
     def thaw(self) -> None:
         """Pass frames of the epoch again, for the source is back."""

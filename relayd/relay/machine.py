@@ -20,8 +20,9 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
 from relayd.relay.conditions import LONG_AGO, NEVER, Readers, Surroundings
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import Holdoff
+from relayd.relay.policy import Policy
 from relayd.relay.session_set import SessionSet
 from relayd.relay.sessions import (
     CLOSE_TIMEOUT,

@@ -37,8 +37,6 @@ FPS_WINDOW = 100
 """Beats over which the shown fps is told: five seconds."""
 FIRST_BEAT = 5.0
 """s that the outputs may take to be given their first picture; then a start goes on without."""
-_ONE_FOR_ALL = 0
-"""The epoch of frames that are handed to `Pipeline.show`, which knows no sessions."""
 
 
 class Pipeline:
@@ -69,7 +67,6 @@ class Pipeline:
         self._has_begun = Event()
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
-        self.gate.show(_ONE_FOR_ALL)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
@@ -139,12 +136,10 @@ class Pipeline:
         """
         self.pacer.pause()
         self.reader.pause()
-        self.gate.show(None)
+        self.gate.shut()
 
     def wake_source(self) -> None:
         """Open the source and send again."""
-        if self.gate.epoch is None:
-            self.gate.show(_ONE_FOR_ALL)
         self.reader.resume()
         self.pacer.resume()
 
@@ -159,15 +154,6 @@ class Pipeline:
 
     def _draw(self, title: str, detail: str) -> None:
         self.screen.set_standby(self.artist.draw(title, detail))
-
-    def show(self, frame: SwappedFrame) -> None:
-        """Let the outputs show this swapped frame at their next beat."""
-        self.gate.put(_ONE_FOR_ALL, frame)
-
-    def forget(self) -> None:
-        """Show no swapped frame again that came before now, unless the last one is to be held."""
-        self.gate.freeze()
-        self.gate.thaw()
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""
