@@ -19,7 +19,8 @@ RelaydError
 │   │   └── SessionUnknown      the session is not, or no longer, there
 │   ├── Throttled *
 │   ├── ServerFault *           the service failed, or its answer made no sense
-│   └── ServiceUnreachable *    no answer: refused, timed out, cut, TLS
+│   ├── ServiceUnreachable *    no answer: refused, timed out, cut, TLS
+│   └── SessionDoubtful *       create's answer was lost: a session may be open
 ├── LinkError                   the real-time transport
 │   ├── LinkForbidden           refused whatever the session: app id, ban, licence
 │   ├── JoinRefused             token, channel or codec refused: another session may get in
@@ -199,6 +200,16 @@ class ServiceUnreachable(ServiceError):
     ) -> None:
         super().__init__(message, mend=mend, code=code)
         self.sent = sent
+
+
+class SessionDoubtful(ServiceError):
+    """A session may be open at the service: create was sent, and its answer was lost or senseless.
+
+    Trying again may open one more that nobody knows of: wait for minutes, and not for ever.
+    """
+
+    retryable = True
+    exit_code = ExitCode.UNAVAILABLE
 
 
 class LinkError(RelaydError):

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials
-from relayd.akool.journal import Journal, JournalRecord
+from relayd.akool.journal import Journal
 from relayd.akool.models import Face
+from relayd.akool.records import JournalRecord
 from relayd.akool.session import close_leftovers
 from relayd.config import AkoolSettings, Settings, require_credentials, state_directory
 from relayd.errors import ExitCode, Unavailable

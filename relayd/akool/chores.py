@@ -23,15 +23,20 @@ async def keep_closing_leftovers(client: AkoolClient, journal: Journal) -> None:
     """Close what nobody cares for, for ever.
 
     That is what a killed relay left open, and each session of this one whose close the service
-    did not confirm: the network may have been away for longer than a close is tried.
+    did not confirm: the network may have been away for longer than a close is tried. One that
+    this account can never close is told once.
     """
     backoff = Backoff(*LEFTOVERS_BACKOFF)
+    hopeless: dict[str, str] = {}
     while True:
         try:
-            results = await close_leftovers(client, journal)
-            all_closed = all(result.closed for result in results)
+            results = await close_leftovers(client, journal, hopeless=hopeless)
+            all_closed = all(one.closed or one.record.id in hopeless for one in results)
         except RelaydError as fault:
             _log.error("leftovers.failed", reason=str(fault))
+            all_closed = False
+        except Exception:  # noqa: BLE001 - what bills is closed whatever happens
+            _log.exception("leftovers.failed")
             all_closed = False
         if all_closed:
             backoff.reset()

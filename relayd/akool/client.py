@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from relayd import logs
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials, Token
 from relayd.akool.models import Face, LiveSession, Status, read_faces, read_token
-from relayd.akool.retry import repeated, repeated_within
+from relayd.akool.retry import doubt_of, in_doubt, repeated, repeated_within
 from relayd.akool.verdicts import (
     BY_CODE,
     CLOSE,
@@ -105,11 +105,10 @@ class AkoolClient:
         """Open a session, with one request that is never repeated here.
 
         A session bills from the moment the service makes it, so wherever an answer holds an id
-        it is given back, even beside an error: journal it, then `check` it. When no answer
-        came although the request was sent (ServiceUnreachable with `sent`, a gateway's error, an
-        answer without sense), a session may exist whose id nobody knows and that the API has no
-        way to list; asking again at once might open a second. `retry.never_acted_on` tells
-        which failures are free of that doubt.
+        it is given back, even beside an error: journal it, then `check` it. Raises SessionDoubtful
+        when no answer came although the request was sent, a gateway's error or an answer without
+        sense: a session may exist whose id nobody knows and that the API has no way to list, and
+        asking again at once might open a second. Any other ServiceError opened nothing.
         """
         if isinstance(self._credentials, ClientSecret):
             await repeated(self._bearer, self._credentials)  # logging in twice does no harm
@@ -117,7 +116,10 @@ class AkoolClient:
         reply = await self._exchange(CREATE, asked)
         session = LiveSession.read(reply.body.get("data"), reply.fault)
         if session is None:
-            raise reply.fault or ServerFault(f"{CREATE.name}: the answer has no _id")
+            fault = reply.fault or ServerFault(f"{CREATE.name}: the answer has no _id")
+            if in_doubt(fault):
+                raise doubt_of(fault) from fault
+            raise fault
         return session
 
     async def status(self, session_id: str) -> Status | None:
@@ -241,6 +243,16 @@ class AkoolClient:
             return self._token
 
     async def _send(
+        self, endpoint: Endpoint, asked: Mapping[str, object] | None, headers: Mapping[str, str]
+    ) -> Reply:
+        try:
+            return await self._send_once(endpoint, asked, headers)
+        except Exception as fault:
+            if endpoint is CREATE and in_doubt(fault):
+                raise doubt_of(fault) from fault
+            raise
+
+    async def _send_once(
         self, endpoint: Endpoint, asked: Mapping[str, object] | None, headers: Mapping[str, str]
     ) -> Reply:
         try:

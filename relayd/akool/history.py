@@ -1,6 +1,6 @@
 """What sessions cost: a line for each one that was closed, `<state>/history.jsonl`.
 
-The file is bounded, may be deleted at any time, and nothing but people depends on it.
+The file is bounded and may be deleted at any time: then the day's budget begins anew.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeGuard
 
 LARGEST_HISTORY = 1024 * 1024
 """Bytes, some 6000 sessions; past it the older half is dropped."""
@@ -18,12 +18,16 @@ LARGEST_HISTORY = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ClosedSession:
-    """A session that the service confirmed closed; wall times, s since 1970."""
+    """A session that the service confirmed closed."""
 
     id: str
     relay: str
     opened: float
+    """Wall time, s since 1970; `closed` less `seconds` where no clock was set meanwhile."""
     closed: float
+    """Wall time, s since 1970."""
+    seconds: float
+    """That it was open, whatever became of the clock."""
 
     @classmethod
     def read(cls, line: bytes) -> Self | None:
@@ -34,17 +38,19 @@ class ClosedSession:
             return None
         if not isinstance(entry, Mapping):
             return None
-        texts: list[Any] = [entry.get(key) for key in ("id", "relay")]
-        times: list[Any] = [entry.get(key) for key in ("opened", "closed")]
-        if not all(isinstance(text, str) for text in texts):
+        session_id, relay, opened, closed = map(entry.get, ("id", "relay", "opened", "closed"))
+        if not isinstance(session_id, str) or not isinstance(relay, str):
             return None
-        if not all(isinstance(time, int | float) and math.isfinite(time) for time in times):
+        if not _is_time(opened) or not _is_time(closed):
             return None
-        return cls(*texts, *times)
+        seconds = entry.get("seconds")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            seconds = max(0.0, closed - opened)
+        return cls(session_id, relay, opened, closed, seconds)
 
     def seconds_between(self, since: float, until: float) -> float:
-        """Seconds that it was open between two moments."""
-        return max(0.0, min(self.closed, until) - max(self.opened, since))
+        """Seconds that it was open between two moments, by when it was closed."""
+        return max(0.0, min(self.closed, until) - max(self.closed - self.seconds, since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,27 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def note(self, session_id: str, relay: str, opened: float, closed: float) -> None:
-        """Append a session that was closed; raises OSError."""
+    def note(
+        self,
+        session_id: str,
+        relay: str,
+        opened: float,
+        closed: float,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """Append a session that was closed; on disk for good when this returns. Raises OSError.
+
+        `seconds` is how long it was open, where that is known better than by the wall clock.
+        """
+        if seconds is None:
+            seconds = closed - opened
         line = {
             "id": session_id,
             "relay": relay,
             "opened": opened,
             "closed": closed,
-            "seconds": round(max(0.0, closed - opened), 3),
+            "seconds": round(max(0.0, seconds), 3),
         }
         _append_bounded(self.path, json.dumps(line).encode() + b"\n")
 
@@ -92,6 +111,10 @@ class History:
         return Spent(sum(one > 0 for one in seconds), sum(seconds))
 
 
+def _is_time(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _append_bounded(path: Path, line: bytes) -> None:
     """Append a line; when the file has grown too large, keep its newer half."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,4 +127,8 @@ def _append_bounded(path: Path, line: bytes) -> None:
             )
             file.truncate(0)
             file.write(newer[newer.find(b"\n") + 1 :])
+        elif size and os.pread(file.fileno(), 1, size - 1) != b"\n":  # cut short by a full disk
+            file.write(b"\n")
         file.write(line)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,80 +1,48 @@
 """The book of open sessions: each is on disk before it is used, until its close is confirmed.
 
-One file a session, `<state>/sessions/<id>.json`. Its owner holds a lock (flock) on it for as long
-as it lives, so a file whose lock can be taken is a session whose owner died: no guessing by pid.
-The lock goes with the process, however it ends; it is not inherited by spawned processes, since
-Python's descriptors close on exec.
+One file a session, `<state>/sessions/<id>.json`. Its owner holds a lock on it for as long as it
+lives, so a file whose lock can be taken is a session whose owner died: no guessing by pid. A file
+that cannot be read is told as such: a session may be behind it. Beside them are the creates whose
+answer nobody knows (`relayd.akool.doubts`) and what closed sessions cost (`relayd.akool.history`).
 """
 
 import fcntl
 import hashlib
-import json
-import math
 import os
 import re
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 
 from relayd import logs
+from relayd.akool import boottime as boot_clock
+from relayd.akool.boottime import Moment
+from relayd.akool.budget import BudgetReading, Spending, local_day, read_budget
+from relayd.akool.doubts import CreateIntent, Doubt, DoubtFolder
+from relayd.akool.files import (
+    Unreadable,
+    disk_access,
+    is_held,
+    make_folder,
+    open_file,
+    read_fields,
+    sync_folder,
+    try_lock,
+    why,
+    write_file,
+    write_through,
+)
 from relayd.akool.history import History
 from relayd.akool.models import LiveSession
-from relayd.errors import Unavailable
+from relayd.akool.records import JournalContents, JournalRecord, UnreadableEntry
 
-LARGEST_ENTRY = 64 * 1024
-"""Bytes; an honest entry has some 200."""
 _LONGEST_NAME = 80
 """Characters of an id that its file's name repeats."""
 
 _log = logs.get("akool")
-
-
-@dataclass(frozen=True, slots=True)
-class JournalRecord:
-    """What the journal knows of a session that is not confirmed closed."""
-
-    id: str
-    channel: str
-    base_url: str
-    """The service it is open at."""
-    relay: str
-    opened_at: float
-    """Wall time, s since 1970."""
-    pid: int
-    """Of the process that opened it; for people, nothing decides by it."""
-    held: bool
-    """Whether a living process has it in its care."""
-    account: str = ""
-    """Fingerprint of the credentials that opened it; empty where not known."""
-
-    @classmethod
-    def read(cls, content: bytes, *, held: bool) -> Self | None:
-        """Read an entry's bytes; None when they are no entry."""
-        try:
-            entry = json.loads(content)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(entry, Mapping):
-            return None
-        texts: dict[str, Any] = {
-            key: entry.get(key) for key in ("id", "channel", "base_url", "relay")
-        }
-        texts["account"] = entry.get("account", "")
-        opened_at, pid = entry.get("opened_at"), entry.get("pid")
-        if (
-            not all(isinstance(text, str) for text in texts.values())
-            or not texts["id"]
-            or not isinstance(opened_at, float)
-            or not math.isfinite(opened_at)
-            or not isinstance(pid, int)
-        ):
-            return None
-        return cls(**texts, opened_at=opened_at, pid=pid, held=held)
 
 
 class JournalEntry:
@@ -97,7 +65,7 @@ class JournalEntry:
             if self._is_ours():
                 self._journal.note_closed(self.record)
                 self._path.unlink(missing_ok=True)
-                _sync_directory(self._path.parent)
+                sync_folder(self._path.parent)
         self.release()
 
     def release(self) -> None:
@@ -117,10 +85,32 @@ class JournalEntry:
 class Journal:
     """The book in `directory` (`[state] directory`). All methods block on the disk."""
 
-    def __init__(self, directory: Path, *, wall: Callable[[], float] = time.time) -> None:
-        self._sessions = directory / "sessions"
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        wall: Callable[[], float] = time.time,
+        boottime: Callable[[], float] | None = None,
+    ) -> None:
+        """Keep the book by these clocks.
+
+        `boottime` gives how long sessions are open; without one, and with a `wall` that is not
+        the machine's, the wall clock does.
+        """
+        self.directory = directory
         self.history = History(directory / "history.jsonl")
+        self._sessions = directory / "sessions"
+        self._doubts = DoubtFolder(directory, wall)
         self._wall = wall
+        if boottime is None and wall is time.time:
+            boottime = boot_clock.boottime
+        self._boottime = boottime or (lambda: 0.0)
+        self._boot_id = boot_clock.read_boot_id() if boottime else ""
+        self._warned: set[tuple[str, str]] = set()
+
+    def now(self) -> Moment:
+        """Give this moment by the book's clocks."""
+        return Moment(float(self._wall()), self._boottime(), self._boot_id)
 
     def probe(self) -> None:
         """Try to write, so that no session is opened that could not be recorded.
@@ -128,10 +118,24 @@ class Journal:
         Raises Unavailable naming `[state] directory`.
         """
         with self.access():
-            self._sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._sessions)
             path = self._sessions / f".probe-{os.getpid()}"
-            _write_synced(path, b"relayd\n", os.O_TRUNC)
+            os.close(write_through(path, b"relayd\n", os.O_TRUNC))
             path.unlink(missing_ok=True)
+
+    def begin_create(self, base_url: str, relay: str, account: str = "") -> CreateIntent:
+        """Note that a create is about to be sent; on disk for good when this returns.
+
+        Raises Unavailable: then send nothing.
+        """
+        return self._doubts.begin(base_url, relay, account)
+
+    def doubts(self, since: float = 0.0) -> list[Doubt]:
+        """Give the creates since a moment of wall time whose answer nobody knows, oldest first.
+
+        Those whose answer is awaited are among them, as held. Raises Unavailable.
+        """
+        return self._doubts.doubts(since)
 
     def record(
         self, session: LiveSession, *, base_url: str, relay: str, account: str = ""
@@ -140,84 +144,126 @@ class Journal:
 
         Raises Unavailable: then nothing is recorded, and the session must be closed at once.
         """
+        now = self.now()
         record = JournalRecord(
             id=session.id,
             channel=session.channel_id,
             base_url=base_url,
             relay=relay,
-            opened_at=float(self._wall()),
+            opened_at=now.wall,
             pid=os.getpid(),
             held=True,
             account=account,
+            boot_id=now.boot_id,
+            opened_boottime=now.boot,
         )
-        keys = ("id", "channel", "base_url", "relay", "opened_at", "pid", "account")
-        content = json.dumps({key: getattr(record, key) for key in keys}).encode() + b"\n"
         path = self._sessions / _file_name(session.id)
-        draft = path.with_suffix(".part")
         with self.access():
-            self._sessions.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            lock = _write_synced(draft, content, os.O_EXCL, keep_locked=True)
-            try:
-                draft.rename(path)
-                _sync_directory(self._sessions)
-            except OSError:
-                os.close(lock)
-                raise
-            return JournalEntry(self, path, lock, record)
+            make_folder(self._sessions)
+            return JournalEntry(self, path, write_file(path, record.fields()), record)
 
-    def entries(self) -> list[JournalRecord]:
-        """Give what is on the book, oldest first; broken and foreign files are left out.
+    def contents(self) -> JournalContents:
+        """Give what is on the book, and each file that cannot be read.
 
         Raises Unavailable when the folder cannot be read.
         """
-        records = []
-        for path, descriptor in self._files():
-            try:
-                held = not _try_lock(descriptor, fcntl.LOCK_SH)
-                if (record := _read(path, descriptor, held=held)) is not None:
-                    records.append(record)
-            finally:
-                os.close(descriptor)
-        return sorted(records, key=lambda record: record.opened_at)
+        records, unreadable = [], []
+        for path, found in self._files():
+            if isinstance(found, UnreadableEntry):
+                unreadable.append(found)
+                continue
+            held = is_held(found)
+            match _read(path, found):
+                case JournalRecord() as record:
+                    records.append(replace(record, held=held))
+                case UnreadableEntry() as entry:
+                    unreadable.append(replace(entry, held=held))
+            os.close(found)
+        records.sort(key=lambda record: record.opened_at)
+        return JournalContents(tuple(records), tuple(unreadable))
+
+    def entries(self) -> list[JournalRecord]:
+        """Give the sessions on the book that can be read, oldest first; `contents` has the others.
+
+        Raises Unavailable when the folder cannot be read.
+        """
+        return list(self.contents().records)
 
     def leftovers(self) -> list[JournalEntry]:
         """Take the sessions whose owner died into our care, oldest first.
 
-        Raises Unavailable when the folder cannot be read.
+        What cannot be read is left where it is, and told once in the log. Raises Unavailable when
+        the folder cannot be read.
         """
         adopted = []
-        for path, descriptor in self._files():
-            record = None
-            if _try_lock(descriptor, fcntl.LOCK_EX) and os.fstat(descriptor).st_nlink:
-                record = _read(path, descriptor, held=True)
-            if record is None:
-                os.close(descriptor)
+        for path, found in self._files():
+            if isinstance(found, UnreadableEntry):
+                self._warn(found)
+                continue
+            entry = None
+            if try_lock(found, fcntl.LOCK_EX) and os.fstat(found).st_nlink:
+                match _read(path, found):
+                    case JournalRecord() as record:
+                        entry = JournalEntry(self, path, found, record)
+                    case UnreadableEntry() as unreadable:
+                        self._warn(unreadable)
+            if entry is None:
+                os.close(found)
             else:
-                adopted.append(JournalEntry(self, path, descriptor, record))
+                adopted.append(entry)
         return sorted(adopted, key=lambda entry: entry.record.opened_at)
 
+    def unreadable_file_of(self, session_id: str) -> UnreadableEntry | None:
+        """Give the file that must be this session's, by its name, and cannot be read."""
+        names = {_file_name(session_id), Path(_file_name(session_id)).with_suffix(".part").name}
+        return next((one for one in self.contents().unreadable if one.name in names), None)
+
+    def discard(self, unreadable: UnreadableEntry) -> None:
+        """Remove a file that cannot be read, its session's close being confirmed.
+
+        Raises Unavailable.
+        """
+        with self.access():
+            (self._sessions / unreadable.name).unlink(missing_ok=True)
+            sync_folder(self._sessions)
+
     def note_closed(self, record: JournalRecord) -> None:
-        """Append one line to the history; failing to is a warning, nothing depends on it."""
+        """Append one line to the history; failing to is a warning, the close is done."""
+        now = self.now()
         try:
-            self.history.note(record.id, record.relay, record.opened_at, self._wall())
+            self.history.note(
+                record.id,
+                record.relay,
+                record.opened_at,
+                now.wall,
+                seconds=now.seconds_since(record.opened),
+            )
         except OSError as fault:
             _log.warning("history.unwritable", path=str(self.history.path), reason=str(fault))
 
-    @contextmanager
-    def access(self) -> Iterator[None]:
-        """Turn the disk's failures into Unavailable."""
-        try:
-            yield
-        except OSError as fault:
-            raise Unavailable(
-                f"[state] directory {str(self._sessions.parent)!r} cannot be used:"
-                f" {fault.strerror or fault}",
-                mend="set [state] directory to a folder that relayd may write, with space left",
-            ) from fault
+    def budget(self, limit_minutes: float) -> BudgetReading:
+        """Read how much of a day's limit the sessions on this book have used; 0 is no limit.
 
-    def _files(self) -> Iterator[tuple[Path, int]]:
-        """Open each regular file of the folder that may be an entry, a draft included."""
+        Raises Unavailable when book or history cannot be read.
+        """
+        now = self.now()
+        with self.access():
+            closed = self.history.sessions()
+        spending = [
+            Spending(now.seconds_since(record.opened), left_over=not record.held)
+            for record in self.entries()
+        ]
+        return read_budget(closed, spending, limit_minutes, now.wall, local_day(now.wall))
+
+    def access(self) -> AbstractContextManager[None]:
+        """Turn the disk's failures into Unavailable."""
+        return disk_access(self.directory)
+
+    def _files(self) -> Iterator[tuple[Path, int | UnreadableEntry]]:
+        """Open each file of the folder that may be an entry, a draft included.
+
+        A descriptor is the caller's to close.
+        """
         with self.access():
             try:
                 paths = sorted(self._sessions.iterdir())
@@ -226,19 +272,17 @@ class Journal:
         for path in paths:
             if path.name.startswith(".") or path.suffix not in {".json", ".part"}:
                 continue
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
-                descriptor = os.open(path, flags)
+                yield path, open_file(path)
             except FileNotFoundError:  # removed a moment ago
                 continue
-            except OSError as fault:
-                _log.warning("journal.skipped", path=str(path), reason=str(fault))
-                continue
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                yield path, descriptor
-            else:
-                os.close(descriptor)
-                _log.warning("journal.skipped", path=str(path), reason="not a regular file")
+            except (OSError, Unreadable) as fault:
+                yield path, _unreadable(path, fault)
+
+    def _warn(self, entry: UnreadableEntry) -> None:
+        if (entry.name, entry.why) not in self._warned:
+            self._warned.add((entry.name, entry.why))
+            _log.warning("journal.unreadable", file=entry.name, reason=entry.why)
 
 
 def _file_name(session_id: str) -> str:
@@ -249,52 +293,12 @@ def _file_name(session_id: str) -> str:
     return plain + ".json"
 
 
-def _write_synced(path: Path, content: bytes, how: int, *, keep_locked: bool = False) -> int:
-    """Write a file through to the disk; its descriptor, locked, is the caller's if asked for."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how
-    descriptor = os.open(path, flags, 0o600)
+def _read(path: Path, descriptor: int) -> JournalRecord | UnreadableEntry:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _write_all(descriptor, content)
-        os.fsync(descriptor)
-    except OSError:
-        os.close(descriptor)
-        with suppress(OSError):
-            path.unlink()
-        raise
-    if not keep_locked:
-        os.close(descriptor)
-    return descriptor
+        return JournalRecord.read(read_fields(descriptor), held=True)
+    except (OSError, Unreadable) as fault:
+        return _unreadable(path, fault)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(descriptor, content) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError:  # held, or a file system without locks: not ours either way
-        return False
-    return True
-
-
-def _read(path: Path, descriptor: int, *, held: bool) -> JournalRecord | None:
-    try:
-        content = os.pread(descriptor, LARGEST_ENTRY, 0)
-    except OSError as fault:
-        _log.warning("journal.skipped", path=str(path), reason=str(fault))
-        return None
-    record = JournalRecord.read(content, held=held)
-    if record is None:
-        _log.warning("journal.skipped", path=str(path), reason="not an entry of the journal")
-    return record
+def _unreadable(path: Path, fault: OSError | Unreadable) -> UnreadableEntry:
+    return UnreadableEntry(path.name, why(fault))

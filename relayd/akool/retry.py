@@ -13,7 +13,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from relayd import logs
 from relayd.akool.verdicts import BY_CODE
-from relayd.errors import ServiceError, ServiceUnreachable, Throttled
+from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Throttled
 
 ATTEMPTS = 3
 """Sendings of one call: more is the supervisor's backoff, which people see."""
@@ -58,6 +58,27 @@ def never_acted_on(fault: Exception) -> bool:
         return not fault.sent
     return isinstance(fault, Throttled) or (
         isinstance(fault, ServiceError) and fault.code in BY_CODE
+    )
+
+
+def in_doubt(fault: Exception) -> bool:
+    """Whether the service may have done what it was asked although the call failed.
+
+    Not where it refused for good or certainly did not act; an error that nothing here foresees
+    says neither.
+    """
+    if not isinstance(fault, ServiceError):
+        return True
+    return fault.retryable and not never_acted_on(fault)
+
+
+def doubt_of(fault: Exception) -> SessionDoubtful:
+    """Say that a session may be open, in the words of what hides it."""
+    words = str(fault) if isinstance(fault, ServiceError) else f"{type(fault).__name__}: {fault}"
+    return SessionDoubtful(
+        f"a session may be open at the service: {words}",
+        mend="look at your account at the service",
+        code=fault.code if isinstance(fault, ServiceError) else None,
     )
 
 

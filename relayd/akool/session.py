@@ -4,7 +4,7 @@ The service bills a session from create to close. So a create in flight is waite
 its task is cancelled, what it opened is closed, and what could not be closed stays on the journal
 for `close_leftovers`, of this process or a later one. Left over for nobody is only a session
 whose create answer never arrived, or arrived at a process killed before the write: the API cannot
-list sessions. `session.maybe_open` in the log says so where it is known.
+list sessions. The journal tells of these as doubts, and `session.maybe_open` in the log.
 """
 
 import asyncio
@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from enum import Enum
 
 from relayd import logs
+from relayd.akool.boottime import boottime as machine_boottime
 from relayd.akool.client import AkoolClient
-from relayd.akool.journal import Journal, JournalEntry, JournalRecord
+from relayd.akool.doubts import CreateIntent
+from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession, Status
-from relayd.akool.retry import never_acted_on, repeated_if_not_acted_on
+from relayd.akool.records import JournalRecord
+from relayd.akool.retry import doubt_of, repeated_if_not_acted_on
 from relayd.errors import (
     FaceRejected,
     ServiceError,
+    SessionDoubtful,
     SessionFailed,
     Unavailable,
 )
@@ -33,6 +37,11 @@ LOOKUP_FAILURES = 3
 """Failed status look-ups in a row after which the session is taken for ready."""
 AT_ONCE = 4
 """Leftovers closed at the same time."""
+LANDMARKS_KEPT_FOR = 600.0
+"""s that the landmarks of an image are known: a change of session asks for no new detection, and
+another picture under the same URL is seen in time."""
+OF_ANOTHER_KEY = "unknown to this key; it was opened with another one: close it with that"
+"""Why a session that the service does not know stays on the journal."""
 
 _log = logs.get("akool")
 
@@ -89,6 +98,17 @@ class SwapSession:
         self._entry = entry
         self._keeper = keeper
         self._closing = asyncio.Lock()
+        self._opened_boottime = keeper.boottime()
+        self._lasted: float | None = None
+
+    def seconds(self) -> float:
+        """Seconds that it was open until now, or until its close was confirmed.
+
+        Those in which the machine slept count as well: the service bills them.
+        """
+        if self._lasted is not None:
+            return self._lasted
+        return max(0.0, self._keeper.boottime() - self._opened_boottime)
 
     async def wait_ready(self, *, poll: float = 1.0, within: float = 120.0) -> Readiness:
         """Wait until the engine is in the channel, asking each `poll` s for up to `within` s.
@@ -148,6 +168,8 @@ class SwapSession:
         async with self._closing:
             if not self.closed:
                 self.closed = await _close(self._keeper.client, self._entry, within) == ""
+                if self.closed:
+                    self._lasted = self.seconds()
             return self.closed
 
 
@@ -161,25 +183,30 @@ class SessionKeeper:
         *,
         relay: str,
         now: Callable[[], float] = time.monotonic,
+        boottime: Callable[[], float] = machine_boottime,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         answer_within: float = ANSWER_WITHIN,
         close_within: float = CLOSE_WITHIN,
     ) -> None:
         self.client = client
         self.now = now
+        self.boottime = boottime
         self.sleep = sleep
+        self.doubtful = 0
+        """Creates so far after which a session may be open that nobody knows of."""
         self._journal = journal
         self._relay = relay
         self._answer_within = answer_within
         self._close_within = close_within
-        self._known_landmarks: dict[str, str] = {}
+        self._known_landmarks: tuple[str, str, float] | None = None
 
     async def open_session(self, face: FaceChoice) -> SwapSession:
         """Open a session, put it on the journal, and only then hand it out.
 
         Raises FaceRejected when the image has no face or several, Unavailable when the journal
-        cannot be written (before anything is opened, if that can be known), SessionFailed or the
-        ServiceError of create. A refusal that left a session behind has closed it.
+        cannot be written (before anything is opened, if that can be known), SessionDoubtful when
+        a session may be open that nobody knows of, or the ServiceError of create, which opened
+        none. An answer that names a session without what is needed to use it has closed it.
 
         Cancelled while a create is in flight, it waits up to `answer_within` s for the answer,
         closes what was opened (`close_within` s) and only then ends, however often it is
@@ -189,34 +216,44 @@ class SessionKeeper:
         await asyncio.to_thread(self._journal.probe)
         return await repeated_if_not_acted_on(self._open_once, face.image_url, landmarks)
 
-    async def landmarks(self, face: FaceChoice) -> str:
+    async def landmarks(self, face: FaceChoice, *, fresh: bool = False) -> str:
         """Give the landmarks chosen, else those of the only face in the image.
 
-        Raises FaceRejected when it has none, or several: their landmarks are in the message.
+        With `fresh`, the image is looked at again, as there may be another one at its URL. Raises
+        FaceRejected when it has no face, or several: their landmarks are in the message.
         """
         if face.landmarks:
             return face.landmarks
-        if face.image_url not in self._known_landmarks:
-            faces = await self.client.detect_faces(face.image_url)
-            if not faces:
-                raise FaceRejected(
-                    "no face was found in [face] image", mend="choose a picture with a clear face"
-                )
-            if len(faces) > 1:
-                found = "; ".join(f'"{face.landmarks}"' for face in faces[:10])
-                raise FaceRejected(
-                    f"[face] image has {len(faces)} faces: {found}",
-                    mend="set [face] landmarks to one of them",
-                )
-            self._known_landmarks = {face.image_url: faces[0].landmarks}
-        return self._known_landmarks[face.image_url]
+        if self._known_landmarks is not None and not fresh:
+            url, known, asked_at = self._known_landmarks
+            if url == face.image_url and self.now() - asked_at < LANDMARKS_KEPT_FOR:
+                return known
+        self._known_landmarks = None
+        found = await self._only_face(face.image_url)
+        self._known_landmarks = (face.image_url, found, self.now())
+        return found
+
+    async def _only_face(self, image_url: str) -> str:
+        faces = await self.client.detect_faces(image_url)
+        if not faces:
+            raise FaceRejected(
+                "no face was found in [face] image", mend="choose a picture with a clear face"
+            )
+        if len(faces) > 1:
+            found = "; ".join(f'"{face.landmarks}"' for face in faces[:10])
+            raise FaceRejected(
+                f"[face] image has {len(faces)} faces: {found}",
+                mend="set [face] landmarks to one of them",
+            )
+        return faces[0].landmarks
 
     async def _open_once(self, image_url: str, landmarks: str) -> SwapSession:
         """Send one create in tasks of its own, so that no cancellation can lose its answer."""
+        intent = await self._begin_create()
         asking = asyncio.create_task(
             self.client.create(image_url, landmarks), name="relayd-akool-create"
         )
-        opening = asyncio.create_task(self._record(asking), name="relayd-akool-open")
+        opening = asyncio.create_task(self._settle(asking, intent), name="relayd-akool-open")
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -224,43 +261,81 @@ class SessionKeeper:
             await _to_the_end(undoing)
             raise
 
-    async def _record(self, asking: asyncio.Task[LiveSession]) -> SwapSession:
+    async def _begin_create(self) -> CreateIntent:
+        """Note on the journal that a create will be sent; cancelled, that none is."""
+        writing = asyncio.create_task(
+            asyncio.to_thread(
+                self._journal.begin_create, self._base_url, self._relay, self.client.account
+            ),
+            name="relayd-akool-intent",
+        )
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await _to_the_end(asyncio.create_task(_withdraw(writing), name="relayd-akool-undo"))
+            raise
+
+    @property
+    def _base_url(self) -> str:
+        return logs.redact(self.client.base_url)
+
+    async def _settle(self, asking: asyncio.Task[LiveSession], intent: CreateIntent) -> SwapSession:
         """Put what create answers on the journal, and give it if it can be used."""
         try:
             live = await asking
         except asyncio.CancelledError:
-            _log.error("session.maybe_open", reason="stopped before create was answered")
+            await self._doubt(intent, "stopped before create was answered")
             raise
-        except ServiceError as fault:
-            if fault.retryable and not never_acted_on(fault):
-                _log.error("session.maybe_open", reason=str(fault))
+        except SessionDoubtful as fault:
+            await self._doubt(intent, str(fault.__cause__ or fault))
             raise
-        opened_at = self.now()
-        try:
-            entry = await asyncio.to_thread(
-                self._journal.record,
-                live,
-                base_url=logs.redact(self.client.base_url),
-                relay=self._relay,
-                account=self.client.account,
-            )
-        except Exception:
-            await self._close_unrecorded(live)
+        except ServiceError:
+            await asyncio.to_thread(intent.answered)
             raise
-        _log.info("session.created", session=live.id, channel=live.channel_id, relay=self._relay)
-        session = SwapSession(live, entry, self, opened_at)
+        except Exception as fault:
+            await self._doubt(intent, f"{type(fault).__name__}: {fault}")
+            raise doubt_of(fault) from fault
+        session = await self._record(live, intent)
         if live.flaw is not None:
             await session.close(within=self._close_within)
             live.check()
         return session
 
-    async def _close_unrecorded(self, live: LiveSession) -> None:
+    async def _doubt(self, intent: CreateIntent, reason: str) -> None:
+        self.doubtful += 1
+        _log.error("session.maybe_open", reason=reason)
+        await asyncio.to_thread(intent.doubtful, reason)
+
+    async def _record(self, live: LiveSession, intent: CreateIntent) -> SwapSession:
+        """Put a session on the journal; close it where that fails."""
+        opened_at = self.now()
+        try:
+            entry = await asyncio.to_thread(
+                self._journal.record,
+                live,
+                base_url=self._base_url,
+                relay=self._relay,
+                account=self.client.account,
+            )
+        except Exception:
+            await self._close_unrecorded(live, intent)
+            raise
+        await asyncio.to_thread(intent.answered)
+        _log.info("session.created", session=live.id, channel=live.channel_id, relay=self._relay)
+        return SwapSession(live, entry, self, opened_at)
+
+    async def _close_unrecorded(self, live: LiveSession, intent: CreateIntent) -> None:
         try:
             await self.client.close(live.id, within=self._close_within)
-        except ServiceError as fault:
+        except Exception as fault:  # noqa: BLE001 - whatever it was, it may be open
             _log.error("session.left_open_unrecorded", session=live.id, reason=str(fault))
+            reason = (
+                f"{live.id} could be neither recorded nor closed: relayd sessions close {live.id}"
+            )
+            await self._doubt(intent, reason)
         else:
             _log.info("session.closed", session=live.id, reason="it could not be recorded")
+            await asyncio.to_thread(intent.answered)
 
     async def _undo(
         self, asking: asyncio.Task[LiveSession], opening: asyncio.Task[SwapSession]
@@ -279,23 +354,30 @@ async def close_leftovers(
     *,
     session_id: str | None = None,
     within: float = CLOSE_WITHIN,
+    hopeless: dict[str, str] | None = None,
 ) -> list[LeftoverResult]:
     """Close the sessions on the journal whose owner died, or only the one named.
 
     Those at another service than `client`'s are left alone: its answer would be about a stranger.
-    Raises Unavailable when the journal cannot be read.
+    Whoever calls again and again gives a dict of his own as `hopeless`: what this client can never
+    close, by its id with the reason, is then tried and told once. Nothing that befalls one keeps
+    another from being closed. Raises Unavailable when the journal cannot be read.
     """
-    here = logs.redact(client.base_url)
+    hopeless = {} if hopeless is None else hopeless
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def settle(entry: JournalEntry) -> LeftoverResult:
-        if entry.record.base_url != here:
-            entry.release()
-            reason = f"it is open at {entry.record.base_url}, not at {here}"
-            _log.warning("session.elsewhere", session=entry.record.id, reason=reason)
-        else:
+        session = entry.record.id
+        try:
             async with turns:
-                reason = await _close(client, entry, within)
+                reason = hopeless.get(session) or await _close_leftover(
+                    client, entry, within, hopeless
+                )
+        except Exception as fault:  # noqa: BLE001 - the others are closed whatever befalls it
+            _log.error("session.close_failed", session=session, exc_info=fault)
+            reason = f"unforeseen {type(fault).__name__}: {fault}"
+        finally:
+            entry.release()
         return LeftoverResult(entry.record, closed=not reason, reason=reason)
 
     entries = await asyncio.to_thread(journal.leftovers)
@@ -307,6 +389,22 @@ async def close_leftovers(
             entry.release()
 
 
+async def _close_leftover(
+    client: AkoolClient, entry: JournalEntry, within: float, hopeless: dict[str, str]
+) -> str:
+    """Close a session whose owner died; "" or why that is not confirmed."""
+    record, here = entry.record, logs.redact(client.base_url)
+    if record.base_url != here:
+        reason = f"it is open at {record.base_url}, not at {here}"
+        _log.warning("session.elsewhere", session=record.id, reason=reason)
+        hopeless[record.id] = reason
+        return reason
+    reason = await _close(client, entry, within)
+    if reason == OF_ANOTHER_KEY:
+        hopeless[record.id] = reason
+    return reason
+
+
 async def _close(client: AkoolClient, entry: JournalEntry, within: float) -> str:
     """Close a session and take it off the journal; "" or why that is not confirmed."""
     session, account = entry.record.id, entry.record.account
@@ -315,10 +413,13 @@ async def _close(client: AkoolClient, entry: JournalEntry, within: float) -> str
     except ServiceError as fault:
         _log.error("session.close_failed", session=session, reason=str(fault))
         return str(fault)
+    except Exception as fault:  # noqa: BLE001 - a close that fails is a fact, not an end
+        _log.exception("session.close_failed", session=session)
+        return f"unforeseen {type(fault).__name__}: {fault}"
     else:
         if not known and account not in ("", client.account):
             _log.warning("session.of_another_key", session=session)
-            return "unknown to this key; it was opened with another one: close it with that"
+            return OF_ANOTHER_KEY
         _log.info("session.closed", session=session, relay=entry.record.relay)
         try:
             await asyncio.to_thread(entry.remove)
@@ -328,6 +429,13 @@ async def _close(client: AkoolClient, entry: JournalEntry, within: float) -> str
         return ""
     finally:
         entry.release()
+
+
+async def _withdraw(writing: asyncio.Task[CreateIntent]) -> None:
+    """Take an intent back once it is written: nothing was sent."""
+    await asyncio.wait({writing})
+    if writing.exception() is None:
+        await asyncio.to_thread(writing.result().answered)
 
 
 async def _to_the_end(task: asyncio.Task[None]) -> None:

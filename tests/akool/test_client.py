@@ -26,6 +26,7 @@ from relayd.errors import (
     ServerFault,
     ServiceError,
     ServiceUnreachable,
+    SessionDoubtful,
     SessionUnknown,
     Throttled,
 )
@@ -163,9 +164,10 @@ async def test_nonsense_is_a_clear_error_within_the_deadline(
     client = AkoolClient(service.url, ApiKey("the-key-of-the-tests"), http, call_deadline=0.4)
     service.on("create", reply)
     began = time.monotonic()
-    with pytest.raises(error) as caught:
+    with pytest.raises(SessionDoubtful) as caught:
         await client.create(IMAGE, FACE)
-    assert type(caught.value) is error
+    assert type(caught.value.__cause__) is error
+    assert str(caught.value.__cause__) in str(caught.value)
     assert str(caught.value).isprintable()
     assert time.monotonic() - began < 2.0
     assert service.count("create") == 1

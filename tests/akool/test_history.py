@@ -16,8 +16,8 @@ def test_what_is_noted_is_read_again(history: History):
     history.note("one", "studio", 100.0, 190.5)
     history.note("two", "studio", 200.0, 230.0)
     assert history.sessions() == [
-        ClosedSession("one", "studio", 100.0, 190.5),
-        ClosedSession("two", "studio", 200.0, 230.0),
+        ClosedSession("one", "studio", 100.0, 190.5, 90.5),
+        ClosedSession("two", "studio", 200.0, 230.0, 30.0),
     ]
 
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from relayd.akool import history as history_module
 from relayd.akool import journal as journal_module
-from relayd.akool.journal import Journal, JournalRecord
+from relayd.akool.journal import Journal
 from relayd.akool.models import LiveSession
+from relayd.akool.records import JournalRecord
 from relayd.errors import Unavailable
 
 BASE_URL = "https://openapi.example"

@@ -25,7 +25,7 @@ from relayd.errors import (
     QuotaExhausted,
     ServerFault,
     ServiceError,
-    ServiceUnreachable,
+    SessionDoubtful,
     SessionFailed,
     Unavailable,
 )
@@ -462,7 +462,7 @@ async def test_an_answer_lost_after_create_was_sent_is_said_and_not_repeated(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str]
 ):
     service.on("create", b"")
-    with pytest.raises(ServiceUnreachable):
+    with pytest.raises(SessionDoubtful):
         await keeper.open_session(FACE)
     assert service.count("create") == 1
     assert "session.maybe_open" in capsys.readouterr().out

@@ -1,0 +1,183 @@
+"""Creates whose answer nobody knows, `<state>/doubts/`: each may have opened a session.
+
+A file is written before a create is sent, and goes when the answer is known and what it opened is
+on the journal. One that stays tells of a doubt: by the reason in it, or, where nobody has it in
+his care any more, because the process was killed in between. (A process that is killed between
+putting the session on the journal and removing this file leaves a doubt about a session that is
+known: one line too many, never one too few.)
+"""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relayd import logs
+from relayd.akool.files import (
+    VERSION,
+    Unreadable,
+    disk_access,
+    is_held,
+    make_folder,
+    open_file,
+    read_fields,
+    seconds,
+    text,
+    try_lock,
+    why,
+    write_file,
+)
+
+KEPT_FOR = 7 * 24 * 3600.0
+"""s that a doubt is told: by then the service's own limits have ended the session."""
+KILLED = "the relay was killed before the service answered"
+LONGEST_REASON = 500
+"""Characters of a reason that are kept."""
+
+_log = logs.get("akool")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A session that may be open at the service, and that nobody knows the id of."""
+
+    at: float
+    """When it was asked for; wall time, s since 1970."""
+    relay: str
+    base_url: str
+    """The service that was asked."""
+    account: str
+    """Fingerprint of the credentials; empty where not known."""
+    reason: str
+    """Why it is not known, in words; empty while the answer is awaited."""
+    held: bool
+    """Whether a living process still waits for the answer: then it is no doubt yet."""
+
+
+class CreateIntent:
+    """A create about to be sent, on disk. Whoever has it ends it by one of its two methods.
+
+    Neither raises: what fails is logged, and the file then tells of a doubt that may be none.
+    """
+
+    def __init__(self, path: Path, lock: int, fields: dict[str, Any]) -> None:
+        self._path, self._lock, self._fields = path, lock, fields
+        self._ended = False
+
+    def answered(self) -> None:
+        """The answer is known, and what it opened is on the journal or closed."""
+        if self._ended:
+            return
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as fault:
+            _log.warning("doubt.kept", path=str(self._path), reason=str(fault))
+        self._release()
+
+    def doubtful(self, reason: str) -> None:
+        """Nobody knows whether it opened a session: keep that for `Journal.doubts`."""
+        if self._ended:
+            return
+        reason = logs.redact(reason)[:LONGEST_REASON]
+        try:
+            os.close(write_file(self._path, self._fields | {"reason": reason}))
+        except OSError as fault:
+            _log.warning("doubt.reason_lost", path=str(self._path), reason=str(fault))
+        self._release()
+
+    def _release(self) -> None:
+        self._ended = True
+        os.close(self._lock)
+
+
+class DoubtFolder:
+    """The folder of them in the state directory. All methods block on the disk."""
+
+    def __init__(self, directory: Path, wall: Callable[[], float]) -> None:
+        self._state, self._folder, self._wall = directory, directory / "doubts", wall
+
+    def begin(self, base_url: str, relay: str, account: str) -> CreateIntent:
+        """Note that a create is about to be sent; on disk for good when this returns.
+
+        Forgets doubts older than KEPT_FOR. Raises Unavailable: then send nothing.
+        """
+        fields = {
+            "version": VERSION,
+            "at": float(self._wall()),
+            "base_url": base_url,
+            "relay": relay,
+            "account": account,
+            "pid": os.getpid(),
+            "reason": "",
+        }
+        path = self._folder / f"{uuid.uuid4().hex}.json"
+        with disk_access(self._state):
+            make_folder(self._folder)
+            self._forget_old()
+            return CreateIntent(path, write_file(path, fields), fields)
+
+    def doubts(self, since: float) -> list[Doubt]:
+        """Give those since a moment of wall time, oldest first, creates in flight among them.
+
+        Raises Unavailable when the folder cannot be read.
+        """
+        found = [
+            doubt
+            for path in self._paths(".json")
+            if (doubt := _read(path)) is not None and doubt.at >= since
+        ]
+        return sorted(found, key=lambda doubt: doubt.at)
+
+    def _forget_old(self) -> None:
+        """Remove what is out of date, also by a clock that was set meanwhile."""
+        now = self._wall()
+        for path in self._paths(".json"):
+            doubt = _read(path)
+            if doubt is not None and not doubt.held and abs(now - doubt.at) > KEPT_FOR:
+                path.unlink(missing_ok=True)
+        for path in self._paths(".part"):  # of a process that was killed while writing it
+            with suppress(OSError, Unreadable):
+                descriptor = open_file(path)
+                if try_lock(descriptor, fcntl.LOCK_EX):
+                    path.unlink(missing_ok=True)
+                os.close(descriptor)
+
+    def _paths(self, ending: str) -> list[Path]:
+        with disk_access(self._state):
+            try:
+                paths = sorted(self._folder.iterdir())
+            except FileNotFoundError:
+                return []
+        return [path for path in paths if path.suffix == ending]
+
+
+def _read(path: Path) -> Doubt | None:
+    """Read a file of the folder; None when it is gone. One that is unreadable is a doubt as well.
+
+    That is dated by the file's own time.
+    """
+    held = False
+    try:
+        changed_at = path.lstat().st_mtime
+        descriptor = open_file(path)
+        try:
+            held = is_held(descriptor)
+            return _parse(read_fields(descriptor), held=held)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:  # answered a moment ago
+        return None
+    except (Unreadable, OSError) as fault:
+        return Doubt(changed_at, "", "", "", f"{path.name} cannot be read: {why(fault)}", held)
+
+
+def _parse(fields: Mapping[str, Any], *, held: bool) -> Doubt:
+    at = seconds(fields, "at")
+    relay, base_url, account, reason = (
+        text(fields, key) for key in ("relay", "base_url", "account", "reason")
+    )
+    return Doubt(at, relay, base_url, account, reason or ("" if held else KILLED), held)
