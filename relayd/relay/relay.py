@@ -42,13 +42,14 @@ class Relay:
         journal: Journal,
         *,
         more_outputs: Sequence[Output] = (),
+        require_outputs: bool = False,
         clock: Clock | None = None,
         on_change: Callable[[RelayState, str], None] = lambda _state, _reason: None,
     ) -> None:
         """Plan the relay `name`; nothing is opened before `run`.
 
-        `more_outputs` are shown the same as the configured ones; `on_change` hears of each
-        state with its reason.
+        `more_outputs` are shown the same as the configured ones; `require_outputs` ends `run`
+        where one cannot be opened at the start; `on_change` hears of each state with its reason.
         """
         self._settings, self._name = settings, name
         self._client, self._journal = client, journal
@@ -70,6 +71,7 @@ class Relay:
             self._clock,
             metrics=self.metrics,
             more_outputs=more_outputs,
+            require_outputs=require_outputs,
             send=self._routes.publish,
             on_source=lambda event: self._from_thread(self._hear_source, event),
             on_output=lambda event: self._from_thread(self._hear_output, event),
@@ -91,7 +93,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; every session is closed when this returns.
 
-        Raises Unavailable when an output cannot be opened at the start.
+        Raises Unavailable when an output is required and cannot be opened at the start.
         """
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as started:
