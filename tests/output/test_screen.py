@@ -373,6 +373,40 @@ def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_a
     assert "modprobe v4l2loopback" in told[0].reason
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "hint"),
+    [
+        ({"exclusive_caps": False}, {"exclusive_caps": True}, "modprobe -r v4l2loopback"),
+        ({"keep_format": True}, {"keep_format": False}, "keep_format=0"),
+    ],
+    ids=["exclusive_caps", "keep_format"],
+)
+def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_once_it_is_right(
+    make: Callable[..., Any],
+    tmp_path: Path,
+    wrong: dict[str, bool],
+    right: dict[str, bool],
+    hint: str,
+):
+    double = make(**wrong)
+    camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
+    told = []
+    screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
+    with pytest.raises(CameraUnavailable) as refused:
+        camera.open()
+    screen.lose(camera, refused.value)
+    screen.start()
+    try:
+        for name, value in right.items():
+            setattr(double, name, value)
+        until(lambda: double.written > 2)
+    finally:
+        screen.stop()
+        camera.close()
+    assert hint in told[0].reason
+    assert [event.change for event in told] == [OutputChange.LOST, OutputChange.BACK]
+
+
 def test_the_camera_is_opened_once_whatever_happens_to_the_frames(
     clock: Any, make: Callable[..., Any], tmp_path: Path
 ):
