@@ -17,7 +17,7 @@ from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
-from relayd.ondemand import is_on_demand
+from relayd.relay.policy import is_on_demand
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.openings import PROBE

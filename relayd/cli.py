@@ -125,7 +125,16 @@ def demo(
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "info") -> None:
+def run(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    require_outputs: Annotated[
+        bool,
+        typer.Option("--require-outputs", help="End if a camera cannot be opened at the start."),
+    ] = False,
+    log_level: LogLevel = "info",
+) -> None:
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
 
@@ -135,7 +144,7 @@ def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "
         return settings
 
     _set_up_logs(log_level)
-    _await(run_daemon(read(), config.stem, read))
+    _await(run_daemon(read(), config.stem, read, require_outputs=require_outputs))
 
 
 @app.command()

@@ -95,6 +95,7 @@ class AkoolSettings(Section):
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
     session_max: Seconds = 2700.0
+    daily_limit: float = 0.0
 
     @field_validator("base_url")
     @classmethod

@@ -27,10 +27,17 @@ one of many looks does no harm, a relay that is stuck misses all of them."""
 _log = get("daemon")
 
 
-async def run_daemon(settings: Settings, name: str, reread: Callable[[], Settings]) -> int:
+async def run_daemon(
+    settings: Settings,
+    name: str,
+    reread: Callable[[], Settings],
+    *,
+    require_outputs: bool = False,
+) -> int:
     """Run the relay until SIGTERM or SIGINT; gives the exit code.
 
-    `reread` gives the settings as they are when a service manager asks for a reload.
+    `reread` gives the settings as they are when a service manager asks for a reload. With
+    `require_outputs` an output that cannot be opened at the start is not waited for: Unavailable.
     """
     require_link(settings.rtc.kind)
     notifier = Notifier()
@@ -45,6 +52,7 @@ async def run_daemon(settings: Settings, name: str, reread: Callable[[], Setting
             client,
             open_journal(settings),
             more_outputs=[preview],
+            require_outputs=require_outputs,
             on_change=announcer,
         )
         server = ControlServer(

@@ -53,7 +53,8 @@ class StreamOutput:
     """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
 
     A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and, for a push URL, starts it anew with backoff. A file is written once: when that
+    and, for a push URL, starts it anew with backoff. A file that cannot be made yet (its folder
+    is on a disk that is not there) is waited for; once begun it is written once, and when that
     breaks it stays broken. A file that exists is never overwritten; "out.mp4" becomes
     "out-1.mp4" and so on, so that a restart costs no recording.
     """
@@ -85,6 +86,8 @@ class StreamOutput:
         self._stop = Event()
         self._lock = Lock()
         self._stats = StreamStats(0, 0, 0, up=False)
+        self.trouble = ""
+        """Why it does not work, as the latest event says; empty while it does, or may yet."""
         self._slot: SharedSlot | None = None
         self._thread: Thread | None = None
 
@@ -125,16 +128,20 @@ class StreamOutput:
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
+            is_begun = push
             try:
                 target = self._url if push else str(unused_file(self._url))
+                is_begun = True
                 self._write_until_broken(target, slot, attempt)
             except OutputError as fault:
                 self._update(up=False)
                 if attempt.up_since or str(fault) != said:
                     said = str(fault)
-                    change = OutputChange.LOST if push else OutputChange.FAILED
+                    is_final = is_begun and not push
+                    change = OutputChange.FAILED if is_final else OutputChange.LOST
+                    self.trouble = said
                     self._on_event(OutputEvent(self.name, change, said))
-            if not push:
+            if is_begun and not push:
                 return
             good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
             wait = backoff.next_wait(good_for)
@@ -209,6 +216,7 @@ class StreamOutput:
         if report.connected and attempt.up_since is None:
             attempt.up_since = self._clock.now()
             self._update(up=True)
+            self.trouble = ""
             self._on_event(OutputEvent(self.name, OutputChange.BACK))
 
     def _finish(

@@ -49,12 +49,17 @@ class Pipeline:
         *,
         metrics: Metrics,
         more_outputs: Sequence[Output],
+        require_outputs: bool = False,
         send: Callable[[SourceFrame], None],
         on_source: Callable[[SourceEvent], None],
         on_output: Callable[[OutputEvent], None],
         on_readers: Callable[[str, int | None], None],
     ) -> None:
-        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait."""
+        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait.
+
+        `more_outputs` are shown the same as the configured ones. With `require_outputs` one that
+        cannot be opened at the start ends the start; else it is waited for.
+        """
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
         swapped: LatestSlot[SwappedFrame] = LatestSlot()
@@ -65,6 +70,7 @@ class Pipeline:
         self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
         self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
         self._has_begun = Event()
+        self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
@@ -76,6 +82,7 @@ class Pipeline:
             ),
             *more_outputs,
         ]
+        self._counted = self.outputs[: len(settings.output)] or self.outputs
         self.screen = Screen(
             self.outputs,
             swapped,
@@ -100,28 +107,55 @@ class Pipeline:
         )
 
     def start_outputs(self) -> None:
-        """Open every output and begin to show; raises what the first one that cannot be says.
+        """Open every output and begin to show; one that cannot be opened is waited for, and told.
 
-        Returns when they have their first picture: from then on readers see standby.
+        Returns when they have their first picture: from then on readers see standby. Raises what
+        the first output that cannot be opened says where outputs are required.
         """
-        opened: list[Output] = []
         try:
             for output in self.outputs:
-                output.open()
-                opened.append(output)
+                self._open(output)
+            self.screen.start()
+            self._are_open = True
         except BaseException:
-            for output in reversed(opened):
-                output.close()
+            self.stop_outputs()
             raise
-        self.screen.start()
         self._has_begun.wait(FIRST_BEAT)
+
+    def _open(self, output: Output) -> None:
+        try:
+            output.open()
+        except Exception as fault:
+            if self._require_outputs:
+                raise
+            self.screen.lose(output, fault)
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
+        self._are_open = False
         self._studio.shutdown(cancel_futures=True)
         self.screen.stop()
         for output in reversed(self.outputs):
             output.close()
+
+    def outputs_working(self) -> bool:
+        """Whether any configured output is open and not lost: whether a session can be seen.
+
+        Where none is configured the extra ones count, such as the page's preview. When an
+        output event is told, this is already as the event says.
+        """
+        return self._are_open and not all(self._trouble(output) for output in self._counted)
+
+    def outputs_trouble(self) -> str:
+        """Why no configured output works, in words; empty while one does."""
+        if self.outputs_working():
+            return ""
+        troubles = (self._trouble(output) for output in self._counted)
+        return next(filter(None, troubles), "no output is open")
+
+    def _trouble(self, output: Output) -> str:
+        of_stream = output.trouble if isinstance(output, StreamOutput) else ""
+        return of_stream or self.screen.trouble(output)
 
     def start_source(self) -> None:
         """Begin to read and to pace."""

@@ -6,7 +6,7 @@ threads tell becomes an event of the state machine; what follows of it is the ma
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,10 +15,11 @@ from relayd.akool.chores import CreditWatch, keep_closing_leftovers
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
-from relayd.background import kept_running
+from relayd.background import in_background
 from relayd.clock import Clock, MonotonicClock
 from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
+from relayd.errors import Unavailable
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
@@ -120,16 +121,13 @@ class Relay:
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
-            jobs = {
+            jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
                 "credit": self._credit.run,
                 "budget": self._budget.run,
             }
-            tasks = [
-                asyncio.create_task(kept_running(name, job), name=f"relayd-{name}")
-                for name, job in jobs.items()
-            ]
-            started.push_async_callback(_end, tasks)
+            for name, job in jobs.items():
+                await started.enter_async_context(in_background(name, job))
             await stop.wait()
 
     # What others may ask of a running relay.
@@ -285,8 +283,15 @@ class Relay:
     def _earlier_doubts(self) -> list[float]:
         """Give the moments (monotonic s) of answers that an earlier run of this relay lost."""
         now, wall = self._clock.now(), time.time()
-        doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)
-        return [now - max(0.0, wall - doubt.at) for doubt in doubts if doubt.relay == self._name]
+        try:
+            doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)
+        except Unavailable:  # which is told when a session is to be opened
+            return []
+        return [
+            now - max(0.0, wall - doubt.at)
+            for doubt in doubts
+            if doubt.relay == self._name and not doubt.held
+        ]
 
 
 def _source_event(event: SourceEvent) -> on.Event:
@@ -300,10 +305,3 @@ def _source_event(event: SourceEvent) -> on.Event:
         case SourceEnded():
             _log.info("source.ended")
             return on.SourceEnded()
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait for them; an error of theirs has been told already."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

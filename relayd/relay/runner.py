@@ -136,11 +136,11 @@ class Runner:
     # Commands.
 
     def _handle(self, event: Event) -> None:
-        _log.debug("event", event=event)
+        _log.debug("event", told=event)
         try:
             commands = self.machine.handle(event, self._clock.now())
         except Exception:  # noqa: BLE001 - no fault of ours may end a call
-            _log.exception("machine.failed", event=event)
+            _log.exception("machine.failed", told=event)
             return
         if isinstance(event, on.SessionClosed):
             self._forget(event.number)

@@ -161,8 +161,15 @@ class SessionLink:
     # How they are carried out.
 
     async def _open(self, face: FaceChoice) -> None:
+        keeper = self._parts.keeper
+        doubtful = keeper.doubtful
         try:
-            self._session = await self._parts.keeper.open_session(face)
+            self._session = await keeper.open_session(face)
+        except asyncio.CancelledError:
+            if keeper.doubtful > doubtful:
+                error = SessionDoubtful("stopped before the service answered")
+                self._emit(on.SessionDoubtful(self.number, error))
+            raise
         except SessionDoubtful as error:
             self._emit(on.SessionDoubtful(self.number, error))
             return
@@ -241,9 +248,9 @@ class SessionLink:
         async with self._worker_turn:
             if self._closing:
                 return
-            worker = self._worker = self._make_worker()
             try:
-                worker.start()
+                self._worker = self._make_worker()
+                self._worker.start()
             except RelaydError as error:
                 self._emit(on.LinkLost(self.number, error))
             except Exception as fault:  # noqa: BLE001 - the relay goes on
@@ -314,9 +321,7 @@ class SessionLink:
                 pass  # of interest to the log alone
 
 
-def _keep(
-    tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str
-) -> asyncio.Task[T]:
+def _keep(tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Run a job in a task that is kept in `tasks` until it ends."""
     task = asyncio.create_task(job, name=name)
     tasks.add(task)

@@ -137,3 +137,7 @@ class RelayStatus:
     """How many programs read each camera; None where that cannot be seen."""
     on_demand: DemandState = DemandState.OFF
     """Where sessions on demand stand."""
+    sessions_doubtful: int = 0
+    spent_today: float = 0.0
+    daily_limit: float = 0.0
+    budget: str = ""

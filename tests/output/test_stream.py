@@ -181,11 +181,28 @@ def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path):
     assert all(abs(at - Fraction((n - first) % 40, 20)) < Fraction(1, 1000) for n, at in found[:39])
 
 
-def test_a_file_that_cannot_be_made_fails_once_and_disturbs_nobody(tmp_path: Path):
-    with Feed(tmp_path / "no/such/folder/out.mp4") as feed:
+def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(tmp_path: Path):
+    folder = tmp_path / "disk"
+    with Feed(folder / "out.mp4") as feed:
         until(lambda: feed.events)
-    assert feed.changes() == [OutputChange.FAILED]
+        assert "No such file" in feed.output.trouble
+        folder.mkdir()
+        until(lambda: feed.output.stats().frames >= 5)
+        assert feed.output.trouble == ""
+    assert feed.changes() == [OutputChange.LOST, OutputChange.BACK]
     assert "No such file" in feed.events[0].reason
+    assert len(numbers(folder / "out.mp4")) >= 5
+
+
+def test_a_file_that_was_begun_and_cannot_be_written_fails_once_and_is_not_begun_again(
+    tmp_path: Path,
+):
+    with Feed(tmp_path / "out.nonsense") as feed:
+        until(lambda: feed.events)
+        feed.output._thread.join(5.0)
+        assert feed.output.trouble
+    assert feed.changes() == [OutputChange.FAILED]
+    assert len(list(tmp_path.iterdir())) <= 1
 
 
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:

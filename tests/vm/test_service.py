@@ -272,12 +272,26 @@ def test_what_a_person_must_mend_is_not_tried_again(
     unit.systemctl("reset-failed")
 
 
-def test_a_missing_camera_is_tried_again_and_given_up_in_the_end(
+def without_camera(standby_config: str) -> str:
+    config = standby_config.replace('"stream"', '"camera"')
+    return config.replace('url = "/run/relayd-test.mkv"', 'device = "/dev/video77"')
+
+
+def test_a_missing_camera_is_waited_for_and_costs_no_start(
     make_unit: Callable[[str], Unit], standby_config: str
 ):
-    config = standby_config.replace('"stream"', '"camera"')
-    unit = make_unit(config.replace('url = "/run/relayd-test.mkv"', 'device = "/dev/video77"'))
-    unit.drop_in("[Unit]\nStartLimitBurst=2\n[Service]\n" + SOON)
+    unit = make_unit(without_camera(standby_config))
+    unit.systemctl("start")  # READY
+    assert unit.show("ActiveState", "NRestarts") == ["active", "0"]
+    unit.wait_for("word of it", lambda: "/dev/video77: no such file" in unit.journal())
+
+
+def test_a_camera_that_is_required_is_tried_again_and_given_up_in_the_end(
+    make_unit: Callable[[str], Unit], standby_config: str
+):
+    unit = make_unit(without_camera(standby_config))
+    command = "/usr/bin/relayd run -c /etc/relayd/%i.toml --require-outputs"
+    unit.drop_in(f"[Unit]\nStartLimitBurst=2\n[Service]\nExecStart=\nExecStart={command}\n{SOON}")
     unit.systemctl("start", 1)
     unit.wait_for("giving up", lambda: unit.show("ActiveState") == ["failed"])
     assert "Start request repeated too quickly" in unit.journal()
