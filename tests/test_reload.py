@@ -21,6 +21,7 @@ from relayd.relay.status import RelayState
 from relayd.reload import RELOADABLE, Reloader, differences
 
 FACE = "http://127.0.0.1:9/a.png"
+LANDMARKS = "1,2:3,4:5,6:7,8"
 OTHER = "http://127.0.0.1:9/b.png"
 
 
@@ -152,11 +153,11 @@ def relay(tmp_path: Path):
 
 
 async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
-    await relay.set_face(OTHER)
+    await relay.set_face(OTHER, LANDMARKS)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert relay._wishes.face.image_url == OTHER
-    await relay.apply(settings(face={"image": FACE + "?2"}))
-    assert relay._wishes.face.image_url == FACE + "?2"
+    assert relay._runner.machine.face.image_url == OTHER
+    await relay.apply(settings(face={"image": FACE + "?2", "landmarks": LANDMARKS}))
+    assert relay._runner.machine.face.image_url == FACE + "?2"
 
 
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
@@ -167,7 +168,7 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     bad.write_text("no picture")
     with pytest.raises(ConfigError, match="standby_image"):
         await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
-    assert relay._wishes.face.image_url == FACE
+    assert relay._runner.machine.face.image_url == FACE
     assert relay.pipeline.artist.draw("x") is drawn
 
 
@@ -183,7 +184,7 @@ async def test_a_reload_changes_no_word_on_the_standby_picture(
 ):
     said: list[tuple[str, str]] = []
     monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
-    relay._supervisor.enter(RelayState.OPENING)
+    relay._enter(RelayState.OPENING)
     await relay.apply(settings(akool={"session_max": 60}))
     assert said == [RelayState.OPENING.on_picture("")] * 2
 

@@ -69,7 +69,7 @@ def test_a_frame_of_the_last_call_is_not_the_first_of_the_next(rig: Rig):
     rig.gate.show(1)
     rig.put(1)
     # The arrival thread has the frame in hand when the last reader leaves.
-    rig.gate.show(None)
+    rig.gate.shut()
     assert not rig.put(1)
     rig.clock.time += 3600
     assert rig.shows()[0] is Shown.STANDBY
@@ -114,12 +114,17 @@ def test_without_a_source_echoes_do_not_pass_and_only_hold_keeps_the_picture(
     assert rig.shows() == (Shown.FRESH, 1)
 
 
-def test_a_held_picture_does_not_survive_the_end_of_its_session_while_the_source_is_away(rig: Rig):
+@pytest.mark.parametrize("fallback", [Fallback.STANDBY, Fallback.HOLD])
+def test_a_picture_is_held_beyond_its_session_but_never_beyond_the_call(fallback: Fallback):
+    rig = Rig(fallback)
     rig.gate.show(1)
     rig.put(1)
+    rig.shows()
     rig.gate.freeze()
     rig.gate.show(None)
     rig.gate.thaw()
+    assert (rig.shows()[0] is Shown.REPEATED) is (fallback is Fallback.HOLD)
+    rig.gate.shut()
     assert rig.shows()[0] is Shown.STANDBY
 
 

@@ -164,9 +164,10 @@ def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leave
 
 def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig):
     picture = np.full(rig.geometry.shape, 90, np.uint8)
-    rig.pipeline.show(SwappedFrame(picture, rig.clock.now()))
+    rig.pipeline.gate.show(1)
+    rig.pipeline.gate.put(1, SwappedFrame(picture, rig.clock.now()))
     assert rig.shown() is Shown.FRESH
-    rig.pipeline.forget()
+    rig.pipeline.gate.show(None)
     assert rig.shown() is Shown.REPEATED  # what "hold" means within a call
     rig.pipeline.rest_source()
     assert rig.shown() is Shown.STANDBY
