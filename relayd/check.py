@@ -17,12 +17,12 @@ from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
-from relayd.relay.policy import is_on_demand
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.openings import PROBE
 from relayd.output.readers import best_sight
 from relayd.output.standby import StandbyArtist
+from relayd.relay.policy import is_on_demand
 from relayd.rtc.kinds import require_link, worker_environment
 from relayd.rtc.link import LinkEvent
 from relayd.rtc.process import RtcWorker

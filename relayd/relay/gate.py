@@ -35,9 +35,9 @@ class FrameGate:
     def show(self, epoch: int | None) -> None:
         """From now on only frames of `epoch` pass; with None none do.
 
-        None also forgets the frame that is shown, unless it is held. From one epoch directly to the next it stays
-        until the new one's first frame (but no longer than the screen repeats a frame), so that
-        a takeover shows no standby between two live pictures.
+        None also forgets the frame that is shown, unless it is held. From one epoch directly to
+        the next it stays until the new one's first frame (but no longer than the screen repeats
+        a frame), so that a takeover shows no standby between two live pictures.
         """
         with self._lock:
             self._epoch = epoch

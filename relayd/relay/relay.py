@@ -20,6 +20,7 @@ from relayd.clock import Clock, MonotonicClock
 from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
 from relayd.errors import Unavailable
+from relayd.frames import SourceFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
@@ -28,10 +29,10 @@ from relayd.relay.budget import BudgetWatch
 from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
+from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import policy_of
 from relayd.relay.runner import Runner
-from relayd.relay.session_link import LinkParts
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
@@ -74,7 +75,7 @@ class Relay:
             metrics=self.metrics,
             more_outputs=more_outputs,
             require_outputs=require_outputs,
-            send=lambda frame: self._runner.publish(frame),
+            send=self._publish,
             on_source=lambda event: self._runner.post_from_thread(_source_event(event)),
             on_output=lambda event: self._from_thread(self._on_output, event),
             on_readers=lambda *told: self._runner.post_from_thread(on.ReadersChanged(*told)),
@@ -90,10 +91,9 @@ class Relay:
                 rtc=settings.rtc,
                 video=settings.video,
                 clock=self._clock,
+                gate=self.pipeline.gate,
                 state_directory=state_directory(settings),
             ),
-            self.pipeline.gate,
-            self._clock,
             on_report=self._on_report,
             steer_source=self._steer_source,
         )
@@ -261,6 +261,10 @@ class Relay:
             self.pipeline.wake_source()
         else:
             self.pipeline.rest_source()
+
+    def _publish(self, frame: SourceFrame) -> None:
+        """Send a source frame; in the pacer's thread."""
+        self._runner.publish(frame)
 
     def _from_thread(self, call: Callable[..., None], *told: object) -> None:
         self._loop.call_soon_threadsafe(call, *told)

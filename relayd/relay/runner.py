@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from relayd.clock import Clock
 from relayd.errors import RelaydError
 from relayd.frames import SourceFrame
 from relayd.logs import get
@@ -16,22 +15,20 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
 from relayd.relay.events import Event
-from relayd.relay.gate import FrameGate
 from relayd.relay.machine import Machine
-from relayd.relay.session_link import LinkParts, SessionLink
+from relayd.relay.parts import LinkParts
+from relayd.relay.session_link import SessionLink
 
 _log = get("relay")
 
 
 class Runner:
-    """The machine's hands; `links` are its sessions as they are carried out."""
+    """Carries out the commands of one machine, with the parts its sessions are made from."""
 
     def __init__(
         self,
         machine: Machine,
         parts: LinkParts,
-        gate: FrameGate,
-        clock: Clock,
         *,
         on_report: Callable[[do.Report], None],
         steer_source: Callable[[bool], None],
@@ -42,7 +39,7 @@ class Runner:
         (False) or to open it (True).
         """
         self.machine = machine
-        self._parts, self._gate, self._clock = parts, gate, clock
+        self._parts = parts
         self._on_report, self._steer_source = on_report, steer_source
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[Event] = deque()
@@ -138,7 +135,7 @@ class Runner:
     def _handle(self, event: Event) -> None:
         _log.debug("event", told=event)
         try:
-            commands = self.machine.handle(event, self._clock.now())
+            commands = self.machine.handle(event, self._parts.clock.now())
         except Exception:  # noqa: BLE001 - no fault of ours may end a call
             _log.exception("machine.failed", told=event)
             return
@@ -151,7 +148,7 @@ class Runner:
             except Exception:  # noqa: BLE001 - no fault of ours may end a call
                 _log.exception("command.failed", command=command)
 
-    def _carry_out(self, command: Command) -> None:  # noqa: C901 - one row a command
+    def _carry_out(self, command: Command) -> None:
         match command:
             case do.WakeAt(moment):
                 self._wake_at(moment)
@@ -160,11 +157,11 @@ class Runner:
             case do.Note(event, reason):
                 _log.warning(event, reason=reason)
             case do.Show(number):
-                self._gate.show(number)
+                self._parts.gate.show(number)
             case do.Freeze():
-                self._gate.freeze()
+                self._parts.gate.freeze()
             case do.Thaw():
-                self._gate.thaw()
+                self._parts.gate.thaw()
             case do.SuspendSource():
                 self._steer_source(False)
             case do.ResumeSource():
@@ -192,7 +189,7 @@ class Runner:
 
     def _link(self, number: int) -> SessionLink:
         if number not in self._links:
-            self._links[number] = SessionLink(number, self._parts, self._gate, self.post)
+            self._links[number] = SessionLink(number, self._parts, self.post)
             self._sending = tuple(self._links.values())
         return self._links[number]
 

@@ -1,4 +1,4 @@
-"""One session of the service and the worker that carries its pictures.
+"""One session of the service, with the link that carries its pictures.
 
 It does what the state machine orders and answers with events; it decides nothing. Each order
 begins a task of its own and returns at once. `close` ends whatever is going on, and then closes
@@ -7,38 +7,19 @@ the session and stops the worker side by side, so that neither waits for the oth
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
-from relayd.akool.session import FaceChoice, SessionKeeper, SwapSession
-from relayd.clock import Clock
-from relayd.config import RtcSettings, VideoSettings
-from relayd.errors import (
-    InternalFault,
-    LinkLost,
-    RelaydError,
-    SessionDoubtful,
-    SessionFailed,
-    WorkerDied,
-)
-from relayd.frames import SourceFrame, SwappedFrame
+from relayd.akool.session import FaceChoice, SwapSession
+from relayd.errors import InternalFault, RelaydError, SessionDoubtful, SessionFailed
+from relayd.frames import SourceFrame
 from relayd.logs import get
 from relayd.relay import events as on
 from relayd.relay.events import Event
-from relayd.relay.gate import FrameGate
+from relayd.relay.parts import LinkParts
 from relayd.relay.sessions import QUEUE_TIMEOUT, RECOVERY_TIMEOUT
-from relayd.relay.stall import StallWatch
-from relayd.rtc.kinds import worker_environment
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
-from relayd.rtc.process import RtcWorker
+from relayd.relay.worker_link import WorkerLink
+from relayd.rtc.link import LinkTarget
 
-LEAVE_DEADLINE = 2.0
-"""s for the worker to say goodbye before it is killed."""
-STOP_DEADLINE = 5.0
-"""s after which nobody waits any more for a worker to be stopped: twice what it may take."""
 CLOSE_DEADLINE = 10.0
 """s for the service to confirm a close; after that the journal keeps the session."""
 OPENING_DEADLINE = 25.0
@@ -49,45 +30,20 @@ T = TypeVar("T")
 _log = get("session")
 
 
-@dataclass(frozen=True)
-class LinkParts:
-    """What every session of a relay is made from."""
-
-    keeper: SessionKeeper
-    rtc: RtcSettings
-    video: VideoSettings
-    clock: Clock
-    state_directory: Path
-    """Where a link's library may keep its logs and caches."""
-
-
 class SessionLink:
-    """A session and its worker; lives in one event loop."""
+    """A session and its link; lives in one event loop."""
 
-    def __init__(
-        self, number: int, parts: LinkParts, gate: FrameGate, emit: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, number: int, parts: LinkParts, emit: Callable[[Event], None]) -> None:
         """Have neither yet; `emit` gets each event, in the event loop."""
         self.number = number
-        self._parts, self._gate, self._emit = parts, gate, emit
-        self._loop = asyncio.get_running_loop()
-        self._worker: RtcWorker | None = None
+        self._parts, self._emit = parts, emit
+        self._worker = WorkerLink(number, parts, emit)
         self._session: SwapSession | None = None
-        self._handing_over = Lock()
-        self._sending = False
-        self._stall = StallWatch(
-            parts.clock,
-            self._loop.call_at,
-            parts.rtc.stall_timeout,
-            lambda error, last_at: emit(on.PicturesStopped(number, error, last_at)),
-        )
         self._billed = 0.0
         self._opening: asyncio.Task[None] | None = None
+        self._starting: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         """Calls to the service on behalf of the open session."""
-        self._starting: set[asyncio.Task[Any]] = set()
-        self._worker_turn = asyncio.Lock()
-        self._closing = False
 
     @property
     def session_id(self) -> str | None:
@@ -103,7 +59,7 @@ class SessionLink:
 
     def start(self) -> None:
         """Start a worker, in place of the one there is."""
-        _keep(self._starting, self._restart_worker(), "relayd-worker-start")
+        _keep(self._starting, self._worker.start(), "relayd-worker-start")
 
     def open(self, face: FaceChoice) -> None:
         """Ask the service for the session, and wait for its turn."""
@@ -111,30 +67,8 @@ class SessionLink:
 
     def join(self) -> None:
         """Join the session's channel."""
-        if self._worker is None or self._session is None:
-            return  # what ended it is told by an event of its own
-        live, rtc, video = self._session.live, self._parts.rtc, self._parts.video
-        target = LinkTarget(
-            kind=rtc.kind,
-            channel_id=live.channel_id,
-            front_user_id=live.front_user_id,
-            algorithm_user_id=live.algorithm_user_id,
-            session_id=live.id,
-            token=self._session.token.get_secret_value(),
-            token_age=self._parts.clock.now() - self._session.token_at,
-            app_id=live.app_id or rtc.app_id,
-            state_directory=str(self._parts.state_directory),
-            publish_url=rtc.publish_url,
-            play_url=rtc.play_url,
-            geometry=video.geometry,
-            fps=video.fps,
-            bitrate_kbit=video.bitrate,
-            first_frame_timeout=rtc.first_frame_timeout,
-            recovery_timeout=RECOVERY_TIMEOUT,
-        )
-        with suppress(WorkerDied):  # which is told by an event of its own
-            self._worker.join(target)
-            self._sending = True
+        if self._session:
+            self._worker.join(self._target(self._session))
 
     def update_face(self, face: FaceChoice) -> asyncio.Task[RelaydError | None]:
         """Put another face on, within the session; the task gives why that was refused."""
@@ -146,17 +80,11 @@ class SessionLink:
 
     def close(self) -> asyncio.Task[None]:
         """Close the session and stop the worker, whatever is going on; the task never fails."""
-        self._closing = True
         return asyncio.create_task(self._close(), name="relayd-session-close")
 
     def publish(self, frame: SourceFrame) -> bool:
         """Send one source picture, if it can be now; called by the pacer's thread."""
-        with self._handing_over:
-            if not self._sending or self._worker is None:
-                return False
-            self._stall.sent(self._parts.clock.now())
-            self._worker.publish(frame)
-            return True
+        return self._worker.publish(frame)
 
     # How they are carried out.
 
@@ -172,17 +100,18 @@ class SessionLink:
             raise
         except SessionDoubtful as error:
             self._emit(on.SessionDoubtful(self.number, error))
-            return
         except RelaydError as error:
             self._emit(on.SessionRefused(self.number, error))
-            return
         except Exception as fault:  # noqa: BLE001 - the relay goes on
             _log.exception("session.open_failed")
             self._emit(on.SessionDoubtful(self.number, _unexpected(fault)))
-            return
-        self._emit(on.SessionOpened(self.number))
+        else:
+            self._emit(on.SessionOpened(self.number))
+            await self._wait_ready(self._session)
+
+    async def _wait_ready(self, session: SwapSession) -> None:
         try:
-            await self._session.wait_ready(within=QUEUE_TIMEOUT)
+            await session.wait_ready(within=QUEUE_TIMEOUT)
         except RelaydError as error:
             self._emit(on.SessionEnded(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
@@ -194,9 +123,8 @@ class SessionLink:
     async def _update_face(self, face: FaceChoice) -> RelaydError | None:
         error: RelaydError | None = None
         try:
-            if self._session is None:
-                raise SessionFailed("the session is closed")
-            await self._session.update_face(face)
+            if self._session:
+                await self._session.update_face(face)
         except asyncio.CancelledError:
             error = SessionFailed("the session is being closed")
         except RelaydError as refusal:
@@ -215,16 +143,15 @@ class SessionLink:
             renewed = self._session is not None and await self._session.renew_token()
         except Exception:  # noqa: BLE001 - the session goes on with the token it has
             _log.exception("session.renewal_failed")
-        if not renewed or self._session is None:
+        if renewed and self._session:
+            self._worker.renew(self._session.token.get_secret_value())
+        else:
             self._emit(on.TokenFinal(self.number))
-        elif self._worker:
-            with suppress(WorkerDied):  # which is told by an event of its own
-                self._worker.renew(self._session.token.get_secret_value())
 
     async def _close(self) -> None:
         try:
             ends = await asyncio.gather(
-                self._end_session(), self._stop_worker(), return_exceptions=True
+                self._end_session(), self._worker.end(), return_exceptions=True
             )
             for end in ends:
                 if isinstance(end, BaseException):
@@ -243,82 +170,26 @@ class SessionLink:
             await self._session.close(within=CLOSE_DEADLINE)
             self._billed, self._session = self.billed, None
 
-    async def _restart_worker(self) -> None:
-        await self._stop_worker()
-        async with self._worker_turn:
-            if self._closing:
-                return
-            try:
-                self._worker = self._make_worker()
-                self._worker.start()
-            except RelaydError as error:
-                self._emit(on.LinkLost(self.number, error))
-            except Exception as fault:  # noqa: BLE001 - the relay goes on
-                _log.exception("worker.start_failed")
-                self._emit(on.LinkLost(self.number, _unexpected(fault)))
-
-    def _make_worker(self) -> RtcWorker:
-        def tell(event: LinkEvent) -> None:
-            self._loop.call_soon_threadsafe(self._on_worker_event, worker, event)
-
-        worker = RtcWorker(
-            self._parts.video.geometry,
-            on_picture=self._take_picture,
-            kind=self._parts.rtc.kind,
-            environment=worker_environment(self._parts.rtc.kind),
-            on_event=tell,
+    def _target(self, session: SwapSession) -> LinkTarget:
+        live, rtc, video = session.live, self._parts.rtc, self._parts.video
+        return LinkTarget(
+            kind=rtc.kind,
+            channel_id=live.channel_id,
+            front_user_id=live.front_user_id,
+            algorithm_user_id=live.algorithm_user_id,
+            session_id=live.id,
+            token=session.token.get_secret_value(),
+            token_age=self._parts.clock.now() - session.token_at,
+            app_id=live.app_id or rtc.app_id,
+            state_directory=str(self._parts.state_directory),
+            publish_url=rtc.publish_url,
+            play_url=rtc.play_url,
+            geometry=video.geometry,
+            fps=video.fps,
+            bitrate_kbit=video.bitrate,
+            first_frame_timeout=rtc.first_frame_timeout,
+            recovery_timeout=RECOVERY_TIMEOUT,
         )
-        return worker
-
-    async def _stop_worker(self) -> None:
-        async with self._worker_turn:
-            with self._handing_over:  # no picture may reach a worker whose memory is freed
-                self._sending = False
-                worker, self._worker = self._worker, None
-            self._stall.stop()
-            if worker is None:
-                return
-            stopping = asyncio.create_task(
-                asyncio.to_thread(worker.stop, LEAVE_DEADLINE), name="relayd-worker-stop"
-            )
-            await asyncio.wait({stopping}, timeout=STOP_DEADLINE)
-            if not stopping.done():
-                _log.error("worker.stop_hangs", pid=worker.pid)
-            elif fault := stopping.exception():
-                _log.error("worker.stop_failed", pid=worker.pid, exc_info=fault)
-
-    # What the worker tells.
-
-    def _take_picture(self, frame: SwappedFrame) -> None:
-        """Offer a swapped picture to the outputs; in the worker's arrival thread."""
-        self._gate.put(self.number, frame)
-        if self._stall.received(frame.received_at):
-            self._loop.call_soon_threadsafe(self._emit, on.PicturesFlow(self.number))
-
-    def _on_worker_event(self, worker: RtcWorker, event: LinkEvent) -> None:
-        """Pass on what the link tells; nothing from a worker that was replaced."""
-        if worker is not self._worker:
-            return
-        if event.kind is not LinkEventKind.STATS:
-            _log.info(f"link.{event.kind.value}", reason=event.reason or str(event.error or ""))
-        match event.kind:
-            case LinkEventKind.READY:
-                self._emit(on.LinkReady(self.number))
-            case LinkEventKind.JOINED:
-                self._emit(on.LinkJoined(self.number))
-            case LinkEventKind.FIRST_PICTURE:
-                self._stall.start()
-                self._emit(on.PicturesFlow(self.number))
-            case LinkEventKind.DEGRADED:
-                self._emit(on.LinkDegraded(self.number, event.reason))
-            case LinkEventKind.RECOVERED:
-                self._emit(on.LinkRecovered(self.number))
-            case LinkEventKind.TOKEN_EXPIRING:
-                self._emit(on.TokenExpiring(self.number))
-            case LinkEventKind.REFUSED | LinkEventKind.LOST | LinkEventKind.DIED:
-                self._emit(on.LinkLost(self.number, event.error or LinkLost(event.reason)))
-            case LinkEventKind.PUBLISHING | LinkEventKind.STATS | LinkEventKind.LEFT:
-                pass  # of interest to the log alone
 
 
 def _keep(tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from relayd import pipeline
 from relayd.config import CameraSettings, Settings
 from relayd.configfile import load
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import ReadersWatch, WatchedCamera
+from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.service import connect, open_journal

@@ -18,7 +18,7 @@ from relayd.clock import Backoff
 from relayd.config import Settings
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
-from relayd.relay import session_link
+from relayd.relay import worker_link
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
 from relayd.relay.events import ReadersChanged
 from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
@@ -144,7 +144,7 @@ class Day:
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
         monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
         monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
-        monkeypatch.setattr(session_link, "RtcWorker", Worker)
+        monkeypatch.setattr(worker_link, "RtcWorker", Worker)
 
     def _turn_source(self, *, awake: bool) -> None:
         self.awake.append((self.loop.time(), awake))
