@@ -4,12 +4,9 @@ It knows nothing of sessions or states. Whoever owns it is told what the source 
 outputs do, gives each paced frame to a link, and hands swapped frames in.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
-
-import numpy as np
 
 from relayd.clock import Clock
 from relayd.config import CameraSettings, Settings, StreamSettings
@@ -23,18 +20,17 @@ from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
+from relayd.relay.recent import Recent, spread_of_sum
 from relayd.relay.status import Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
 
-REMEMBERED = 1200
-"""Measurements that spreads look back on: one minute at 20 fps."""
-PAIRED = 400
-"""Measurements of each half of relayd's own delay that are paired: twenty seconds."""
-FPS_WINDOW = 100
-"""Beats over which the shown fps is told: five seconds."""
+REMEMBERED = 60.0
+"""s that spreads look back on."""
+FPS_WINDOW = 5.0
+"""s over which the shown fps is told."""
 FIRST_BEAT = 5.0
 """s that the outputs may take to be given their first picture; then a start goes on without."""
 
@@ -66,9 +62,9 @@ class Pipeline:
         self._send, self._metrics, self._clock = send, metrics, clock
         self._meter = DelayMeter(video.fps, metrics.observe_delay)
         self._lock = Lock()
-        self._send_ages: deque[float] = deque(maxlen=REMEMBERED)
-        self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
-        self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
+        self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
+        self._gaps = Recent(FPS_WINDOW)
+        self._beat_at: float | None = None
         self._has_begun = Event()
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
@@ -194,22 +190,15 @@ class Pipeline:
         return self._meter.spread()
 
     def own_delay(self) -> Spread:
-        """The relay's own share: decoded to handed over, plus received to shown.
-
-        The two halves are measured on different frames, so every pair of them counts.
-        """
+        """The relay's own share: decoded to handed over, plus received to shown."""
         with self._lock:
-            halves = [np.array(half)[-PAIRED:] for half in (self._send_ages, self._show_ages)]
-        if not all(half.size for half in halves):
-            return Spread()
-        p50, p95 = np.percentile(np.add.outer(*halves), (50, 95))
-        return Spread(float(p50), float(p95), len(halves[1]))
+            halves = self._send_ages.numbers(), self._show_ages.numbers()
+        return spread_of_sum(*halves)
 
     def shown_fps(self) -> float:
         """Beats a second over the last seconds."""
         with self._lock:
-            beats = list(self._beats)
-        return (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 1 else 0.0
+            return self._gaps.rate()
 
     def longest_gap(self) -> float:
         """Longest time between two pictures on the outputs, seconds."""
@@ -233,18 +222,20 @@ class Pipeline:
     def since_beat(self) -> float:
         """Seconds since the outputs were last given a picture; infinite before the first."""
         with self._lock:
-            return self._clock.now() - self._beats[-1] if self._beats else float("inf")
+            return float("inf") if self._beat_at is None else self._clock.now() - self._beat_at
 
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
         self._meter.sent(frame)
         with self._lock:
-            self._send_ages.append(self._clock.now() - frame.captured_at)
+            now = self._clock.now()
+            self._send_ages.add(now - frame.captured_at, now)
 
     def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:
         with self._lock:
-            gap = at - self._beats[-1] if self._beats else None
-            self._beats.append(at)
+            gap = None if self._beat_at is None else at - self._beat_at
+            self._beat_at = at
+            self._gaps.add(gap or 0.0, at)
         self._has_begun.set()
         if gap is not None:
             self._metrics.observe_output_gap(gap)
@@ -252,7 +243,7 @@ class Pipeline:
             self._meter.shown(frame, at)
             self._metrics.observe_frame_age(at - frame.received_at)
             with self._lock:
-                self._show_ages.append(at - frame.received_at)
+                self._show_ages.add(at - frame.received_at, at)
 
 
 def _make_output(
