@@ -117,6 +117,7 @@ class Relay:
             started.callback(self._runner.stop_timer)
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
+            self._tell_outputs()
             self._runner.post(on.Started())
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
@@ -276,7 +277,13 @@ class Relay:
         else:
             self._troubles[event.output] = event.reason
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
-        self._runner.post(on.OutputsChanged(self.pipeline.outputs_working(), event.reason))
+        self._tell_outputs()
+
+    def _tell_outputs(self) -> None:
+        pipeline = self.pipeline
+        self._runner.post(
+            on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble())
+        )
 
     def _on_budget(self, reading: BudgetReading) -> None:
         self._budget_now = reading

@@ -141,6 +141,7 @@ class Day:
 
         for name in ("start_outputs", "stop_outputs", "stop_source", "say"):
             monkeypatch.setattr(Pipeline, name, nothing)
+        monkeypatch.setattr(Pipeline, "outputs_working", lambda _: True)
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
         monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
         monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
