@@ -164,7 +164,7 @@ class SleepWatch:
 
     def _wake(self) -> None:
         slept = self._slept()
-        _log.info("sleep.ended", slept=round(slept - self._slept_before, 1))
+        _log.info("sleep.ended", slept=max(0.0, round(slept - self._slept_before, 1)))
         self._asleep, self._slept_before = False, slept
         try:
             self._on_wake()

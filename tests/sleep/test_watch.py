@@ -17,6 +17,13 @@ from tests.sleep.machine import Machine
 LOCKED = "locked sleep relayd delay 1"
 
 
+async def lock_has_come(watch: SleepWatch) -> None:
+    """Wait until the lock, which logind has given, is through the bus."""
+    async with asyncio.timeout(20):
+        while watch._lock is None:  # noqa: ASYNC110 - it announces itself to nobody
+            await asyncio.sleep(0)
+
+
 async def test_the_lock_is_taken_at_the_start_and_released_at_the_end(
     machine: Machine, listener: Listener
 ):
@@ -97,8 +104,9 @@ async def test_a_fault_of_the_relay_neither_holds_the_sleep_up_nor_ends_the_watc
 
 async def test_a_child_process_does_not_hold_the_lock(machine: Machine, listener: Listener):
     await machine.start_logind()
-    async with listener.watching(machine.address):
+    async with listener.watching(machine.address) as watch:
         await machine.told(LOCKED)
+        await lock_has_come(watch)
         child = await asyncio.create_subprocess_exec("sleep", "60", close_fds=False)
         try:
             machine.command("suspend")
@@ -172,16 +180,21 @@ async def test_a_bus_that_is_killed_and_comes_back_is_followed(
     machine: Machine, listener: Listener, *, asleep: bool
 ):
     await machine.start_logind()
-    async with listener.watching(machine.address):
+    async with listener.watching(machine.address) as watch:
         await machine.told(LOCKED)
+        await lock_has_come(watch)
         if asleep:
             machine.command("suspend")
             await listener.told("sleep")
             await listener.told("closed")
+            await machine.told("released 0")
+            await machine.told("asleep")
         await machine.stop_bus()
-        await machine.stop_logind()
         if asleep:
             await listener.told("wake")
+        else:
+            await machine.told("released 0")
+        await machine.stop_logind()
         await machine.start_bus()
         await machine.start_logind()
         await machine.told(LOCKED)
@@ -307,6 +320,9 @@ async def test_an_announced_sleep_wakes_the_relay_once_though_the_kernel_tells_t
         for word in ("sleep", "closed", "wake"):
             await listener.told(word)
         await machine.told(LOCKED)
+        set_clock()
+        machine.command("list")
+        await machine.told("locks 1")
         assert listener.told_nothing_more()
 
 
