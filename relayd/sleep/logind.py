@@ -88,7 +88,8 @@ class Logind:
             yield logind
         finally:
             bus.disconnect()
-            await asyncio.wait({ended})
+            await asyncio.wait({ended}, timeout=CALL_LIMIT)
+            ended.cancel()
             logind._drop_lock()
 
     async def next_event(self) -> LogindEvent:
