@@ -77,11 +77,11 @@ class Machine:
         if self._started:
             self._end_late_stages()
             self._close_unwanted()
+            self._steer_source()
             self.sessions.show_newest(now)
             self._open_wanted()
             self._open_successor()
             self._apply_face()
-            self._steer_source()
             self._tell()
             self._schedule()
         return list(self._commands)
@@ -309,6 +309,18 @@ class Machine:
 
         self.sessions.close_unless(wanted, self._now)
 
+    def _steer_source(self) -> None:
+        source = self.surroundings.source
+        needed = self.surroundings.readers.keep_session(self._now)
+        if source.suspended is not needed:
+            return
+        if needed:
+            source.resume()
+            self._order(do.ResumeSource())
+        else:
+            source.suspend()
+            self._order(do.SuspendSource())
+
     def _open_wanted(self) -> None:
         if (
             not self.sessions.by_number
@@ -340,18 +352,6 @@ class Machine:
             ):
                 session.face_pending = True
                 self._order(do.UpdateFace(session.number, self.face))
-
-    def _steer_source(self) -> None:
-        source = self.surroundings.source
-        needed = self.surroundings.readers.keep_session(self._now)
-        if source.suspended is not needed:
-            return
-        if needed:
-            source.resume()
-            self._order(do.ResumeSource())
-        else:
-            source.suspend()
-            self._order(do.SuspendSource())
 
     def _tell(self) -> None:
         if self.sessions.shown != self._told_shown:
