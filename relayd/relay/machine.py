@@ -132,16 +132,16 @@ class Machine:
 
     @_on.register
     def _(self, event: on.PolicyChanged) -> None:
-        self._policy = event.policy
+        self._policy = policy = event.policy
         readers = self.surroundings.readers
-        readers.on_demand, readers.grace = event.policy.on_demand, event.policy.grace
+        readers.follow(self._now, on_demand=policy.on_demand, grace=policy.grace)
 
     @_on.register
     def _(self, event: on.ReadersChanged) -> None:
         readers = self.surroundings.readers
-        was_looked_at = readers.looking
+        wanted = readers.want_session
         readers.change(event.device, event.count, self._now)
-        if readers.looking and not was_looked_at and not self.sessions.working:
+        if readers.want_session and not wanted and not self.sessions.working:
             self._holdoff.arrived()
 
     @_on.register
