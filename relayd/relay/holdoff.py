@@ -68,19 +68,18 @@ class Holdoff:
         self._came_anew = False
         self._not_before = float("-inf")
         self._successor_not_before = float("-inf")
-        self._doubts: list[float] = sorted(doubts)
-        self._after_doubt = float("-inf")
-        if self._doubts:
-            self._weigh_doubts(self._doubts[-1])
+        self._doubts: list[float] = []
+        self._doubt_wait = _Wait()
+        for moment in sorted(doubts):
+            self.doubted(moment)
 
-    @property
-    def reason(self) -> str:
-        """Why nothing is asked for, in words."""
-        return self._wait.reason
+    def reason(self, now: float) -> str:
+        """Say why nothing is asked for now, in words."""
+        return self._counting_wait(now).reason
 
     def hold(self, now: float) -> Hold:
         """Say what is against a session now."""
-        wait = self._wait
+        wait = self._counting_wait(now)
         if wait.hold is Hold.FAILED and now >= wait.latest:
             return Hold.NONE
         return wait.hold
@@ -89,11 +88,11 @@ class Holdoff:
         """Whether a session may be asked for."""
         wait = self._wait
         due = wait.soonest if wait.hold is Hold.REFUSED and self._came_anew else wait.latest
-        return now >= max(due, self._not_before, self._after_doubt)
+        return now >= max(due, self._not_before, self._doubt_wait.latest)
 
     def allows_successor(self, now: float) -> bool:
         """Whether a session may be asked for that takes over from a live one."""
-        return now >= max(self._successor_not_before, self._after_doubt)
+        return now >= max(self._successor_not_before, self._doubt_wait.latest)
 
     def comes_soon(self, now: float) -> bool:
         """Whether only the wait after a short session is against it."""
@@ -105,7 +104,7 @@ class Holdoff:
             self._wait.soonest,
             self._wait.latest,
             self._not_before,
-            self._after_doubt,
+            self._doubt_wait.latest,
             self._successor_not_before,
         )
 
@@ -145,7 +144,17 @@ class Holdoff:
         """An answer was lost: the service may have opened a session that nobody knows."""
         self._doubts = [moment for moment in self._doubts if moment > now - DOUBT_MEMORY]
         self._doubts.append(now)
-        self._weigh_doubts(now)
+        if len(self._doubts) >= MOST_DOUBTS:
+            hold, until = Hold.DOUBTFUL, float("inf")
+            reason = f"{DOUBT_WORDS}, then `relayd resume`"
+        else:
+            pause = DOUBT_WAIT * 2.0 ** (len(self._doubts) - 1)
+            hold, until = Hold.FAILED, now + pause
+            reason = (
+                "the answer to opening a session was lost, so one may be open at the service:"
+                f" the next try waits {pause / 60:.0f} min"
+            )
+        self._doubt_wait = _Wait(hold, reason, until, until)
 
     def arrived(self) -> None:
         """Somebody comes anew, and may find that a refusal was dealt with."""
@@ -157,25 +166,13 @@ class Holdoff:
         Not those after lost answers: they end when a person has looked at the account.
         """
         self._not_before = self._successor_not_before = float("-inf")
-        if looked_at_account:
-            self._doubts, self._after_doubt = [], float("-inf")
-        elif self._after_doubt > float("-inf"):
-            return
         self._wait = _Wait()
+        if looked_at_account:
+            self._doubts, self._doubt_wait = [], _Wait()
 
-    def _weigh_doubts(self, last: float) -> None:
-        if len(self._doubts) >= MOST_DOUBTS:
-            self._after_doubt = float("inf")
-            reason = f"{DOUBT_WORDS}, then `relayd resume`"
-            self._wait = _Wait(Hold.DOUBTFUL, reason, self._after_doubt, self._after_doubt)
-            return
-        pause = DOUBT_WAIT * 2.0 ** (len(self._doubts) - 1)
-        self._after_doubt = last + pause
-        reason = (
-            "the answer to opening a session was lost, so one may be open at the service:"
-            f" the next try waits {pause / 60:.0f} min"
-        )
-        self._wait = _Wait(Hold.FAILED, reason, self._after_doubt, self._after_doubt)
+    def _counting_wait(self, now: float) -> _Wait:
+        """Give the wait for lost answers while it lasts: no other is longer."""
+        return self._doubt_wait if now < self._doubt_wait.latest else self._wait
 
     def _forgive(self, lived: float) -> None:
         if lived > GOOD_AFTER:
