@@ -73,6 +73,8 @@ class Session:
     """When its first picture came."""
     ends_at: float = NEVER
     """When a successor is due."""
+    ends_early: bool = False
+    """It will end before its time."""
     fault: str = ""
     """What is wrong with its link, which is being repaired or replaced; empty while well."""
     flowing: bool = False
@@ -116,6 +118,8 @@ class Session:
         if self.live_since is None:
             self.live_since = now
             self.ends_at = now + session_max if session_max else NEVER
+            if self.ends_early:
+                self.hurry(now)
         if self.stage is not Stage.LIVE:
             self.link_up_at = now
             self.fault, self.rejoins = "", 0
@@ -127,8 +131,9 @@ class Session:
 
     def hurry(self, now: float) -> None:
         """It will end before its time: a successor is due as soon as it has lived a little."""
-        began = now if self.live_since is None else self.live_since
-        self.ends_at = min(self.ends_at, max(now, began + LEAST_LIFE))
+        self.ends_early = True
+        if self.live_since is not None:
+            self.ends_at = min(self.ends_at, max(now, self.live_since + LEAST_LIFE))
 
     def may_rejoin(self, error: RelaydError, broke_at: float) -> bool:
         """Take in that its link broke; whether another worker is worth a try."""
