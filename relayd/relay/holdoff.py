@@ -114,7 +114,7 @@ class Holdoff:
 
     def failed(self, error: RelaydError, now: float, *, lived: float) -> None:
         """The only session failed after it was live for `lived` s."""
-        self._forgive(lived)
+        self.forgive(lived)
         pause = self._backoff.next_wait()
         self._came_anew = False
         if error.retryable or isinstance(error, JoinRefused):  # of that session's channel
@@ -123,22 +123,32 @@ class Holdoff:
         else:
             self._wait = _Wait(Hold.REFUSED, str(error), now + pause, now + BLOCKED_RETRY)
 
-    def successor_failed(self, now: float) -> None:
-        """A successor failed; the old session goes on."""
-        self._successor_not_before = now + self._successor_backoff.next_wait()
+    def successor_failed(self, now: float, *, retry_after: float = 0.0) -> None:
+        """A successor failed or was given up; the old session goes on.
 
-    def took_over(self) -> None:
-        """A successor has taken over."""
+        `retry_after` s are what the service asked for.
+        """
+        pause = max(self._successor_backoff.next_wait(), min(retry_after, BLOCKED_RETRY))
+        self._successor_not_before = now + pause
+
+    def took_over(self, *, lived: float) -> None:
+        """A successor has taken over from a session that was live for `lived` s."""
         self._successor_backoff.reset()
+        self.forgive(lived)
 
     def ended(self, now: float, *, lived: float) -> None:
         """Nobody wants the session any more that was live for `lived` s.
 
         After a short one the next has to wait: who comes and goes shall not hammer the service.
         """
-        self._forgive(lived)
+        self.forgive(lived)
         if lived <= GOOD_AFTER:
             self._not_before = now + self._backoff.next_wait()
+
+    def forgive(self, lived: float) -> None:
+        """Count the next failure as the first again after a session that was live for long."""
+        if lived > GOOD_AFTER:
+            self._backoff.reset()
 
     def doubted(self, now: float) -> None:
         """An answer was lost: the service may have opened a session that nobody knows."""
@@ -173,7 +183,3 @@ class Holdoff:
     def _counting_wait(self, now: float) -> _Wait:
         """Give the wait for lost answers while it lasts: no other is longer."""
         return self._doubt_wait if now < self._doubt_wait.latest else self._wait
-
-    def _forgive(self, lived: float) -> None:
-        if lived > GOOD_AFTER:
-            self._backoff.reset()
