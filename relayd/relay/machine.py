@@ -30,7 +30,6 @@ from relayd.relay.sessions import (
     FACE_TRIES,
     JOIN_TIMEOUT,
     QUEUE_TIMEOUT,
-    RECOVERY_TIMEOUT,
     Session,
     Stage,
 )
@@ -239,28 +238,25 @@ class Machine:
     def _(self, event: on.PicturesStopped, session: Session) -> None:
         if session.stage is not Stage.LIVE:
             return
-        session.flowing = False
-        if session.fault:
-            session.deadline = self._now + RECOVERY_TIMEOUT
-        else:
-            self.sessions.rejoin(session, event.error, self._now, event.last_at)
+        if session.flowing:
+            session.pictures_stopped(event.last_at, self._now)
+        if not session.fault:
+            self.sessions.rejoin(session, event.error, self._now)
 
     @_on_session.register
     def _(self, event: on.LinkDegraded, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.fault = event.reason or "the link is being repaired"
-            session.deadline = NEVER if session.flowing else self._now + RECOVERY_TIMEOUT
+            session.degraded(event.reason or "the link is being repaired")
 
     @_on_session.register
     def _(self, _: on.LinkRecovered, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.fault = ""
-            session.deadline = NEVER if session.flowing else self._now + self._policy.stall_timeout
+            session.recovered(self._now, self._policy.stall_timeout)
 
     @_on_session.register
     def _(self, event: on.LinkLost, session: Session) -> None:
         if not session.is_closing:
-            self.sessions.rejoin(session, event.error, self._now, self._now)
+            self.sessions.rejoin(session, event.error, self._now)
 
     @_on_session.register
     def _(self, _: on.TokenExpiring, session: Session) -> None:
@@ -297,7 +293,7 @@ class Machine:
                 self._order(do.Note("session.close_given_up", f"not over in {CLOSE_TIMEOUT:g} s"))
             else:
                 error = session.late(self._policy.first_frame_timeout)
-                self.sessions.rejoin(session, error, self._now, self._now)
+                self.sessions.rejoin(session, error, self._now)
 
     def _close_unwanted(self) -> None:
         around, may_open = self.surroundings, self.surroundings.obstacle() is None

@@ -54,9 +54,9 @@ class SessionSet:
         self.by_number[session.number] = session
         self._commands.append(do.StartLink(session.number))
 
-    def rejoin(self, session: Session, error: RelaydError, now: float, broke_at: float) -> None:
+    def rejoin(self, session: Session, error: RelaydError, now: float) -> None:
         """Bring another worker into the session; give it up where that is in vain."""
-        if not session.may_rejoin(error, broke_at):
+        if not session.may_rejoin(error, now):
             self.fail(session, error, now)
             return
         session.rejoins += 1

@@ -79,6 +79,10 @@ class Session:
     """What is wrong with its link, which is being repaired or replaced; empty while well."""
     flowing: bool = False
     """Pictures come."""
+    stopped_at: float = LONG_AGO
+    """When they stopped last."""
+    repair_until: float = LONG_AGO
+    """How long its link may repair itself since then."""
     link_up_at: float = LONG_AGO
     """When the first picture of its present link came."""
     rejoins: int = 0
@@ -125,9 +129,24 @@ class Session:
             self.fault, self.rejoins = "", 0
             self.face_not_before = LONG_AGO  # it may have been too early for another face
             self.enter(Stage.LIVE)
-        self.flowing = True
-        if not self.fault:
-            self.deadline = NEVER
+        self.flowing, self.deadline = True, NEVER
+
+    def pictures_stopped(self, last_at: float, now: float) -> None:
+        """None comes any more; the last one came at `last_at`."""
+        self.flowing, self.stopped_at = False, last_at
+        self.deadline = self.repair_until = now + RECOVERY_TIMEOUT
+
+    def degraded(self, reason: str) -> None:
+        """Its link repairs itself: without a limit while pictures come."""
+        self.fault = reason
+        if not self.flowing:
+            self.deadline = max(self.deadline, self.repair_until)
+
+    def recovered(self, now: float, stall_timeout: float) -> None:
+        """Its link is repaired: now pictures have to come."""
+        self.fault = ""
+        if not self.flowing:
+            self.deadline = min(now, self.repair_until) + stall_timeout
 
     def hurry(self, now: float) -> None:
         """It will end before its time: a successor is due as soon as it has lived a little."""
@@ -135,10 +154,10 @@ class Session:
         if self.live_since is not None:
             self.ends_at = min(self.ends_at, max(now, self.live_since + LEAST_LIFE))
 
-    def may_rejoin(self, error: RelaydError, broke_at: float) -> bool:
+    def may_rejoin(self, error: RelaydError, now: float) -> bool:
         """Take in that its link broke; whether another worker is worth a try."""
         if self.stage is Stage.LIVE:
-            lasted = broke_at - self.link_up_at
+            lasted = (now if self.flowing else self.stopped_at) - self.link_up_at
             self.short_links = self.short_links + 1 if lasted < STEADY_AFTER else 0
         return (
             self.live_since is not None
