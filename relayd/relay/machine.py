@@ -68,12 +68,13 @@ class Machine:
         """Take in an event at `now` (monotonic s) and give what is to be done, in this order."""
         self._now = now
         self._commands.clear()
+        was_over = self.is_over
         if isinstance(event, on.SessionEvent):
             if session := self.sessions.by_number.get(event.number):
                 self._on_session(event, session)
         else:
             self._on(event)
-        if self._started:
+        if self._started and not was_over:
             self._end_late_stages()
             self._close_unwanted()
             self._steer_source()
@@ -308,7 +309,7 @@ class Machine:
     def _steer_source(self) -> None:
         source = self.surroundings.source
         needed = self.surroundings.readers.keep_session(self._now)
-        if source.suspended is not needed:
+        if self.surroundings.stopping or source.suspended is not needed:
             return
         if needed:
             source.resume()
@@ -367,7 +368,7 @@ class Machine:
         for session in self.sessions.by_number.values():
             moments += session.deadline, session.ends_at, session.face_not_before
         coming = [moment for moment in moments if self._now < moment < NEVER]
-        wake_at = min(coming, default=None)
+        wake_at = None if self.is_over else min(coming, default=None)
         if wake_at != self._wake_at:
             self._wake_at = wake_at
             self._order(do.WakeAt(wake_at))
