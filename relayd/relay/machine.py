@@ -69,6 +69,9 @@ class Machine:
         self._now = now
         self._commands.clear()
         was_over = self.is_over
+        if isinstance(event, on.SessionDoubtful):  # money, though the session may be gone
+            self.doubtful += 1
+            self._holdoff.doubted(now)
         if isinstance(event, on.SessionEvent):
             if session := self.sessions.by_number.get(event.number):
                 self._on_session(event, session)
@@ -210,16 +213,11 @@ class Machine:
             self._order(do.JoinLink(session.number))
 
     @_on_session.register
-    def _(self, event: on.SessionRefused | on.SessionEnded, session: Session) -> None:
+    def _(
+        self, event: on.SessionRefused | on.SessionDoubtful | on.SessionEnded, session: Session
+    ) -> None:
         if not session.is_closing:
             self.sessions.fail(session, event.error, self._now)
-
-    @_on_session.register
-    def _(self, event: on.SessionDoubtful, session: Session) -> None:
-        if not session.is_closing:
-            self.sessions.fail(session, event.error, self._now)
-        self.doubtful += 1
-        self._holdoff.doubted(self._now)
 
     @_on_session.register
     def _(self, _: on.SessionClosed, session: Session) -> None:
