@@ -274,8 +274,10 @@ class Machine:
     @_on_session.register
     def _(self, event: on.FaceRefused, session: Session) -> None:
         session.face_pending = False
+        if event.face != self.face:
+            return  # another one was chosen meanwhile
         is_live = session.stage is Stage.LIVE
-        if is_live and isinstance(event.error, FaceRejected) and self.face == event.face:
+        if is_live and isinstance(event.error, FaceRejected):
             self.face = session.face  # a picture that cannot be used replaces none that can
         session.face_tries += is_live
         retry = session.face_tries < FACE_TRIES
