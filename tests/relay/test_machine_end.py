@@ -1,4 +1,4 @@
-"""What ends sessions: pause, stop, sleep, the day's limit, and a source or outputs that are away."""
+"""What ends sessions: pause, stop, sleep, the day's limit, a source or outputs that are away."""
 
 import pytest
 
