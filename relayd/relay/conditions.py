@@ -32,7 +32,7 @@ class Readers:
     counts: dict[str, int | None] = field(default_factory=dict)
     """Readers of each camera; None where they cannot be counted."""
     left_at: float = LONG_AGO
-    """When the last reader left."""
+    """When the last one left whom a session was wanted for."""
 
     @property
     def count_for_nothing(self) -> bool:
@@ -55,9 +55,18 @@ class Readers:
 
     def change(self, device: str, count: int | None, now: float) -> None:
         """Take in how many read a camera."""
-        were_looking = self.looking
+        wanted = self.want_session
         self.counts[device] = count
-        if were_looking and not self.looking:
+        self._note_leaving(now, wanted=wanted)
+
+    def follow(self, now: float, *, on_demand: bool, grace: float) -> None:
+        """Take in other settings."""
+        wanted = self.want_session
+        self.on_demand, self.grace = on_demand, grace
+        self._note_leaving(now, wanted=wanted)
+
+    def _note_leaving(self, now: float, *, wanted: bool) -> None:
+        if wanted and not self.want_session:
             self.left_at = now
 
     def state(self, now: float, *, live: bool, closing: bool) -> DemandState:

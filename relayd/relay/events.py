@@ -1,7 +1,7 @@
 """What happens to a relay: everything its state machine is told.
 
 Events of one session carry its `number`, which the machine gave when it asked for it. One that
-comes late, for a session that is gone, is ignored.
+comes late, for a session that is gone, is ignored; but a lost answer counts whenever it is told.
 """
 
 from dataclasses import dataclass

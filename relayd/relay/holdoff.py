@@ -68,19 +68,18 @@ class Holdoff:
         self._came_anew = False
         self._not_before = float("-inf")
         self._successor_not_before = float("-inf")
-        self._doubts: list[float] = sorted(doubts)
-        self._after_doubt = float("-inf")
-        if self._doubts:
-            self._weigh_doubts(self._doubts[-1])
+        self._doubts: list[float] = []
+        self._doubt_wait = _Wait()
+        for moment in sorted(doubts):
+            self.doubted(moment)
 
-    @property
-    def reason(self) -> str:
-        """Why nothing is asked for, in words."""
-        return self._wait.reason
+    def reason(self, now: float) -> str:
+        """Say why nothing is asked for now, in words."""
+        return self._counting_wait(now).reason
 
     def hold(self, now: float) -> Hold:
         """Say what is against a session now."""
-        wait = self._wait
+        wait = self._counting_wait(now)
         if wait.hold is Hold.FAILED and now >= wait.latest:
             return Hold.NONE
         return wait.hold
@@ -89,11 +88,11 @@ class Holdoff:
         """Whether a session may be asked for."""
         wait = self._wait
         due = wait.soonest if wait.hold is Hold.REFUSED and self._came_anew else wait.latest
-        return now >= max(due, self._not_before, self._after_doubt)
+        return now >= max(due, self._not_before, self._doubt_wait.latest)
 
     def allows_successor(self, now: float) -> bool:
         """Whether a session may be asked for that takes over from a live one."""
-        return now >= max(self._successor_not_before, self._after_doubt)
+        return now >= max(self._successor_not_before, self._doubt_wait.latest)
 
     def comes_soon(self, now: float) -> bool:
         """Whether only the wait after a short session is against it."""
@@ -105,7 +104,7 @@ class Holdoff:
             self._wait.soonest,
             self._wait.latest,
             self._not_before,
-            self._after_doubt,
+            self._doubt_wait.latest,
             self._successor_not_before,
         )
 
@@ -115,7 +114,7 @@ class Holdoff:
 
     def failed(self, error: RelaydError, now: float, *, lived: float) -> None:
         """The only session failed after it was live for `lived` s."""
-        self._forgive(lived)
+        self.forgive(lived)
         pause = self._backoff.next_wait()
         self._came_anew = False
         if error.retryable or isinstance(error, JoinRefused):  # of that session's channel
@@ -124,28 +123,48 @@ class Holdoff:
         else:
             self._wait = _Wait(Hold.REFUSED, str(error), now + pause, now + BLOCKED_RETRY)
 
-    def successor_failed(self, now: float) -> None:
-        """A successor failed; the old session goes on."""
-        self._successor_not_before = now + self._successor_backoff.next_wait()
+    def successor_failed(self, now: float, *, retry_after: float = 0.0) -> None:
+        """A successor failed or was given up; the old session goes on.
 
-    def took_over(self) -> None:
-        """A successor has taken over."""
+        `retry_after` s are what the service asked for.
+        """
+        pause = max(self._successor_backoff.next_wait(), min(retry_after, BLOCKED_RETRY))
+        self._successor_not_before = now + pause
+
+    def took_over(self, *, lived: float) -> None:
+        """A successor has taken over from a session that was live for `lived` s."""
         self._successor_backoff.reset()
+        self.forgive(lived)
 
     def ended(self, now: float, *, lived: float) -> None:
         """Nobody wants the session any more that was live for `lived` s.
 
         After a short one the next has to wait: who comes and goes shall not hammer the service.
         """
-        self._forgive(lived)
+        self.forgive(lived)
         if lived <= GOOD_AFTER:
             self._not_before = now + self._backoff.next_wait()
+
+    def forgive(self, lived: float) -> None:
+        """Count the next failure as the first again after a session that was live for long."""
+        if lived > GOOD_AFTER:
+            self._backoff.reset()
 
     def doubted(self, now: float) -> None:
         """An answer was lost: the service may have opened a session that nobody knows."""
         self._doubts = [moment for moment in self._doubts if moment > now - DOUBT_MEMORY]
         self._doubts.append(now)
-        self._weigh_doubts(now)
+        if len(self._doubts) >= MOST_DOUBTS:
+            hold, until = Hold.DOUBTFUL, float("inf")
+            reason = f"{DOUBT_WORDS}, then `relayd resume`"
+        else:
+            pause = DOUBT_WAIT * 2.0 ** (len(self._doubts) - 1)
+            hold, until = Hold.FAILED, now + pause
+            reason = (
+                "the answer to opening a session was lost, so one may be open at the service:"
+                f" the next try waits {pause / 60:.0f} min"
+            )
+        self._doubt_wait = _Wait(hold, reason, until, until)
 
     def arrived(self) -> None:
         """Somebody comes anew, and may find that a refusal was dealt with."""
@@ -157,26 +176,10 @@ class Holdoff:
         Not those after lost answers: they end when a person has looked at the account.
         """
         self._not_before = self._successor_not_before = float("-inf")
-        if looked_at_account:
-            self._doubts, self._after_doubt = [], float("-inf")
-        elif self._after_doubt > float("-inf"):
-            return
         self._wait = _Wait()
+        if looked_at_account:
+            self._doubts, self._doubt_wait = [], _Wait()
 
-    def _weigh_doubts(self, last: float) -> None:
-        if len(self._doubts) >= MOST_DOUBTS:
-            self._after_doubt = float("inf")
-            reason = f"{DOUBT_WORDS}, then `relayd resume`"
-            self._wait = _Wait(Hold.DOUBTFUL, reason, self._after_doubt, self._after_doubt)
-            return
-        pause = DOUBT_WAIT * 2.0 ** (len(self._doubts) - 1)
-        self._after_doubt = last + pause
-        reason = (
-            "the answer to opening a session was lost, so one may be open at the service:"
-            f" the next try waits {pause / 60:.0f} min"
-        )
-        self._wait = _Wait(Hold.FAILED, reason, self._after_doubt, self._after_doubt)
-
-    def _forgive(self, lived: float) -> None:
-        if lived > GOOD_AFTER:
-            self._backoff.reset()
+    def _counting_wait(self, now: float) -> _Wait:
+        """Give the wait for lost answers while it lasts: no other is longer."""
+        return self._doubt_wait if now < self._doubt_wait.latest else self._wait

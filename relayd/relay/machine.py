@@ -31,7 +31,6 @@ from relayd.relay.sessions import (
     FACE_TRIES,
     JOIN_TIMEOUT,
     QUEUE_TIMEOUT,
-    RECOVERY_TIMEOUT,
     Session,
     Stage,
 )
@@ -70,19 +69,23 @@ class Machine:
         """Take in an event at `now` (monotonic s) and give what is to be done, in this order."""
         self._now = now
         self._commands.clear()
+        was_over = self.is_over
+        if isinstance(event, on.SessionDoubtful):  # money, though the session may be gone
+            self.doubtful += 1
+            self._holdoff.doubted(now)
         if isinstance(event, on.SessionEvent):
             if session := self.sessions.by_number.get(event.number):
                 self._on_session(event, session)
         else:
             self._on(event)
-        if self._started:
+        if self._started and not was_over:
             self._end_late_stages()
             self._close_unwanted()
+            self._steer_source()
             self.sessions.show_newest(now)
             self._open_wanted()
             self._open_successor()
             self._apply_face()
-            self._steer_source()
             self._tell()
             self._schedule()
         return list(self._commands)
@@ -133,16 +136,16 @@ class Machine:
 
     @_on.register
     def _(self, event: on.PolicyChanged) -> None:
-        self._policy = event.policy
+        self._policy = policy = event.policy
         readers = self.surroundings.readers
-        readers.on_demand, readers.grace = event.policy.on_demand, event.policy.grace
+        readers.follow(self._now, on_demand=policy.on_demand, grace=policy.grace)
 
     @_on.register
     def _(self, event: on.ReadersChanged) -> None:
         readers = self.surroundings.readers
-        was_looked_at = readers.looking
+        wanted = readers.want_session
         readers.change(event.device, event.count, self._now)
-        if readers.looking and not was_looked_at and not self.sessions.working:
+        if readers.want_session and not wanted and not self.sessions.working:
             self._holdoff.arrived()
 
     @_on.register
@@ -211,16 +214,11 @@ class Machine:
             self._order(do.JoinLink(session.number))
 
     @_on_session.register
-    def _(self, event: on.SessionRefused | on.SessionEnded, session: Session) -> None:
+    def _(
+        self, event: on.SessionRefused | on.SessionDoubtful | on.SessionEnded, session: Session
+    ) -> None:
         if not session.is_closing:
             self.sessions.fail(session, event.error, self._now)
-
-    @_on_session.register
-    def _(self, event: on.SessionDoubtful, session: Session) -> None:
-        if not session.is_closing:
-            self.sessions.fail(session, event.error, self._now)
-        self.doubtful += 1
-        self._holdoff.doubted(self._now)
 
     @_on_session.register
     def _(self, _: on.SessionClosed, session: Session) -> None:
@@ -240,28 +238,25 @@ class Machine:
     def _(self, event: on.PicturesStopped, session: Session) -> None:
         if session.stage is not Stage.LIVE:
             return
-        session.flowing = False
-        if session.fault:
-            session.deadline = self._now + RECOVERY_TIMEOUT
-        else:
-            self.sessions.rejoin(session, event.error, self._now, event.last_at)
+        if session.flowing:
+            session.pictures_stopped(event.last_at, self._now)
+        if not session.fault:
+            self.sessions.rejoin(session, event.error, self._now)
 
     @_on_session.register
     def _(self, event: on.LinkDegraded, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.fault = event.reason or "the link is being repaired"
-            session.deadline = NEVER if session.flowing else self._now + RECOVERY_TIMEOUT
+            session.degraded(event.reason or "the link is being repaired")
 
     @_on_session.register
     def _(self, _: on.LinkRecovered, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.fault = ""
-            session.deadline = NEVER if session.flowing else self._now + self._policy.stall_timeout
+            session.recovered(self._now, self._policy.stall_timeout)
 
     @_on_session.register
     def _(self, event: on.LinkLost, session: Session) -> None:
         if not session.is_closing:
-            self.sessions.rejoin(session, event.error, self._now, self._now)
+            self.sessions.rejoin(session, event.error, self._now)
 
     @_on_session.register
     def _(self, _: on.TokenExpiring, session: Session) -> None:
@@ -280,8 +275,10 @@ class Machine:
     @_on_session.register
     def _(self, event: on.FaceRefused, session: Session) -> None:
         session.face_pending = False
+        if event.face != self.face:
+            return  # another one was chosen meanwhile
         is_live = session.stage is Stage.LIVE
-        if is_live and isinstance(event.error, FaceRejected) and self.face == event.face:
+        if is_live and isinstance(event.error, FaceRejected):
             self.face = session.face  # a picture that cannot be used replaces none that can
         session.face_tries += is_live
         retry = session.face_tries < FACE_TRIES
@@ -298,7 +295,7 @@ class Machine:
                 self._order(do.Note("session.close_given_up", f"not over in {CLOSE_TIMEOUT:g} s"))
             else:
                 error = session.late(self._policy.first_frame_timeout)
-                self.sessions.rejoin(session, error, self._now, self._now)
+                self.sessions.rejoin(session, error, self._now)
 
     def _close_unwanted(self) -> None:
         around, may_open = self.surroundings, self.surroundings.obstacle() is None
@@ -309,6 +306,18 @@ class Machine:
             return around.keep(self._now, opened=session.opened)
 
         self.sessions.close_unless(wanted, self._now)
+
+    def _steer_source(self) -> None:
+        source = self.surroundings.source
+        needed = self.surroundings.readers.keep_session(self._now)
+        if self.surroundings.stopping or source.suspended is not needed:
+            return
+        if needed:
+            source.resume()
+            self._order(do.ResumeSource())
+        else:
+            source.suspend()
+            self._order(do.SuspendSource())
 
     def _open_wanted(self) -> None:
         if (
@@ -342,18 +351,6 @@ class Machine:
                 session.face_pending = True
                 self._order(do.UpdateFace(session.number, self.face))
 
-    def _steer_source(self) -> None:
-        source = self.surroundings.source
-        needed = self.surroundings.readers.keep_session(self._now)
-        if source.suspended is not needed:
-            return
-        if needed:
-            source.resume()
-            self._order(do.ResumeSource())
-        else:
-            source.suspend()
-            self._order(do.SuspendSource())
-
     def _tell(self) -> None:
         if self.sessions.shown != self._told_shown:
             self._told_shown = self.sessions.shown
@@ -372,7 +369,7 @@ class Machine:
         for session in self.sessions.by_number.values():
             moments += session.deadline, session.ends_at, session.face_not_before
         coming = [moment for moment in moments if self._now < moment < NEVER]
-        wake_at = min(coming, default=None)
+        wake_at = None if self.is_over else min(coming, default=None)
         if wake_at != self._wake_at:
             self._wake_at = wake_at
             self._order(do.WakeAt(wake_at))

@@ -54,9 +54,9 @@ class SessionSet:
         self.by_number[session.number] = session
         self._commands.append(do.StartLink(session.number))
 
-    def rejoin(self, session: Session, error: RelaydError, now: float, broke_at: float) -> None:
+    def rejoin(self, session: Session, error: RelaydError, now: float) -> None:
         """Bring another worker into the session; give it up where that is in vain."""
-        if not session.may_rejoin(error, broke_at):
+        if not session.may_rejoin(error, now):
             self.fail(session, error, now)
             return
         session.rejoins += 1
@@ -70,11 +70,13 @@ class SessionSet:
         self.close(session, now)
         others = self.working
         if others and session.number > others[0].number:
-            self._holdoff.successor_failed(now)
+            self._holdoff.successor_failed(now, retry_after=error.retry_after or 0.0)
             self._commands.append(do.Note("rotation.failed", str(error)))
             return
         self.changes += 1
-        if not others:
+        if others:
+            self._holdoff.forgive(session.lived(now))
+        else:
             self._holdoff.failed(error, now, lived=session.lived(now))
 
     def close(self, session: Session, now: float) -> None:
@@ -89,8 +91,11 @@ class SessionSet:
         for session in before:
             if not wanted(session):
                 self.close(session, now)
-        if before and not self.working:
+        left = self.working
+        if before and not left:
             self._holdoff.ended(now, lived=max(session.lived(now) for session in before))
+        elif len(left) < len(before):  # the successor, which nobody waits for as for the old one
+            self._holdoff.successor_failed(now)
 
     def forget(self, session: Session) -> None:
         """Its close is over."""
@@ -108,7 +113,7 @@ class SessionSet:
         older = [session for session in self.working if session.number < newest]
         if older:
             self.changes += 1
-            self._holdoff.took_over()
+            self._holdoff.took_over(lived=older[0].lived(now))
         for session in older:
             self.close(session, now)
         self.shown = newest

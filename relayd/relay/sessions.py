@@ -73,10 +73,16 @@ class Session:
     """When its first picture came."""
     ends_at: float = NEVER
     """When a successor is due."""
+    ends_early: bool = False
+    """It will end before its time."""
     fault: str = ""
     """What is wrong with its link, which is being repaired or replaced; empty while well."""
     flowing: bool = False
     """Pictures come."""
+    stopped_at: float = LONG_AGO
+    """When they stopped last."""
+    repair_until: float = LONG_AGO
+    """How long its link may repair itself since then."""
     link_up_at: float = LONG_AGO
     """When the first picture of its present link came."""
     rejoins: int = 0
@@ -116,24 +122,42 @@ class Session:
         if self.live_since is None:
             self.live_since = now
             self.ends_at = now + session_max if session_max else NEVER
+            if self.ends_early:
+                self.hurry(now)
         if self.stage is not Stage.LIVE:
             self.link_up_at = now
             self.fault, self.rejoins = "", 0
             self.face_not_before = LONG_AGO  # it may have been too early for another face
             self.enter(Stage.LIVE)
-        self.flowing = True
-        if not self.fault:
-            self.deadline = NEVER
+        self.flowing, self.deadline = True, NEVER
+
+    def pictures_stopped(self, last_at: float, now: float) -> None:
+        """None comes any more; the last one came at `last_at`."""
+        self.flowing, self.stopped_at = False, last_at
+        self.deadline = self.repair_until = now + RECOVERY_TIMEOUT
+
+    def degraded(self, reason: str) -> None:
+        """Its link repairs itself: without a limit while pictures come."""
+        self.fault = reason
+        if not self.flowing:
+            self.deadline = max(self.deadline, self.repair_until)
+
+    def recovered(self, now: float, stall_timeout: float) -> None:
+        """Its link is repaired: now pictures have to come."""
+        self.fault = ""
+        if not self.flowing:
+            self.deadline = min(now, self.repair_until) + stall_timeout
 
     def hurry(self, now: float) -> None:
         """It will end before its time: a successor is due as soon as it has lived a little."""
-        began = now if self.live_since is None else self.live_since
-        self.ends_at = min(self.ends_at, max(now, began + LEAST_LIFE))
+        self.ends_early = True
+        if self.live_since is not None:
+            self.ends_at = min(self.ends_at, max(now, self.live_since + LEAST_LIFE))
 
-    def may_rejoin(self, error: RelaydError, broke_at: float) -> bool:
+    def may_rejoin(self, error: RelaydError, now: float) -> bool:
         """Take in that its link broke; whether another worker is worth a try."""
         if self.stage is Stage.LIVE:
-            lasted = broke_at - self.link_up_at
+            lasted = (now if self.flowing else self.stopped_at) - self.link_up_at
             self.short_links = self.short_links + 1 if lasted < STEADY_AFTER else 0
         return (
             self.live_since is not None

@@ -77,7 +77,7 @@ def _without_session(
         return RelayState.BLOCKED, around.budget_words
     if hold is not Hold.NONE:
         waits = hold is Hold.FAILED
-        return (RelayState.BACKOFF if waits else RelayState.BLOCKED), holdoff.reason
+        return (RelayState.BACKOFF if waits else RelayState.BLOCKED), holdoff.reason(now)
     if obstacle is None and closing:
         obstacle = STILL_CLOSING
     if obstacle is None and holdoff.comes_soon(now):
