@@ -180,6 +180,7 @@ class Route:
         self._worker.join(
             LinkTarget(
                 kind=rtc.kind,
+                session_id=live.id,
                 channel_id=live.channel_id,
                 front_user_id=live.front_user_id,
                 algorithm_user_id=live.algorithm_user_id,
