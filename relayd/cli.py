@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relayd import __version__, logs
+from relayd import __version__, logs, stdio
 from relayd.commands import machine, running
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
@@ -50,6 +50,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
+    stdio.open_missing()
     logs.configure("error")
     try:
         app(standalone_mode=True)

@@ -21,7 +21,9 @@ HIDDEN = "***"
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
 )
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(
+    r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE
+)
 _IN_TEXT = re.compile(
     r"(?i)(?P<head>bearer\s+|(?:\b|_)(?:token|x-api-key|api_?key|client_?secret|passphrase|password"
     r"|streamkey)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}]+",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
+from relayd.descriptors import wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get, redact
@@ -32,6 +32,8 @@ _FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
 """s between tries to push again."""
 _POLL = 0.2
 """s after which a stop is noticed."""
+_MOST_LEFT: Final = 64 * 1024
+"""Bytes: all that a pipe holds."""
 _MOST_NAMES: Final = 10_000
 
 
@@ -190,8 +192,7 @@ class StreamOutput:
     ) -> None:
         heard = self._clock.now()
         while not self._stop.is_set():
-            ready, _, _ = select.select([pipe], [], [], _POLL)
-            if not ready:
+            if not wait_readable((pipe.fileno(),), _POLL):
                 if self._clock.now() - heard > self._stall_limit:
                     process.kill()
                     raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
@@ -236,7 +237,7 @@ class StreamOutput:
             process.kill()
             process.wait()
         with stdout:
-            for line in stdout:
+            for line in _what_is_left(stdout):
                 try:
                     self._take(line, attempt)
                 except OutputError as fault:
@@ -263,6 +264,12 @@ class _Attempt:
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
+
+
+def _what_is_left(pipe: IO[bytes]) -> list[bytes]:
+    """Read what an ended process wrote last; its pipe may be held open by what it started."""
+    os.set_blocking(pipe.fileno(), False)
+    return (pipe.read(_MOST_LEFT) or b"").splitlines()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:
