@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
+from relayd.akool.doubts import KEPT_FOR
 from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.errors import ExitCode, LibraryUnavailable, RelaydError, SourceError, Unavailable
 from relayd.frames import SourceFrame
@@ -27,6 +28,7 @@ from relayd.rtc.kinds import require_link, worker_environment
 from relayd.rtc.link import LinkEvent
 from relayd.rtc.process import RtcWorker
 from relayd.service import connect, open_journal
+from relayd.sessions import doubtful_words, unreadable_words
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
@@ -121,11 +123,19 @@ async def run_checks(settings: Settings) -> list[Finding]:
 async def _check_journal(settings: Settings) -> list[Finding]:
     journal = open_journal(settings)
     await asyncio.to_thread(journal.probe)
-    left = [record.id for record in journal.entries() if not record.held]
-    if left:
+    contents = await asyncio.to_thread(journal.contents)
+    doubts = await asyncio.to_thread(journal.doubts, time.time() - KEPT_FOR)
+    found = []
+    if left := [record.id for record in contents.records if not record.held]:
         why = f"{len(left)} session(s) left open: {', '.join(left)}"
-        return [Finding.warning("journal", why, "relayd sessions close, or start the relay")]
-    return [Finding.ok("journal", "can be written; nothing is left open")]
+        found.append(Finding.warning("journal", why, "relayd sessions close, or start the relay"))
+    if contents.unreadable:
+        why = unreadable_words(contents.unreadable)
+        found.append(Finding.warning("journal", why, "relayd sessions list says what to do"))
+    if unknown := [doubt for doubt in doubts if not doubt.held]:
+        why, mend = doubtful_words(unknown), "look at your account at the service"
+        found.append(Finding.warning("journal", why, mend))
+    return found or [Finding.ok("journal", "can be written; nothing is left open")]
 
 
 async def _check_rtc(settings: Settings) -> list[Finding]:

@@ -15,11 +15,9 @@ from threading import Thread
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from relayd import __version__, logs, stdio
-from relayd.commands import machine, running
+from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
@@ -31,16 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 faces_app = typer.Typer(help="Faces in an image, as the service sees them.", no_args_is_help=True)
-sessions_app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
 app.add_typer(faces_app, name="faces")
-app.add_typer(sessions_app, name="sessions")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(running.app)
 app.add_typer(machine.app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The relay's TOML file.")]
-AnyConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The relay's TOML file; default: none.")
-]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
 ]
@@ -186,37 +180,6 @@ def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> N
     if not faces:
         sys.stderr.write(f"relayd: no face in {logs.redact(url)}\n")
         _finish(ExitCode.FAILED)
-
-
-@sessions_app.command("list")
-def sessions_list(config: AnyConfigFile = None, overrides: Overrides = None) -> None:
-    """List the sessions that the journal holds as open, and what closed ones came to."""
-    from relayd.service import list_sessions, spent_lately  # noqa: PLC0415 - loads media libraries
-
-    settings = load(config, overrides or ())
-    table = Table(box=None)
-    for heading in ("session", "opened", "relay", "service", "state"):
-        table.add_column(heading)
-    for record in list_sessions(settings):
-        table.add_row(*record.as_row())
-    if table.row_count:
-        Console().print(table)
-    else:
-        typer.echo("no open sessions")
-    for line in spent_lately(settings):
-        typer.echo(line)
-
-
-@sessions_app.command("close")
-def sessions_close(
-    session: Annotated[str | None, typer.Argument(help="Its id; default: all leftovers.")] = None,
-    config: AnyConfigFile = None,
-    overrides: Overrides = None,
-) -> None:
-    """Close sessions that a relay left open; one that a living relay uses is left alone."""
-    from relayd.service import close_sessions  # noqa: PLC0415 - loads media libraries
-
-    _await(close_sessions(load(config, overrides or ()), session, typer.echo))
 
 
 @app.command()

@@ -25,6 +25,7 @@ ENV_PREFIX = "RELAYD_"
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False)]
 EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 
 
@@ -95,7 +96,7 @@ class AkoolSettings(Section):
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
     session_max: Seconds = 2700.0
-    daily_limit: float = 0.0
+    daily_limit: Minutes = 0.0
 
     @field_validator("base_url")
     @classmethod

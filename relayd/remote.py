@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,22 @@ def in_words(status: Status) -> list[tuple[str, str]]:
         ("since", f"{status['since']:.0f} s, up for {status['uptime']:.0f} s"),
         ("source", f"{status['source']} ({_how_source_is(status)})"),
         ("session", str(status["session_id"] or "none")),
+        *_money(status),
         ("on demand", str(status["on_demand"])),
         ("shown", f"{status['fps']:.1f} fps, longest gap {status['longest_gap'] * 1000:.0f} ms"),
         ("delay", "unknown" if delay is None else f"{delay * 1000:.0f} ms"),
         *((f"output {name}", str(how)) for name, how in status["outputs"].items()),
         *((f"readers {name}", _count(readers)) for name, readers in status["readers"].items()),
     ]
+
+
+def _money(status: Status) -> Iterator[tuple[str, str]]:
+    """Tell what a person should know of the bill; a relay of an older version tells none of it."""
+    if doubtful := status.get("sessions_doubtful", 0):
+        yield "doubtful", f"{doubtful} session(s) may be open at the service: look at your account"
+    if limit := status.get("daily_limit", 0.0):
+        spent, most = (timedelta(seconds=round(one)) for one in (status["spent_today"], limit))
+        yield "today", status["budget"] or f"{spent} of {most}"
 
 
 def _how_source_is(status: Status) -> str:

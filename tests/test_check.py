@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relayd import check
+from relayd.akool.journal import Journal
 from relayd.check import Verdict
 from relayd.configfile import load_tree
 from relayd.errors import CameraUnavailable
@@ -109,3 +111,33 @@ def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
     found = finding()
     assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
+
+
+def journal_findings(state: Path) -> list[check.Finding]:
+    return asyncio.run(check._check_journal(load_tree({"state": {"directory": str(state)}})))
+
+
+def test_check_says_where_nothing_can_be_open(tmp_path: Path):
+    (found,) = journal_findings(tmp_path)
+    assert (found.verdict, found.why) == (Verdict.OK, "can be written; nothing is left open")
+
+
+def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path):
+    Journal(tmp_path).probe()
+    (tmp_path / "sessions" / "abc.json").write_bytes(b'{"version": 2}')
+    (found,) = journal_findings(tmp_path)
+    assert found.verdict is Verdict.WARNING
+    assert "abc.json: it was written by a newer relayd (version 2)" in found.why
+    assert "relayd sessions list" in found.mend
+
+
+def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.begin_create("https://openapi.example", "studio", "").doubtful("HTTP 502")
+    flying = journal.begin_create("https://openapi.example", "kitchen", "")
+    (found,) = journal_findings(tmp_path)
+    flying.answered()
+    assert found.verdict is Verdict.WARNING
+    assert "a session may be open at https://openapi.example" in found.why
+    assert "HTTP 502" in found.why
+    assert "your account" in found.mend

@@ -1,5 +1,7 @@
+import dataclasses
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,29 +32,54 @@ def test_the_only_relay_that_lives_is_found_and_a_dead_ones_socket_is_not(tmp_pa
         assert find_socket("kitchen", environment) == folder / "kitchen.sock"
 
 
+def words_of(**fields: Any) -> dict[str, str]:
+    """Give what a person is told of a relay that stands by, but for these fields."""
+    return dict(in_words(status_json(dataclasses.replace(STANDBY, **fields))))
+
+
+STANDBY = RelayStatus(
+    name="studio",
+    state=RelayState.STANDBY,
+    reason="nobody looks at the camera",
+    since=1.0,
+    uptime=2.0,
+    source="/dev/video9",
+    source_alive=False,
+    session_id=None,
+    sessions_open=0,
+    fps=20.0,
+    delay=Spread(),
+    own_delay=Spread(),
+    longest_gap=0.05,
+    readers={"/dev/video0": 2, "/dev/video1": None},
+    on_demand=DemandState.IDLE,
+)
+
+
 def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
-    told = in_words(
-        status_json(
-            RelayStatus(
-                name="studio",
-                state=RelayState.STANDBY,
-                reason="nobody looks at the camera",
-                since=1.0,
-                uptime=2.0,
-                source="/dev/video9",
-                source_alive=False,
-                session_id=None,
-                sessions_open=0,
-                fps=20.0,
-                delay=Spread(),
-                own_delay=Spread(),
-                longest_gap=0.05,
-                readers={"/dev/video0": 2, "/dev/video1": None},
-                on_demand=DemandState.IDLE,
-            )
-        )
+    told = words_of()
+    assert told["on demand"] == "idle"
+    assert told["source"] == "/dev/video9 (let go of)"
+    assert told["readers /dev/video0"] == "2"
+    assert told["readers /dev/video1"] == "unknown"
+
+
+def test_status_tells_of_sessions_in_doubt_only_where_there_are_any():
+    assert "doubtful" not in words_of()
+    assert words_of(sessions_doubtful=2)["doubtful"] == (
+        "2 session(s) may be open at the service: look at your account"
     )
-    assert ("on demand", "idle") in told
-    assert ("source", "/dev/video9 (let go of)") in told
-    assert ("readers /dev/video0", "2") in told
-    assert ("readers /dev/video1", "unknown") in told
+
+
+def test_status_tells_of_the_days_limit_only_where_there_is_one():
+    assert "today" not in words_of(spent_today=90.0)
+    assert words_of(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
+    words = "50 of today's 60 minutes are used"
+    assert words_of(spent_today=3000.0, daily_limit=3600.0, budget=words)["today"] == words
+
+
+def test_the_status_of_a_relay_of_an_older_version_is_told_as_well():
+    older = dict(status_json(STANDBY))
+    for field in ("sessions_doubtful", "spent_today", "daily_limit", "budget"):
+        del older[field]
+    assert ("relay", "studio") in in_words(older)

@@ -7,13 +7,16 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeGuard
 
 LARGEST_HISTORY = 1024 * 1024
 """Bytes, some 6000 sessions; past it the older half is dropped."""
+
+_Version = tuple[int, int, int]
+"""A file's inode, size and time of change, ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read: tuple[_Version, list[ClosedSession]] = ((0, 0, 0), [])
 
     def note(
         self,
@@ -93,17 +97,24 @@ class History:
         }
         _append_bounded(self.path, json.dumps(line).encode() + b"\n")
 
-    def sessions(self) -> list[ClosedSession]:
+    def sessions(self) -> Sequence[ClosedSession]:
         """Give the sessions in it, in the order of their closing; raises OSError.
 
-        Lines that are none of ours are left out.
+        Lines that are none of ours are left out. A file that has not changed is not read again.
         """
         try:
             with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                known, sessions = self._read
+                if version == known:
+                    return sessions
                 lines = file.read(2 * LARGEST_HISTORY).splitlines()
         except FileNotFoundError:
             return []
-        return [session for line in lines if (session := ClosedSession.read(line)) is not None]
+        sessions = [one for line in lines if (one := ClosedSession.read(line)) is not None]
+        self._read = (version, sessions)
+        return sessions
 
     def spent(self, since: float, until: float) -> Spent:
         """Sum up a span of wall time; raises OSError."""

@@ -434,7 +434,7 @@ async def _close(client: AkoolClient, entry: JournalEntry, within: float) -> str
 async def _withdraw(writing: asyncio.Task[CreateIntent]) -> None:
     """Take an intent back once it is written: nothing was sent."""
     await asyncio.wait({writing})
-    if writing.exception() is None:
+    if not writing.cancelled() and writing.exception() is None:
         await asyncio.to_thread(writing.result().answered)
 
 

@@ -106,6 +106,21 @@ class _Series(Collector):
         yield CounterMetricFamily(
             "relayd_session_seconds", "Time that sessions were open", status.session_seconds
         )
+        yield CounterMetricFamily(
+            "relayd_sessions_doubtful",
+            "Creates whose answer was lost: a session may be open unknown",
+            status.sessions_doubtful,
+        )
+        yield _gauge(
+            "relayd_session_seconds_today",
+            "Time that sessions on this journal were open since local midnight",
+            status.spent_today,
+        )
+        yield _gauge(
+            "relayd_daily_limit_seconds",
+            "Time a day that sessions may be open; 0 for no limit",
+            status.daily_limit,
+        )
         yield self._readers()
         on_demand = GaugeMetricFamily(
             "relayd_on_demand", "1 for where sessions on demand stand", labels=["state"]

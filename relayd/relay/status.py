@@ -138,6 +138,10 @@ class RelayStatus:
     on_demand: DemandState = DemandState.OFF
     """Where sessions on demand stand."""
     sessions_doubtful: int = 0
+    """Creates whose answer was lost: sessions may be open that nobody knows of."""
     spent_today: float = 0.0
+    """Seconds that sessions on this journal were open since local midnight, summed."""
     daily_limit: float = 0.0
+    """Seconds a day that they may be open; 0 where there is no limit."""
     budget: str = ""
+    """How the day's limit stands, in words, when it is near or used up; else empty."""

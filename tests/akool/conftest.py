@@ -48,6 +48,7 @@ class Service:
         self.status = 2
         self._scripts: dict[str, list[Reply]] = {}
         self._made = 0
+        self._serving: set[asyncio.Task[None]] = set()
         self._arrived: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def on(self, name: str, *replies: Reply) -> None:
@@ -56,6 +57,11 @@ class Service:
 
     def count(self, name: str) -> int:
         return sum(call.name == name for call in self.calls)
+
+    async def idle(self) -> None:
+        """Wait until no call is being answered: whoever asked may have died meanwhile."""
+        while self._serving:
+            await asyncio.wait(self._serving)
 
     async def arrived(self, name: str) -> None:
         """Wait until a call to `name` has come in."""
@@ -78,6 +84,9 @@ class Service:
         return {"code": 1000, "msg": "OK", "data": data}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             async with asyncio.timeout(HEAD_TIMEOUT):  # a client may give up before it asks
                 first = await reader.readuntil(b"\r\n\r\n")
@@ -104,6 +113,7 @@ class Service:
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             pass
         finally:
+            self._serving.discard(task)
             writer.close()
 
     def _documented(self, call: Call) -> Reply:

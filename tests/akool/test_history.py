@@ -58,6 +58,33 @@ def test_a_broken_line_is_left_out_and_the_others_count(history: History, line: 
     assert [session.id for session in history.sessions()] == ["one", "two"]
 
 
+def test_the_seconds_noted_count_whatever_became_of_the_clock(history: History):
+    history.note("set forward", "studio", 0.0, 21_613.0, seconds=13.0)
+    history.note("set back", "studio", 50_000.0, 40_000.0, seconds=800.0)
+    assert history.spent(0.0, 1e6) == Spent(2, 813.0)
+    assert history.spent(39_500.0, 1e6) == Spent(1, 500.0)
+
+
+@pytest.mark.parametrize("seconds", ["null", "-5", "NaN", "1e999", '"7"'])
+def test_a_line_whose_seconds_make_no_sense_counts_by_its_times(history: History, seconds: str):
+    line = f'{{"id": "a", "relay": "r", "opened": 1.0, "closed": 9.0, "seconds": {seconds}}}\n'
+    history.path.write_text(line)
+    assert history.spent(0.0, 100.0) == Spent(1, 8.0)
+
+
+def test_a_line_that_a_full_disk_cut_short_costs_no_other(history: History):
+    history.path.write_text('{"id": "cut')
+    history.note("one", "studio", 100.0, 110.0)
+    assert [session.id for session in history.sessions()] == ["one"]
+
+
+def test_another_processs_lines_are_seen(history: History):
+    history.note("one", "studio", 100.0, 110.0)
+    assert len(history.sessions()) == 1
+    History(history.path).note("two", "kitchen", 200.0, 210.0)
+    assert len(history.sessions()) == 2
+
+
 def test_its_lines_are_for_other_programs_too(history: History):
     history.note("one", "studio", 100.0, 190.5)
     assert json.loads(history.path.read_text())["seconds"] == 90.5

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from relayd.akool import history as history_module
 from relayd.akool import journal as journal_module
+from relayd.akool.boottime import read_boot_id
 from relayd.akool.journal import Journal
 from relayd.akool.models import LiveSession
 from relayd.akool.records import JournalRecord
@@ -91,7 +92,7 @@ def test_a_child_process_does_not_keep_its_parents_session(tmp_path: Path):
 
 
 def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path):
-    journal = Journal(tmp_path, wall=lambda: 1000.0)
+    journal = Journal(tmp_path, wall=lambda: 1000.0, boottime=lambda: 77.5)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     (path,) = (tmp_path / "sessions").iterdir()
     assert path.name == "685ea0bb5aa150dd8b7116b1.json"
@@ -107,6 +108,8 @@ def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path):
             opened_at=1000.0,
             pid=os.getpid(),
             held=True,
+            boot_id=read_boot_id(),
+            opened_boottime=77.5,
         )
     ]
     entry.release()
@@ -209,7 +212,126 @@ def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes):
     assert broken.exists()
 
 
-def test_what_is_no_plain_file_is_left_alone(tmp_path: Path):
+def entry_fields(**more: Any) -> bytes:
+    fields = {"id": "a", "channel": "", "base_url": "", "relay": "", "opened_at": 1.0, "pid": 1}
+    return json.dumps(fields | more).encode()
+
+
+UNREADABLE = [
+    (b"", "empty"),
+    (b"\x00" * 300, "empty"),
+    (b'{"id": "a"', "no whole JSON"),
+    (b"[" * 10_000, "no whole JSON"),
+    (b"7", "no JSON object"),
+    (b"{}", "id is missing"),
+    (entry_fields(id=""), "id is empty"),
+    (entry_fields(id=7), "id is missing or no text"),
+    (entry_fields(opened_at=float("nan")), "opened_at is missing or no number"),
+    (entry_fields(version=2), "written by a newer relayd (version 2)"),
+    (b'{"version": 3, "session": {"of": "another form"}}', "newer relayd (version 3)"),
+    (entry_fields(version="1"), "its version is no number"),
+]
+
+
+@pytest.mark.parametrize(("content", "why"), UNREADABLE)
+def test_a_file_that_cannot_be_read_is_told_and_never_taken_for_nothing(
+    tmp_path: Path, content: bytes, why: str
+):
+    journal = Journal(tmp_path)
+    journal.probe()
+    (tmp_path / "sessions" / "abc.json").write_bytes(content)
+    contents = journal.contents()
+    assert contents.records == ()
+    (found,) = contents.unreadable
+    assert (found.name, found.held) == ("abc.json", False)
+    assert why in found.why
+    assert journal.unreadable_file_of("abc") == found
+
+
+@pytest.mark.parametrize("more", [{}, {"version": 1}, {"version": 1, "colour": "blue"}])
+def test_entries_of_0_1_and_of_version_1_with_unknown_fields_are_read(
+    tmp_path: Path, more: dict[str, Any]
+):
+    journal = Journal(tmp_path)
+    journal.probe()
+    (tmp_path / "sessions" / "a.json").write_bytes(entry_fields(**more))
+    assert [record.id for record in journal.entries()] == ["a"]
+    assert journal.contents().unreadable == ()
+
+
+def test_an_entry_tells_its_version(tmp_path: Path):
+    Journal(tmp_path).record(session(), base_url=BASE_URL, relay="studio").release()
+    (path,) = (tmp_path / "sessions").iterdir()
+    assert json.loads(path.read_text())["version"] == 1
+
+
+def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.probe()
+    (tmp_path / "sessions" / "abc.part").write_bytes(b'{"id": "ab')
+    assert [entry.name for entry in journal.contents().unreadable] == ["abc.part"]
+    assert journal.unreadable_file_of("abc") is not None
+
+
+def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path):
+    journal = Journal(tmp_path)
+    entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
+    (path,) = (tmp_path / "sessions").iterdir()
+    path.write_bytes(b'{"version": 2}')
+    assert [one.held for one in journal.contents().unreadable] == [True]
+    entry.release()
+    assert [one.held for one in journal.contents().unreadable] == [False]
+
+
+def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    journal = Journal(tmp_path)
+    journal.record(session("abc"), base_url=BASE_URL, relay="studio").release()
+    real = os.open
+
+    def refuse(path: Any, *how: Any) -> int:
+        if str(path).endswith("abc.json"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *how)
+
+    monkeypatch.setattr("relayd.akool.files.os.open", refuse)
+    assert [one.why for one in journal.contents().unreadable] == ["Permission denied"]
+    assert journal.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM, errno.EACCES])
+def test_entries_are_read_where_the_disk_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    journal = Journal(tmp_path)
+    entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
+    real = os.open
+
+    def read_only(path: Any, how: int, *mode: Any) -> int:
+        if how & os.O_RDWR:
+            raise OSError(number, os.strerror(number))
+        return real(path, how, *mode)
+
+    monkeypatch.setattr("relayd.akool.files.os.open", read_only)
+    assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
+    entry.release()
+    (left,) = journal.leftovers()
+    left.release()
+
+
+def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for attempt in (Journal(tmp_path).entries, Journal(tmp_path).doubts):
+        with pytest.raises(Unavailable, match="Permission denied") as caught:
+            attempt()
+        assert f"run this as {tmp_path.owner()}" in caught.value.mend
+
+
+def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path):
     journal = Journal(tmp_path)
     journal.probe()
     folder = tmp_path / "sessions"
@@ -219,9 +341,24 @@ def test_what_is_no_plain_file_is_left_alone(tmp_path: Path):
     (elsewhere,) = (tmp_path / "other" / "sessions").iterdir()
     (folder / "link.json").symlink_to(elsewhere)
     (folder / "notes.txt").write_text("mine")
-    assert journal.entries() == []
+    contents = journal.contents()
+    assert contents.records == ()
+    assert {entry.name: entry.why for entry in contents.unreadable} == dict.fromkeys(
+        ("folder.json", "link.json", "pipe.json"), "not a regular file"
+    )
     assert journal.leftovers() == []
     assert len(list(folder.iterdir())) == 4
+
+
+def test_what_cannot_be_read_is_logged_once_and_not_at_each_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    journal = Journal(tmp_path)
+    journal.probe()
+    (tmp_path / "sessions" / "abc.json").write_bytes(b"7")
+    for _ in range(3):
+        assert journal.leftovers() == []
+    assert capsys.readouterr().out.count("journal.unreadable") == 1
 
 
 def test_a_crash_between_write_and_rename_loses_no_session(tmp_path: Path):

@@ -14,6 +14,7 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal
 from relayd.akool.session import (
+    LANDMARKS_KEPT_FOR,
     FaceChoice,
     Readiness,
     SessionKeeper,
@@ -108,6 +109,66 @@ async def test_landmarks_are_asked_for_once_an_image(service: "Service", keeper:
     assert service.count("detect_faces") == 1
     opts = [call.body["sourceImage"][0]["opts"] for call in service.calls if call.name == "create"]
     assert opts == ["249,510:460,516:343,657:351,739"] * 2
+
+
+def two_pictures(service: "Service") -> tuple[str, str]:
+    """Let one picture be found, and from then on another; gives their landmarks."""
+    both = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
+    service.on("detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in both))
+    return both
+
+
+async def test_another_picture_under_the_same_url_is_seen_in_time(
+    service: "Service", keeper: SessionKeeper, fake_time: FakeTime
+):
+    first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
+    service.on(
+        "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
+    )
+    assert await keeper.landmarks(UNMARKED) == first
+    fake_time.moment = LANDMARKS_KEPT_FOR - 1
+    assert await keeper.landmarks(UNMARKED) == first
+    fake_time.moment = LANDMARKS_KEPT_FOR
+    assert await keeper.landmarks(UNMARKED) == second
+
+
+async def test_landmarks_are_asked_for_afresh_where_a_face_is_set_anew(
+    service: "Service", keeper: SessionKeeper
+):
+    first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
+    service.on(
+        "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
+    )
+    assert await keeper.landmarks(UNMARKED) == first
+    assert await keeper.landmarks(UNMARKED, fresh=True) == second
+    assert await keeper.landmarks(UNMARKED) == second
+    assert service.count("detect_faces") == 2
+
+
+async def test_a_fresh_look_that_finds_no_face_forgets_the_old_landmarks(
+    service: "Service", keeper: SessionKeeper
+):
+    await keeper.landmarks(UNMARKED)
+    service.on("detect_faces", {"error_code": 0, "faces_obj": {}})
+    for fresh in (True, False):
+        with pytest.raises(FaceRejected, match="no face"):
+            await keeper.landmarks(UNMARKED, fresh=fresh)
+
+
+async def test_a_session_counts_its_seconds_through_suspend_until_its_close_is_confirmed(
+    service: "Service", client: AkoolClient, journal: Journal
+):
+    boottime = 1000.0
+    keeper = SessionKeeper(client, journal, relay="studio", boottime=lambda: boottime)
+    session = await keeper.open_session(FACE)
+    boottime += 3600
+    assert session.seconds() == 3600
+    service.on("close", {"code": 1101}, {"code": 1000})
+    assert not await session.close()
+    boottime += 60
+    assert await session.close()
+    boottime += 60
+    assert session.seconds() == 3660
 
 
 async def test_given_landmarks_are_not_asked_for(service: "Service", keeper: SessionKeeper):

@@ -35,6 +35,9 @@ STATUS = RelayStatus(
     session_seconds=77.5,
     readers={"/dev/video10": 1},
     on_demand=DemandState.LIVE,
+    sessions_doubtful=2,
+    spent_today=1800.0,
+    daily_limit=3600.0,
 )
 
 

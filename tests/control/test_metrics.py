@@ -31,6 +31,9 @@ def test_the_series_hold_what_the_status_says(relay: Any):
     assert found["relayd_reconnects_total", ("part", "link")] == 1
     assert found["relayd_sessions_open",] == 1
     assert found["relayd_session_seconds_total",] == 77.5
+    assert found["relayd_sessions_doubtful_total",] == 2
+    assert found["relayd_session_seconds_today",] == 1800
+    assert found["relayd_daily_limit_seconds",] == 3600
     assert found["relayd_uptime_seconds",] == 100
     assert found["relayd_healthy",] == 1
     build = next(key for key in found if key[0] == "relayd_build_info")

@@ -1,0 +1,65 @@
+"""Commands on sessions: which may be open at the service, and the closing of them."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relayd.configfile import load
+from relayd.errors import UsageError
+
+app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The relay's TOML file; default: none.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
+]
+
+
+@app.command("list")
+def list_(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the sessions that are or may be open, and how long sessions were open lately."""
+    from relayd.sessions import look  # noqa: PLC0415 - loads the service's client
+
+    found = look(load(config, overrides or ()))
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        for line in found.as_lines():
+            typer.echo(line)
+
+
+@app.command()
+def close(
+    session: Annotated[str | None, typer.Argument(help="Its id; default: all leftovers.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Close one that is not on the journal without asking.")
+    ] = False,
+) -> None:
+    """Close sessions that a relay left open; one that a living relay uses is left alone."""
+    from relayd.sessions import close_sessions  # noqa: PLC0415 - loads the service's client
+
+    def agree(question: str) -> bool:
+        return yes or _ask(question)
+
+    settings = load(config, overrides or ())
+    raise typer.Exit(int(asyncio.run(close_sessions(settings, session, typer.echo, agree))))
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is nobody to ask", mend="give --yes")
+    return typer.confirm(question)

@@ -1,0 +1,79 @@
+"""A process that is killed at any moment leaves no session that nobody knows may be open."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relayd.akool.client import AkoolClient
+from relayd.akool.doubts import KILLED
+from relayd.akool.journal import Journal
+from relayd.akool.session import close_leftovers
+
+if TYPE_CHECKING:
+    from tests.akool.conftest import Service
+
+KILLS = int(os.environ.get("RELAYD_TEST_KILLS", "6"))
+LONGEST_LIFE = 0.25
+"""s after its first session that a process may live: some 10 sessions."""
+
+OPENER = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from relayd import logs
+    from relayd.akool.client import AkoolClient
+    from relayd.akool.credentials import ApiKey
+    from relayd.akool.journal import Journal
+    from relayd.akool.session import FaceChoice, SessionKeeper
+    from relayd.http import HttpClient
+
+    logs.configure("error")
+
+    async def main():
+        async with HttpClient() as http:
+            client = AkoolClient(sys.argv[1], ApiKey("the-key-of-the-tests"), http)
+            keeper = SessionKeeper(client, Journal(Path(sys.argv[2])), relay="studio")
+            while True:
+                session = await keeper.open_session(FaceChoice("https://x.example/a", "1,2:3,4"))
+                print("opened", flush=True)
+                await session.close()
+
+    asyncio.run(main())
+    """
+)
+
+
+@pytest.mark.timeout(60 + 5 * KILLS)
+async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_knows_of(
+    service: "Service", client: AkoolClient, tmp_path: Path
+):
+    journal, known = Journal(tmp_path), 0
+    for _ in range(KILLS):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", OPENER, service.url, tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"opened\n"
+            await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            await process.communicate()
+        await client.credit()  # answered after what the killed one had sent was taken in
+        await service.idle()
+
+        results = await close_leftovers(client, journal)
+        assert all(result.closed for result in results)
+        doubts = journal.doubts()
+        assert all(not doubt.held and doubt.reason == KILLED for doubt in doubts)
+        assert len(service.open) <= len(doubts) - known, "an open one that nobody tells of"
+        known = len(doubts)
+        service.open.clear()
+    assert known <= KILLS
