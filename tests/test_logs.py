@@ -1,6 +1,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +66,15 @@ def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, s
     for secret in secrets:
         logs.conceal(secret)
     assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"
+
+
+def test_a_program_that_ends_prints_nothing_after_its_last_event():
+    # Modules that are still in use are emptied from the newest to the oldest, so that here, as
+    # in a whole relay, the log's file outlives the names of its own module.
+    program = (
+        "import sys, structlog; from relayd import logs; logs.configure();"
+        "sys.kept = structlog._config, logs; logs.get('test').info('last')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last"]
