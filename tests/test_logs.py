@@ -75,6 +75,7 @@ def test_a_program_that_ends_prints_nothing_after_its_last_event():
         "import sys, structlog; from relayd import logs; logs.configure();"
         "sys.kept = structlog._config, logs; logs.get('test').info('last')"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 0
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
     assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last"]
