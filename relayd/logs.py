@@ -5,7 +5,6 @@ every value of every event, tracebacks included, for what looks like one and for
 strings that `conceal` was told.
 """
 
-import io
 import logging
 import re
 import sys
@@ -94,15 +93,21 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
     logging.getLogger().handlers[0].addFilter(_redact_record)
 
 
-class _Stderr(io.TextIOBase):
-    """stderr, except that a reader who left or a full disk ends a line and nothing else."""
+class _Stderr:
+    """stderr, except that a reader who left or a full disk ends a line and nothing else.
+
+    No io.TextIOBase: its finalizer would call `flush` when the interpreter has already cleared
+    this module, and Python 3.13 prints what that raises.
+    """
 
     def write(self, text: str) -> int:
+        """Write `text`; never raises for a stderr that is gone."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush stderr; never raises for a stderr that is gone."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 
