@@ -1,7 +1,9 @@
 """What `relayd check` says of a camera, without one."""
 
 import asyncio
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from relayd import check
 from relayd.check import Verdict
 from relayd.configfile import load_tree
 from relayd.errors import CameraUnavailable
+from relayd.namelock import NameLock
 from relayd.output.openings import Openings
 from relayd.output.readers import ClientUsage, Sight
 
@@ -109,3 +112,13 @@ def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
     found = finding()
     assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
+
+
+def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path):
+    settings = load_tree({"state": {"directory": str(tmp_path)}})
+    assert asyncio.run(check._check_name(settings, "studio")) == []
+    with NameLock(tmp_path, "studio").take():
+        (found,) = asyncio.run(check._check_name(settings, "studio"))
+        assert asyncio.run(check._check_name(settings, "kitchen")) == []
+    assert (found.part, found.verdict) == ("journal", Verdict.WARNING)
+    assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why
