@@ -21,6 +21,7 @@ from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.variables import ignored
 
 app = typer.Typer(
     help="Relays a video source through a live face swap into a virtual webcam.",
@@ -139,7 +140,10 @@ def run(
         return settings
 
     _set_up_logs(log_level)
-    _await(run_daemon(read(), config.stem, read, require_outputs=require_outputs))
+    settings = read()
+    if foreign := ignored(os.environ):
+        logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
+    _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
 
 
 @app.command()
@@ -159,7 +163,11 @@ def check(
         findings = [Finding.failed("config", line) for line in fault.faults]
         code = ExitCode.CONFIG
     else:
-        findings = [Finding.ok("config", str(config)), *asyncio.run(run_checks(settings))]
+        findings = [Finding.ok("config", str(config))]
+        if foreign := ignored(os.environ):
+            why = f"ignored, not ours: {', '.join(foreign)}"
+            findings.append(Finding.warning("environment", why))
+        findings += asyncio.run(run_checks(settings, config.stem))
         code = next((f.exit_code for f in findings if f.is_failure), ExitCode.CLEAN)
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))

@@ -281,9 +281,7 @@ class Relay:
 
     def _tell_outputs(self) -> None:
         pipeline = self.pipeline
-        self._runner.post(
-            on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble())
-        )
+        self._runner.post(on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble()))
 
     def _on_budget(self, reading: BudgetReading) -> None:
         self._budget_now = reading

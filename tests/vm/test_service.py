@@ -11,7 +11,6 @@ from shlex import quote
 
 import pytest
 
-from relayd.relay.relay import Relay
 from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys
 from tests.vm.container import KEY, Container
 
@@ -472,7 +471,6 @@ def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
     assert locks(box) == []
 
 
-@pytest.mark.skipif(not hasattr(Relay, "suspend"), reason="the relay cannot be suspended yet")
 def test_a_live_relay_has_closed_its_session_when_the_machine_sleeps(
     make_unit: Callable[[str], Unit], box: Container, config: str, service: Emulator
 ):
