@@ -12,18 +12,19 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 from relayd.akool.doubts import KEPT_FOR
-from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.config import CameraSettings, Settings, StreamSettings, state_directory
 from relayd.errors import ExitCode, LibraryUnavailable, RelaydError, SourceError, Unavailable
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.media.encode import is_push, public_name
-from relayd.ondemand import is_on_demand
+from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.openings import PROBE
 from relayd.output.readers import best_sight
 from relayd.output.standby import StandbyArtist
+from relayd.relay.policy import is_on_demand
 from relayd.rtc.kinds import require_link, worker_environment
 from relayd.rtc.link import LinkEvent
 from relayd.rtc.process import RtcWorker
@@ -100,11 +101,15 @@ class Finding:
         }
 
 
-async def run_checks(settings: Settings) -> list[Finding]:
-    """Try everything in turn; a check that fails keeps none of the others from being tried."""
+async def run_checks(settings: Settings, name: str) -> list[Finding]:
+    """Try everything in turn; a check that fails keeps none of the others from being tried.
+
+    `name` is the relay's name, as `run` would give it.
+    """
     findings: list[Finding] = []
     checks: list[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]]] = [
         ("journal", _check_journal),
+        ("name", lambda settings: _check_name(settings, name)),
         ("rtc", _check_rtc),
         ("service", _check_service),
         ("face", _check_face),
@@ -136,6 +141,15 @@ async def _check_journal(settings: Settings) -> list[Finding]:
         why, mend = doubtful_words(unknown), "look at your account at the service"
         found.append(Finding.warning("journal", why, mend))
     return found or [Finding.ok("journal", "can be written; nothing is left open")]
+
+
+async def _check_name(settings: Settings, name: str) -> list[Finding]:
+    directory = state_directory(settings)
+    holder = await asyncio.to_thread(NameLock(directory, name).holder)
+    if holder is None:
+        return []
+    why = f"{str(directory)!r} is in use by a running relay {name!r} ({holder})"
+    return [Finding.warning("journal", why, "a second `relayd run` of this name would not start")]
 
 
 async def _check_rtc(settings: Settings) -> list[Finding]:

@@ -16,11 +16,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from relayd import __version__, logs
+from relayd import __version__, logs, stdio
 from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.variables import ignored
 
 app = typer.Typer(
     help="Relays a video source through a live face swap into a virtual webcam.",
@@ -44,6 +45,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
+    stdio.open_missing()
     logs.configure("error")
     try:
         app(standalone_mode=True)
@@ -119,7 +121,16 @@ def demo(
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "info") -> None:
+def run(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    require_outputs: Annotated[
+        bool,
+        typer.Option("--require-outputs", help="End if a camera cannot be opened at the start."),
+    ] = False,
+    log_level: LogLevel = "info",
+) -> None:
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
 
@@ -129,7 +140,10 @@ def run(config: ConfigFile, overrides: Overrides = None, log_level: LogLevel = "
         return settings
 
     _set_up_logs(log_level)
-    _await(run_daemon(read(), config.stem, read))
+    settings = read()
+    if foreign := ignored(os.environ):
+        logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
+    _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
 
 
 @app.command()
@@ -149,7 +163,11 @@ def check(
         findings = [Finding.failed("config", line) for line in fault.faults]
         code = ExitCode.CONFIG
     else:
-        findings = [Finding.ok("config", str(config)), *asyncio.run(run_checks(settings))]
+        findings = [Finding.ok("config", str(config))]
+        if foreign := ignored(os.environ):
+            why = f"ignored, not ours: {', '.join(foreign)}"
+            findings.append(Finding.warning("environment", why))
+        findings += asyncio.run(run_checks(settings, config.stem))
         code = next((f.exit_code for f in findings if f.is_failure), ExitCode.CLEAN)
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))

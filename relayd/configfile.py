@@ -13,15 +13,18 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource
 
-from relayd.config import ENV_PREFIX, CameraSettings, Settings, StreamSettings
+from relayd import variables
+from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.errors import ConfigError
 from relayd.logs import redact
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
 """What the service relayd@NAME has: /etc/relayd/NAME.toml and the journal in NAME below this."""
+TOML_FAULTS = (ValueError, RecursionError)
+"""What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
+"""
 _CREDENTIAL_FILES = {
     "akool-api-key": "api_key",
     "akool-client-id": "client_id",
@@ -39,7 +42,8 @@ def load(
     """
     environment = os.environ if environment is None else environment
     tree = _read_file(path) if path else {}
-    faults = list(_merge_environment(tree, environment))
+    from_environment, faults = variables.read(environment)
+    _deep_update(tree, from_environment)
     faults += _merge_overrides(tree, overrides)
     faults += _fill_credentials(tree, environment)
     if path and "STATE_DIRECTORY" not in environment:
@@ -69,25 +73,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: {fault.strerror}; {mend}"]) from fault
     except UnicodeDecodeError as fault:
         raise ConfigError([f"{path}: not UTF-8 text; {mend}"]) from fault
-    except tomllib.TOMLDecodeError as fault:
-        raise ConfigError([f"{path}: not valid TOML: {redact(str(fault))}"]) from fault
-
-
-def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
-    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-    source.env_vars = {
-        name.lower(): value
-        for name, value in environment.items()
-        if name.upper().startswith(ENV_PREFIX)
-    }
-    for name in source.env_vars:
-        section = name.removeprefix(ENV_PREFIX.lower()).split("__")[0]
-        if section not in Settings.model_fields:
-            yield f"{name.upper()} (environment): unknown{_nearest(section, Settings.model_fields)}"
-    try:
-        _deep_update(tree, source())
-    except ValueError as fault:
-        yield f"{ENV_PREFIX}… (environment): {fault}"
+    except TOML_FAULTS as fault:
+        raise ConfigError([f"{path}: not valid TOML: {_toml_fault(fault)}"]) from fault
 
 
 def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -98,11 +85,23 @@ def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str
         if not equals or not all(path):
             faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
             continue
-        inner: Any = _toml_value(value.strip())
+        try:
+            inner = _toml_value(value.strip())
+        except TOML_FAULTS as fault:
+            faults.append(f"--set {key.strip()}: not a TOML value: {_toml_fault(fault)}")
+            continue
         for part in reversed(path):
             inner = {part: inner}
         _deep_update(tree, inner)
     return faults
+
+
+def _toml_fault(fault: Exception) -> str:
+    if isinstance(fault, tomllib.TOMLDecodeError):
+        return redact(str(fault))
+    if isinstance(fault, RecursionError):
+        return "nested too deeply; use fewer brackets"
+    return "a number has too many digits, or a date does not exist; write a shorter or real one"
 
 
 def _toml_value(text: str) -> Any:

@@ -1,22 +1,26 @@
 """`relayd run`: one relay as a process, with its signals, control server and systemd."""
 
 import asyncio
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-from relayd.config import Settings, control_socket
+from relayd.background import in_background
+from relayd.config import Settings, control_socket, state_directory
 from relayd.control.api import Pictures, build_app
 from relayd.control.notify import Notifier
 from relayd.control.server import ControlServer
+from relayd.early import hangup_ends
 from relayd.errors import ExitCode, RelaydError
-from relayd.logs import get, redact
+from relayd.logs import redact
+from relayd.namelock import NameLock
 from relayd.output.preview import Preview
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
 from relayd.reload import Reloader
 from relayd.rtc.kinds import require_link
 from relayd.service import connect, open_journal
+from relayd.signals import reload_requests, stopped_by_signals
+from relayd.sleep.watch import SleepWatch
 
 OLDEST_BEAT = 2.0
 """s without a beat of the outputs after which systemd's watchdog is no longer fed."""
@@ -24,18 +28,43 @@ PULSE = 1.0
 """s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
 one of many looks does no harm, a relay that is stuck misses all of them."""
 
-_log = get("daemon")
 
-
-async def run_daemon(settings: Settings, name: str, reread: Callable[[], Settings]) -> int:
+async def run_daemon(
+    settings: Settings,
+    name: str,
+    reread: Callable[[], Settings],
+    *,
+    require_outputs: bool = False,
+) -> int:
     """Run the relay until SIGTERM or SIGINT; gives the exit code.
 
-    `reread` gives the settings as they are when a service manager asks for a reload.
+    `reread` gives the settings as they are when a reload is asked for, by SIGHUP. Raises
+    Unavailable when a relay of this name runs already, and with `require_outputs` when an output
+    cannot be opened at the start: else that is waited for.
     """
-    require_link(settings.rtc.kind)
     notifier = Notifier()
+    try:
+        await _run(settings, name, reread, notifier, require_outputs=require_outputs)
+    except RelaydError as fault:
+        notifier.status(redact(str(fault)))
+        raise
+    return ExitCode.CLEAN
+
+
+async def _run(
+    settings: Settings,
+    name: str,
+    reread: Callable[[], Settings],
+    notifier: Notifier,
+    *,
+    require_outputs: bool,
+) -> None:
+    with_terminal = hangup_ends("run")
     async with AsyncExitStack() as stack:
-        stop = stack.enter_context(stopped_by_signals())
+        stop = stack.enter_context(stopped_by_signals(hangup_ends=with_terminal))
+        require_link(settings.rtc.kind)
+        lock = NameLock(state_directory(settings), name)
+        stack.enter_context(await asyncio.to_thread(lock.take))
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
         announcer = _Announcer(notifier)
@@ -45,6 +74,7 @@ async def run_daemon(settings: Settings, name: str, reread: Callable[[], Setting
             client,
             open_journal(settings),
             more_outputs=[preview],
+            require_outputs=require_outputs,
             on_change=announcer,
         )
         server = ControlServer(
@@ -54,42 +84,20 @@ async def run_daemon(settings: Settings, name: str, reread: Callable[[], Setting
         )
         await server.start()
         stack.push_async_callback(server.stop)
-        heart = asyncio.create_task(_feed_watchdog(relay, notifier), name="relayd-heart")
-        stack.callback(heart.cancel)
-        if notifier.active:
+        heart = in_background("heart", lambda: _beat(relay, notifier))
+        await stack.enter_async_context(heart)
+        if not with_terminal:
             reloader = Reloader(settings, reread, relay.apply)
-            ear = asyncio.create_task(_reload_on_hangup(reloader, announcer), name="relayd-reload")
-            stack.callback(ear.cancel)
-        try:
-            await relay.run(stop)
-        except RelaydError as fault:
-            notifier.status(redact(str(fault)))
-            raise
-    return ExitCode.CLEAN
+            ear = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
+            await stack.enter_async_context(ear)
+        sleep = in_background("sleep", SleepWatch(relay.suspend, relay.wake).run)
+        await stack.enter_async_context(sleep)
+        await relay.run(stop)
 
 
 def _host(settings: Settings) -> str:
     address = settings.control.address
     return address[0] if address else "localhost"
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[asyncio.Event]:
-    """Give an event that SIGTERM, SIGINT or the terminal's hang-up sets while the block runs.
-
-    A hang-up that `nohup` had ignored stays so.
-    """
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 class _Announcer:
@@ -126,22 +134,26 @@ class _Announcer:
 
 async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
     """Reload at each SIGHUP, one after the other, and never before READY."""
-    loop, asked = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
-    await announcer.is_ready.wait()
-    while True:
-        await asked.wait()
-        asked.clear()
-        announcer.reloading()
-        result = await reloader.reload()
-        announcer.reloaded(result.note)
+    with reload_requests() as asked:
+        await announcer.is_ready.wait()
+        while True:
+            await asked.wait()
+            asked.clear()
+            announcer.reloading()
+            result = await reloader.reload()
+            announcer.reloaded(result.note)
 
 
-async def _feed_watchdog(relay: Relay, notifier: Notifier) -> None:
-    """Feed systemd's watchdog for as long as this loop turns and the outputs beat."""
-    if (interval := notifier.watchdog) is None:
+async def _beat(relay: Relay, notifier: Notifier) -> None:
+    """Feed systemd's watchdog for as long as this loop turns and the outputs beat.
+
+    Says READY again where that message was lost.
+    """
+    if not notifier.active:
         return
+    interval = notifier.watchdog
     while True:
-        if relay.pipeline.since_beat() < OLDEST_BEAT:
+        if interval is not None and relay.pipeline.since_beat() < OLDEST_BEAT:
             notifier.alive()
-        await asyncio.sleep(min(interval, PULSE))
+        notifier.repeat()
+        await asyncio.sleep(PULSE if interval is None else min(interval, PULSE))

@@ -24,8 +24,8 @@ Thumbnail = NDArray[np.float32]
 
 WINDOW = 3.0
 """s of sent frames that are kept: far above any delay that a call could bear."""
-MEASUREMENTS = 1200
-"""Measurements that `spread` looks back on: one minute at 20 fps, if all could be matched."""
+REMEMBERED = 60.0
+"""s that `spread` looks back on, if all frames could be matched; longer else."""
 
 _ROWS, _COLUMNS = 30, 40
 _EVENLY = np.full(_ROWS * _COLUMNS, 1 / (_ROWS * _COLUMNS), np.float32)
@@ -64,7 +64,7 @@ class DelayMeter:
         self._shown_last = -math.inf
         self._matched_last = -math.inf
         self._matched_delay = math.inf
-        self._delays: deque[float] = deque(maxlen=MEASUREMENTS)
+        self._delays: deque[float] = deque(maxlen=math.ceil(REMEMBERED * fps))
 
     def sent(self, frame: SourceFrame) -> None:
         """Remember a frame that is handed to the transport."""

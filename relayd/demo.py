@@ -20,7 +20,6 @@ from relayd.config import Settings, VideoSettings
 from relayd.configfile import load_tree
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
-from relayd.daemon import stopped_by_signals
 from relayd.errors import (
     AddressUnavailable,
     CameraUnavailable,
@@ -36,6 +35,7 @@ from relayd.output.preview import Preview, SourcePreview
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState, RelayStatus, Spread
 from relayd.service import connect, open_journal
+from relayd.signals import stopped_by_signals
 
 MEDIA = Path(__file__).parent / "emulator" / "media"
 EMULATOR_START = 30.0

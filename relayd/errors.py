@@ -6,7 +6,10 @@ RelaydError
 ├── Unavailable                 something of this machine is missing or busy
 │   ├── CameraUnavailable
 │   ├── LibraryUnavailable
-│   └── AddressUnavailable
+│   ├── AddressUnavailable
+│   ├── BusUnavailable *        the system's D-Bus, or logind on it, does not answer
+│   │   └── BusMissing          there is no such bus
+│   └── SleepLockRefused        logind lets nobody here delay a sleep
 ├── SourceError
 │   ├── SourceUnreachable *     it could not be opened, now
 │   ├── SourceLost *            it was open and ended or stalled
@@ -105,6 +108,22 @@ class LibraryUnavailable(Unavailable):
 
 class AddressUnavailable(Unavailable):
     """A socket or port could not be bound."""
+
+
+class BusUnavailable(Unavailable):
+    """The system's D-Bus, or a service on it, does not answer."""
+
+    retryable = True
+
+
+class BusMissing(BusUnavailable):
+    """There is no such bus."""
+
+    retryable = False
+
+
+class SleepLockRefused(Unavailable):
+    """logind gives no lock on the machine's sleep."""
 
 
 class SourceError(RelaydError):

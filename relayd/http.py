@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from relayd.errors import ServerFault, ServiceUnreachable
-from relayd.logs import redact
+from relayd.errors import RelaydError, ServerFault, ServiceUnreachable
+from relayd.logs import get, redact
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes. The largest honest answer is a face list of some kB."""
@@ -24,10 +24,12 @@ _NEVER_SENT = (
     httpx.PoolTimeout,
     httpx.LocalProtocolError,  # a header that HTTP cannot carry
     httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-    UnicodeError,
+    UnicodeError,  # a host name that IDNA cannot carry
+    OverflowError,  # a port that no machine has
 )
-"""Failures before the first byte of the request left this machine."""
+"""Failures of sending before the first byte of the request left this machine."""
+
+_log = get("http")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,11 @@ class HttpClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+        """Close all connections; one that cannot be is left to the end of the process."""
+        try:
+            await self._client.aclose()
+        except Exception as fault:  # noqa: BLE001 - its transports raise anything
+            _log.debug("connections.not_closed", reason=str(fault))
 
     async def request(
         self,
@@ -102,27 +107,43 @@ class HttpClient:
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing), ServerFault when the answer is larger than `largest` bytes.
         """
+        call = f"{method} {redact(url)}"
         try:
-            async with self._client.stream(
+            request = self._client.build_request(
                 method,
                 url,
                 headers=dict(headers or {}),
                 json=json_body,
                 content=content,
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
-            ) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > largest:
-                        raise ServerFault(
-                            f"{method} {redact(url)} answered more than {largest} bytes"
-                        )
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as fault:
-            why = str(fault) or type(fault).__name__
-            raise ServiceUnreachable(
-                f"{method} {redact(url)}: {redact(why)}",
-                sent=not isinstance(fault, _NEVER_SENT),
-            ) from fault
+            )
+        except (httpx.InvalidURL, ValueError) as fault:
+            raise _unreachable(call, fault, sent=False) from fault
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                body = await _read(response, call, largest)
+            finally:
+                await response.aclose()
+        except RelaydError:
+            raise
+        except Exception as fault:
+            # Besides its own errors httpx lets those of its transports through, such as a
+            # RuntimeError of a connection that closed (encode/httpx#3544).
+            raise _unreachable(call, fault, sent=not isinstance(fault, _NEVER_SENT)) from fault
         headers_seen = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, headers_seen, bytes(body))
+        return Answer(response.status_code, headers_seen, body)
+
+
+async def _read(response: httpx.Response, call: str, largest: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > largest:
+            raise ServerFault(f"{call} answered more than {largest} bytes")
+    return bytes(body)
+
+
+def _unreachable(call: str, fault: Exception, *, sent: bool) -> ServiceUnreachable:
+    why = str(fault) or type(fault).__name__
+    return ServiceUnreachable(f"{call}: {redact(why)}", sent=sent)

@@ -5,7 +5,6 @@ every value of every event, tracebacks included, for what looks like one and for
 strings that `conceal` was told.
 """
 
-import io
 import logging
 import re
 import sys
@@ -21,7 +20,9 @@ HIDDEN = "***"
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
 )
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(
+    r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE
+)
 _IN_TEXT = re.compile(
     r"(?i)(?P<head>bearer\s+|(?:\b|_)(?:token|x-api-key|api_?key|client_?secret|passphrase|password"
     r"|streamkey)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}]+",
@@ -92,15 +93,21 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
     logging.getLogger().handlers[0].addFilter(_redact_record)
 
 
-class _Stderr(io.TextIOBase):
-    """stderr, except that a reader who left or a full disk ends a line and nothing else."""
+class _Stderr:
+    """stderr, except that a reader who left or a full disk ends a line and nothing else.
+
+    No io.TextIOBase: its finalizer would call `flush` when the interpreter has already cleared
+    this module, and Python 3.13 prints what that raises.
+    """
 
     def write(self, text: str) -> int:
+        """Write `text`; never raises for a stderr that is gone."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush stderr; never raises for a stderr that is gone."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 

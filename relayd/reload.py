@@ -1,11 +1,12 @@
 """Reload: what of a changed configuration a running relay takes over, and what it cannot.
 
-SIGHUP from a service manager reads file, environment and `--set` again. A configuration with
+SIGHUP reads file, environment and `--set` again. A configuration with
 any fault in it is refused as a whole and the running one stays. Of a good one, the keys of
 `RELOADABLE` are taken over at once; the others are named, in the log and in systemd's STATUS
 line, until the relay is restarted or they are as before.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +71,9 @@ class Reloader:
         self._log = get("reload")
 
     async def reload(self) -> Reloaded:
-        """Read anew and take over what can be; never raises a RelaydError."""
+        """Read anew and take over what can be; whatever goes wrong is told, and never raised."""
         try:
-            wanted = self._reread()
+            wanted = await asyncio.to_thread(self._reread)
             changed = tuple(differences(self._running, wanted))
             applied = tuple(key for key in changed if key in RELOADABLE)
             merged = _merge(self._running, wanted, applied)
@@ -82,6 +83,9 @@ class Reloader:
             faults = tuple(fault.faults) if isinstance(fault, ConfigError) else (str(fault),)
             self._log.error("reload.refused", faults=list(faults))
             return Reloaded(faults=faults)
+        except Exception as fault:  # noqa: BLE001 - the next reload may do better
+            self._log.exception("reload.failed")
+            return Reloaded(faults=(f"unforeseen {type(fault).__name__}: {fault}",))
         self._running = merged
         result = Reloaded(applied, tuple(key for key in changed if key not in RELOADABLE))
         self._log.info("reload.done", applied=list(result.applied))

@@ -6,12 +6,12 @@ waits; each reader keeps the number of the frame it saw last and so counts what 
 
 import mmap
 import os
-import select
 from threading import Condition
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from relayd.descriptors import wait_readable
 from relayd.frames import I420, Geometry
 
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class SharedSlot:
     BUFFERS = 3
     _HEADER_WORDS = 1 + BUFFERS * 2  # newest number; per buffer: its number, its time stamp in ns
     _HEADER_BYTES = 4096  # one page, so that pictures start aligned
+    _MOST_TRIES = 100  # a writer that overtakes a copy so often has lost its mind
 
     def __init__(self, geometry: Geometry, memory_fd: int, bell_fd: int) -> None:
         self.geometry = geometry
@@ -103,7 +104,9 @@ class SharedSlot:
 
         Gives its number and time stamp, or None when there is nothing newer.
         """
-        while (number := int(self._header[0])) > after:
+        for _ in range(self._MOST_TRIES):
+            if (number := int(self._header[0])) <= after:
+                break
             slot = number % self.BUFFERS
             stamp = int(self._header[2 + slot * 2])
             np.copyto(into, self._pictures[slot])
@@ -113,13 +116,13 @@ class SharedSlot:
 
     def wait(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the doorbell; True when it rang."""
-        ready, _, _ = select.select([self.bell_fd], [], [], timeout)
-        if ready:
-            try:
-                os.eventfd_read(self.bell_fd)
-            except BlockingIOError:  # another reader of this slot was quicker
-                return False
-        return bool(ready)
+        if not wait_readable((self.bell_fd,), timeout):
+            return False
+        try:
+            os.eventfd_read(self.bell_fd)
+        except BlockingIOError:  # another reader of this slot was quicker
+            return False
+        return True
 
     def close(self) -> None:
         """Unmap and close; the memory goes when the last process has done so."""

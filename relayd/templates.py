@@ -17,7 +17,8 @@ def check_template(template: str) -> str:
 def fill_url(template: str, values: Mapping[str, str]) -> str:
     """Fill a template in, values percent-encoded.
 
-    Raises ValueError for an unknown placeholder, a stray brace or what is no HTTP URL.
+    Raises ValueError for an unknown placeholder, one whose value is empty, a stray brace or
+    what is no HTTP URL.
     """
     url = ""
     try:
@@ -31,6 +32,8 @@ def fill_url(template: str, values: Mapping[str, str]) -> str:
         if name not in values or spec or conversion:
             known = ", ".join(f"{{{known}}}" for known in values)
             raise ValueError(f"{{{name}}} is no field of a session; use {known}")
+        if not values[name]:
+            raise ValueError(f"{{{name}}} is empty for this session")
         url += quote(values[name], safe="")
     try:
         parts = urlsplit(url)

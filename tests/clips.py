@@ -6,12 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 from numpy.typing import NDArray
 
 RGB = NDArray[np.uint8]
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 MATRICES = {"ITU601": 6, "ITU709": 1, "SMPTE240M": 7, "BT2020": 9}  # as in ITU-T H.273
+FILTER_NAMES = {"ITU601": "bt601", "ITU709": "bt709", "SMPTE240M": "smpte240m", "BT2020": "bt2020"}
 COLOURS = {  # Y, U, V in BT.601, limited range
     "red": (82, 90, 240),
     "green": (145, 54, 34),
@@ -29,6 +31,23 @@ def quadrants(width: int, height: int) -> RGB:
     picture[height // 2 :, : width // 2] = BLUE
     picture[height // 2 :, width // 2 :] = WHITE
     return picture
+
+
+def converted(rgb: RGB, pixel_format: str, matrix: str, *, full_range: bool) -> av.VideoFrame:
+    """Give a picture in another format. By a filter: PyAV 17 has no other way to BT.2020."""
+    height, width = rgb.shape[:2]
+    graph = av.filter.Graph()
+    size = f"video_size={width}x{height}:pix_fmt=rgb24:time_base=1/1000"
+    colours = f"out_color_matrix={FILTER_NAMES[matrix]}:out_range={'pc' if full_range else 'tv'}"
+    nodes = [
+        graph.add("buffer", size),
+        graph.add("scale", colours),
+        graph.add("format", pixel_format),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    nodes[0].push(av.VideoFrame.from_ndarray(rgb, format="rgb24"))
+    return nodes[-1].pull()
 
 
 class Clips:
@@ -59,13 +78,7 @@ class Clips:
             stream = container.add_stream(codec, rate=rate, options=options)
             stream.pix_fmt = pixel_format
             for number, rgb in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                if pixel_format != "rgb24":
-                    frame = frame.reformat(
-                        format=pixel_format,
-                        dst_colorspace=matrix,
-                        dst_color_range="JPEG" if full_range else "MPEG",
-                    )
+                frame = converted(rgb, pixel_format, matrix, full_range=full_range)
                 if number == 0:
                     context = stream.codec_context
                     context.height, context.width = rgb.shape[:2]

@@ -1,6 +1,7 @@
 """What `relayd check` says of a camera, without one."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from relayd.akool.journal import Journal
 from relayd.check import Verdict
 from relayd.configfile import load_tree
 from relayd.errors import CameraUnavailable
+from relayd.namelock import NameLock
 from relayd.output.openings import Openings
 from relayd.output.readers import ClientUsage, Sight
 
@@ -141,3 +143,13 @@ def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(t
     assert "a session may be open at https://openapi.example" in found.why
     assert "HTTP 502" in found.why
     assert "your account" in found.mend
+
+
+def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path):
+    settings = load_tree({"state": {"directory": str(tmp_path)}})
+    assert asyncio.run(check._check_name(settings, "studio")) == []
+    with NameLock(tmp_path, "studio").take():
+        (found,) = asyncio.run(check._check_name(settings, "studio"))
+        assert asyncio.run(check._check_name(settings, "kitchen")) == []
+    assert (found.part, found.verdict) == ("journal", Verdict.WARNING)
+    assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why

@@ -76,6 +76,9 @@ def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
     [
         (b"[source\n", "not valid TOML"),
         (b"\xff\xfe", "not UTF-8"),
+        (b"[video]\nfps = " + b"9" * 5000, "not valid TOML: a number has too many digits"),
+        (b"output = " + b"[" * 2000 + b"]" * 2000, "not valid TOML: nested too deeply"),
+        (b"[video]\nfps = 2026-02-31", "not valid TOML"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
@@ -101,12 +104,19 @@ def test_environment_beats_file_and_set_beats_environment(tmp_path: Path):
 
 def test_an_unknown_environment_name_is_a_fault(tmp_path: Path):
     faults = faults_of("", tmp_path, RELAYD_VIDEOS__FPS="15")
-    assert faults == ["RELAYD_VIDEOS__FPS (environment): unknown; did you mean video?"]
+    assert faults == ["RELAYD_VIDEOS__FPS (environment): unknown; did you mean RELAYD_VIDEO__FPS?"]
 
 
 @pytest.mark.parametrize("text", ["video", "=3", "video.=3", ".fps=3"])
 def test_a_set_without_key_or_value_says_how_it_goes(tmp_path: Path, text: str):
     assert "section.key=value" in faults_of("", tmp_path, text)[0]
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000 + "]" * 2000, "{a=" * 2000])
+def test_a_value_of_set_that_toml_cannot_take_in_is_one_line(tmp_path: Path, value: str):
+    (fault,) = faults_of("", tmp_path, f"video.fps={value}")
+    assert fault.startswith("--set video.fps: not a TOML value: ")
+    assert len(fault) < 200
 
 
 def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Path):

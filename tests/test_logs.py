@@ -1,6 +1,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +66,22 @@ def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, s
     for secret in secrets:
         logs.conceal(secret)
     assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"
+
+
+def test_a_long_word_is_searched_for_secrets_in_no_time():
+    """A server chooses how long its words are; this one took minutes, past the test's limit."""
+    word = "x" * 200_000
+    assert logs.redact(word) == word
+
+
+def test_a_program_that_ends_prints_nothing_after_its_last_event():
+    # Modules that are still in use are emptied from the newest to the oldest, so that here, as
+    # in a whole relay, the log's file outlives the names of its own module.
+    program = (
+        "import sys, structlog; from relayd import logs; logs.configure();"
+        "sys.kept = structlog._config, logs; logs.get('test').info('last')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last"]

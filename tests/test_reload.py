@@ -12,15 +12,17 @@ from PIL import Image
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.configfile import load, load_tree
 from relayd.control.notify import Notifier
-from relayd.daemon import _Announcer, _reload_on_hangup, stopped_by_signals
+from relayd.daemon import _Announcer, _reload_on_hangup
 from relayd.errors import ConfigError, FaceRejected
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
 from relayd.reload import RELOADABLE, Reloader, differences
+from relayd.signals import stopped_by_signals
 
 FACE = "http://127.0.0.1:9/a.png"
+LANDMARKS = "1,2:3,4:5,6:7,8"
 OTHER = "http://127.0.0.1:9/b.png"
 
 
@@ -152,11 +154,11 @@ def relay(tmp_path: Path):
 
 
 async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
-    await relay.set_face(OTHER)
+    await relay.set_face(OTHER, LANDMARKS)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert relay._wishes.face.image_url == OTHER
-    await relay.apply(settings(face={"image": FACE + "?2"}))
-    assert relay._wishes.face.image_url == FACE + "?2"
+    assert relay._runner.machine.face.image_url == OTHER
+    await relay.apply(settings(face={"image": FACE + "?2", "landmarks": LANDMARKS}))
+    assert relay._runner.machine.face.image_url == FACE + "?2"
 
 
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
@@ -167,7 +169,7 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     bad.write_text("no picture")
     with pytest.raises(ConfigError, match="standby_image"):
         await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
-    assert relay._wishes.face.image_url == FACE
+    assert relay._runner.machine.face.image_url == FACE
     assert relay.pipeline.artist.draw("x") is drawn
 
 
@@ -183,7 +185,7 @@ async def test_a_reload_changes_no_word_on_the_standby_picture(
 ):
     said: list[tuple[str, str]] = []
     monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
-    relay._supervisor.enter(RelayState.OPENING)
+    relay._enter(RelayState.OPENING)
     await relay.apply(settings(akool={"session_max": 60}))
     assert said == [RelayState.OPENING.on_picture("")] * 2
 
@@ -214,7 +216,7 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
     manager = Manager(tmp_path / "notify")
     announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
     one = reloader(settings(), settings(video={"fps": 25}), Applied())
-    with stopped_by_signals() as stop:
+    with stopped_by_signals(hangup_ends=False) as stop:
         job = asyncio.create_task(_reload_on_hangup(one, announcer))
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -233,7 +235,54 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
     manager.socket.close()
 
 
-async def test_without_a_service_manager_a_hangup_ends_the_relay_cleanly():
+@pytest.mark.parametrize("fault", [RecursionError("too deep"), ValueError("4300 digits")])
+async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one_works(
+    fault: Exception,
+):
+    wanted: list[Settings | Exception] = [fault, settings(face={"image": OTHER})]
+
+    def read() -> Settings:
+        if isinstance(one := wanted.pop(0), Exception):
+            raise one
+        return one
+
+    applied = Applied(RuntimeError("a bug in apply"))
+    one = Reloader(settings(), read, applied)
+    assert (
+        await one.reload()
+    ).note == f"reload refused: unforeseen {type(fault).__name__}: {fault}"
+    wanted.append(settings(face={"image": OTHER}))
+    assert "a bug in apply" in (await one.reload()).note
+    applied.refusal = None
+    assert (await one.reload()).applied == ("face.image",)
+
+
+async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path):
+    manager = Manager(tmp_path / "notify")
+    announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
+    file = tmp_path / "relay.toml"
+    file.write_text("")
+    one = Reloader(load(file, (), {}), lambda: load(file, (), {}), Applied())
+    announcer(RelayState.STANDBY, "")
+    await manager.next()
+    job = asyncio.create_task(_reload_on_hangup(one, announcer))
+    await asyncio.sleep(0)
+    bad = "[video]\nfps = " + "9" * 5000
+    deep = "output = " + "[" * 2000
+    for text, note in (("", ""), (bad, "too many digits"), (deep, "too deeply"), ("", "")):
+        file.write_text(text)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert (await manager.next())[0] == "RELOADING=1"
+        ready, status = await manager.next()
+        assert ready == "READY=1"
+        assert note in status
+        assert bool(note) == ("reload refused" in status)
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+    manager.socket.close()
+
+
+async def test_the_hangup_of_the_terminal_ends_the_relay_cleanly():
     with stopped_by_signals() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(2):

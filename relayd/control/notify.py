@@ -18,13 +18,16 @@ class Notifier:
     """Speaks to the service manager that $NOTIFY_SOCKET names, if there is one.
 
     A message that cannot be delivered is logged once and forgotten: a service manager
-    that does not listen is no reason to stop relaying.
+    that does not listen is no reason to stop relaying. Only READY is kept: a start that never
+    says it is taken for failed, so it goes out with each later message, or with `repeat`, until
+    one was delivered.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._watchdog = watchdog_interval(environ)
         self._complained = False
+        self._owes_ready = False
         self._log = logs.get("notify")
 
     @property
@@ -39,7 +42,13 @@ class Notifier:
 
     def ready(self, status: str = "") -> None:
         """Start-up or reload is done."""
-        self._send("READY=1", _status(status))
+        self._owes_ready = True
+        self._send(_status(status))
+
+    def repeat(self) -> None:
+        """Say READY again where it could not be delivered."""
+        if self._owes_ready:
+            self._send()
 
     def status(self, text: str) -> None:
         """Say in one line what goes on; `systemctl status` shows it."""
@@ -54,21 +63,25 @@ class Notifier:
 
         The time stamp lets systemd tell this reload from an earlier one (Type=notify-reload).
         """
+        self._owes_ready = False  # the READY that ends the reload says it
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> None:
         """The end has begun."""
+        self._owes_ready = False
         self._send("STOPPING=1", _status(status))
 
     def _send(self, *assignments: str) -> None:
         if self._address is None:
             return
-        message = "\n".join(line for line in assignments if line).encode()
+        ready = ("READY=1",) if self._owes_ready else ()
+        message = "\n".join(line for line in (*ready, *assignments) if line).encode()
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 # A full queue must not hold the event loop up; the next message comes soon.
                 sender.setblocking(False)
                 sender.sendto(message, self._address)
+                self._owes_ready = False
         except OSError as fault:
             if not self._complained:
                 self._complained = True

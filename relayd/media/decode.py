@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, cast
 
-import av
 import av.error
 import av.logging
 from av.container import InputContainer
@@ -20,6 +19,7 @@ from av.video.stream import VideoStream
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, FitMode, Geometry
 from relayd.logs import redact
+from relayd.media import compat
 from relayd.media.fit import Fitter, words_of
 from relayd.media.srt import SrtReader, is_srt
 
@@ -44,8 +44,7 @@ class Picture:
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
         self._input, self._frame = source, frame
-        # PyAV before 19 says None where there is no time base, 19 a zero rational.
-        base = float(frame.time_base or 0)
+        base = compat.number(frame.time_base)
         self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
 
@@ -110,12 +109,10 @@ class VideoInput:
                 )
                 undo.callback(srt.close)
             try:
-                container = av.open(
+                container = compat.open_input(
                     srt or url,
-                    "r",
                     format=format or None,
                     options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                    metadata_errors="replace",  # titles in Latin-1 must not stop a film
                     timeout=(open_timeout, read_timeout),
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -134,7 +131,7 @@ class VideoInput:
         ]
         if not streams:
             raise SourceUnusable(f"{self._name} has no video")
-        stream = max(streams, key=lambda stream: stream.disposition & Disposition.default)
+        stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
         # A stream without decoder has no codec context, whatever PyAV's types say.
         if getattr(stream, "codec_context", None) is None:
             raise SourceUnusable(f"nothing here can decode the video of {self._name}")
@@ -162,7 +159,7 @@ class VideoInput:
     @property
     def rate(self) -> float:
         """Frames per second as announced; 0.0 when unknown."""
-        return float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        return compat.number(self._stream.average_rate or self._stream.guessed_rate)
 
     @property
     def finite(self) -> bool:
@@ -228,9 +225,8 @@ class VideoInput:
         del self._stream  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
-        aspect = float(self._stream.codec_context.sample_aspect_ratio or 0) or float(
-            self._stream.sample_aspect_ratio or 0
-        )
+        context = self._stream.codec_context
+        aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
         return self._fitter.fit(frame, aspect)
 
 
@@ -264,7 +260,7 @@ _REFUSALS: Final[_Refusals] = (
             av.error.DecoderNotFoundError,
             av.error.OptionNotFoundError,
             av.error.IsADirectoryError,
-            av.error.ArgumentError,
+            compat.INVALID_ARGUMENT,
         ),
         SourceUnusable,
         "{name} cannot be opened: {words}",

@@ -1,10 +1,10 @@
 """Pictures out of relayd through FFmpeg: H.264 to files and push URLs, JPEG for previews.
 
-PyAV opens an output's connection and writes its trailer while it holds the interpreter
-lock, without a time limit (av/container/output.py, `start_encoding` and `close_output`;
-only muxing a packet lets go of the lock). A peer that does not answer would so stop every
-thread of the process. Whoever pushes to a network does it in a process that may be killed:
-see relayd.output.pusher.
+PyAV before 19 opens an output's connection and writes its trailer while it holds the
+interpreter lock, without a time limit (av/container/output.py, `start_encoding` and
+`close_output`; only muxing a packet lets go of the lock). A peer that does not answer would
+so stop every thread of the process. Whoever pushes to a network does it in a process that may
+be killed: see relayd.output.pusher.
 """
 
 from collections.abc import Mapping

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import av.error
-from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from relayd.errors import SourceUnusable
 from relayd.frames import I420, FitMode, Geometry, plan_fit
 from relayd.logs import redact
+from relayd.media import compat
 
 if TYPE_CHECKING:
+    from av.filter import Graph
     from av.filter.context import FilterContext
 
 _MATRIX_OF: Final = {
@@ -94,8 +95,7 @@ class Fitter:
         self._ends = self._graph = None
 
     def _build_graph(self, shape: _Shape) -> "tuple[FilterContext, FilterContext]":
-        graph = Graph()
-        graph.threads = 1
+        graph = compat.one_thread_graph()
         nodes = [
             graph.add(
                 "buffer",

@@ -8,7 +8,6 @@ the stream apart and puts it together anew, at the cost of 80 ms.
 
 import os
 import re
-import select
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from contextlib import suppress
 from threading import Event
 from typing import Final
 
+from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.logs import redact
 
@@ -70,7 +70,7 @@ class _Program:
 
     def has_output(self, within: float = 0.0) -> bool:
         """Whether there is something to read, be it the end."""
-        return bool(select.select([self.stdout], [], [], within)[0])
+        return bool(wait_readable((self.stdout.fileno(),), within))
 
     def explanation(self) -> str:
         """Say why it ended, in its own words: its SRT part's where that spoke, else the last."""

@@ -4,13 +4,13 @@ FFmpeg may wait for a peer without a time limit and with the interpreter lock he
 relayd.media.encode); here that stops nobody, and the parent kills what hangs. The order comes
 as one JSON line on stdin, because a URL may hold a stream key and arguments can be read by
 everybody. stdin is also the lifeline: when it ends, the output is finished and closed.
-What happens is told on stdout, one JSON object a line.
+What happens is told on stdout, one JSON object a line. Both pipes are moved to descriptors of
+ours first: no library can write among the reports, and no program that one starts holds them.
 """
 
 import ctypes
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from relayd.descriptors import keep_from_children, wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry
 from relayd.media.encode import VideoWriter
@@ -66,15 +67,27 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICE)
-    # Unbuffered: what follows the order must stay in the pipe for select to see.
-    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
+    lifeline, reports = _take_pipes()
+    # Unbuffered: what follows the order must stay in the pipe for poll to see.
+    with open(lifeline, "rb", buffering=0, closefd=False) as pipe:
         order = Order(**json.loads(pipe.readline()))
-    report = _push(order)
-    _tell(report)
+    keep_from_children((order.memory_fd, order.bell_fd))
+    report = _push(order, lifeline, reports)
+    _tell(report, reports)
     sys.exit(1 if report.error else 0)
 
 
-def _push(order: Order) -> Report:
+def _take_pipes() -> tuple[int, int]:
+    """Give the pipes from and to the parent; stdin becomes empty, stdout becomes stderr."""
+    lifeline, reports = os.dup(0), os.dup(1)  # not inheritable, as dup gives them
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return lifeline, reports
+
+
+def _push(order: Order, lifeline: int, reports: int) -> Report:
     geometry = Geometry(order.width, order.height)
     slot = SharedSlot(geometry, order.memory_fd, order.bell_fd)
     picture = np.empty(geometry.shape, np.uint8)
@@ -92,7 +105,7 @@ def _push(order: Order) -> Report:
         return Report(error=str(fault))
     error = ""
     try:
-        while _wait(slot):
+        while _wait(slot, lifeline):
             if found := slot.read(picture, seen):
                 number, _ = found
                 first = first or number
@@ -105,7 +118,7 @@ def _push(order: Order) -> Report:
             if time.monotonic() >= due or connected != report.connected:
                 due = time.monotonic() + REPORT_EVERY
                 report = replace(report, connected=connected)
-                _tell(report)
+                _tell(report, reports)
     except OutputError as fault:
         error = str(fault)
     try:
@@ -115,17 +128,17 @@ def _push(order: Order) -> Report:
     return replace(report, error=error)
 
 
-def _wait(slot: SharedSlot) -> bool:
-    """Wait for a picture, at most REPORT_EVERY; False when stdin has ended."""
-    ready, _, _ = select.select([slot.bell_fd, sys.stdin.fileno()], [], [], REPORT_EVERY)
+def _wait(slot: SharedSlot, lifeline: int) -> bool:
+    """Wait for a picture, at most REPORT_EVERY; False when the lifeline has ended."""
+    ready = wait_readable((slot.bell_fd, lifeline), REPORT_EVERY)
     if slot.bell_fd in ready:
         slot.wait(0)
-    return sys.stdin.fileno() not in ready
+    return lifeline not in ready
 
 
-def _tell(report: Report) -> None:
+def _tell(report: Report, reports: int) -> None:
     try:
-        os.write(sys.stdout.fileno(), json.dumps(asdict(report)).encode() + b"\n")
+        os.write(reports, json.dumps(asdict(report)).encode() + b"\n")
     except OSError:  # the parent is gone or going
         return
 

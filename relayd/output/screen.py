@@ -90,9 +90,9 @@ class ScreenStats:
 class Screen:
     """The actor with the camera's clock; runs in the thread `relayd-screen`.
 
-    Outputs are open when they are handed over, stay open as long as they work, and are the
-    caller's to close after stop(). One that raises is closed, reported and reopened by a
-    thread of its own, so that the others never wait for it.
+    Outputs are opened by the caller before start(), stay open as long as they work, and are the
+    caller's to close after stop(). One that raises, or could not be opened (`lose`), is closed,
+    reported and reopened by a thread of its own, so that the others never wait for it.
     """
 
     def __init__(
@@ -136,6 +136,14 @@ class Screen:
     def set_standby(self, frame: StandbyFrame) -> None:
         """Show this standby picture from the next beat on that needs one."""
         self._standby = frame
+
+    def lose(self, output: Output, fault: Exception) -> None:
+        """Take in, before start(), that `output` could not be opened: it is waited for."""
+        self._lose(next(post for post in self._posts if post.output is output), fault)
+
+    def trouble(self, output: Output) -> str:
+        """Why `output` is lost; empty while it works. As the latest event about it says."""
+        return next(post.trouble for post in self._posts if post.output is output)
 
     def start(self) -> None:
         """Start the beat."""
@@ -220,32 +228,39 @@ class Screen:
         try:
             post.output.show(frame)
         except Exception as fault:  # noqa: BLE001 - the beat must go on
-            if not isinstance(fault, RelaydError):
-                _log.exception("output failed unexpectedly", output=post.output.name)
-            post.lost = True
-            post.lost_as = post.output.name
-            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, str(fault)))
-            post.reopener = Thread(
-                target=self._reopen, args=(post,), name=f"relayd-reopen-{post.output.name}"
-            )
-            post.reopener.daemon = True
-            post.reopener.start()
+            self._lose(post, fault)
+
+    def _lose(self, post: "_Post", fault: Exception) -> None:
+        """Leave an output out of the beat, and have it reopened."""
+        if not isinstance(fault, RelaydError):
+            _log.error("output failed unexpectedly", output=post.output.name, exc_info=fault)
+        post.lost, post.lost_as = True, post.output.name
+        post.trouble = str(fault) or type(fault).__name__
+        self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
+        post.reopener = Thread(
+            target=self._reopen,
+            args=(post,),
+            name=f"relayd-reopen-{post.output.name}",
+            daemon=True,
+        )
+        post.reopener.start()
 
     def _reopen(self, post: "_Post") -> None:
-        """Close a lost output and open it again as soon as that works."""
+        """Close a lost output and open it as soon as that works."""
         backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
-        said = ""
         while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
             try:
                 post.output.close()
                 post.output.open()
             except Exception as fault:  # noqa: BLE001 - it is tried again
-                if str(fault) != said:
-                    said = str(fault)
-                    _log.warning("output is still lost", output=post.output.name, reason=said)
+                reason = str(fault) or type(fault).__name__
+                if reason != post.trouble:
+                    post.trouble = reason
+                    self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, reason))
                 continue
+            post.trouble = ""
             self._on_event(OutputEvent(post.lost_as, OutputChange.BACK))
-            post.lost = False
+            post.lost = False  # not sooner: the next loss is told after this return
             return
 
 
@@ -255,6 +270,9 @@ class _Post:
 
     output: Output
     lost: bool = False
+    """The beat leaves it out."""
+    trouble: str = ""
+    """Why it is lost, as the latest event says; empty while it works."""
     lost_as: str = ""
     """Its name when it was lost: a camera chosen by its label may come back as another device."""
     reopener: Thread | None = None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
+from relayd.descriptors import wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get, redact
@@ -32,6 +32,8 @@ _FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
 """s between tries to push again."""
 _POLL = 0.2
 """s after which a stop is noticed."""
+_MOST_LEFT: Final = 64 * 1024
+"""Bytes: all that a pipe holds."""
 _MOST_NAMES: Final = 10_000
 
 
@@ -53,7 +55,8 @@ class StreamOutput:
     """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
 
     A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and, for a push URL, starts it anew with backoff. A file is written once: when that
+    and, for a push URL, starts it anew with backoff. A file that cannot be made yet (its folder
+    is on a disk that is not there) is waited for; once begun it is written once, and when that
     breaks it stays broken. A file that exists is never overwritten; "out.mp4" becomes
     "out-1.mp4" and so on, so that a restart costs no recording.
     """
@@ -85,6 +88,8 @@ class StreamOutput:
         self._stop = Event()
         self._lock = Lock()
         self._stats = StreamStats(0, 0, 0, up=False)
+        self.trouble = ""
+        """Why it does not work, as the latest event says; empty while it does, or may yet."""
         self._slot: SharedSlot | None = None
         self._thread: Thread | None = None
 
@@ -125,16 +130,20 @@ class StreamOutput:
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
+            is_begun = push
             try:
                 target = self._url if push else str(unused_file(self._url))
+                is_begun = True
                 self._write_until_broken(target, slot, attempt)
             except OutputError as fault:
                 self._update(up=False)
                 if attempt.up_since or str(fault) != said:
                     said = str(fault)
-                    change = OutputChange.LOST if push else OutputChange.FAILED
+                    is_final = is_begun and not push
+                    change = OutputChange.FAILED if is_final else OutputChange.LOST
+                    self.trouble = said
                     self._on_event(OutputEvent(self.name, change, said))
-            if not push:
+            if is_begun and not push:
                 return
             good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
             wait = backoff.next_wait(good_for)
@@ -183,8 +192,7 @@ class StreamOutput:
     ) -> None:
         heard = self._clock.now()
         while not self._stop.is_set():
-            ready, _, _ = select.select([pipe], [], [], _POLL)
-            if not ready:
+            if not wait_readable((pipe.fileno(),), _POLL):
                 if self._clock.now() - heard > self._stall_limit:
                     process.kill()
                     raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
@@ -209,6 +217,7 @@ class StreamOutput:
         if report.connected and attempt.up_since is None:
             attempt.up_since = self._clock.now()
             self._update(up=True)
+            self.trouble = ""
             self._on_event(OutputEvent(self.name, OutputChange.BACK))
 
     def _finish(
@@ -228,7 +237,7 @@ class StreamOutput:
             process.kill()
             process.wait()
         with stdout:
-            for line in stdout:
+            for line in _what_is_left(stdout):
                 try:
                     self._take(line, attempt)
                 except OutputError as fault:
@@ -255,6 +264,12 @@ class _Attempt:
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
+
+
+def _what_is_left(pipe: IO[bytes]) -> list[bytes]:
+    """Read what an ended process wrote last; its pipe may be held open by what it started."""
+    os.set_blocking(pipe.fileno(), False)
+    return (pipe.read(_MOST_LEFT) or b"").splitlines()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

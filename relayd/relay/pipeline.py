@@ -4,12 +4,9 @@ It knows nothing of sessions or states. Whoever owns it is told what the source 
 outputs do, gives each paced frame to a link, and hands swapped frames in.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
-
-import numpy as np
 
 from relayd.clock import Clock
 from relayd.config import CameraSettings, Settings, StreamSettings
@@ -22,18 +19,18 @@ from relayd.output.readers import WatchedCamera
 from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
+from relayd.relay.gate import FrameGate
+from relayd.relay.recent import Recent, spread_of_sum
 from relayd.relay.status import Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
 
-REMEMBERED = 1200
-"""Measurements that spreads look back on: one minute at 20 fps."""
-PAIRED = 400
-"""Measurements of each half of relayd's own delay that are paired: twenty seconds."""
-FPS_WINDOW = 100
-"""Beats over which the shown fps is told: five seconds."""
+REMEMBERED = 60.0
+"""s that spreads look back on."""
+FPS_WINDOW = 5.0
+"""s over which the shown fps is told."""
 FIRST_BEAT = 5.0
 """s that the outputs may take to be given their first picture; then a start goes on without."""
 
@@ -48,23 +45,30 @@ class Pipeline:
         *,
         metrics: Metrics,
         more_outputs: Sequence[Output],
+        require_outputs: bool = False,
         send: Callable[[SourceFrame], None],
         on_source: Callable[[SourceEvent], None],
         on_output: Callable[[OutputEvent], None],
         on_readers: Callable[[str, int | None], None],
     ) -> None:
-        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait."""
+        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait.
+
+        `more_outputs` are shown the same as the configured ones. With `require_outputs` one that
+        cannot be opened at the start ends the start; else it is waited for.
+        """
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
-        self._swapped: LatestSlot[SwappedFrame] = LatestSlot()
+        swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self._send, self._metrics, self._clock = send, metrics, clock
         self._meter = DelayMeter(video.fps, metrics.observe_delay)
         self._lock = Lock()
-        self._send_ages: deque[float] = deque(maxlen=REMEMBERED)
-        self._show_ages: deque[float] = deque(maxlen=REMEMBERED)
-        self._beats: deque[float] = deque(maxlen=FPS_WINDOW)
+        self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
+        self._gaps = Recent(FPS_WINDOW)
+        self._beat_at: float | None = None
         self._has_begun = Event()
-        self._fallback = Fallback(settings.privacy.fallback)
+        self._require_outputs, self._are_open = require_outputs, False
+        fallback = Fallback(settings.privacy.fallback)
+        self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
         self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
@@ -74,12 +78,13 @@ class Pipeline:
             ),
             *more_outputs,
         ]
+        self._counted = self.outputs[: len(settings.output)] or self.outputs
         self.screen = Screen(
             self.outputs,
-            self._swapped,
+            swapped,
             self.artist.draw("Starting"),
             fps=video.fps,
-            policy=self._fallback,
+            policy=fallback,
             source=self.source,
             hold_for=settings.rtc.stall_timeout,
             clock=clock,
@@ -98,28 +103,55 @@ class Pipeline:
         )
 
     def start_outputs(self) -> None:
-        """Open every output and begin to show; raises what the first one that cannot be says.
+        """Open every output and begin to show; one that cannot be opened is waited for, and told.
 
-        Returns when they have their first picture: from then on readers see standby.
+        Returns when they have their first picture: from then on readers see standby. Raises what
+        the first output that cannot be opened says where outputs are required.
         """
-        opened: list[Output] = []
         try:
             for output in self.outputs:
-                output.open()
-                opened.append(output)
+                self._open(output)
+            self.screen.start()
+            self._are_open = True
         except BaseException:
-            for output in reversed(opened):
-                output.close()
+            self.stop_outputs()
             raise
-        self.screen.start()
         self._has_begun.wait(FIRST_BEAT)
+
+    def _open(self, output: Output) -> None:
+        try:
+            output.open()
+        except Exception as fault:
+            if self._require_outputs:
+                raise
+            self.screen.lose(output, fault)
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
+        self._are_open = False
         self._studio.shutdown(cancel_futures=True)
         self.screen.stop()
         for output in reversed(self.outputs):
             output.close()
+
+    def outputs_working(self) -> bool:
+        """Whether any configured output is open and not lost: whether a session can be seen.
+
+        Where none is configured the extra ones count, such as the page's preview. When an
+        output event is told, this is already as the event says.
+        """
+        return self._are_open and not all(self._trouble(output) for output in self._counted)
+
+    def outputs_trouble(self) -> str:
+        """Why no configured output works, in words; empty while one does."""
+        if self.outputs_working():
+            return ""
+        troubles = (self._trouble(output) for output in self._counted)
+        return next(filter(None, troubles), "no output is open")
+
+    def _trouble(self, output: Output) -> str:
+        of_stream = output.trouble if isinstance(output, StreamOutput) else ""
+        return of_stream or self.screen.trouble(output)
 
     def start_source(self) -> None:
         """Begin to read and to pace."""
@@ -129,11 +161,12 @@ class Pipeline:
     def rest_source(self) -> None:
         """Let go of the source and send nothing, until `wake_source`; also before the start.
 
-        Not even a picture that is held is shown again: it would be an old call's in the next.
+        The gate is shut: not even a picture that is held is shown again, nor one that is still
+        on its way. It would be an old call's in the next.
         """
         self.pacer.pause()
         self.reader.pause()
-        self._swapped.clear()
+        self.gate.shut()
 
     def wake_source(self) -> None:
         """Open the source and send again."""
@@ -152,36 +185,20 @@ class Pipeline:
     def _draw(self, title: str, detail: str) -> None:
         self.screen.set_standby(self.artist.draw(title, detail))
 
-    def show(self, frame: SwappedFrame) -> None:
-        """Let the outputs show this swapped frame at their next beat."""
-        self._swapped.put(frame)
-
-    def forget(self) -> None:
-        """Show no swapped frame again that came before now, unless the last one is to be held."""
-        if self._fallback is not Fallback.HOLD:
-            self._swapped.clear()
-
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""
         return self._meter.spread()
 
     def own_delay(self) -> Spread:
-        """The relay's own share: decoded to handed over, plus received to shown.
-
-        The two halves are measured on different frames, so every pair of them counts.
-        """
+        """The relay's own share: decoded to handed over, plus received to shown."""
         with self._lock:
-            halves = [np.array(half)[-PAIRED:] for half in (self._send_ages, self._show_ages)]
-        if not all(half.size for half in halves):
-            return Spread()
-        p50, p95 = np.percentile(np.add.outer(*halves), (50, 95))
-        return Spread(float(p50), float(p95), len(halves[1]))
+            halves = self._send_ages.numbers(), self._show_ages.numbers()
+        return spread_of_sum(*halves)
 
     def shown_fps(self) -> float:
         """Beats a second over the last seconds."""
         with self._lock:
-            beats = list(self._beats)
-        return (len(beats) - 1) / (beats[-1] - beats[0]) if len(beats) > 1 else 0.0
+            return self._gaps.rate()
 
     def longest_gap(self) -> float:
         """Longest time between two pictures on the outputs, seconds."""
@@ -205,18 +222,20 @@ class Pipeline:
     def since_beat(self) -> float:
         """Seconds since the outputs were last given a picture; infinite before the first."""
         with self._lock:
-            return self._clock.now() - self._beats[-1] if self._beats else float("inf")
+            return float("inf") if self._beat_at is None else self._clock.now() - self._beat_at
 
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
         self._meter.sent(frame)
         with self._lock:
-            self._send_ages.append(self._clock.now() - frame.captured_at)
+            now = self._clock.now()
+            self._send_ages.add(now - frame.captured_at, now)
 
     def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:
         with self._lock:
-            gap = at - self._beats[-1] if self._beats else None
-            self._beats.append(at)
+            gap = None if self._beat_at is None else at - self._beat_at
+            self._beat_at = at
+            self._gaps.add(gap or 0.0, at)
         self._has_begun.set()
         if gap is not None:
             self._metrics.observe_output_gap(gap)
@@ -224,7 +243,7 @@ class Pipeline:
             self._meter.shown(frame, at)
             self._metrics.observe_frame_age(at - frame.received_at)
             with self._lock:
-                self._show_ages.append(at - frame.received_at)
+                self._show_ages.add(at - frame.received_at, at)
 
 
 def _make_output(

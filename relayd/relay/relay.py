@@ -1,32 +1,40 @@
 """A relay: its parts, what may be asked of it, and how it is.
 
-It starts the outputs first and the session last, and stops them in reverse order. What its
-media threads tell arrives here; what follows of it for the session is the supervisor's.
+It starts the outputs first and the session last, and stops them in reverse order. What its media
+threads tell becomes an event of the state machine; what follows of it is the machine's to decide.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from relayd.akool.budget import BudgetReading, BudgetState
 from relayd.akool.chores import CreditWatch, keep_closing_leftovers
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
+from relayd.background import in_background
 from relayd.clock import Clock, MonotonicClock
 from relayd.config import Settings, state_directory
 from relayd.control.metrics import Metrics
-from relayd.frames import SwappedFrame
+from relayd.errors import Unavailable
+from relayd.frames import SourceFrame
 from relayd.logs import get, redact
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
+from relayd.relay import events as on
+from relayd.relay.budget import BudgetWatch
+from relayd.relay.commands import Report
+from relayd.relay.holdoff import DOUBT_MEMORY
+from relayd.relay.machine import Machine
+from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
-from relayd.relay.status import RelayState, RelayStatus
-from relayd.route import Route, RouteParts
-from relayd.routes import Routes
-from relayd.source.events import SourceEvent
-from relayd.supervisor import Supervisor
-from relayd.wishes import Wishes
+from relayd.relay.policy import policy_of
+from relayd.relay.runner import Runner
+from relayd.relay.status import DemandState, RelayState, RelayStatus
+from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
 
@@ -42,91 +50,101 @@ class Relay:
         journal: Journal,
         *,
         more_outputs: Sequence[Output] = (),
+        require_outputs: bool = False,
         clock: Clock | None = None,
         on_change: Callable[[RelayState, str], None] = lambda _state, _reason: None,
     ) -> None:
         """Plan the relay `name`; nothing is opened before `run`.
 
-        `more_outputs` are shown the same as the configured ones; `on_change` hears of each
-        state with its reason.
+        `more_outputs` are shown the same as the configured ones; with `require_outputs` the relay
+        does not start without one of them. `on_change` hears of each state with its reason.
         """
         self._settings, self._name = settings, name
         self._client, self._journal = client, journal
         self._clock = clock or MonotonicClock()
         self._started_at = self._clock.now()
-        self._wishes = Wishes(settings, self._clock, on_demand=self._rouse_source)
-        self._source_rests = False
-        parts = RouteParts(
-            keeper=SessionKeeper(client, journal, relay=name),
-            rtc=settings.rtc,
-            video=settings.video,
-            clock=self._clock,
-            state_directory=state_directory(settings),
-        )
-        self._routes = Routes(parts, self._show)
+        self._on_change = on_change
+        self._keeper = SessionKeeper(client, journal, relay=name)
+        self._state, self._reason, self._since = RelayState.STARTING, "", self._started_at
+        self._demand = DemandState.OFF
         self.metrics = Metrics()
+        self._runner: Runner
         self.pipeline = Pipeline(
             settings,
             self._clock,
             metrics=self.metrics,
             more_outputs=more_outputs,
-            send=self._routes.publish,
-            on_source=lambda event: self._from_thread(self._hear_source, event),
-            on_output=lambda event: self._from_thread(self._hear_output, event),
-            on_readers=lambda *told: self._from_thread(self._hear_readers, *told),
+            require_outputs=require_outputs,
+            send=self._publish,
+            on_source=lambda event: self._runner.post_from_thread(_source_event(event)),
+            on_output=lambda event: self._from_thread(self._on_output, event),
+            on_readers=lambda *told: self._runner.post_from_thread(on.ReadersChanged(*told)),
         )
-        self._supervisor = Supervisor(
-            self._wishes,
-            self._routes,
-            self.pipeline,
-            self._clock,
-            session_max=settings.akool.session_max,
-            on_change=on_change,
+        self._runner = Runner(
+            Machine(
+                policy_of(settings),
+                FaceChoice(settings.face.image, settings.face.landmarks),
+                doubts=self._earlier_doubts(),
+            ),
+            LinkParts(
+                keeper=self._keeper,
+                rtc=settings.rtc,
+                video=settings.video,
+                clock=self._clock,
+                gate=self.pipeline.gate,
+                state_directory=state_directory(settings),
+            ),
+            on_report=self._on_report,
+            steer_source=self._steer_source,
         )
         self._outputs_back = 0
         self._troubles: dict[str, str] = {}
         """Why outputs are lost, by their names, which they may get only when they are opened."""
+        self._face_turn = asyncio.Lock()
         self._credit = CreditWatch(client)
+        self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
+        self._budget_now: BudgetReading | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; every session is closed when this returns.
 
-        Raises Unavailable when an output cannot be opened at the start.
+        Raises Unavailable when an output cannot be opened at the start and is required.
         """
         self._loop = asyncio.get_running_loop()
+        self._runner.begin()
         async with AsyncExitStack() as started:
-            started.callback(self._supervisor.enter, RelayState.STOPPED)
+            started.callback(self._enter, RelayState.STOPPED)
+            started.callback(self._runner.stop_timer)
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
-            self._rouse_source()
-            self._supervisor.stand_by()
+            self._tell_outputs()
+            self._runner.post(on.Started())
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
-            started.push_async_callback(self._routes.end)
-            jobs = [
-                asyncio.create_task(self._supervisor.run(), name="relayd-drive"),
-                asyncio.create_task(
-                    keep_closing_leftovers(self._client, self._journal), name="relayd-leftovers"
-                ),
-                asyncio.create_task(self._credit.run(), name="relayd-credit"),
-                asyncio.create_task(self._wishes.watch_grace(), name="relayd-grace"),
-            ]
-            goal = asyncio.create_task(stop.wait(), name="relayd-stop")
-            started.push_async_callback(_end, [*jobs, goal])
-            await _until(goal, jobs)
-            self._supervisor.enter(RelayState.CLOSING)
+            started.push_async_callback(self._close_sessions)
+            jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
+                "credit": self._credit.run,
+                "budget": self._budget.run,
+            }
+            for name, job in jobs.items():
+                await started.enter_async_context(in_background(name, job))
+            await stop.wait()
 
     # What others may ask of a running relay.
 
     async def set_face(self, image: str, landmarks: str = "") -> None:
-        """Put another face on: at once when live, else with the next session."""
-        face = FaceChoice(image, landmarks)
-        told: set[Route] = set()
-        while route := next((one for one in self._routes if one not in told), None):
-            told.add(route)  # meanwhile a successor may come, which began with the old face
-            await route.update_face(face)
-        self._wishes.face = face
-        self._wishes.asked.set()
+        """Put another face on: at once when live, else with the next session.
+
+        Raises FaceRejected or another ServiceError when it cannot be used; the face is then as it
+        was.
+        """
+        async with self._face_turn:
+            face = FaceChoice(image, landmarks)
+            await self._keeper.landmarks(face, fresh=True)
+            self._runner.post(on.FaceChosen(face))
+            if refusal := await self._runner.until_faces_are_told():
+                raise refusal
 
     async def apply(self, settings: Settings) -> None:
         """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
@@ -140,20 +158,27 @@ class Relay:
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image, settings.face.landmarks)
         self.pipeline.artist = artist
-        self.pipeline.say(*self._supervisor.state.on_picture(self._supervisor.reason))
-        self._supervisor.rotation.set_life(settings.akool.session_max)
-        self._wishes.demand.set_grace(settings.on_demand.grace)
+        self.pipeline.say(*self._state.on_picture(self._reason))
         self._settings = settings
+        self._runner.post(on.PolicyChanged(policy_of(settings)))
+        self._budget.set_limit(settings.akool.daily_limit)
 
     async def pause(self) -> None:
         """Close the session and show standby until `resume`."""
-        self._wishes.paused = True
-        self._wishes.asked.set()
+        self._runner.post(on.Paused())
 
     async def resume(self) -> None:
         """Go on after `pause`; also ends a wait for the next try."""
-        self._wishes.paused = False
-        self._wishes.asked.set()
+        self._runner.post(on.Resumed())
+
+    async def suspend(self) -> None:
+        """Close every session, for the machine is about to sleep; returns when that is done."""
+        self._runner.post(on.SleepComing())
+        await self._runner.until_idle()
+
+    def wake(self) -> None:
+        """Go on after `suspend`."""
+        self._runner.post(on.WokeUp())
 
     def retry_source(self) -> None:
         """Open the source anew, now."""
@@ -161,97 +186,131 @@ class Relay:
 
     def status(self) -> RelayStatus:
         """Tell how the relay is."""
-        now, pipeline, supervisor = self._clock.now(), self.pipeline, self._supervisor
-        wishes, routes, shown = self._wishes, self._routes, self._routes.shown
+        now, pipeline, runner = self._clock.now(), self.pipeline, self._runner
+        machine, budget = runner.machine, self._budget_now
         frames, dropped = pipeline.counts()
-        reconnects = {"output": self._outputs_back, "source": pipeline.reader.counters.reconnects}
         return RelayStatus(
             name=self._name,
-            state=supervisor.state,
-            reason=supervisor.reason,
-            since=now - supervisor.since,
+            state=self._state,
+            reason=self._reason,
+            since=now - self._since,
             uptime=now - self._started_at,
             source=redact(self._settings.source.url),
-            source_alive=wishes.source.alive,
-            session_id=shown.session_id if shown else None,
-            sessions_open=routes.sessions_open,
+            source_alive=machine.surroundings.source.alive,
+            session_id=runner.shown_id,
+            sessions_open=runner.sessions_open,
             fps=pipeline.shown_fps(),
             delay=pipeline.delay(),
             own_delay=pipeline.own_delay(),
             longest_gap=pipeline.longest_gap(),
-            frames=frames | {"sent": routes.sent, "swapped": routes.swapped},
+            frames=frames | {"sent": runner.sent, "swapped": pipeline.gate.passed},
             dropped=dropped,
-            reconnects=supervisor.reconnects | reconnects,
+            reconnects={
+                "link": machine.sessions.link_restarts,
+                "session": machine.sessions.changes,
+                "output": self._outputs_back,
+                "source": pipeline.reader.counters.reconnects,
+            },
             outputs={one.name: self._troubles.get(one.name, "ok") for one in pipeline.outputs},
             healthy=self._is_healthy(),
-            paused=wishes.paused,
-            session_seconds=routes.billed,
+            paused=machine.surroundings.paused,
+            session_seconds=runner.billed,
             credit=self._credit.left,
-            readers=wishes.demand.readers,
-            on_demand=wishes.demand.state,
+            readers=dict(machine.surroundings.readers.counts),
+            on_demand=self._demand,
+            sessions_doubtful=machine.doubtful,
+            spent_today=budget.spent if budget else 0.0,
+            daily_limit=budget.limit if budget else 0.0,
+            budget=budget.words if budget else "",
         )
 
     def _is_healthy(self) -> bool:
-        state, demand = self._supervisor.state, self._wishes.demand
-        nobody_looks = not demand.asks and not demand.is_looked_at
-        if self._wishes.paused or (state is RelayState.STANDBY and nobody_looks):
-            return state is RelayState.STANDBY
-        return state in {RelayState.LIVE, RelayState.ROTATING}
+        around = self._runner.machine.surroundings
+        nobody_looks = not around.readers.want_session
+        if around.paused or (self._state is RelayState.STANDBY and nobody_looks):
+            return self._state is RelayState.STANDBY
+        return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
-    def _rouse_source(self) -> None:
-        """Let the source rest or wake it, as the demand is."""
-        if (rests := not self._wishes.demand.needs_source) is self._source_rests:
+    async def _close_sessions(self) -> None:
+        self._runner.post(on.Stop())
+        await self._runner.until_idle()
+
+    # What the machine and the media threads tell.
+
+    def _on_report(self, report: Report) -> None:
+        if report.demand is not self._demand:
+            readers = self._runner.machine.surroundings.readers.counts
+            was, self._demand = self._demand, report.demand
+            _log.info("on_demand", was=was.value, now=report.demand.value, readers=dict(readers))
+        self._enter(report.state, report.reason)
+        self._budget.look()
+
+    def _enter(self, state: RelayState, reason: str = "") -> None:
+        """Change the state: the one place that logs it, shows it and tells it."""
+        if (state, reason) == (self._state, self._reason):
             return
-        self._source_rests = rests
-        if rests:
-            self._wishes.source.rest()
-            self.pipeline.rest_source()
-        else:
-            self._wishes.source.wake()
+        _log.info("state", was=self._state.value, now=state.value, reason=reason)
+        if state is not self._state:
+            self._since = self._clock.now()
+        self._state, self._reason = state, reason
+        if state is not RelayState.STOPPED:  # the outputs are closed by then
+            self.pipeline.say(*state.on_picture(reason))
+        self._on_change(state, reason)
+
+    def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
+        if needed:
             self.pipeline.wake_source()
+        else:
+            self.pipeline.rest_source()
 
-    # What the media threads bring and tell.
+    def _publish(self, frame: SourceFrame) -> None:
+        """Send a source frame; in the pacer's thread."""
+        self._runner.publish(frame)
 
-    def _show(self, frame: SwappedFrame) -> None:
-        """Let a swapped frame be shown, unless it is an echo of a source that is gone."""
-        if self._wishes.source.alive:
-            self.pipeline.show(frame)
+    def _from_thread(self, call: Callable[..., None], *told: object) -> None:
+        self._loop.call_soon_threadsafe(call, *told)
 
-    def _from_thread(self, hear: Callable[..., None], *told: object) -> None:
-        self._loop.call_soon_threadsafe(hear, *told)
-
-    def _hear_source(self, event: SourceEvent) -> None:
-        self._wishes.source.hear(event, self._clock.now())
-        if not self._wishes.source.alive:
-            self.pipeline.forget()
-
-    def _hear_readers(self, device: str, count: int | None) -> None:
-        if self._supervisor.state not in {RelayState.CLOSING, RelayState.STOPPED}:
-            self._wishes.demand.hear_readers(device, count)
-            self._rouse_source()  # who comes while a session is being closed changes no state
-            if self._supervisor.state is RelayState.STANDBY:
-                self._supervisor.stand_by()
-
-    def _hear_output(self, event: OutputEvent) -> None:
+    def _on_output(self, event: OutputEvent) -> None:
         if event.change is OutputChange.BACK:
             self._outputs_back += self._troubles.pop(event.output, None) is not None
             _log.info("output.back", output=event.output)
         else:
             self._troubles[event.output] = event.reason
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
+        self._tell_outputs()
+
+    def _tell_outputs(self) -> None:
+        pipeline = self.pipeline
+        self._runner.post(on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble()))
+
+    def _on_budget(self, reading: BudgetReading) -> None:
+        self._budget_now = reading
+        spent = reading.state is BudgetState.SPENT
+        if spent or self._runner.machine.surroundings.budget_spent:
+            self._runner.post(on.BudgetChanged(spent, reading.words))
+
+    def _earlier_doubts(self) -> list[float]:
+        """Give the moments (monotonic s) of answers that an earlier run of this relay lost."""
+        now, wall = self._clock.now(), time.time()
+        try:
+            doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)
+        except Unavailable:  # which is told when a session is to be opened
+            return []
+        return [
+            now - max(0.0, wall - doubt.at)
+            for doubt in doubts
+            if doubt.relay == self._name and not doubt.held
+        ]
 
 
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait for them; an error of theirs has been told already."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _until(goal: asyncio.Task[Any], others: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait for `goal`; raise what one of the others raises before."""
-    pending = {goal, *others}
-    while goal in pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+def _source_event(event: SourceEvent) -> on.Event:
+    match event:
+        case SourceOpened(width, height, fps, codec):
+            _log.info("source.opened", width=width, height=height, fps=fps, codec=codec)
+            return on.SourceUp()
+        case SourceDown(error, retry_in):
+            _log.warning("source.down", reason=str(error), retry_in=round(retry_in, 2))
+            return on.SourceDown(str(error))
+        case SourceEnded():
+            _log.info("source.ended")
+            return on.SourceEnded()

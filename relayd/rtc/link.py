@@ -4,17 +4,27 @@ Nothing here knows a transport: the relay process imports this module, the worke
 imports the link that `LinkTarget.kind` names.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, Protocol
 
-from relayd import errors
-from relayd.errors import ConfigError, RelaydError
+from relayd import errors, logs
+from relayd.errors import ConfigError, LinkLost, RelaydError
 from relayd.frames import I420, Geometry
+from relayd.logs import redact
 from relayd.templates import TEMPLATE_FIELDS, fill_url
 
 LinkKind = Literal["agora", "webrtc"]
+
+LARGEST_PACKET = 64 * 1024
+"""Bytes of one order to the worker, or one event of it."""
+LONGEST_TEXT = 1000
+"""Characters of a reason, a message or a hint on its way to the parent. A server's words get into
+them; three such texts, escaped as JSON, stay well below LARGEST_PACKET."""
+
+_log = logs.get("rtc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +41,17 @@ class LinkTarget:
     geometry: Geometry
     fps: float
     bitrate_kbit: int
-    token_age: float = 0.0
+    token_age: float
     """s since the token was given."""
-    session_id: str = ""
-    app_id: str = ""
+    session_id: str
+    """The service's id of the session."""
+    app_id: str
     """Agora only; where it is empty, the token names the project."""
-    state_directory: str = ""
+    state_directory: str
     """Agora only: an existing folder for the library's logs and caches."""
-    publish_url: str = ""
+    publish_url: str
     """WHIP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
-    play_url: str = ""
+    play_url: str
     """WHEP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
     first_frame_timeout: float = 20.0
     """s from the join to the first swapped picture, before the link gives up."""
@@ -126,6 +137,12 @@ class LinkEventKind(Enum):
     """The worker process ended by itself; `error` says how."""
 
 
+FINAL_KINDS = frozenset(
+    {LinkEventKind.REFUSED, LinkEventKind.LOST, LinkEventKind.LEFT, LinkEventKind.DIED}
+)
+"""After one of these the link is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
     """One thing a link has to say."""
@@ -136,13 +153,16 @@ class LinkEvent:
     stats: LinkStats | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain data for the pipe; the error as its class and its sentence."""
-        data: dict[str, Any] = {"kind": self.kind.value, "reason": self.reason}
+        """Give plain data for the pipe; the error as its class and its sentence.
+
+        Texts are redacted, then cut to LONGEST_TEXT.
+        """
+        data: dict[str, Any] = {"kind": self.kind.value, "reason": _cut(self.reason)}
         if isinstance(self.error, RelaydError):
             data["error"] = {
                 "class": type(self.error).__name__,
-                "message": self.error.message,
-                "mend": self.error.mend,
+                "message": _cut(self.error.message),
+                "mend": _cut(self.error.mend),
                 "retry_after": self.error.retry_after,
             }
         if self.stats is not None:
@@ -150,11 +170,19 @@ class LinkEvent:
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "LinkEvent":
-        """Read what `to_json` gave."""
-        stats = LinkStats(**data["stats"]) if "stats" in data else None
-        error = _error_from_json(data["error"]) if "error" in data else None
-        return cls(LinkEventKind(data["kind"]), data["reason"], error, stats)
+    def from_json(cls, data: object) -> "LinkEvent | None":
+        """Read what `to_json` gave; None for a kind that is not known.
+
+        An upgrade of relayd under a relay that runs gives that relay newer workers: what they
+        add is left out. Raises ValueError for what no worker of any version says.
+        """
+        parts = _mapping(data)
+        kind, reason = _text(parts, "kind"), _text(parts, "reason")
+        if kind not in {known.value for known in LinkEventKind}:
+            return None
+        error = _error_from_json(parts["error"]) if "error" in parts else None
+        stats = _stats_from_json(parts["stats"]) if "stats" in parts else None
+        return cls(LinkEventKind(kind), reason, error, stats)
 
 
 class Link(Protocol):
@@ -182,10 +210,53 @@ def _names(of: type[LinkTarget]) -> list[str]:
     return [each.name for each in fields(of)]
 
 
-def _error_from_json(data: Mapping[str, Any]) -> RelaydError:
-    kind = getattr(errors, data["class"])
+def _cut(text: str) -> str:
+    text = redact(text)
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _error_from_json(data: object) -> RelaydError:
+    parts = _mapping(data)
+    name, message, mend = (_text(parts, key) for key in ("class", "message", "mend"))
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, RelaydError)):
+        _log.warning("unknown error of the worker", name=name)
+        kind = LinkLost
     if kind is ConfigError:
-        return ConfigError(data["message"].splitlines())
-    error: RelaydError = kind(data["message"], mend=data["mend"])
-    error.retry_after = data["retry_after"]
+        return ConfigError(message.splitlines())
+    error: RelaydError = kind(message, mend=mend)
+    if parts.get("retry_after") is not None:
+        wait = _number("retry_after", parts["retry_after"])
+        if not math.isfinite(wait) or wait < 0:
+            raise ValueError("retry_after is out of range")
+        error.retry_after = wait
     return error
+
+
+def _stats_from_json(data: object) -> LinkStats:
+    """Read the figures that are known; one that is missing, null or infinite has its default."""
+    sent = _mapping(data)
+    numbers = {
+        each.name: _number(each.name, sent[each.name])
+        for each in fields(LinkStats)
+        if sent.get(each.name) is not None
+    }
+    return LinkStats(**{name: number for name, number in numbers.items() if math.isfinite(number)})
+
+
+def _mapping(data: object) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ValueError("an object is missing")  # noqa: TRY004 - JSON of another shape
+    return data
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    if not isinstance(text := data.get(key), str):
+        raise ValueError(f"{key} is no text")  # noqa: TRY004 - JSON of another shape
+    return text
+
+
+def _number(name: str, value: object) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is no number")  # noqa: TRY004 - JSON of another shape
+    return value

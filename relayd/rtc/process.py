@@ -16,21 +16,33 @@ import numpy as np
 
 import relayd
 from relayd import logs
-from relayd.errors import WorkerDied
+from relayd.descriptors import wait_readable
+from relayd.errors import JoinRefused, WorkerDied
 from relayd.frames import Geometry, SourceFrame, SwappedFrame
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkKind, LinkTarget
+from relayd.rtc.gate import Gate
+from relayd.rtc.link import (
+    FINAL_KINDS,
+    LARGEST_PACKET,
+    LinkEvent,
+    LinkEventKind,
+    LinkKind,
+    LinkTarget,
+)
 from relayd.slots import SharedSlot
 
-LARGEST_EVENT = 64 * 1024
-"""Bytes of one packet on the control socket."""
 BELL_TIMEOUT = 0.2
 """s after which the arrival thread looks whether it should end."""
+LIFE_CHECK = 0.2
+"""s after which the event thread looks whether a silent worker still runs: its socket's end does
+not come while something that it started holds that."""
 REAP_TIMEOUT = 1.0
 """s for a worker that closed its control socket to be gone as well."""
-TERM_GRACE = 0.3
-"""s between SIGTERM and SIGKILL at a stop."""
-
-_OVER = {LinkEventKind.LEFT, LinkEventKind.LOST, LinkEventKind.REFUSED}
+EXIT_GRACE = 0.3
+"""s of a stop that the process has to exit in, once it has left, before SIGKILL."""
+KILL_TIMEOUT = 0.5
+"""s for a killed process to be gone; one that a driver holds in the kernel takes longer."""
+THREAD_TIMEOUT = 0.5
+"""s for our threads to end at a stop; a callback that does not return takes longer."""
 
 _log = logs.get("rtc")
 
@@ -39,7 +51,12 @@ class RtcWorker:
     """One worker process; after its death or `stop` a new object is needed.
 
     Threads: `relayd-arrival` calls `on_picture` with each swapped frame, `relayd-worker-events`
-    calls `on_event`. Neither callback may call `stop`.
+    calls `on_event`. Neither callback may call `stop`. After `stop` has returned, neither is
+    called again.
+
+    A link that was joined ends with exactly one of LEFT, LOST, REFUSED and DIED, whatever the
+    worker sends; what makes no sense ends the worker. DIED is told of a worker that ends without
+    being stopped, also after a LEFT, but not after LOST or REFUSED: nothing is left to lose.
     """
 
     def __init__(
@@ -54,16 +71,22 @@ class RtcWorker:
     ) -> None:
         """Prepare; `environment` adds to ours (a native library's LD_LIBRARY_PATH, say)."""
         self._geometry, self._kind, self._log_level = geometry, kind, log_level
-        self._on_event, self._on_picture = on_event, on_picture
+        self._events, self._pictures = Gate(on_event), Gate(on_picture)
         self._environment = dict(environment or {})
         self._stop = threading.Event()
         self._left = threading.Event()
         self._left.set()
+        self._is_lost = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._threads = [
-            threading.Thread(target=self._hear, name="relayd-worker-events"),
-            threading.Thread(target=self._arrive, name="relayd-arrival"),
-        ]
+        self._ordering = threading.Lock()
+        self._burial = threading.Lock()
+        self._is_buried = False
+        # Daemons: a callback that never returns must not keep our process. Each closes what
+        # it reads from when it ends.
+        self._hearing = threading.Thread(
+            target=self._hear, name="relayd-worker-events", daemon=True
+        )
+        self._arrival = threading.Thread(target=self._arrive, name="relayd-arrival", daemon=True)
         self.sent = 0
         """Pictures written for the worker."""
         self.received = 0
@@ -104,22 +127,28 @@ class RtcWorker:
                         pass_fds=fds,
                         stdin=subprocess.DEVNULL,
                         env=self._environ(),
+                        start_new_session=True,
                     )
-            except OSError as fault:
-                raise WorkerDied(f"the worker cannot be started: {fault.strerror}") from fault
+                undo.callback(self._end, 0.0)
+                undo.callback(self._stop.set)
+                self._hearing.start()
+                self._arrival.start()
+            except (OSError, RuntimeError) as fault:  # RuntimeError: no thread is left
+                why = getattr(fault, "strerror", None) or fault
+                raise WorkerDied(f"the worker cannot be started: {why}") from fault
             undo.pop_all()
-        for thread in self._threads:
-            thread.start()
 
     def join(self, target: LinkTarget) -> None:
         """Order the worker to join; events tell how it went.
 
-        One link at a time: leave the last one first. Raises WorkerDied when it is gone.
+        One link at a time: leave the last one first. Raises WorkerDied when it is gone,
+        JoinRefused for a target larger than an order may be.
         """
         self._left.clear()
+        self._is_lost = False
         try:
             self._order({"do": "join", "target": target.to_json()})
-        except WorkerDied:
+        except (WorkerDied, JoinRefused):
             self._left.set()
             raise
 
@@ -129,7 +158,11 @@ class RtcWorker:
         self.sent += 1
 
     def renew(self, token: str) -> None:
-        """Order the link to use another token from now on; WorkerDied when it is gone."""
+        """Order the link to use another token from now on.
+
+        Raises WorkerDied when the worker is gone, JoinRefused for a token larger than an order
+        may be.
+        """
         self._order({"do": "renew", "token": token})
 
     def leave(self, within: float) -> bool:
@@ -147,62 +180,116 @@ class RtcWorker:
             self._process.kill()
 
     def stop(self, within: float) -> None:
-        """Leave, end the process within `within` seconds at the latest, free everything.
+        """Leave, end the process and what it started within `within` seconds, free everything.
 
+        It takes KILL_TIMEOUT and THREAD_TIMEOUT longer at most, where the kernel holds the
+        process or a callback does not return; what cannot be freed then is freed with those.
         Does nothing before the start and after the first stop.
         """
         if self._process is None or self._stop.is_set():
             return
         deadline = time.monotonic() + within
-        self.leave(max(0.0, within - TERM_GRACE))
+        self.leave(max(0.0, within - EXIT_GRACE))
         self._stop.set()
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_WR)  # the order to exit
-        self._end(deadline)
-        for thread in self._threads:
-            thread.join()
-        self._control.close()
+        self._hang_up(socket.SHUT_WR)  # the order to exit
+        self._end(deadline - time.monotonic())
+        self._hang_up(socket.SHUT_RDWR)  # whoever else may hold the other end
+        self._end_threads()
         self._outbound.close()
-        self._inbound.close()
 
-    def _end(self, deadline: float) -> None:
-        """Wait for the process, less and less politely."""
+    def _end(self, within: float) -> None:
+        """Wait for the process, kill it after `within` seconds; end what it started."""
         assert self._process is not None
-        waits = (deadline - time.monotonic(), TERM_GRACE)
-        for wait, harsher in zip(waits, (self._process.terminate, self._process.kill), strict=True):
-            try:
-                self._process.wait(max(0.0, wait))
-            except subprocess.TimeoutExpired:
-                harsher()
-            else:
+        try:
+            self._process.wait(max(0.0, within))
+        except subprocess.TimeoutExpired:
+            _log.warning("worker killed", pid=self._process.pid)
+            self._kill_and_wait()
+        self._bury()
+
+    def _kill_and_wait(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        try:
+            self._process.wait(KILL_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            _log.error("the killed worker does not end: the kernel holds it", pid=self.pid)
+
+    def _bury(self) -> None:
+        """Kill what the worker started and left behind: it led a process group of its own."""
+        assert self._process is not None
+        with self._burial:
+            if self._is_buried:
                 return
-        _log.warning("worker killed", pid=self._process.pid)
-        self._process.wait()
+            self._is_buried = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _hang_up(self, how: int) -> None:
+        with self._ordering, contextlib.suppress(OSError):
+            self._control.shutdown(how)
+
+    def _end_threads(self) -> None:
+        """Let no callback be called any more; give those under way a moment."""
+        deadline = time.monotonic() + THREAD_TIMEOUT
+        for thread in (self._hearing, self._arrival):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for gate in (self._events, self._pictures):
+            if not gate.shut(deadline - time.monotonic()):
+                _log.error("a callback does not return; its thread is left to itself")
 
     def _hear(self) -> None:
-        """Pass on events until the socket's end, which is the process's."""
+        """Pass on events until the worker's end, and tell that."""
+        distrust = ""
         try:
-            while packet := self._control.recv(LARGEST_EVENT):
-                event = LinkEvent.from_json(json.loads(packet))
-                self._on_event(event)
-                if event.kind in _OVER:
-                    self._left.set()
+            while packet := self._next_packet():
+                self._pass_on(packet)
         except OSError:
-            pass
-        if not self._stop.is_set():
-            error = WorkerDied(self._how_it_died())
+            pass  # it hung up with orders unread
+        except Exception as fault:  # noqa: BLE001 - a worker may send anything
+            distrust = f"the worker sent what makes no sense ({fault}) and was killed"
+            self.kill()
+        error = None if self._stop.is_set() else WorkerDied(self._how_it_died(distrust))
+        with self._ordering:
+            self._control.close()
+        if error is not None:
+            self._bury()
             _log.error("worker died", pid=self.pid, reason=error.message)
-            self._on_event(LinkEvent(LinkEventKind.DIED, error=error))
+            if not self._is_lost:
+                self._events.put(LinkEvent(LinkEventKind.DIED, error=error))
         self._left.set()
 
-    def _how_it_died(self) -> str:
+    def _next_packet(self) -> bytes:
+        """Wait for a packet; empty at the end of the socket or the process."""
+        assert self._process is not None
+        while not wait_readable((self._control.fileno(),), LIFE_CHECK):
+            if self._process.poll() is not None:
+                return b""
+        return self._control.recv(LARGEST_PACKET)
+
+    def _pass_on(self, packet: bytes) -> None:
+        """Pass on one event; raises anything, ValueError mostly, where it is none."""
+        event = LinkEvent.from_json(json.loads(packet))
+        if event is None:
+            _log.warning("unknown event of the worker")
+            return
+        if event.kind is LinkEventKind.DIED:
+            raise ValueError("it says that it died")
+        self._is_lost |= event.kind in {LinkEventKind.LOST, LinkEventKind.REFUSED}
+        self._events.put(event)
+        if event.kind in FINAL_KINDS:
+            self._left.set()
+
+    def _how_it_died(self, distrust: str) -> str:
+        """Wait for the process and say why it ended; kills one that only hung up."""
         assert self._process is not None
         try:
             code = self._process.wait(REAP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill_and_wait()
             return "the worker hung up its control socket and was killed"
+        if distrust:
+            return distrust
         if code < 0:
             return f"the worker was ended by {signal.Signals(-code).name}"
         return f"the worker exited with status {code}"
@@ -220,11 +307,23 @@ class RtcWorker:
             self.missed += got[0] - number - 1
             number, self.last_picture_at = got
             self.received += 1
-            self._on_picture(SwappedFrame(picture, self.last_picture_at))
+            self._pictures.put(SwappedFrame(picture, self.last_picture_at))
+        self._inbound.close()
 
     def _order(self, order: Mapping[str, object]) -> None:
+        """Send an order; never waits. One that does not read its orders is of no use."""
+        packet = json.dumps(order).encode()
+        if len(packet) > LARGEST_PACKET:
+            raise JoinRefused(
+                f"the session's data have {len(packet)} bytes, more than the {LARGEST_PACKET} "
+                "that an order to the worker may have: is its token one?"
+            )
         try:
-            self._control.send(json.dumps(order).encode())
+            with self._ordering:
+                self._control.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError as fault:
+            self.kill()
+            raise WorkerDied("the worker did not read its orders and was killed") from fault
         except OSError as fault:
             raise WorkerDied("the worker takes no more orders") from fault
 

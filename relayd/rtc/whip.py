@@ -17,6 +17,8 @@ SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3
 LARGEST_BODY = 64 * 1024
 """Bytes; an SDP answer of one video track has some 3 kB."""
+LONGEST_QUOTE = 300
+"""Characters of a URL, or of a server's words, that are quoted."""
 LONGEST_RETRY_AFTER = 60.0
 """s. A server may ask for patience, not for a day."""
 
@@ -81,7 +83,7 @@ async def post_offer(
                 largest=LARGEST_BODY,
             )
         except ServiceError as fault:
-            raise JoinFailed(fault.message) from fault
+            raise JoinFailed(_quoted(fault.message)) from fault
         if answer.status not in (307, 308):
             return _read(url, answer)
         url = _redirected(url, answer)
@@ -104,7 +106,7 @@ async def delete(
             "DELETE", resource.location, headers=bearer, timeout=timeout, largest=LARGEST_BODY
         )
     except ServiceError as fault:
-        _log.warning("session not deleted", reason=fault.message)
+        _log.warning("session not deleted", reason=_quoted(fault.message))
         return
     if answer.status >= HTTPStatus.MULTIPLE_CHOICES and answer.status not in (404, 410):
         _log.warning("session not deleted", status=answer.status)
@@ -115,19 +117,20 @@ def _read(url: str, answer: Answer) -> Resource | NotNow:
         return Resource(_sdp_of(url, answer), _location_of(url, answer))
     said = f"HTTP {answer.status}"
     if answer.status in _REFUSALS:
-        raise JoinRefused(f"{redact(url)}: {_REFUSALS[answer.status]} ({said})")
+        raise JoinRefused(f"{_quoted(url)}: {_REFUSALS[answer.status]} ({said})")
     if (
         answer.status in (404, 408, 409, 425, 429)
         or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        return NotNow(answer.status, f"{redact(url)} answered {said}", _retry_after(answer))
-    raise JoinFailed(f"{redact(url)} answered {said}, which WHIP does not know")
+        return NotNow(answer.status, f"{_quoted(url)} answered {said}", _retry_after(answer))
+    raise JoinFailed(f"{_quoted(url)} answered {said}, which WHIP does not know")
 
 
 def _sdp_of(url: str, answer: Answer) -> str:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != SDP_TYPE:
-        raise JoinFailed(f"{redact(url)} answered {kind or 'no type'!r} where {SDP_TYPE} must be")
+        said = _quoted(kind) or "no type"
+        raise JoinFailed(f"{_quoted(url)} answered {said!r} where {SDP_TYPE} must be")
     return answer.text
 
 
@@ -135,7 +138,9 @@ def _location_of(url: str, answer: Answer) -> str | None:
     """Read where the session lives. It is trusted within the origin only: the token goes there."""
     location = answer.headers.get("location", "").strip()
     if not location:
-        _log.warning("the server named no session to delete later (Location is missing)", url=url)
+        _log.warning(
+            "the server named no session to delete later (Location is missing)", url=_quoted(url)
+        )
         return None
     try:
         place = urljoin(url, location)
@@ -143,7 +148,9 @@ def _location_of(url: str, answer: Answer) -> str | None:
     except ValueError:
         same = False
     if not same:
-        _log.warning("the session's Location is of another origin; ignored", location=location)
+        _log.warning(
+            "the session's Location is of another origin; ignored", location=_quoted(location)
+        )
         return None
     return place
 
@@ -155,9 +162,9 @@ def _redirected(url: str, answer: Answer) -> str:
     except ValueError:
         scheme, host = "", None
     if scheme not in ("http", "https") or not host:
-        raise JoinFailed(f"{redact(url)} redirected to nowhere")
+        raise JoinFailed(f"{_quoted(url)} redirected to nowhere")
     if urlsplit(url).scheme == "https" and scheme == "http":
-        raise JoinRefused(f"{redact(url)} redirected from https to http")
+        raise JoinRefused(f"{_quoted(url)} redirected from https to http")
     return target
 
 
@@ -166,6 +173,12 @@ def _retry_after(answer: Answer) -> float | None:
     if not re.fullmatch(r"[0-9]{1,6}", said):  # a date is allowed too, and too rare to read
         return None
     return min(float(said), LONGEST_RETRY_AFTER)
+
+
+def _quoted(text: str) -> str:
+    """Give `text` without secrets, cut where it is longer than LONGEST_QUOTE."""
+    text = redact(text)
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

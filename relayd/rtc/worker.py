@@ -4,6 +4,10 @@
 descriptors. Orders come in and events go out as one JSON object a packet (SOCK_SEQPACKET).
 The socket's end, which the kernel brings about however the parent dies, and SIGTERM both
 mean: leave and exit.
+
+The process leads a session of its own, so that a terminal's Ctrl-C and hang-up are the
+parent's alone, and so that what a native library starts ends with it: the parent kills the
+group once the worker has exited, the worker does so itself where the parent is gone.
 """
 
 import argparse
@@ -11,27 +15,27 @@ import contextlib
 import faulthandler
 import json
 import os
+import select
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
 from relayd import logs
+from relayd.descriptors import keep_from_children
 from relayd.errors import LinkLost, RelaydError
 from relayd.frames import I420, Geometry
 from relayd.media.scale import Scaler
 from relayd.rtc.kinds import load_link
-from relayd.rtc.link import Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
+from relayd.rtc.link import LARGEST_PACKET, Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
+from relayd.rtc.outbox import Outbox
 from relayd.slots import SharedSlot
 
-LARGEST_ORDER = 64 * 1024
-"""Bytes of one packet on the control socket."""
 FAREWELL = 1.5
 """s to leave in when the parent is gone or has hung up."""
 HARD_EXIT = 1.0
@@ -50,26 +54,38 @@ class Worker:
         self._link: Link | None = None
         self._stop = threading.Event()
         self._scaler = Scaler(inbound.geometry)
+        self._outbox = Outbox(self._send)
 
     def run(self, kind: LinkKind) -> None:
         """Load the library, then follow orders until the control socket ends."""
-        pump = threading.Thread(target=self._pump_out, name="relayd-outbound")
-        pump.start()
+        # Daemons: none may keep the process when its time is up.
+        threading.Thread(target=self._watch_parent, name="relayd-parent", daemon=True).start()
+        threading.Thread(target=self._pump_out, name="relayd-outbound", daemon=True).start()
+        self._outbox.start()
         try:
             try:
                 load_link(kind)
-                self._say(LinkEvent(LinkEventKind.READY))
+                self._outbox.put(LinkEvent(LinkEventKind.READY))
             except RelaydError as fault:
-                self._say(LinkEvent(LinkEventKind.REFUSED, error=fault))
-            while packet := self._control.recv(LARGEST_ORDER):
+                self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
+            while packet := self._control.recv(LARGEST_PACKET):
                 self._obey(json.loads(packet))
         except ConnectionError:
             pass  # the parent is gone, as at the socket's end
         finally:
-            _exit_at(time.monotonic() + FAREWELL + HARD_EXIT)
-            self._leave(time.monotonic() + FAREWELL)
+            leave_by = time.monotonic() + FAREWELL
+            self._exit_at(leave_by + HARD_EXIT)
+            self._leave(leave_by)
             self._stop.set()
-            pump.join()
+            self._outbox.close(leave_by + HARD_EXIT - time.monotonic())
+
+    def exit(self, status: int) -> NoReturn:
+        """End the process at once; where the parent is gone, with all that it started."""
+        hung_up = select.poll()
+        hung_up.register(self._control, 0)  # POLLHUP alone: the other end does not exist
+        if hung_up.poll(0) and os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(status)  # a native library's threads and destructors have no say in our end
 
     def _obey(self, order: Mapping[str, Any]) -> None:
         if order["do"] == "join":
@@ -84,14 +100,14 @@ class Worker:
         logs.conceal(target.token)
         try:
             make = load_link(target.kind)
-            self._link = make(target, self._take_picture, self._say)
+            self._link = make(target, self._take_picture, self._outbox.put)
             self._link.join()
         except RelaydError as fault:
-            self._say(LinkEvent(LinkEventKind.REFUSED, error=fault))
+            self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
         except Exception as fault:  # noqa: BLE001 - libraries raise anything
             _log.exception("join failed")
             error = LinkLost(f"the link could not begin: {type(fault).__name__}")
-            self._say(LinkEvent(LinkEventKind.LOST, error=error))
+            self._outbox.put(LinkEvent(LinkEventKind.LOST, error=error))
 
     def _renew(self, token: str) -> None:
         logs.conceal(token)
@@ -104,6 +120,14 @@ class Worker:
             link.leave(deadline)
 
     def _pump_out(self) -> None:
+        """Hand pictures over until the end; without them the process is of no use."""
+        try:
+            self._pump_until_stopped()
+        except Exception:  # noqa: BLE001 - libraries raise anything
+            _log.exception("pictures cannot be handed to the link")
+            self.exit(1)
+
+    def _pump_until_stopped(self) -> None:
         """Hand each picture to the link when the doorbell rings."""
         picture = np.empty(self._outbound.geometry.shape, np.uint8)
         number = 0
@@ -121,17 +145,22 @@ class Worker:
     def _take_picture(self, picture: I420, received_at: float) -> None:
         self._inbound.write(self._scaler.fit(picture), received_at)
 
-    def _say(self, event: LinkEvent) -> None:
-        """Tell the parent. One that does not listen any more must not hold us up."""
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._control.send(json.dumps(event.to_json()).encode(), socket.MSG_DONTWAIT)
+    def _send(self, event: LinkEvent) -> None:
+        """Send to the parent; waits where it does not read. On the outbox's thread."""
+        self._control.send(json.dumps(event.to_json()).encode(), socket.MSG_NOSIGNAL)
 
+    def _watch_parent(self) -> None:
+        """Set the limit of our life at the socket's end, also when a library holds up `run`."""
+        ended = select.poll()
+        ended.register(self._control, select.POLLRDHUP)
+        ended.poll()
+        self._exit_at(time.monotonic() + FAREWELL + HARD_EXIT)
 
-def _exit_at(moment: float) -> None:
-    """End the process at `moment`, unless it ended before by itself."""
-    timer = threading.Timer(moment - time.monotonic(), os._exit, (1,))
-    timer.daemon = True
-    timer.start()
+    def _exit_at(self, moment: float) -> None:
+        """End the process at `moment`, unless it ended before by itself."""
+        timer = threading.Timer(moment - time.monotonic(), self.exit, (1,))
+        timer.daemon = True
+        timer.start()
 
 
 def main() -> None:
@@ -145,7 +174,8 @@ def main() -> None:
     parser.add_argument("--log-level", default="info")
     told = parser.parse_args()
 
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # native libraries chat on stdout
+    keep_from_children((told.control, *told.outbound, *told.inbound))
+    os.dup2(2, 1)  # native libraries chat on stdout
     faulthandler.enable()
     logs.configure(told.log_level)
     control = socket.socket(fileno=told.control)
@@ -154,15 +184,19 @@ def main() -> None:
         with contextlib.suppress(OSError):
             control.shutdown(socket.SHUT_RD)  # the order loop sees the socket's end
 
-    # Ctrl-C reaches the whole terminal group; what becomes of us is the parent's to say.
+    # Whoever sends SIGINT to all of relayd's processes: our end is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, hang_up)
     width, _, height = told.size.partition("x")
     geometry = Geometry(int(width), int(height))
     outbound, inbound = (SharedSlot(geometry, *fds) for fds in (told.outbound, told.inbound))
-    Worker(control, outbound, inbound).run(told.kind)
-    sys.stderr.flush()
-    os._exit(0)  # a native library's threads and destructors have no say in our end
+    worker = Worker(control, outbound, inbound)
+    try:
+        worker.run(told.kind)
+    except Exception:  # noqa: BLE001 - libraries raise anything
+        _log.exception("worker broke")
+        worker.exit(1)
+    worker.exit(0)
 
 
 if __name__ == "__main__":

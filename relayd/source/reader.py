@@ -36,7 +36,13 @@ FIRST_PICTURE_TIMEOUT: Final = 10.0
 OPENING_GRACE: Final = 1.0
 """s beyond FFmpeg's two time limits for opening, before an opening counts as hung."""
 MOST_HUNG: Final = 2
-"""Abandoned attempts that may still hang while another one starts."""
+"""Abandoned attempts in which FFmpeg still hangs; with so many, no other one starts until one of
+them ends, whatever is asked for: each is a thread and a connection to the camera."""
+FRESH_OPENING: Final = 2.0
+"""s for which an attempt without a picture yet counts as the one that a restart asks for."""
+LET_GO: Final = 0.3
+"""s that an abandoned attempt gets to close its device or connection before another one opens it:
+some frames at 20 fps. A capture device would be busy till then."""
 STOP_TIMEOUT: Final = 2.0
 """s that `stop` waits for FFmpeg to let go."""
 
@@ -68,7 +74,8 @@ class SourceReader:
         self._lock = Lock()
         self._current: Attempt | None = None
         self._hung: list[Attempt] = []
-        self._is_reconnect = False
+        self._left_at = float("-inf")
+        self._is_reconnect = self._is_up = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
         self.counters = SourceCounters()
 
@@ -88,7 +95,11 @@ class SourceReader:
         return all(ended)
 
     def restart(self) -> None:
-        """Open the source anew at once, whether it runs, waits for a retry or has ended."""
+        """Open the source anew at once, whether it runs, waits for a retry or has ended.
+
+        Changes nothing while it is already being opened anew (FRESH_OPENING), and waits where
+        earlier attempts still hang (MOST_HUNG).
+        """
         self._restart.set()
         self._wake.set()
 
@@ -108,22 +119,53 @@ class SourceReader:
             if self._resting.is_set():
                 self._rest()
                 continue
+            if not self._wait_for_room():
+                continue
             attempt = self._begin()
             try:
-                self._watch(attempt)
+                has_ended = self._watch(attempt)
             except SourceError as error:
                 self._leave(attempt)
                 self._wait_to_retry(attempt, error)
             else:
                 self._leave(attempt)
-                if attempt.over.is_set() and not self._asked():
+                if has_ended:
+                    self._is_up = False
                     self._on_event(SourceEnded())
                     self._wait_until(None)
 
     def _rest(self) -> None:
         self._slot.clear()
-        self._is_reconnect = False
+        self._is_reconnect = self._is_up = False
         self._wait_until(None)
+
+    def _wait_for_room(self) -> bool:
+        """Wait until another attempt may begin; False when none is wanted any more."""
+        while True:
+            self._wake.clear()
+            self._restart.clear()  # before the look at what is wanted
+            if self._stop.is_set() or self._resting.is_set():
+                return False
+            self._hung = [earlier for earlier in self._hung if earlier.alive]
+            busy = sum(not earlier.over.is_set() for earlier in self._hung)
+            now = self._clock.now()
+            if busy >= MOST_HUNG:
+                self._tell_hung(busy)
+                moment = now + FIRST_RETRY
+            elif busy and now < self._left_at + LET_GO:
+                moment = self._left_at + LET_GO
+            else:
+                return True
+            self._clock.sleep_until(moment, self._wake)
+
+    def _tell_hung(self, count: int) -> None:
+        """Say that there are no pictures, unless that is known."""
+        if self._is_up:
+            self._is_up = False
+            self._slot.clear()
+            name = redact(self._settings.url)
+            error = SourceUnreachable(f"{name}: {count} earlier connections still hang")
+            self._on_event(SourceDown(error, FIRST_RETRY))
 
     def _begin(self) -> Attempt:
         attempt = Attempt(
@@ -139,25 +181,33 @@ class SourceReader:
         attempt.start()
         return attempt
 
-    def _watch(self, attempt: Attempt) -> None:
-        """Stay until the attempt is over, or somebody asks for something else.
+    def _watch(self, attempt: Attempt) -> bool:
+        """Stay until the attempt is over: True; or somebody asks for something else: False.
 
         Raises SourceError when it failed or stalled.
         """
         told = False
-        while not self._woken_by_request():
+        while not (self._woken_by_request() and self._must_leave(attempt)):
             if not told and attempt.first_at is not None:
                 told = True
                 self._tell_opened(attempt)
             if attempt.over.is_set():
                 if attempt.error is not None:
                     raise attempt.error
-                return
+                return True
             deadline, fault = self._deadline(attempt)
             if self._clock.now() >= deadline:
                 self.counters.stalls += 1
                 raise fault
             self._clock.sleep_until(deadline, self._wake)
+        return False
+
+    def _must_leave(self, attempt: Attempt) -> bool:
+        """Whether what is asked for needs another attempt, or none; else it is done."""
+        self._restart.clear()  # before the look at what is wanted
+        is_fresh = attempt.first_at is None and not attempt.over.is_set()
+        is_fresh = is_fresh and self._clock.now() < attempt.started_at + FRESH_OPENING
+        return self._stop.is_set() or self._resting.is_set() or not is_fresh
 
     def _deadline(self, attempt: Attempt) -> tuple[float, SourceError]:
         """Give the moment by which something must happen, and the fault if it does not."""
@@ -192,7 +242,7 @@ class SourceReader:
 
     def _tell_opened(self, attempt: Attempt) -> None:
         self.counters.reconnects += self._is_reconnect
-        self._is_reconnect = True
+        self._is_reconnect = self._is_up = True
         if attempt.facts is not None:
             self._on_event(attempt.facts)
 
@@ -200,6 +250,7 @@ class SourceReader:
         with self._lock:
             self._current = None
         attempt.abandon()
+        self._left_at = self._clock.now()
         self.counters.corrupt += attempt.corrupt
         self.counters.late += attempt.late
         self._hung = [earlier for earlier in [*self._hung, attempt] if earlier.alive]
@@ -210,11 +261,9 @@ class SourceReader:
         if attempt.first_at is not None and attempt.last_at is not None:
             good_for = attempt.last_at - attempt.first_at
         wait = self._retry.next_wait(good_for) if error.retryable else HOPELESS_RETRY
+        self._is_up = False
         self._on_event(SourceDown(error, wait))
         self._wait_until(self._clock.now() + wait)
-        while len(self._hung) >= MOST_HUNG and not self._asked():
-            self._wait_until(self._clock.now() + FIRST_RETRY)
-            self._hung = [earlier for earlier in self._hung if earlier.alive]
 
     def _wait_until(self, moment: float | None) -> None:
         """Wait until then (None: for ever), a restart or the stop."""

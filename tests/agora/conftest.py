@@ -116,8 +116,12 @@ def target(channel: str, tmp_path: Path) -> LinkTarget:
         geometry=GEOMETRY,
         fps=20.0,
         bitrate_kbit=2000,
+        token_age=0.0,
+        session_id="a-session",
         app_id=APP,
         state_directory=str(tmp_path / "state"),
+        publish_url="",
+        play_url="",
         first_frame_timeout=8.0,
         recovery_timeout=3.0,
     )

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
-from relayd.rotation import LEAST_LIFE
+from relayd.relay.sessions import LEAST_LIFE
 from tests.agora.cloud import FRONT, Cloud
 from tests.agora.stage import Course, Rgb, Table, recorded
 from tests.agora.wire import Reason

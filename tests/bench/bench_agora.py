@@ -80,8 +80,12 @@ def measure_inside(seconds: float) -> None:
             geometry=geometry,
             fps=FPS,
             bitrate_kbit=5000,
+            token_age=0.0,
+            session_id="bench",
             app_id=APP,
             state_directory=state,
+            publish_url="",
+            play_url="",
         )
         link = AgoraLink(target, slot.write, lambda _event: None)
         link.join()

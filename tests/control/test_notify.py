@@ -58,6 +58,78 @@ def test_a_line_break_in_a_status_cannot_forge_an_assignment(manager: tuple[str,
     assert len(line) < 600
 
 
+def fill_queue(name: str) -> None:
+    """Leave no room in a service manager's queue."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        while True:
+            try:
+                other.sendto(b"STATUS=another service", name.replace("@", "\0", 1))
+            except BlockingIOError:
+                return
+
+
+def empty_queue(receiver: socket.socket) -> list[str]:
+    receiver.setblocking(False)
+    texts = []
+    while True:
+        try:
+            texts += heard(receiver)
+        except BlockingIOError:
+            return texts
+
+
+def test_ready_is_told_with_each_later_message_until_one_was_delivered(
+    manager: tuple[str, socket.socket],
+):
+    name, receiver = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    fill_queue(name)
+    notifier.ready("Standing by")
+    notifier.status("Opening")
+    assert "READY=1" not in empty_queue(receiver)
+    notifier.status("Live")
+    assert heard(receiver) == ["READY=1", "STATUS=Live"]
+    notifier.status("Degraded")
+    notifier.alive()
+    notifier.repeat()
+    assert empty_queue(receiver) == ["STATUS=Degraded", "WATCHDOG=1"]
+
+
+def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
+    manager: tuple[str, socket.socket],
+):
+    name, receiver = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier.repeat()
+    fill_queue(name)
+    notifier.ready("Live")
+    notifier.repeat()
+    assert "READY=1" not in empty_queue(receiver)
+    notifier.repeat()
+    notifier.repeat()
+    assert empty_queue(receiver) == ["READY=1"]
+
+
+def test_a_lost_ready_is_not_told_in_the_midst_of_a_reload_or_of_the_end(
+    manager: tuple[str, socket.socket],
+):
+    name, receiver = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    fill_queue(name)
+    notifier.ready("Live")
+    empty_queue(receiver)
+    notifier.reloading()
+    assert "READY=1" not in empty_queue(receiver)
+    notifier.ready("Live")
+    assert empty_queue(receiver) == ["READY=1", "STATUS=Live"]
+    fill_queue(name)
+    notifier.ready("Live")
+    empty_queue(receiver)
+    notifier.stopping("Closing")
+    assert empty_queue(receiver) == ["STOPPING=1", "STATUS=Closing"]
+
+
 def test_without_a_service_manager_nothing_happens():
     for environment in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}):
         notifier = Notifier(environment)

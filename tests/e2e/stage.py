@@ -54,7 +54,13 @@ def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProces
         text=True,
         timeout=50,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "120", "HOME": "/nonexistent", **environment},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "COLUMNS": "120",
+            "HOME": "/nonexistent",
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        },
     )
 
 
@@ -184,7 +190,7 @@ def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[Star
     """Give what starts `relayd run` with settings and overrides; ends what was started."""
     running: list[RunningRelay] = []
 
-    def start(*overrides: str, source: Path | str = PERSON) -> RunningRelay:
+    def start(*overrides: str, source: Path | str = PERSON, **environment: str) -> RunningRelay:
         number, port = len(running), free_port()
         config = folder / "relay.toml"
         if not config.exists():
@@ -195,7 +201,7 @@ def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[Star
             process = subprocess.Popen(
                 [RELAYD, "run", "-c", config, "--set", f"control.http=127.0.0.1:{port}", *sets],
                 stderr=stderr,
-                env=os.environ | {"RELAYD_VIDEO__BITRATE": "2000"},
+                env=os.environ | {"RELAYD_VIDEO__BITRATE": "2000"} | environment,
             )
         relay = RunningRelay(process, config, log, port)
         running.append(relay)

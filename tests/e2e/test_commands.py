@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stage import (
+    LIVE,
     PERSON,
     PORTRAIT,
     RELAYD,
+    START,
     Emulator,
     RunningRelay,
     relay_config,
@@ -48,8 +50,44 @@ def test_a_wrong_call_ends_with_2():
     assert relayd("run", "-c", "x", "--log-level", "loud").returncode == 2
 
 
-def test_a_missing_camera_ends_with_69_and_says_how_to_make_one(config: Path):
-    done = relayd("run", "-c", config, "--set", 'output=[{kind="camera",device="/dev/video9"}]')
+NO_CAMERA = 'output=[{kind="camera",device="/dev/video9"}]'
+
+
+def test_a_missing_camera_is_waited_for_and_told_with_the_command_that_makes_one(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator, tmp_path: Path
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(START)
+        relay = start_relay(NO_CAMERA, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        relay.wait_state("standby")
+        assert b"READY=1" in systemd.recv(4096)
+    camera = relay.status()["outputs"]["/dev/video9"]
+    assert "no such file" in camera
+    assert "modprobe v4l2loopback" in camera
+    assert relay.picture().startswith(b"\xff\xd8")
+    assert relay.process.poll() is None
+    assert emulator.created() == set()
+    assert relay.stop() == 0
+
+
+def test_a_file_in_a_folder_that_is_made_later_is_written_from_then_on(
+    start_relay: Callable[..., RunningRelay], tmp_path: Path
+):
+    folder = tmp_path / "disk"
+    relay = start_relay(f'output=[{{kind="stream",url="{folder}/out.mkv"}}]')
+    output = f"{folder}/out.mkv"
+    wait_for("word of it", lambda: "No such file" in relay.status()["outputs"][output], LIVE)
+    folder.mkdir()
+    wait_for("its return", lambda: relay.status()["outputs"][output] == "ok", LIVE)
+    assert relay.stop() == 0
+    assert (folder / "out.mkv").stat().st_size > 0
+
+
+def test_where_outputs_are_required_a_missing_camera_ends_with_69_and_says_how_to_make_one(
+    config: Path,
+):
+    done = relayd("run", "-c", config, "--require-outputs", "--set", NO_CAMERA)
     assert done.returncode == 69
     last = done.stderr.splitlines()[-1]
     assert last.startswith("relayd: ")
@@ -58,14 +96,20 @@ def test_a_missing_camera_ends_with_69_and_says_how_to_make_one(config: Path):
     assert "Traceback" not in done.stderr
 
 
+def test_check_of_a_missing_camera_ends_with_69(config: Path):
+    done = relayd("check", "-c", config, "--set", NO_CAMERA)
+    assert done.returncode == 69
+    assert "failed   camera: /dev/video9: no such file" in done.stdout
+
+
 def test_a_relay_that_fails_to_start_tells_systemd_why_and_never_that_it_is_ready(
     config: Path, tmp_path: Path
 ):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.setblocking(False)
-        overrides = ["--set", 'output=[{kind="camera",device="/dev/video9"}]']
-        done = relayd("run", "-c", config, *overrides, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        options = ["--require-outputs", "--set", NO_CAMERA]
+        done = relayd("run", "-c", config, *options, NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert done.returncode == 69
         assert systemd.recv(4096) == b"STATUS=Stopped"
         assert systemd.recv(4096).startswith(b"STATUS=/dev/video9: ")

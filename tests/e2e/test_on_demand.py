@@ -1,6 +1,7 @@
 """Sessions on demand, all of it real but the driver: service, WebRTC, swap, source, clock."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from relayd import pipeline
 from relayd.config import CameraSettings, Settings
 from relayd.configfile import load
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import ReadersWatch, WatchedCamera
+from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.service import connect, open_journal
@@ -163,5 +164,29 @@ async def test_a_reader_who_comes_back_within_the_grace_time_finds_the_same_sess
     await stage.until(lambda status: status.on_demand is DemandState.LIVE, 2)
     assert stage.relay.status().session_id == session
     assert stage.relay.status().frames["standby"] == standby
+    stage.leave()
+    await stage.until(lambda status: status.on_demand is DemandState.IDLE)
+
+
+async def test_a_camera_that_goes_away_in_a_call_ends_the_session_and_is_used_again_when_it_is_back(
+    stage: Stage, emulator: Emulator
+):
+    stage.read()
+    await stage.until(lambda status: status.frames["fresh"] > 0)
+    stage.double.open_error = stage.double.write_error = errno.ENODEV
+    await stage.until(lambda status: status.sessions_open == 0, GRACE + 5)
+    gone = stage.relay.status()
+    assert "no such device" in str(gone.outputs)
+    assert set(gone.readers.values()) == {0}
+    assert not stage.relay.pipeline.outputs_working()
+    assert emulator.sessions() == []
+    stage.leave()
+
+    stage.double.open_error = stage.double.write_error = 0
+    await stage.until(lambda status: set(status.outputs.values()) == {"ok"})
+    assert stage.relay.pipeline.outputs_working()
+    fresh = stage.relay.status().frames["fresh"]
+    stage.read()
+    await stage.until(lambda status: status.frames["fresh"] > fresh)
     stage.leave()
     await stage.until(lambda status: status.on_demand is DemandState.IDLE)

@@ -1,4 +1,6 @@
+import errno
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from relayd.errors import CameraUnavailable
 from relayd.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame, black
 from relayd.output.base import OutputChange
 from relayd.output.camera import CameraOutput
+from relayd.output.devices import VideoDevice
+from relayd.output.readers import ReadersWatch, WatchedCamera
 from relayd.output.screen import GAP_BOUNDS, Fallback, Screen, Shown
 from relayd.slots import LatestSlot
 
@@ -282,6 +286,125 @@ def test_stop_does_not_wait_for_an_output_that_stays_lost():
     screen.stop()
     ours = ("relayd-screen", "relayd-reopen")
     assert not [t for t in threading.enumerate() if t.name.startswith(ours)]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 15.0
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_are_shown():
+    told = []
+    missing, there = Recorder(MonotonicClock(), "missing"), Recorder(MonotonicClock(), "there")
+    missing.failure = CameraUnavailable("no such device", mend="make one")
+    screen = Screen([missing, there], LatestSlot(), STANDBY, fps=50, on_event=told.append)
+    assert screen.trouble(missing) == ""
+    screen.lose(missing, missing.failure)
+    screen.start()
+    try:
+        until(lambda: there.shown and missing.opened)
+        assert screen.trouble(missing) == "no such device (make one)"
+        assert screen.trouble(there) == ""
+        missing.failure = None
+        until(lambda: missing.shown)
+    finally:
+        screen.stop()
+    assert screen.trouble(missing) == ""
+    assert [(event.output, event.change, event.reason) for event in told] == [
+        ("missing", OutputChange.LOST, "no such device (make one)"),
+        ("missing", OutputChange.BACK, ""),
+    ]
+
+
+def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeated():
+    told = []
+    lost = Recorder(MonotonicClock(), "camera")
+    lost.failure = CameraUnavailable("no such device")
+    screen = Screen([lost], LatestSlot(), STANDBY, fps=50, on_event=told.append)
+    screen.lose(lost, lost.failure)
+    try:
+        until(lambda: lost.opened >= 1)
+        lost.failure = CameraUnavailable("written by another program")
+        until(lambda: len(told) > 1)
+    finally:
+        screen.stop()
+    assert [event.reason for event in told] == ["no such device", "written by another program"]
+
+
+def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_are_counted(
+    make: Callable[..., Any], tmp_path: Path
+):
+    double = make(readers=1)
+    listed: list[VideoDevice] = []
+    camera = CameraOutput(
+        "auto", SIZE, 20, system=double, sys_root=tmp_path, list_devices=lambda: listed
+    )
+    told, readers = [], []
+    watched = WatchedCamera(
+        camera,
+        lambda device, count: readers.append((device, count)),
+        lambda path, tell: ReadersWatch(path, tell, system=double),
+    )
+    screen = Screen([watched], LatestSlot(), STANDBY, fps=20, on_event=told.append)
+    with pytest.raises(CameraUnavailable) as missing:
+        watched.open()
+    screen.lose(watched, missing.value)
+    screen.start()
+    try:
+        until(lambda: screen.stats().shown[Shown.STANDBY] > 2)
+        assert readers == []
+        found = (True, False, (), 0.0, True, True, "")
+        listed.append(VideoDevice("/dev/video0", "relayd", "v4l2 loopback", True, *found))
+        until(lambda: readers == [("/dev/video0", 1)] and double.written)
+        double.write_error = errno.ENODEV  # it is unplugged, and takes its readers along
+        double.open_error = errno.ENODEV
+        until(lambda: readers[-1] == ("/dev/video0", 0))
+    finally:
+        screen.stop()
+        watched.close()
+    assert [(event.output, event.change) for event in told][:3] == [
+        ("auto", OutputChange.LOST),
+        ("auto", OutputChange.BACK),
+        ("/dev/video0", OutputChange.LOST),
+    ]
+    assert "there is no virtual camera" in told[0].reason
+    assert "modprobe v4l2loopback" in told[0].reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "hint"),
+    [
+        ({"exclusive_caps": False}, {"exclusive_caps": True}, "modprobe -r v4l2loopback"),
+        ({"keep_format": True}, {"keep_format": False}, "keep_format=0"),
+    ],
+    ids=["exclusive_caps", "keep_format"],
+)
+def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_once_it_is_right(
+    make: Callable[..., Any],
+    tmp_path: Path,
+    wrong: dict[str, bool],
+    right: dict[str, bool],
+    hint: str,
+):
+    double = make(**wrong)
+    camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
+    told = []
+    screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
+    with pytest.raises(CameraUnavailable) as refused:
+        camera.open()
+    screen.lose(camera, refused.value)
+    screen.start()
+    try:
+        for name, value in right.items():
+            setattr(double, name, value)
+        until(lambda: double.written > 2)
+    finally:
+        screen.stop()
+        camera.close()
+    assert hint in told[0].reason
+    assert [event.change for event in told] == [OutputChange.LOST, OutputChange.BACK]
 
 
 def test_the_camera_is_opened_once_whatever_happens_to_the_frames(

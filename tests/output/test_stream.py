@@ -181,11 +181,28 @@ def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path):
     assert all(abs(at - Fraction((n - first) % 40, 20)) < Fraction(1, 1000) for n, at in found[:39])
 
 
-def test_a_file_that_cannot_be_made_fails_once_and_disturbs_nobody(tmp_path: Path):
-    with Feed(tmp_path / "no/such/folder/out.mp4") as feed:
+def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(tmp_path: Path):
+    folder = tmp_path / "disk"
+    with Feed(folder / "out.mp4") as feed:
         until(lambda: feed.events)
-    assert feed.changes() == [OutputChange.FAILED]
+        assert "No such file" in feed.output.trouble
+        folder.mkdir()
+        until(lambda: feed.output.stats().frames >= 5)
+        assert feed.output.trouble == ""
+    assert feed.changes() == [OutputChange.LOST, OutputChange.BACK]
     assert "No such file" in feed.events[0].reason
+    assert len(numbers(folder / "out.mp4")) >= 5
+
+
+def test_a_file_that_was_begun_and_cannot_be_written_fails_once_and_is_not_begun_again(
+    tmp_path: Path,
+):
+    with Feed(tmp_path / "out.nonsense") as feed:
+        until(lambda: feed.events)
+        feed.output._thread.join(5.0)
+        assert feed.output.trouble
+    assert feed.changes() == [OutputChange.FAILED]
+    assert len(list(tmp_path.iterdir())) <= 1
 
 
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:
@@ -354,3 +371,51 @@ def test_the_folder_relayd_runs_in_is_no_place_to_import_from(
     with Feed(tmp_path / "out.mp4") as feed:
         until(lambda: feed.events)
     assert feed.changes() == [OutputChange.BACK]
+
+
+NOSY = """
+import os, subprocess, sys
+from relayd.output import pusher
+
+LOOK = '''
+import os
+for number in os.listdir("/proc/self/fd"):
+    try:
+        print(number, os.readlink("/proc/self/fd/" + number))
+    except OSError:
+        pass
+'''
+
+class Nosy(pusher.VideoWriter):
+    def __init__(self, *words, **settings):
+        command = [sys.executable, "-c", LOOK]
+        seen = subprocess.run(command, close_fds=False, stdout=subprocess.PIPE)
+        open(os.environ["SEEN"], "wb").write(seen.stdout)
+        print("a library talks", flush=True)
+        super().__init__(*words, **settings)
+
+pusher.VideoWriter = Nosy
+pusher.main()
+"""
+
+
+def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = tmp_path / "seen"
+    monkeypatch.setenv("SEEN", str(seen))
+    with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", NOSY]) as feed:
+        until(lambda: feed.output.stats().frames >= 5)
+    inherited = {int(line.split()[0]): line for line in seen.read_text().splitlines()}
+    assert set(inherited) == {0, 1, 2}
+    assert "/dev/null" in inherited[0]
+
+
+def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path):
+    pid = tmp_path / "pid"
+    script = f"sleep 30 & echo $! > {pid}; exec 0<&-; exit 3"
+    with Feed(tmp_path / "out.mkv", command=["sh", "-c", script], stall_limit=0.5) as feed:
+        until(lambda: feed.events)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert feed.closed_in < 10
+    assert "nothing moved" in feed.events[0].reason

@@ -184,6 +184,10 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
         "geometry": GEOMETRY,
         "fps": 20.0,
         "bitrate_kbit": 2000,
+        "token_age": 0.0,
+        "session_id": "session one",
+        "app_id": "",
+        "state_directory": "",
         "publish_url": server.url + "/{channel_id}/{front_user_id}/whip",
         "play_url": server.url + "/{channel_id}/{algorithm_user_id}/whep",
         "first_frame_timeout": 10.0,
@@ -247,6 +251,7 @@ class Kit:
     pump: Pump
     geometry: Geometry = GEOMETRY
     token: str = TOKEN
+    patience: float = PATIENCE
     picture: Callable[..., I420] = draw_picture
     psnr: Callable[[I420, I420], float] = psnr
     wait_for: Callable[..., bool] = wait_for

@@ -6,8 +6,11 @@ import pytest
 from relayd import errors
 from relayd.errors import ConfigError, JoinRefused, LibraryUnavailable, RelaydError
 from relayd.frames import Geometry
+from relayd.logs import conceal
 from relayd.rtc.kinds import load_link, require_link
 from relayd.rtc.link import (
+    LARGEST_PACKET,
+    LONGEST_TEXT,
     LinkEvent,
     LinkEventKind,
     LinkStats,
@@ -25,6 +28,12 @@ def test_a_target_survives_the_pipe_and_hides_its_token(server: "EchoServer", ki
     assert kit.token not in str(target)
 
 
+def through_the_pipe(event: LinkEvent) -> LinkEvent:
+    arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json())))
+    assert arrived is not None
+    return arrived
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -34,7 +43,7 @@ def test_a_target_survives_the_pipe_and_hides_its_token(server: "EchoServer", ki
     ],
 )
 def test_an_event_survives_the_pipe(event: LinkEvent):
-    assert LinkEvent.from_json(json.loads(json.dumps(event.to_json()))) == event
+    assert through_the_pipe(event) == event
 
 
 @pytest.mark.parametrize(
@@ -42,7 +51,7 @@ def test_an_event_survives_the_pipe(event: LinkEvent):
 )
 def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydError):
     event = LinkEvent(LinkEventKind.REFUSED, error=error)
-    arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json()))).error
+    arrived = through_the_pipe(event).error
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
 
@@ -51,7 +60,7 @@ def test_the_wait_that_a_refusal_asks_for_comes_through_the_pipe():
     refusal = JoinRefused("no")
     refusal.retry_after = 60.0
     event = LinkEvent(LinkEventKind.REFUSED, error=refusal)
-    arrived = LinkEvent.from_json(json.loads(json.dumps(event.to_json()))).error
+    arrived = through_the_pipe(event).error
     assert arrived is not None
     assert arrived.retry_after == 60.0
 
@@ -71,3 +80,47 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
 
 def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit"):
     assert kit.target(server, geometry=Geometry(64, 48)).to_json()["width"] == 64
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "\x00", "\N{GRINNING FACE}"])
+def test_an_event_fits_into_its_packet_however_long_a_servers_words(letter: str):
+    words = letter * LARGEST_PACKET
+    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, mend=words))
+    assert len(json.dumps(event.to_json()).encode()) <= LARGEST_PACKET
+    arrived = through_the_pipe(event)
+    assert len(arrived.reason) == LONGEST_TEXT
+    assert arrived.reason.endswith("…")
+
+
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut():
+    secret = "a-secret-that-lies-across-the-cut"
+    conceal(secret)
+    event = LinkEvent(LinkEventKind.DEGRADED, "-" * (LONGEST_TEXT - 10) + secret)
+    assert through_the_pipe(event).reason == "-" * (LONGEST_TEXT - 10) + "***"
+
+
+@pytest.mark.parametrize(
+    "name", ["session_id", "app_id", "publish_url", "play_url", "state_directory", "token_age"]
+)
+def test_a_target_cannot_be_made_without_what_would_be_empty_in_silence(
+    name: str, server: "EchoServer", kit: "Kit"
+):
+    values = {
+        each: getattr(kit.target(server), each)
+        for each in LinkTarget.__dataclass_fields__
+        if each != name
+    }
+    with pytest.raises(TypeError, match=name):
+        LinkTarget(**values)
+
+
+def test_the_session_is_in_the_url_whose_template_names_it(server: "EchoServer", kit: "Kit"):
+    template = "https://sfu.example/{session_id}/whip"
+    target = kit.target(server, session_id="s 1", publish_url=template)
+    assert target.publish_endpoint() == "https://sfu.example/s%201/whip"
+
+
+def test_a_template_is_not_filled_with_nothing(server: "EchoServer", kit: "Kit"):
+    target = kit.target(server, app_id="", play_url="https://sfu.example/{app_id}/whep")
+    with pytest.raises(ConfigError, match=r"rtc\.play_url.*\{app_id\} is empty"):
+        target.play_endpoint()

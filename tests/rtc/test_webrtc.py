@@ -354,3 +354,31 @@ def test_leave_may_come_before_or_without_a_join_or_after_the_end(
     ear.heard(LinkEventKind.REFUSED)
     link.leave(time.monotonic() + 1)
     link.publish(kit.picture(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (201, {"content-type": "x" * 50_000}),
+        (201, {"content-type": "application/sdp", "location": "http://else.where/" + "x" * 50_000}),
+        (307, {"location": "/" + "x" * 50_000}),
+        (307, {"location": "gopher://" + "x" * 50_000}),
+        (429, {"retry-after": "9" * 50_000}),
+    ],
+)
+def test_a_servers_long_words_are_quoted_in_part(  # noqa: PLR0917 - three are parameters
+    server: "EchoServer",
+    links: "Links",
+    ear: "Ear",
+    kit: "Kit",
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+    headers: dict[str, str],
+):
+    server.whip = answer(status, headers, "v=nonsense")
+    links(kit.target(server, first_frame_timeout=0.5), ear)
+    assert kit.wait_for(
+        lambda: {LinkEventKind.LOST, LinkEventKind.REFUSED} & set(ear.kinds()), kit.patience
+    )
+    assert len(str(ear.events[-1].error)) < 1000
+    assert all(len(line) < 2000 for line in capfd.readouterr().err.splitlines())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, Geometry
@@ -161,6 +162,20 @@ def test_a_picture_with_a_colour_profile_does_not_end_the_process(clips: "Clips"
     for _ in range(3):
         assert clips.corners(first_picture(image)) == UPRIGHT
         gc.collect()
+
+
+def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("ffv1", rate=30) for _ in range(2)]
+        for stream, disposition in zip(streams, (Disposition(0), Disposition.default), strict=True):
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            stream.disposition = disposition.value  # an int: PyAV 16 takes nothing else
+        for stream, luma in zip(streams, (50, 200), strict=True):
+            grey = np.full((96, 64), luma, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="yuv420p")))
+            container.mux(stream.encode(None))
+    assert first_picture(path)[240, 320] == 200
 
 
 def test_time_stamps_are_seconds(clips: "Clips"):

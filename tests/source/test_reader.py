@@ -1,6 +1,8 @@
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, Geometry, black
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEnded, SourceOpened
-from relayd.source.reader import HOPELESS_RETRY, SourceReader
+from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
 
 if TYPE_CHECKING:
     from relayd.frames import SourceFrame
@@ -245,6 +247,138 @@ def test_no_more_than_two_hung_connections_pile_up(watch: "Watch", monkeypatch: 
     watched.reader._wake.set()
     for hung in inputs:
         hung.let_go.set()
+
+
+class SilentCamera:
+    """A port that takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        self.connections: list[socket.socket] = []
+        self._port = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.url = f"rtsp://127.0.0.1:{self._port.getsockname()[1]}/cam"
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.connections.append(self._port.accept()[0])
+
+    def close(self) -> None:
+        self._port.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for one in (self._port, *self.connections):
+            one.close()
+
+
+@pytest.fixture
+def silent_camera() -> Iterator[SilentCamera]:
+    camera = SilentCamera()
+    yield camera
+    camera.close()
+
+
+def reading() -> int:
+    return sum(thread.name == "relayd-source-read" for thread in threading.enumerate())
+
+
+def ask_to_restart(reader: SourceReader) -> None:
+    reader.restart()
+
+
+def come_and_go(reader: SourceReader) -> None:
+    reader.pause()
+    time.sleep(0.02)
+    reader.resume()
+
+
+@pytest.mark.parametrize("ask", [ask_to_restart, come_and_go])
+def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_threads(
+    watch: "Watch", silent_camera: SilentCamera, ask: Callable[[SourceReader], None]
+):
+    watched = watch(silent_camera.url)
+    most = 0
+    for _ in range(60):
+        ask(watched.reader)
+        time.sleep(0.05)
+        most = max(most, reading())
+    assert 1 <= most <= MOST_HUNG + 1
+    # An attempt that FFmpeg's own time limit has ended makes room for another one.
+    assert 1 <= len(silent_camera.connections) <= 10
+    before = time.monotonic()
+    watched.reader.stop()
+    assert time.monotonic() - before < STOP_TIMEOUT + 1.0
+
+
+def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+):
+    opened, let_go = [], threading.Event()
+
+    def open_slowly(*_: object, **__: object) -> HungInput:
+        opened.append(HungInput())
+        let_go.wait(10)
+        return opened[-1]
+
+    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_slowly)
+    monkeypatch.setattr("relayd.source.reader.FRESH_OPENING", 30.0)
+    watched = watch("rtsp://camera/live")
+    for _ in range(5):
+        watched.reader.restart()
+        time.sleep(0.02)
+    let_go.set()
+    watched.wait_for(SourceOpened, 2)
+    assert len(opened) == 1
+    watched.reader.restart()  # it shows pictures: this one is meant
+    watched.wait_for(SourceOpened, 3, after=1)
+    assert len(opened) == 2
+    for one in opened:
+        one.let_go.set()
+
+
+def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+):
+    inputs: list[HungInput] = []
+
+    def open_hung(*_: object, **__: object) -> HungInput:
+        inputs.append(HungInput())
+        return inputs[-1]
+
+    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    watched = watch("rtsp://camera/live")
+    for after in range(MOST_HUNG):
+        watched.wait_for(SourceOpened, 3, after=after)
+        watched.reader.restart()
+    _, event = watched.wait_for(SourceDown, 3, after=MOST_HUNG)
+    assert "2 earlier connections still hang" in str(event.error)
+    assert watched.slot.latest()[1] is None
+    inputs[0].let_go.set()
+    watched.wait_for(SourceOpened, 3, after=MOST_HUNG + 1)
+    for one in inputs:
+        one.let_go.set()
+
+
+def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+):
+    inputs: list[HungInput] = []
+    were_closed = []
+
+    def open_alone(*_: object, **__: object) -> HungInput:
+        were_closed.append([one.closed.is_set() for one in inputs])
+        inputs.append(HungInput())
+        return inputs[-1]
+
+    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_alone)
+    monkeypatch.setattr("relayd.source.reader.LET_GO", 10.0)
+    watched = watch("rtsp://camera/live")
+    watched.wait_for(SourceOpened, 3)
+    threading.Timer(0.05, inputs[0].let_go.set).start()
+    watched.reader.restart()
+    watched.wait_for(SourceOpened, 3, after=1)
+    assert were_closed == [[], [True]]
+    inputs[1].let_go.set()
 
 
 def test_a_fault_of_our_own_is_a_loss_and_not_the_end(

@@ -105,6 +105,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     note("whole run", f"{time.monotonic() - _began:.0f} s")
     path = cache_directory() / "report.json"
+    path.parent.mkdir(parents=True, exist_ok=True)  # absent where only containers were tried
     path.write_text(json.dumps(_figures, indent=2) + "\n")
     terminalreporter.section(f"measured in the virtual machines ({path})")
     for name, figure in sorted(_figures.items()):

@@ -24,7 +24,7 @@ PATIENCE = 120.0  # s that a command may take
 UP = "systemctl is-active basic.target"
 KEY = "the-key-of-the-tests"
 """What the stand-in of the service takes."""
-PACKAGES = ("systemd", "systemd-sysv", "systemd-container", "dbus")
+PACKAGES = ("systemd", "systemd-sysv", "systemd-container", "dbus", "polkitd")
 NEEDED = ("systemd-nspawn", "nsenter", "dpkg-deb")
 MASKED = ("timers.target", "getty.target", "systemd-timesyncd.service", "systemd-udevd.service")
 

@@ -177,7 +177,7 @@ class Nursery:
     def run(self, settings: str, user: str = "root") -> Relay:
         """Start `relayd run` with this configuration, and wait until its camera beats."""
         self._guest.write(CONFIG, settings)
-        relay = self.start("run", "-c", CONFIG, user=user)
+        relay = self.start("run", "-c", CONFIG, "--require-outputs", user=user)
         said = relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
         if not said[1]:
             raise Failed(f"the relay ended:\n{relay.log}")

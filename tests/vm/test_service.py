@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -25,10 +27,21 @@ def box(package: Path) -> Iterator[Container]:
     """A system with the package's files, its user and its folders."""
     box = Container(package)
     box.run("systemd-sysusers relayd.conf && systemd-tmpfiles --create relayd.conf")
-    box.run("systemctl start dbus systemd-logind")  # else a user's login would, in some test
+    make_sleepy(box)
+    # Else a user's login, or a relay's lock on the sleep, would start them in some test.
+    box.run("systemctl start dbus systemd-logind polkit")
     box.write("/etc/credstore/akool-api-key", KEY + "\n", 0o600)
     yield box
     box.stop()
+
+
+def make_sleepy(box: Container) -> None:
+    """Let logind believe that this machine can sleep; all but the sleep itself is real."""
+    box.write("/run/power-state", "freeze mem\n")
+    box.run("mount --bind /run/power-state /sys/power/state")
+    nothing = "[Service]\nExecStart=\nExecStart=/bin/true\n"
+    box.write("/run/systemd/system/systemd-suspend.service.d/test.conf", nothing)
+    box.run("systemctl daemon-reload")
 
 
 class Unit:
@@ -272,12 +285,26 @@ def test_what_a_person_must_mend_is_not_tried_again(
     unit.systemctl("reset-failed")
 
 
-def test_a_missing_camera_is_tried_again_and_given_up_in_the_end(
+def without_camera(standby_config: str) -> str:
+    config = standby_config.replace('"stream"', '"camera"')
+    return config.replace('url = "/run/relayd-test.mkv"', 'device = "/dev/video77"')
+
+
+def test_a_missing_camera_is_waited_for_and_costs_no_start(
     make_unit: Callable[[str], Unit], standby_config: str
 ):
-    config = standby_config.replace('"stream"', '"camera"')
-    unit = make_unit(config.replace('url = "/run/relayd-test.mkv"', 'device = "/dev/video77"'))
-    unit.drop_in("[Unit]\nStartLimitBurst=2\n[Service]\n" + SOON)
+    unit = make_unit(without_camera(standby_config))
+    unit.systemctl("start")  # READY
+    assert unit.show("ActiveState", "NRestarts") == ["active", "0"]
+    unit.wait_for("word of it", lambda: "/dev/video77: no such file" in unit.journal())
+
+
+def test_a_camera_that_is_required_is_tried_again_and_given_up_in_the_end(
+    make_unit: Callable[[str], Unit], standby_config: str
+):
+    unit = make_unit(without_camera(standby_config))
+    command = "/usr/bin/relayd run -c /etc/relayd/%i.toml --require-outputs"
+    unit.drop_in(f"[Unit]\nStartLimitBurst=2\n[Service]\nExecStart=\nExecStart={command}\n{SOON}")
     unit.systemctl("start", 1)
     unit.wait_for("giving up", lambda: unit.show("ActiveState") == ["failed"])
     assert "Start request repeated too quickly" in unit.journal()
@@ -386,3 +413,90 @@ def test_install_makes_a_service_of_a_relayd_that_is_no_package(
         assert box.run("ls -A /etc/relayd") == "studio.toml"
     finally:
         box.stop()
+
+
+def locks(box: Container) -> list[str]:
+    """Who delays the sleep: name, user's name and mode of each lock of a relay."""
+    lines = box.run("systemd-inhibit --list --no-legend --no-pager").splitlines()
+    rows = [line.split() for line in lines if line.startswith("relayd ")]
+    return [f"{row[2]} {row[-1]}" for row in rows]
+
+
+class Journal:
+    """What systemd's journal says from now on of a relay and of the machine's sleep."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._box, self._name = unit.box, unit.unit
+        told = self._box.run("journalctl -n 1 --show-cursor --no-pager")
+        self._cursor = told.rpartition("-- cursor: ")[2]
+
+    def steps(self, *words: str) -> list[str]:
+        """Those of `words` that were told, in their order."""
+        units = f"-u {self._name} -u systemd-suspend -u systemd-logind"
+        since = f"--after-cursor {quote(self._cursor)}"
+        told = self._box.run(f"journalctl {units} {since} -o cat --no-pager")
+        return re.findall("|".join(map(re.escape, words)), told)
+
+    def suspend(self) -> None:
+        """Let the machine sleep, and wait until it has woken."""
+        awake = len(self.steps(AWAKE)) + 1
+        manager = "org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager"
+        self._box.run(f"busctl call {manager} Suspend b false")
+        self._box.wait_for("the wake", lambda: len(self.steps(AWAKE)) == awake, LIVE)
+
+
+ASLEEP = "Starting systemd-suspend.service"
+AWAKE = "Operation 'sleep' finished"
+
+
+def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
+    make_unit: Callable[[str], Unit], box: Container, standby_config: str
+):
+    unit = make_unit(standby_config)
+    box.write("/usr/local/bin/sleeper", SLEEPER, 0o755)
+    unit.drop_in(
+        "[Service]\nType=simple\nWatchdogSec=0\nExecStart=\nExecStopPost=\n"
+        "ExecStart=/usr/lib/relayd/bin/python /usr/local/bin/sleeper\n"
+    )
+    unit.systemctl("start")
+    unit.wait_for("the lock", lambda: locks(box) == ["relayd delay"])
+    journal = Journal(unit)
+    for sleeps in (1, 2):
+        journal.suspend()
+        unit.wait_for("the wake", lambda times=sleeps: journal.steps("awake") == ["awake"] * times)
+        unit.wait_for("the lock again", lambda: locks(box) == ["relayd delay"])
+    steps = ["closing", "closed", ASLEEP, "awake"]
+    assert journal.steps(*steps) == steps * 2
+    unit.systemctl("stop")
+    assert locks(box) == []
+
+
+def test_a_live_relay_has_closed_its_session_when_the_machine_sleeps(
+    make_unit: Callable[[str], Unit], box: Container, config: str, service: Emulator
+):
+    unit = make_unit(config)
+    unit.systemctl("start")
+    unit.wait_live()
+    unit.wait_for("the lock", lambda: locks(box) == ["relayd delay"])
+    (session,) = service.sessions()
+    journal = Journal(unit)
+    journal.suspend()
+    unit.wait_for("a session of after the sleep", lambda: new_session(service, session["_id"]))
+    unit.wait_live()
+    steps = ["sleep.begins", "session.closed", ASLEEP, "sleep.ended"]
+    assert journal.steps(*steps) == steps
+
+
+def new_session(service: Emulator, old: str) -> bool:
+    return [one["_id"] != old for one in service.sessions()] == [True]
+
+
+SLEEPER = """#!/usr/lib/relayd/bin/python
+import asyncio
+from relayd.sleep.watch import SleepWatch
+async def close():
+    print("closing", flush=True)
+    await asyncio.sleep(0.5)
+    print("closed", flush=True)
+asyncio.run(SleepWatch(close, lambda: print("awake", flush=True)).run())
+"""

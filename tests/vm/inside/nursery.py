@@ -27,7 +27,8 @@ import aiortc  # noqa: F401 - the worker shares its cached files
 import relayd.daemon
 import relayd.demo
 import relayd.relay.relay  # noqa: F401
-from relayd import cli, route
+from relayd import cli
+from relayd.relay import machine, session_link, session_set, sessions
 from relayd.rtc.process import RtcWorker
 
 LINK_LIMIT = 120.0
@@ -91,7 +92,10 @@ def reap(*_signal: object) -> None:
 
 def give_workers_time() -> None:
     """Let each relay start inside/worker.py for an RTC worker, and wait for it long enough."""
-    route.READY_TIMEOUT = route.JOIN_TIMEOUT = route.RECOVERY_TIMEOUT = LINK_LIMIT
+    for module in (machine, session_link, session_set, sessions):
+        for name in ("READY", "JOIN", "REJOIN", "RECOVERY"):
+            if hasattr(module, f"{name}_TIMEOUT"):
+                setattr(module, f"{name}_TIMEOUT", LINK_LIMIT)
     usual = RtcWorker._command
 
     def command(worker: RtcWorker, fds: tuple[int, ...]) -> list[str]:

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from relayd import supervisor, wishes
 from relayd.akool.client import AkoolClient
 from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
@@ -18,13 +18,16 @@ from relayd.clock import Backoff
 from relayd.config import Settings
 from relayd.configfile import load_tree
 from relayd.errors import QuotaExhausted, RelaydError
+from relayd.relay import worker_link
+from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.events import ReadersChanged
+from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
 from relayd.relay.pipeline import Pipeline
-from relayd.relay.relay import Relay
+from relayd.relay.relay import Relay, _source_event
 from relayd.relay.status import DemandState, RelayState
-from relayd.route import Route
-from relayd.source.events import SourceDown, SourceOpened
-from relayd.supervisor import BLOCKED_RETRY, OPEN_BACKOFF, SOON
-from relayd.wishes import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.view import SOON
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from tests.virtual import LoopClock, VirtualLoop
 
 CAMERA = "/dev/video0"
@@ -82,11 +85,32 @@ def settings(folder: Path, mode: str = "auto", grace: float = GRACE) -> Settings
                 "landmarks": "1,2:3,4:5,6:7,8",
             },
             "akool": {"api_key": "key"},
+            "rtc": {"kind": "webrtc"},
             "on_demand": {"mode": mode, "grace": grace},
             "output": [{"kind": "camera", "device": CAMERA}],
             "state": {"directory": str(folder)},
         }
     )
+
+
+class Worker:
+    """Loads and joins without a process; its pictures never stop."""
+
+    pid = None
+
+    def __init__(self, *_: Any, on_event: Callable[[LinkEvent], None], **__: Any) -> None:
+        self._tell = on_event
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        self._tell(LinkEvent(LinkEventKind.READY))
+
+    def join(self, _: LinkTarget) -> None:
+        for kind in (LinkEventKind.JOINED, LinkEventKind.FIRST_PICTURE):
+            self._loop.call_later(QUEUE_AND_JOIN, self._tell, LinkEvent(kind))
+
+    def stop(self, _within: float) -> None:
+        pass
 
 
 class Day:
@@ -115,23 +139,13 @@ class Day:
         def nothing(*_: object) -> None:
             pass
 
-        async def stopped(_route: Route) -> None:
-            pass
-
-        async def joined(_route: Route, _on_stage: object) -> None:
-            await asyncio.sleep(QUEUE_AND_JOIN)
-
         for name in ("start_outputs", "stop_outputs", "stop_source", "say"):
             monkeypatch.setattr(Pipeline, name, nothing)
+        monkeypatch.setattr(Pipeline, "outputs_working", lambda _: True)
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
         monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
         monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
-        monkeypatch.setattr(Route, "_start_worker", lambda route: route._ready.set())
-        monkeypatch.setattr(Route, "_stop_worker", stopped)
-        monkeypatch.setattr(Route, "_join", joined)
-        monkeypatch.setattr(Route, "check", nothing)
-        for module in (supervisor, wishes):
-            monkeypatch.setattr(module, "WATCH_INTERVAL", 1.0)  # 0.1 s takes a minute for a day
+        monkeypatch.setattr(worker_link, "RtcWorker", Worker)
 
     def _turn_source(self, *, awake: bool) -> None:
         self.awake.append((self.loop.time(), awake))
@@ -140,14 +154,20 @@ class Day:
 
     def _open_source(self) -> None:
         event = SourceDown(self.source_fault, 1.0) if self.source_fault else OPENED
-        self.loop.call_later(SOURCE_OPENS, self.relay._hear_source, event)
+        self.loop.call_later(SOURCE_OPENS, self._tell_source, event)
+
+    def _tell_source(self, event: SourceEvent) -> None:
+        self.relay._runner.post(_source_event(event))
+
+    def tell_readers(self, count: int | None) -> None:
+        self.relay._runner.post(ReadersChanged(CAMERA, count))
 
     def at(self, seconds: float, action: Callable[..., object], *what: object) -> None:
         self.loop.call_at(seconds, action, *what)
 
     def reads(self, begin: float, end: float) -> None:
-        self.at(begin, self.relay._hear_readers, CAMERA, 1)
-        self.at(end, self.relay._hear_readers, CAMERA, 0)
+        self.at(begin, self.tell_readers, 1)
+        self.at(end, self.tell_readers, 0)
 
     def pass_until(self, end: float) -> None:
         stop = asyncio.Event()
@@ -325,7 +345,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     day: Callable[..., Day],
 ):
     one = day()
-    one.relay._wishes.demand.set_grace(0.0)
+    one.relay._runner.machine.surroundings.readers.grace = 0.0
     one.service.refusal = QuotaExhausted("no credit")
     for second in range(100, 1900, 2):
         one.reads(second, second + 1)
@@ -377,7 +397,7 @@ def test_a_face_set_while_nobody_looks_is_the_next_sessions(day: Callable[..., D
 
 def test_readers_that_cannot_be_seen_make_a_session_stay_open(day: Callable[..., Day]):
     one = day()
-    one.at(10.0, one.relay._hear_readers, CAMERA, None)
+    one.at(10.0, one.tell_readers, None)
     told: list[object] = []
     one.at(HOUR, lambda: told.extend([one.relay.status().on_demand, one.relay.status().readers]))
     one.pass_until(2 * HOUR)
@@ -408,7 +428,7 @@ def test_no_session_is_created_for_who_left_before_there_was_one(
         return "1,2:3,4:5,6:7,8"
 
     one = day()
-    monkeypatch.setattr(one.relay._routes._parts.keeper, "landmarks", slowly)
+    monkeypatch.setattr(one.relay._keeper, "landmarks", slowly)
     one.reads(100.0, 102.0)
     one.pass_until(600.0)
     assert one.service.created == []
@@ -460,7 +480,7 @@ def test_who_waits_for_the_next_try_is_told_why(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
     one = day()
-    one.relay._wishes.demand.set_grace(0.0)
+    one.relay._runner.machine.surroundings.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     told = look_at(one, 112.0)
@@ -474,7 +494,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
 ):
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
     one = day()
-    one.relay._wishes.demand.set_grace(0.0)
+    one.relay._runner.machine.surroundings.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
@@ -487,7 +507,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     day: Callable[..., Day],
 ):
     one = day()
-    one.relay._wishes.demand.set_grace(0.0)
+    one.relay._runner.machine.surroundings.readers.grace = 0.0
     for second in range(100, 3700, 15):
         one.reads(second, second + 12)
     one.pass_until(4000.0)
@@ -501,7 +521,9 @@ def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
     day: Callable[..., Day],
 ):
     one = day()
-    one.relay._supervisor.rotation.set_life(200.0)
+    one.relay._runner.machine._policy = replace(
+        one.relay._runner.machine._policy, session_max=200.0
+    )
     one.reads(100.0, 300.0)  # it is live from about 110 on, and due at 310
     one.pass_until(1000.0)
     assert len(one.service.created) == 1

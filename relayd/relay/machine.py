@@ -1,0 +1,378 @@
+"""The relay's state machine: events and the time in, commands out.
+
+It owns a set of sessions of which at most one is shown. There are never more than two, and two
+only while one takes over from the other; rotation, a token that ends, a rejoin and sessions on
+demand are transitions of that set. Each event is taken in first; then a few rules look at the
+whole and order what follows from it. It waits for nothing, reads no clock and does no I/O: the
+runner carries its commands out and answers with events.
+
+    StartLink → LinkReady → OpenSession → SessionOpened → SessionReady → JoinLink → LinkJoined
+    → PicturesFlow → Show … CloseSession → SessionClosed
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from functools import singledispatchmethod
+
+from relayd.akool.session import FaceChoice
+from relayd.errors import FaceRejected
+from relayd.relay import commands as do
+from relayd.relay import events as on
+from relayd.relay.commands import Command
+from relayd.relay.conditions import LONG_AGO, NEVER, Readers, Surroundings
+from relayd.relay.events import Event
+from relayd.relay.holdoff import Holdoff
+from relayd.relay.policy import Policy
+from relayd.relay.session_set import SessionSet
+from relayd.relay.sessions import (
+    CLOSE_TIMEOUT,
+    CREATE_TIMEOUT,
+    FACE_RETRY,
+    FACE_TRIES,
+    JOIN_TIMEOUT,
+    QUEUE_TIMEOUT,
+    Session,
+    Stage,
+)
+from relayd.relay.view import View, describe
+
+
+class Machine:
+    """Decides everything about a relay's sessions; not for several threads."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        face: FaceChoice,
+        *,
+        doubts: Iterable[float] = (),
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Begin with no session; `doubts` are lost answers of an earlier run (monotonic s)."""
+        self.face = face
+        """The face to put on."""
+        self.surroundings = Surroundings(Readers(policy.on_demand, policy.grace))
+        self.doubtful = 0
+        """Creates of this run whose answer was lost."""
+        self._commands: list[Command] = []
+        self._policy = policy
+        self._holdoff = Holdoff(doubts, jitter=jitter)
+        self.sessions = SessionSet(self._holdoff, self._commands)
+        self._started = False
+        self._now = LONG_AGO
+        self._told_shown: int | None = None
+        self._told_frozen = True
+        self._told_view: View | None = None
+        self._wake_at: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in an event at `now` (monotonic s) and give what is to be done, in this order."""
+        self._now = now
+        self._commands.clear()
+        was_over = self.is_over
+        if isinstance(event, on.SessionDoubtful):  # money, though the session may be gone
+            self.doubtful += 1
+            self._holdoff.doubted(now)
+        if isinstance(event, on.SessionEvent):
+            if session := self.sessions.by_number.get(event.number):
+                self._on_session(event, session)
+        else:
+            self._on(event)
+        if self._started and not was_over:
+            self._end_late_stages()
+            self._close_unwanted()
+            self._steer_source()
+            self.sessions.show_newest(now)
+            self._open_wanted()
+            self._open_successor()
+            self._apply_face()
+            self._tell()
+            self._schedule()
+        return list(self._commands)
+
+    def view(self, now: float) -> View:
+        """Say where the relay stands."""
+        return describe(self.sessions, self.surroundings, self._holdoff, now)
+
+    @property
+    def is_over(self) -> bool:
+        """It was stopped, and no session is left."""
+        return self.surroundings.stopping and not self.sessions.by_number
+
+    # Events from around the relay.
+
+    @singledispatchmethod
+    def _on(self, event: Event) -> None:
+        """Take in an event that belongs to no session."""
+        raise NotImplementedError(event)
+
+    @_on.register
+    def _(self, _: on.TimerDue) -> None:
+        self._wake_at = None
+
+    @_on.register
+    def _(self, _: on.Started) -> None:
+        self._started = True
+
+    @_on.register
+    def _(self, _: on.Stop) -> None:
+        self._started = self.surroundings.stopping = True
+
+    @_on.register
+    def _(self, _: on.Paused) -> None:
+        self.surroundings.paused = True
+
+    @_on.register
+    def _(self, _: on.Resumed) -> None:
+        self.surroundings.paused = False
+        self._holdoff.asked(looked_at_account=True)
+
+    @_on.register
+    def _(self, event: on.FaceChosen) -> None:
+        self.face = event.face
+        self._holdoff.asked(looked_at_account=False)
+        for session in self.sessions.by_number.values():
+            session.face_tries, session.face_not_before = 0, LONG_AGO
+
+    @_on.register
+    def _(self, event: on.PolicyChanged) -> None:
+        self._policy = policy = event.policy
+        readers = self.surroundings.readers
+        readers.follow(self._now, on_demand=policy.on_demand, grace=policy.grace)
+
+    @_on.register
+    def _(self, event: on.ReadersChanged) -> None:
+        readers = self.surroundings.readers
+        wanted = readers.want_session
+        readers.change(event.device, event.count, self._now)
+        if readers.want_session and not wanted and not self.sessions.working:
+            self._holdoff.arrived()
+
+    @_on.register
+    def _(self, event: on.OutputsChanged) -> None:
+        around = self.surroundings
+        around.outputs_reason = event.reason
+        if event.working:
+            around.outputs_gone_since = None
+        elif around.outputs_gone_since is None:
+            around.outputs_gone_since = self._now
+
+    @_on.register
+    def _(self, _: on.SourceUp) -> None:
+        self.surroundings.source.came()
+
+    @_on.register
+    def _(self, event: on.SourceDown) -> None:
+        self.surroundings.source.went(event.reason, self._now)
+
+    @_on.register
+    def _(self, _: on.SourceEnded) -> None:
+        self.surroundings.source.ended()
+
+    @_on.register
+    def _(self, event: on.BudgetChanged) -> None:
+        self.surroundings.budget_spent = event.spent
+        self.surroundings.budget_words = event.words
+
+    @_on.register
+    def _(self, _: on.SleepComing) -> None:
+        self.surroundings.asleep = True
+
+    @_on.register
+    def _(self, _: on.WokeUp) -> None:
+        self.surroundings.asleep = False
+
+    # Events of one session.
+
+    @singledispatchmethod
+    def _on_session(self, event: on.SessionEvent, session: Session) -> None:
+        """Take in what became of a session."""
+        raise NotImplementedError(event)
+
+    @_on_session.register
+    def _(self, _: on.LinkReady, session: Session) -> None:
+        if session.stage is not Stage.LOADING:
+            return
+        if session.opened:
+            session.enter(Stage.JOINING, session.deadline)
+            self._order(do.JoinLink(session.number))
+        else:
+            session.face = self.face
+            session.enter(Stage.CREATING, self._now + CREATE_TIMEOUT)
+            self._order(do.OpenSession(session.number, self.face))
+
+    @_on_session.register
+    def _(self, _: on.SessionOpened, session: Session) -> None:
+        session.opened = True
+        if session.stage is Stage.CREATING:
+            session.enter(Stage.QUEUED, self._now + QUEUE_TIMEOUT)
+
+    @_on_session.register
+    def _(self, _: on.SessionReady, session: Session) -> None:
+        if session.stage is Stage.QUEUED:
+            session.enter(Stage.JOINING, self._now + JOIN_TIMEOUT)
+            self._order(do.JoinLink(session.number))
+
+    @_on_session.register
+    def _(
+        self, event: on.SessionRefused | on.SessionDoubtful | on.SessionEnded, session: Session
+    ) -> None:
+        if not session.is_closing:
+            self.sessions.fail(session, event.error, self._now)
+
+    @_on_session.register
+    def _(self, _: on.SessionClosed, session: Session) -> None:
+        self.sessions.forget(session)
+
+    @_on_session.register
+    def _(self, _: on.LinkJoined, session: Session) -> None:
+        if session.stage is Stage.JOINING:
+            session.enter(Stage.WAITING, self._now + self._policy.first_frame_timeout)
+
+    @_on_session.register
+    def _(self, _: on.PicturesFlow, session: Session) -> None:
+        if session.stage in {Stage.JOINING, Stage.WAITING, Stage.LIVE}:
+            session.pictures_came(self._now, self._policy.session_max)
+
+    @_on_session.register
+    def _(self, event: on.PicturesStopped, session: Session) -> None:
+        if session.stage is not Stage.LIVE:
+            return
+        if session.flowing:
+            session.pictures_stopped(event.last_at, self._now)
+        if not session.fault:
+            self.sessions.rejoin(session, event.error, self._now)
+
+    @_on_session.register
+    def _(self, event: on.LinkDegraded, session: Session) -> None:
+        if session.stage is Stage.LIVE:
+            session.degraded(event.reason or "the link is being repaired")
+
+    @_on_session.register
+    def _(self, _: on.LinkRecovered, session: Session) -> None:
+        if session.stage is Stage.LIVE:
+            session.recovered(self._now, self._policy.stall_timeout)
+
+    @_on_session.register
+    def _(self, event: on.LinkLost, session: Session) -> None:
+        if not session.is_closing:
+            self.sessions.rejoin(session, event.error, self._now)
+
+    @_on_session.register
+    def _(self, _: on.TokenExpiring, session: Session) -> None:
+        if not session.is_closing:
+            self._order(do.RenewToken(session.number))
+
+    @_on_session.register
+    def _(self, _: on.TokenFinal, session: Session) -> None:
+        session.hurry(self._now)
+
+    @_on_session.register
+    def _(self, event: on.FaceApplied, session: Session) -> None:
+        session.face_pending, session.face_tries = False, 0
+        session.face = event.face
+
+    @_on_session.register
+    def _(self, event: on.FaceRefused, session: Session) -> None:
+        session.face_pending = False
+        if event.face != self.face:
+            return  # another one was chosen meanwhile
+        is_live = session.stage is Stage.LIVE
+        if is_live and isinstance(event.error, FaceRejected):
+            self.face = session.face  # a picture that cannot be used replaces none that can
+        session.face_tries += is_live
+        retry = session.face_tries < FACE_TRIES
+        session.face_not_before = self._now + FACE_RETRY if is_live and retry else NEVER
+
+    # The rules, in the order in which they are looked at after each event.
+
+    def _end_late_stages(self) -> None:
+        for session in list(self.sessions.by_number.values()):
+            if self._now < session.deadline:
+                continue
+            if session.is_closing:
+                self.sessions.forget(session)
+                self._order(do.Note("session.close_given_up", f"not over in {CLOSE_TIMEOUT:g} s"))
+            else:
+                error = session.late(self._policy.first_frame_timeout)
+                self.sessions.rejoin(session, error, self._now)
+
+    def _close_unwanted(self) -> None:
+        around, may_open = self.surroundings, self.surroundings.obstacle() is None
+
+        def wanted(session: Session) -> bool:
+            if session.stage is Stage.LOADING and not session.opened:
+                return may_open  # nothing is lost yet
+            return around.keep(self._now, opened=session.opened)
+
+        self.sessions.close_unless(wanted, self._now)
+
+    def _steer_source(self) -> None:
+        source = self.surroundings.source
+        needed = self.surroundings.readers.keep_session(self._now)
+        if self.surroundings.stopping or source.suspended is not needed:
+            return
+        if needed:
+            source.resume()
+            self._order(do.ResumeSource())
+        else:
+            source.suspend()
+            self._order(do.SuspendSource())
+
+    def _open_wanted(self) -> None:
+        if (
+            not self.sessions.by_number
+            and self.surroundings.obstacle() is None
+            and self._holdoff.allows(self._now)
+        ):
+            self._holdoff.opening()
+            self.sessions.open(self.face, self._now)
+
+    def _open_successor(self) -> None:
+        shown = self.sessions.shown_one
+        if (
+            shown is not None
+            and len(self.sessions.by_number) == 1
+            and shown.stage is Stage.LIVE
+            and self._now >= shown.ends_at
+            and self.surroundings.obstacle() is None
+            and self._holdoff.allows_successor(self._now)
+        ):
+            self.sessions.open(self.face, self._now)
+
+    def _apply_face(self) -> None:
+        for session in self.sessions.working:
+            if (
+                session.can_be_told
+                and session.face != self.face
+                and not session.face_pending
+                and self._now >= session.face_not_before
+            ):
+                session.face_pending = True
+                self._order(do.UpdateFace(session.number, self.face))
+
+    def _tell(self) -> None:
+        if self.sessions.shown != self._told_shown:
+            self._told_shown = self.sessions.shown
+            self._order(do.Show(self.sessions.shown))
+        frozen = not self.surroundings.source.alive
+        if frozen is not self._told_frozen:
+            self._told_frozen = frozen
+            self._order(do.Freeze() if frozen else do.Thaw())
+        view = self.view(self._now)
+        if view != self._told_view:
+            self._told_view = view
+            self._order(do.Report(view.state, view.reason, view.demand))
+
+    def _schedule(self) -> None:
+        moments = [*self.surroundings.deadlines(), *self._holdoff.deadlines()]
+        for session in self.sessions.by_number.values():
+            moments += session.deadline, session.ends_at, session.face_not_before
+        coming = [moment for moment in moments if self._now < moment < NEVER]
+        wake_at = None if self.is_over else min(coming, default=None)
+        if wake_at != self._wake_at:
+            self._wake_at = wake_at
+            self._order(do.WakeAt(wake_at))
+
+    def _order(self, command: Command) -> None:
+        self._commands.append(command)

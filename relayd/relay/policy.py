@@ -1,0 +1,47 @@
+"""What the configuration says about sessions."""
+
+from dataclasses import dataclass
+
+from relayd.config import CameraSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the state machine goes by; a reload may bring another one."""
+
+    on_demand: bool = False
+    """A session is open only while somebody reads a camera."""
+    grace: float = 30.0
+    """s that a session is kept after the last reader left."""
+    session_max: float = 0.0
+    """s after which a new session takes over; 0: never."""
+    first_frame_timeout: float = 20.0
+    """s from the join to the first swapped picture."""
+    stall_timeout: float = 3.0
+    """s without a swapped picture after which a link counts as lost."""
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Read the policy out of the settings."""
+    return Policy(
+        on_demand=is_on_demand(settings),
+        grace=settings.on_demand.grace,
+        session_max=settings.akool.session_max,
+        first_frame_timeout=settings.rtc.first_frame_timeout,
+        stall_timeout=settings.rtc.stall_timeout,
+    )
+
+
+def is_on_demand(settings: Settings) -> bool:
+    """Whether the settings ask for sessions by who reads the cameras.
+
+    The page counts for nothing here: a forgotten tab would pay for a session day and night.
+    """
+    are_cameras = [isinstance(output, CameraSettings) for output in settings.output]
+    match settings.on_demand.mode:
+        case "never":
+            return False
+        case "always":
+            return any(are_cameras)
+        case "auto":
+            return bool(are_cameras) and all(are_cameras)

@@ -1,0 +1,52 @@
+"""What was measured lately, and how the sum of two such quantities is spread."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from relayd.relay.status import Spread
+
+_SAMPLES = 64
+"""Quantiles that stand for each half of a sum: their pairs give the 95th percentile within about
+2 %, in a fraction of a millisecond; pairing all measurements of a minute would take many."""
+
+
+class Recent:
+    """The numbers of the last seconds, up to the newest one, at whatever rate they come."""
+
+    def __init__(self, window: float) -> None:
+        """Remember those of `window` seconds."""
+        self._window = window
+        self._measured: deque[tuple[float, float]] = deque()
+
+    def add(self, number: float, at: float) -> None:
+        """Take in a number that was measured at `at` monotonic seconds."""
+        self._measured.append((at, number))
+        while at - self._measured[0][0] > self._window:
+            self._measured.popleft()
+
+    def numbers(self) -> list[float]:
+        """Give the numbers, oldest first."""
+        return [number for _, number in self._measured]
+
+    def rate(self) -> float:
+        """How many came a second; 0 before there are two."""
+        if len(self._measured) < 2:  # noqa: PLR2004 - a rate needs two
+            return 0.0
+        span = self._measured[-1][0] - self._measured[0][0]
+        return (len(self._measured) - 1) / span if span > 0 else 0.0
+
+
+def spread_of_sum(first: Sequence[float], second: Sequence[float]) -> Spread:
+    """How the sum of two independent quantities is spread, each given by what was measured.
+
+    They were not measured together, so every pair of them counts. `count` is the second one's.
+    """
+    if not first or not second:
+        return Spread()
+    shares = (np.arange(_SAMPLES) + 0.5) * (100 / _SAMPLES)
+    p50, p95 = np.percentile(
+        np.add.outer(np.percentile(first, shares), np.percentile(second, shares)), (50, 95)
+    )
+    return Spread(float(p50), float(p95), len(second))

@@ -1,0 +1,205 @@
+"""Carries out what the state machine orders, and feeds it what happens.
+
+The only one that calls the machine; all of it in one event loop. It has one timer, the machine's;
+nothing is looked at again and again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from relayd.errors import RelaydError
+from relayd.frames import SourceFrame
+from relayd.logs import get
+from relayd.relay import commands as do
+from relayd.relay import events as on
+from relayd.relay.commands import Command
+from relayd.relay.events import Event
+from relayd.relay.machine import Machine
+from relayd.relay.parts import LinkParts
+from relayd.relay.session_link import SessionLink
+
+_log = get("relay")
+
+
+class Runner:
+    """Carries out the commands of one machine, with the parts its sessions are made from."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        parts: LinkParts,
+        *,
+        on_report: Callable[[do.Report], None],
+        steer_source: Callable[[bool], None],
+    ) -> None:
+        """Do nothing before the first event.
+
+        `on_report` hears where the relay stands; `steer_source` is told to let go of the source
+        (False) or to open it (True).
+        """
+        self.machine = machine
+        self._parts = parts
+        self._on_report, self._steer_source = on_report, steer_source
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox: deque[Event] = deque()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._links: dict[int, SessionLink] = {}
+        self._sending: tuple[SessionLink, ...] = ()
+        """Those that take source frames, for the pacer's thread."""
+        self._past_seconds = 0.0
+        self._changed = asyncio.Event()
+        self._faces: dict[asyncio.Task[RelaydError | None], int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.sent = 0
+        """Source frames that the shown session took."""
+
+    # Events.
+
+    def begin(self) -> None:
+        """Belong to the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def post(self, event: Event) -> None:
+        """Let an event happen now; from the event loop."""
+        self._inbox.append(event)
+        if self._busy:  # a command was answered at once: the machine gets it after the others
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                self._handle(self._inbox.popleft())
+        finally:
+            self._busy = False
+        self._changed.set()
+
+    def post_from_thread(self, event: Event) -> None:
+        """Let an event happen soon; from any thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.post, event)
+
+    async def until_idle(self) -> None:
+        """Wait until no session is open, being opened or being closed."""
+        while self.machine.sessions.by_number:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_faces_are_told(self) -> RelaydError | None:
+        """Wait until the open sessions have answered to the last face; why the shown one refused.
+
+        Another one that refuses is asked again by itself.
+        """
+        refusal = None
+        while self._faces:
+            done, _ = await asyncio.wait(self._faces)
+            for task in done:
+                number = self._faces.pop(task, None)
+                if number is not None and number == self.machine.sessions.shown:
+                    refusal = task.result()
+        return refusal
+
+    def stop_timer(self) -> None:
+        """End: no event comes any more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    # What is asked of it.
+
+    @property
+    def shown_id(self) -> str | None:
+        """The service's id of the session whose pictures are shown."""
+        link = self._links.get(self.machine.sessions.shown or 0)
+        return link.session_id if link else None
+
+    @property
+    def sessions_open(self) -> int:
+        """Sessions that are open at the service, as far as is known here."""
+        return sum(link.session_id is not None for link in self._links.values())
+
+    @property
+    def billed(self) -> float:
+        """Seconds that the service has counted since the start, over all sessions."""
+        return self._past_seconds + sum(link.billed for link in self._links.values())
+
+    def publish(self, frame: SourceFrame) -> None:
+        """Give a source frame to every session that sends; in the pacer's thread."""
+        shown = self.machine.sessions.shown
+        for link in self._sending:
+            if link.publish(frame) and link.number == shown:
+                self.sent += 1
+
+    # Commands.
+
+    def _handle(self, event: Event) -> None:
+        _log.debug("event", told=event)
+        try:
+            commands = self.machine.handle(event, self._parts.clock.now())
+        except Exception:  # noqa: BLE001 - no fault of ours may end a call
+            _log.exception("machine.failed", told=event)
+            return
+        if isinstance(event, on.SessionClosed):
+            self._forget(event.number)
+        for command in commands:
+            _log.debug("command", command=command)
+            try:
+                self._carry_out(command)
+            except Exception:  # noqa: BLE001 - no fault of ours may end a call
+                _log.exception("command.failed", command=command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case do.WakeAt(moment):
+                self._wake_at(moment)
+            case do.Report():
+                self._on_report(command)
+            case do.Note(event, reason):
+                _log.warning(event, reason=reason)
+            case do.Show(number):
+                self._parts.gate.show(number)
+            case do.Freeze():
+                self._parts.gate.freeze()
+            case do.Thaw():
+                self._parts.gate.thaw()
+            case do.SuspendSource():
+                self._steer_source(False)
+            case do.ResumeSource():
+                self._steer_source(True)
+            case do.SessionCommand():
+                self._order(command)
+
+    def _order(self, command: do.SessionCommand) -> None:
+        link = self._link(command.number)
+        match command:
+            case do.StartLink():
+                link.start()
+            case do.OpenSession(_, face):
+                link.open(face)
+            case do.JoinLink():
+                link.join()
+            case do.RenewToken():
+                link.renew_token()
+            case do.UpdateFace(_, face):
+                self._faces[link.update_face(face)] = link.number
+            case do.CloseSession():
+                task = link.close()
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    def _link(self, number: int) -> SessionLink:
+        if number not in self._links:
+            self._links[number] = SessionLink(number, self._parts, self.post)
+            self._sending = tuple(self._links.values())
+        return self._links[number]
+
+    def _forget(self, number: int) -> None:
+        if link := self._links.pop(number, None):
+            self._past_seconds += link.billed
+            self._sending = tuple(self._links.values())
+
+    def _wake_at(self, moment: float | None) -> None:
+        self.stop_timer()
+        if moment is not None:
+            assert self._loop is not None
+            self._timer = self._loop.call_at(moment, self.post, on.TimerDue())

@@ -1,0 +1,119 @@
+"""The set of sessions that a relay has, and the ways they come into it and leave it."""
+
+from collections.abc import Callable
+
+from relayd.akool.session import FaceChoice
+from relayd.errors import RelaydError
+from relayd.relay import commands as do
+from relayd.relay.commands import Command
+from relayd.relay.holdoff import Holdoff
+from relayd.relay.sessions import (
+    CLOSE_TIMEOUT,
+    READY_TIMEOUT,
+    REJOIN_TIMEOUT,
+    Session,
+    Stage,
+)
+
+
+class SessionSet:
+    """Sessions by number, oldest first; at most one of them is shown.
+
+    What is to be done about a change is appended to `commands`.
+    """
+
+    def __init__(self, holdoff: Holdoff, commands: list[Command]) -> None:
+        """Begin with none; `holdoff` is told of every end."""
+        self.by_number: dict[int, Session] = {}
+        """Those that are open, being opened or being closed."""
+        self.shown: int | None = None
+        """The number of the one whose pictures are shown."""
+        self.link_restarts = 0
+        """Workers that replaced another one within a session."""
+        self.changes = 0
+        """Sessions that another one replaced, or that failed."""
+        self._holdoff, self._commands = holdoff, commands
+        self._number = 0
+
+    @property
+    def working(self) -> list[Session]:
+        """Those that are not being closed, oldest first."""
+        return [session for session in self.by_number.values() if not session.is_closing]
+
+    @property
+    def shown_one(self) -> Session | None:
+        """The one that is shown, unless it is being closed."""
+        session = self.by_number.get(self.shown) if self.shown is not None else None
+        return None if session is None or session.is_closing else session
+
+    def open(self, face: FaceChoice, now: float) -> None:
+        """Begin another session: with its worker, as it bills from its first moment."""
+        self._number += 1
+        session = Session(self._number, face)
+        session.enter(Stage.LOADING, now + READY_TIMEOUT)
+        self.by_number[session.number] = session
+        self._commands.append(do.StartLink(session.number))
+
+    def rejoin(self, session: Session, error: RelaydError, now: float) -> None:
+        """Bring another worker into the session; give it up where that is in vain."""
+        if not session.may_rejoin(error, now):
+            self.fail(session, error, now)
+            return
+        session.rejoins += 1
+        session.fault, session.flowing = str(error), False
+        session.enter(Stage.LOADING, now + REJOIN_TIMEOUT)
+        self.link_restarts += 1
+        self._commands.append(do.StartLink(session.number))
+
+    def fail(self, session: Session, error: RelaydError, now: float) -> None:
+        """Give a session up; another one that is open or being opened goes on."""
+        self.close(session, now)
+        others = self.working
+        if others and session.number > others[0].number:
+            self._holdoff.successor_failed(now, retry_after=error.retry_after or 0.0)
+            self._commands.append(do.Note("rotation.failed", str(error)))
+            return
+        self.changes += 1
+        if others:
+            self._holdoff.forgive(session.lived(now))
+        else:
+            self._holdoff.failed(error, now, lived=session.lived(now))
+
+    def close(self, session: Session, now: float) -> None:
+        """Have a session closed, whatever it is doing."""
+        session.enter(Stage.CLOSING, now + CLOSE_TIMEOUT)
+        session.flowing = False
+        self._commands.append(do.CloseSession(session.number))
+
+    def close_unless(self, wanted: Callable[[Session], bool], now: float) -> None:
+        """Close those that nobody wants."""
+        before = self.working
+        for session in before:
+            if not wanted(session):
+                self.close(session, now)
+        left = self.working
+        if before and not left:
+            self._holdoff.ended(now, lived=max(session.lived(now) for session in before))
+        elif len(left) < len(before):  # the successor, which nobody waits for as for the old one
+            self._holdoff.successor_failed(now)
+
+    def forget(self, session: Session) -> None:
+        """Its close is over."""
+        self.by_number.pop(session.number, None)
+
+    def show_newest(self, now: float) -> None:
+        """Show the newest one that has pictures; what is older has had its time."""
+        newest = max(
+            (session.number for session in self.working if session.shows_pictures), default=None
+        )
+        if newest is None or newest == self.shown:
+            if self.shown_one is None:
+                self.shown = None
+            return
+        older = [session for session in self.working if session.number < newest]
+        if older:
+            self.changes += 1
+            self._holdoff.took_over(lived=older[0].lived(now))
+        for session in older:
+            self.close(session, now)
+        self.shown = newest

@@ -1,0 +1,85 @@
+"""Where a relay stands, in the words of its states: worked out from its sessions each time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relayd.relay.conditions import STILL_CLOSING, Surroundings
+from relayd.relay.holdoff import Hold, Holdoff
+from relayd.relay.session_set import SessionSet
+from relayd.relay.sessions import Session, Stage
+from relayd.relay.status import DemandState, RelayState
+
+SOON = "the next try comes in a moment"
+
+_STAGES = {
+    Stage.LOADING: RelayState.OPENING,
+    Stage.CREATING: RelayState.OPENING,
+    Stage.QUEUED: RelayState.QUEUED,
+    Stage.JOINING: RelayState.JOINING,
+    Stage.WAITING: RelayState.WAITING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where a relay stands."""
+
+    state: RelayState
+    reason: str
+    """Why, in words; empty where the state says it all."""
+    demand: DemandState
+    """Where sessions on demand stand."""
+
+
+def describe(
+    sessions: SessionSet,
+    around: Surroundings,
+    holdoff: Holdoff,
+    now: float,
+) -> View:
+    """Say where a relay with these sessions stands."""
+    working, closing = sessions.working, len(sessions.by_number) > len(sessions.working)
+    demand = around.readers.state(
+        now,
+        live=any(session.live_since is not None for session in working),
+        closing=closing and not working,
+    )
+    if around.stopping:
+        state, reason = RelayState.CLOSING, ""
+    elif not working:
+        state, reason = _without_session(around, holdoff, now, closing=closing)
+    elif (shown := sessions.shown_one) is not None:
+        state, reason = _while_shown(shown, working, around)
+    elif working[-1].live_since is not None:
+        state, reason = RelayState.DEGRADED, working[-1].fault
+    else:
+        state, reason = _STAGES[working[-1].stage], ""
+    return View(state, reason, demand)
+
+
+def _while_shown(
+    session: Session, working: Sequence[Session], around: Surroundings
+) -> tuple[RelayState, str]:
+    if not around.source.alive:
+        return RelayState.DEGRADED, around.source.reason
+    if session.fault or not session.shows_pictures:
+        return RelayState.DEGRADED, session.fault or "no swapped picture comes"
+    return (RelayState.ROTATING if len(working) > 1 else RelayState.LIVE), ""
+
+
+def _without_session(
+    around: Surroundings, holdoff: Holdoff, now: float, *, closing: bool
+) -> tuple[RelayState, str]:
+    obstacle, hold = around.obstacle(), holdoff.hold(now)
+    if around.paused or around.asleep:
+        return RelayState.STANDBY, obstacle or ""
+    if around.budget_spent:
+        return RelayState.BLOCKED, around.budget_words
+    if hold is not Hold.NONE:
+        waits = hold is Hold.FAILED
+        return (RelayState.BACKOFF if waits else RelayState.BLOCKED), holdoff.reason(now)
+    if obstacle is None and closing:
+        obstacle = STILL_CLOSING
+    if obstacle is None and holdoff.comes_soon(now):
+        obstacle = SOON
+    return RelayState.STANDBY, obstacle or ""

@@ -1,0 +1,158 @@
+"""The worker process that carries a session's pictures: one after another, never two.
+
+A worker that is replaced is stopped first. What it still tells or brings then is ignored.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+
+from relayd.errors import InternalFault, LinkLost, RelaydError, WorkerDied
+from relayd.frames import SourceFrame, SwappedFrame
+from relayd.logs import get
+from relayd.relay import events as on
+from relayd.relay.events import Event
+from relayd.relay.parts import LinkParts
+from relayd.relay.stall import StallWatch
+from relayd.rtc.kinds import worker_environment
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.process import RtcWorker
+
+LEAVE_DEADLINE = 2.0
+"""s for the worker to say goodbye before it is killed."""
+STOP_DEADLINE = 5.0
+"""s after which nobody waits any more for a worker to be stopped: twice what it may take."""
+
+_log = get("link")
+
+
+class WorkerLink:
+    """The link of one session; lives in one event loop."""
+
+    def __init__(self, number: int, parts: LinkParts, emit: Callable[[Event], None]) -> None:
+        """Have no worker yet; `emit` gets each event of session `number`, in the event loop."""
+        self._number, self._parts, self._emit = number, parts, emit
+        self._loop = asyncio.get_running_loop()
+        self._worker: RtcWorker | None = None
+        self._turn = asyncio.Lock()
+        self._ended = False
+        self._handing_over = Lock()
+        self._sending = False
+        self._stall = StallWatch(
+            parts.clock,
+            self._loop.call_at,
+            parts.rtc.stall_timeout,
+            lambda error, last_at: emit(on.PicturesStopped(number, error, last_at)),
+        )
+
+    async def start(self) -> None:
+        """Start a worker, in place of the one there is; what fails is told as an event."""
+        async with self._turn:
+            await self._stop_worker()
+            if self._ended:
+                return
+            try:
+                self._worker = self._make_worker()
+                self._worker.start()
+            except RelaydError as error:
+                self._emit(on.LinkLost(self._number, error))
+            except Exception as fault:  # noqa: BLE001 - the relay goes on
+                _log.exception("worker.start_failed")
+                reason = f"unexpected {type(fault).__name__}: {fault}"
+                self._emit(on.LinkLost(self._number, InternalFault(reason)))
+
+    def join(self, target: LinkTarget) -> None:
+        """Join a channel, and send from now on."""
+        if self._worker:
+            with suppress(WorkerDied):  # which is told by an event of its own
+                self._worker.join(target)
+                self._sending = True
+
+    def renew(self, token: str) -> None:
+        """Use another token from now on."""
+        if self._worker:
+            with suppress(WorkerDied):  # which is told by an event of its own
+                self._worker.renew(token)
+
+    def publish(self, frame: SourceFrame) -> bool:
+        """Send one source picture, if it can be now; called by the pacer's thread."""
+        with self._handing_over:
+            if not self._sending or self._worker is None:
+                return False
+            self._stall.sent(self._parts.clock.now())
+            self._worker.publish(frame)
+            return True
+
+    async def end(self) -> None:
+        """Stop the worker for good, within a limit."""
+        self._ended = True
+        async with self._turn:
+            await self._stop_worker()
+
+    async def _stop_worker(self) -> None:
+        with self._handing_over:  # no picture may reach a worker whose memory is being freed
+            self._sending = False
+            worker, self._worker = self._worker, None
+        self._stall.stop()
+        if worker is None:
+            return
+        stopping = asyncio.create_task(
+            asyncio.to_thread(worker.stop, LEAVE_DEADLINE), name="relayd-worker-stop"
+        )
+        await asyncio.wait({stopping}, timeout=STOP_DEADLINE)
+        if not stopping.done():
+            _log.error("worker.stop_hangs", pid=worker.pid)
+        elif fault := stopping.exception():
+            _log.error("worker.stop_failed", pid=worker.pid, exc_info=fault)
+
+    def _make_worker(self) -> RtcWorker:
+        def tell(event: LinkEvent) -> None:
+            self._loop.call_soon_threadsafe(self._on_worker_event, worker, event)
+
+        worker = RtcWorker(
+            self._parts.video.geometry,
+            on_picture=self._take_picture,
+            kind=self._parts.rtc.kind,
+            environment=worker_environment(self._parts.rtc.kind),
+            on_event=tell,
+        )
+        return worker
+
+    def _take_picture(self, frame: SwappedFrame) -> None:
+        """Offer a swapped picture to the outputs; in the worker's arrival thread."""
+        self._parts.gate.put(self._number, frame)
+        if self._stall.received(frame.received_at):
+            self._loop.call_soon_threadsafe(self._emit, on.PicturesFlow(self._number))
+
+    def _on_worker_event(self, worker: RtcWorker, event: LinkEvent) -> None:
+        """Pass on what the link tells; nothing from a worker that was replaced."""
+        if worker is not self._worker:
+            return
+        if event.kind is not LinkEventKind.STATS:
+            _log.info(f"link.{event.kind.value}", reason=event.reason or str(event.error or ""))
+        if event.kind is LinkEventKind.FIRST_PICTURE:
+            self._stall.start()
+        if (told := _session_event(self._number, event)) is not None:
+            self._emit(told)
+
+
+def _session_event(number: int, event: LinkEvent) -> Event | None:
+    """Say what an event of the link means to the session; None: it is for the log alone."""
+    match event.kind:
+        case LinkEventKind.REFUSED | LinkEventKind.LOST | LinkEventKind.DIED:
+            return on.LinkLost(number, event.error or LinkLost(event.reason))
+        case LinkEventKind.DEGRADED:
+            return on.LinkDegraded(number, event.reason)
+        case kind:
+            simple = _SIMPLE.get(kind)
+            return simple(number) if simple else None
+
+
+_SIMPLE = {
+    LinkEventKind.READY: on.LinkReady,
+    LinkEventKind.JOINED: on.LinkJoined,
+    LinkEventKind.FIRST_PICTURE: on.PicturesFlow,
+    LinkEventKind.RECOVERED: on.LinkRecovered,
+    LinkEventKind.TOKEN_EXPIRING: on.TokenExpiring,
+}

@@ -1,0 +1,46 @@
+"""The door between a worker's threads and the callbacks of whoever started it."""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from relayd import logs
+
+T = TypeVar("T")
+
+_log = logs.get("rtc")
+
+
+class Gate(Generic[T]):
+    """Passes each item to a callback until it is shut; from then on, none.
+
+    A callback that raises does not end the thread that calls it: that is logged, once.
+    """
+
+    def __init__(self, callback: Callable[[T], None]) -> None:
+        self._callback = callback
+        self._passing = Lock()
+        self._is_shut = self._has_raised = False
+
+    def put(self, item: T) -> None:
+        """Call the callback with `item`, unless the gate is shut."""
+        with self._passing:
+            if self._is_shut:
+                return
+            try:
+                self._callback(item)
+            except Exception:  # noqa: BLE001 - the thread must go on
+                if not self._has_raised:
+                    self._has_raised = True
+                    _log.exception("callback failed")
+
+    def shut(self, within: float) -> bool:
+        """Start no call any more, and wait up to `within` seconds for one that is under way.
+
+        False when that one has not returned.
+        """
+        self._is_shut = True
+        if not self._passing.acquire(timeout=max(0.0, within)):
+            return False
+        self._passing.release()
+        return True

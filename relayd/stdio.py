@@ -1,0 +1,37 @@
+"""The standard streams of a process that was started without some of them (`relayd run >&-`)."""
+
+import os
+import sys
+from contextlib import suppress
+
+_STANDARD = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
+
+
+def open_missing() -> None:
+    """Open /dev/null as each of descriptors 0, 1 and 2 that is closed; call it first of all.
+
+    Otherwise the next socket or file gets that number, and a child process takes it for its
+    standard output.
+    """
+    for number, name, mode in _STANDARD:
+        if not _is_open(number):
+            with suppress(OSError):  # a machine without /dev/null goes on as it was
+                _open_null(number)
+        if getattr(sys, name) is None and _is_open(number):
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for all time
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _open_null(number: int) -> None:
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    os.set_inheritable(number, True)  # children get standard streams as well

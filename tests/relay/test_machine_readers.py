@@ -1,0 +1,296 @@
+"""Nobody looks, nobody pays: sessions by who reads the cameras."""
+
+import pytest
+
+from relayd.relay import commands as do
+from relayd.relay import events as on
+from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.events import Policy
+from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
+from relayd.relay.sessions import Stage
+from relayd.relay.status import DemandState, RelayState
+from relayd.relay.view import SOON
+from tests.relay.playbook import CAMERA, LOST, NO_CREDIT, ON_DEMAND, Play
+
+GRACE = ON_DEMAND.grace
+SECOND_CAMERA = "/dev/video1"
+COMES, LEAVES = on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0)
+UNSEEN = on.ReadersChanged(CAMERA, None)
+
+
+def idle() -> Play:
+    """Give a relay on demand that nobody looks at."""
+    play = Play(ON_DEMAND)
+    play.feed(on.Started())
+    return play
+
+
+def looked_at() -> Play:
+    """Give a relay on demand whose session is live."""
+    play = Play(ON_DEMAND).live()
+    play.feed(on.SourceUp())
+    return play
+
+
+def demand(play: Play) -> DemandState:
+    """Where sessions on demand stand."""
+    return play.machine.view(play.now).demand
+
+
+def test_an_idle_day_opens_no_session_and_no_source():
+    play = Play(ON_DEMAND)
+    assert play.feed(on.Started()) == [do.SuspendSource()]
+    assert play.advance(86400.0) == []
+    assert (play.state, play.reason) == (RelayState.STANDBY, NOBODY_LOOKS)
+    assert demand(play) is DemandState.IDLE
+
+
+def test_source_and_session_are_opened_side_by_side_with_the_first_reader():
+    assert idle().feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
+
+
+def test_a_second_reader_changes_nothing():
+    assert looked_at().feed(on.ReadersChanged(CAMERA, 2), COMES) == []
+
+
+def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of():
+    play = looked_at()
+    play.feed(LEAVES)
+    assert demand(play) is DemandState.GRACE
+    assert play.advance(GRACE - 0.1) == []
+    assert play.advance(0.1) == [do.CloseSession(1), do.SuspendSource(), do.Show(None)]
+    assert demand(play) is DemandState.CLOSING
+    play.feed(on.SessionClosed(1))
+    assert demand(play) is DemandState.IDLE
+
+
+def test_who_comes_back_within_the_grace_time_has_the_same_session():
+    play = looked_at()
+    play.feed(LEAVES)
+    play.advance(GRACE - 0.1)
+    assert play.feed(COMES) == []
+    assert play.advance(10 * GRACE) == []
+    assert demand(play) is DemandState.LIVE
+
+
+def test_the_grace_time_begins_anew_with_each_leaving():
+    play = looked_at()
+    play.feed(LEAVES)
+    play.advance(GRACE - 1.0)
+    play.feed(COMES, LEAVES)
+    assert play.advance(GRACE - 0.1) == []
+    assert do.CloseSession(1) in play.advance(0.1)
+
+
+@pytest.mark.parametrize(("passed", "grace"), [(10.0, 5.0), (10.0, 10.0), (10.0, 0.0)])
+def test_a_shorter_grace_time_closes_the_session_of_who_left_that_long_ago(
+    passed: float, grace: float
+):
+    play = looked_at()
+    play.feed(LEAVES)
+    play.advance(passed)
+    policy = Policy(on_demand=True, grace=grace)
+    assert do.CloseSession(1) in play.feed(on.PolicyChanged(policy))
+
+
+@pytest.mark.parametrize("grace", [10.1, 2 * GRACE])
+def test_another_grace_time_counts_from_when_the_last_reader_left(grace: float):
+    play = looked_at()
+    play.feed(LEAVES)
+    play.advance(10.0)
+    assert play.feed(on.PolicyChanged(Policy(on_demand=True, grace=grace))) == []
+    assert play.advance(grace - 10.0 - 0.05) == []
+    assert do.CloseSession(1) in play.advance(0.1)
+
+
+def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of():
+    play = looked_at()
+    play.feed(LEAVES)
+    play.advance(GRACE)
+    play.feed(on.SessionClosed(1))
+    play.feed(on.PolicyChanged(Policy(on_demand=True, grace=10 * GRACE)))
+    assert play.numbers == []
+
+
+def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_the_next_one():
+    play = looked_at()
+    play.advance(60.0)
+    play.feed(LEAVES)
+    play.advance(GRACE)
+    assert play.feed(COMES) == [do.ResumeSource()]
+    assert (play.state, play.reason) == (RelayState.STANDBY, STILL_CLOSING)
+    assert demand(play) is DemandState.CLOSING
+    assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
+    assert demand(play) is DemandState.OPENING
+
+
+@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CREATING])
+def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage):
+    play = idle()
+    play.feed(COMES, on.SourceUp())
+    play.reach(stage)
+    assert play.feed(LEAVES) == [do.CloseSession(1)]
+
+
+@pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.JOINING, Stage.WAITING])
+def test_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(stage: Stage):
+    policy = Policy(on_demand=True, grace=10.0)
+    play = Play(policy)
+    play.feed(on.Started(), COMES, on.SourceUp())
+    play.reach(stage)
+    assert play.feed(LEAVES) == []
+    assert do.CloseSession(1) in play.advance(10.0)
+
+
+def test_one_of_two_cameras_being_read_is_enough_and_the_last_reader_counts():
+    play = looked_at()
+    play.feed(on.ReadersChanged(SECOND_CAMERA, 2), LEAVES)
+    assert play.advance(2 * GRACE) == []
+    assert demand(play) is DemandState.LIVE
+    play.feed(on.ReadersChanged(SECOND_CAMERA, 0))
+    assert do.CloseSession(1) in play.advance(GRACE)
+
+
+def test_readers_that_cannot_be_seen_make_a_session_stay_open():
+    play = idle()
+    play.feed(UNSEEN)
+    play.feed(on.SourceUp())
+    play.go_live()
+    assert demand(play) is DemandState.OFF
+    assert play.advance(86400.0) == []
+    assert play.state is RelayState.LIVE
+
+
+def test_who_is_seen_again_and_does_not_look_gets_the_grace_time():
+    play = looked_at()
+    play.feed(UNSEEN)
+    play.advance(3600.0)
+    play.feed(LEAVES)
+    assert demand(play) is DemandState.GRACE
+    assert play.advance(GRACE - 0.1) == []
+    assert do.CloseSession(1) in play.advance(0.1)
+
+
+def test_a_reload_that_asks_for_sessions_on_demand_gives_the_grace_time_too():
+    play = Play().live()
+    play.advance(3600.0)
+    assert play.feed(on.PolicyChanged(ON_DEMAND)) == []
+    assert play.advance(GRACE - 0.1) == []
+    assert do.CloseSession(1) in play.advance(0.1)
+
+
+def test_a_reload_that_asks_for_sessions_always_opens_one():
+    play = idle()
+    assert play.feed(on.PolicyChanged(Policy())) == [do.ResumeSource(), do.StartLink(1)]
+    assert demand(play) is DemandState.OFF
+
+
+def test_where_it_is_not_asked_for_readers_decide_nothing():
+    play = Play().live()
+    assert play.feed(COMES, LEAVES) == []
+    assert play.advance(86400.0) == []
+    assert demand(play) is DemandState.OFF
+
+
+def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal():
+    play = Play()
+    play.start()
+    play.fail(NO_CREDIT)
+    play.advance(60.0)
+    assert play.feed(COMES, LEAVES, COMES) == []
+    assert play.advance(BLOCKED_RETRY - 60.0) == [do.StartLink(2)]
+
+
+def refused() -> Play:
+    """Give a relay on demand that was refused a moment ago, looked at."""
+    play = idle()
+    play.feed(COMES, on.SourceUp())
+    play.fail(NO_CREDIT)
+    return play
+
+
+def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_was_refused():
+    play = refused()
+    play.feed(LEAVES)
+    assert do.StartLink(2) not in play.advance(5 * 3600.0)
+    assert (play.state, play.reason) == (RelayState.BLOCKED, str(NO_CREDIT))
+
+
+@pytest.mark.parametrize("away", [5.0, 2 * GRACE])
+def test_who_comes_anew_ends_the_wait_after_a_refusal(away: float):
+    play = refused()
+    play.feed(LEAVES)
+    play.advance(away)
+    assert do.StartLink(2) in play.feed(COMES)
+
+
+def test_who_stays_is_tried_for_again_after_the_long_wait():
+    play = refused()
+    assert play.advance(BLOCKED_RETRY - 0.1) == []
+    assert play.advance(0.1) == [do.StartLink(2)]
+
+
+def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses():
+    play = refused()
+    for _ in range(1800):
+        play.feed(LEAVES)
+        play.advance(1.0)
+        play.feed(COMES, on.SourceUp())
+        if play.numbers:
+            play.fail(NO_CREDIT)
+        play.advance(1.0)
+    assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
+
+
+def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row():
+    play = Play(Policy(on_demand=True, grace=0.0))
+    play.feed(on.Started())
+    for _ in range(240):
+        play.feed(COMES, on.SourceUp())
+        if play.numbers:
+            play.go_live(max(play.numbers))
+        play.advance(12.0)
+        play.feed(LEAVES)
+        play.feed(*(on.SessionClosed(number) for number in play.numbers))
+        play.advance(3.0)
+    assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
+
+
+def test_who_waits_for_the_next_try_is_told_that_it_comes_soon():
+    play = Play(Policy(on_demand=True, grace=0.0))
+    play.feed(on.Started(), COMES, LEAVES, on.SessionClosed(1), COMES)
+    assert (play.state, play.reason) == (RelayState.STANDBY, SOON)
+    assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
+
+
+def test_after_a_long_session_the_next_one_is_opened_at_once():
+    play = looked_at()
+    play.advance(60.0)
+    play.feed(LEAVES)
+    play.advance(GRACE)
+    play.feed(on.SessionClosed(1))
+    assert do.StartLink(2) in play.feed(COMES)
+
+
+def test_each_state_of_the_demand_is_told_in_its_turn():
+    play = Play(Policy(on_demand=True, grace=5.0))
+    play.feed(on.Started(), COMES, on.SourceUp())
+    play.go_live()
+    play.feed(LEAVES)
+    play.advance(5.0)
+    play.feed(on.SessionClosed(1))
+    told = [report.demand for report in play.reports()]
+    assert list(dict.fromkeys(told)) == [
+        DemandState.IDLE, DemandState.OPENING, DemandState.LIVE, DemandState.GRACE,
+        DemandState.CLOSING,
+    ]  # fmt: skip
+    assert told[-1] is DemandState.IDLE
+
+
+def test_a_failed_session_leaves_the_demand_open_until_the_next_try():
+    play = looked_at()
+    play.advance(60.0)
+    play.feed(on.SessionEnded(1, LOST))
+    assert demand(play) is DemandState.CLOSING
+    play.feed(on.SessionClosed(1))
+    assert demand(play) is DemandState.OPENING

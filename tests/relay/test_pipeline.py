@@ -1,0 +1,197 @@
+"""The media side of a relay: outputs that are missing, and what rest means to it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+
+from relayd.clock import MonotonicClock
+from relayd.configfile import load_tree
+from relayd.control.metrics import Metrics
+from relayd.errors import CameraUnavailable
+from relayd.frames import OutputFrame, SourceFrame, SwappedFrame, black
+from relayd.output.base import OutputChange, OutputEvent
+from relayd.output.screen import Shown
+from relayd.relay.pipeline import Pipeline
+
+
+class Screenless:
+    """An output that can be missing."""
+
+    def __init__(self, name: str, *, missing: bool = False) -> None:
+        self.name, self.missing = name, missing
+        self.shown = Event()
+        self.is_open = False
+
+    def open(self) -> None:
+        if self.missing:
+            raise CameraUnavailable(f"{self.name} is not there", mend="make it")
+        self.is_open = True
+
+    def show(self, frame: OutputFrame) -> None:
+        self.shown.set()
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Rig:
+    """A pipeline of outputs that the test brings, and what it sent and told."""
+
+    def __init__(self, folder: Path, *outputs: Any, require: bool = False, **tree: Any) -> None:
+        self.sent: list[SourceFrame] = []
+        self.told: list[OutputEvent] = []
+        settings = load_tree(
+            {
+                "face": {"image": "http://service.example/a.png"},
+                "privacy": {"fallback": "hold"},
+                "output": [],
+                "state": {"directory": str(folder)},
+                **tree,
+            }
+        )
+        self.clock = MonotonicClock()
+        self.geometry = settings.video.geometry
+        self.pipeline = Pipeline(
+            settings,
+            self.clock,
+            metrics=Metrics(),
+            more_outputs=outputs,
+            require_outputs=require,
+            send=self.sent.append,
+            on_source=lambda _: None,
+            on_output=self.told.append,
+            on_readers=lambda *_: None,
+        )
+
+    def shown(self) -> Shown:
+        return self.pipeline.screen._choose(self.clock.now())[1]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.pipeline.pacer.stop()
+    rig.pipeline._studio.shutdown()
+
+
+@contextmanager
+def started(rig: Rig) -> Iterator[Rig]:
+    rig.pipeline.start_outputs()
+    try:
+        yield rig
+    finally:
+        rig.pipeline.stop_outputs()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 15.0
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_show_standby(
+    tmp_path: Path,
+):
+    camera, page = Screenless("camera", missing=True), Screenless("page")
+    with started(Rig(tmp_path, camera, page)) as rig:
+        assert page.shown.is_set()
+        assert [(event.output, event.change) for event in rig.told] == [
+            ("camera", OutputChange.LOST)
+        ]
+        assert rig.pipeline.outputs_working()
+        camera.missing = False
+        assert camera.shown.wait(10.0)
+        until(lambda: len(rig.told) > 1)
+        assert rig.told[-1].change is OutputChange.BACK
+    assert not camera.is_open
+    assert not page.is_open
+
+
+def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path: Path):
+    rig = Rig(tmp_path, Screenless("camera", missing=True))
+    assert not rig.pipeline.outputs_working()
+    assert rig.pipeline.outputs_trouble() == "no output is open"
+    with started(rig):
+        until(lambda: rig.pipeline.since_beat() < 1.0)
+        assert not rig.pipeline.outputs_working()
+        assert rig.pipeline.outputs_trouble() == "camera is not there (make it)"
+    assert not rig.pipeline.outputs_working()
+
+
+def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: Path):
+    folder = tmp_path / "disk"
+    stream = {"kind": "stream", "url": str(folder / "out.mkv")}
+    with started(Rig(tmp_path, Screenless("page"), output=[stream])) as rig:
+        until(lambda: rig.told)
+        assert not rig.pipeline.outputs_working()
+        assert "No such file" in rig.pipeline.outputs_trouble()
+        folder.mkdir()
+        until(rig.pipeline.outputs_working)
+        assert rig.pipeline.outputs_trouble() == ""
+
+
+def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_path: Path):
+    camera = Screenless("camera", missing=True)
+    rig = Rig(tmp_path, camera)
+    said: list[tuple[OutputChange, bool]] = []
+    rig.pipeline.screen._on_event = lambda event: said.append(
+        (event.change, rig.pipeline.outputs_working())
+    )
+    with started(rig):
+        camera.missing = False
+        until(lambda: len(said) > 1)
+    assert said == [(OutputChange.LOST, False), (OutputChange.BACK, True)]
+
+
+def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leaves_nothing_open(
+    tmp_path: Path,
+):
+    page, camera = Screenless("page"), Screenless("camera", missing=True)
+    rig = Rig(tmp_path, page, camera, require=True)
+    with pytest.raises(CameraUnavailable, match="camera is not there"):
+        rig.pipeline.start_outputs()
+    assert not page.is_open
+    assert rig.told == []
+
+
+def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig):
+    picture = np.full(rig.geometry.shape, 90, np.uint8)
+    rig.pipeline.gate.show(1)
+    rig.pipeline.gate.put(1, SwappedFrame(picture, rig.clock.now()))
+    assert rig.shown() is Shown.FRESH
+    rig.pipeline.gate.show(None)
+    assert rig.shown() is Shown.REPEATED  # what "hold" means within a call
+    rig.pipeline.rest_source()
+    assert rig.shown() is Shown.STANDBY
+
+
+def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(rig: Rig):
+    rig.pipeline.gate.show(1)
+    late = SwappedFrame(np.full(rig.geometry.shape, 90, np.uint8), rig.clock.now())
+    rig.pipeline.rest_source()
+    assert not rig.pipeline.gate.put(1, late)  # the arrival thread was a moment too late
+    rig.pipeline.wake_source()
+    assert rig.shown() is Shown.STANDBY
+
+
+def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig):
+    rig.pipeline.rest_source()
+    rig.pipeline.pacer.start()
+    for _ in range(5):
+        rig.pipeline.source.put(SourceFrame(black(rig.geometry), rig.clock.now()))
+        time.sleep(0.05)
+    assert rig.sent == []
+    rig.pipeline.pacer.resume()
+    rig.pipeline.source.put(SourceFrame(black(rig.geometry), rig.clock.now()))
+    deadline = time.monotonic() + 2.0
+    while not rig.sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert rig.sent

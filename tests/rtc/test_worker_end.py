@@ -1,0 +1,312 @@
+"""Whatever a worker does or becomes of it: its end is told once, and holds nobody up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from relayd.errors import JoinRefused, LinkLost, WorkerDied
+from relayd.frames import SourceFrame, SwappedFrame, black
+from relayd.rtc.link import LARGEST_PACKET, LinkEvent, LinkEventKind
+from tests.rtc import strange
+from tests.rtc.strange import GEOMETRY, StrangeWorker
+
+if TYPE_CHECKING:
+    from tests.rtc.conftest import EchoServer, Kit
+
+SLACK = 5.0
+"""s that a busy machine may add to a limit; what would hold us up lasts for LONG, 30 s."""
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def start(notes: Path) -> Iterator[Callable[..., StrangeWorker]]:
+    started: list[StrangeWorker] = []
+
+    def start(way: str, **changes: Any) -> StrangeWorker:
+        worker = StrangeWorker(way, notes, **changes)
+        started.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop(1.0)
+        assert not worker.alive
+
+
+@pytest.fixture
+def noted(notes: Path, kit: "Kit") -> Iterator[Callable[[], int]]:
+    """Wait for the process that the library noted; it does not outlive the test."""
+
+    def noted() -> int:
+        assert kit.wait_for(notes.exists)
+        return int(notes.read_text())
+
+    yield noted
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(notes.read_text()), signal.SIGKILL)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def said(kind: str, **parts: object) -> str:
+    return json.dumps({"kind": kind, "reason": ""} | parts)
+
+
+def test_a_stop_is_not_held_up_by_a_process_that_keeps_the_workers_sockets(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
+):
+    worker = start("fork")
+    holder = noted()
+    assert kit.wait_for(lambda: LinkEventKind.READY in worker.kinds())
+    began = time.monotonic()
+    worker.stop(1.0)
+    assert time.monotonic() - began < 1.0 + SLACK
+    assert not worker.alive
+    assert not is_gone(holder)
+
+
+def test_the_death_of_a_worker_is_told_though_another_process_keeps_its_sockets(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
+):
+    worker = start("fork")
+    noted()
+    assert kit.wait_for(lambda: LinkEventKind.READY in worker.kinds())
+    worker.kill()
+    assert kit.wait_for(lambda: LinkEventKind.DIED in worker.kinds())
+    assert "SIGKILL" in str(worker.events[-1].error)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_what_the_library_started_ends_with_the_worker(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit", how: str
+):
+    worker = start("program")
+    program = noted()
+    if how == "stopped":
+        worker.stop(1.0)
+    else:
+        worker.kill()
+    assert kit.wait_for(lambda: is_gone(program))
+
+
+def test_a_program_that_the_library_starts_inherits_nothing_but_the_standard_streams(
+    start: Callable[..., StrangeWorker], notes: Path, kit: "Kit"
+):
+    start("descriptors")
+    assert kit.wait_for(notes.exists)
+    inherited = {int(line.split()[0]) for line in notes.read_text().splitlines()}
+    assert inherited == {0, 1, 2}, notes.read_text()
+
+
+@pytest.mark.parametrize("way", ["program", "hang"])
+def test_a_killed_parent_leaves_neither_a_worker_nor_what_that_started(
+    notes: Path, noted: Callable[[], int], kit: "Kit", way: str
+):
+    with subprocess.Popen(
+        [sys.executable, strange.__file__, "parent", way],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, strange.NOTES: str(notes)},
+    ) as parent:
+        assert parent.stdout
+        worker = int(parent.stdout.readline())
+        started = noted()
+        parent.kill()
+    assert kit.wait_for(lambda: is_gone(worker))
+    assert kit.wait_for(lambda: is_gone(started))
+
+
+def test_the_worker_is_out_of_reach_of_the_terminals_signals(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int]
+):
+    worker = start("hang")
+    noted()
+    assert worker.pid is not None
+    assert os.getsid(worker.pid) == worker.pid == os.getpgid(worker.pid)
+
+
+NONSENSE = {
+    "no JSON": "hello",
+    "cut off": said("degraded", reason="x" * LARGEST_PACKET),
+    "no UTF-8": "\xff\xfe\xff",
+    "nothing": "",
+    "no object": "[1]",
+    "no kind": json.dumps({"reason": ""}),
+    "no reason": json.dumps({"kind": "lost"}),
+    "a number for a text": said("lost", reason=7),
+    "an error that is none": said("lost", error="x"),
+    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "mend": ""})[:-2]
+    + ', "retry_after": Infinity}}',
+    "statistics that are none": said("stats", stats={"sent": "many"}),
+    "too deep": "[" * 60_000,
+    "its own death": said("died"),
+}
+
+
+@pytest.mark.parametrize("packet", NONSENSE.values(), ids=NONSENSE)
+def test_a_worker_that_makes_no_sense_is_killed_and_told_as_dead_once(
+    start: Callable[..., StrangeWorker], kit: "Kit", packet: str
+):
+    worker = start("talk", packets=[said("ready"), packet, said("lost")])
+    assert kit.wait_for(lambda: not worker.alive and len(worker.events) > 1)
+    worker.stop(1.0)
+    assert worker.kinds() == [LinkEventKind.READY, LinkEventKind.DIED]
+    assert isinstance(worker.events[-1].error, WorkerDied)
+
+
+def test_what_a_newer_worker_adds_is_left_out(start: Callable[..., StrangeWorker], kit: "Kit"):
+    """An upgrade under a relay that runs gives that relay newer workers."""
+    error = {"class": "LinkAsleep", "message": "asleep", "mend": "wake it", "retry_after": 2.0}
+    packets = [
+        said("yawned"),
+        said("stats", stats={"sent": 3, "yawns": 2, "play_jitter": float("nan")}),
+        said("lost", error=error),
+    ]
+    worker = start("talk", packets=packets)
+    assert kit.wait_for(lambda: LinkEventKind.LOST in worker.kinds())
+    stats, lost = worker.events
+    assert stats.stats is not None
+    assert (stats.stats.sent, stats.stats.play_jitter) == (3, 0.0)
+    assert isinstance(lost.error, LinkLost)
+    assert str(lost.error) == "asleep (wake it)"
+    assert lost.error.retry_after == 2.0
+
+
+def test_a_lost_link_is_told_once_although_its_worker_ends_as_well(
+    start: Callable[..., StrangeWorker], kit: "Kit"
+):
+    worker = start("talk", packets=[said("lost")])
+    assert kit.wait_for(lambda: LinkEventKind.LOST in worker.kinds())
+    worker.kill()
+    assert kit.wait_for(lambda: not worker.alive)
+    worker.stop(1.0)
+    assert worker.kinds() == [LinkEventKind.LOST]
+
+
+def test_a_library_that_takes_no_pictures_ends_the_worker(
+    start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
+):
+    pictures: list[SwappedFrame] = []
+    worker = start("fountain", on_picture=pictures.append)
+    worker.join(kit.target(server))
+    assert kit.wait_for(lambda: pictures)
+    worker.publish(SourceFrame(black(GEOMETRY), time.monotonic()))
+    assert kit.wait_for(lambda: LinkEventKind.DIED in worker.kinds())
+    assert "status 1" in str(worker.events[-1].error)
+
+
+def test_an_order_that_is_too_large_is_refused_in_words(
+    start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
+):
+    worker = start("fountain")
+    target = replace(kit.target(server), token="t" * LARGEST_PACKET)
+    with pytest.raises(JoinRefused, match="token"):
+        worker.join(target)
+    with pytest.raises(JoinRefused, match="token"):
+        worker.renew("t" * LARGEST_PACKET)
+    worker.join(kit.target(server))
+    assert worker.leave(5.0)
+
+
+def test_a_worker_that_reads_no_orders_holds_nobody_up(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
+):
+    worker = start("hang")
+    noted()
+
+    def renew_often() -> None:
+        for _ in range(1000):
+            worker.renew("t" * 30_000)
+
+    with pytest.raises(WorkerDied, match="did not read"):
+        renew_often()
+    assert kit.wait_for(lambda: LinkEventKind.DIED in worker.kinds())
+
+
+@pytest.mark.parametrize("callback", ["on_picture", "on_event"])
+def test_no_callback_is_called_after_a_stop_even_one_that_did_not_return(
+    start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit", callback: str
+):
+    entered, released = threading.Event(), threading.Event()
+    calls: list[float] = []
+
+    def block(_item: object) -> None:
+        calls.append(time.monotonic())
+        entered.set()
+        released.wait(strange.LONG)
+
+    worker = start("fountain", **{callback: block})
+    worker.join(kit.target(server))
+    assert entered.wait(kit.patience)
+    threads = worker._hearing, worker._arrival
+    began = time.monotonic()
+    worker.stop(1.0)
+    stopped = time.monotonic()
+    assert stopped - began < 1.0 + SLACK
+    released.set()
+    for thread in threads:
+        thread.join(kit.patience)
+        assert not thread.is_alive()
+    assert len(calls) == 1
+
+
+def test_a_callback_that_raises_ends_neither_pictures_nor_events(
+    start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
+):
+    pictures: list[SwappedFrame] = []
+    events: list[LinkEvent] = []
+
+    def take(picture: SwappedFrame) -> None:
+        pictures.append(picture)
+        raise RuntimeError("no room")
+
+    def hear(event: LinkEvent) -> None:
+        events.append(event)
+        raise RuntimeError("no ear")
+
+    worker = start("fountain", on_picture=take, on_event=hear)
+    worker.join(kit.target(server))
+    assert kit.wait_for(lambda: len(pictures) > 2)
+    assert worker.leave(5.0)
+    assert [event.kind for event in events] == [LinkEventKind.READY, LinkEventKind.LEFT]
+
+
+def test_a_worker_without_a_thread_to_serve_it_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    usual = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "relayd-arrival":
+            raise RuntimeError("can't start new thread")
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    worker = StrangeWorker("hang")
+    with pytest.raises(WorkerDied, match="can't start new thread"):
+        worker.start()
+    worker.stop(1.0)
+    assert not worker.alive
+    assert worker.events == []

@@ -1,0 +1,100 @@
+"""A job beside the relay never ends the relay, and never ends for good."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from relayd.akool.chores import CreditWatch
+from relayd.background import in_background, kept_running
+
+
+class Waits:
+    """Notes how long is waited, and ends the job's task after `most` waits."""
+
+    def __init__(self, most: int) -> None:
+        self.all: list[float] = []
+        self._most = most
+
+    async def __call__(self, seconds: float) -> None:
+        self.all.append(seconds)
+        if len(self.all) >= self._most:
+            raise asyncio.CancelledError
+
+
+async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minute():
+    waits = Waits(9)
+
+    async def job() -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await kept_running("credit", job, sleep=waits)
+    assert waits.all[0] == 1.0
+    assert waits.all[0] < waits.all[2] < waits.all[4]
+    assert 45 <= waits.all[-1] <= 75
+    (told,) = logs
+    assert told["event"] == "background.failed"
+    assert told["job"] == "credit"
+    assert "TCPTransport" in told["reason"]
+
+
+async def test_each_distinct_failure_is_logged_once():
+    reasons = iter(["a", "b", "a", "b", "c"])
+
+    async def job() -> None:
+        raise ValueError(next(reasons))
+
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await kept_running("x", job, sleep=Waits(5))
+    assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
+
+
+async def test_a_job_that_returns_is_done():
+    async def job() -> None:
+        pass
+
+    await kept_running("x", job)
+
+
+async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else():
+    ended: list[str] = []
+    cancelled_inside = asyncio.Event()
+
+    async def job() -> None:
+        if not cancelled_inside.is_set():
+            cancelled_inside.set()
+            raise asyncio.CancelledError  # as a library's own cancel scope may let through
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("job")
+
+    async def at_once(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(kept_running("x", job, sleep=at_once))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["job"]
+
+    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert task.get_name() == "relayd-y"
+    assert task.cancelled()
+
+
+async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call():
+    class Client:
+        async def credit(self) -> float:
+            raise RuntimeError("the handler is closed")
+
+    watch = CreditWatch(Client())  # type: ignore[arg-type]
+    async with in_background("credit", watch.run) as task:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not task.done()

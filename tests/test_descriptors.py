@@ -1,0 +1,164 @@
+"""Descriptors of any number are waited for, and none goes where it should not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relayd.descriptors import keep_from_children, wait_readable
+
+MANY = """
+import os, resource, sys, threading, time
+from pathlib import Path
+
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+while os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) < 1024:
+    pass
+"""
+"""The begin of a program in which each further descriptor is above 1024."""
+
+SLOT = """
+import numpy as np
+from relayd.frames import Geometry
+from relayd.slots import SharedSlot
+
+size = Geometry(64, 48)
+slot = SharedSlot.create(size, "test")
+assert slot.bell_fd > 1024
+assert not slot.wait(0.01)
+slot.write(np.zeros(size.shape, np.uint8), 1.0)
+assert slot.wait(5)
+"""
+
+STREAM = """
+from relayd.frames import Geometry, StandbyFrame, black
+from relayd.output.stream import StreamOutput
+
+size = Geometry(64, 48)
+events = []
+output = StreamOutput(sys.argv[1], size, 20, 200, on_event=events.append)
+output.open()
+deadline = time.monotonic() + 20
+while output.stats().frames < 5 and time.monotonic() < deadline:
+    output.show(StandbyFrame(black(size), ""))
+    time.sleep(0.05)
+output.close()
+assert output.stats().frames >= 5, events
+"""
+
+SRT = """
+from relayd.media.srt import SrtReader
+
+reader = SrtReader("srt://127.0.0.1:9?timeout=100000", open_timeout=0.3, read_timeout=0.3,
+                   given_up=threading.Event())
+assert reader.read(10) == b""
+assert reader.fault
+reader.close()
+"""
+
+WORKER = """
+from relayd.frames import Geometry
+from relayd.rtc.link import LinkEventKind
+from relayd.rtc.process import RtcWorker
+
+events = []
+worker = RtcWorker(Geometry(64, 48), on_event=events.append, on_picture=lambda _: None)
+worker.start()
+assert worker._control.fileno() > 1024
+deadline = time.monotonic() + 20
+while not events and time.monotonic() < deadline:
+    time.sleep(0.02)
+worker.stop(2.0)
+assert [event.kind for event in events] == [LinkEventKind.READY], events
+"""
+
+
+@pytest.mark.parametrize(
+    "work", [SLOT, STREAM, SRT, WORKER], ids=["slot", "stream", "srt", "worker"]
+)
+def test_a_process_with_more_than_1024_descriptors_works_all_the_same(work: str, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", MANY + work, str(tmp_path / "out.mkv")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not():
+    readable, into = os.pipe()
+    try:
+        assert wait_readable((readable,), 0) == set()
+        assert wait_readable((readable,), -1) == set()
+        os.close(into)
+        assert wait_readable((readable,), 5) == {readable}
+    finally:
+        os.close(readable)
+
+
+def test_what_is_kept_from_children_is_closed_in_them():
+    readable, into = os.pipe()
+    try:
+        os.set_inheritable(into, True)
+        keep_from_children((into,))
+        seen = subprocess.run(
+            [sys.executable, "-c", f"import os; os.fstat({into})"],
+            close_fds=False,
+            check=False,
+            capture_output=True,
+        )
+        assert b"Bad file descriptor" in seen.stderr
+    finally:
+        os.close(readable)
+        os.close(into)
+
+
+STREAMS = """
+import json, os, socket, subprocess, sys
+from relayd import stdio
+
+stdio.open_missing()
+first = socket.socket().fileno()
+print("something")
+sys.stderr.write("something")
+child = subprocess.run([sys.executable, "-c", "import os; [os.fstat(n) for n in (0, 1, 2)]"])
+with open(sys.argv[1], "w") as told:
+    streams = [os.readlink(f"/proc/self/fd/{n}") for n in (0, 1, 2)]
+    json.dump([first, child.returncode, streams], told)
+"""
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0,), (0, 1, 2)])
+def test_a_process_started_without_standard_streams_has_empty_ones(
+    closed: tuple[int, ...], tmp_path: Path
+):
+    told = tmp_path / "told"
+    shut = " ".join(f"{number}>&-" for number in closed)
+    subprocess.run(
+        ["sh", "-c", f'exec "$@" {shut}', "sh", sys.executable, "-c", STREAMS, str(told)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    first, child, streams = json.loads(told.read_text())
+    assert first > 2
+    assert child == 0
+    assert all(streams[number] == "/dev/null" for number in closed)
+
+
+def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path):
+    missing = str(tmp_path / "none.toml")
+    command = [sys.executable, "-m", "relayd", "check", "--config", missing]
+    usual = subprocess.run(command, check=False, capture_output=True)
+    for closed in ("1>&-", "2>&-", "0>&- 1>&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=False, capture_output=True
+        )
+        assert done.returncode == usual.returncode == 78

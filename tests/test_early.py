@@ -1,0 +1,162 @@
+"""Signals that come before the event loop runs: in the first second of a command's life.
+
+Each command reads its configuration from a pipe that nobody writes to. So it is in its imports or
+in that read, and has opened nothing, whenever a signal comes.
+"""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from relayd.early import command_of
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 20.0  # s that a process may take here to do what it does in a tenth of one
+AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def may_unshare() -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode == 0
+    return False
+
+
+needs_unshare = pytest.mark.skipif(
+    not may_unshare(), reason="no process may be PID 1 here: unshare is missing or not permitted"
+)
+
+
+def is_caught(pid: int, number: int) -> bool:
+    """Whether a process has set a handler for a signal."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def wait_until_heard(pid: int) -> None:
+    """Wait until a command has set its handlers, the one for SIGTERM last."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_caught(pid, signal.SIGTERM):
+        assert time.monotonic() < deadline, "no handler was set"
+
+
+@pytest.fixture
+def silent_file(tmp_path: Path) -> Path:
+    file = tmp_path / "relay.toml"
+    os.mkfifo(file)
+    return file
+
+
+@contextlib.contextmanager
+def started(
+    *command: str | Path, stdin: int = subprocess.DEVNULL, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=stdin, stderr=subprocess.PIPE, env=os.environ | environment
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def relayd(command: str, file: Path) -> list[str | Path]:
+    return [sys.executable, "-m", "relayd", command, "-c", file]
+
+
+def first_child(process: subprocess.Popen[bytes]) -> int:
+    deadline = time.monotonic() + PATIENCE
+    while not (children := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline, "nothing was started"
+    return children[0].pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_before_anything_is_open_is_a_clean_end(silent_file: Path, number: signal.Signals):
+    with started(*relayd("run", silent_file)) as process:
+        wait_until_heard(process.pid)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b"", "and says nothing, least of all a traceback"
+
+
+@needs_unshare
+@pytest.mark.parametrize(
+    ("command", "code"), [("run", 0), ("check", 128 + signal.SIGTERM)], ids=["run", "check"]
+)
+def test_sigterm_is_not_lost_as_a_containers_first_process(
+    silent_file: Path, command: str, code: int
+):
+    with started(*AS_PID_1, *relayd(command, silent_file)) as process:
+        pid = first_child(process)
+        wait_until_heard(pid)
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(PATIENCE) == code
+
+
+def test_a_command_that_ends_by_itself_is_ended_by_sigterm_as_ever(silent_file: Path):
+    with started(*relayd("check", silent_file)) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_a_hangup_of_a_relay_without_a_terminal_is_no_end(silent_file: Path):
+    with started(*relayd("run", silent_file)) as process:
+        wait_until_heard(process.pid)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it(silent_file: Path):
+    master, slave = pty.openpty()
+    try:
+        with started(*relayd("run", silent_file), stdin=slave, NOTIFY_SOCKET="") as process:
+            wait_until_heard(process.pid)
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(PATIENCE) == 0
+        with started(*relayd("run", silent_file), stdin=slave, NOTIFY_SOCKET="@none") as process:
+            wait_until_heard(process.pid)
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: Path):
+    with started("nohup", *relayd("run", silent_file)) as process:
+        wait_until_heard(process.pid)
+        assert not is_caught(process.pid, signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["relayd"], ""),
+        (["relayd", "--version"], ""),
+        (["relayd", "run", "-c", "check.toml"], "run"),
+        (["relayd", "check", "-c", "run"], "check"),
+    ],
+)
+def test_the_command_is_the_first_word_that_is_no_option(argv: list[str], command: str):
+    assert command_of(argv) == command

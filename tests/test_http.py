@@ -1,0 +1,91 @@
+"""Whatever goes wrong in a call is an error that relayd can name."""
+
+import asyncio
+import ssl
+from typing import Any
+
+import httpx
+import pytest
+
+from relayd.errors import ServerFault, ServiceUnreachable
+from relayd.http import HttpClient
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Raises an error instead of answering, at the call or within the body."""
+
+    def __init__(self, fault: BaseException, *, in_body: bool = False) -> None:
+        self._fault, self._in_body = fault, in_body
+
+    async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
+        if not self._in_body:
+            raise self._fault
+        return httpx.Response(200, stream=Body(self._fault))
+
+    async def aclose(self) -> None:
+        raise RuntimeError("the handler is closed")
+
+
+class Body(httpx.AsyncByteStream):
+    def __init__(self, fault: BaseException) -> None:
+        self._fault = fault
+
+    async def __aiter__(self) -> Any:
+        yield b"{"
+        raise self._fault
+
+
+async def call(transport: Transport, url: str = "http://service/", **options: Any) -> None:
+    client = HttpClient()
+    await client.close()
+    client._client = httpx.AsyncClient(transport=transport)
+    async with client:
+        await client.request("POST", url, **options)
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>"),
+        ssl.SSLError(1, "bad record mac"),
+        ValueError("nonsense"),
+        OSError(24, "Too many open files"),
+        httpx.ReadTimeout(""),
+        httpx.StreamClosed(),
+        httpx.CookieConflict("two of one name"),
+        AttributeError("'NoneType' object has no attribute 'write'"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_whatever_a_transport_raises_is_no_answer(fault: Exception, *, in_body: bool):
+    with pytest.raises(ServiceUnreachable) as caught:
+        await call(Transport(fault, in_body=in_body))
+    assert caught.value.sent, "it may have been acted upon"
+    assert str(caught.value).startswith("POST http://service/: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://service:port/", None),
+        ("http://\ud800/", None),
+        ("http://service/", httpx.ConnectTimeout("")),
+        ("http://service/", UnicodeError("label too long")),
+        ("http://service/", OverflowError("getsockaddrarg: port must be 0-65535.")),
+    ],
+)
+async def test_what_never_left_is_told_as_such(url: str, fault: Exception | None):
+    with pytest.raises(ServiceUnreachable) as caught:
+        await call(Transport(fault or AssertionError("was sent")), url)
+    assert not caught.value.sent
+
+
+async def test_an_answer_that_is_too_large_stays_what_it_is():
+    with pytest.raises(ServerFault, match="more than 0 bytes"):
+        await call(Transport(RuntimeError("unread"), in_body=True), largest=0)
+
+
+async def test_a_cancelled_call_is_cancelled():
+    with pytest.raises(asyncio.CancelledError):
+        await call(Transport(asyncio.CancelledError()))

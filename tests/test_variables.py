@@ -1,0 +1,89 @@
+"""Which RELAYD_ variables are ours, which are mistakes, and which are somebody else's."""
+
+import pytest
+
+from relayd import variables
+from relayd.config import Settings
+from relayd.configfile import load
+from relayd.errors import ConfigError
+
+
+def of_a_service(name: str) -> dict[str, str]:
+    """Give what Kubernetes puts into a container's environment for a Service of this name."""
+    head = name.upper().replace("-", "_")
+    address = "tcp://10.0.0.1:8642"
+    return {
+        f"{head}_SERVICE_HOST": "10.0.0.1",
+        f"{head}_SERVICE_PORT": "8642",
+        f"{head}_SERVICE_PORT_HTTP": "8642",
+        f"{head}_PORT": address,
+        f"{head}_PORT_8642_TCP": address,
+        f"{head}_PORT_8642_TCP_PROTO": "tcp",
+        f"{head}_PORT_8642_TCP_PORT": "8642",
+        f"{head}_PORT_8642_TCP_ADDR": "10.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "relayd",
+        "relayd-demo",
+        *(f"relayd-{section}".replace("_", "-") for section in Settings.model_fields),
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_named_relayd_is_ignored_and_named(service: str):
+    environment = of_a_service(service)
+    assert load(None, (), environment) == load(None, (), {})
+    assert variables.ignored(environment) == sorted(environment)
+
+
+@pytest.mark.parametrize("name", ["NAME", "HOME", "VERSION", "LOG_LEVEL", "VM_CACHE", "IMAGE_TAG"])
+def test_a_name_that_is_near_none_of_ours_is_ignored(name: str):
+    assert variables.read({f"RELAYD_{name}": "x"}) == ({}, [])
+    assert variables.ignored({f"RELAYD_{name}": "x", "HOME": "/root"}) == [f"RELAYD_{name}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("SOURCE_URL", "SOURCE__URL"),
+        ("SORCE_URL", "SOURCE__URL"),
+        ("SORCE__URL", "SOURCE__URL"),
+        ("VIDEOS__FPS", "VIDEO__FPS"),
+        ("AKOOL_API_KEY", "AKOOL__API_KEY"),
+        ("API_KEY", "AKOOL__API_KEY"),
+        ("ON_DEMAND_GRACE", "ON_DEMAND__GRACE"),
+        ("STATE_DIR", "STATE__DIRECTORY"),
+        ("OUTPUT_URL", "OUTPUT"),
+        ("VIDEOS", "VIDEO__…"),
+    ],
+)
+def test_a_near_miss_is_an_error_that_names_the_right_variable(given: str, meant: str):
+    environment = {f"RELAYD_{given}": "secret"}
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), environment)
+    assert caught.value.faults == [
+        f"RELAYD_{given} (environment): unknown; did you mean RELAYD_{meant}?"
+    ]
+    assert variables.ignored(environment) == []
+
+
+def test_a_name_with_two_underscores_is_an_error_even_where_it_is_like_none_of_ours():
+    _, (fault,) = variables.read({"RELAYD_XYZ__A": "1"})
+    assert fault.startswith("RELAYD_XYZ__A (environment): unknown; known here: source, video,")
+
+
+def test_an_empty_variable_counts_as_unset():
+    settings = load(
+        None, ["akool.api_key=from-set"], {"RELAYD_AKOOL__API_KEY": "", "RELAYD_SOURCE__URL": ""}
+    )
+    assert settings.source.url == "/dev/video0"
+    assert load(None, (), {"AKOOL_API_KEY": "k", "RELAYD_AKOOL__API_KEY": ""}).akool.api_key
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
+def test_a_value_that_json_cannot_take_in_is_one_line(value: str):
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), {"RELAYD_OUTPUT": value})
+    assert len(caught.value.faults) == 1
