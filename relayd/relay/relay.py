@@ -221,7 +221,7 @@ class Relay:
             sessions_doubtful=machine.doubtful,
             spent_today=budget.spent if budget else 0.0,
             daily_limit=budget.limit if budget else 0.0,
-            budget=budget.words if budget else "",
+            budget=budget.words if budget and budget.state is not BudgetState.OK else "",
         )
 
     def _is_healthy(self) -> bool:
