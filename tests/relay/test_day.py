@@ -17,7 +17,7 @@ from relayd.akool.models import LiveSession, Status
 from relayd.clock import Backoff
 from relayd.config import Settings
 from relayd.configfile import load_tree
-from relayd.errors import QuotaExhausted, RelaydError
+from relayd.errors import LinkLost, QuotaExhausted, RelaydError
 from relayd.relay import worker_link
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
 from relayd.relay.events import ReadersChanged
@@ -537,3 +537,48 @@ def test_a_source_at_rest_counts_as_away_so_that_no_echo_of_it_is_shown(day: Cal
     one.at(900.0, lambda: alive.append(one.relay.status().source_alive))
     one.pass_until(1000.0)
     assert alive == [True, False]
+
+
+class Aging(Worker):
+    """The link of the first session breaks for good, while or after its successor joins."""
+
+    breaks_at = 0.0
+    joins_in = QUEUE_AND_JOIN
+    made = 0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        Aging.made += 1
+        self._number = Aging.made
+
+    def join(self, target: LinkTarget) -> None:
+        if target.session_id == "session1":
+            if self._number == 1:
+                super().join(target)
+                error = LinkLost("the old link broke")
+                lost = LinkEvent(LinkEventKind.LOST, error=error)
+                self._loop.call_at(self.breaks_at, self._tell, lost)
+        else:
+            for kind in (LinkEventKind.JOINED, LinkEventKind.FIRST_PICTURE):
+                self._loop.call_later(self.joins_in, self._tell, LinkEvent(kind))
+
+
+@pytest.mark.parametrize("joins_in", [8.0, 14.5], ids=["soon", "after both rejoins failed"])
+def test_a_successor_takes_over_from_an_old_link_that_dies_and_no_third_session_is_opened(
+    day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch, joins_in: float
+):
+    one = day("never")
+    life = 2700.0
+    monkeypatch.setattr(worker_link, "RtcWorker", Aging)
+    monkeypatch.setattr(Aging, "breaks_at", life + 13.0)
+    monkeypatch.setattr(Aging, "joins_in", joins_in)
+    monkeypatch.setattr(Aging, "made", 0)
+    one.pass_until(life + 150.0)
+    assert len(one.service.created) == 2
+    first, second = one.history.sessions()
+    live = [moment for moment, state in one.states if state is RelayState.LIVE]
+    (taken_over,) = [moment for moment in live if moment > life]
+    assert taken_over == pytest.approx(second.opened + joins_in, abs=1.0)
+    assert first.closed == pytest.approx(taken_over + CLOSE, abs=1.0)
+    after = {state for moment, state in one.states if life + 12.0 < moment < life + 149.0}
+    assert after == {RelayState.DEGRADED, RelayState.LIVE}

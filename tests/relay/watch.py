@@ -285,11 +285,14 @@ class Watched(World):
         waits = [each for each in sessions.by_number.values() if not each.shows_pictures]
         if waits:
             soonest = self.now + QUEUE_TIMEOUT
-        elif sessions.by_number or not machine._started or self.over:
-            return
-        elif machine.surroundings.obstacle() is not None or len(self.doubts) >= MOST_DOUBTS:
-            return
-        elif machine._holdoff.hold(self.now).value == "doubtful":
+        elif (
+            sessions.by_number
+            or not machine._started
+            or self.over
+            or machine.surroundings.obstacle() is not None
+            or len(self.doubts) >= MOST_DOUBTS
+            or machine._holdoff.hold(self.now).value == "doubtful"
+        ):
             return
         assert self.wake_at is not None
         assert self.wake_at <= soonest
