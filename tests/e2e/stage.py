@@ -158,6 +158,9 @@ class RunningRelay:
     def picture(self) -> bytes:
         return self._client.get(f"http://127.0.0.1:{self.port}/preview/output.jpg").content
 
+    def get(self, path: str) -> httpx.Response:
+        return self._client.get(f"http://127.0.0.1:{self.port}{path}")
+
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self._client.post(f"http://127.0.0.1:{self.port}{path}", json=body)
 
@@ -180,6 +183,12 @@ class RunningRelay:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+
+
+def workers_of(relay: RunningRelay) -> list[psutil.Process]:
+    """Give the worker processes that carry its links."""
+    children = psutil.Process(relay.process.pid).children()
+    return [child for child in children if "relayd.rtc.worker" in child.cmdline()]
 
 
 StartRelay = Callable[..., RunningRelay]

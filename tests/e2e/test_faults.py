@@ -5,10 +5,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.e2e.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for
+from tests.e2e.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for, workers_of
 
 StartRelay = Callable[..., RunningRelay]
 PORTRAIT2 = PORTRAIT.with_name("portrait2.png")
@@ -27,17 +26,12 @@ def swapped(relay: RunningRelay) -> int:
     return int(relay.status()["frames"]["swapped"])
 
 
-def worker_of(relay: RunningRelay) -> psutil.Process:
-    children = psutil.Process(relay.process.pid).children()
-    return next(child for child in children if "relayd.rtc.worker" in child.cmdline())
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_dies_is_replaced_within_the_same_session(
     live: RunningRelay, emulator: Emulator, number: int
 ):
     before = live.status()
-    os.kill(worker_of(live).pid, number)
+    os.kill(workers_of(live)[0].pid, number)
     wait_for("the loss is seen", lambda: live.status()["reconnects"]["link"] == 1, 3)
     live.wait_state("live", within=8)
     after = live.status()
@@ -47,7 +41,7 @@ def test_a_worker_that_dies_is_replaced_within_the_same_session(
 
 
 def test_a_worker_that_hangs_is_replaced(live: RunningRelay):
-    worker = worker_of(live)
+    worker = workers_of(live)[0]
     worker.suspend()
     wait_for("the loss is seen", lambda: live.status()["reconnects"]["link"] == 1, 4)
     live.wait_state("live", within=10)

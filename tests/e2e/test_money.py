@@ -4,9 +4,17 @@ import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
-from tests.e2e.stage import Emulator, RunningRelay, longest_gap_allowed, wait_for
+from tests.e2e.stage import (
+    Emulator,
+    RunningRelay,
+    longest_gap_allowed,
+    relayd,
+    wait_for,
+    workers_of,
+)
 
 pytestmark = pytest.mark.relay
 
@@ -151,3 +159,81 @@ def test_rotation_takes_a_new_session_before_it_closes_the_old_one_and_shows_no_
     after = relay.status()
     assert after["frames"]["standby"] == before["frames"]["standby"]
     assert after["longest_gap"] < longest_gap_allowed()
+
+
+def test_a_create_whose_answer_is_lost_is_not_repeated_and_told_everywhere(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    emulator.fault("garbage", endpoint="create")
+    relay = start_relay()
+    relay.wait_state("backoff")
+    assert "may be open" in relay.status()["reason"]
+    time.sleep(6.0)  # at the usual waits, three more would have been opened by now
+    assert len(emulator.sessions()) == 1
+    assert relay.status()["sessions_doubtful"] == 1
+    metrics = relay.get("/metrics").text
+    assert "relayd_sessions_doubtful_total 1.0" in metrics.splitlines()
+    listed = relayd("sessions", "list", "-c", relay.config)
+    assert "may be open" in listed.stdout
+    emulator.clear()
+    relay.post("/api/resume")  # a person looked at the account
+    relay.wait_state("live")
+    assert relay.stop() == 0
+    assert len(emulator.sessions()) == 1  # the one that nobody knows of
+    emulator.reset()
+
+
+def test_doubts_outlive_the_relay_that_had_them(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    emulator.fault("garbage", endpoint="create")
+    relay = start_relay()
+    relay.wait_state("backoff")
+    assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
+    emulator.reset()
+    again = start_relay()
+    again.wait_state("backoff")
+    assert emulator.created() == set()
+
+
+def test_a_successor_is_used_when_the_old_link_dies_and_no_third_session_is_opened(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay("akool.session_max=3", "rtc.stall_timeout=1.0")
+    relay.wait_state("live")
+    first = relay.status()["session_id"]
+    emulator.fault("queue", queue_seconds=4.0)  # of the successor, so that the old link can die
+    wait_for("a successor", lambda: len(emulator.sessions()) == 2, 15)
+    emulator.fault("slow", endpoint="whip", delay=1.0)
+    min(workers_of(relay), key=psutil.Process.create_time).kill()
+    wait_for("the successor is shown", lambda: relay.status()["session_id"] != first, 15)
+    relay.wait_state("live", "rotating")
+    assert len(emulator.created()) == 2
+    assert relay.stop() == 0
+
+
+def test_a_session_is_closed_in_time_though_its_worker_hangs(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay()
+    relay.wait_state("live")
+    (worker,) = workers_of(relay)
+    worker.suspend()
+    relay.process.send_signal(signal.SIGTERM)
+    wait_for("the session is closed", lambda: not emulator.sessions(), 3)
+    assert relay.stop() == 0
+    assert not worker.is_running()
+
+
+def test_the_days_limit_ends_the_session_and_says_so(
+    start_relay: Callable[..., RunningRelay], emulator: Emulator
+):
+    relay = start_relay("akool.daily_limit=0.1")
+    relay.wait_state("live")
+    relay.wait_state("blocked", within=15)
+    assert "limit" in relay.status()["reason"]
+    wait_for("the session is closed", lambda: not emulator.sessions(), 5)
+    assert relay.stop() == 0
+    again = start_relay("akool.daily_limit=0.1")
+    again.wait_state("blocked")
+    assert len(emulator.created()) == 1
