@@ -291,7 +291,7 @@ class RtcWorker:
         if distrust:
             return distrust
         if code < 0:
-            return f"the worker was ended by {signal.Signals(-code).name}"
+            return f"the worker was ended by {_signal_name(-code)}"
         return f"the worker exited with status {code}"
 
     def _arrive(self) -> None:
@@ -342,3 +342,10 @@ class RtcWorker:
         own = str(Path(relayd.__file__).parent.parent)
         path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH", ""))))
         return dict(os.environ) | {"PYTHONPATH": path} | self._environment
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return f"signal {number}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import stage
 from tests.e2e.stage import (
     LIVE,
     PERSON,
@@ -274,3 +275,17 @@ def test_on_demand_always_without_a_camera_ends_with_78_and_names_the_mend(confi
     done = relayd("run", "-c", config, "--set", "on_demand.mode=always")
     assert done.returncode == 78
     assert done.stderr.startswith('relayd: on_demand.mode = "always": needs an [[output]] of kind')
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_relay_without_standard_streams_gets_live(
+    start_relay: Callable[..., RunningRelay],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: str,
+):
+    program = tmp_path / "relayd-without-streams"
+    program.write_text(f'#!/bin/sh\nexec {stage.RELAYD} "$@" {closed}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(stage, "RELAYD", program)
+    start_relay().wait_state("live")

@@ -147,6 +147,17 @@ def test_the_worker_is_out_of_reach_of_the_terminals_signals(
     assert os.getsid(worker.pid) == worker.pid == os.getpgid(worker.pid)
 
 
+def test_a_worker_ended_by_a_signal_without_a_name_is_told_as_dead(
+    start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
+):
+    worker = start("hang")
+    noted()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGRTMIN + 3)
+    assert kit.wait_for(lambda: LinkEventKind.DIED in worker.kinds())
+    assert f"signal {signal.SIGRTMIN + 3}" in str(worker.events[-1].error)
+
+
 NONSENSE = {
     "no JSON": "hello",
     "cut off": said("degraded", reason="x" * LARGEST_PACKET),
