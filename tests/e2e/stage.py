@@ -54,7 +54,13 @@ def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProces
         text=True,
         timeout=50,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "120", "HOME": "/nonexistent", **environment},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "COLUMNS": "120",
+            "HOME": "/nonexistent",
+            "PYTHONPATH": str(ROOT),  # this checkout's code, wherever the package is installed from
+            **environment,
+        },
     )
 
 
