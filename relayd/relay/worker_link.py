@@ -5,10 +5,9 @@ A worker that is replaced is stopped first. What it still tells or brings then i
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Lock
 
-from relayd.errors import InternalFault, LinkLost, RelaydError, WorkerDied
+from relayd.errors import InternalFault, LinkError, LinkLost, RelaydError
 from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get
 from relayd.relay import events as on
@@ -65,15 +64,20 @@ class WorkerLink:
     def join(self, target: LinkTarget) -> None:
         """Join a channel, and send from now on."""
         if self._worker:
-            with suppress(WorkerDied):  # which is told by an event of its own
+            try:
                 self._worker.join(target)
+            except LinkError as error:
+                self._emit(on.LinkLost(self._number, error))
+            else:
                 self._sending = True
 
     def renew(self, token: str) -> None:
         """Use another token from now on."""
         if self._worker:
-            with suppress(WorkerDied):  # which is told by an event of its own
+            try:
                 self._worker.renew(token)
+            except LinkError as error:  # one that matters is told by an event of its own
+                _log.warning("token.not_handed_over", reason=str(error))
 
     def publish(self, frame: SourceFrame) -> bool:
         """Send one source picture, if it can be now; called by the pacer's thread."""
