@@ -1,0 +1,244 @@
+"""Simulated days at random: what holds of the relay's state machine whatever happens.
+
+`PLAY_SECONDS=3600 pytest -s tests/relay/test_machine_invariants.py` plays for that long.
+"""
+
+import os
+import time
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from relayd.errors import LinkLost, LinkStalled
+from relayd.relay import events as on
+from relayd.relay.events import Event, Policy
+from relayd.relay.holdoff import MOST_DOUBTS
+from tests.relay.watch import Watched
+from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
+
+PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
+EXAMPLES, STEPS = 40, 40  # of each profile: some 15 s for all of them
+WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, 6 * 3600.0, 86400.0)
+POLICIES = (
+    Policy(),
+    Policy(session_max=120.0),
+    Policy(session_max=2700.0, stall_timeout=1.0, first_frame_timeout=5.0),
+    Policy(on_demand=True),
+    Policy(on_demand=True, grace=0.0, session_max=120.0),
+)
+SURROUNDINGS: tuple[Event, ...] = (
+    *(on.ReadersChanged(camera, count) for camera in CAMERAS for count in (0, 0, 1, 1, 2, None)),
+    *(on.SourceUp(), on.SourceUp(), on.SourceUp(), on.SourceDown("gone"), on.SourceEnded()),
+    *(on.OutputsChanged(working=True), on.OutputsChanged(working=False, reason="unplugged")),
+    *(on.BudgetChanged(spent=False), on.BudgetChanged(spent=True, words="spent")),
+    *(on.SleepComing(), on.WokeUp(), on.WokeUp(), on.TimerDue(), on.Paused(), on.Resumed()),
+)
+BETTER: tuple[Event, ...] = (
+    on.WokeUp(), on.BudgetChanged(spent=False), on.OutputsChanged(working=True), on.SourceUp(),
+    on.ReadersChanged(CAMERAS[0], 1),
+)  # fmt: skip
+FIGURES = {"examples": 0, "events": 0, "sessions": 0, "seconds": 0.0}
+
+
+class Days(RuleBasedStateMachine):
+    """A relay in a world whose mood and surroundings change."""
+
+    most_an_hour: int | None = None
+    resumes = True
+
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        seed=st.integers(0, 2**32),
+        doubts=st.sampled_from([(), (), (999.0,), (100.0, 700.0, 900.0)]),
+    )
+    def begin(self, policy: Policy, seed: int, doubts: tuple[float, ...]) -> None:
+        self.world = Watched(policy, self.mood(), seed, doubts)
+        self.started = self.world.now
+        self.world.tell(on.SourceUp())
+        self.world.tell(on.Started())
+
+    def mood(self) -> Mood:
+        """Give the mood to begin with."""
+        return Mood()
+
+    @rule(seconds=st.sampled_from(WAITS))
+    def time_passes(self, seconds: float) -> None:
+        self.world.play(seconds)
+
+    @rule(seconds=st.floats(0.0, 100.0))
+    def some_time_passes(self, seconds: float) -> None:
+        self.world.play(seconds)
+
+    @rule()
+    def the_next_thing_happens(self) -> None:
+        moment = self.world.next_moment()
+        self.world.play(0.0 if moment is None else moment - self.world.now)
+
+    @rule(event=st.sampled_from(SURROUNDINGS))
+    def something_happens_around(self, event: Event) -> None:
+        if self.resumes or event != on.Resumed():
+            self.world.tell(event)
+
+    @rule()
+    def all_around_is_well(self) -> None:
+        for event in BETTER:
+            self.world.tell(event)
+        if self.resumes and "pause" in self.world.told.flags:
+            self.world.tell(on.Resumed())
+
+    @rule(policy=st.sampled_from(POLICIES))
+    def the_settings_change(self, policy: Policy) -> None:
+        self.world.tell(on.PolicyChanged(policy))
+
+    @rule(face=st.sampled_from(FACES))
+    def a_face_is_chosen(self, face: on.FaceChoice) -> None:
+        if self.resumes:
+            self.world.tell(on.FaceChosen(face))
+
+    @rule(kind=st.sampled_from(["lost", "ended", "stopped", "degraded", "recovered", "token", "?"]))
+    def something_befalls_a_session(self, kind: str) -> None:
+        world = self.world
+        working = [each for each in world.machine.sessions.working if each.live_since is not None]
+        if not working:
+            return
+        number = world.chance.choice(working).number
+        befalls: dict[str, on.SessionEvent] = {
+            "lost": on.LinkLost(number, LinkLost("broke")),
+            "ended": on.SessionEnded(number, world.chance.choice(SERVICE_ERRORS)),
+            "stopped": on.PicturesStopped(number, LinkStalled("stalled"), world.now - 3.0),
+            "degraded": on.LinkDegraded(number, "interrupted"),
+            "recovered": on.LinkRecovered(number),
+            "token": on.TokenFinal(number),
+        }
+        world.tell(befalls.get(kind, on.TokenExpiring(number)))
+
+    @precondition(lambda self: any(each.over for each in self.world.records.values()))
+    @rule()
+    def something_is_told_late_of_a_session_that_is_gone(self) -> None:
+        gone = [number for number, each in self.world.records.items() if each.over]
+        number = self.world.chance.choice(gone)
+        for kind in (on.SessionOpened, on.SessionReady, on.LinkJoined, on.SessionClosed):
+            self.world.tell(kind(number))
+
+    @precondition(lambda self: self.world.now - self.started > 1800.0)
+    @rule(chance=st.integers(0, 9))
+    def it_is_stopped(self, chance: int) -> None:
+        if not chance:
+            self.world.tell(on.Stop())
+
+    def teardown(self) -> None:
+        world = getattr(self, "world", None)
+        if world is None:
+            return
+        world.look_back(*([self.most_an_hour] if self.most_an_hour else []))
+        self.look_back()
+        FIGURES["examples"] += 1
+        FIGURES["events"] += len(world.played)
+        FIGURES["sessions"] += len(world.creates)
+        FIGURES["seconds"] += world.now - self.started
+        world.tell(on.Stop())
+        world.play(100.0)
+        assert world.machine.is_over
+        assert all(record.over for record in world.records.values())
+
+    def look_back(self) -> None:
+        """Hold what this world alone promises."""
+
+
+class MoodyDays(Days):
+    """Anything may go wrong, and change."""
+
+    @rule(
+        what=st.sampled_from([each.name for each in fields(Mood) if each.name != "slowness"]),
+        value=st.sampled_from([0.0, 0.0, 0.2, 0.5, 1.0]),
+    )
+    def the_mood_changes(self, what: str, value: float) -> None:
+        self.world.mood = replace(self.world.mood, **{what: value})
+
+    @rule()
+    def all_is_well_again(self) -> None:
+        self.world.mood = Mood()
+
+    def mood(self) -> Mood:
+        return Mood(
+            refuses=0.1, loses=0.02, ignores=0.05, ends=0.1, unready=0.1, unjoined=0.1, dark=0.1,
+            breaks=0.3, unsteady=0.3, last_tokens=0.2, bad_faces=0.3, sourceless=0.1,
+        )  # fmt: skip
+
+
+class LosesEachAnswer(Days):
+    """Behind each create may be a session that nobody knows of."""
+
+    resumes = False
+
+    def mood(self) -> Mood:
+        return Mood(loses=1.0)
+
+    def look_back(self) -> None:
+        hours = (self.world.now - self.started) / 3600.0
+        assert len(self.world.creates) <= MOST_DOUBTS * (1 + hours // 6)
+
+
+class RefusesAll(Days):
+    """No create succeeds; nobody is asked for anything."""
+
+    resumes = False
+    most_an_hour = 167  # each 22.5 s, the longest wait with the least jitter, and the first seven
+
+    def mood(self) -> Mood:
+        return Mood(refuses=1.0)
+
+
+class ShowsNothing(RefusesAll):
+    """Each session is opened, joined and paid, and shows nothing, or is ended before."""
+
+    def mood(self) -> Mood:
+        return Mood(dark=1.0, ends=0.3, unjoined=0.3, ignores=0.1)
+
+
+class EndsEachToken(Days):
+    """Each session is said to end early, and its link breaks often."""
+
+    most_an_hour = 300
+
+    def mood(self) -> Mood:
+        return Mood(last_tokens=1.0, breaks=0.5)
+
+
+PROFILES = [Days, MoodyDays, LosesEachAnswer, RefusesAll, ShowsNothing, EndsEachToken]
+
+
+@pytest.mark.timeout(120 + 1.5 * PLAY_SECONDS)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.__name__)
+def test_whatever_happens_for_days(profile: type[Days]):
+    few = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS if not PLAY_SECONDS else 4 * STEPS,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    end = time.monotonic() + PLAY_SECONDS / len(PROFILES)
+    run_state_machine_as_test(profile, settings=few)
+    while time.monotonic() < end:
+        run_state_machine_as_test(profile, settings=few)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures():
+    began = time.process_time()
+    yield
+    days, seconds = FIGURES["seconds"] / 86400.0, time.process_time() - began
+    print(  # noqa: T201 - figures for people
+        f"\n{FIGURES['examples']} examples, {FIGURES['events']} events, {FIGURES['sessions']}"
+        f" sessions, {days:.0f} simulated days in {seconds:.0f} s of CPU"
+    )

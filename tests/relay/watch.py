@@ -1,0 +1,318 @@
+"""Watches a world that plays with the relay's state machine: what must hold whatever happens."""
+
+from itertools import pairwise
+
+from relayd.relay import commands as do
+from relayd.relay import events as on
+from relayd.relay.commands import Command
+from relayd.relay.conditions import LONG_AGO, OUTPUT_PATIENCE, SOURCE_PATIENCE
+from relayd.relay.events import Event, Policy
+from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS
+from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT, Session, Stage
+from tests.relay.world import Mood, Record, World
+
+LONGEST_DARK = 300.0  # s that an open session may show nothing: its way there, or three rejoins
+INSTANT = 1e-6  # s, shorter than any wait
+FAILURES = on.LinkLost | on.SessionEnded | on.SessionRefused | on.SessionDoubtful
+ANY_HOUR = 420  # creates: each half minute a good session, and after each six failures at once
+
+
+class Told:
+    """What the machine was told of its surroundings, kept in another way than the machine does."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.counts: dict[str, int | None] = {}
+        self.left_at = LONG_AGO
+        self.source_gone: float | None = LONG_AGO
+        self.outputs_gone: float | None = None
+        self.flags: set[str] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody looks, or that does not matter."""
+        if not self.policy.on_demand:
+            return True
+        return any(count is None or count > 0 for count in self.counts.values())
+
+    def take(self, event: Event, now: float, *, asleep_source: bool) -> None:
+        """Take an event in."""
+        was_wanted = self.wanted
+        match event:
+            case on.Stop():
+                self.flags.add("stop")
+            case on.Paused():
+                self.flags.add("pause")
+            case on.Resumed():
+                self.flags.discard("pause")
+            case on.SleepComing():
+                self.flags.add("sleep")
+            case on.WokeUp():
+                self.flags.discard("sleep")
+            case on.BudgetChanged(spent):
+                (self.flags.add if spent else self.flags.discard)("spent")
+            case on.PolicyChanged(policy):
+                self.policy = policy
+            case on.ReadersChanged(device, count):
+                self.counts[device] = count
+            case on.OutputsChanged(working):
+                gone = now if self.outputs_gone is None else self.outputs_gone
+                self.outputs_gone = None if working else gone
+            case on.SourceUp() if not asleep_source:
+                self.source_gone = None
+            case on.SourceDown() if not asleep_source and self.source_gone is None:
+                self.source_gone = now
+            case on.SourceEnded() if not asleep_source:
+                self.source_gone = LONG_AGO
+            case _:
+                pass
+        if was_wanted and not self.wanted:
+            self.left_at = now
+
+    def forbids(self, session: Session, now: float) -> bool:
+        """Whether this session has to be closed by now."""
+        if self.flags:
+            return True
+        if not self.wanted and (not session.opened or now >= self.left_at + self.policy.grace):
+            return True
+        outputs, source = self.outputs_gone, self.source_gone
+        if session.stage is Stage.LOADING and not session.opened and outputs is not None:
+            return True
+        return (outputs is not None and now >= outputs + OUTPUT_PATIENCE) or (
+            source is not None and now >= source + SOURCE_PATIENCE
+        )
+
+
+class Watched(World):
+    """A world whose machine is held to its promises after each event."""
+
+    def __init__(self, policy: Policy, mood: Mood, seed: int, doubts: tuple[float, ...]) -> None:
+        super().__init__(policy, mood, seed, doubts)
+        self.told = Told(policy)
+        self.report: do.Report | None = None
+        self.creates: list[float] = []
+        self.doubts: list[float] = []
+        self.asked: list[float] = []
+        self.shown: int | None = None
+        self.over = False
+        self.played: list[tuple[float, Event, list[Command]]] = []
+
+    def play(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while (moment := self.next_moment()) is not None and moment <= end:
+            if event := self.next_event():
+                self.tell(event)
+        self.now = max(self.now, end)
+
+    def tell(self, event: Event) -> None:
+        """Tell the machine of an event, carry out what it orders, and look at all that must hold."""
+        if self.played and self.played[-1][0] < self.now - INSTANT and not self.over:
+            self._view_is_as_reported(self.now - INSTANT)  # no time passed unseen
+        self._before(event)
+        commands = self.machine.handle(event, self.now)
+        self.played.append((self.now, event, commands))
+        self.events += 1
+        assert not (self.over and commands), "something is ordered after the end"
+        for command in commands:
+            self._check(command, event)
+            self.carry_out(command)
+        self._settled()
+        if self.chance.random() < 0.1:
+            again = self.machine.handle(on.TimerDue(), self.now)
+            self.played.append((self.now, on.TimerDue(), again))
+            assert [each for each in again if each != do.WakeAt(self.wake_at)] == []
+
+    def _before(self, event: Event) -> None:
+        source = self.machine.surroundings.source
+        self.told.take(event, self.now, asleep_source=source.suspended)
+        match event:
+            case on.Resumed():
+                self.asked.append(self.now)
+                self.doubts.clear()
+            case on.FaceChosen():
+                self.asked.append(self.now)
+            case on.SessionDoubtful():
+                self.doubts.append(self.now)
+                recent = [each for each in self.doubts if each > self.now - DOUBT_MEMORY]
+                assert len(recent) <= MOST_DOUBTS
+            case _:
+                pass
+        if isinstance(event, on.SessionEvent) and event.number in self.records:
+            self._note(event, self.records[event.number])
+
+    def _note(self, event: on.SessionEvent, record: Record) -> None:
+        match event:
+            case on.LinkReady():
+                record.link_ready = True
+            case on.SessionOpened():
+                record.opened = True
+                record.dark_since = self.now
+                if record.close_ordered is None:
+                    self.opened(record.number)
+            case on.SessionReady():
+                record.ready = True
+            case on.PicturesFlow() if record.join_ordered:
+                record.flowing, record.dark_since = True, None
+                record.live_since = self.now if record.live_since is None else record.live_since
+            case on.PicturesStopped() | on.LinkLost() if record.flowing:
+                record.flowing, record.dark_since = False, self.now
+            case on.TokenFinal():
+                record.token_final = True
+            case on.FaceApplied() | on.FaceRefused():
+                record.face_pending = False
+            case on.SessionClosed():
+                record.over = True
+            case _:
+                pass
+
+    def _check(self, command: Command, event: Event) -> None:
+        """Each command comes at its time, once, and for a session that is there."""
+        match command:
+            case do.WakeAt(moment):
+                assert moment is None or moment > self.now
+            case do.Report():
+                assert command != self.report
+                self.report = command
+            case do.Note("session.close_given_up"):
+                self._note_given_up()
+            case do.StartLink(number) if number not in self.records:
+                self._check_new(number)
+            case do.Show(number):
+                assert number != self.shown
+                self.shown = number
+                if number is not None:
+                    self.records[number].was_shown = True
+            case do.SessionCommand(number):
+                record = self.records[number]
+                assert not record.over
+                assert record.close_ordered is None
+                self._check_order(command, record, event)
+            case _:
+                pass
+
+    def _note_given_up(self) -> None:
+        for number, record in self.records.items():
+            if not record.over and number not in self.machine.sessions.by_number:
+                assert record.close_ordered is not None
+                assert self.now >= record.close_ordered + CLOSE_TIMEOUT
+                record.over = True
+
+    def _check_new(self, number: int) -> None:
+        assert number == len(self.records) + 1
+        others = [each for each in self.records.values() if not each.over]
+        assert len(others) <= 1, "a third session"
+        for other in others:
+            assert other.number == self.machine.sessions.shown, "two without a takeover"
+            assert other.close_ordered is None
+            assert other.live_since is not None
+            life = min(other_life for other_life in self._lives(other))
+            assert self.now >= other.live_since + life, "a successor that is not due"
+        self._check_not_doubted()
+        self.records[number] = Record(number, link=1)
+
+    def _lives(self, record: Record) -> list[float]:
+        session = self.machine.sessions.by_number[record.number]
+        assert record.live_since is not None
+        return [LEAST_LIFE] * record.token_final + [session.ends_at - record.live_since]
+
+    def _check_not_doubted(self) -> None:
+        if self.doubts:
+            recent = [each for each in self.doubts if each > self.doubts[-1] - DOUBT_MEMORY]
+            assert self.now >= self.doubts[-1] + DOUBT_WAIT * 2 ** (len(recent) - 1)
+
+    def _check_order(self, command: Command, record: Record, event: Event) -> None:
+        match command:
+            case do.StartLink():
+                assert record.live_since is not None, "a rejoin of a session that was never live"
+                assert not record.flowing, "a link with pictures is replaced"
+                record.link, record.link_ready, record.join_ordered = record.link + 1, False, False
+            case do.OpenSession():
+                assert record.link_ready
+                assert not record.create_ordered
+                record.create_ordered, record.face = True, command.face
+                self.creates.append(self.now)
+                self._check_not_doubted()
+            case do.JoinLink():
+                assert record.link_ready
+                assert record.ready
+                assert not record.join_ordered
+                record.join_ordered = True
+            case do.UpdateFace():
+                assert record.opened
+                assert not record.face_pending
+                record.face_pending = True
+            case do.CloseSession():
+                record.close_ordered = self.now
+                newer = self.shown is not None or self.machine.sessions.shown != record.number
+                failed = isinstance(event, FAILURES)
+                session = self.machine.sessions.by_number[record.number]
+                cause = failed or newer or self.told.forbids(session, self.now)
+                assert cause or not record.flowing, "a session with pictures is closed"
+                record.flowing = False
+            case _:
+                pass
+
+    def _settled(self) -> None:
+        """What holds between any two events."""
+        sessions = self.machine.sessions
+        assert set(sessions.by_number) == {
+            number for number, record in self.records.items() if not record.over
+        }
+        assert len(sessions.by_number) <= 2
+        for session in sessions.working:
+            assert not self.told.forbids(session, self.now), "nothing wants it"
+            dark = self.records[session.number].dark_since
+            assert dark is None or self.now - dark <= LONGEST_DARK, "it shows nothing"
+        self._shows_the_newest()
+        self._goes_on()
+        if self.report and not self.over:
+            self._view_is_as_reported(self.now)
+        self.over = self.machine.is_over
+        if self.over:
+            assert self.wake_at is None
+            assert self.shown is None
+
+    def _shows_the_newest(self) -> None:
+        working = {session.number for session in self.machine.sessions.working}
+        flowing = [number for number in working if self.records[number].flowing]
+        assert self.shown == self.machine.sessions.shown
+        if flowing:
+            assert self.shown == max(flowing)
+            assert min(working) == self.shown, "an older one is kept"
+        else:
+            assert self.shown is None or self.shown in working
+
+    def _goes_on(self) -> None:
+        """Nothing waits without a limit but for what the surroundings want."""
+        sessions, machine = self.machine.sessions, self.machine
+        soonest = self.now + BLOCKED_RETRY
+        waits = [each for each in sessions.by_number.values() if not each.shows_pictures]
+        if waits:
+            soonest = self.now + QUEUE_TIMEOUT
+        elif sessions.by_number or not machine._started or self.over:
+            return
+        elif machine.surroundings.obstacle() is not None or len(self.doubts) >= MOST_DOUBTS:
+            return
+        elif machine._holdoff.hold(self.now).value == "doubtful":
+            return
+        assert self.wake_at is not None
+        assert self.wake_at <= soonest
+
+    def _view_is_as_reported(self, now: float) -> None:
+        view, report = self.machine.view(now), self.report
+        assert report is not None
+        assert (view.state, view.reason, view.demand) == (
+            report.state, report.reason, report.demand,
+        )  # fmt: skip
+
+    def look_back(self, most_an_hour: int = ANY_HOUR) -> None:
+        """At the end: no hammering, and the same events make the same machine do the same."""
+        for index, begin in enumerate(self.creates):
+            within = [each for each in self.creates[index:] if each < begin + 3600.0]
+            asked = [each for each in self.asked if begin - 3600 < each < begin + 3600.0]
+            assert len(within) <= most_an_hour + 8 * len(asked)
+        twin = self.new_machine()
+        for moment, event, commands in self.played:
+            assert twin.handle(event, moment) == commands
+        assert all(one[0] <= other[0] for one, other in pairwise(self.played))
