@@ -5,82 +5,16 @@ from itertools import pairwise
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
-from relayd.relay.conditions import LONG_AGO, OUTPUT_PATIENCE, SOURCE_PATIENCE
 from relayd.relay.events import Event, Policy
-from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS
-from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT, Session, Stage
+from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
+from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT
+from tests.relay.told import Told
 from tests.relay.world import Mood, Record, World
 
 LONGEST_DARK = 300.0  # s that an open session may show nothing: its way there, or three rejoins
 INSTANT = 1e-6  # s, shorter than any wait
 FAILURES = on.LinkLost | on.SessionEnded | on.SessionRefused | on.SessionDoubtful
 ANY_HOUR = 420  # creates: each half minute a good session, and after each six failures at once
-
-
-class Told:
-    """What the machine was told of its surroundings, kept in another way than the machine does."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.counts: dict[str, int | None] = {}
-        self.left_at = LONG_AGO
-        self.source_gone: float | None = LONG_AGO
-        self.outputs_gone: float | None = None
-        self.flags: set[str] = set()
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody looks, or that does not matter."""
-        if not self.policy.on_demand:
-            return True
-        return any(count is None or count > 0 for count in self.counts.values())
-
-    def take(self, event: Event, now: float, *, asleep_source: bool) -> None:
-        """Take an event in."""
-        was_wanted = self.wanted
-        match event:
-            case on.Stop():
-                self.flags.add("stop")
-            case on.Paused():
-                self.flags.add("pause")
-            case on.Resumed():
-                self.flags.discard("pause")
-            case on.SleepComing():
-                self.flags.add("sleep")
-            case on.WokeUp():
-                self.flags.discard("sleep")
-            case on.BudgetChanged(spent):
-                (self.flags.add if spent else self.flags.discard)("spent")
-            case on.PolicyChanged(policy):
-                self.policy = policy
-            case on.ReadersChanged(device, count):
-                self.counts[device] = count
-            case on.OutputsChanged(working):
-                gone = now if self.outputs_gone is None else self.outputs_gone
-                self.outputs_gone = None if working else gone
-            case on.SourceUp() if not asleep_source:
-                self.source_gone = None
-            case on.SourceDown() if not asleep_source and self.source_gone is None:
-                self.source_gone = now
-            case on.SourceEnded() if not asleep_source:
-                self.source_gone = LONG_AGO
-            case _:
-                pass
-        if was_wanted and not self.wanted:
-            self.left_at = now
-
-    def forbids(self, session: Session, now: float) -> bool:
-        """Whether this session has to be closed by now."""
-        if self.flags:
-            return True
-        if not self.wanted and (not session.opened or now >= self.left_at + self.policy.grace):
-            return True
-        outputs, source = self.outputs_gone, self.source_gone
-        if session.stage is Stage.LOADING and not session.opened and outputs is not None:
-            return True
-        return (outputs is not None and now >= outputs + OUTPUT_PATIENCE) or (
-            source is not None and now >= source + SOURCE_PATIENCE
-        )
 
 
 class Watched(World):
@@ -106,7 +40,7 @@ class Watched(World):
         self.now = max(self.now, end)
 
     def tell(self, event: Event) -> None:
-        """Tell the machine of an event, carry out what it orders, and look at all that must hold."""
+        """Tell the machine of an event, carry out its orders, and look at all that must hold."""
         if self.played and self.played[-1][0] < self.now - INSTANT and not self.over:
             self._view_is_as_reported(self.now - INSTANT)  # no time passed unseen
         self._before(event)
@@ -171,6 +105,10 @@ class Watched(World):
         match command:
             case do.WakeAt(moment):
                 assert moment is None or moment > self.now
+            case do.SuspendSource():
+                self.told.let_go()
+            case do.ResumeSource():
+                self.told.open_again()
             case do.Report():
                 assert command != self.report
                 self.report = command
@@ -290,11 +228,12 @@ class Watched(World):
         waits = [each for each in sessions.by_number.values() if not each.shows_pictures]
         if waits:
             soonest = self.now + QUEUE_TIMEOUT
-        elif sessions.by_number or not machine._started or self.over:
-            return
-        elif machine.surroundings.obstacle() is not None or len(self.doubts) >= MOST_DOUBTS:
-            return
-        elif machine._holdoff.hold(self.now).value == "doubtful":
+        elif (
+            self.report is None  # not started yet
+            or sessions.by_number
+            or machine.surroundings.obstacle() is not None
+            or machine._holdoff.hold(self.now) is Hold.DOUBTFUL
+        ):
             return
         assert self.wake_at is not None
         assert self.wake_at <= soonest
