@@ -8,7 +8,7 @@ import time
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -26,8 +26,24 @@ from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
 
 PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
-EXAMPLES, STEPS = 40, 40  # of each profile: some 15 s for all of them
-WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, 6 * 3600.0)
+EXAMPLES, STEPS = 50, 40  # of each profile: some 10 s for all of them
+LONGEST = 86400.0 if PLAY_SECONDS else 6 * 3600.0  # s
+WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, LONGEST)
+    0.0,
+    0.001,
+    0.5,
+    3.0,
+    10.0,
+    15.0,
+    20.0,
+    30.0,
+    60.0,
+    300.0,
+    600.0,
+    3600.0,
+    6 * 3600.0,
+    86400.0,
+)
 POLICIES = (
     Policy(),
     Policy(session_max=120.0),
@@ -224,6 +240,7 @@ def test_whatever_happens_for_days(profile: type[Days]):
         max_examples=EXAMPLES,
         stateful_step_count=STEPS if not PLAY_SECONDS else 4 * STEPS,
         deadline=None,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
     end = time.monotonic() + PLAY_SECONDS / len(PROFILES)

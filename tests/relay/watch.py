@@ -1,85 +1,21 @@
 """Watches a world that plays with the relay's state machine: what must hold whatever happens."""
 
+from bisect import bisect
 from itertools import pairwise
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
-from relayd.relay.conditions import LONG_AGO, OUTPUT_PATIENCE, SOURCE_PATIENCE
 from relayd.relay.events import Event, Policy
-from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS
-from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT, Session, Stage
+from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
+from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT
+from tests.relay.told import Told
 from tests.relay.world import Mood, Record, World
 
 LONGEST_DARK = 300.0  # s that an open session may show nothing: its way there, or three rejoins
+INSTANT = 1e-6  # s, shorter than any wait
 FAILURES = on.LinkLost | on.SessionEnded | on.SessionRefused | on.SessionDoubtful
 ANY_HOUR = 420  # creates: each half minute a good session, and after each six failures at once
-
-
-class Told:
-    """What the machine was told of its surroundings, kept in another way than the machine does."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.counts: dict[str, int | None] = {}
-        self.left_at = LONG_AGO
-        self.source_gone: float | None = LONG_AGO
-        self.outputs_gone: float | None = None
-        self.flags: set[str] = set()
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody looks, or that does not matter."""
-        if not self.policy.on_demand:
-            return True
-        return any(count is None or count > 0 for count in self.counts.values())
-
-    def take(self, event: Event, now: float, *, asleep_source: bool) -> None:
-        """Take an event in."""
-        was_wanted = self.wanted
-        match event:
-            case on.Stop():
-                self.flags.add("stop")
-            case on.Paused():
-                self.flags.add("pause")
-            case on.Resumed():
-                self.flags.discard("pause")
-            case on.SleepComing():
-                self.flags.add("sleep")
-            case on.WokeUp():
-                self.flags.discard("sleep")
-            case on.BudgetChanged(spent):
-                (self.flags.add if spent else self.flags.discard)("spent")
-            case on.PolicyChanged(policy):
-                self.policy = policy
-            case on.ReadersChanged(device, count):
-                self.counts[device] = count
-            case on.OutputsChanged(working):
-                gone = now if self.outputs_gone is None else self.outputs_gone
-                self.outputs_gone = None if working else gone
-            case on.SourceUp() if not asleep_source:
-                self.source_gone = None
-            case on.SourceDown() if not asleep_source and self.source_gone is None:
-                self.source_gone = now
-            case on.SourceEnded() if not asleep_source:
-                self.source_gone = LONG_AGO
-            case _:
-                pass
-        if was_wanted and not self.wanted:
-            self.left_at = now
-
-    def forbids(self, session: Session, now: float) -> bool:
-        """Whether this session has to be closed by now."""
-        if self.flags:
-            return True
-        if not self.wanted and (not session.opened or now >= self.left_at + self.policy.grace):
-            return True
-        outputs, source = self.outputs_gone, self.source_gone
-        if session.stage is Stage.LOADING and not session.opened and outputs is not None:
-            return True
-        return (outputs is not None and now >= outputs + OUTPUT_PATIENCE) or (
-            source is not None and now >= source + SOURCE_PATIENCE
-        )
 
 
 class Watched(World):
@@ -105,9 +41,9 @@ class Watched(World):
         self.now = max(self.now, end)
 
     def tell(self, event: Event) -> None:
-        """Tell the machine of an event, carry out what it orders, and look at all that must hold."""
-        if self.report and not self.over:
-            self._view_is_as_reported()  # no time passed unseen
+        """Tell the machine of an event, carry out its orders, and look at all that must hold."""
+        if self.played and self.played[-1][0] < self.now - INSTANT and not self.over:
+            self._view_is_as_reported(self.now - INSTANT)  # no time passed unseen
         self._before(event)
         commands = self.machine.handle(event, self.now)
         self.played.append((self.now, event, commands))
@@ -170,9 +106,15 @@ class Watched(World):
         match command:
             case do.WakeAt(moment):
                 assert moment is None or moment > self.now
+            case do.SuspendSource():
+                self.told.let_go()
+            case do.ResumeSource():
+                self.told.open_again()
             case do.Report():
                 assert command != self.report
                 self.report = command
+            case do.Note("session.close_given_up"):
+                self._note_given_up()
             case do.StartLink(number) if number not in self.records:
                 self._check_new(number)
             case do.Show(number):
@@ -187,6 +129,13 @@ class Watched(World):
                 self._check_order(command, record, event)
             case _:
                 pass
+
+    def _note_given_up(self) -> None:
+        for number, record in self.records.items():
+            if not record.over and number not in self.machine.sessions.by_number:
+                assert record.close_ordered is not None
+                assert self.now >= record.close_ordered + CLOSE_TIMEOUT
+                record.over = True
 
     def _check_new(self, number: int) -> None:
         assert number == len(self.records) + 1
@@ -246,11 +195,6 @@ class Watched(World):
     def _settled(self) -> None:
         """What holds between any two events."""
         sessions = self.machine.sessions
-        for number, record in self.records.items():
-            if not record.over and number not in sessions.by_number:
-                assert record.close_ordered is not None
-                assert self.now >= record.close_ordered + CLOSE_TIMEOUT
-                record.over = True
         assert set(sessions.by_number) == {
             number for number, record in self.records.items() if not record.over
         }
@@ -261,8 +205,8 @@ class Watched(World):
             assert dark is None or self.now - dark <= LONGEST_DARK, "it shows nothing"
         self._shows_the_newest()
         self._goes_on()
-        if self.report:
-            self._view_is_as_reported()
+        if self.report and not self.over:
+            self._view_is_as_reported(self.now)
         self.over = self.machine.is_over
         if self.over:
             assert self.wake_at is None
@@ -286,19 +230,17 @@ class Watched(World):
         if waits:
             soonest = self.now + QUEUE_TIMEOUT
         elif (
-            sessions.by_number
-            or not machine._started
-            or self.over
+            self.report is None  # not started yet
+            or sessions.by_number
             or machine.surroundings.obstacle() is not None
-            or len(self.doubts) >= MOST_DOUBTS
-            or machine._holdoff.hold(self.now).value == "doubtful"
+            or machine._holdoff.hold(self.now) is Hold.DOUBTFUL
         ):
             return
         assert self.wake_at is not None
         assert self.wake_at <= soonest
 
-    def _view_is_as_reported(self) -> None:
-        view, report = self.machine.view(self.now), self.report
+    def _view_is_as_reported(self, now: float) -> None:
+        view, report = self.machine.view(now), self.report
         assert report is not None
         assert (view.state, view.reason, view.demand) == (
             report.state, report.reason, report.demand,
@@ -307,9 +249,9 @@ class Watched(World):
     def look_back(self, most_an_hour: int = ANY_HOUR) -> None:
         """At the end: no hammering, and the same events make the same machine do the same."""
         for index, begin in enumerate(self.creates):
-            within = [each for each in self.creates[index:] if each < begin + 3600.0]
-            asked = [each for each in self.asked if begin - 3600 < each < begin + 3600.0]
-            assert len(within) <= most_an_hour + 8 * len(asked)
+            within = bisect(self.creates, begin + 3600.0) - index
+            asked = bisect(self.asked, begin + 3600.0) - bisect(self.asked, begin - 3600.0)
+            assert within <= most_an_hour + 8 * asked
         twin = self.new_machine()
         for moment, event, commands in self.played:
             assert twin.handle(event, moment) == commands
