@@ -9,7 +9,7 @@ ARGS   ?=
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 $(BIN)/.emulator: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,9 @@ test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: 
 	$(BIN)/python -m tests.vm.run --prepare || echo "NO VIRTUAL MACHINE: THE REAL CAMERA WILL NOT BE TESTED" >&2
 	$(BIN)/pytest -m vm $(ARGS)
 
+test-debian13: ## demo and media tests on a fresh Debian 13: Python 3.13, PyAV 19 and 18 (needs root)
+	tests/debian13/run.sh tests/debian13/inside.sh $(ARGS)
+
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key
 	$(BIN)/pytest -m live -s --timeout 400 $(ARGS)
 
@@ -59,4 +62,4 @@ bench: $(BIN)/.dev ## timings against a peer, as ratios
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-vm test-live deb bench clean
+.PHONY: help demo check test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean
