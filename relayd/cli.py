@@ -21,6 +21,7 @@ from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.process.hardening import forbid_dumps
 from relayd.variables import ignored
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
     stdio.open_missing()
+    forbid_dumps()
     logs.configure("error")
     try:
         app(standalone_mode=True)

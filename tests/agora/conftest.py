@@ -61,7 +61,7 @@ def agora(cloud: Cloud, agora_site: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     """The cloud, for processes started in the test, which find the wrapper installed."""
     monkeypatch.syspath_prepend(agora_site)
     monkeypatch.setenv("PYTHONPATH", str(agora_site))
-    monkeypatch.setenv("AGORA_HUB", cloud.path)
+    monkeypatch.setenv("XDG_AGORA_HUB", cloud.path)
     return cloud
 
 
