@@ -4,7 +4,7 @@ Only this module imports httpx.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,9 +101,11 @@ class HttpClient:
         content: bytes | str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - httpx enforces it
         largest: int = LARGEST_ANSWER,
+        into: Callable[[bytes], object] | None = None,
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
 
+        `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing), ServerFault when the answer is larger than `largest` bytes.
         """
@@ -122,7 +124,7 @@ class HttpClient:
         try:
             response = await self._client.send(request, stream=True)
             try:
-                body = await _read(response, call, largest)
+                body = await _read(response, call, largest, into)
             finally:
                 await response.aclose()
         except RelaydError:
@@ -135,9 +137,14 @@ class HttpClient:
         return Answer(response.status_code, headers_seen, body)
 
 
-async def _read(response: httpx.Response, call: str, largest: int) -> bytes:
+async def _read(
+    response: httpx.Response, call: str, largest: int, into: Callable[[bytes], object] | None
+) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
+        if into is not None:
+            into(chunk)
+            continue
         body += chunk
         if len(body) > largest:
             raise ServerFault(f"{call} answered more than {largest} bytes")
