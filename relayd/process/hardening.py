@@ -29,7 +29,7 @@ def forbid_dumps() -> None:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # before the flag, after which the file is root's
-        _CORE_FILTER.write_text("0", "ascii")
+        _CORE_FILTER.write_bytes(b"0")
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
