@@ -64,8 +64,8 @@ def test_a_child_inherits_the_passed_descriptors_and_no_other(
     try:
         child = start("sleep", str(LONG), pass_fds=(others[1],))
         wait_for(lambda: psutil.Process(child.pid).name() == "sleep")
-        seen = {int(path.name) for path in Path(f"/proc/{child.pid}/fd").iterdir()}
-        assert seen == {0, 1, 2, others[1]}
+        folder = Path(f"/proc/{child.pid}/fd")
+        wait_for(lambda: {int(fd.name) for fd in folder.iterdir()} == {0, 1, 2, others[1]})
     finally:
         for fd in others:
             os.close(fd)
