@@ -1,5 +1,6 @@
 """Watches a world that plays with the relay's state machine: what must hold whatever happens."""
 
+from bisect import bisect
 from itertools import pairwise
 
 from relayd.relay import commands as do
@@ -248,9 +249,9 @@ class Watched(World):
     def look_back(self, most_an_hour: int = ANY_HOUR) -> None:
         """At the end: no hammering, and the same events make the same machine do the same."""
         for index, begin in enumerate(self.creates):
-            within = [each for each in self.creates[index:] if each < begin + 3600.0]
-            asked = [each for each in self.asked if begin - 3600 < each < begin + 3600.0]
-            assert len(within) <= most_an_hour + 8 * len(asked)
+            within = bisect(self.creates, begin + 3600.0) - index
+            asked = bisect(self.asked, begin + 3600.0) - bisect(self.asked, begin - 3600.0)
+            assert within <= most_an_hour + 8 * asked
         twin = self.new_machine()
         for moment, event, commands in self.played:
             assert twin.handle(event, moment) == commands
