@@ -7,7 +7,7 @@ threads tell becomes an event of the state machine; what follows of it is the ma
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from relayd.akool.budget import BudgetReading, BudgetState
@@ -118,6 +118,8 @@ class Relay:
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
             self._tell_outputs()
+            with suppress(Unavailable):  # which is told when a session is to be opened
+                await self._budget.read()
             self._runner.post(on.Started())
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
