@@ -29,24 +29,6 @@ PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
 EXAMPLES, STEPS = 50, 40  # of each profile: some 10 s for all of them
 LONGEST = 86400.0 if PLAY_SECONDS else 6 * 3600.0  # s
 WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, LONGEST)
-<<<<<<< HEAD
-    0.0,
-    0.001,
-    0.5,
-    3.0,
-    10.0,
-    15.0,
-    20.0,
-    30.0,
-    60.0,
-    300.0,
-    600.0,
-    3600.0,
-    6 * 3600.0,
-    86400.0,
-)
-=======
->>>>>>> machine
 POLICIES = (
     Policy(),
     Policy(session_max=120.0),
