@@ -58,6 +58,15 @@ def test_no_successor_is_begun_before_the_close_of_the_one_before_is_over():
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(3)]
 
 
+def test_no_successor_is_begun_while_a_worker_rejoins_but_as_soon_as_it_has():
+    play = Play(ROTATING).live()
+    play.advance(LIFE - 1.0)
+    play.feed(on.LinkLost(1, LOST))
+    assert play.advance(10.0) == []
+    play.reach(Stage.WAITING)
+    assert play.feed(on.PicturesFlow(1)) == [do.StartLink(2)]
+
+
 def test_zero_means_never():
     assert Play().live().advance(1e7) == []
 
@@ -206,7 +215,10 @@ def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successor
     assert len(play.times(do.StartLink)) <= 3600.0 / RETRY + 2
 
 
-def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again():
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again(
+    taken_over: bool,  # noqa: FBT001 - a table
+):
     play = Play(ROTATING)
     play.start()
     while play.machine._holdoff._backoff.failures < 8:
@@ -215,8 +227,11 @@ def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again():
     number = max(play.numbers)
     play.go_live(number)
     play.advance(LIFE)
-    play.go_live(number + 1)
-    play.advance(1.0)
+    if taken_over:
+        play.go_live(number + 1)
+        play.advance(1.0)
+    else:
+        play.feed(on.SessionEnded(number, ENDED))
     play.feed(on.SessionEnded(number + 1, ENDED))
     play.feed(on.SessionClosed(number), on.SessionClosed(number + 1))
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(number + 2)]
