@@ -110,7 +110,7 @@ class Holdoff:
 
     def opening(self) -> None:
         """A session is asked for: what was waited for is over."""
-        self._wait, self._came_anew = _Wait(), False
+        self._wait = _Wait()
 
     def failed(self, error: RelaydError, now: float, *, lived: float) -> None:
         """The only session failed after it was live for `lived` s."""
