@@ -87,7 +87,7 @@ class Holdoff:
     def allows(self, now: float) -> bool:
         """Whether a session may be asked for."""
         wait = self._wait
-        due = wait.soonest if wait.hold is Hold.REFUSED and self._came_anew else wait.latest
+        due = wait.soonest if self._came_anew else wait.latest
         return now >= max(due, self._not_before, self._doubt_wait.latest)
 
     def allows_successor(self, now: float) -> bool:

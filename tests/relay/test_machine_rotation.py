@@ -8,7 +8,7 @@ from relayd.relay import events as on
 from relayd.relay.events import Event, Policy
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
 from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
-from relayd.relay.status import RelayState
+from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
     BAD_FACE,
     CAMERA,
@@ -163,6 +163,21 @@ def test_a_successor_is_not_asked_for_sooner_than_the_service_wants():
     play.feed(on.SessionRefused(2, Throttled("slow", retry_after=90.0)), on.SessionClosed(2))
     assert play.advance(89.0) == []
     assert play.advance(1.0) == [do.StartLink(3)]
+
+
+@pytest.mark.parametrize("asks", [on.Resumed(), on.FaceChosen(OTHER_FACE)])
+def test_a_person_who_asks_does_not_wait_for_the_next_successor(asks: Event):
+    play = Play(ROTATING).with_successor(Stage.CREATING)
+    play.fail(NO_CREDIT, 2)
+    assert do.StartLink(3) in play.feed(asks)
+
+
+def test_while_the_old_session_is_closed_the_demand_is_live():
+    play = Play(Policy(on_demand=True, session_max=100.0)).live()
+    play.advance(100.0)
+    play.go_live(2)
+    assert play.numbers == [1, 2]
+    assert play.machine.view(play.now).demand is DemandState.LIVE
 
 
 def test_a_successor_whose_library_does_not_load_costs_no_session():
