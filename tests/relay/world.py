@@ -121,6 +121,8 @@ class Record:
     live_since: float | None = None
     link_up_at: float | None = None
     """When the first picture of its present link came."""
+    rejoins: int = 0
+    """New workers since the last picture."""
     short_links: int = 0
     """Links in a row that soon ended."""
     token_final: bool = False
