@@ -109,6 +109,7 @@ CLOSED = on.SessionClosed(1)
         (lived, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
         (failed, [], BACKOFF, str(ENDED)),
         (failed, [on.Paused()], STANDBY, PAUSED),
+        (failed, [on.SleepComing()], STANDBY, ASLEEP),
         (blocked, [], BLOCKED, str(NO_CREDIT)),
         (blocked, [GONE], BLOCKED, str(NO_CREDIT)),
     ],
