@@ -115,6 +115,13 @@ class Relay:
         async with AsyncExitStack() as started:
             started.callback(self._enter, RelayState.STOPPED)
             started.callback(self._runner.stop_timer)
+            jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
+                "credit": self._credit.run,
+                "budget": self._budget.run,
+            }
+            for name, job in jobs.items():
+                await started.enter_async_context(in_background(name, job))
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
             self._tell_outputs()
@@ -124,13 +131,6 @@ class Relay:
             await asyncio.to_thread(self.pipeline.start_source)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
-            jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-                "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
-                "credit": self._credit.run,
-                "budget": self._budget.run,
-            }
-            for name, job in jobs.items():
-                await started.enter_async_context(in_background(name, job))
             await stop.wait()
 
     # What others may ask of a running relay.
