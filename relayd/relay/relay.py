@@ -145,7 +145,7 @@ class Relay:
             face = FaceChoice(image, landmarks)
             await self._keeper.landmarks(face, fresh=True)
             self._runner.post(on.FaceChosen(face))
-            if refusal := await self._runner.until_faces_are_told():
+            if refusal := await self._runner.until_told(face):
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
