@@ -247,11 +247,14 @@ class Journal:
         Raises Unavailable when book or history cannot be read.
         """
         now = self.now()
+        records = self.entries()  # first, so that one that is closed meanwhile is not missed
         with self.access():
             closed = self.history.sessions()
+        ended = {session.id for session in closed}
         spending = [
             Spending(now.seconds_since(record.opened), left_over=not record.held)
-            for record in self.entries()
+            for record in records
+            if record.id not in ended
         ]
         return read_budget(closed, spending, limit_minutes, now.wall, local_day(now.wall))
 

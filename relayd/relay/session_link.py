@@ -99,7 +99,7 @@ class SessionLink:
                 self._emit(on.SessionDoubtful(self.number, error))
             raise
         except RelaydError as error:
-            # Also one that could be neither recorded nor closed: whatever the error, it may be open.
+            # It may also be open where it could be neither recorded nor closed.
             is_doubtful = isinstance(error, SessionDoubtful) or keeper.doubtful > doubtful
             kind = on.SessionDoubtful if is_doubtful else on.SessionRefused
             self._emit(kind(self.number, error))
