@@ -120,10 +120,11 @@ class Relay:
             self._tell_outputs()
             with suppress(Unavailable):  # which is told when a session is to be opened
                 await self._budget.read()
-            self._runner.post(on.Started())
-            await asyncio.to_thread(self.pipeline.start_source)
+            # Before the start: whatever becomes of it, a source may be open by then, and a session.
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
+            self._runner.post(on.Started())
+            await asyncio.to_thread(self.pipeline.start_source)
             jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
                 "credit": self._credit.run,

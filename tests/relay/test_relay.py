@@ -2,6 +2,8 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.demo import settings_for
@@ -39,3 +41,18 @@ async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_nam
         assert relay.status().reconnects["output"] == 1
     finally:
         await asyncio.to_thread(relay.pipeline.stop_outputs)
+
+
+async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(relay.pipeline.pacer, "start", fail)
+    with pytest.raises(RuntimeError, match="thread"):
+        await relay.run(asyncio.Event())
+    assert relay._runner.machine.is_over
