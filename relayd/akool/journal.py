@@ -137,6 +137,13 @@ class Journal:
         """
         return self._doubts.doubts(since)
 
+    def note_looked_at(self, relay: str) -> None:
+        """Note that a person knows of a relay's doubts: they are still told, and hold nothing up.
+
+        Raises Unavailable.
+        """
+        self._doubts.note_looked_at(relay)
+
     def record(
         self, session: LiveSession, *, base_url: str, relay: str, account: str = ""
     ) -> JournalEntry:

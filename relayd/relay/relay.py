@@ -171,7 +171,11 @@ class Relay:
         self._runner.post(on.Paused())
 
     async def resume(self) -> None:
-        """Go on after `pause`; also ends a wait for the next try."""
+        """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
+        try:
+            await asyncio.to_thread(self._journal.note_looked_at, self._name)
+        except Unavailable as fault:
+            _log.warning("doubts.not_noted", reason=str(fault))
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
@@ -302,7 +306,7 @@ class Relay:
         return [
             now - max(0.0, wall - doubt.at)
             for doubt in doubts
-            if doubt.relay == self._name and not doubt.held
+            if doubt.relay == self._name and not doubt.held and not doubt.looked_at
         ]
 
 

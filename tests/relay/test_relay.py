@@ -1,4 +1,5 @@
 import asyncio
+import time
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +10,8 @@ from relayd.akool.journal import Journal
 from relayd.demo import settings_for
 from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
+from relayd.relay.events import OutputsChanged
+from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
 from relayd.relay.relay import Relay
 
 
@@ -56,3 +59,23 @@ async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
     with pytest.raises(RuntimeError, match="thread"):
         await relay.run(asyncio.Event())
     assert relay._runner.machine.is_over
+
+
+async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_start(
+    tmp_path: Path,
+):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    client, journal = cast("AkoolClient", None), Journal(tmp_path)
+    for _ in range(MOST_DOUBTS):
+        journal.begin_create("http://127.0.0.1:9", "studio").doubtful("no answer")
+
+    def reason(relay: Relay) -> str:
+        machine = relay._runner.machine
+        machine.handle(OutputsChanged(working=True), 0.0)
+        return machine.view(time.monotonic()).reason
+
+    relay = Relay(settings, "studio", client, journal)
+    assert DOUBT_WORDS in reason(relay)
+    await relay.resume()
+    for one in (relay, Relay(settings, "studio", client, journal)):
+        assert DOUBT_WORDS not in reason(one)
