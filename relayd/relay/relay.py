@@ -127,10 +127,11 @@ class Relay:
             self._tell_outputs()
             with suppress(Unavailable):  # which is told when a session is to be opened
                 await self._budget.read()
-            self._runner.post(on.Started())
-            await asyncio.to_thread(self.pipeline.start_source)
+            # Before the start: whatever becomes of it, a source may be open by then, and a session.
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
+            self._runner.post(on.Started())
+            await asyncio.to_thread(self.pipeline.start_source)
             await stop.wait()
 
     # What others may ask of a running relay.
@@ -145,7 +146,7 @@ class Relay:
             face = FaceChoice(image, landmarks)
             await self._keeper.landmarks(face, fresh=True)
             self._runner.post(on.FaceChosen(face))
-            if refusal := await self._runner.until_faces_are_told():
+            if refusal := await self._runner.until_told(face):
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
@@ -170,7 +171,11 @@ class Relay:
         self._runner.post(on.Paused())
 
     async def resume(self) -> None:
-        """Go on after `pause`; also ends a wait for the next try."""
+        """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
+        try:
+            await asyncio.to_thread(self._journal.note_looked_at, self._name)
+        except Unavailable as fault:
+            _log.warning("doubts.not_noted", reason=str(fault))
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
@@ -301,7 +306,7 @@ class Relay:
         return [
             now - max(0.0, wall - doubt.at)
             for doubt in doubts
-            if doubt.relay == self._name and not doubt.held
+            if doubt.relay == self._name and not doubt.held and not doubt.looked_at
         ]
 
 

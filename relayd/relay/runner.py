@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
 from relayd.frames import SourceFrame
 from relayd.logs import get
@@ -50,7 +51,8 @@ class Runner:
         """Those that take source frames, for the pacer's thread."""
         self._past_seconds = 0.0
         self._changed = asyncio.Event()
-        self._faces: dict[asyncio.Task[RelaydError | None], int] = {}
+        self._faces: dict[asyncio.Task[RelaydError | None], do.UpdateFace] = {}
+        """Those that are being put on."""
         self._closing: set[asyncio.Task[None]] = set()
         self.sent = 0
         """Source frames that the shown session took."""
@@ -85,17 +87,17 @@ class Runner:
             self._changed.clear()
             await self._changed.wait()
 
-    async def until_faces_are_told(self) -> RelaydError | None:
-        """Wait until the open sessions have answered to the last face; why the shown one refused.
+    async def until_told(self, face: FaceChoice) -> RelaydError | None:
+        """Wait until no session is being told of a face; why the shown one refused this one.
 
         Another one that refuses is asked again by itself.
         """
         refusal = None
         while self._faces:
-            done, _ = await asyncio.wait(self._faces)
-            for task in done:
-                number = self._faces.pop(task, None)
-                if number is not None and number == self.machine.sessions.shown:
+            told = dict(self._faces)
+            await asyncio.wait(told)
+            for task, order in told.items():
+                if order.face == face and order.number == self.machine.sessions.shown:
                     refusal = task.result()
         return refusal
 
@@ -181,11 +183,13 @@ class Runner:
             case do.RenewToken():
                 link.renew_token()
             case do.UpdateFace(_, face):
-                self._faces[link.update_face(face)] = link.number
+                task = link.update_face(face)
+                self._faces[task] = command
+                task.add_done_callback(self._faces.pop)
             case do.CloseSession():
-                task = link.close()
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                closing = link.close()
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     def _link(self, number: int) -> SessionLink:
         if number not in self._links:
