@@ -187,6 +187,7 @@ class Relay:
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
+        self._budget.look()  # a session that was not closed before a sleep has billed through it
 
     def retry_source(self) -> None:
         """Open the source anew, now."""
