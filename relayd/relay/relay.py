@@ -139,8 +139,9 @@ class Relay:
     async def set_face(self, image: str, landmarks: str = "") -> None:
         """Put another face on: at once when live, else with the next session.
 
-        Raises FaceRejected or another ServiceError when it cannot be used; the face is then as it
-        was.
+        Raises FaceRejected when it cannot be used, or what the service says where it cannot look
+        at it; the face is then as it was. Raises another error of the service where the live
+        session did not take it: it is told again some times, and the next session wears it.
         """
         async with self._face_turn:
             face = FaceChoice(image, landmarks)
@@ -153,7 +154,7 @@ class Relay:
         """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
 
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
-        `set_face` raises, and then everything is as before.
+        `set_face` raises, and then everything but a face that is tried again is as before.
         """
         artist = await asyncio.to_thread(
             StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
@@ -186,6 +187,7 @@ class Relay:
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
+        self._budget.look()  # a session that was not closed before a sleep has billed through it
 
     def retry_source(self) -> None:
         """Open the source anew, now."""

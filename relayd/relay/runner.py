@@ -20,6 +20,9 @@ from relayd.relay.machine import Machine
 from relayd.relay.parts import LinkParts
 from relayd.relay.session_link import SessionLink
 
+FAULT_RETRY = 5.0
+"""s after a fault of the machine at which it looks at all again: it may have been at a timer."""
+
 _log = get("relay")
 
 
@@ -136,10 +139,12 @@ class Runner:
 
     def _handle(self, event: Event) -> None:
         _log.debug("event", told=event)
+        now = self._parts.clock.now()
         try:
-            commands = self.machine.handle(event, self._parts.clock.now())
+            commands = self.machine.handle(event, now)
         except Exception:  # noqa: BLE001 - no fault of ours may end a call
             _log.exception("machine.failed", told=event)
+            self._wake_at(now + FAULT_RETRY)
             return
         if isinstance(event, on.SessionClosed):
             self._forget(event.number)

@@ -79,3 +79,10 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
     await relay.resume()
     for one in (relay, Relay(settings, "studio", client, journal)):
         assert DOUBT_WORDS not in reason(one)
+
+
+async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    relay.wake()
+    assert relay._budget._changed.is_set()

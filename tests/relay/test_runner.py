@@ -9,6 +9,7 @@ from relayd.akool.session import FaceChoice
 from relayd.errors import FaceRejected, RelaydError, ServerFault
 from relayd.relay import commands as do
 from relayd.relay import events as on
+from relayd.relay import runner
 from relayd.relay.machine import Machine
 from relayd.relay.policy import Policy
 from relayd.relay.runner import Runner
@@ -107,6 +108,30 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
     world.runner.post(on.SourceUp())
     await world.until("live")
     await world.stop()
+
+
+async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    looked = asyncio.Event()
+
+    class Script:
+        faults = 2
+
+        def handle(self, event: on.Event, now: float) -> list[do.Command]:
+            assert event == on.TimerDue()
+            if self.faults:
+                self.faults -= 1
+                raise ZeroDivisionError  # what nothing foresees
+            looked.set()
+            return [do.WakeAt(None)]
+
+    monkeypatch.setattr(runner, "FAULT_RETRY", 0.01)
+    monkeypatch.setattr(world.runner, "machine", cast("Machine", Script()))
+    world.runner.post(on.TimerDue())
+    async with asyncio.timeout(5):
+        await looked.wait()
+    assert world.runner._timer is None
 
 
 async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world: World):
