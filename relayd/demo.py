@@ -83,8 +83,8 @@ async def run_demo(options: DemoOptions) -> int:
         server = ControlServer(app, None, ("127.0.0.1", options.port))
         await _start(server, options.port)
         stack.push_async_callback(server.stop)
-        assert server.address is not None
-        console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
+        console.print(f"watch it:  {server.page_url}", markup=False, soft_wrap=True)
+        console.print("(the URL is yours alone: it holds the page's token; Ctrl-C ends)")
         time_over = asyncio.Event()
 
         def end() -> None:
