@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -29,6 +30,7 @@ FROZEN = 3.0
 """s within which a frozen relay is told, beyond what an answer takes."""
 
 
+@pytest.mark.timeout(180)
 def test_a_running_relay_is_asked_and_told_over_its_control_socket(
     start_relay: StartRelay, emulator: Emulator, tmp_path: Path
 ):
@@ -141,19 +143,32 @@ def test_the_page_is_entered_by_the_url_that_status_prints(start_relay: StartRel
     assert "token=" not in relay.events()
 
 
-def test_a_token_made_at_the_start_is_in_no_log_and_a_terminal_shows_it(
-    start_relay: StartRelay, tmp_path: Path
+def test_a_token_made_at_the_start_is_shown_on_a_terminal_and_by_status_and_in_no_log(
+    emulator: Emulator, tmp_path: Path
 ):
-    relay = start_relay(RELAYD_CONTROL__TOKEN="")
-    told = relayd("status", "--socket", tmp_path / "control.sock").stdout
-    (token,) = re.findall(r"token=(\S+)", told)
-    assert len(token) >= 22
-    assert httpx.get(
-        f"http://127.0.0.1:{relay.port}/api/status", headers={"Authorization": f"Bearer {token}"}
-    ).is_success
-    relay.stop()
-    assert token not in relay.events()
-    assert f'"url": "http://127.0.0.1:{relay.port}/"' in relay.events()
+    config, log = tmp_path / "relay.toml", tmp_path / "log"
+    config.write_text(relay_config(emulator, PERSON, tmp_path))
+    terminal, side = pty.openpty()
+    command = [RELAYD, "run", "-c", config, "--set", "control.http=127.0.0.1:0"]
+    with log.open("wb") as stderr:
+        relay = subprocess.Popen(command, stdout=side, stderr=stderr)
+    os.close(side)
+    try:
+        with os.fdopen(terminal, "rb", buffering=0) as shown:
+            (url,) = re.findall(r"page: (\S+)", shown.read(4096).decode())
+            told = relayd("status", "-c", config).stdout
+            token = url.partition("token=")[2]
+            assert len(token) >= 22
+            assert re.findall(r"^page +(\S+)$", told, re.MULTILINE) == [url]
+            bearer = {"Authorization": f"Bearer {token}"}
+            api = url.partition("?")[0] + "api/status"
+            assert httpx.get(api, headers=bearer).is_success
+            assert not httpx.get(api).is_success
+    finally:
+        relay.terminate()
+        assert relay.wait(20) == 0
+    assert token not in log.read_text()
+    assert "relayd status" in log.read_text()
 
 
 def test_an_address_that_others_reach_is_refused_by_run_and_check_alike(
