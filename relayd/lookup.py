@@ -26,6 +26,15 @@ class FoundRelay:
     pid: int | None
     """None where it cannot be told: its queue is full, or it is in another container."""
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal or a debugger has stopped its process, which answers nobody then."""
+        try:
+            told = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace")
+        except OSError:
+            return False
+        return told.rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
 
 @dataclass(frozen=True, slots=True)
 class HiddenPlace:

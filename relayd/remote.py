@@ -53,6 +53,8 @@ async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
         f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
         mend="its log says more; continue it with SIGCONT, or restart it",
     )
+    if relay.is_stopped:
+        raise stuck
     try:
         async with asyncio.timeout(STUCK_AFTER):
             return await http.request("GET", f"http://relay{path}")

@@ -1,7 +1,9 @@
 """Which relays are found, and what is said where nobody may look."""
 
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -12,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from relayd import lookup
-from relayd.errors import ExitCode, NotRunning, RelaydError, RelayHidden, UsageError
+from relayd import lookup, remote
+from relayd.errors import ExitCode, NotRunning, RelaydError, RelayHidden, RelayStuck, UsageError
 from relayd.lookup import Found, FoundRelay, HiddenPlace, choose
 from relayd.runtime import default_socket, fallback, make_fallback
 
@@ -189,6 +191,37 @@ def test_a_socket_by_its_path_is_asked_and_a_dead_one_is_not_running(machine: Pa
     for path in (machine / "none.sock", machine / "own.sock" / "x"):
         with pytest.raises(NotRunning, match="no relay runs on"):
             lookup.at(path)
+
+
+def test_a_process_that_a_signal_stopped_is_seen_at_once():
+    process = subprocess.Popen(["sleep", "60"])
+    relay = FoundRelay("a", Path("/a.sock"), process.pid)
+    try:
+        assert not relay.is_stopped
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        assert relay.is_stopped
+    finally:
+        process.kill()
+        process.wait()
+    assert not relay.is_stopped
+    assert not FoundRelay("a", Path("/a.sock"), None).is_stopped
+
+
+async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
+    machine: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote, "STUCK_AFTER", 0.2)
+    relay = lookup.at(listen(machine / "studio.sock"))
+    for ask in (remote.look(relay), remote.look_with_page(relay), remote.order(relay, "/x")):
+        with pytest.raises(RelayStuck, match=rf"\(stopped or frozen\), pid {os.getpid()} "):
+            await ask
+    assert remote.STUCK_AFTER < 3
+
+
+async def test_a_relay_that_has_ended_meanwhile_is_not_running(machine: Path):
+    with pytest.raises(NotRunning, match="relay studio has ended"):
+        await remote.look(FoundRelay("studio", machine / "studio.sock", 1))
 
 
 def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path):
