@@ -6,11 +6,12 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,9 +20,13 @@ from pydantic_settings import (
 
 from relayd.errors import ConfigError
 from relayd.frames import FitMode, Geometry
+from relayd.runtime import default_socket
 from relayd.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+"""What fits a URL, a header and a cookie as it is, and cannot be guessed by trying."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -157,13 +162,39 @@ class ControlSettings(Section):
     """The relay's own page, API and metrics."""
 
     socket: str = ""
+    insecure: bool = False
     http: str = ""
+    token: SecretStr = SecretStr("")
+    public: tuple[Literal["healthz", "metrics"], ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
     @field_validator("http")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        if value:
-            parse_address(value)
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        # Fields are validated in their order, so `insecure` is known here.
+        if value and not is_loopback(parse_address(value)[0]) and not info.data.get("insecure"):
+            raise ValueError(
+                "other machines reach this address, and relayd has no TLS; give 127.0.0.1 and"
+                " put a reverse proxy with TLS in front, or set control.insecure = true"
+            )
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _is_token(cls, value: SecretStr) -> SecretStr:
+        if (text := value.get_secret_value()) and not _TOKEN.fullmatch(text):
+            raise ValueError(
+                "give 16 to 256 of the characters A-Z a-z 0-9 . _ ~ -, like those that"
+                " `openssl rand -hex 16` prints, or nothing for a new one at each start"
+            )
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f'{name!r} is no host name; give names like "relay.example.com"')
         return value
 
     @property
@@ -222,6 +253,15 @@ def parse_address(text: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches this host; of names, localhost alone is sure to be so."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
 def require_runnable(settings: Settings) -> None:
     """Raise ConfigError for what `run` needs and the settings leave out."""
     faults = []
@@ -274,16 +314,12 @@ def state_directory(settings: Settings, environment: Mapping[str, str] | None = 
 
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
-) -> Path | None:
-    """Where the control socket is: as set, else the runtime directory; None where none exists."""
-    environment = os.environ if environment is None else environment
+) -> Path:
+    """Where the control socket is: as set, else where `relayd.runtime` puts it."""
     if settings.control.socket:
         return Path(settings.control.socket).expanduser()
-    if given := environment.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0]) / "control.sock"
-    if runtime := environment.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "relayd" / f"{name}.sock"
-    return None
+    environment = os.environ if environment is None else environment
+    return default_socket(name, environment, os.geteuid())
 
 
 def _ffmpeg_text(value: object) -> str:

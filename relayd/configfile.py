@@ -26,9 +26,10 @@ TOML_FAULTS = (ValueError, RecursionError)
 """What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
 """
 _CREDENTIAL_FILES = {
-    "akool-api-key": "api_key",
-    "akool-client-id": "client_id",
-    "akool-client-secret": "client_secret",
+    "akool-api-key": ("akool", "api_key"),
+    "akool-client-id": ("akool", "client_id"),
+    "akool-client-secret": ("akool", "client_secret"),
+    "control-token": ("control", "token"),
 }
 
 
@@ -113,22 +114,21 @@ def _toml_value(text: str) -> Any:
 
 def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
     akool = tree.setdefault("akool", {})
-    if not isinstance(akool, dict):
-        return
-    if (key := environment.get("AKOOL_API_KEY")) and not akool.get("api_key"):
-        akool["api_key"] = key
+    if isinstance(akool, dict) and (key := environment.get("AKOOL_API_KEY")):
+        akool["api_key"] = akool.get("api_key") or key
     folder = environment.get("CREDENTIALS_DIRECTORY")
-    for name, field in _CREDENTIAL_FILES.items() if folder else ():
+    for name, (section, field) in _CREDENTIAL_FILES.items() if folder else ():
         file = Path(str(folder)) / name
-        if akool.get(field):
+        table = tree.setdefault(section, {})
+        if not isinstance(table, dict) or table.get(field):
             continue
         try:
-            akool[field] = file.read_text("utf-8").strip()
+            table[field] = file.read_text("utf-8").strip()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
-            yield f"{file} (systemd credential): {why}; give a file with the key alone"
+            yield f"{file} (systemd credential): {why}; give a file with the secret alone"
 
 
 def _fill_state(tree: dict[str, Any], path: Path) -> None:
@@ -157,7 +157,7 @@ def _sentence(detail: ErrorDetails) -> str:
             f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
         )
     value = detail["input"]
-    secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
+    secret = any(word in key for word in ("key", "secret", "token")) or isinstance(value, SecretStr)
     shown = "***" if secret else redact(repr(value))[:120]
     if detail["type"] == "missing":
         return f"{key}: missing; give a value"

@@ -5,6 +5,7 @@ one that `relayd run` has, with settings that point it there.
 """
 
 import asyncio
+import secrets
 import sys
 import tempfile
 import time
@@ -51,7 +52,9 @@ LOOK_EVERY = 0.5
 LARGEST_GREETING = 4096
 """Bytes of the line in which it tells its URL."""
 DEMO_KEY = "demo"
-"""The emulator takes any key."""
+"""An emulator that was given no key takes any."""
+KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
+"""What gives an emulator its key: other users see a command line, and no environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,13 @@ async def run_demo(options: DemoOptions) -> int:
     console = Console(stderr=True, highlight=False)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
-        service = await stack.enter_async_context(emulator())
+        # Whoever has the key may play the session, which shows the true face where none is found.
+        key = secrets.token_urlsafe()
+        service = await stack.enter_async_context(emulator(key))
         face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
         outputs = _outputs(options, camera=_camera(options, console))
-        settings = settings_for(service, face, options.source, outputs, state)
+        settings = settings_for(service, face, options.source, outputs, state, key=key)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
         relay = Relay(
@@ -91,8 +96,8 @@ async def run_demo(options: DemoOptions) -> int:
         server = ControlServer(app, None, ("127.0.0.1", options.port))
         await _start(server, options.port)
         stack.push_async_callback(server.stop)
-        assert server.address is not None
-        console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
+        console.print(f"watch it:  {server.page_url}", markup=False, soft_wrap=True)
+        console.print("(the URL is yours alone: it holds the page's token; Ctrl-C ends)")
         time_over = asyncio.Event()
 
         def end() -> None:
@@ -118,11 +123,14 @@ async def _start(server: ControlServer, port: int) -> None:
 
 
 @asynccontextmanager
-async def emulator() -> AsyncIterator[str]:
-    """Run an emulator on a free port of this machine while the block runs; gives its URL."""
+async def emulator(key: str = "") -> AsyncIterator[str]:
+    """Run an emulator on a free port of this machine while the block runs; gives its URL.
+
+    It takes `key` alone, any where that is empty.
+    """
     # -P: the folder we happen to run in is no place to import from.
     command = [sys.executable, "-P", "-m", "relayd", "emulator", "--port", "0", "--with-parent"]
-    process = await asyncio.to_thread(_start_emulator, command)
+    process = await asyncio.to_thread(_start_emulator, command, key)
     try:
         url = await _url_of(process)
         if not url:
@@ -136,10 +144,13 @@ async def emulator() -> AsyncIterator[str]:
         process.stdout.close()
 
 
-def _start_emulator(command: Sequence[str]) -> Child:
+def _start_emulator(command: Sequence[str], key: str) -> Child:
     try:
         return Child.start(
-            command, environment=python_environment(), with_stdin=True, with_stdout=True
+            command,
+            environment=python_environment() | {KEY_VARIABLE: key},
+            with_stdin=True,
+            with_stdout=True,
         )
     except OSError as fault:
         raise LibraryUnavailable(f"the emulator cannot be started: {fault.strerror}") from fault
@@ -206,7 +217,13 @@ def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
 
 
 def settings_for(
-    service: str, face: str, source: str, outputs: list[dict[str, str]], state: str
+    service: str,
+    face: str,
+    source: str,
+    outputs: list[dict[str, str]],
+    state: str,
+    *,
+    key: str = DEMO_KEY,
 ) -> Settings:
     """Give the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
     route = f"{service}/rtc/{{channel_id}}"
@@ -214,7 +231,7 @@ def settings_for(
         {
             "source": {"url": source or str(MEDIA / "person.mp4")},
             "face": {"image": face},
-            "akool": {"base_url": service, "api_key": DEMO_KEY},
+            "akool": {"base_url": service, "api_key": key},
             "rtc": {
                 "kind": "webrtc",
                 "publish_url": f"{route}/{{front_user_id}}/whip",

@@ -4,7 +4,8 @@ Only this module imports httpx.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,10 +68,9 @@ class HttpClient:
     ) -> None:
         """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
         transport = httpx.AsyncHTTPTransport(uds=str(unix_socket)) if unix_socket else None
+        self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
-            follow_redirects=False,
-            transport=transport,
+            timeout=self._timeout, follow_redirects=False, transport=transport
         )
 
     async def __aenter__(self) -> Self:
@@ -86,10 +86,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections; one that cannot be is left to the end of the process."""
-        try:
-            await self._client.aclose()
-        except Exception as fault:  # noqa: BLE001 - its transports raise anything
-            _log.debug("connections.not_closed", reason=str(fault))
+        await _close(self._client)
 
     async def request(
         self,
@@ -101,11 +98,15 @@ class HttpClient:
         content: bytes | str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - httpx enforces it
         largest: int = LARGEST_ANSWER,
+        fresh: bool = False,
         into: Callable[[bytes], object] | None = None,
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
 
+        With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
+        without a sign, after a sleep of the machine above all, and its request lost.
         `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
+
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing), ServerFault when the answer is larger than `largest` bytes.
         """
@@ -122,11 +123,12 @@ class HttpClient:
         except (httpx.InvalidURL, ValueError) as fault:
             raise _unreachable(call, fault, sent=False) from fault
         try:
-            response = await self._client.send(request, stream=True)
-            try:
-                body = await _read(response, call, largest, into)
-            finally:
-                await response.aclose()
+            async with self._client_for(fresh=fresh) as client:
+                response = await client.send(request, stream=True)
+                try:
+                    body = await _read(response, call, largest, into)
+                finally:
+                    await response.aclose()
         except RelaydError:
             raise
         except Exception as fault:
@@ -135,6 +137,28 @@ class HttpClient:
             raise _unreachable(call, fault, sent=not isinstance(fault, _NEVER_SENT)) from fault
         headers_seen = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers_seen, body)
+
+    @asynccontextmanager
+    async def _client_for(self, *, fresh: bool) -> AsyncIterator[httpx.AsyncClient]:
+        if not fresh:
+            yield self._client
+            return
+        try:
+            client = httpx.AsyncClient(timeout=self._timeout, follow_redirects=False)
+        except Exception as fault:
+            why = f"no connection can be prepared: {fault}"
+            raise ServiceUnreachable(why, sent=False) from fault
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    try:
+        await client.aclose()
+    except Exception as fault:  # noqa: BLE001 - its transports raise anything
+        _log.debug("connections.not_closed", reason=str(fault))
 
 
 async def _read(

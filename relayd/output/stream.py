@@ -139,10 +139,13 @@ class StreamOutput:
                 target = self._url if push else str(unused_file(self._url))
                 is_begun = True
                 self._write_until_broken(target, slot, attempt)
-            except OutputError as fault:
+            except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
+                if not isinstance(fault, OutputError):
+                    _log.error("output failed unexpectedly", output=self.name, exc_info=fault)
                 self._update(up=False)
-                if attempt.up_since or str(fault) != said:
-                    said = str(fault)
+                reason = str(fault) or type(fault).__name__
+                if attempt.up_since or reason != said:
+                    said = reason
                     is_final = is_begun and not push
                     change = OutputChange.FAILED if is_final else OutputChange.LOST
                     self.trouble = said

@@ -8,9 +8,6 @@ from relayd.akool.budget import BudgetReading, BudgetState
 from relayd.akool.journal import Journal
 from relayd.logs import get
 
-LOOK_AGAIN = 60.0
-"""s after which the journal is read anew while a limit is set: other relays may share it."""
-
 _log = get("budget")
 
 
@@ -34,18 +31,20 @@ class BudgetWatch:
         """A session was opened or closed: read anew."""
         self._changed.set()
 
+    async def read(self) -> BudgetReading:
+        """Read how the day stands, and tell it. Raises Unavailable."""
+        self._changed.clear()
+        reading = await asyncio.to_thread(self._journal.budget, self._limit)
+        self._warn(reading)
+        self._on_reading(reading)
+        return reading
+
     async def run(self) -> None:
         """Watch, until cancelled."""
         while True:
-            self._changed.clear()
-            reading = await asyncio.to_thread(self._journal.budget, self._limit)
-            self._warn(reading)
-            self._on_reading(reading)
-            wait = reading.next_change_in
-            if self._limit:
-                wait = min(wait, LOOK_AGAIN)
+            reading = await self.read()
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(reading.next_change_in):
                     await self._changed.wait()
 
     def _warn(self, reading: BudgetReading) -> None:

@@ -201,6 +201,14 @@ def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
     assert len(numbers(folder / "out.mp4")) >= 5
 
 
+def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_works(
+    tmp_path: Path,
+):
+    with Feed(str(tmp_path / f"{'x' * 300}.mp4")) as feed:
+        until(lambda: feed.changes() == [OutputChange.LOST])
+        assert "File name too long" in feed.output.trouble
+
+
 def test_a_file_that_was_begun_and_cannot_be_written_fails_once_and_is_not_begun_again(
     tmp_path: Path,
 ):

@@ -10,6 +10,7 @@ from tests.relay.playbook import (
     BAD_FACE,
     CAMERA,
     ENDED,
+    FACE,
     LOST,
     NO_CREDIT,
     OTHER_FACE,
@@ -24,7 +25,7 @@ OF_A_SESSION = [
     on.SessionDoubtful(2, UNANSWERED), on.SessionEnded(2, ENDED), on.SessionClosed(2),
     on.LinkJoined(2), on.PicturesFlow(2), on.PicturesStopped(2, STALLED, 0.0), on.LinkRecovered(2),
     on.LinkDegraded(2, "interrupted"), on.LinkLost(2, LOST), on.TokenFinal(2),
-    on.FaceApplied(2, OTHER_FACE), on.FaceRefused(2, OTHER_FACE, BAD_FACE),
+    on.FaceApplied(2, FACE), on.FaceRefused(2, OTHER_FACE, BAD_FACE),
     on.LinkLost(1, LOST), on.SessionEnded(1, ENDED), on.SessionClosed(1), on.TokenFinal(1),
 ]  # fmt: skip
 OF_THE_SURROUNDINGS = [
