@@ -127,6 +127,7 @@ class PrivacySettings(Section):
 
     fallback: Literal["standby", "hold", "raw"] = "standby"
     standby_image: str = ""
+    standby_text: Literal["neutral", "details"] = "neutral"
 
 
 class OnDemandSettings(Section):

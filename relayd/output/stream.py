@@ -282,7 +282,7 @@ def _ended(process: subprocess.Popen[bytes]) -> str:
 def unused_file(wanted: str) -> Path:
     """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
 
-    What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
+    It is for its owner alone: a recording shows a person. What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
     the file cannot be made.
     """
     path = Path(wanted).expanduser()
@@ -291,7 +291,7 @@ def unused_file(wanted: str) -> Path:
     for number in range(_MOST_NAMES):
         candidate = path.with_stem(f"{path.stem}-{number}") if number else path
         try:
-            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             continue
         except OSError as fault:

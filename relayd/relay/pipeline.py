@@ -21,7 +21,7 @@ from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
 from relayd.relay.recent import Recent, spread_of_sum
-from relayd.relay.status import Spread
+from relayd.relay.status import RelayState, Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
@@ -82,7 +82,7 @@ class Pipeline:
         self.screen = Screen(
             self.outputs,
             swapped,
-            self.artist.draw("Starting"),
+            self.artist.draw(*RelayState.STARTING.on_picture("")),
             fps=video.fps,
             policy=fallback,
             source=self.source,

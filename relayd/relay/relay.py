@@ -158,8 +158,8 @@ class Relay:
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image, settings.face.landmarks)
         self.pipeline.artist = artist
-        self.pipeline.say(*self._state.on_picture(self._reason))
         self._settings = settings
+        self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))
         self._budget.set_limit(settings.akool.daily_limit)
 
@@ -254,8 +254,12 @@ class Relay:
             self._since = self._clock.now()
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
-            self.pipeline.say(*state.on_picture(reason))
+            self._draw_standby()
         self._on_change(state, reason)
+
+    def _draw_standby(self) -> None:
+        details = self._settings.privacy.standby_text == "details"
+        self.pipeline.say(*self._state.on_picture(self._reason, details=details))
 
     def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
         if needed:

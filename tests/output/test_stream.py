@@ -130,6 +130,16 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     assert str(unused_file("/dev/null")) == "/dev/null"
 
 
+def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            made = unused_file(str(tmp_path / "out.mp4"))
+            assert made.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
 class Feed:
     """Shows pictures on an output at 20 fps, as the screen would, until the block ends."""
 
