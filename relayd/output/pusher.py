@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -36,7 +36,7 @@ _NICE: Final = 5
 class Order:
     """What to write and where."""
 
-    target: str
+    target: str = field(repr=False)
     width: int
     height: int
     fps: float

@@ -16,10 +16,11 @@ from relayd.descriptors import wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get, redact
-from relayd.media.encode import is_push, public_name
+from relayd.media.encode import is_push
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.slots import SharedSlot
+from relayd.urls import MediaUrl
 
 _log = get("stream")
 
@@ -63,11 +64,12 @@ class StreamOutput:
 
     def __init__(
         self,
-        url: str,
+        url: str | MediaUrl,
         geometry: Geometry,
         fps: float,
         bitrate_kbit: int,
         *,
+        name: str = "",
         number: int = 1,
         on_event: Callable[[OutputEvent], None] | None = None,
         clock: Clock | None = None,
@@ -76,9 +78,12 @@ class StreamOutput:
         # -P: the folder we happen to run in is no place to import from.
         command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
-        """Plan the stream; `number` names its thread, `on_event` is called from there."""
-        self.name = public_name(url)
-        self._url = url
+        """Plan the stream; `name` is its URL's safe form unless given, `number` names its thread.
+
+        `on_event` is called from there.
+        """
+        self._url = MediaUrl.of(url)
+        self.name = name or str(self._url)
         self._geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
         self._number = number
         self._on_event = on_event or (lambda _event: None)
@@ -125,14 +130,15 @@ class StreamOutput:
             return self._stats
 
     def _run(self, slot: SharedSlot) -> None:
-        push = is_push(self._url)
+        url = self._url.reveal()
+        push = is_push(url)
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
             is_begun = push
             try:
-                target = self._url if push else str(unused_file(self._url))
+                target = url if push else str(unused_file(url))
                 is_begun = True
                 self._write_until_broken(target, slot, attempt)
             except OutputError as fault:
@@ -282,8 +288,8 @@ def _ended(process: subprocess.Popen[bytes]) -> str:
 def unused_file(wanted: str) -> Path:
     """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
 
-    It is for its owner alone: a recording shows a person. What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
-    the file cannot be made.
+    It is for its owner alone: a recording shows a person. What is no regular file (a FIFO,
+    /dev/null) is taken as it is. Raises OutputError when the file cannot be made.
     """
     path = Path(wanted).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -295,6 +301,6 @@ def unused_file(wanted: str) -> Path:
         except FileExistsError:
             continue
         except OSError as fault:
-            raise OutputError(f"{wanted}: {fault.strerror}") from fault
+            raise OutputError(f"{MediaUrl(wanted)}: {fault.strerror}") from fault
         return candidate
-    raise OutputError(f"{wanted}: {_MOST_NAMES} files of that name exist")
+    raise OutputError(f"{MediaUrl(wanted)}: {_MOST_NAMES} files of that name exist")

@@ -257,5 +257,18 @@ def _make_output(
     if isinstance(output, CameraSettings):
         return WatchedCamera(CameraOutput(output.device, video.geometry, video.fps), on_readers)
     return StreamOutput(
-        output.url, video.geometry, video.fps, video.bitrate, number=number, on_event=on_event
+        output.url,
+        video.geometry,
+        video.fps,
+        video.bitrate,
+        name=_name_of(output, settings.output[: number - 1]),
+        number=number,
+        on_event=on_event,
     )
+
+
+def _name_of(output: StreamSettings, earlier: Sequence[CameraSettings | StreamSettings]) -> str:
+    """Name an output by its URL's safe form, numbered where another one's looks the same."""
+    name = str(output.url)
+    same = sum(isinstance(one, StreamSettings) and str(one.url) == name for one in earlier)
+    return f"{name} #{same + 1}" if same else name

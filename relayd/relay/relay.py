@@ -83,7 +83,7 @@ class Relay:
         self._runner = Runner(
             Machine(
                 policy_of(settings),
-                FaceChoice(settings.face.image, settings.face.landmarks),
+                FaceChoice(settings.face.image.reveal(), settings.face.landmarks),
                 doubts=self._earlier_doubts(),
             ),
             LinkParts(
@@ -156,7 +156,7 @@ class Relay:
             StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
-            await self.set_face(settings.face.image, settings.face.landmarks)
+            await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
         self.pipeline.artist = artist
         self._settings = settings
         self._draw_standby()
@@ -195,7 +195,7 @@ class Relay:
             reason=self._reason,
             since=now - self._since,
             uptime=now - self._started_at,
-            source=redact(self._settings.source.url),
+            source=str(self._settings.source.url),
             source_alive=machine.surroundings.source.alive,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
@@ -247,6 +247,7 @@ class Relay:
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
         """Change the state: the one place that logs it, shows it and tells it."""
+        reason = redact(reason)
         if (state, reason) == (self._state, self._reason):
             return
         _log.info("state", was=self._state.value, now=state.value, reason=reason)
