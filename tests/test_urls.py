@@ -45,7 +45,7 @@ SAFE_FORMS = [
     ("/dev/video0", "/dev/video0"),
     ("out/a@b.mp4", "out/a@b.mp4"),
     ("a@b.mp4", "a@b.mp4"),
-    ("~/clips/hunter22.mp4", "~/clips/hunter22.mp4"),
+    ("~/clips/me.mp4", "~/clips/me.mp4"),
     ("file:///srv/a@b.mp4", "file:///srv/a@b.mp4"),
     ("lavfi:testsrc2=size=640x480:rate=30", "lavfi:testsrc2=size=640x480:rate=30"),
     ("lavfi:movie=rtsp://me:hunter22@host/cam", "lavfi:movie=rtsp://host/cam"),
@@ -69,8 +69,7 @@ def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str):
     url = MediaUrl(whole)
     texts = [str(url), f"{url}", f"{url:>10}", repr(url), repr([url]), f"{url!r}"]
     assert texts[0] == safe
-    if "://" in whole.partition("file")[0] and not whole.startswith("file"):
-        assert not [secret for text in texts for secret in SECRETS if secret in text]
+    assert not [secret for text in texts for secret in SECRETS if secret in text]
     assert url.reveal() == whole
     assert copy.deepcopy(url) == url == MediaUrl(whole)
 
@@ -164,7 +163,7 @@ def test_a_traceback_with_a_url_in_its_error_is_logged_without_the_secret(
     logs.configure("debug", json=True)
     url = MediaUrl("rtsp://me:hunter22@host/cam?key=4711471147")
     try:
-        raise ValueError(f"cannot open {url.reveal()}")
+        int(f"cannot open {url.reveal()}")
     except ValueError:
         assert "hunter22" in traceback.format_exc()
         logs.get("test").exception("source_fault", url=url, by_url={url.reveal(): 1})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from PIL import ImageDraw
@@ -36,9 +36,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     draw = ImageDraw.ImageDraw.text
 
-    def note(self: ImageDraw.ImageDraw, place: object, text: str, *rest: object, **named: object):
+    def note(pen: Any, place: Any, text: str, *rest: Any, **named: Any) -> None:
         lines.append(text)
-        return draw(self, place, text, *rest, **named)  # type: ignore[arg-type]
+        draw(pen, place, text, *rest, **named)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
     return lines
