@@ -6,6 +6,7 @@ holds none. Whatever is wrong is told at once, one line a fault, with key, value
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ SYSTEM_STATE = Path("/var/lib/relayd")
 TOML_FAULTS = (ValueError, RecursionError)
 """What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
 """
+_LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
 _LONGEST_VALUE = 120
 """Characters of a value, or of TOML's own words, that a fault repeats."""
 _CREDENTIAL_FILES = {
@@ -98,7 +100,7 @@ def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
-            named = key.strip() if path[0] in Settings.model_fields else "…"
+            named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
             faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
             continue
         try:

@@ -20,13 +20,16 @@ from relayd.urls import without_secrets
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
 )
-_OUR_WORDS = r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?|input)\b)"
-"""What we say after a key's name ourselves: "akool.api_key: missing"."""
+_NAMES = (
+    r"(?:token|x-api-key|api[_-]?key|client[_-]?secret|passphrase|password|passwd|stream_?key"
+    r"|streamid)"
+)
 _IN_TEXT = re.compile(
-    r"(?i)(?P<head>bearer\s+|(?:\b|_)(?:token|x-api-key|api[_-]?key|client[_-]?secret|passphrase"
-    r"|password|passwd|stream_?key|streamid)[\"']?\s*[=:]\s*[\"']?"
+    rf"(?i)(?P<head>bearer\s+|(?:\b|_){_NAMES}[\"']?\s*=\s*[\"']?"
+    # "akool.api_key: missing" is our own way to say what is wrong with a key.
+    rf"|(?:\b|_)(?<!akool\.){_NAMES}[\"']?\s*:\s*[\"']?"
     r"|\b(?:pwd|pass|auth|sig|signature|usr|user)=)"
-    rf"{_OUR_WORDS}[^\s\"'&,;}}]+"
+    r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)[^\s\"'&,;}]+"
 )
 _MOST_READ = 16 * 1024
 """Characters of a foreign text that are looked at, at most."""

@@ -36,7 +36,7 @@ _ENDPOINTS: Final = {"whip", "whep"}
 _WITHOUT_SCHEME: Final = re.compile(r"(?![/.~]|lavfi:)[^\s@]*(?::|//)[^\s]*@(.*)", re.DOTALL)
 """Somebody forgot the scheme, or a slash of it, before user and password."""
 _SECRET_NAME: Final = re.compile(
-    r"(?i)pass|pwd|token|key|sig|auth|secret|user|usr|streamid|credential"
+    r"(?i)pass|pwd|token|key|sig|auth|secret|user|usr|streamid|credential|cookie|header|proxy"
 )
 _PLACEHOLDER: Final = re.compile(rf"[{{}}]|{ELLIPSIS}|{re.escape(HIDDEN)}")
 _PLAIN_SECRET: Final = re.compile(r"[a-z]+|\d{1,7}")
@@ -68,7 +68,8 @@ class MediaUrl:
 
     def conceal(self, *, lasting: bool = False) -> None:
         """Keep the whole and its secret parts out of everything this process says."""
-        if self._safe == self._whole:
+        is_template = "{" in self._whole and without_secrets(self._whole) == self._whole
+        if self._safe == self._whole or is_template:
             return
         KNOWN.add(self._whole, self._safe, lasting=lasting)
         for part in _secret_parts(self._whole):
