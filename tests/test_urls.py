@@ -155,6 +155,7 @@ def test_a_long_text_of_slashes_and_colons_is_searched_in_no_time():
 def test_the_url_of_a_service_keeps_its_plain_path():
     assert service_url("https://me:pw@host/akool/v1/") == "https://host/akool/v1"
     assert service_url("https://host") == "https://host"
+    assert service_url("https://me:***@host/v1") == "https://host/v1", "as an older journal has it"
 
 
 def test_a_traceback_with_a_url_in_its_error_is_logged_without_the_secret(
