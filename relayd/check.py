@@ -17,7 +17,7 @@ from relayd.errors import ExitCode, LibraryUnavailable, RelaydError, SourceError
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
 from relayd.logs import redact
-from relayd.media.encode import is_push, public_name
+from relayd.media.encode import is_push
 from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
@@ -33,6 +33,7 @@ from relayd.sessions import doubtful_words, unreadable_words
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
+from relayd.urls import service_url
 
 SOURCE_TIMEOUT = 15.0
 """s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
@@ -188,7 +189,8 @@ async def _check_service(settings: Settings) -> list[Finding]:
         await client.check_credentials()
         credit = await client.credit()
     left = "" if credit is None else f"; credit left: {credit:g}"
-    found = [Finding.ok("service", f"{settings.akool.base_url} takes the credentials{left}")]
+    url = service_url(settings.akool.base_url.reveal())
+    found = [Finding.ok("service", f"{url} takes the credentials{left}")]
     if credit is not None and credit <= 0:
         found.append(Finding.warning("service", "no credit is left", "top up the account"))
     return found
@@ -198,14 +200,14 @@ async def _check_face(settings: Settings) -> list[Finding]:
     found = []
     try:
         async with HttpClient() as http:
-            url = settings.face.image
+            url = settings.face.image.reveal()
             answer = await http.request("GET", url, timeout=FETCH_TIMEOUT, largest=32 * 1024 * 1024)
         if answer.status >= 400:  # noqa: PLR2004 - HTTP's errors
             found.append(_unseen_face(f"HTTP {answer.status}"))
     except RelaydError as fault:
         found.append(_unseen_face(fault.message))
     async with connect(settings) as client:
-        faces = await client.detect_faces(settings.face.image)
+        faces = await client.detect_faces(settings.face.image.reveal())
     if settings.face.landmarks:
         return [*found, Finding.ok("face", "landmarks are set")]
     if len(faces) != 1:
@@ -246,7 +248,7 @@ async def _check_source(settings: Settings) -> list[Finding]:
         finally:
             reader.stop()
 
-    name = redact(settings.source.url)
+    name = settings.source.url
     match await asyncio.to_thread(first_event):
         case SourceOpened(width, height, fps, codec):
             return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
@@ -297,10 +299,10 @@ def _check_sight(device: str) -> Finding:
 
 
 def _check_stream(output: StreamSettings) -> Finding:
-    name = public_name(output.url)
-    if is_push(output.url):
+    name, url = output.url, output.url.reveal()
+    if is_push(url):
         return Finding.ok("stream", f"{name} will be pushed to; not tried now")
-    folder = Path(output.url).expanduser().resolve().parent
+    folder = Path(url).expanduser().resolve().parent
     if not os.access(folder, os.W_OK):
         fault = Unavailable(f"{name}: {folder} cannot be written", mend="choose another folder")
         return Finding.failed("stream", fault)

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +30,7 @@ from relayd.errors import ConfigError
 from relayd.frames import FitMode, Geometry
 from relayd.runtime import default_socket
 from relayd.templates import check_template
+from relayd.urls import MediaUrl
 
 ENV_PREFIX = "RELAYD_"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
@@ -29,6 +38,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
+
+def _is_given(url: MediaUrl) -> MediaUrl:
+    if not url:
+        raise ValueError("give a URL or a path")
+    return url
+
+
+GivenUrl = Annotated[MediaUrl, AfterValidator(_is_given)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False)]
 EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
@@ -37,13 +54,13 @@ EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 class Section(BaseModel):
     """One table of the file; a key it does not know is a fault."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class SourceSettings(Section):
     """Where the picture comes from."""
 
-    url: str = Field("/dev/video0", min_length=1)
+    url: GivenUrl = MediaUrl("/dev/video0")
     format: str = ""
     options: dict[str, str] = {}
     loop: bool = True
@@ -75,13 +92,13 @@ class VideoSettings(Section):
 class FaceSettings(Section):
     """Whose face is put on."""
 
-    image: str = ""
+    image: MediaUrl = MediaUrl("")
     landmarks: str = ""
 
     @field_validator("image")
     @classmethod
-    def _fetchable(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"http", "https"}:
+    def _fetchable(cls, value: MediaUrl) -> MediaUrl:
+        if value and value.scheme not in {"http", "https"}:
             raise ValueError("the service fetches the image itself: give a public http(s) URL")
         return value
 
@@ -96,7 +113,7 @@ class FaceSettings(Section):
 class AkoolSettings(Section):
     """The face-swap service and the account."""
 
-    base_url: str = "https://openapi.akool.com"
+    base_url: MediaUrl = MediaUrl("https://openapi.akool.com")
     api_key: SecretStr = SecretStr("")
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
@@ -105,10 +122,10 @@ class AkoolSettings(Section):
 
     @field_validator("base_url")
     @classmethod
-    def _is_http(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
+    def _is_http(cls, value: MediaUrl) -> MediaUrl:
+        if value.scheme not in {"http", "https"} or not value.has_host:
             raise ValueError("give an http(s) URL like https://openapi.akool.com")
-        return value.rstrip("/")
+        return value
 
 
 class RtcSettings(Section):
@@ -116,15 +133,16 @@ class RtcSettings(Section):
 
     kind: Literal["agora", "webrtc"] = "agora"
     app_id: str = ""
-    publish_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip"
-    play_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep"
+    publish_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip")
+    play_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep")
     first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 20.0
     stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 3.0
 
     @field_validator("publish_url", "play_url")
     @classmethod
-    def _is_template(cls, value: str) -> str:
-        return check_template(value)
+    def _is_template(cls, value: MediaUrl) -> MediaUrl:
+        check_template(value.reveal())
+        return value
 
 
 class PrivacySettings(Section):
@@ -132,6 +150,7 @@ class PrivacySettings(Section):
 
     fallback: Literal["standby", "hold", "raw"] = "standby"
     standby_image: str = ""
+    standby_text: Literal["neutral", "details"] = "neutral"
 
 
 class OnDemandSettings(Section):
@@ -152,7 +171,7 @@ class StreamSettings(Section):
     """A stream to push, or a file to write."""
 
     kind: Literal["stream"]
-    url: str = Field(min_length=1)
+    url: GivenUrl
 
 
 OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
@@ -213,7 +232,11 @@ class Settings(BaseSettings):
     """All settings of one relay."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
     )
 
     source: SourceSettings = SourceSettings.model_construct()

@@ -6,6 +6,7 @@ holds none. Whatever is wrong is told at once, one line a fault, with key, value
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from relayd import variables
+from relayd.concealed import HIDDEN
 from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.errors import ConfigError
-from relayd.logs import redact
+from relayd.logs import conceal, excerpt
+from relayd.urls import MediaUrl, is_secret_name, shown
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
@@ -25,11 +28,22 @@ SYSTEM_STATE = Path("/var/lib/relayd")
 TOML_FAULTS = (ValueError, RecursionError)
 """What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
 """
+_LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
+_LONGEST_VALUE = 120
+"""Characters of a value, or of TOML's own words, that a fault repeats."""
 _CREDENTIAL_FILES = {
     "akool-api-key": ("akool", "api_key"),
     "akool-client-id": ("akool", "client_id"),
     "akool-client-secret": ("akool", "client_secret"),
     "control-token": ("control", "token"),
+}
+_NOT_ON_A_COMMAND_LINE = {
+    f"akool.{key}": "a command line can be read by every user of this machine;"
+    f" set {variable}, the systemd credential {file}, or {key} in the file"
+    for key, variable, file in (
+        ("api_key", "AKOOL_API_KEY", "akool-api-key"),
+        ("client_secret", "RELAYD_AKOOL__CLIENT_SECRET", "akool-client-secret"),
+    )
 }
 
 
@@ -61,9 +75,12 @@ def load(
 def load_tree(tree: Mapping[str, Any]) -> Settings:
     """Read settings that a program made; ConfigError as `load`."""
     try:
-        return Settings(**tree)
+        settings = Settings(**tree)
     except ValidationError as report:
-        raise ConfigError([_sentence(detail) for detail in report.errors()]) from report
+        # Not as its cause: its own words would repeat the values.
+        raise ConfigError([_sentence(detail) for detail in report.errors()]) from None
+    _conceal_secrets(settings)
+    return settings
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -84,22 +101,26 @@ def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
-            faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
+            named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
+            faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
             continue
         try:
-            inner = _toml_value(value.strip())
+            inner: Any = _toml_value(value.strip())
         except TOML_FAULTS as fault:
             faults.append(f"--set {key.strip()}: not a TOML value: {_toml_fault(fault)}")
             continue
         for part in reversed(path):
             inner = {part: inner}
+        if secret := _secret_of(inner):
+            faults.append(f"--set {secret}: {_NOT_ON_A_COMMAND_LINE[secret]}")
+            continue
         _deep_update(tree, inner)
     return faults
 
 
 def _toml_fault(fault: Exception) -> str:
     if isinstance(fault, tomllib.TOMLDecodeError):
-        return redact(str(fault))
+        return excerpt(str(fault), _LONGEST_VALUE)
     if isinstance(fault, RecursionError):
         return "nested too deeply; use fewer brackets"
     return "a number has too many digits, or a date does not exist; write a shorter or real one"
@@ -156,13 +177,55 @@ def _sentence(detail: ErrorDetails) -> str:
         return (
             f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
         )
-    value = detail["input"]
-    secret = any(word in key for word in ("key", "secret", "token")) or isinstance(value, SecretStr)
-    shown = "***" if secret else redact(repr(value))[:120]
     if detail["type"] == "missing":
         return f"{key}: missing; give a value"
     message = detail["msg"].removeprefix("Value error, ")
+    shown = _shown(location, detail["input"])
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(location: Sequence[object], value: object) -> str:
+    """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
+    is_option = location[:2] == ["source", "options"]
+    field = (
+        None if len(location) == 1 or is_option else _siblings(location[:-1]).get(str(location[-1]))
+    )
+    if is_option or (field is not None and field.annotation is SecretStr):
+        return HIDDEN
+    if isinstance(value, str):
+        if field is None:  # a table was given as text, maybe a URL
+            return HIDDEN
+        return excerpt(repr(shown(value)), _LONGEST_VALUE)
+    return _kind_of(value)
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{…}"
+    if isinstance(value, list | tuple):
+        return "[…]"
+    return excerpt(repr(value), _LONGEST_VALUE)
+
+
+def _secret_of(tree: Mapping[str, Any]) -> str | None:
+    """Name the first key in a tree of settings that holds a secret; None where none does."""
+    akool = tree.get("akool")
+    given = akool if isinstance(akool, Mapping) else {}
+    return next((key for key in _NOT_ON_A_COMMAND_LINE if given.get(key.split(".")[1])), None)
+
+
+def _conceal_secrets(settings: Settings) -> None:
+    """Keep every secret of the configuration out of what this process says, for good."""
+    tables = [getattr(settings, name) for name in Settings.model_fields]
+    for table in (*(one for one in tables if isinstance(one, BaseModel)), *settings.output):
+        for _, value in table:
+            if isinstance(value, SecretStr):
+                conceal(value.get_secret_value(), lasting=True)
+            elif isinstance(value, MediaUrl):
+                value.conceal(lasting=True)
+    for name, value in settings.source.options.items():
+        if is_secret_name(name):
+            conceal(value, lasting=True)
 
 
 def _siblings(location: Sequence[object]) -> Mapping[str, Any]:

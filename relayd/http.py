@@ -14,10 +14,13 @@ from typing import Any, Self
 import httpx
 
 from relayd.errors import RelaydError, ServerFault, ServiceUnreachable
-from relayd.logs import get, redact
+from relayd.logs import excerpt, get, redact
+from relayd.urls import MediaUrl
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes. The largest honest answer is a face list of some kB."""
+_LONGEST_EXCERPT = 80
+"""Characters of an answer that a message repeats."""
 
 _NEVER_SENT = (
     httpx.ConnectError,  # refused, no route, DNS, TLS handshake
@@ -52,8 +55,8 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as fault:
-            excerpt = redact(self.text[:80])
-            raise ServerFault(f"HTTP {self.status} answered no JSON: {excerpt!r}") from fault
+            said = excerpt(self.text, _LONGEST_EXCERPT)
+            raise ServerFault(f"HTTP {self.status} answered no JSON: {said!r}") from fault
 
 
 class HttpClient:
@@ -100,17 +103,19 @@ class HttpClient:
         largest: int = LARGEST_ANSWER,
         fresh: bool = False,
         into: Callable[[bytes], object] | None = None,
+        shown: str = "",
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
 
         With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
         without a sign, after a sleep of the machine above all, and its request lost.
+        `shown` stands for the URL in errors, by default its safe form.
         `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
 
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing), ServerFault when the answer is larger than `largest` bytes.
         """
-        call = f"{method} {redact(url)}"
+        call = f"{method} {shown or MediaUrl(url)}"
         try:
             request = self._client.build_request(
                 method,

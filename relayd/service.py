@@ -16,7 +16,7 @@ async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
     """Give a client of the service, as the settings say; its connections end with the block."""
     require_credentials(settings)
     async with HttpClient() as http:
-        yield AkoolClient(settings.akool.base_url, _credentials(settings.akool), http)
+        yield AkoolClient(settings.akool.base_url.reveal(), _credentials(settings.akool), http)
 
 
 def open_journal(settings: Settings) -> Journal:

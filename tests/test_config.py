@@ -32,8 +32,11 @@ def faults_of(text: str, tmp_path: Path, *overrides: str, **environment: str) ->
 
 def test_the_example_holds_every_key_with_its_default():
     example = tomllib.loads((EXAMPLES / "relayd.toml").read_text())
-    defaults: dict[str, Any] = load(None, environment={}).model_dump(mode="json")
+    settings = load(None, environment={})
+    defaults: dict[str, Any] = settings.model_dump(mode="json")
     defaults["akool"] |= {"api_key": "", "client_secret": ""}
+    for section, key in (("rtc", "publish_url"), ("rtc", "play_url")):
+        defaults[section][key] = getattr(getattr(settings, section), key).reveal()
     assert example == defaults
 
 
@@ -264,7 +267,8 @@ def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]):
 
 
 def test_on_demand_always_needs_a_camera_whose_readers_ask():
-    sets = ["face.image=http://x/y", "akool.api_key=k", "on_demand.mode=always"]
-    require_runnable(load(None, sets, {}))
+    sets = ["face.image=http://x/y", "on_demand.mode=always"]
+    key = {"AKOOL_API_KEY": "k"}
+    require_runnable(load(None, sets, key))
     with pytest.raises(ConfigError, match=r'on_demand\.mode = "always": needs an \[\[output\]\]'):
-        require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], {}))
+        require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], key))

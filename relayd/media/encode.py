@@ -23,8 +23,9 @@ from av.video.stream import VideoStream
 
 from relayd.errors import OutputError
 from relayd.frames import I420, Geometry
-from relayd.logs import HIDDEN, redact
+from relayd.logs import redact
 from relayd.media.srt import SrtPipe
+from relayd.urls import MediaUrl
 
 _PUSH_FORMATS: Final = {
     "rtsp": "rtsp",
@@ -82,22 +83,10 @@ def format_of(target: str) -> str:
     suffix = PurePosixPath(target).suffix.lower()
     if suffix not in _FILE_FORMATS:
         raise OutputError(
-            f"no container is known for the file {target!r}",
+            f"no container is known for the file {str(MediaUrl(target))!r}",
             mend=f"name it with one of {', '.join(_FILE_FORMATS)}",
         )
     return _FILE_FORMATS[suffix]
-
-
-def public_name(target: str) -> str:
-    """Give the target as it may be shown: without password, query and RTMP stream key."""
-    if not is_push(target):
-        return redact(target)
-    parts = urlsplit(target)
-    host = parts.netloc.rpartition("@")[2]
-    path = parts.path
-    if parts.scheme.lower().startswith("rtmp") and path.count("/") > 1:
-        path = f"{path.rpartition('/')[0]}/{HIDDEN}"
-    return redact(f"{parts.scheme}://{host}{path}{f'?{HIDDEN}' if parts.query else ''}")
 
 
 class VideoWriter:
@@ -110,7 +99,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        target: str,
+        target: str | MediaUrl,
         width: int,
         height: int,
         *,
@@ -123,7 +112,8 @@ class VideoWriter:
 
         Raises OutputError when the container is unknown or cannot carry H.264.
         """
-        self.name = public_name(target)
+        url = MediaUrl.of(target)
+        self.name, target = str(url), url.reveal()
         self._geometry = Geometry(width, height)
         self._next = 0
         self._closed = False

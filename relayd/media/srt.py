@@ -16,7 +16,7 @@ from typing import Final
 
 from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.logs import redact
+from relayd.logs import excerpt, redact
 from relayd.process.child import Child
 
 _FINISH_LIMIT: Final = 2.0
@@ -64,7 +64,8 @@ class _Program:
             self._process = Child.start_program(command, stderr=self._words)
         except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
             self._words.close()
-            raise missing(f"{name}: the program ffmpeg cannot be started: {fault}") from None
+            why = redact(str(fault))
+            raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
 
     def has_output(self, within: float = 0.0) -> bool:
@@ -81,7 +82,7 @@ class _Program:
         lines = text.replace(self._url, self._name).splitlines() or [""]
         spoken = [line for line in lines if line.startswith("[srt @ ")]
         words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
-        return redact(words)[:_MOST_WORDS] or "the connection was closed"
+        return excerpt(words, _MOST_WORDS) or "the connection was closed"
 
     def end(self, patience: float) -> None:
         """Close its input and wait; by force if it has not ended after `patience` seconds."""
@@ -142,18 +143,19 @@ class SrtReader:
     def __init__(
         self,
         url: str,
+        name: str,
         *,
         open_timeout: float,
         read_timeout: float,
         given_up: Event,
     ) -> None:
-        """Start the program; errors name the URL without its query.
+        """Start the program; `name` stands for the URL in errors.
 
         The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
         and none once `given_up` is set.
         Raises SourceUnusable when the program is not there or cannot be started.
         """
-        self.name = redact(url.partition("?")[0])
+        self.name = name
         self._timeout, self._read_timeout = open_timeout, read_timeout
         self._given_up = given_up
         self._received = False

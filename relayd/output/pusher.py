@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Self
 
 import numpy as np
@@ -43,7 +43,7 @@ class Order:
 
     parent: int
     """The process id of who orders it."""
-    target: str
+    target: str = field(repr=False)
     width: int
     height: int
     fps: float

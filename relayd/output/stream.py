@@ -13,13 +13,14 @@ from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.errors import OutputError
 from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get, redact
-from relayd.media.encode import is_push, public_name
+from relayd.media.encode import is_push
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.process.child import Child, end_words
 from relayd.process.environment import proxies, python_environment
 from relayd.process.lines import LineReader, LineTooLong
 from relayd.slots import SharedSlot
+from relayd.urls import MediaUrl
 
 _log = get("stream")
 
@@ -67,11 +68,12 @@ class StreamOutput:
 
     def __init__(
         self,
-        url: str,
+        url: str | MediaUrl,
         geometry: Geometry,
         fps: float,
         bitrate_kbit: int,
         *,
+        name: str = "",
         number: int = 1,
         on_event: Callable[[OutputEvent], None] | None = None,
         clock: Clock | None = None,
@@ -80,9 +82,12 @@ class StreamOutput:
         # -P: the folder we happen to run in is no place to import from.
         command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
-        """Plan the stream; `number` names its thread, `on_event` is called from there."""
-        self.name = public_name(url)
-        self._url = url
+        """Plan the stream; `name` is its URL's safe form unless given, `number` names its thread.
+
+        `on_event` is called from there.
+        """
+        self._url = MediaUrl.of(url)
+        self.name = name or str(self._url)
         self._geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
         self._number = number
         self._on_event = on_event or (lambda _event: None)
@@ -129,14 +134,15 @@ class StreamOutput:
             return self._stats
 
     def _run(self, slot: SharedSlot) -> None:
-        push = is_push(self._url)
+        url = self._url.reveal()
+        push = is_push(url)
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
             is_begun = push
             try:
-                target = self._url if push else str(unused_file(self._url))
+                target = url if push else str(unused_file(url))
                 is_begun = True
                 self._write_until_broken(target, slot, attempt)
             except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
@@ -281,8 +287,8 @@ def _ended(process: Child) -> str:
 def unused_file(wanted: str) -> Path:
     """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
 
-    What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
-    the file cannot be made.
+    It is for its owner alone: a recording shows a person. What is no regular file (a FIFO,
+    /dev/null) is taken as it is. Raises OutputError when the file cannot be made.
     """
     path = Path(wanted).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -290,10 +296,10 @@ def unused_file(wanted: str) -> Path:
     for number in range(_MOST_NAMES):
         candidate = path.with_stem(f"{path.stem}-{number}") if number else path
         try:
-            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             continue
         except OSError as fault:
-            raise OutputError(f"{wanted}: {fault.strerror}") from fault
+            raise OutputError(f"{MediaUrl(wanted)}: {fault.strerror}") from fault
         return candidate
-    raise OutputError(f"{wanted}: {_MOST_NAMES} files of that name exist")
+    raise OutputError(f"{MediaUrl(wanted)}: {_MOST_NAMES} files of that name exist")

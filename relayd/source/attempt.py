@@ -14,6 +14,7 @@ from relayd.source.events import SourceOpened
 from relayd.source.kinds import Opening, SourceKind, plan_opening
 from relayd.source.schedule import PlaybackSchedule
 
+HTTP: Final = {"http", "https"}
 OPEN_TIMEOUT: Final = 5.0
 """s for opening, and again for finding the streams."""
 REFRESH: Final = 0.5
@@ -92,14 +93,14 @@ class Attempt:
     def _read(self) -> None:
         settings = self._settings
         opening = plan_opening(
-            settings.url, settings.format, settings.options, settings.stall_timeout
+            settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
         )
         source = self._open(opening)
         self.connected_at = self._clock.now()
         self._wake.set()
         try:
             kind = opening.kind
-            if kind is SourceKind.LIVE and settings.url.startswith("http") and source.finite:
+            if kind is SourceKind.LIVE and settings.url.scheme in HTTP and source.finite:
                 kind = SourceKind.FILE
             if kind is SourceKind.IMAGE:
                 self._show_image(source)
@@ -116,6 +117,7 @@ class Attempt:
             try:
                 return VideoInput.open(
                     opening.url,
+                    name=str(self._settings.url),
                     geometry=self._geometry,
                     fit=self._fit,
                     format=opening.demuxer,

@@ -22,7 +22,7 @@ import pytest
 import relayd
 from relayd.errors import OutputError
 from relayd.frames import Geometry, SwappedFrame, black
-from relayd.media.encode import VideoWriter, format_of, public_name
+from relayd.media.encode import VideoWriter, format_of
 from relayd.output.base import OutputChange
 from relayd.output.pusher import Order
 from relayd.output.stream import StreamOutput, unused_file
@@ -119,11 +119,7 @@ def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, 
     assert "secretword" not in str(caught.value)
 
 
-def test_names_for_people_have_no_secrets():
-    assert public_name("rtmp://h/live/key") == "rtmp://h/live/***"
-    assert public_name("rtsp://me:pw@h:8554/cam") == "rtsp://h:8554/cam"
-    assert public_name("srt://h:1?passphrase=x&streamid=y") == "srt://h:1?***"
-    assert public_name("out.mp4") == "out.mp4"
+def test_the_scheme_names_the_container_whatever_its_case():
     assert format_of("RTMPS://h/live/key") == "flv"
 
 
@@ -134,6 +130,16 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     assert unused_file(str(first)) == tmp_path / "out-2.mp4"
     assert first.read_text() == "precious"
     assert str(unused_file("/dev/null")) == "/dev/null"
+
+
+def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            made = unused_file(str(tmp_path / "out.mp4"))
+            assert made.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 class Feed:
