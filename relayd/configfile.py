@@ -38,11 +38,12 @@ _CREDENTIAL_FILES = {
     "control-token": ("control", "token"),
 }
 _NOT_ON_A_COMMAND_LINE = {
-    f"akool.{key}": "a command line can be read by every user of this machine;"
-    f" set {variable}, the systemd credential {file}, or {key} in the file"
+    key: "a command line can be read by every user of this machine;"
+    f" set {variable}, the systemd credential {file}, or {key.split('.')[1]} in the file"
     for key, variable, file in (
-        ("api_key", "AKOOL_API_KEY", "akool-api-key"),
-        ("client_secret", "RELAYD_AKOOL__CLIENT_SECRET", "akool-client-secret"),
+        ("akool.api_key", "AKOOL_API_KEY", "akool-api-key"),
+        ("akool.client_secret", "RELAYD_AKOOL__CLIENT_SECRET", "akool-client-secret"),
+        ("control.token", "RELAYD_CONTROL__TOKEN", "control-token"),
     )
 }
 
@@ -209,9 +210,12 @@ def _kind_of(value: object) -> str:
 
 def _secret_of(tree: Mapping[str, Any]) -> str | None:
     """Name the first key in a tree of settings that holds a secret; None where none does."""
-    akool = tree.get("akool")
-    given = akool if isinstance(akool, Mapping) else {}
-    return next((key for key in _NOT_ON_A_COMMAND_LINE if given.get(key.split(".")[1])), None)
+    for dotted in _NOT_ON_A_COMMAND_LINE:
+        section, key = dotted.split(".")
+        table = tree.get(section)
+        if isinstance(table, Mapping) and table.get(key):
+            return dotted
+    return None
 
 
 def _conceal_secrets(settings: Settings) -> None:
@@ -234,6 +238,8 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
         return {**CameraSettings.model_fields, **StreamSettings.model_fields}
     for part in location:
         model = model.model_fields[str(part)].annotation
+        if not hasattr(model, "model_fields"):  # a list: its items have no keys
+            return {}
     fields: Mapping[str, Any] = model.model_fields
     return fields
 

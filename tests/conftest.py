@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.clips import Clips
@@ -34,6 +35,12 @@ def leaves_nothing_behind() -> Iterator[None]:
         time.sleep(0.02)
     if left:
         pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def logs_to_stdout() -> None:
+    """Undo what a test before set up: a log that is not configured goes to stdout."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
