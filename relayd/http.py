@@ -4,21 +4,28 @@ Only this module imports httpx.
 """
 
 import json
-from collections.abc import Mapping
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from relayd.errors import RelaydError, ServerFault, ServiceUnreachable
+from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable
 from relayd.logs import get, redact
+from relayd.proxies import Proxy, proxy_for
+from relayd.trust import UNTRUSTED_HINT, client_context
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes. The largest honest answer is a face list of some kB."""
 
 _NEVER_SENT = (
+    httpx.ProxyError,  # the proxy refused to connect
     httpx.ConnectError,  # refused, no route, DNS, TLS handshake
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
@@ -66,11 +73,12 @@ class HttpClient:
         unix_socket: Path | None = None,
     ) -> None:
         """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
-        transport = httpx.AsyncHTTPTransport(uds=str(unix_socket)) if unix_socket else None
+        self._has_proxies = unix_socket is None
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
             follow_redirects=False,
-            transport=transport,
+            trust_env=False,  # its reading of proxies and certificates ends in other errors
+            transport=_Routes() if unix_socket is None else _over(unix_socket),
         )
 
     async def __aenter__(self) -> Self:
@@ -105,10 +113,12 @@ class HttpClient:
         """Send one request and read the whole answer, of any status.
 
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
-        that names nothing), ServerFault when the answer is larger than `largest` bytes.
+        that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
+        larger than `largest` bytes.
         """
         call = f"{method} {redact(url)}"
         try:
+            proxy = proxy_for(url) if self._has_proxies else None
             request = self._client.build_request(
                 method,
                 url,
@@ -117,20 +127,27 @@ class HttpClient:
                 content=content,
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
             )
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except (httpx.InvalidURL, ValueError) as fault:
-            raise _unreachable(call, fault, sent=False) from fault
+            raise _unreachable(call, fault, None, sent=False) from fault
         try:
             response = await self._client.send(request, stream=True)
             try:
                 body = await _read(response, call, largest)
             finally:
                 await response.aclose()
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except RelaydError:
             raise
         except Exception as fault:
             # Besides its own errors httpx lets those of its transports through, such as a
             # RuntimeError of a connection that closed (encode/httpx#3544).
-            raise _unreachable(call, fault, sent=not isinstance(fault, _NEVER_SENT)) from fault
+            raise _unreachable(call, fault, proxy, sent=not _never_left(fault)) from fault
+        if proxy and response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            refusal = httpx.ProxyError(f"{response.status_code} {response.reason_phrase}")
+            raise _unreachable(call, refusal, proxy, sent=False)
         headers_seen = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers_seen, body)
 
@@ -144,6 +161,101 @@ async def _read(response: httpx.Response, call: str, largest: int) -> bytes:
     return bytes(body)
 
 
-def _unreachable(call: str, fault: Exception, *, sent: bool) -> ServiceUnreachable:
-    why = str(fault) or type(fault).__name__
-    return ServiceUnreachable(f"{call}: {redact(why)}", sent=sent)
+def require_reachable(url: str) -> None:
+    """Raise ConfigError when the environment keeps us from reaching `url`.
+
+    A proxy variable or CA file that cannot be used, that is; nothing is sent.
+    """
+    proxy_for(url)
+    if url.lower().startswith("https:"):
+        client_context()
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Sends each request directly, or through the proxy that the environment names for it."""
+
+    def __init__(self) -> None:
+        self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = proxy_for(str(request.url))
+        is_secure = request.url.scheme == "https"
+        route = proxy, is_secure
+        if route not in self._transports:
+            self._transports[route] = httpx.AsyncHTTPTransport(
+                # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
+                verify=self._context() if is_secure else False,
+                trust_env=False,
+                proxy=self._proxy(proxy) if proxy else None,
+            )
+        return await self._transports[route].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+    def _proxy(self, proxy: Proxy) -> httpx.Proxy:
+        is_secure = proxy.url.lower().startswith("https:")
+        return httpx.Proxy(proxy.url, ssl_context=self._context() if is_secure else None)
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_context()
+        return self._tls
+
+
+def _over(unix_socket: Path) -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(uds=str(unix_socket), verify=False, trust_env=False)
+
+
+def _never_left(fault: BaseException) -> bool:
+    """Whether a request that ended so never left this machine, or no further than a proxy."""
+    if isinstance(fault, BaseExceptionGroup):  # of tries to connect, side by side
+        return all(map(_never_left, fault.exceptions))
+    return isinstance(fault, _NEVER_SENT)
+
+
+def _unreachable(
+    call: str, fault: Exception, proxy: Proxy | None, *, sent: bool
+) -> ServiceUnreachable:
+    why, hint = redact(_reason(fault)), ""
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        hint = UNTRUSTED_HINT
+    if proxy:
+        why = f"through the proxy {proxy.words}: {why}"
+        hint = hint or f"check {proxy.variable}, or name the host in NO_PROXY"
+    return ServiceUnreachable(f"{call}: {why}", mend=hint, sent=sent)
+
+
+def _reason(fault: BaseException) -> str:
+    """Say what went wrong: in the words of the operating system, where it refused."""
+    for error in _causes(fault):
+        if isinstance(error, socket.gaierror):
+            return str(error.strerror)
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+            return os.strerror(error.errno)
+    text = "; ".join(str(error) for error in _leaves(fault))
+    return text or type(fault).__name__
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    """Give an error and what led to it, the outermost first."""
+    seen: set[int] = set()
+    waiting = [fault]
+    while waiting:
+        error = waiting.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+        waiting += [cause for cause in (error.__context__, error.__cause__) if cause]
+
+
+def _leaves(fault: BaseException) -> list[BaseException]:
+    if isinstance(fault, BaseExceptionGroup):
+        return [leaf for error in fault.exceptions for leaf in _leaves(error)]
+    return [fault]
