@@ -11,11 +11,6 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from relayd.errors import ConfigError
 from relayd.frames import FitMode, Geometry
@@ -76,8 +71,8 @@ class FaceSettings(Section):
     @field_validator("image")
     @classmethod
     def _fetchable(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"http", "https"}:
-            raise ValueError("the service fetches the image itself: give a public http(s) URL")
+        if value:
+            _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
         return value
 
     @field_validator("landmarks")
@@ -101,8 +96,7 @@ class AkoolSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
-            raise ValueError("give an http(s) URL like https://openapi.akool.com")
+        _check_web_url(value, "give an http(s) URL like https://openapi.akool.com")
         return value.rstrip("/")
 
 
@@ -178,12 +172,8 @@ class StateSettings(Section):
     directory: str = ""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings of one relay."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
-    )
 
     source: SourceSettings = SourceSettings.model_construct()
     video: VideoSettings = VideoSettings()
@@ -196,18 +186,19 @@ class Settings(BaseSettings):
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` passes in: it has merged file, environment and --set already."""
-        del settings_cls, env_settings
-        return (init_settings,)
+
+def _check_web_url(text: str, fix: str) -> None:
+    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError as fault:
+        raise ValueError("the port must be 1 to 65535") from fault
+    if port == 0:
+        raise ValueError("the port must be 1 to 65535")
+    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if not is_web or any(not character.isprintable() or character == " " for character in text):
+        raise ValueError(fix)
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -4,18 +4,19 @@ Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that 
 holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
 """
 
-import difflib
+import codecs
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from relayd import variables
-from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.config import Settings
+from relayd.configtree import SettingsTree
+from relayd.configwords import sentence
 from relayd.errors import ConfigError
 from relayd.logs import redact
 
@@ -25,6 +26,8 @@ SYSTEM_STATE = Path("/var/lib/relayd")
 TOML_FAULTS = (ValueError, RecursionError)
 """What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
 """
+LARGEST_FILE = 1024 * 1024
+"""Bytes; the commented example has some 7 kB."""
 _CREDENTIAL_FILES = {
     "akool-api-key": "api_key",
     "akool-client-id": "client_id",
@@ -41,15 +44,16 @@ def load(
     Raises ConfigError with one line a fault.
     """
     environment = os.environ if environment is None else environment
-    tree = _read_file(path) if path else {}
-    from_environment, faults = variables.read(environment)
-    _deep_update(tree, from_environment)
+    tree = SettingsTree()
+    if path:
+        _read_file(tree, path)
+    faults = variables.read(environment, tree)
     faults += _merge_overrides(tree, overrides)
     faults += _fill_credentials(tree, environment)
     if path and "STATE_DIRECTORY" not in environment:
         _fill_state(tree, path)
     try:
-        settings = load_tree(tree)
+        settings = _validate(tree)
     except ConfigError as report:
         faults += report.faults
     if faults:
@@ -57,27 +61,50 @@ def load(
     return settings
 
 
-def load_tree(tree: Mapping[str, Any]) -> Settings:
+def load_tree(values: Mapping[str, Any]) -> Settings:
     """Read settings that a program made; ConfigError as `load`."""
+    tree = SettingsTree()
+    tree.values = dict(values)
+    return _validate(tree)
+
+
+def _validate(tree: SettingsTree) -> Settings:
     try:
-        return Settings(**tree)
+        return Settings.model_validate(tree.values)
     except ValidationError as report:
-        raise ConfigError([_sentence(detail) for detail in report.errors()]) from report
+        details = report.errors(include_url=False)
+        raise ConfigError([sentence(detail, tree) for detail in details]) from report
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    mend = "give the path of a TOML file"
+def _read_file(tree: SettingsTree, path: Path) -> None:
+    fix = "give the path of a TOML file"
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as fault:
-        raise ConfigError([f"{path}: {fault.strerror}; {mend}"]) from fault
-    except UnicodeDecodeError as fault:
-        raise ConfigError([f"{path}: not UTF-8 text; {mend}"]) from fault
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
+        why = fault.strerror if isinstance(fault, OSError) else str(fault)
+        raise ConfigError([f"{path}: {why}; {fix}"]) from fault
+    if len(content) > LARGEST_FILE:
+        raise ConfigError([f"{path}: larger than {LARGEST_FILE // 1024} KiB; {fix}"])
+    text = _decoded(content, path)
+    try:
+        tree.read_toml(tomllib.loads(text), text, path.name)
     except TOML_FAULTS as fault:
         raise ConfigError([f"{path}: not valid TOML: {_toml_fault(fault)}"]) from fault
 
 
-def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+def _decoded(content: bytes, path: Path) -> str:
+    """Give a file's text; a byte order mark, as Windows' editors write it, is left out."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError([f"{path}: not UTF-8 text but UTF-16; save it as UTF-8"])
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as fault:
+        line = content.count(b"\n", 0, fault.start) + 1
+        raise ConfigError([f"{path}: line {line} is not UTF-8 text; save it as UTF-8"]) from fault
+
+
+def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
     faults = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -85,14 +112,16 @@ def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str
         if not equals or not all(path):
             faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
             continue
+        name = f"--set {key.strip()}"
         try:
-            inner = _toml_value(value.strip())
+            read = _toml_value(value.strip())
         except TOML_FAULTS as fault:
-            faults.append(f"--set {key.strip()}: not a TOML value: {_toml_fault(fault)}")
+            faults.append(f"{name}: not a TOML value: {_toml_fault(fault)}")
             continue
-        for part in reversed(path):
-            inner = {part: inner}
-        _deep_update(tree, inner)
+        try:
+            tree.put(path, read, name)
+        except ValueError as fault:
+            faults.append(f"{name}: {fault}")
     return faults
 
 
@@ -111,77 +140,32 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
-    akool = tree.setdefault("akool", {})
+def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Iterator[str]:
+    akool = tree.values.setdefault("akool", {})
     if not isinstance(akool, dict):
         return
     if (key := environment.get("AKOOL_API_KEY")) and not akool.get("api_key"):
-        akool["api_key"] = key
+        tree.put(("akool", "api_key"), key, "AKOOL_API_KEY in the environment")
     folder = environment.get("CREDENTIALS_DIRECTORY")
     for name, field in _CREDENTIAL_FILES.items() if folder else ():
         file = Path(str(folder)) / name
         if akool.get(field):
             continue
         try:
-            akool[field] = file.read_text("utf-8").strip()
+            content = file.read_text("utf-8-sig").strip()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
             yield f"{file} (systemd credential): {why}; give a file with the key alone"
+        else:
+            tree.put(("akool", field), content, f"{file} (systemd credential)")
 
 
-def _fill_state(tree: dict[str, Any], path: Path) -> None:
+def _fill_state(tree: SettingsTree, path: Path) -> None:
     """Find the journal of a system's relay for whoever asks about it in a terminal."""
-    state = tree.setdefault("state", {})
+    state = tree.values.setdefault("state", {})
     own = SYSTEM_STATE / path.stem
     is_system = path.absolute().parent == SYSTEM_CONFIGURATION and own.is_dir()
     if is_system and isinstance(state, dict) and not state.get("directory"):
-        state["directory"] = str(own)
-
-
-def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _deep_update(tree[key], value)
-        else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """One fault as a line: key, value, what to do."""
-    location = [part for part in detail["loc"] if part not in {"camera", "stream"}]
-    key = ".".join(str(part) for part in location)
-    if detail["type"] == "extra_forbidden":
-        return (
-            f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
-        )
-    value = detail["input"]
-    secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
-    shown = "***" if secret else redact(repr(value))[:120]
-    if detail["type"] == "missing":
-        return f"{key}: missing; give a value"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
-
-
-def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
-    model: Any = Settings
-    if location and location[0] == "output":
-        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
-    for part in location:
-        model = model.model_fields[str(part)].annotation
-    fields: Mapping[str, Any] = model.model_fields
-    return fields
-
-
-def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object] = ()) -> str:
-    """`; did you mean …?` over the keys of the same table, then of all tables."""
-    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
-    if close := difflib.get_close_matches(word, known, 1):
-        return f"; did you mean {prefix}{close[0]}?"
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
-            return f"; did you mean {section}.{word}?"
-    return f"; known here: {', '.join(known)}"
+        tree.put(("state", "directory"), str(own), f"of the service relayd@{path.stem}")

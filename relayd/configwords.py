@@ -1,0 +1,133 @@
+"""What is wrong with settings, in words: key, value, what to write, where it came from."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic_core import ErrorDetails
+
+from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.configtree import SettingsTree
+from relayd.logs import redact
+
+_LONGEST_VALUE = 120
+"""Characters of a value that are shown."""
+_OUTPUT_KINDS = 'kind = "camera" or kind = "stream"'
+_WHOLE_NUMBER = "must be a whole number, like 640"
+_NUMBER = "must be a number without a unit, like 2.5"
+_TEXT = "must be text in quotes"
+_TABLES = frozenset({"model_type", "model_attributes_type", "dict_type", "mapping_type"})
+
+_WORDS: Mapping[str, str] = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "finite_number": "must be a finite number",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "int_from_float": _WHOLE_NUMBER,
+    "int_parsing": _WHOLE_NUMBER,
+    "int_parsing_size": "is too large a number",
+    "int_type": _WHOLE_NUMBER,
+    "string_sub_type": _TEXT,
+    "string_too_short": "must not be empty",
+    "string_type": _TEXT,
+    "string_unicode": "has bytes that are not UTF-8 text",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than_equal": "must be {le:g} or less",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
+    "literal_error": "must be {expected}",
+}
+"""By the validator's type of error; numbers and choices come from its context."""
+
+
+def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
+    """Give one fault as a line."""
+    location = list(detail["loc"])
+    if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
+        del location[2]  # the validator's own part, not a key
+    where = tree.origin(location)
+    return f"{_fault(detail, location)}{f' ({where})' if where else ''}"
+
+
+def _fault(detail: ErrorDetails, location: list[int | str]) -> str:
+    key = ".".join(str(part) for part in location)
+    value = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown(key, location, value)
+        case "union_tag_not_found":
+            return f"{key}.kind: missing; write {_OUTPUT_KINDS}"
+        case "union_tag_invalid":
+            kind = value.get("kind") if isinstance(value, Mapping) else value
+            return f"{key}.kind = {_shown(key, kind)}: no such kind; write {_OUTPUT_KINDS}"
+        case "missing":
+            return f"{key}: missing; give a value"
+        case "list_type" if location == ["output"]:
+            return f"{key}: each output is a table of its own; write [[output]] and {_OUTPUT_KINDS}"
+        case _:
+            return f"{key} = {_shown(key, value)}: {_what_to_write(detail, location)}"
+
+
+def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
+    kind = detail["type"]
+    if kind in _TABLES:
+        table = ".".join(str(part) for part in location if isinstance(part, str))
+        header = "[[output]]" if location[0] == "output" else f"[{table}]"
+        return f"must be a table; write {header} on a line, and its keys below"
+    if kind in _WORDS:
+        return _WORDS[kind].format(**detail.get("ctx", {}))
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _shown(key: str, value: object) -> str:
+    is_secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
+    if is_secret:
+        return "***"
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a huge number"
+    return redact(text)[:_LONGEST_VALUE]
+
+
+def _unknown(key: str, location: list[int | str], value: object) -> str:
+    word, siblings = str(location[-1]), _siblings(location[:-1])
+    is_table = len(location) == 1 and isinstance(value, Mapping)
+    name = f"[{key}]" if is_table else key
+    for known in siblings:
+        if known.lower() == word.lower():
+            right = ".".join([*map(str, location[:-1]), known])
+            write = f"[{right}]" if is_table else right
+            return f"{name}: names are case-sensitive; write {write}"
+    return f"{name}: unknown {'table' if is_table else 'key'}; {_nearest(word, siblings, location)}"
+
+
+def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
+    """Give the keys of the table at `location`."""
+    model: Any = Settings
+    if location and location[0] == "output":
+        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
+    for part in location:
+        model = model.model_fields[str(part)].annotation
+    fields: Mapping[str, Any] = model.model_fields
+    return fields
+
+
+def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object]) -> str:
+    """`did you mean …?` over the keys of the same table, then of all tables."""
+    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
+    if close := difflib.get_close_matches(word.lower(), known, 1):
+        return f"did you mean {prefix}{close[0]}?"
+    for section, keys in _tables():
+        if word.lower() in keys:
+            return f"did you mean {section}.{word.lower()}?"
+    return f"known here: {', '.join(known)}"
+
+
+def _tables() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield section, model.model_fields
