@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from relayd import __version__, logs, stdio
+from relayd import __version__, limits, logs, stdio
 from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
@@ -54,13 +54,12 @@ def main() -> NoReturn:
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
         logs.get("cli").debug("unforeseen", exc_info=True)
-        _complain(
-            InternalFault(
-                f"unforeseen {type(fault).__name__}: {fault}",
-                mend="a fault of relayd; --log-level debug shows where",
-            )
+        refusal = limits.named(fault) or InternalFault(
+            f"unforeseen {type(fault).__name__}: {fault}",
+            mend="a fault of relayd; --log-level debug shows where",
         )
-        sys.exit(ExitCode.FAILED)
+        _complain(refusal)
+        sys.exit(refusal.exit_code)
     sys.exit(ExitCode.CLEAN)
 
 

@@ -13,8 +13,9 @@ from typing import IO, Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.descriptors import wait_readable
-from relayd.errors import OutputError
+from relayd.errors import OutputError, Unavailable
 from relayd.frames import Geometry, OutputFrame
+from relayd.limits import start_thread
 from relayd.logs import get, redact
 from relayd.media.encode import is_push, public_name
 from relayd.output.base import OutputChange, OutputEvent
@@ -94,15 +95,25 @@ class StreamOutput:
         self._thread: Thread | None = None
 
     def open(self) -> None:
-        """Start the thread; what fails from here on is told by events."""
+        """Start the thread; what fails from here on is told by events.
+
+        Raises OutputError where the system has no thread or descriptor left.
+        """
         if self._thread:
             return
         self._stop.clear()
-        self._slot = SharedSlot.create(self._geometry, f"stream-{self._number}")
-        self._thread = Thread(
-            target=self._run, args=(self._slot,), name=f"relayd-stream-{self._number}", daemon=True
-        )
-        self._thread.start()
+        name = f"stream-{self._number}"
+        try:
+            slot = SharedSlot.create(self._geometry, name)
+        except OSError as fault:
+            raise OutputError(f"{self.name}: {fault.strerror}") from fault
+        thread = Thread(target=self._run, args=(slot,), name=f"relayd-{name}", daemon=True)
+        try:
+            start_thread(thread)
+        except Unavailable as fault:
+            slot.close()
+            raise OutputError(f"{self.name}: {fault.message}", mend=fault.mend) from fault
+        self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:
         """Put the picture where the process takes it: one copy, no wait."""
