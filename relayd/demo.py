@@ -95,7 +95,7 @@ async def run_demo(options: DemoOptions) -> int:
             asyncio.get_running_loop().call_later(options.seconds, end)
         await relay.run(stop)
         status = relay.status()
-    _print_summary(status, options)
+    _print_summary(status)
     failed = time_over.is_set() and not status.frames["fresh"]
     return ExitCode.UNAVAILABLE if failed else ExitCode.CLEAN
 
@@ -219,7 +219,7 @@ class _Narrator:
         self._console.print(redact(words), markup=False)
 
 
-def _print_summary(status: RelayStatus, options: DemoOptions) -> None:
+def _print_summary(status: RelayStatus) -> None:
     table = Table(title="What the relay did", box=None, show_header=False, title_justify="left")
     frames, dropped = status.frames, status.dropped
     for name, value in (
@@ -237,10 +237,14 @@ def _print_summary(status: RelayStatus, options: DemoOptions) -> None:
         ("delay, glass to glass", _milliseconds(status.delay)),
         ("of it relayd's own", _milliseconds(status.own_delay)),
         ("reconnects", ", ".join(f"{part} {n}" for part, n in status.reconnects.items())),
-        ("recorded to", options.record or "-"),
+        ("recorded to", ", ".join(_recorded(status)) or "-"),
     ):
         table.add_row(name, str(value))
     Console(highlight=False).print(table)
+
+
+def _recorded(status: RelayStatus) -> list[str]:
+    return [file for files in status.files.values() for file in files]
 
 
 def _milliseconds(spread: Spread) -> str:

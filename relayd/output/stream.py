@@ -4,10 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import IO, Final
 
@@ -17,9 +17,10 @@ from relayd.errors import OutputError, Unavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.limits import start_thread
 from relayd.logs import get, redact
-from relayd.media.encode import is_push, public_name
+from relayd.media.encode import format_of, is_push, public_name
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
+from relayd.output.recording import Part
 from relayd.slots import SharedSlot
 
 _log = get("stream")
@@ -35,7 +36,8 @@ _POLL = 0.2
 """s after which a stop is noticed."""
 _MOST_LEFT: Final = 64 * 1024
 """Bytes: all that a pipe holds."""
-_MOST_NAMES: Final = 10_000
+_MOST_PARTS: Final = 100
+"""Files of a recording that are remembered by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,9 @@ class StreamOutput:
     """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
 
     A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and, for a push URL, starts it anew with backoff. A file that cannot be made yet (its folder
-    is on a disk that is not there) is waited for; once begun it is written once, and when that
-    breaks it stays broken. A file that exists is never overwritten; "out.mp4" becomes
-    "out-1.mp4" and so on, so that a restart costs no recording.
+    and starts it again with backoff when it has ended. A file that exists is never overwritten:
+    a recording whose file cannot be written any more (disk full, folder removed) goes on in a
+    new part, "out-1.mp4" after "out.mp4", as soon as one can be; so does one after a restart.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class StreamOutput:
         self._stop = Event()
         self._lock = Lock()
         self._stats = StreamStats(0, 0, 0, up=False)
+        self._files: deque[str] = deque(maxlen=_MOST_PARTS)
         self.trouble = ""
         """Why it does not work, as the latest event says; empty while it does, or may yet."""
         self._slot: SharedSlot | None = None
@@ -135,32 +137,41 @@ class StreamOutput:
         with self._lock:
             return self._stats
 
+    def files(self) -> tuple[str, ...]:
+        """Give the files that got pictures since open(), the newest last; none for a push URL."""
+        with self._lock:
+            return tuple(self._files)
+
     def _run(self, slot: SharedSlot) -> None:
-        push = is_push(self._url)
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
-            is_begun = push
             try:
-                target = self._url if push else str(unused_file(self._url))
-                is_begun = True
-                self._write_until_broken(target, slot, attempt)
+                self._attempt(slot, attempt)
             except OutputError as fault:
                 self._update(up=False)
                 if attempt.up_since or str(fault) != said:
                     said = str(fault)
-                    is_final = is_begun and not push
-                    change = OutputChange.FAILED if is_final else OutputChange.LOST
                     self.trouble = said
-                    self._on_event(OutputEvent(self.name, change, said))
-            if is_begun and not push:
-                return
+                    self._on_event(OutputEvent(self.name, OutputChange.LOST, said))
             good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
             wait = backoff.next_wait(good_for)
             if self._clock.sleep_until(self._clock.now() + wait, self._stop):
                 return
             self._update(reconnects=1)
+
+    def _attempt(self, slot: SharedSlot, attempt: "_Attempt") -> None:
+        """Push, or write one file, until stop() or until that breaks, then OutputError."""
+        if is_push(self._url):
+            self._write_until_broken(self._url, slot, attempt)
+            return
+        format_of(self._url)  # no file is made for a name that says no format
+        attempt.part = Part.begin(self._url, self._bitrate_kbit)
+        try:
+            self._write_until_broken(str(attempt.part.path), slot, attempt)
+        finally:
+            attempt.part.close(is_empty=not attempt.frames)
 
     def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
         """Run one process until stop() or until it breaks, then OutputError."""
@@ -203,6 +214,8 @@ class StreamOutput:
     ) -> None:
         heard = self._clock.now()
         while not self._stop.is_set():
+            if attempt.part:
+                attempt.part.require_there(self.name)
             if not wait_readable((pipe.fileno(),), _POLL):
                 if self._clock.now() - heard > self._stall_limit:
                     process.kill()
@@ -229,7 +242,11 @@ class StreamOutput:
             attempt.up_since = self._clock.now()
             self._update(up=True)
             self.trouble = ""
-            self._on_event(OutputEvent(self.name, OutputChange.BACK))
+            file = str(attempt.part.path) if attempt.part else ""
+            if file:
+                with self._lock:
+                    self._files.append(file)
+            self._on_event(OutputEvent(self.name, OutputChange.BACK, file=file))
 
     def _finish(
         self,
@@ -275,6 +292,8 @@ class _Attempt:
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
+    part: Part | None = None
+    """The file that it writes, if it writes one."""
 
 
 def _what_is_left(pipe: IO[bytes]) -> list[bytes]:
@@ -288,24 +307,3 @@ def _ended(process: subprocess.Popen[bytes]) -> str:
     if code < 0:
         return f"the encoder's process was ended by signal {-code}"
     return f"the encoder's process ended with status {code}"
-
-
-def unused_file(wanted: str) -> Path:
-    """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
-
-    What is no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError when
-    the file cannot be made.
-    """
-    path = Path(wanted).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return path
-    for number in range(_MOST_NAMES):
-        candidate = path.with_stem(f"{path.stem}-{number}") if number else path
-        try:
-            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-        except FileExistsError:
-            continue
-        except OSError as fault:
-            raise OutputError(f"{wanted}: {fault.strerror}") from fault
-        return candidate
-    raise OutputError(f"{wanted}: {_MOST_NAMES} files of that name exist")

@@ -152,6 +152,11 @@ class Pipeline:
         troubles = (self._trouble(output) for output in self._counted)
         return next(filter(None, troubles), "no output is open")
 
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """Give the files of each recording that got pictures, the newest last."""
+        streams = (output for output in self.outputs if isinstance(output, StreamOutput))
+        return {stream.name: files for stream in streams if (files := stream.files())}
+
     def _trouble(self, output: Output) -> str:
         of_stream = output.trouble if isinstance(output, StreamOutput) else ""
         return of_stream or self.screen.trouble(output)

@@ -21,7 +21,8 @@ from relayd.errors import OutputError
 from relayd.frames import Geometry, SwappedFrame, black
 from relayd.media.encode import VideoWriter, format_of, public_name
 from relayd.output.base import OutputChange
-from relayd.output.stream import StreamOutput, unused_file
+from relayd.output.recording import Part
+from relayd.output.stream import StreamOutput
 
 SIZE = Geometry(160, 120)
 FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
@@ -124,10 +125,13 @@ def test_names_for_people_have_no_secrets():
 def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     first = tmp_path / "out.mp4"
     first.write_text("precious")
-    assert unused_file(str(first)) == tmp_path / "out-1.mp4"
-    assert unused_file(str(first)) == tmp_path / "out-2.mp4"
+    for name in ("out-1.mp4", "out-2.mp4"):
+        part = Part.begin(str(first), 500)
+        part.close()
+        assert part.path == tmp_path / name
+    assert (tmp_path / "out-1.mp4").stat().st_mode & 0o777 == 0o600, "it shows people"
     assert first.read_text() == "precious"
-    assert str(unused_file("/dev/null")) == "/dev/null"
+    assert str(Part.begin("/dev/null", 500).path) == "/dev/null"
 
 
 class Feed:
@@ -195,15 +199,12 @@ def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
     assert len(numbers(folder / "out.mp4")) >= 5
 
 
-def test_a_file_that_was_begun_and_cannot_be_written_fails_once_and_is_not_begun_again(
-    tmp_path: Path,
-):
+def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path):
     with Feed(tmp_path / "out.nonsense") as feed:
-        until(lambda: feed.events)
-        feed.output._thread.join(5.0)
-        assert feed.output.trouble
-    assert feed.changes() == [OutputChange.FAILED]
-    assert len(list(tmp_path.iterdir())) <= 1
+        until(lambda: feed.output.stats().reconnects >= 2)
+        assert "no container is known" in feed.output.trouble
+    assert feed.changes() == [OutputChange.LOST]
+    assert list(tmp_path.iterdir()) == []
 
 
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:
@@ -326,8 +327,9 @@ def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: 
     command = [sys.executable, "-c", "print('native noise'); print('[1]'); print('7')"]
     with Feed(tmp_path / "out.mp4", command=command) as feed:
         until(lambda: feed.events)
-    assert feed.changes() == [OutputChange.FAILED]
+    assert feed.changes()[0] is OutputChange.LOST
     assert "status 0" in feed.events[0].reason
+    assert list(tmp_path.iterdir()) == [], "a file with no picture in it is not kept"
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
