@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from relayd.errors import ConfigError
+from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
+from relayd.targets import format_of, is_push
 from relayd.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
@@ -28,6 +29,14 @@ class Section(BaseModel):
     """One table of the file; a key it does not know is a fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_a_path(cls, value: object) -> object:
+        """Refuse what no path and no URL can hold."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("must not hold a NUL character")
+        return value
 
 
 class SourceSettings(Section):
@@ -143,6 +152,17 @@ class StreamSettings(Section):
     kind: Literal["stream"]
     url: str = Field(min_length=1)
 
+    @field_validator("url")
+    @classmethod
+    def _is_target(cls, value: str) -> str:
+        try:
+            format_of(value)
+        except OutputError as fault:
+            raise ValueError(f"{fault.message}; {fault.mend}") from fault
+        if is_push(value):
+            _check_port(value)
+        return value
+
 
 OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
 
@@ -187,15 +207,20 @@ class Settings(Section):
     state: StateSettings = StateSettings()
 
 
-def _check_web_url(text: str, fix: str) -> None:
-    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
-    parts = urlsplit(text)
+def _check_port(url: str) -> None:
+    """Raise ValueError for a port that no machine has."""
     try:
-        port = parts.port
+        port = urlsplit(url).port
     except ValueError as fault:
-        raise ValueError("the port must be 1 to 65535") from fault
+        raise ValueError(f"the port must be 1 to 65535 ({fault})") from fault
     if port == 0:
         raise ValueError("the port must be 1 to 65535")
+
+
+def _check_web_url(text: str, fix: str) -> None:
+    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    _check_port(text)
+    parts = urlsplit(text)
     is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
     if not is_web or any(not character.isprintable() or character == " " for character in text):
         raise ValueError(fix)
@@ -253,23 +278,37 @@ def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
 
 
 def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
-    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own."""
+    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
     environment = os.environ if environment is None else environment
     if settings.state.directory:
-        return Path(settings.state.directory).expanduser()
+        return _expanded(settings.state.directory, "state.directory")
     if given := environment.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     base = environment.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "relayd"
+    return _expanded(base, "state.directory") / "relayd"
+
+
+def _expanded(path: str, key: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as fault:
+        why = f"{key}: {path!r} lies in no home directory that this machine knows"
+        raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
 
 
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
 ) -> Path | None:
-    """Where the control socket is: as set, else the runtime directory; None where none exists."""
+    """Where the control socket is: as set, else the runtime directory; None where none exists.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
     environment = os.environ if environment is None else environment
     if settings.control.socket:
-        return Path(settings.control.socket).expanduser()
+        return _expanded(settings.control.socket, "control.socket")
     if given := environment.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0]) / "control.sock"
     if runtime := environment.get("XDG_RUNTIME_DIR"):

@@ -35,13 +35,13 @@ class Part:
         What is there and no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError
         when there is no room, or the file cannot be made.
         """
-        path = Path(wanted).expanduser()
         try:
+            path = Path(wanted).expanduser()
             if path.exists() and not path.is_file() and not path.is_dir():
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
             return cls._new(path)
-        except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
+        except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
             raise OutputError(f"{wanted}: {why}", mend=_hint(fault)) from fault
 

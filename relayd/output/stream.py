@@ -17,11 +17,12 @@ from relayd.errors import OutputError, Unavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.limits import start_thread
 from relayd.logs import get, redact
-from relayd.media.encode import format_of, is_push, public_name
+from relayd.media.encode import public_name
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.output.recording import Part
 from relayd.slots import SharedSlot
+from relayd.targets import format_of, is_push
 
 _log = get("stream")
 

@@ -19,10 +19,11 @@ import pytest
 import relayd
 from relayd.errors import OutputError
 from relayd.frames import Geometry, SwappedFrame, black
-from relayd.media.encode import VideoWriter, format_of, public_name
+from relayd.media.encode import VideoWriter, public_name
 from relayd.output.base import OutputChange
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
+from relayd.targets import format_of
 
 SIZE = Geometry(160, 120)
 FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
