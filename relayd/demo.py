@@ -25,6 +25,7 @@ from relayd.errors import (
     CameraUnavailable,
     ExitCode,
     LibraryUnavailable,
+    OutputError,
     ServiceError,
     UsageError,
 )
@@ -36,6 +37,7 @@ from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState, RelayStatus, Spread
 from relayd.service import connect, open_journal
 from relayd.signals import stopped_by_signals
+from relayd.targets import format_of
 
 MEDIA = Path(__file__).parent / "emulator" / "media"
 EMULATOR_START = 30.0
@@ -61,6 +63,7 @@ class DemoOptions:
 async def run_demo(options: DemoOptions) -> int:
     """Run the demo until its time is over or Ctrl-C; gives the exit code."""
     console = Console(stderr=True, highlight=False)
+    _require_recordable(options.record)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
         service = await stack.enter_async_context(emulator())
@@ -177,6 +180,14 @@ def _camera(options: DemoOptions, console: Console) -> bool:
     finally:
         camera.close()
     return True
+
+
+def _require_recordable(record: Path | None) -> None:
+    try:
+        if record:
+            format_of(str(record))
+    except OutputError as fault:
+        raise UsageError(f"--record: {fault.message}", mend=fault.mend) from fault
 
 
 def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:

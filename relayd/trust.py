@@ -44,8 +44,10 @@ def _named_context(file: str | None, folder: str | None) -> ssl.SSLContext:
             raise _unusable("SSL_CERT_FILE", file, fault.strerror or str(fault)) from fault
     if folder:
         for path in folder.split(os.pathsep):
-            if not Path(path).is_dir():
-                raise _unusable("SSL_CERT_DIR", path, "no such folder")
+            try:
+                next(Path(path).iterdir(), None)  # OpenSSL says nothing of what it cannot read
+            except OSError as fault:
+                raise _unusable("SSL_CERT_DIR", path, fault.strerror or str(fault)) from fault
             context.load_verify_locations(capath=path)
     return context
 

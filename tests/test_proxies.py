@@ -196,7 +196,7 @@ async def test_a_service_behind_an_unusable_proxy_variable_is_a_fault_of_the_con
     [
         ("SSL_CERT_FILE", None, "No such file"),
         ("SSL_CERT_FILE", b"nonsense", "no PEM certificate"),
-        ("SSL_CERT_DIR", None, "no such folder"),
+        ("SSL_CERT_DIR", None, "No such file"),
     ],
 )
 async def test_a_ca_file_or_folder_that_cannot_be_used_is_named(
