@@ -255,8 +255,9 @@ def test_a_push_is_received_by_a_real_peer(scheme: str):
     assert feed.closed_in < 5
 
 
-def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back():
-    url, listen = peer("rtmp")
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtsp"])
+def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme: str):
+    url, listen = peer(scheme)
     with ThreadPoolExecutor(1) as pool, Feed(url) as feed:
         pool.submit(receive, *listen).result(20)
         until(lambda: feed.changes().count(OutputChange.LOST) >= 1 and not feed.output.stats().up)
@@ -353,6 +354,37 @@ def test_srt_is_received_by_a_real_listener(tmp_path: Path):
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(tmp_path: Path):
+    url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    listen = [
+        "ffmpeg",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-i",
+        f"{url}?mode=listener",
+        "-f",
+        "null",
+    ]
+    with Feed(url) as feed:
+        for times in (1, 2):
+            listener = psutil.Popen([*listen, "-"])
+            until(lambda: feed.changes().count(OutputChange.BACK) >= times, 30)  # noqa: B023
+            assert feed.output.trouble == ""
+            listener.kill()
+            listener.wait()
+            until(lambda: feed.output.trouble, 30)
+            assert not feed.output.stats().up
+
+
+def test_nobody_can_tell_whether_udp_arrives():
+    url, _ = peer("udp")
+    with Feed(url) as feed:
+        until(lambda: feed.output.stats().frames > 30)
+    assert feed.changes() == [OutputChange.BACK]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
 def test_a_refused_srt_peer_is_told_in_the_programs_words():
     url = (
         f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}?connect_timeout=300&passphrase=secretword1"
@@ -419,9 +451,10 @@ def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(
 
 def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path):
     pid = tmp_path / "pid"
-    script = f"sleep 30 & echo $! > {pid}; exec 0<&-; exit 3"
+    script = f"read order; sleep 30 & echo $! >> {pid}; exec 0<&-; exit 3"
     with Feed(tmp_path / "out.mkv", command=["sh", "-c", script], stall_limit=0.5) as feed:
         until(lambda: feed.events)
-    os.kill(int(pid.read_text()), signal.SIGKILL)
+    for left in pid.read_text().split():
+        os.kill(int(left), signal.SIGKILL)
     assert feed.closed_in < 10
     assert "nothing moved" in feed.events[0].reason
