@@ -17,10 +17,10 @@ from relayd.config import (
     CameraSettings,
     Settings,
     StreamSettings,
-    control_socket,
     state_directory,
 )
 from relayd.control.server import try_to_bind
+from relayd.entrance import prepared_socket
 from relayd.errors import (
     ConfigError,
     InternalFault,
@@ -309,11 +309,8 @@ def _check_push(url: str, name: str) -> Finding:
 async def _check_control(settings: Settings, name: str) -> list[Finding]:
     if await asyncio.to_thread(NameLock(state_directory(settings), name).holder):
         return []  # a relay of this name has them; the part name says so
-    path = control_socket(settings, name)
+    path = await asyncio.to_thread(prepared_socket, settings, name)
     await try_to_bind(path, settings.control.address)
-    if path is None and settings.control.address is None:
-        why = "no control socket and no page: XDG_RUNTIME_DIR is not set"
-        return [Finding.warning("control", why, "set [control] socket or http")]
     where = " and ".join(str(one) for one in (path, settings.control.http) if one)
     return [Finding.ok("control", f"{where} can be served")]
 

@@ -7,6 +7,7 @@ and those for the machine, are in relayd.commands.
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Coroutine
@@ -201,7 +202,10 @@ def emulator(
         float, typer.Option(min=0, help="How long a new session waits for its turn.")
     ] = 1.0,
     api_key: Annotated[
-        list[str] | None, typer.Option(help="Accept this key, no other; default: any.")
+        list[str] | None,
+        typer.Option(
+            envvar="RELAYD_EMULATOR_API_KEY", help="Accept this key, no other; default: any."
+        ),
     ] = None,
     credit: Annotated[float, typer.Option(min=0, help="Credit of the account.")] = 1000.0,
     admin_anywhere: Annotated[
@@ -218,6 +222,8 @@ def emulator(
     from relayd.emulator.sessions import SessionRules  # noqa: PLC0415 - as above
 
     _set_up_logs(log_level)
+    # A key that alone is accepted leaves no way in by a client id and secret.
+    client_secret = secrets.token_urlsafe() if api_key else ""
     if with_parent:
         Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
     _finish(
@@ -225,7 +231,9 @@ def emulator(
             server.EmulatorSettings(
                 host=host,
                 port=port,
-                account=AccountRules(api_keys=tuple(api_key or ()), credit=credit),
+                account=AccountRules(
+                    api_keys=tuple(api_key or ()), client_secret=client_secret, credit=credit
+                ),
                 sessions=SessionRules(queue_seconds=queue_seconds),
                 admin_anywhere=admin_anywhere,
             )

@@ -6,18 +6,23 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
+from relayd.runtime import default_socket
 from relayd.targets import format_of, is_push
 from relayd.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+"""What fits a URL, a header and a cookie as it is, and cannot be guessed by trying."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -171,13 +176,39 @@ class ControlSettings(Section):
     """The relay's own page, API and metrics."""
 
     socket: str = ""
+    insecure: bool = False
     http: str = ""
+    token: SecretStr = SecretStr("")
+    public: tuple[Literal["healthz", "metrics"], ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
     @field_validator("http")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        if value:
-            parse_address(value)
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        # Fields are validated in their order, so `insecure` is known here.
+        if value and not is_loopback(parse_address(value)[0]) and not info.data.get("insecure"):
+            raise ValueError(
+                "other machines reach this address, and relayd has no TLS; give 127.0.0.1 and"
+                " put a reverse proxy with TLS in front, or set control.insecure = true"
+            )
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _is_token(cls, value: SecretStr) -> SecretStr:
+        if (text := value.get_secret_value()) and not _TOKEN.fullmatch(text):
+            raise ValueError(
+                "give 16 to 256 of the characters A-Z a-z 0-9 . _ ~ -, like those that"
+                " `openssl rand -hex 16` prints, or nothing for a new one at each start"
+            )
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f'{name!r} is no host name; give names like "relay.example.com"')
         return value
 
     @property
@@ -236,6 +267,15 @@ def parse_address(text: str) -> tuple[str, int]:
     if not parts.hostname or port is None or parts.path or parts.username:
         raise ValueError('give host and port, like "127.0.0.1:8642"')
     return parts.hostname, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches this host; of names, localhost alone is sure to be so."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def require_runnable(settings: Settings) -> None:
@@ -301,19 +341,15 @@ def _expanded(path: str, key: str) -> Path:
 
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
-) -> Path | None:
-    """Where the control socket is: as set, else the runtime directory; None where none exists.
+) -> Path:
+    """Where the control socket is: as set, else where `relayd.runtime` puts it.
 
     Raises ConfigError where it would lie in a home directory that is not known.
     """
-    environment = os.environ if environment is None else environment
     if settings.control.socket:
         return _expanded(settings.control.socket, "control.socket")
-    if given := environment.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0]) / "control.sock"
-    if runtime := environment.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "relayd" / f"{name}.sock"
-    return None
+    environment = os.environ if environment is None else environment
+    return default_socket(name, environment, os.geteuid())
 
 
 def _ffmpeg_text(value: object) -> str:

@@ -29,9 +29,10 @@ TOML_FAULTS = (ValueError, RecursionError)
 LARGEST_FILE = 1024 * 1024
 """Bytes; the commented example has some 7 kB."""
 _CREDENTIAL_FILES = {
-    "akool-api-key": "api_key",
-    "akool-client-id": "client_id",
-    "akool-client-secret": "client_secret",
+    "akool-api-key": ("akool", "api_key"),
+    "akool-client-id": ("akool", "client_id"),
+    "akool-client-secret": ("akool", "client_secret"),
+    "control-token": ("control", "token"),
 }
 
 
@@ -142,14 +143,14 @@ def _toml_value(text: str) -> Any:
 
 def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Iterator[str]:
     akool = tree.values.setdefault("akool", {})
-    if not isinstance(akool, dict):
-        return
-    if (key := environment.get("AKOOL_API_KEY")) and not akool.get("api_key"):
+    key = environment.get("AKOOL_API_KEY")
+    if key and isinstance(akool, dict) and not akool.get("api_key"):
         tree.put(("akool", "api_key"), key, "AKOOL_API_KEY in the environment")
     folder = environment.get("CREDENTIALS_DIRECTORY")
-    for name, field in _CREDENTIAL_FILES.items() if folder else ():
+    for name, (section, field) in _CREDENTIAL_FILES.items() if folder else ():
         file = Path(str(folder)) / name
-        if akool.get(field):
+        table = tree.values.setdefault(section, {})
+        if not isinstance(table, dict) or table.get(field):
             continue
         try:
             content = file.read_text("utf-8-sig").strip()
@@ -157,9 +158,9 @@ def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Ite
             continue
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
-            yield f"{file} (systemd credential): {why}; give a file with the key alone"
+            yield f"{file} (systemd credential): {why}; give a file with the secret alone"
         else:
-            tree.put(("akool", field), content, f"{file} (systemd credential)")
+            tree.put((section, field), content, f"{file} (systemd credential)")
 
 
 def _fill_state(tree: SettingsTree, path: Path) -> None:

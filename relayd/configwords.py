@@ -29,6 +29,7 @@ _WORDS: Mapping[str, str] = {
     "int_parsing": _WHOLE_NUMBER,
     "int_parsing_size": "is too large a number",
     "int_type": _WHOLE_NUMBER,
+    "tuple_type": 'must be a list, like ["one", "two"]',
     "string_sub_type": _TEXT,
     "string_too_short": "must not be empty",
     "string_type": _TEXT,
@@ -82,7 +83,9 @@ def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
 
 
 def _shown(key: str, value: object) -> str:
-    is_secret = any(word in key for word in ("key", "secret")) or isinstance(value, SecretStr)
+    is_secret = any(word in key for word in ("key", "secret", "token")) or isinstance(
+        value, SecretStr
+    )
     if is_secret:
         return "***"
     try:

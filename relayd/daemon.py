@@ -5,11 +5,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from relayd.background import in_background
-from relayd.config import Settings, control_socket, state_directory
+from relayd.config import Settings, state_directory
 from relayd.control.api import Pictures, build_app
 from relayd.control.notify import Notifier
 from relayd.control.server import ControlServer
 from relayd.early import hangup_ends
+from relayd.entrance import access_for, prepared_socket, show_page
 from relayd.errors import ExitCode, RelaydError
 from relayd.logs import redact
 from relayd.namelock import NameLock
@@ -78,11 +79,12 @@ async def _run(
             on_change=announcer,
         )
         server = ControlServer(
-            build_app(relay, relay.metrics, Pictures(preview), _host(settings)),
-            control_socket(settings, name),
+            build_app(relay, relay.metrics, Pictures(preview), access_for(settings.control)),
+            prepared_socket(settings, name),
             settings.control.address,
         )
         await server.start()
+        show_page(server.page_url)
         stack.push_async_callback(server.stop)
         heart = in_background("heart", lambda: _beat(relay, notifier))
         await stack.enter_async_context(heart)
@@ -93,11 +95,6 @@ async def _run(
         sleep = in_background("sleep", SleepWatch(relay.suspend, relay.wake).run)
         await stack.enter_async_context(sleep)
         await relay.run(stop)
-
-
-def _host(settings: Settings) -> str:
-    address = settings.control.address
-    return address[0] if address else "localhost"
 
 
 class _Announcer:

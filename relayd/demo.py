@@ -5,6 +5,8 @@ one that `relayd run` has, with settings that point it there.
 """
 
 import asyncio
+import os
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -45,7 +47,9 @@ EMULATOR_START = 30.0
 EMULATOR_STOP = 5.0
 """s that it gets to end by itself."""
 DEMO_KEY = "demo"
-"""The emulator takes any key."""
+"""An emulator that was given no key takes any."""
+KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
+"""What gives an emulator its key: other users see a command line, and no environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,13 @@ async def run_demo(options: DemoOptions) -> int:
     _require_recordable(options.record)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
-        service = await stack.enter_async_context(emulator())
+        # Whoever has the key may play the session, which shows the true face where none is found.
+        key = secrets.token_urlsafe()
+        service = await stack.enter_async_context(emulator(key))
         face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
         outputs = _outputs(options, camera=_camera(options, console))
-        settings = settings_for(service, face, options.source, outputs, state)
+        settings = settings_for(service, face, options.source, outputs, state, key=key)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
         relay = Relay(
@@ -86,8 +92,8 @@ async def run_demo(options: DemoOptions) -> int:
         server = ControlServer(app, None, ("127.0.0.1", options.port))
         await _start(server, options.port)
         stack.push_async_callback(server.stop)
-        assert server.address is not None
-        console.print(f"watch it:  http://127.0.0.1:{server.address[1]}/   (Ctrl-C ends)")
+        console.print(f"watch it:  {server.page_url}", markup=False, soft_wrap=True)
+        console.print("(the URL is yours alone: it holds the page's token; Ctrl-C ends)")
         time_over = asyncio.Event()
 
         def end() -> None:
@@ -113,12 +119,16 @@ async def _start(server: ControlServer, port: int) -> None:
 
 
 @asynccontextmanager
-async def emulator() -> AsyncIterator[str]:
-    """Run an emulator on a free port of this machine while the block runs; gives its URL."""
+async def emulator(key: str = "") -> AsyncIterator[str]:
+    """Run an emulator on a free port of this machine while the block runs; gives its URL.
+
+    It takes `key` alone, any where that is empty.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relayd", "emulator", "--port", "0", "--with-parent"),
         stdin=asyncio.subprocess.PIPE,  # it ends when this end of the pipe does
         stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {KEY_VARIABLE: key},
         start_new_session=True,  # Ctrl-C is for the relay, which closes its session first
     )
     assert process.stdin is not None
@@ -198,7 +208,13 @@ def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
 
 
 def settings_for(
-    service: str, face: str, source: str, outputs: list[dict[str, str]], state: str
+    service: str,
+    face: str,
+    source: str,
+    outputs: list[dict[str, str]],
+    state: str,
+    *,
+    key: str = DEMO_KEY,
 ) -> Settings:
     """Give the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
     route = f"{service}/rtc/{{channel_id}}"
@@ -206,7 +222,7 @@ def settings_for(
         {
             "source": {"url": source or str(MEDIA / "person.mp4")},
             "face": {"image": face},
-            "akool": {"base_url": service, "api_key": DEMO_KEY},
+            "akool": {"base_url": service, "api_key": key},
             "rtc": {
                 "kind": "webrtc",
                 "publish_url": f"{route}/{{front_user_id}}/whip",

@@ -2,11 +2,14 @@
 
 RelaydError
 ├── UsageError                  a command was called wrongly
+├── NotRunning                  a command to a running relay finds none
 ├── ConfigError                 a setting is missing, unknown or impossible
 ├── Unavailable                 something of this machine is missing or busy
 │   ├── CameraUnavailable
 │   ├── LibraryUnavailable
 │   ├── AddressUnavailable
+│   ├── RelayHidden             a relay may run where this user may not look
+│   ├── RelayStuck              a relay runs and does not answer
 │   ├── BusUnavailable *        the system's D-Bus, or logind on it, does not answer
 │   │   └── BusMissing          there is no such bus
 │   └── SleepLockRefused        logind lets nobody here delay a sleep
@@ -51,6 +54,8 @@ class ExitCode(IntEnum):
     """An error that no other code names."""
     USAGE = 2
     """The command line was wrong."""
+    NOT_RUNNING = 3
+    """No relay runs that could be asked, or none of this name."""
     UNAVAILABLE = 69
     """Something needed is missing: camera, RTC library, address (EX_UNAVAILABLE)."""
     REFUSED = 77
@@ -82,6 +87,12 @@ class UsageError(RelaydError):
     exit_code = ExitCode.USAGE
 
 
+class NotRunning(RelaydError):
+    """A command to a running relay finds none."""
+
+    exit_code = ExitCode.NOT_RUNNING
+
+
 class ConfigError(RelaydError):
     """Settings are wrong; `faults` holds one line each with key, value and mend."""
 
@@ -108,6 +119,14 @@ class LibraryUnavailable(Unavailable):
 
 class AddressUnavailable(Unavailable):
     """A socket or port could not be bound."""
+
+
+class RelayHidden(Unavailable):
+    """A relay may run where this user may not look."""
+
+
+class RelayStuck(Unavailable):
+    """A relay runs and does not answer: stopped, frozen or overloaded."""
 
 
 class BusUnavailable(Unavailable):

@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -74,11 +75,9 @@ class HttpClient:
     ) -> None:
         """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
         self._has_proxies = unix_socket is None
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
-            follow_redirects=False,
-            trust_env=False,  # its reading of proxies and certificates ends in other errors
-            transport=_Routes() if unix_socket is None else _over(unix_socket),
+        self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
+        self._client = _client(
+            self._timeout, _Routes() if unix_socket is None else _over(unix_socket)
         )
 
     async def __aenter__(self) -> Self:
@@ -94,10 +93,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections; one that cannot be is left to the end of the process."""
-        try:
-            await self._client.aclose()
-        except Exception as fault:  # noqa: BLE001 - its transports raise anything
-            _log.debug("connections.not_closed", reason=str(fault))
+        await _close(self._client)
 
     async def request(
         self,
@@ -109,8 +105,12 @@ class HttpClient:
         content: bytes | str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - httpx enforces it
         largest: int = LARGEST_ANSWER,
+        fresh: bool = False,
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
+
+        With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
+        without a sign, after a sleep of the machine above all, and its request lost.
 
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
@@ -132,11 +132,12 @@ class HttpClient:
         except (httpx.InvalidURL, ValueError) as fault:
             raise _unreachable(call, fault, None, sent=False) from fault
         try:
-            response = await self._client.send(request, stream=True)
-            try:
-                body = await _read(response, call, largest)
-            finally:
-                await response.aclose()
+            async with self._client_for(fresh=fresh) as client:
+                response = await client.send(request, stream=True)
+                try:
+                    body = await _read(response, call, largest)
+                finally:
+                    await response.aclose()
         except ConfigError as fault:
             raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except RelaydError:
@@ -150,6 +151,33 @@ class HttpClient:
             raise _unreachable(call, refusal, proxy, sent=False)
         headers_seen = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers_seen, body)
+
+    @asynccontextmanager
+    async def _client_for(self, *, fresh: bool) -> AsyncIterator[httpx.AsyncClient]:
+        if not fresh:
+            yield self._client
+            return
+        client = _client(self._timeout, _Routes())
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+
+def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,  # its reading of proxies and certificates ends in other errors
+        transport=transport,
+    )
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    try:
+        await client.aclose()
+    except Exception as fault:  # noqa: BLE001 - its transports raise anything
+        _log.debug("connections.not_closed", reason=str(fault))
 
 
 async def _read(response: httpx.Response, call: str, largest: int) -> bytes:
@@ -183,18 +211,26 @@ class _Routes(httpx.AsyncBaseTransport):
         is_secure = request.url.scheme == "https"
         route = proxy, is_secure
         if route not in self._transports:
-            self._transports[route] = httpx.AsyncHTTPTransport(
-                # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
-                verify=self._context() if is_secure else False,
-                trust_env=False,
-                proxy=self._proxy(proxy) if proxy else None,
-            )
+            try:
+                self._transports[route] = self._made(proxy, is_secure=is_secure)
+            except ConfigError:
+                raise
+            except Exception as fault:
+                raise httpx.ConnectError(f"no connection can be prepared: {fault}") from fault
         return await self._transports[route].handle_async_request(request)
 
     async def aclose(self) -> None:
         transports, self._transports = self._transports, {}
         for transport in transports.values():
             await transport.aclose()
+
+    def _made(self, proxy: Proxy | None, *, is_secure: bool) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(
+            # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
+            verify=self._context() if is_secure else False,
+            trust_env=False,
+            proxy=self._proxy(proxy) if proxy else None,
+        )
 
     def _proxy(self, proxy: Proxy) -> httpx.Proxy:
         is_secure = proxy.url.lower().startswith("https:")

@@ -41,12 +41,15 @@ class Proxy:
 
 
 def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """Give the proxy to reach `url` through; None: reach it directly.
+    """Give the proxy to reach `url` through; None: reach it directly, as far as it is a URL.
 
     Raises ConfigError when the variable that applies cannot be used.
     """
     environment = os.environ if environment is None else environment
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whoever is to send there says so
+        return None
     host = _host(parts)
     named = _named(environment, f"{parts.scheme}_proxy", "all_proxy")
     if not named or is_loopback(host) or _is_excepted(host, _port(parts), environment):

@@ -1,46 +1,73 @@
 """The commands that talk to a running relay, over its control socket."""
 
-import os
-import socket
+import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from relayd.errors import RelaydError, Unavailable, UsageError
-from relayd.http import HttpClient
+from relayd.errors import NotRunning, RelaydError, RelayStuck, ServiceUnreachable
+from relayd.http import Answer, HttpClient
+from relayd.lookup import FoundRelay
 
-SYSTEM_SOCKETS = Path("/run/relayd")
-"""Where systemd's relays have theirs: NAME/control.sock."""
 PATIENCE = 30.0
-"""s that an answer may take: a new face is looked at by the service first."""
+"""s that an order may take: a new face is looked at by the service first."""
+STUCK_AFTER = 2.0
+"""s without a status after which a relay counts as stuck: it has it at hand."""
 
 Status = Mapping[str, Any]
 
 
-def find_socket(name: str | None, environment: Mapping[str, str] | None = None) -> Path:
-    """Give the control socket of the relay `name`, or of the only one that runs.
+async def look(relay: FoundRelay) -> Status:
+    """Give a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        told: Status = _told(await _at_once(http, relay, "/api/status"))
+    return told
 
-    Raises UsageError when there is none, or when several run and none is named.
+
+async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
+    """Give a relay's status and its page's URL with the token; empty where it serves none."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        told: Status = _told(await _at_once(http, relay, "/api/status"))
+        page = await _at_once(http, relay, "/api/page")
+    if page.status != HTTPStatus.OK:  # a relay of an older version
+        return told, ""
+    return told, str(page.json().get("url") or "")
+
+
+async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
+    """Have a relay do something; gives its status after it.
+
+    Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
+    since the order itself may take long.
     """
-    found = {_name_of(path): path for path in _sockets(environment or os.environ)}
-    if name is not None:
-        if name not in found:
-            raise UsageError(f"no relay named {name} runs{_listed(found)}")
-        return found[name]
-    if len(found) != 1:
-        problem = "no relay runs" if not found else "several relays run: name one"
-        raise UsageError(f"{problem}{_listed(found)}")
-    return next(iter(found.values()))
+    await look(relay)
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        answer = await http.request("POST", f"http://relay{path}", json_body=body or {})
+    told: Status = _told(answer)
+    return told
 
 
-async def ask(control: Path, path: str, body: Mapping[str, str] | None = None) -> Status:
-    """Send a request to a relay (a POST where there is a body) and give its status after it."""
-    async with HttpClient(unix_socket=control, read_timeout=PATIENCE) as http:
-        method = "GET" if body is None else "POST"
-        answer = await http.request(method, f"http://relay{path}", json_body=body)
-    told: Status = answer.json()
+async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
+    stuck = RelayStuck(
+        f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
+        mend="its log says more; continue it with SIGCONT, or restart it",
+    )
+    if relay.is_stopped:
+        raise stuck
+    try:
+        async with asyncio.timeout(STUCK_AFTER):
+            return await http.request("GET", f"http://relay{path}")
+    except TimeoutError as fault:
+        raise stuck from fault
+    except ServiceUnreachable as fault:
+        if relay.pid is None:  # its queue was full
+            raise stuck from fault
+        raise NotRunning(f"relay {relay.name} has ended: {fault.message}") from fault
+
+
+def _told(answer: Answer) -> Any:
+    told = answer.json()
     if answer.status != HTTPStatus.OK:
         raise RelaydError(str(told.get("error")), mend=str(told.get("mend") or ""))
     return told
@@ -65,6 +92,12 @@ def in_words(status: Status) -> list[tuple[str, str]]:
     ]
 
 
+def outcome(what: str, status: Status) -> str:
+    """Say in one line what an order did to a relay, and how it is after it."""
+    reason = f": {status['reason']}" if status["reason"] else ""
+    return f"{status['name']}: {what}; now {status['state_words']}{reason}"
+
+
 def _money(status: Status) -> Iterator[tuple[str, str]]:
     """Tell what a person should know of the bill; a relay of an older version tells none of it."""
     if doubtful := status.get("sessions_doubtful", 0):
@@ -87,36 +120,3 @@ def _how_output_is(status: Status, name: str) -> str:
 
 def _count(readers: int | None) -> str:
     return "unknown" if readers is None else str(readers)
-
-
-def _sockets(environment: Mapping[str, str]) -> list[Path]:
-    own = environment.get("XDG_RUNTIME_DIR")
-    users = sorted((Path(own) / "relayd").glob("*.sock")) if own else []
-    try:
-        return [
-            path
-            for path in (*sorted(SYSTEM_SOCKETS.glob("*/control.sock")), *users)
-            if not _is_stale(path)
-        ]
-    except OSError as fault:
-        raise Unavailable(f"{SYSTEM_SOCKETS}: {fault.strerror}") from fault
-
-
-def _is_stale(path: Path) -> bool:
-    """Whether nobody listens there: a relay that was killed left it."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return True
-        except OSError:  # ours to try, but not to judge: asking tells why
-            return False
-    return False
-
-
-def _name_of(path: Path) -> str:
-    return path.parent.name if path.name == "control.sock" else path.stem
-
-
-def _listed(found: Mapping[str, Path]) -> str:
-    return f" (running: {', '.join(found)})" if found else ""

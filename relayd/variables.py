@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -20,6 +20,8 @@ from relayd.configtree import SettingsTree
 SEPARATOR = "__"
 _OUTPUT_DEPTH = 2
 """Names in the path of one output as a whole: `output`, and its number."""
+_KEY_DEPTH = 2
+"""Names in the path of a key: its section, and its own."""
 _KUBERNETES = re.compile(
     r"(?:\w+_)?(?:service_host|service_port(?:_\w+)?"
     r"|port(?:_\d+_(?:tcp|udp|sctp)(?:_(?:proto|port|addr))?)?)",
@@ -59,7 +61,9 @@ def _value(path: Sequence[str], text: str) -> Any:
     """
     if not _is_table(path):
         return text
-    if path[0] == "output":
+    if _is_list(path):
+        example = """'["one", "two"]'"""
+    elif path[0] == "output":
         example = """'[{"kind": "camera"}]', or RELAYD_OUTPUT__0__KIND and so on"""
     else:
         names = [*path, "KEY"]
@@ -80,9 +84,19 @@ def _is_table(path: Sequence[str]) -> bool:
     """Whether the path names a table or a list rather than one value."""
     return (
         len(path) == 1
+        or _is_list(path)
         or tuple(path) == ("source", "options")
         or (path[0] == "output" and len(path) == _OUTPUT_DEPTH)
     )
+
+
+def _is_list(path: Sequence[str]) -> bool:
+    """Whether the path names a key that takes a list of words."""
+    model = Settings.model_fields[path[0]].annotation
+    if len(path) == 1 or not isinstance(model, type) or not issubclass(model, BaseModel):
+        return False
+    field = model.model_fields.get(path[1])
+    return len(path) == _KEY_DEPTH and field is not None and get_origin(field.annotation) is tuple
 
 
 def ignored(environment: Mapping[str, str]) -> list[str]:

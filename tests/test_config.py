@@ -15,7 +15,7 @@ from relayd.config import (
     require_runnable,
     state_directory,
 )
-from relayd.configfile import load
+from relayd.configfile import load, load_tree
 from relayd.errors import ConfigError, ExitCode
 
 EXAMPLES = Path(__file__).parent.parent / "config"
@@ -283,15 +283,63 @@ def test_who_asks_about_a_relay_of_the_system_finds_its_journal(
     assert load(elsewhere, (), {}).state.directory == ""
 
 
-def test_the_control_socket_lies_in_the_runtime_directory():
-    settings = load(None, (), {})
-    assert control_socket(settings, "a", {"RUNTIME_DIRECTORY": "/run/relayd/a"}) == Path(
-        "/run/relayd/a/control.sock"
-    )
-    assert control_socket(settings, "a", {"XDG_RUNTIME_DIR": "/run/user/1"}) == Path(
-        "/run/user/1/relayd/a.sock"
-    )
-    assert control_socket(settings, "a", {}) is None
+def test_the_control_socket_lies_where_it_is_set_or_in_the_runtime_directory():
+    assert control_socket(load_tree({"control": {"socket": "/x/y.sock"}}), "a") == Path("/x/y.sock")
+    environment = {"RUNTIME_DIRECTORY": "/run/relayd/a"}
+    path = control_socket(load_tree({}), "a", environment)
+    assert path == Path("/run/relayd/a/control.sock")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8642", "[::]:8642", "192.0.2.1:1", "relay.lan:8642"])
+def test_an_address_that_other_machines_reach_is_refused_unless_it_is_meant(address: str):
+    with pytest.raises(ConfigError) as caught:
+        load_tree({"control": {"http": address, "token": "a-token-for-the-tests"}})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"control.http = {address!r}: ")
+    assert "control.insecure = true" in fault
+    assert "TLS" in fault
+    control = load_tree({"control": {"http": address, "insecure": True}}).control
+    assert control.address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_an_address_of_this_machine_alone_needs_no_permission(address: str):
+    assert load_tree({"control": {"http": address}}).control.address
+
+
+@pytest.mark.parametrize(
+    "token", ["short", "with a blank in it", "x" * 257, "größer-als-ascii-ist"]
+)
+def test_a_token_that_no_url_or_nobody_could_hold_is_refused_and_not_shown(token: str):
+    with pytest.raises(ConfigError) as caught:
+        load_tree({"control": {"token": token}})
+    (fault,) = caught.value.faults
+    assert fault.startswith("control.token = ***: give 16 to 256")
+    assert token not in fault
+
+
+def test_the_token_may_come_from_the_environment_or_a_credential(tmp_path: Path):
+    (tmp_path / "control-token").write_text("of-a-credential-file\n")
+    folder = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    settings = load(None, (), folder)
+    assert settings.control.token.get_secret_value() == "of-a-credential-file"
+    assert "of-a-credential" not in repr(settings)
+    settings = load(None, (), folder | {"RELAYD_CONTROL__TOKEN": "of-the-environment"})
+    assert settings.control.token.get_secret_value() == "of-the-environment"
+
+
+def test_what_is_public_and_which_hosts_are_allowed_is_checked():
+    control = load_tree(
+        {"control": {"public": ["healthz"], "allowed_hosts": ["relay.lan", "cam.example:8443"]}}
+    ).control
+    assert control.public == ("healthz",)
+    assert control.allowed_hosts == ("relay.lan", "cam.example:8443")
+    environment = {"RELAYD_CONTROL__PUBLIC": '["metrics"]'}
+    assert load(None, (), environment).control.public == ("metrics",)
+    with pytest.raises(ConfigError, match=r"control\.public\.0 = 'status'"):
+        load_tree({"control": {"public": ["status"]}})
+    with pytest.raises(ConfigError, match=r"'https://relay.lan' is no host name"):
+        load_tree({"control": {"allowed_hosts": ["https://relay.lan"]}})
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "host:99999", ":80", "a:1/x", "u@h:1"])

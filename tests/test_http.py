@@ -103,3 +103,33 @@ async def test_a_port_that_no_machine_has_is_no_answer_and_was_never_sent():
         with pytest.raises(ServiceUnreachable, match="port must be 0-65535") as caught:
             await client.request("GET", "http://127.0.0.1:99999/")
     assert not caught.value.sent
+
+
+async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request():
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await reader.read()  # what comes later is never answered
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, HttpClient() as client:
+        await client.request("GET", url)
+        with pytest.raises(ServiceUnreachable):
+            await client.request("GET", url, timeout=0.3)
+        await client.request("GET", url)
+        assert (await client.request("GET", url, timeout=5.0, fresh=True)).status == 200
+    assert connections == 3
+
+
+async def test_what_cannot_even_be_prepared_was_never_sent(monkeypatch: pytest.MonkeyPatch):
+    async with HttpClient() as client:
+        monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
+        with pytest.raises(ServiceUnreachable) as caught:
+            await client.request("POST", "https://127.0.0.1:9/", fresh=True)
+    assert not caught.value.sent

@@ -1,35 +1,9 @@
 import dataclasses
-import socket
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from relayd.control.api import status_json
-from relayd.errors import UsageError
 from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
-from relayd.remote import find_socket, in_words
-
-
-def test_the_only_relay_that_lives_is_found_and_a_dead_ones_socket_is_not(tmp_path: Path):
-    folder = tmp_path / "relayd"
-    folder.mkdir()
-    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
-    with socket.socket(socket.AF_UNIX) as killed:
-        killed.bind(str(folder / "dead.sock"))
-    with pytest.raises(UsageError, match="no relay runs"):
-        find_socket(None, environment)
-    with socket.socket(socket.AF_UNIX) as living, socket.socket(socket.AF_UNIX) as second:
-        living.bind(str(folder / "studio.sock"))
-        living.listen()
-        assert find_socket(None, environment) == folder / "studio.sock"
-        with pytest.raises(UsageError, match=r"no relay named dead runs \(running: studio\)"):
-            find_socket("dead", environment)
-        second.bind(str(folder / "kitchen.sock"))
-        second.listen()
-        with pytest.raises(UsageError, match="several relays run"):
-            find_socket(None, environment)
-        assert find_socket("kitchen", environment) == folder / "kitchen.sock"
+from relayd.remote import in_words, outcome
 
 
 def words_of(**fields: Any) -> dict[str, str]:
@@ -83,3 +57,11 @@ def test_the_status_of_a_relay_of_an_older_version_is_told_as_well():
     for field in ("sessions_doubtful", "spent_today", "daily_limit", "budget"):
         del older[field]
     assert ("relay", "studio") in in_words(older)
+
+
+def test_an_order_is_told_in_one_line_with_what_came_of_it():
+    told = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
+    assert outcome("paused", told) == "studio: paused; now Standing by: paused"
+    assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
+        "studio: resumed; now Standing by"
+    )

@@ -263,6 +263,7 @@ class AkoolClient:
                     headers={"accept": "application/json", **headers},
                     json_body=asked,
                     largest=LARGEST_BODY,
+                    fresh=endpoint is CREATE,  # none is lost for a connection that was dead
                 )
         except TimeoutError as late:
             raise ServiceUnreachable(

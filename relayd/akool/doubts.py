@@ -37,6 +37,8 @@ KEPT_FOR = 7 * 24 * 3600.0
 KILLED = "the relay was killed before the service answered"
 LONGEST_REASON = 500
 """Characters of a reason that are kept."""
+_NAMES = ("relay", "base_url", "account", "reason")
+"""Fields of a file that are text."""
 
 _log = logs.get("akool")
 
@@ -56,6 +58,8 @@ class Doubt:
     """Why it is not known, in words; empty while the answer is awaited."""
     held: bool
     """Whether a living process still waits for the answer: then it is no doubt yet."""
+    looked_at: bool = False
+    """Whether a person went on after it, so that it holds up no further session."""
 
 
 class CreateIntent:
@@ -132,6 +136,19 @@ class DoubtFolder:
         ]
         return sorted(found, key=lambda doubt: doubt.at)
 
+    def note_looked_at(self, relay: str) -> None:
+        """Note that a person knows of a relay's doubts: they are still told, and hold nothing up.
+
+        Raises Unavailable.
+        """
+        for path in self._paths(".json"):
+            doubt = _read(path)
+            if doubt is None or doubt.held or doubt.looked_at or doubt.relay != relay:
+                continue
+            fields = {name: getattr(doubt, name) for name in _NAMES} | {"looked_at": True}
+            with disk_access(self._state):
+                os.close(write_file(path, {"version": VERSION, "at": doubt.at} | fields))
+
     def _forget_old(self) -> None:
         """Remove what is out of date, also by a clock that was set meanwhile."""
         now = self._wall()
@@ -177,7 +194,7 @@ def _read(path: Path) -> Doubt | None:
 
 def _parse(fields: Mapping[str, Any], *, held: bool) -> Doubt:
     at = seconds(fields, "at")
-    relay, base_url, account, reason = (
-        text(fields, key) for key in ("relay", "base_url", "account", "reason")
-    )
-    return Doubt(at, relay, base_url, account, reason or ("" if held else KILLED), held)
+    relay, base_url, account, reason = (text(fields, key) for key in _NAMES)
+    reason = reason or ("" if held else KILLED)
+    looked_at = fields.get("looked_at") is True
+    return Doubt(at, relay, base_url, account, reason, held, looked_at)

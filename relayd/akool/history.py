@@ -102,7 +102,9 @@ class History:
     def sessions(self) -> Sequence[ClosedSession]:
         """Give the sessions in it, in the order of their closing; raises OSError.
 
-        Lines that are none of ours are left out. A file that has not changed is not read again.
+        Lines that are none of ours are left out, and all but the first one of a session: a process
+        that is killed between the line and the journal has it closed once more. A file that has
+        not changed is not read again.
         """
         try:
             with self.path.open("rb") as file:
@@ -114,7 +116,11 @@ class History:
                 lines = file.read(2 * LARGEST_HISTORY).splitlines()
         except FileNotFoundError:
             return []
-        sessions = [one for line in lines if (one := ClosedSession.read(line)) is not None]
+        by_id: dict[str, ClosedSession] = {}
+        for line in lines:
+            if (one := ClosedSession.read(line)) is not None:
+                by_id.setdefault(one.id, one)
+        sessions = list(by_id.values())
         self._read = (version, sessions)
         return sessions
 

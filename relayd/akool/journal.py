@@ -137,6 +137,13 @@ class Journal:
         """
         return self._doubts.doubts(since)
 
+    def note_looked_at(self, relay: str) -> None:
+        """Note that a person knows of a relay's doubts: they are still told, and hold nothing up.
+
+        Raises Unavailable.
+        """
+        self._doubts.note_looked_at(relay)
+
     def record(
         self, session: LiveSession, *, base_url: str, relay: str, account: str = ""
     ) -> JournalEntry:
@@ -247,11 +254,14 @@ class Journal:
         Raises Unavailable when book or history cannot be read.
         """
         now = self.now()
+        records = self.entries()  # first, so that one that is closed meanwhile is not missed
         with self.access():
             closed = self.history.sessions()
+        ended = {session.id for session in closed}
         spending = [
             Spending(now.seconds_since(record.opened), left_over=not record.held)
-            for record in self.entries()
+            for record in records
+            if record.id not in ended
         ]
         return read_budget(closed, spending, limit_minutes, now.wall, local_day(now.wall))
 

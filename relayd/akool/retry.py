@@ -16,7 +16,7 @@ from relayd.akool.verdicts import BY_CODE
 from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Throttled
 
 ATTEMPTS = 3
-"""Sendings of one call: more is the supervisor's backoff, which people see."""
+"""Sendings of one call: more is the relay's own wait, which people see."""
 SPAN = 30.0
 """s after which no further sending starts."""
 FIRST_WAIT = 0.5

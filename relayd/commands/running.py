@@ -2,33 +2,48 @@
 
 import asyncio
 import json
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relayd import remote
-from relayd.errors import ExitCode
+from relayd import lookup, remote
+from relayd.configfile import load
+from relayd.errors import ExitCode, UsageError
 
 app = typer.Typer()
 face_app = typer.Typer(help="The face that a running relay puts on.", no_args_is_help=True)
 app.add_typer(face_app, name="face")
 
 RelayName = Annotated[str | None, typer.Option("--relay", help="Its name, where several run.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Its TOML file, instead of its name.")
+]
+Socket = Annotated[Path | None, typer.Option("--socket", help="Its control socket, instead.")]
 
 
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Its name, where several run.")] = None,
     *,
+    config: ConfigFile = None,
+    socket: Socket = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell how a running relay is; ends with 0 only if frames flow as configured."""
-    told = asyncio.run(remote.ask(remote.find_socket(name), "/api/status"))
+    """Show a running relay's status and its page's URL; ends with 0 only if frames flow.
+
+    Ends with 3 where no relay runs.
+    """
+    relay = _find(name, config, socket)
+    told, page = asyncio.run(remote.look_with_page(relay))
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
         for what, words in remote.in_words(told):
             typer.echo(f"{what:10} {words}")
+        if page:
+            typer.echo(f"{'page':10} {page}")
     raise typer.Exit(ExitCode.CLEAN if told["healthy"] else ExitCode.FAILED)
 
 
@@ -37,19 +52,45 @@ def face_set(
     image: Annotated[str, typer.Argument(help="http(s) URL that the service can fetch.")],
     landmarks: Annotated[str, typer.Option(help="Which face, as `faces detect` prints it.")] = "",
     relay: RelayName = None,
+    config: ConfigFile = None,
+    socket: Socket = None,
 ) -> None:
     """Put another face on, at once and within the running session."""
-    body = {"image": image, "landmarks": landmarks}
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/face", body))
+    found = _find(relay, config, socket)
+    told = asyncio.run(remote.order(found, "/api/face", {"image": image, "landmarks": landmarks}))
+    typer.echo(remote.outcome("face changed", told))
 
 
 @app.command()
-def pause(relay: RelayName = None) -> None:
+def pause(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
     """Close the session of a running relay and show standby until `resume`."""
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/pause", {}))
+    told = asyncio.run(remote.order(_find(relay, config, socket), "/api/pause"))
+    typer.echo(remote.outcome("paused", told))
 
 
 @app.command()
-def resume(relay: RelayName = None) -> None:
+def resume(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
     """Let a running relay go on; also ends its wait for the next try."""
-    asyncio.run(remote.ask(remote.find_socket(relay), "/api/resume", {}))
+    told = asyncio.run(remote.order(_find(relay, config, socket), "/api/resume"))
+    typer.echo(remote.outcome("resumed", told))
+
+
+def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.FoundRelay:
+    """Find the relay that the command line names; what may not be looked at is told on stderr.
+
+    Raises UsageError where it is named twice, ConfigError of its file, and as `lookup.choose`.
+    """
+    if sum(one is not None for one in (name, config, socket)) > 1:
+        raise UsageError("the relay is named twice", mend="give its name, -c FILE or --socket PATH")
+    if socket is not None:
+        return lookup.at(socket)
+    if config is not None:
+        name = config.stem
+        if own := load(config).control.socket:
+            return lookup.at(Path(own).expanduser(), name)
+    found = lookup.look()
+    relay = lookup.choose(found, name)
+    if name is None:
+        for place in found.hidden:
+            sys.stderr.write(f"relayd: not looked at: {place}\n")
+    return relay

@@ -11,8 +11,10 @@
 | POST /api/face {image, landmarks?}    | takes another face                                  |
 | POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
 | POST /api/source/retry                | opens the source anew at once                       |
+| GET /api/page                         | the page's URL with its token; unix socket only     |
 
-A POST answers with the status after it. Errors are JSON {error, mend}.
+Over TCP each needs the token (relayd.control.access), unless it is made public. A POST answers
+with the status after it; where it has no fields it needs no body. Errors are JSON {error, mend}.
 """
 
 import json
@@ -30,6 +32,7 @@ from starlette.routing import Route
 
 from relayd import errors
 from relayd.control import page
+from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
 from relayd.control.metrics import Metrics
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
@@ -85,12 +88,16 @@ class ControlApp(Starlette):
     """The ASGI application; `viewers` lets the server end streams that never end by themselves."""
 
     viewers: Viewers
+    access: Access
+    page_url: str | None
+    """The page's URL with its token, once it is served over TCP."""
 
 
 def build_app(
-    relay: RelayView, metrics: Metrics, pictures: Pictures, host: str = "localhost"
+    relay: RelayView, metrics: Metrics, pictures: Pictures, access: Access | None = None
 ) -> ControlApp:
-    """Put the application together; `host` is the name or address that TCP clients use."""
+    """Put the application together; without `access`, TCP clients need a token made here."""
+    access = access or Access()
     handlers = _Handlers(relay, metrics, pictures)
     app = ControlApp(
         routes=[
@@ -104,8 +111,9 @@ def build_app(
             Route("/api/pause", handlers.pause, methods=["POST"]),
             Route("/api/resume", handlers.resume, methods=["POST"]),
             Route("/api/source/retry", handlers.retry_source, methods=["POST"]),
+            Route("/api/page", handlers.page_url),
         ],
-        middleware=[Middleware(Guard, host=host)],
+        middleware=[Middleware(Guard, access=access)],
         exception_handlers={
             errors.RelaydError: _answer_relayd_error,
             HTTPException: _answer_http_error,
@@ -114,6 +122,8 @@ def build_app(
         },
     )
     app.viewers = handlers.viewers
+    app.access = access
+    app.page_url = None
     return app
 
 
@@ -173,6 +183,12 @@ class _Handlers:
         await _body(request, {})
         self._relay.retry_source()
         return self._status()
+
+    async def page_url(self, request: Request) -> Response:
+        """Give the page's URL with its token to whoever may open the unix socket."""
+        if over_tcp(request.scope):
+            raise HTTPException(404)
+        return JSONResponse({"url": request.app.page_url})
 
     async def _plain_action(
         self, request: Request, action: Callable[[], Awaitable[None]]

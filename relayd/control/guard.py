@@ -1,18 +1,19 @@
-"""Keeps web pages of others away from the control server.
+"""Keeps other users, and web pages of others, away from the control server.
 
-A browser on the same machine reaches 127.0.0.1 for whatever page it shows. So a request
-over TCP must name this server as its host (against DNS rebinding: an attacker's name that
-suddenly resolves to us), and one that changes something must come from our own page or
-from no page at all (against cross-site request forgery). The unix socket is guarded by
-its file mode.
+Over TCP a request must name this server as its host (against DNS rebinding: an attacker's name
+that suddenly resolves to us) and hold the token (see relayd.control.access). One that changes
+something must come from our own page or from no page at all (against cross-site request forgery:
+a browser adds the cookie by itself, whatever page asks).
 """
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relayd.control.access import Access, Proof, over_tcp, refuse_entry
 
 _HARDENING = {
     "x-content-type-options": "nosniff",
@@ -25,12 +26,12 @@ _HARDENING = {
 
 
 class Guard:
-    """ASGI middleware: refuses what a foreign page could have sent; adds hardening headers."""
+    """ASGI middleware: lets in who may; adds hardening headers."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        """Accept `host` as our name, next to localhost and literal addresses."""
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        """Let in whom `access` admits."""
         self._app = app
-        self._name = host.lower()
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with the reason why not."""
@@ -45,38 +46,37 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self._app)(scope, receive, send_hardened)
+        answer = self._answer(scope)
+        await (answer or self._app)(scope, receive, send_hardened)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if _over_tcp(scope) and not names_us(host, self._name):
+    def _answer(self, scope: Scope) -> Response | None:
+        """Give the answer to a request that may go no further: refused, or a login."""
+        access = self._access
+        host = Headers(scope=scope).get("host", "")
+        if over_tcp(scope) and not names_us(host, access.host, *access.allowed_hosts):
             return refuse(
                 421,
                 f"this server is not {host[:100]!r}",
-                "open it by its address, or by the name in [control] http",
+                "open it by its address, or add the name to [control] allowed_hosts",
             )
+        if (login := access.login(scope)) is not None:
+            return login
+        proof = access.proof(scope)
+        if proof is None:
+            return refuse_entry(scope)
         if scope["method"] in {"GET", "HEAD"}:
             return None
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"} or (
-            origin is not None and _netloc(origin) != host.lower()
-        ):
-            return refuse(403, "another site's page may not control this relay", "use its own page")
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            return refuse(415, "Content-Type must be application/json", "send a JSON body")
-        return None
+        return _forged(scope, proof, access) or _odd_body(scope)
 
 
-def names_us(host: str, own_name: str = "localhost") -> bool:
-    """Whether a Host header names this server; a literal address cannot be rebound."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+def names_us(host: str, *names: str) -> bool:
+    """Whether a Host header names this server: by one of `names`, as localhost, or by an address.
+
+    A literal address cannot be rebound. A port, here or in a name, does not matter.
+    """
+    if (name := _hostname(host)) is None:
         return False
-    if name in {"localhost", own_name}:
+    if name == "localhost" or name in map(_hostname, names):
         return True
     try:
         ip_address(name)
@@ -90,9 +90,46 @@ def refuse(status: int, error: str, mend: str = "") -> JSONResponse:
     return JSONResponse({"error": error, "mend": mend}, status)
 
 
-def _over_tcp(scope: Scope) -> bool:
-    server = scope.get("server")
-    return server is None or server[1] is not None  # a unix socket's path has no port
+def _forged(scope: Scope, proof: Proof, access: Access) -> Response | None:
+    """Refuse what another site's page may have sent.
+
+    A browser names the page's origin with each POST. Where it does not, and the cookie is all
+    there is, only JSON is let through: no page can send that elsewhere without being asked first.
+    """
+    headers = Headers(scope=scope)
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    is_own = origin is not None and _is_own_origin(origin, headers.get("host", ""), access)
+    is_foreign = site not in {None, "same-origin", "none"} or (origin is not None and not is_own)
+    is_named = is_own or site == "same-origin" or _media_type(headers) == "application/json"
+    if is_foreign or (proof is Proof.COOKIE and not is_named):
+        return refuse(403, "another site's page may not control this relay", "use its own page")
+    return None
+
+
+def _is_own_origin(origin: str, host: str, access: Access) -> bool:
+    netloc = _netloc(origin)
+    return netloc == host.lower() or netloc in {name.lower() for name in access.allowed_hosts}
+
+
+def _odd_body(scope: Scope) -> Response | None:
+    headers = Headers(scope=scope)
+    is_empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    if is_empty or _media_type(headers) == "application/json":
+        return None
+    return refuse(
+        415, "Content-Type must be application/json", "send JSON with that type, or no body"
+    )
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname or None
+    except ValueError:
+        return None
 
 
 def _netloc(origin: str) -> str | None:

@@ -21,6 +21,8 @@ _POLITE = 0.7
 """s of it in which answers in flight may end; then connections are cut."""
 _MOST_CONNECTIONS = 64
 """Above the viewers and pollers of a page or two; keeps a runaway client in bounds."""
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
+"""Where a browser of this machine finds what listens on all addresses."""
 
 
 class _InnerServer(uvicorn.Server):
@@ -74,11 +76,17 @@ class ControlServer:
 
     @property
     def url(self) -> str | None:
-        """Where a browser finds the page."""
+        """Where a browser of this machine finds the page, without the token that it needs."""
         if self.address is None:
             return None
         host, port = self.address
+        host = _HERE.get(host, host)
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    @property
+    def page_url(self) -> str | None:
+        """The same with the token: for the user's eyes, and no log."""
+        return f"{self.url}?token={self._app.access.token.text}" if self.url else None
 
     async def start(self) -> None:
         """Bind and serve.
@@ -94,6 +102,7 @@ class ControlServer:
                 listener = await _listen_tcp(*self._tcp)
                 sockets.append(listener)
                 self.address = self._tcp[0], listener.getsockname()[1]
+                self._app.page_url = self.page_url
         except AddressUnavailable:
             for listener in sockets:
                 listener.close()
@@ -104,7 +113,12 @@ class ControlServer:
             self._servers[server] = asyncio.create_task(
                 server.serve(sockets=[listener]), name="relayd-control"
             )
-        self._log.info("control server listens", socket=str(self._unix_path or ""), url=self.url)
+        self._log.info(
+            "control server listens",
+            socket=str(self._unix_path or ""),
+            url=self.url,
+            hint="`relayd status` prints the URL with the token that it needs" if self.url else "",
+        )
 
     async def stop(self) -> None:
         """End streams, let answers in flight end, then cut; never longer than STOP_DEADLINE."""

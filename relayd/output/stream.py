@@ -150,10 +150,13 @@ class StreamOutput:
             attempt = _Attempt()
             try:
                 self._attempt(slot, attempt)
-            except OutputError as fault:
+            except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
+                if not isinstance(fault, OutputError):
+                    _log.error("output failed unexpectedly", output=self.name, exc_info=fault)
                 self._update(up=False)
-                if attempt.up_since or str(fault) != said:
-                    said = str(fault)
+                reason = str(fault) or type(fault).__name__
+                if attempt.up_since or reason != said:
+                    said = reason
                     self.trouble = said
                     self._on_event(OutputEvent(self.name, OutputChange.LOST, said))
             good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0

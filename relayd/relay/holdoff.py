@@ -87,7 +87,7 @@ class Holdoff:
     def allows(self, now: float) -> bool:
         """Whether a session may be asked for."""
         wait = self._wait
-        due = wait.soonest if wait.hold is Hold.REFUSED and self._came_anew else wait.latest
+        due = wait.soonest if self._came_anew else wait.latest
         return now >= max(due, self._not_before, self._doubt_wait.latest)
 
     def allows_successor(self, now: float) -> bool:
@@ -110,7 +110,7 @@ class Holdoff:
 
     def opening(self) -> None:
         """A session is asked for: what was waited for is over."""
-        self._wait, self._came_anew = _Wait(), False
+        self._wait = _Wait()
 
     def failed(self, error: RelaydError, now: float, *, lived: float) -> None:
         """The only session failed after it was live for `lived` s."""

@@ -61,7 +61,7 @@ class Machine:
         self._started = False
         self._now = LONG_AGO
         self._told_shown: int | None = None
-        self._told_frozen = True
+        self._told_frozen = False
         self._told_view: View | None = None
         self._wake_at: float | None = None
 

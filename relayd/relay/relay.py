@@ -118,15 +118,6 @@ class Relay:
         async with AsyncExitStack() as started:
             started.callback(self._enter, RelayState.STOPPED)
             started.callback(self._runner.stop_timer)
-            await asyncio.to_thread(self.pipeline.start_outputs)
-            started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
-            self._tell_outputs()
-            with suppress(Unavailable):  # which is told when a session is to be opened
-                await self._budget.read()
-            self._runner.post(on.Started())
-            await asyncio.to_thread(self.pipeline.start_source)
-            started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
-            started.push_async_callback(self._close_sessions)
             jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                 "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
                 "credit": self._credit.run,
@@ -134,6 +125,16 @@ class Relay:
             }
             for name, job in jobs.items():
                 await started.enter_async_context(in_background(name, job))
+            await asyncio.to_thread(self.pipeline.start_outputs)
+            started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
+            self._tell_outputs()
+            with suppress(Unavailable):  # which is told when a session is to be opened
+                await self._budget.read()
+            # Before the start: whatever becomes of it, a source may be open by then, and a session.
+            started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
+            started.push_async_callback(self._close_sessions)
+            self._runner.post(on.Started())
+            await asyncio.to_thread(self.pipeline.start_source)
             await stop.wait()
 
     # What others may ask of a running relay.
@@ -141,21 +142,22 @@ class Relay:
     async def set_face(self, image: str, landmarks: str = "") -> None:
         """Put another face on: at once when live, else with the next session.
 
-        Raises FaceRejected or another ServiceError when it cannot be used; the face is then as it
-        was.
+        Raises FaceRejected when it cannot be used, or what the service says where it cannot look
+        at it; the face is then as it was. Raises another error of the service where the live
+        session did not take it: it is told again some times, and the next session wears it.
         """
         async with self._face_turn:
             face = FaceChoice(image, landmarks)
             await self._keeper.landmarks(face, fresh=True)
             self._runner.post(on.FaceChosen(face))
-            if refusal := await self._runner.until_faces_are_told():
+            if refusal := await self._runner.until_told(face):
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
         """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
 
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
-        `set_face` raises, and then everything is as before.
+        `set_face` raises, and then everything but a face that is tried again is as before.
         """
         artist = await asyncio.to_thread(
             StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
@@ -173,7 +175,11 @@ class Relay:
         self._runner.post(on.Paused())
 
     async def resume(self) -> None:
-        """Go on after `pause`; also ends a wait for the next try."""
+        """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
+        try:
+            await asyncio.to_thread(self._journal.note_looked_at, self._name)
+        except Unavailable as fault:
+            _log.warning("doubts.not_noted", reason=str(fault))
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
@@ -184,6 +190,7 @@ class Relay:
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
+        self._budget.look()  # a session that was not closed before a sleep has billed through it
 
     def retry_source(self) -> None:
         """Open the source anew, now."""
@@ -316,7 +323,7 @@ class Relay:
         return [
             now - max(0.0, wall - doubt.at)
             for doubt in doubts
-            if doubt.relay == self._name and not doubt.held
+            if doubt.relay == self._name and not doubt.held and not doubt.looked_at
         ]
 
 

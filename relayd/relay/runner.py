@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
 from relayd.frames import SourceFrame
 from relayd.logs import get
@@ -18,6 +19,9 @@ from relayd.relay.events import Event
 from relayd.relay.machine import Machine
 from relayd.relay.parts import LinkParts
 from relayd.relay.session_link import SessionLink
+
+FAULT_RETRY = 5.0
+"""s after a fault of the machine at which it looks at all again: it may have been at a timer."""
 
 _log = get("relay")
 
@@ -50,7 +54,8 @@ class Runner:
         """Those that take source frames, for the pacer's thread."""
         self._past_seconds = 0.0
         self._changed = asyncio.Event()
-        self._faces: dict[asyncio.Task[RelaydError | None], int] = {}
+        self._faces: dict[asyncio.Task[RelaydError | None], do.UpdateFace] = {}
+        """Those that are being put on."""
         self._closing: set[asyncio.Task[None]] = set()
         self.sent = 0
         """Source frames that the shown session took."""
@@ -85,17 +90,17 @@ class Runner:
             self._changed.clear()
             await self._changed.wait()
 
-    async def until_faces_are_told(self) -> RelaydError | None:
-        """Wait until the open sessions have answered to the last face; why the shown one refused.
+    async def until_told(self, face: FaceChoice) -> RelaydError | None:
+        """Wait until no session is being told of a face; why the shown one refused this one.
 
         Another one that refuses is asked again by itself.
         """
         refusal = None
         while self._faces:
-            done, _ = await asyncio.wait(self._faces)
-            for task in done:
-                number = self._faces.pop(task, None)
-                if number is not None and number == self.machine.sessions.shown:
+            told = dict(self._faces)
+            await asyncio.wait(told)
+            for task, order in told.items():
+                if order.face == face and order.number == self.machine.sessions.shown:
                     refusal = task.result()
         return refusal
 
@@ -134,10 +139,12 @@ class Runner:
 
     def _handle(self, event: Event) -> None:
         _log.debug("event", told=event)
+        now = self._parts.clock.now()
         try:
-            commands = self.machine.handle(event, self._parts.clock.now())
+            commands = self.machine.handle(event, now)
         except Exception:  # noqa: BLE001 - no fault of ours may end a call
             _log.exception("machine.failed", told=event)
+            self._wake_at(now + FAULT_RETRY)
             return
         if isinstance(event, on.SessionClosed):
             self._forget(event.number)
@@ -181,11 +188,13 @@ class Runner:
             case do.RenewToken():
                 link.renew_token()
             case do.UpdateFace(_, face):
-                self._faces[link.update_face(face)] = link.number
+                task = link.update_face(face)
+                self._faces[task] = command
+                task.add_done_callback(self._faces.pop)
             case do.CloseSession():
-                task = link.close()
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                closing = link.close()
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     def _link(self, number: int) -> SessionLink:
         if number not in self._links:

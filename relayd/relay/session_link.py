@@ -98,10 +98,11 @@ class SessionLink:
                 error = SessionDoubtful("stopped before the service answered")
                 self._emit(on.SessionDoubtful(self.number, error))
             raise
-        except SessionDoubtful as error:
-            self._emit(on.SessionDoubtful(self.number, error))
         except RelaydError as error:
-            self._emit(on.SessionRefused(self.number, error))
+            # It may also be open where it could be neither recorded nor closed.
+            is_doubtful = isinstance(error, SessionDoubtful) or keeper.doubtful > doubtful
+            kind = on.SessionDoubtful if is_doubtful else on.SessionRefused
+            self._emit(kind(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
             _log.exception("session.open_failed")
             self._emit(on.SessionDoubtful(self.number, _unexpected(fault)))

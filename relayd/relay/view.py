@@ -50,8 +50,6 @@ def describe(
         state, reason = _without_session(around, holdoff, now, closing=closing)
     elif (shown := sessions.shown_one) is not None:
         state, reason = _while_shown(shown, working, around)
-    elif working[-1].live_since is not None:
-        state, reason = RelayState.DEGRADED, working[-1].fault
     else:
         state, reason = _STAGES[working[-1].stage], ""
     return View(state, reason, demand)

@@ -78,6 +78,8 @@ class SleepWatch:
         """Watch until cancelled; a bus or a logind that is missing ends nothing."""
         with ExitStack() as stack:
             stack.callback(self._release)
+            if self._asleep:  # an earlier run failed amid a sleep: its end may be told to nobody
+                self._wake()
             self._watch_clock(stack)
             await self._follow_logind()
             await asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -193,6 +194,41 @@ def test_the_days_sum_survives_a_restart(journal_of: Callable[[], Journal], cloc
     reading = journal_of().budget(60)
     assert (reading.spent, reading.state) == (50 * 60, BudgetState.NEAR)
     assert "1 left over" in reading.words
+
+
+def test_a_session_that_is_closed_while_the_day_is_read_counts_once(
+    journal_of: Callable[[], Journal], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+):
+    journal = journal_of()
+    entry = journal.record(live(), base_url="u", relay="r")
+    clocks.passes(60 * 60)
+    entries, sessions = journal.entries, journal.history.sessions
+
+    def then_closed(read: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: (read(), entry.remove())[0]
+
+    monkeypatch.setattr(journal.history, "sessions", then_closed(sessions))
+    assert journal.budget(60).state is BudgetState.SPENT
+    monkeypatch.undo()
+    entry = journal.record(live("next"), base_url="u", relay="r")
+    clocks.passes(60)
+    monkeypatch.setattr(journal, "entries", then_closed(entries))
+    assert journal.budget(60).spent == 61 * 60
+
+
+def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
+    journal_of: Callable[[], Journal], clocks: Clocks
+):
+    journal = journal_of()
+    entry = journal.record(live(), base_url="u", relay="r")
+    clocks.passes(60)
+    journal.note_closed(entry.record)
+    entry.release()  # as when it is killed before the file is removed
+    clocks.passes(600)
+    assert journal.budget(60).spent == 60
+    (leftover,) = journal.leftovers()
+    leftover.remove()
+    assert journal.budget(60).spent == 60
 
 
 @pytest.mark.parametrize("step", [6 * HOUR, -3 * HOUR])

@@ -286,6 +286,23 @@ def test_doubts_are_told_since_a_moment_and_forgotten_after_a_week(tmp_path: Pat
     assert [one.relay for one in journal.doubts()] == ["2"]
 
 
+def test_doubts_that_a_person_looked_at_are_told_on_and_marked(tmp_path: Path):
+    journal = Journal(tmp_path)
+    for relay in ("studio", "other"):
+        journal.begin_create("u", relay, "key").doubtful("no answer")
+    awaited = journal.begin_create("u", "studio", "key")
+    journal.note_looked_at("studio")
+    journal.note_looked_at("studio")
+    told = {(one.relay, one.reason, one.looked_at) for one in journal.doubts()}
+    assert told == {
+        ("studio", "no answer", True),
+        ("other", "no answer", False),
+        ("studio", "", False),
+    }
+    awaited.doubtful("no answer, once more")
+    assert [one.looked_at for one in journal.doubts()] == [True, False, False]
+
+
 def test_an_old_intent_that_is_still_held_stays(tmp_path: Path):
     now = 1000.0 * DAY
     journal = Journal(tmp_path, wall=lambda: now)

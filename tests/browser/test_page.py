@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from relayd.control.access import Access, Token
 from relayd.control.api import Pictures, build_app
 from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
@@ -22,6 +23,8 @@ from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
 from relayd.output.preview import Preview, SourcePreview
 from relayd.relay.status import RelayState
 from relayd.slots import LatestSlot
+from tests.control.credentials import TOKEN
+from tests.proxy import proxied
 
 pytestmark = [
     pytest.mark.browser,
@@ -154,8 +157,13 @@ class Stage:
         self.relay = fake_relay()
         self.output, self.source = Preview(GEOMETRY), LatestSlot[SourceFrame]()
         source = SourcePreview(self.source, GEOMETRY) if with_source else None
-        app = build_app(self.relay, Metrics(), Pictures(output=self.output, source=source))
-        self.server = ControlServer(app, tcp=("127.0.0.1", 0))
+        self.pictures = Pictures(output=self.output, source=source)
+        self.server = self.new_server(("127.0.0.1", 0))
+
+    def new_server(self, address: tuple[str, int], token: Token = TOKEN) -> ControlServer:
+        """Make a server, as after a restart of the relay."""
+        app = build_app(self.relay, Metrics(), self.pictures, Access(token))
+        return ControlServer(app, tcp=address)
 
     async def play(self) -> None:
         step = 0
@@ -203,7 +211,7 @@ async def moves(browser: Browser, picture: str) -> bool:
 
 async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Browser):
     async with playing(with_source=True) as on:
-        await browser.go(on.server.url or "")
+        await browser.go(on.server.page_url or "")
         assert await moves(browser, "output-picture")
         assert await moves(browser, "source-picture")
         await eventually(lambda: browser.text("state"), "Live")
@@ -217,7 +225,7 @@ async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Brows
 
 async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser):
     async with playing(with_source=False) as on:
-        await browser.go(on.server.url or "")
+        await browser.go(on.server.page_url or "")
         assert await moves(browser, "output-picture")
         hidden = "return document.getElementById('source-picture').getClientRects().length"
         assert await browser.run(hidden) == 0
@@ -226,7 +234,7 @@ async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser)
 
 async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
     async with playing(with_source=False) as on:
-        await browser.go(on.server.url or "")
+        await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
         await browser.press("\ue004")  # Tab
         assert await browser.run("return document.activeElement.id") == "pause"
@@ -242,26 +250,78 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
 
 async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(browser: Browser):
     async with playing(with_source=True) as on:
-        await browser.go(on.server.url or "")
+        await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
         address = on.server.address
         await on.server.stop()
         await eventually(lambda: browser.text("state"), "relayd does not answer")
         assert await browser.run("return document.getElementById('pause').disabled")
-        on.server = ControlServer(
-            build_app(on.relay, Metrics(), Pictures(on.output, SourcePreview(on.source, GEOMETRY))),
-            tcp=address,
-        )
+        assert address
+        on.server = on.new_server(address)
         await on.server.start()
         await eventually(lambda: browser.text("state"), "Live")
         assert await moves(browser, "output-picture")
+
+
+async def test_the_url_with_the_token_leaves_no_token_in_the_address_or_the_history(
+    browser: Browser,
+):
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.page_url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        assert await browser.run("return location.href") == on.server.url
+        assert await browser.run("return document.cookie") == ""
+        assert await browser.run("return document.referrer") == ""
+        await browser.go(on.server.url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+
+
+async def test_a_browser_without_the_token_is_told_where_it_is(browser: Browser):
+    async with playing(with_source=True) as on:
+        await browser.go(on.server.url or "")
+        body = "return document.body.innerText"
+        assert "relayd status" in await browser.run(body)
+        assert await browser.run("return document.images.length") == 0
+
+
+async def test_a_page_whose_relay_has_another_token_since_says_where_it_is(browser: Browser):
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.page_url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        address = on.server.address
+        await on.server.stop()
+        assert address
+        on.server = on.new_server(address, Token.random())
+        await on.server.start()
+        await eventually(lambda: browser.text("state"), "relayd asks for its token")
+        assert "relayd status" in await browser.text("reason")
+
+
+async def test_below_a_sub_path_of_a_reverse_proxy_pictures_move_and_the_button_works(
+    browser: Browser,
+):
+    async with playing(with_source=True) as on:
+        assert on.server.address
+        async with proxied(on.server.address, "/studio") as proxy:
+            await browser.go(f"http://localhost:{proxy.port}/studio/?token={TOKEN.text}")
+            await eventually(lambda: browser.text("state"), "Live")
+            assert await moves(browser, "output-picture")
+            assert await moves(browser, "source-picture")
+            await browser.press("\ue004")  # Tab
+            await browser.press("\ue007")  # Enter
+            await eventually(lambda: browser.text("pause"), "Resume")
+            assert on.relay.asked == [("pause",)]
+            paths = "return performance.getEntriesByType('resource').map((one) => one.name)"
+            seen = await browser.run(paths)
+            assert seen
+            assert all("/studio/" in name for name in seen)
 
 
 async def test_the_page_fits_a_narrow_phone(browser: Browser):
     async with playing(with_source=True) as on:
         on.relay.change(name="studioofeverybody")
         await browser.narrow_to(320)
-        await browser.go(on.server.url or "")
+        await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
         overhang = (
             "return [...document.querySelectorAll('header *, main *')].filter((one) =>"

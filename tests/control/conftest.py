@@ -7,11 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from relayd.control.access import Access
 from relayd.control.api import Pictures, build_app
 from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
 from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
+from tests.control.credentials import BEARER, TOKEN
 
 STATUS = RelayStatus(
     name="studio",
@@ -100,7 +102,7 @@ def feed() -> FakeFeed:
 
 @pytest.fixture
 async def server(relay: FakeRelay, feed: FakeFeed, tmp_path: Path) -> AsyncIterator[ControlServer]:
-    app = build_app(relay, Metrics(), Pictures(output=feed))
+    app = build_app(relay, Metrics(), Pictures(output=feed), Access(TOKEN))
     server = ControlServer(app, tmp_path / "run" / "control.sock", ("127.0.0.1", 0))
     await server.start()
     try:
@@ -112,13 +114,14 @@ async def server(relay: FakeRelay, feed: FakeFeed, tmp_path: Path) -> AsyncItera
 @pytest.fixture
 async def client(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
     assert server.url
-    async with httpx.AsyncClient(base_url=server.url, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=BEARER, timeout=5) as client:
         yield client
 
 
 @pytest.fixture
 def app_of(relay: FakeRelay) -> Callable[..., ControlServer]:
     def make(pictures: Pictures, **where: object) -> ControlServer:
-        return ControlServer(build_app(relay, Metrics(), pictures), **where)  # type: ignore[arg-type] # test data
+        app = build_app(relay, Metrics(), pictures, Access(TOKEN))
+        return ControlServer(app, **where)  # type: ignore[arg-type] # test data
 
     return make

@@ -174,19 +174,28 @@ async def test_a_post_of_our_own_page_is_served(
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-async def test_a_post_that_a_form_could_send_is_refused(
+async def test_a_body_that_is_no_json_is_refused_with_what_to_send(
     client: httpx.AsyncClient, relay: Any, kind: str | None
 ):
     headers = {"Content-Type": kind} if kind else {}
-    answer = await client.post("/api/pause", headers=headers)
+    answer = await client.post("/api/pause", headers=headers, content=b"a=b")
     assert answer.status_code == 415
+    assert "or no body" in answer.json()["mend"]
     assert relay.asked == []
 
 
-async def test_the_unix_socket_serves_any_host_name(server: ControlServer):
+@pytest.mark.parametrize("kind", [None, "application/json", "application/x-www-form-urlencoded"])
+async def test_a_button_needs_no_body(client: httpx.AsyncClient, relay: Any, kind: str | None):
+    headers = {"Content-Type": kind} if kind else {}
+    assert (await client.post("/api/pause", headers=headers)).status_code == 200
+    assert relay.asked == [("pause",)]
+
+
+async def test_the_unix_socket_serves_any_host_name_without_a_token(server: ControlServer):
     transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
     async with httpx.AsyncClient(transport=transport) as client:
         assert (await client.get("http://relayd/api/status")).status_code == 200
+        assert (await client.post("http://relayd/api/pause")).status_code == 200
         refused = await client.post("http://relayd/api/pause", content=b"{}")
         assert refused.status_code == 415
 

@@ -11,6 +11,7 @@ from relayd.control.api import Pictures
 from relayd.control.mjpeg import MOST_VIEWERS
 from relayd.control.server import ControlServer
 from relayd.errors import ServerFault
+from tests.control.credentials import BEARER, raw_get
 
 
 async def parts(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -72,9 +73,7 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(slow, (host, port))
-        await loop.sock_sendall(
-            slow, b"GET /preview/output.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        )
+        await loop.sock_sendall(slow, raw_get("/preview/output.mjpeg"))
         await until(lambda: len(server._app.viewers) == 1)
         seen = 0
         async with client.stream("GET", "/preview/output.mjpeg") as response:
@@ -105,9 +104,7 @@ async def test_more_viewers_than_allowed_are_refused_until_one_leaves(
             viewer = socket.create_connection(server.address)
             viewer.setblocking(False)
             sockets.append(viewer)
-            await loop.sock_sendall(
-                viewer, b"GET /preview/output.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            )
+            await loop.sock_sendall(viewer, raw_get("/preview/output.mjpeg"))
         await until(lambda: server._app.viewers.full)
         refused = await client.get("/preview/output.mjpeg")
         assert refused.status_code == 503
@@ -145,7 +142,7 @@ async def test_the_source_is_shown_where_it_was_given(app_of: Any, feed: Any):
     server = app_of(Pictures(output=feed, source=feed), tcp=("127.0.0.1", 0))
     await server.start()
     try:
-        async with httpx.AsyncClient(base_url=server.url) as client:
+        async with httpx.AsyncClient(base_url=server.url, headers=BEARER) as client:
             assert (await client.get("/preview/source.jpg")).status_code == 200
             assert 'data-source="shown"' in (await client.get("/")).text
     finally:

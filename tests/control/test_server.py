@@ -14,6 +14,7 @@ import pytest
 from relayd.control.api import Pictures
 from relayd.control.server import STOP_DEADLINE, ControlServer
 from relayd.errors import AddressUnavailable, ExitCode
+from tests.control.credentials import BEARER, raw_get
 
 NO_PICTURES = Pictures()
 
@@ -30,7 +31,7 @@ async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any):
     try:
         assert server.address[1] > 0
         assert server.url == f"http://127.0.0.1:{server.address[1]}/"
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(headers=BEARER) as client:
             assert (await client.get(server.url)).status_code == 200
     finally:
         await server.stop()
@@ -120,7 +121,7 @@ async def test_stop_is_quick_with_viewers_open_even_stuck_ones(
     viewers = []
     for _ in range(3):  # they never read, so the server's writes are stuck
         viewer = socket.create_connection(server.address)
-        viewer.sendall(b"GET /preview/output.mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        viewer.sendall(raw_get("/preview/output.mjpeg"))
         viewers.append(viewer)
         # Its first part fills the socket's buffers.
         await asyncio.get_running_loop().run_in_executor(None, select.select, [viewer], [], [], 3)
@@ -156,7 +157,7 @@ async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_cut(app_of:
     relay.pause = hang
     server = app_of(NO_PICTURES, tcp=("127.0.0.1", 0))
     await server.start()
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=BEARER) as client:
         asking = asyncio.create_task(
             client.post("/api/pause", headers={"Content-Type": "application/json"})
         )

@@ -3,8 +3,8 @@
 #   tests/debian13/run.sh [COMMAND [ARGUMENT...]]      default: tests/debian13/inside.sh
 # The system is made once by mmdebstrap and kept in $RELAYD_DEBIAN13_CACHE, else in the user's
 # cache. It has what the README says to install, and nothing else.
-# Needs root for chroot and mounts. The mounts are in a namespace that ends with the command, so
-# that none is left however this script ends.
+# Needs root for chroot and mounts. Mounts and processes are in namespaces that end with the command,
+# and the command ends with this script, so that nothing is left however it ends.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -67,7 +67,7 @@ mapfile -d '' -t settings < <(
   env -0 | grep -ziE '^(PIP_|SSL_CERT_FILE=|REQUESTS_CA_BUNDLE=|(https?|all|no)_proxy=)'
 )
 
-unshare --mount --pid --fork --kill-child bash -euc '
+setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child bash -euc '
   root=$1; shift
   mount -t proc proc "$root/proc"
   mount --rbind /dev "$root/dev"

@@ -26,6 +26,8 @@ GAP = 0.1
 """s that outputs may wait for a picture, whatever fails."""
 BUSY_GAP = 0.4
 """s instead, where others keep this machine busy."""
+TOKEN = "the-token-of-the-tests"
+"""What the relays here take over TCP."""
 BUSY = 50.0
 """Percent of the processors' time in use from which on it counts as busy; a test takes 30."""
 
@@ -144,7 +146,11 @@ class RunningRelay:
     config: Path
     log: Path
     port: int
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=5))
+    _client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(
+            timeout=5, headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+    )
 
     def status(self) -> dict[str, Any]:
         return self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
@@ -210,7 +216,9 @@ def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[Star
             process = subprocess.Popen(
                 [RELAYD, "run", "-c", config, "--set", f"control.http=127.0.0.1:{port}", *sets],
                 stderr=stderr,
-                env=os.environ | {"RELAYD_VIDEO__BITRATE": "2000"} | environment,
+                env=os.environ
+                | {"RELAYD_VIDEO__BITRATE": "2000", "RELAYD_CONTROL__TOKEN": TOKEN}
+                | environment,
             )
         relay = RunningRelay(process, config, log, port)
         running.append(relay)

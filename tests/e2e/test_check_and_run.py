@@ -20,7 +20,7 @@ from relayd.daemon import run_daemon
 from relayd.errors import ConfigError, RelaydError
 from relayd.finding import Finding
 from relayd.http import HttpClient
-from tests.e2e.stage import PERSON, PORTRAIT, Emulator, free_port, rtc_keys
+from tests.e2e.stage import PERSON, PORTRAIT, Emulator, rtc_keys
 
 WITHIN = 25.0  # s that a relay may take here to say what is wrong
 
@@ -78,10 +78,14 @@ AT_START = {
         ("control.http=127.0.0.1:{used}",), "control", "Address already in use"
     ),
     "a control address of another machine": SetUp(
-        ("control.http=192.0.2.1:80",), "control", "Cannot assign requested address"
+        ("control.http=192.0.2.1:80", "control.insecure=true"),
+        "control",
+        "Cannot assign requested address",
     ),
     "a control host nobody knows": SetUp(
-        ("control.http=no.such.host.invalid:80",), "control", "[control] http = "
+        ("control.http=no.such.host.invalid:80", "control.insecure=true"),
+        "control",
+        "[control] http = ",
     ),
     "a control socket that is a folder": SetUp(
         ("control.socket={tmp}",), "control", "there is a file of another kind"
@@ -243,11 +247,11 @@ async def test_what_keeps_a_relay_from_starting_is_found_by_check(
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, read: Callable[[], Settings]) -> AsyncIterator[str]:
-    """Run a relay while the block runs; gives the URL of its status."""
+async def running(settings: Settings, read: Callable[[], Settings]) -> AsyncIterator[None]:
+    """Run a relay while the block runs."""
     relay = asyncio.create_task(run_daemon(settings, "studio", read))
     try:
-        yield f"http://127.0.0.1:{settings.control.address[1]}/api/status"
+        yield
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(relay, WITHIN)
@@ -255,22 +259,24 @@ async def running(settings: Settings, read: Callable[[], Settings]) -> AsyncIter
 
 @pytest.mark.parametrize("name", WHILE_RUNNING)
 async def test_what_a_relay_waits_for_is_in_its_status_and_found_by_check(
-    name: str, prepare: Callable[..., Any]
+    name: str, prepare: Callable[..., Any], tmp_path: Path
 ):
     set_up = WHILE_RUNNING[name]
     read, says = prepare(set_up)
     settings = read()
     found = await check_part(part_of(set_up.part), settings, "studio")
     assert says in failed_words(found, set_up.part)
-    control = settings.control.model_copy(update={"http": f"127.0.0.1:{free_port()}"})
-    settings = settings.model_copy(update={"control": control})
+    control = tmp_path / "status.sock"
+    socket_there = settings.control.model_copy(update={"socket": str(control)})
+    settings = settings.model_copy(update={"control": socket_there})
     told = ""
-    async with running(settings, read) as url, HttpClient() as http, asyncio.timeout(WITHIN):
-        while says not in told:
-            await asyncio.sleep(0.1)
-            with contextlib.suppress(RelaydError):
-                status = (await http.request("GET", url)).json()
-                told = f"{status['reason']} {status['outputs']}"
+    async with running(settings, read), HttpClient(unix_socket=control) as http:
+        async with asyncio.timeout(WITHIN):
+            while says not in told:
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(RelaydError):
+                    status = (await http.request("GET", "http://relay/api/status")).json()
+                    told = f"{status['reason']} {status['outputs']}"
     assert status["healthy"] is False
 
 

@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 import av
+import httpx
 import pytest
 
+from relayd.demo import emulator
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
 
@@ -57,3 +59,23 @@ def test_the_recording_is_640x480_at_20_fps_and_its_face_is_the_portraits(
     unswapped = [value for value in before if value is not None]
     assert len(swapped) >= 6
     assert sum(swapped) / len(swapped) > sum(unswapped) / len(unswapped) + 0.15
+
+
+async def test_the_demos_service_gives_its_sessions_to_the_demo_alone():
+    """Whoever could ask for a session's token could watch it: the true face where none is found."""
+    api = "/api/open/v3"
+    pair = {"clientId": "id", "clientSecret": "secret"}
+    async with (
+        emulator("the-demos-own-key") as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        seen = {
+            key: (
+                await client.get(f"{api}/faceswap/quota/info", headers={"x-api-key": key})
+            ).json()["code"]
+            for key in ("the-demos-own-key", "demo")
+        }
+        token = (await client.post(f"{api}/getToken", json=pair)).json()
+    assert seen["the-demos-own-key"] == 1000
+    assert seen["demo"] != 1000
+    assert token["code"] != 1000

@@ -124,11 +124,11 @@ def test_a_pause_shows_at_once_even_while_the_service_takes_its_time_to_close(
 ):
     relay = start_relay()
     relay.wait_state("live")
-    emulator.fault("slow", endpoint="close", delay=3.0)
+    emulator.fault("slow", endpoint="close", delay=5.0)  # it closes at once, and answers then
     relay.post("/api/pause")
-    wait_for("the pause is told", lambda: relay.status()["reason"] == "paused", 1.5)
-    assert emulator.sessions()
-    wait_for("the session is closed", lambda: not emulator.sessions(), 8)
+    wait_for("the pause is told", lambda: relay.status()["reason"] == "paused", 3)
+    assert relay.status()["sessions_open"] == 1, "the close is not confirmed yet"
+    wait_for("the close is confirmed", lambda: relay.status()["sessions_open"] == 0, 10)
 
 
 def test_a_resume_while_an_unwanted_session_is_still_being_undone_opens_a_new_one(

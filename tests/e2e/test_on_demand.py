@@ -96,10 +96,16 @@ async def stage(
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[Relay]:
     async with connect(settings) as client:
-        relay, stop = Relay(settings, "studio", client, open_journal(settings)), asyncio.Event()
+        begun, stop = asyncio.Event(), asyncio.Event()
+        relay = Relay(
+            settings,
+            "studio",
+            client,
+            open_journal(settings),
+            on_change=lambda _state, _reason: begun.set(),
+        )
         running = asyncio.create_task(relay.run(stop))
-        while "relayd-stop" not in {task.get_name() for task in asyncio.all_tasks()}:  # noqa: ASYNC110 - a start announces no end
-            await asyncio.sleep(0.01)
+        await begun.wait()
         try:
             yield relay
         finally:

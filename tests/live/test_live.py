@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from relayd.frames import Geometry
-from tests.e2e.stage import PERSON, RELAYD, START, RunningRelay, free_port, wait_for
+from tests.e2e.stage import PERSON, RELAYD, START, TOKEN, RunningRelay, free_port, wait_for
 
 KEYS = ("AKOOL_API_KEY", "RELAYD_AKOOL__API_KEY", "RELAYD_AKOOL__CLIENT_ID")
 TO_LIVE = 180.0  # s: the service may queue for two minutes
@@ -50,7 +50,9 @@ def relay(config: Path, tmp_path: Path) -> Iterator[RunningRelay]:
     log, port = tmp_path / "relay.log", free_port()
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [RELAYD, "run", "-c", config, "--set", f"control.http=127.0.0.1:{port}"], stderr=stderr
+            [RELAYD, "run", "-c", config, "--set", f"control.http=127.0.0.1:{port}"],
+            stderr=stderr,
+            env=os.environ | {"RELAYD_CONTROL__TOKEN": TOKEN},
         )
     relay = RunningRelay(process, config, log, port)
     yield relay

@@ -200,6 +200,14 @@ def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
     assert len(numbers(folder / "out.mp4")) >= 5
 
 
+def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_works(
+    tmp_path: Path,
+):
+    with Feed(str(tmp_path / f"{'x' * 300}.mp4")) as feed:
+        until(lambda: feed.changes() == [OutputChange.LOST])
+        assert "File name too long" in feed.output.trouble
+
+
 def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path):
     with Feed(tmp_path / "out.nonsense") as feed:
         until(lambda: feed.output.stats().reconnects >= 2)

@@ -135,6 +135,8 @@ def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source():
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
     assert play.feed(on.Stop()) == [do.CloseSession(1), do.Show(None)]
+    assert play.advance(ON_DEMAND.grace + 1.0) == []
+    assert play.feed(on.ReadersChanged(CAMERA, 1)) == []
     play.feed(on.SessionClosed(1))
     assert play.wake_at is None
     idle = Play(ON_DEMAND)

@@ -50,6 +50,7 @@ def test_a_face_chosen_before_the_session_is_the_one_that_it_is_opened_with(stag
     play.feed(on.ReadersChanged(CAMERA, 1))
     assert play.feed(CHOSEN) == []
     assert play.feed(on.LinkReady(1)) == [do.OpenSession(1, OTHER_FACE)]
+    assert play.feed(on.SessionOpened(1)) == []
 
 
 @pytest.mark.parametrize("stage", list(Stage)[2:6])

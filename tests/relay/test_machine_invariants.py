@@ -26,7 +26,7 @@ from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
 
 PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
-EXAMPLES, STEPS = 50, 40  # of each profile: some 10 s for all of them
+EXAMPLES, STEPS = 80, 40  # of each profile: some 12 s for all of them
 LONGEST = 86400.0 if PLAY_SECONDS else 6 * 3600.0  # s
 WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, LONGEST)
 POLICIES = (
@@ -215,7 +215,22 @@ class EndsEachToken(Days):
         return Mood(last_tokens=1.0, breaks=0.5)
 
 
-PROFILES = [Days, MoodyDays, LosesEachAnswer, RefusesAll, ShowsNothing, EndsEachToken]
+class BreaksEachLink(Days):
+    """Links break soon after they came up, some repair themselves, and rejoins mostly fail."""
+
+    def mood(self) -> Mood:
+        return Mood(breaks=1.0, unsteady=0.7, unjoined=0.4, dark=0.2, slowness=0.25)
+
+
+PROFILES = [
+    BreaksEachLink,
+    Days,
+    MoodyDays,
+    LosesEachAnswer,
+    RefusesAll,
+    ShowsNothing,
+    EndsEachToken,
+]
 
 
 @pytest.mark.timeout(120 + 1.5 * PLAY_SECONDS)

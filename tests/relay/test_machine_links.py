@@ -203,6 +203,15 @@ def test_a_link_that_is_said_again_and_again_to_be_repaired_gets_no_more_time():
     assert ordered == [do.StartLink(1)]
 
 
+def test_a_link_that_breaks_again_before_it_showed_a_picture_has_what_is_left_of_its_time():
+    play = Play().live()
+    play.feed(REPAIRING, stopped(play))
+    play.advance(1.0)
+    play.feed(on.LinkRecovered(1), REPAIRING)
+    assert play.advance(RECOVERY_TIMEOUT - 1.1) == []
+    assert play.advance(0.1) == [do.StartLink(1)]
+
+
 def test_a_link_that_goes_to_and_fro_without_a_picture_gets_no_endless_time():
     play = Play().live()
     play.feed(REPAIRING, stopped(play))

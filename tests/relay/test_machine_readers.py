@@ -6,10 +6,9 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
 from relayd.relay.events import Policy
-from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
+from relayd.relay.holdoff import BLOCKED_RETRY
 from relayd.relay.sessions import Stage
 from relayd.relay.status import DemandState, RelayState
-from relayd.relay.view import SOON
 from tests.relay.playbook import CAMERA, LOST, NO_CREDIT, ON_DEMAND, Play
 
 GRACE = ON_DEMAND.grace
@@ -199,77 +198,6 @@ def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal():
     play.advance(60.0)
     assert play.feed(COMES, LEAVES, COMES) == []
     assert play.advance(BLOCKED_RETRY - 60.0) == [do.StartLink(2)]
-
-
-def refused() -> Play:
-    """Give a relay on demand that was refused a moment ago, looked at."""
-    play = idle()
-    play.feed(COMES, on.SourceUp())
-    play.fail(NO_CREDIT)
-    return play
-
-
-def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_was_refused():
-    play = refused()
-    play.feed(LEAVES)
-    assert do.StartLink(2) not in play.advance(5 * 3600.0)
-    assert (play.state, play.reason) == (RelayState.BLOCKED, str(NO_CREDIT))
-
-
-@pytest.mark.parametrize("away", [5.0, 2 * GRACE])
-def test_who_comes_anew_ends_the_wait_after_a_refusal(away: float):
-    play = refused()
-    play.feed(LEAVES)
-    play.advance(away)
-    assert do.StartLink(2) in play.feed(COMES)
-
-
-def test_who_stays_is_tried_for_again_after_the_long_wait():
-    play = refused()
-    assert play.advance(BLOCKED_RETRY - 0.1) == []
-    assert play.advance(0.1) == [do.StartLink(2)]
-
-
-def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses():
-    play = refused()
-    for _ in range(1800):
-        play.feed(LEAVES)
-        play.advance(1.0)
-        play.feed(COMES, on.SourceUp())
-        if play.numbers:
-            play.fail(NO_CREDIT)
-        play.advance(1.0)
-    assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
-
-
-def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row():
-    play = Play(Policy(on_demand=True, grace=0.0))
-    play.feed(on.Started())
-    for _ in range(240):
-        play.feed(COMES, on.SourceUp())
-        if play.numbers:
-            play.go_live(max(play.numbers))
-        play.advance(12.0)
-        play.feed(LEAVES)
-        play.feed(*(on.SessionClosed(number) for number in play.numbers))
-        play.advance(3.0)
-    assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
-
-
-def test_who_waits_for_the_next_try_is_told_that_it_comes_soon():
-    play = Play(Policy(on_demand=True, grace=0.0))
-    play.feed(on.Started(), COMES, LEAVES, on.SessionClosed(1), COMES)
-    assert (play.state, play.reason) == (RelayState.STANDBY, SOON)
-    assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
-
-
-def test_after_a_long_session_the_next_one_is_opened_at_once():
-    play = looked_at()
-    play.advance(60.0)
-    play.feed(LEAVES)
-    play.advance(GRACE)
-    play.feed(on.SessionClosed(1))
-    assert do.StartLink(2) in play.feed(COMES)
 
 
 def test_each_state_of_the_demand_is_told_in_its_turn():

@@ -109,6 +109,7 @@ CLOSED = on.SessionClosed(1)
         (lived, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
         (failed, [], BACKOFF, str(ENDED)),
         (failed, [on.Paused()], STANDBY, PAUSED),
+        (failed, [on.SleepComing()], STANDBY, ASLEEP),
         (blocked, [], BLOCKED, str(NO_CREDIT)),
         (blocked, [GONE], BLOCKED, str(NO_CREDIT)),
     ],
@@ -150,6 +151,15 @@ def test_the_grace_time_that_ends_is_told():
     assert play.reports()[-1].demand is DemandState.IDLE
 
 
+def test_pictures_are_held_back_from_the_start_until_the_sources_first_one():
+    play = Play(ON_DEMAND)
+    assert do.Freeze() in play.machine.handle(on.Started(), play.now)
+    play.feed(on.ReadersChanged(CAMERA, 1))
+    play.go_live()
+    assert play.times(do.Thaw) == []
+    assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
+
+
 def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back():
     play = started()
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
@@ -161,7 +171,7 @@ def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back():
 def test_pictures_of_a_source_that_was_let_go_of_are_held_back():
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
-    assert play.times(do.Freeze) == []
+    assert play.times(do.Freeze) == [0.0]
     play.advance(30.0)
     kinds = [type(each) for _, each in play.history][-7:]
     assert do.Freeze in kinds

@@ -8,7 +8,7 @@ from relayd.relay import events as on
 from relayd.relay.events import Event, Policy
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
 from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
-from relayd.relay.status import RelayState
+from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
     BAD_FACE,
     CAMERA,
@@ -56,6 +56,15 @@ def test_no_successor_is_begun_before_the_close_of_the_one_before_is_over():
     play.go_live(2)
     assert play.advance(30.0) == []
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(3)]
+
+
+def test_no_successor_is_begun_while_a_worker_rejoins_but_as_soon_as_it_has():
+    play = Play(ROTATING).live()
+    play.advance(LIFE - 1.0)
+    play.feed(on.LinkLost(1, LOST))
+    assert play.advance(10.0) == []
+    play.reach(Stage.WAITING)
+    assert play.feed(on.PicturesFlow(1)) == [do.StartLink(2)]
 
 
 def test_zero_means_never():
@@ -156,6 +165,21 @@ def test_a_successor_is_not_asked_for_sooner_than_the_service_wants():
     assert play.advance(1.0) == [do.StartLink(3)]
 
 
+@pytest.mark.parametrize("asks", [on.Resumed(), on.FaceChosen(OTHER_FACE)])
+def test_a_person_who_asks_does_not_wait_for_the_next_successor(asks: Event):
+    play = Play(ROTATING).with_successor(Stage.CREATING)
+    play.fail(NO_CREDIT, 2)
+    assert do.StartLink(3) in play.feed(asks)
+
+
+def test_while_the_old_session_is_closed_the_demand_is_live():
+    play = Play(Policy(on_demand=True, session_max=100.0)).live()
+    play.advance(100.0)
+    play.go_live(2)
+    assert play.numbers == [1, 2]
+    assert play.machine.view(play.now).demand is DemandState.LIVE
+
+
 def test_a_successor_whose_library_does_not_load_costs_no_session():
     play = Play(ROTATING).with_successor(Stage.LOADING)
     assert play.advance(READY_TIMEOUT)[0] == do.CloseSession(2)
@@ -206,7 +230,10 @@ def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successor
     assert len(play.times(do.StartLink)) <= 3600.0 / RETRY + 2
 
 
-def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again():
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again(
+    taken_over: bool,  # noqa: FBT001 - a table
+):
     play = Play(ROTATING)
     play.start()
     while play.machine._holdoff._backoff.failures < 8:
@@ -215,8 +242,11 @@ def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again():
     number = max(play.numbers)
     play.go_live(number)
     play.advance(LIFE)
-    play.go_live(number + 1)
-    play.advance(1.0)
+    if taken_over:
+        play.go_live(number + 1)
+        play.advance(1.0)
+    else:
+        play.feed(on.SessionEnded(number, ENDED))
     play.feed(on.SessionEnded(number + 1, ENDED))
     play.feed(on.SessionClosed(number), on.SessionClosed(number + 1))
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(number + 2)]

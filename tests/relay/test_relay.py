@@ -1,12 +1,17 @@
 import asyncio
+import time
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.demo import settings_for
 from relayd.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
+from relayd.relay.events import OutputsChanged
+from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
 
@@ -74,3 +79,45 @@ async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_s
         relay._on_output(OutputEvent("/dev/video3", OutputChange.BACK))
     finally:
         await asyncio.to_thread(relay.pipeline.stop_outputs)
+
+
+async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(relay.pipeline.pacer, "start", fail)
+    with pytest.raises(RuntimeError, match="thread"):
+        await relay.run(asyncio.Event())
+    assert relay._runner.machine.is_over
+
+
+async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_start(
+    tmp_path: Path,
+):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    client, journal = cast("AkoolClient", None), Journal(tmp_path)
+    for _ in range(MOST_DOUBTS):
+        journal.begin_create("http://127.0.0.1:9", "studio").doubtful("no answer")
+
+    def reason(relay: Relay) -> str:
+        machine = relay._runner.machine
+        machine.handle(OutputsChanged(working=True), 0.0)
+        return machine.view(time.monotonic()).reason
+
+    relay = Relay(settings, "studio", client, journal)
+    assert DOUBT_WORDS in reason(relay)
+    await relay.resume()
+    for one in (relay, Relay(settings, "studio", client, journal)):
+        assert DOUBT_WORDS not in reason(one)
+
+
+async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path):
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    relay.wake()
+    assert relay._budget._changed.is_set()

@@ -5,12 +5,17 @@ from typing import cast
 
 import pytest
 
+from relayd.akool.session import FaceChoice
+from relayd.errors import FaceRejected, RelaydError, ServerFault
 from relayd.relay import commands as do
 from relayd.relay import events as on
+from relayd.relay import runner
 from relayd.relay.machine import Machine
 from relayd.relay.policy import Policy
 from relayd.relay.runner import Runner
 from tests.relay.links import FACE, Rig
+
+OTHER = FaceChoice("http://127.0.0.1:9/b.png")
 
 
 class World:
@@ -105,6 +110,30 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
     await world.stop()
 
 
+async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    looked = asyncio.Event()
+
+    class Script:
+        faults = 2
+
+        def handle(self, event: on.Event, now: float) -> list[do.Command]:
+            assert event == on.TimerDue()
+            if self.faults:
+                self.faults -= 1
+                raise ZeroDivisionError  # what nothing foresees
+            looked.set()
+            return [do.WakeAt(None)]
+
+    monkeypatch.setattr(runner, "FAULT_RETRY", 0.01)
+    monkeypatch.setattr(world.runner, "machine", cast("Machine", Script()))
+    world.runner.post(on.TimerDue())
+    async with asyncio.timeout(5):
+        await looked.wait()
+    assert world.runner._timer is None
+
+
 async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world: World):
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
@@ -112,3 +141,20 @@ async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world
     await world.until("live")
     await world.stop()
     assert world.runner._timer is None
+
+
+@pytest.mark.parametrize("refusal", [None, FaceRejected("no face")])
+async def test_who_chooses_a_face_is_told_what_became_of_that_one_and_not_of_an_earlier_one(
+    world: World, refusal: RelaydError | None
+):
+    world.runner.post(on.Started())
+    world.runner.post(on.SourceUp())
+    await world.until("live")
+    for number in range(5):  # as its retries come, when nobody waits for them any more
+        world.rig.session.refusal = None if refusal else ServerFault("not now")
+        world.runner.post(on.FaceChosen(FaceChoice(f"http://127.0.0.1:9/{number}.png")))
+        await asyncio.sleep(0.01)
+    world.rig.session.refusal = refusal
+    world.runner.post(on.FaceChosen(OTHER))
+    assert await world.runner.until_told(OTHER) is refusal
+    await world.stop()

@@ -15,6 +15,7 @@ from relayd.errors import (
     RelaydError,
     ServerFault,
     SessionDoubtful,
+    Unavailable,
     WorkerDied,
 )
 from relayd.relay import events as on
@@ -125,6 +126,20 @@ async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, to
     await rig.until(told)
     await rig.link.close()
     assert not rig.session.closed.is_set()
+
+
+async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_doubtful(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    async def unrecorded(_: FaceChoice) -> None:
+        rig.keeper.doubtful += 1
+        raise Unavailable("no space left")
+
+    monkeypatch.setattr(rig.keeper, "open_session", unrecorded)
+    rig.link.open(FACE)
+    await rig.until("SessionDoubtful")
+    await rig.link.close()
+    assert rig.told == ["SessionDoubtful", "SessionClosed"]
 
 
 async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful(

@@ -8,7 +8,14 @@ from relayd.relay import events as on
 from relayd.relay.commands import Command
 from relayd.relay.events import Event, Policy
 from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
-from relayd.relay.sessions import CLOSE_TIMEOUT, LEAST_LIFE, QUEUE_TIMEOUT
+from relayd.relay.sessions import (
+    CLOSE_TIMEOUT,
+    LEAST_LIFE,
+    MOST_SHORT_LINKS,
+    QUEUE_TIMEOUT,
+    REJOIN_TRIES,
+    STEADY_AFTER,
+)
 from tests.relay.told import Told
 from tests.relay.world import Mood, Record, World
 
@@ -88,8 +95,9 @@ class Watched(World):
             case on.SessionReady():
                 record.ready = True
             case on.PicturesFlow() if record.join_ordered:
-                record.flowing, record.dark_since = True, None
+                record.flowing, record.dark_since, record.rejoins = True, None, 0
                 record.live_since = self.now if record.live_since is None else record.live_since
+                record.link_up_at = self.now if record.link_up_at is None else record.link_up_at
             case on.PicturesStopped() | on.LinkLost() if record.flowing:
                 record.flowing, record.dark_since = False, self.now
             case on.TokenFinal():
@@ -166,6 +174,7 @@ class Watched(World):
                 assert record.live_since is not None, "a rejoin of a session that was never live"
                 assert not record.flowing, "a link with pictures is replaced"
                 record.link, record.link_ready, record.join_ordered = record.link + 1, False, False
+                self._count_rejoin(record)
             case do.OpenSession():
                 assert record.link_ready
                 assert not record.create_ordered
@@ -191,6 +200,16 @@ class Watched(World):
                 record.flowing = False
             case _:
                 pass
+
+    def _count_rejoin(self, record: Record) -> None:
+        if record.link_up_at is not None:
+            assert record.dark_since is not None
+            short = record.dark_since - record.link_up_at < STEADY_AFTER
+            record.short_links = record.short_links + 1 if short else 0
+            record.link_up_at = None
+        record.rejoins += 1
+        assert record.short_links <= MOST_SHORT_LINKS
+        assert record.rejoins <= REJOIN_TRIES
 
     def _settled(self) -> None:
         """What holds between any two events."""

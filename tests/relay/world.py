@@ -119,6 +119,12 @@ class Record:
     dark_since: float | None = None
     """Since when it is open, and shows nothing."""
     live_since: float | None = None
+    link_up_at: float | None = None
+    """When the first picture of its present link came."""
+    rejoins: int = 0
+    """New workers since the last picture."""
+    short_links: int = 0
+    """Links in a row that soon ended."""
     token_final: bool = False
     face: FaceChoice | None = None
     face_pending: bool = False

@@ -200,6 +200,27 @@ async def test_a_bus_that_is_killed_and_comes_back_is_followed(
         await machine.told(LOCKED)
 
 
+async def test_a_watch_that_failed_amid_a_sleep_wakes_the_relay_when_it_runs_again(
+    tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+):
+    address = f"unix:path={tmp_path}/no-bus"
+    watch = SleepWatch(listener.on_sleep, listener.on_wake, address=address)
+
+    async def sleep_and_fail() -> None:
+        await watch._go_to_sleep()
+        raise ZeroDivisionError  # what nothing foresees
+
+    with monkeypatch.context() as failing:
+        failing.setattr(watch, "_follow_logind", sleep_and_fail)
+        with pytest.raises(ZeroDivisionError):
+            await watch.run()
+    again = asyncio.create_task(watch.run())
+    for word in ("sleep", "closed", "wake"):
+        await listener.told(word)
+    again.cancel()
+    await asyncio.wait({again})
+
+
 async def test_without_a_bus_it_says_so_once_and_opens_nothing(tmp_path: Path, listener: Listener):
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(f"unix:path={tmp_path}/no-bus"):

@@ -1,0 +1,13 @@
+"""The token of the servers that the tests start, and how it is shown."""
+
+from relayd.control.access import Token
+
+TOKEN = Token("a-token-for-the-tests")
+BEARER = {"Authorization": f"Bearer {TOKEN.text}"}
+
+
+def raw_get(path: str) -> bytes:
+    """Give a whole GET request as it goes over the wire."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN.text}\r\n\r\n"
+    ).encode()

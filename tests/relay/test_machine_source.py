@@ -1,0 +1,113 @@
+"""The source: away, let go of, woken, failed; and what each is worth to a session."""
+
+from relayd.relay import commands as do
+from relayd.relay import events as on
+from relayd.relay.conditions import SOURCE_PATIENCE, WAITING_FOR_SOURCE
+from relayd.relay.events import Policy
+from relayd.relay.sessions import Stage
+from relayd.relay.status import RelayState
+from tests.relay.playbook import CAMERA, ON_DEMAND, Play
+
+COMES, LEAVES = on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0)
+NO_CAMERA = on.SourceDown("no such camera")
+
+
+def idle() -> Play:
+    """Give a relay on demand that let go of its source."""
+    play = Play(ON_DEMAND)
+    play.feed(on.Started())
+    return play
+
+
+def let_go_of(play: Play) -> None:
+    """Let the last reader go, and the grace time pass."""
+    play.feed(LEAVES)
+    play.advance(ON_DEMAND.grace)
+    play.feed(*(on.SessionClosed(number) for number in play.numbers))
+
+
+def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits_for():
+    play = Play()
+    play.feed(on.Started())
+    assert play.advance(3600.0) == []
+    assert (play.state, play.reason) == (RelayState.STANDBY, WAITING_FOR_SOURCE)
+    assert play.feed(on.SourceUp()) == [do.StartLink(1)]
+
+
+def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again():
+    play = Play().live()
+    play.feed(on.SourceDown("gone"))
+    play.advance(SOURCE_PATIENCE - 1.0)
+    play.feed(on.SourceDown("still gone"))
+    assert play.reason == "still gone"
+    assert play.advance(1.0) == [do.CloseSession(1), do.Show(None)]
+
+
+def test_a_source_that_is_back_has_all_the_patience_again():
+    play = Play().live()
+    play.feed(on.SourceDown("gone"))
+    play.advance(SOURCE_PATIENCE - 1.0)
+    play.feed(on.SourceUp(), on.SourceDown("gone again"))
+    assert play.advance(SOURCE_PATIENCE - 0.1) == []
+    assert play.advance(0.1)[0] == do.CloseSession(1)
+
+
+def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise():
+    play = idle()
+    play.feed(COMES)
+    assert play.numbers == [1]
+    play.reach(Stage.QUEUED)
+    assert play.feed(NO_CAMERA) == [do.CloseSession(1)]
+    assert play.state is RelayState.STANDBY
+    assert play.reason == "no such camera"
+
+
+def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time():
+    play = idle()
+    play.feed(COMES, NO_CAMERA)
+    let_go_of(play)
+    assert play.feed(COMES) == [do.ResumeSource()]
+    assert play.reason == "no such camera"
+    assert play.feed(on.SourceUp()) == [do.StartLink(2)]
+    play.go_live(2)
+    play.advance(60.0)
+    let_go_of(play)
+    assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(3)]
+
+
+def test_a_source_that_fails_costs_one_short_session_and_then_none():
+    play = idle()
+    for _ in range(6):
+        play.feed(COMES)
+        if play.numbers:
+            play.reach(Stage.CREATING)
+        play.advance(0.7)
+        play.feed(NO_CAMERA)
+        play.advance(600.0)
+        let_go_of(play)
+    assert len(play.times(do.OpenSession)) == 1
+
+
+def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past():
+    play = idle()
+    play.feed(on.SourceUp())
+    assert not play.machine.surroundings.source.alive
+    play.feed(NO_CAMERA)
+    assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
+
+
+def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew():
+    play = Play(ON_DEMAND).live()
+    play.feed(on.SourceUp())
+    play.advance(60.0)
+    play.feed(on.SourceEnded(), on.SessionClosed(1))
+    assert play.advance(3600.0) == []
+    let_go_of(play)
+    assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(2)]
+
+
+def test_the_source_is_kept_open_where_sessions_do_not_depend_on_readers():
+    play = Play(Policy()).live()
+    play.feed(COMES, LEAVES, on.Paused())
+    play.advance(3600.0)
+    assert play.times(do.SuspendSource) == []

@@ -1,0 +1,248 @@
+"""Which relays are found, and what is said where nobody may look."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from relayd import lookup, remote
+from relayd.errors import ExitCode, NotRunning, RelaydError, RelayHidden, RelayStuck, UsageError
+from relayd.lookup import Found, FoundRelay, HiddenPlace, choose
+from relayd.runtime import default_socket, fallback, make_fallback
+
+UID = os.geteuid()
+NOBODY = 65534
+STUDIO = FoundRelay("studio", Path("/s/studio.sock"), 1)
+KITCHEN = FoundRelay("kitchen", Path("/s/kitchen.sock"), 2)
+HIDDEN = HiddenPlace(Path("/run/relayd/den"), "den", "permission denied", "run it as root")
+
+Listen = Callable[[Path], Path]
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Give what makes a socket that somebody listens on."""
+    with ExitStack() as stack:
+
+        def start(path: Path) -> Path:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            listener.listen()
+            return path
+
+        yield start
+
+
+@pytest.fixture
+def machine() -> Iterator[Path]:
+    """A short folder that stands for /run and /tmp, which everybody may enter."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def look(machine: Path, uid: int = UID, **environment: str) -> Found:
+    return lookup.look(
+        environment,
+        uid=uid,
+        system=machine / "system",
+        users=machine / "users",
+        shared=machine / "tmp",
+    )
+
+
+def test_relays_of_the_system_and_of_the_user_are_found_wherever_they_listen(
+    machine: Path, listen: Listen
+):
+    paths = {
+        "studio": machine / "system/studio/control.sock",
+        "desk": machine / "xdg/relayd/desk.sock",
+        "den": machine / f"users/{UID}/relayd/den.sock",
+        "loft": machine / f"tmp/relayd-{UID}/loft.sock",
+    }
+    for path in paths.values():
+        listen(path)
+    found = look(machine, XDG_RUNTIME_DIR=str(machine / "xdg"))
+    assert {relay.name: relay.socket for relay in found.relays} == paths
+    assert {relay.pid for relay in found.relays} == {os.getpid()}
+    assert not found.hidden
+
+
+def test_the_socket_of_a_relay_that_was_killed_is_no_relay(machine: Path):
+    folder = machine / "xdg/relayd"
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(folder / "dead.sock"))
+    (folder / "file.sock").touch()
+    assert look(machine, XDG_RUNTIME_DIR=str(machine / "xdg")) == Found()
+
+
+def test_a_relay_whose_queue_is_full_is_found_at_once(machine: Path):
+    path = machine / "xdg/relayd/stuck.sock"
+    path.parent.mkdir(parents=True)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        for _ in range(2):
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            caller.connect_ex(str(path))
+        (relay,) = look(machine, XDG_RUNTIME_DIR=str(machine / "xdg")).relays
+    assert (relay.name, relay.pid) == ("stuck", None)
+
+
+def test_a_folder_in_tmp_that_another_user_made_is_not_trusted(machine: Path, listen: Listen):
+    listen(machine / f"tmp/relayd-{UID}/false.sock")
+    (machine / f"tmp/relayd-{UID}").chmod(0o777)
+    found = look(machine)
+    assert not found.relays
+    with pytest.raises(RelayHidden, match="belongs to another user, or others may write to it"):
+        choose(found)
+
+
+def _as_nobody(machine: Path, answer: Any) -> None:
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    try:
+        choose(look(machine, NOBODY), None)
+    except RelaydError as fault:
+        answer.put((type(fault).__name__, str(fault), int(fault.exit_code)))
+    else:
+        answer.put(None)
+
+
+@pytest.mark.skipif(UID != 0, reason="another user can be tried by root alone")
+def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen):
+    path = listen(machine / "system/studio/control.sock")
+    os.chown(path.parent, NOBODY, NOBODY)
+    place = lookup._hidden(path, "studio", PermissionError(13, "Permission denied"))
+    assert place.hint == "run it as root"
+    os.chown(path, NOBODY, NOBODY)
+    place = lookup._hidden(path, "studio", PermissionError(13, "Permission denied"))
+    assert place.hint == "run it as root or user nobody"
+
+
+@pytest.mark.skipif(UID != 0, reason="another user can be tried by root alone")
+@pytest.mark.parametrize("closed", ["system", "system/studio", "system/studio/control.sock"])
+def test_where_a_user_may_not_look_it_never_says_that_no_relay_runs(
+    machine: Path, listen: Listen, closed: str
+):
+    path = listen(machine / "system/studio/control.sock")
+    for one in (path, *path.parents[:2]):
+        one.chmod(0o777)  # what is closed is the one place below
+    (machine / closed).chmod(0o700)
+    fork = get_context("fork")
+    answer = fork.SimpleQueue()
+    child = fork.Process(target=partial(_as_nobody, machine, answer))
+    child.start()
+    kind, words, code = answer.get()
+    child.join()
+    child.close()
+    answer.close()
+    assert kind == "RelayHidden"
+    assert f"{machine / 'system'}" in words
+    assert "permission denied (run it as root)" in words
+    assert code == ExitCode.UNAVAILABLE
+
+
+def test_the_only_relay_is_chosen_or_the_named_one():
+    assert choose(Found([STUDIO])) == STUDIO
+    assert choose(Found([STUDIO], [HIDDEN])) == STUDIO
+    assert choose(Found([STUDIO, KITCHEN]), "kitchen") == KITCHEN
+    with pytest.raises(UsageError, match=r"several relays run \(running: studio, kitchen\)"):
+        choose(Found([STUDIO, KITCHEN]))
+
+
+def test_two_relays_of_one_name_are_told_apart_by_their_sockets():
+    twin = FoundRelay("studio", Path("/t/studio.sock"), 3)
+    with pytest.raises(UsageError, match=r"/s/studio\.sock, /t/studio\.sock.*--socket"):
+        choose(Found([STUDIO, twin]), "studio")
+
+
+def test_no_relay_and_none_of_a_name_end_with_3():
+    with pytest.raises(NotRunning, match="no relay runs") as none:
+        choose(Found())
+    assert none.value.exit_code == ExitCode.NOT_RUNNING == 3
+    with pytest.raises(NotRunning, match=r"no relay named den runs \(running: studio\)"):
+        choose(Found([STUDIO]), "den")
+
+
+@pytest.mark.parametrize("name", [None, "den"])
+def test_a_relay_that_may_not_be_looked_at_is_told_with_who_may(name: str | None):
+    with pytest.raises(RelayHidden) as caught:
+        choose(Found([], [HIDDEN]), name)
+    assert str(caught.value) == "/run/relayd/den: permission denied (run it as root)"
+
+
+def test_a_socket_by_its_path_is_asked_and_a_dead_one_is_not_running(machine: Path, listen: Listen):
+    assert lookup.at(listen(machine / "own.sock")).name == "own"
+    for path in (machine / "none.sock", machine / "own.sock" / "x"):
+        with pytest.raises(NotRunning, match="no relay runs on"):
+            lookup.at(path)
+
+
+def test_a_process_that_a_signal_stopped_is_seen_at_once():
+    process = subprocess.Popen(["sleep", "60"])
+    relay = FoundRelay("a", Path("/a.sock"), process.pid)
+    try:
+        assert not relay.is_stopped
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        assert relay.is_stopped
+    finally:
+        process.kill()
+        process.wait()
+    assert not relay.is_stopped
+    assert not FoundRelay("a", Path("/a.sock"), None).is_stopped
+
+
+async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
+    machine: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote, "STUCK_AFTER", 0.2)
+    relay = lookup.at(listen(machine / "studio.sock"))
+    for ask in (remote.look(relay), remote.look_with_page(relay), remote.order(relay, "/x")):
+        with pytest.raises(RelayStuck, match=rf"\(stopped or frozen\), pid {os.getpid()} "):
+            await ask
+    assert remote.STUCK_AFTER < 3
+
+
+async def test_a_relay_that_has_ended_meanwhile_is_not_running(machine: Path):
+    with pytest.raises(NotRunning, match="relay studio has ended"):
+        await remote.look(FoundRelay("studio", machine / "studio.sock", 1))
+
+
+def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path):
+    place = partial(default_socket, "a", uid=UID, users=machine / "users", shared=machine / "tmp")
+    assert place(environment={"RUNTIME_DIRECTORY": "/run/relayd/a"}) == Path(
+        "/run/relayd/a/control.sock"
+    )
+    assert place(environment={"XDG_RUNTIME_DIR": "/run/user/1"}) == Path(
+        "/run/user/1/relayd/a.sock"
+    )
+    assert place(environment={}) == machine / f"tmp/relayd-{UID}/a.sock"
+    (machine / f"users/{UID}").mkdir(parents=True, mode=0o700)
+    assert place(environment={}) == machine / f"users/{UID}/relayd/a.sock"
+
+
+def test_the_fallback_folder_is_the_users_alone_or_it_is_not_used(machine: Path):
+    assert make_fallback(UID, machine) == ""
+    assert fallback(UID, machine).stat().st_mode & 0o777 == 0o700
+    assert make_fallback(UID, machine) == ""
+    fallback(UID, machine).rmdir()
+    (machine / "elsewhere").mkdir()
+    fallback(UID, machine).symlink_to(machine / "elsewhere")
+    assert "belongs to another user" in make_fallback(UID, machine)
+    assert "No such file" in make_fallback(UID, machine / "none")
