@@ -2,27 +2,43 @@
 
 import asyncio
 import os
+import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from urllib.parse import urlsplit
 
+from relayd import limits
 from relayd.akool.doubts import KEPT_FOR
-from relayd.config import CameraSettings, Settings, StreamSettings, state_directory
-from relayd.errors import ExitCode, LibraryUnavailable, RelaydError, SourceError, Unavailable
+from relayd.akool.session import FaceChoice, SessionKeeper
+from relayd.config import (
+    CameraSettings,
+    Settings,
+    StreamSettings,
+    state_directory,
+)
+from relayd.control.server import try_to_bind
+from relayd.entrance import prepared_socket
+from relayd.errors import (
+    ConfigError,
+    InternalFault,
+    LibraryUnavailable,
+    OutputError,
+    RelaydError,
+    SourceError,
+    Unavailable,
+)
+from relayd.finding import Finding
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
-from relayd.logs import redact
-from relayd.media.encode import is_push
 from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.openings import PROBE
 from relayd.output.readers import best_sight
+from relayd.output.recording import Part
 from relayd.output.standby import StandbyArtist
 from relayd.relay.policy import is_on_demand
 from relayd.rtc.kinds import require_link, worker_environment
@@ -33,6 +49,7 @@ from relayd.sessions import doubtful_words, unreadable_words
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
+from relayd.targets import is_push
 from relayd.urls import service_url
 
 SOURCE_TIMEOUT = 15.0
@@ -41,92 +58,57 @@ LIBRARY_TIMEOUT = 20.0
 """s to load the RTC library; a cold disk takes a few."""
 FETCH_TIMEOUT = 5.0
 """s for a look whether an address answers."""
+PART_TIMEOUT = 20.0
+"""s that any part may take, with its repeated tries; what takes longer is given up."""
+PUSH_PORTS = {"rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322, "tcp": None}
+"""Ports of the schemes that go over TCP, so that a connection tells whether anybody listens."""
 
 
-class Verdict(Enum):
-    """How a check came out."""
+async def run_checks(
+    settings: Settings, name: str, on_finding: Callable[[Finding], None] = lambda _finding: None
+) -> list[Finding]:
+    """Try each part in turn; one that fails keeps none of the others from being tried.
 
-    OK = "ok"
-    """Works."""
-    WARNING = "warning"
-    """Works, or may work; worth a look."""
-    FAILED = "failed"
-    """`run` would not work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    part: str
-    verdict: Verdict
-    why: str
-    mend: str = ""
-    exit_code: ExitCode = ExitCode.CLEAN
-
-    @classmethod
-    def ok(cls, part: str, why: str) -> Self:
-        """It works; `why` says what was seen."""
-        return cls(part, Verdict.OK, why)
-
-    @classmethod
-    def warning(cls, part: str, why: str, mend: str = "") -> Self:
-        """It may work."""
-        return cls(part, Verdict.WARNING, why, mend)
-
-    @classmethod
-    def failed(cls, part: str, fault: RelaydError | str, code: ExitCode = ExitCode.CONFIG) -> Self:
-        """It does not work; a RelaydError brings its own mend and exit code."""
-        if isinstance(fault, RelaydError):
-            return cls(part, Verdict.FAILED, fault.message, fault.mend, fault.exit_code)
-        return cls(part, Verdict.FAILED, fault, "", code)
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether `run` would not work."""
-        return self.verdict is Verdict.FAILED
-
-    def as_line(self) -> str:
-        """One line for a person."""
-        mend = f"\n           -> {self.mend}" if self.mend else ""
-        return f"{self.verdict.value:8} {self.part}: {self.why}{mend}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for a program."""
-        return {
-            **asdict(self),
-            "verdict": self.verdict.value,
-            "why": redact(self.why),
-            "mend": redact(self.mend),
-            "exit_code": int(self.exit_code),
-        }
-
-
-async def run_checks(settings: Settings, name: str) -> list[Finding]:
-    """Try everything in turn; a check that fails keeps none of the others from being tried.
-
-    `name` is the relay's name, as `run` would give it.
+    `name` is the relay's name, as `run` would give it; `on_finding` is told each as it is known.
     """
     findings: list[Finding] = []
-    checks: list[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]]] = [
-        ("journal", _check_journal),
-        ("name", lambda settings: _check_name(settings, name)),
-        ("rtc", _check_rtc),
-        ("service", _check_service),
-        ("face", _check_face),
-        ("source", _check_source),
-        ("output", _check_outputs),
-        ("standby", _check_standby),
-    ]
-    for part, check in checks:
-        try:
-            findings += await check(settings)
-        except RelaydError as fault:
-            findings.append(Finding.failed(part, fault))
+
+    def note(found: list[Finding]) -> None:
+        for finding in found:
+            findings.append(finding)
+            on_finding(finding)
+
+    for part in PARTS:
+        if part == "face" and any(
+            found.part == "service" and found.is_failure for found in findings
+        ):
+            note(
+                [Finding.warning("face", "not tried, as the service does not answer as it should")]
+            )
+        else:
+            note(await check_part(part, settings, name))
     return findings
 
 
-async def _check_journal(settings: Settings) -> list[Finding]:
+async def check_part(part: str, settings: Settings, name: str) -> list[Finding]:
+    """Try one of PARTS with what `run` has for it."""
+    try:
+        async with asyncio.timeout(PART_TIMEOUT):
+            return await PARTS[part](settings, name)
+    except TimeoutError:
+        fault = Unavailable(f"given up after {PART_TIMEOUT:g} s without an answer")
+        return [Finding.failed(part, fault)]
+    except ConfigError as fault:
+        return [Finding.failed(part, line) for line in fault.faults]
+    except RelaydError as fault:
+        return [Finding.failed(part, fault)]
+    except Exception as fault:  # noqa: BLE001 - the other parts are tried all the same
+        refusal = limits.named(fault)
+        words = f"unforeseen {type(fault).__name__}: {fault}"
+        return [Finding.failed(part, refusal or InternalFault(words, mend="a fault of relayd"))]
+
+
+async def _check_journal(settings: Settings, _name: str) -> list[Finding]:
     journal = open_journal(settings)
     await asyncio.to_thread(journal.probe)
     contents = await asyncio.to_thread(journal.contents)
@@ -153,7 +135,7 @@ async def _check_name(settings: Settings, name: str) -> list[Finding]:
     return [Finding.warning("journal", why, "a second `relayd run` of this name would not start")]
 
 
-async def _check_rtc(settings: Settings) -> list[Finding]:
+async def _check_rtc(settings: Settings, _name: str) -> list[Finding]:
     library = require_link(settings.rtc.kind)
     took = await asyncio.to_thread(_load_in_worker, settings)
     return [Finding.ok("rtc", f"{library} loads in {took:.1f} s")]
@@ -184,7 +166,7 @@ def _load_in_worker(settings: Settings) -> float:
     return time.monotonic() - began
 
 
-async def _check_service(settings: Settings) -> list[Finding]:
+async def _check_service(settings: Settings, _name: str) -> list[Finding]:
     async with connect(settings) as client:
         await client.check_credentials()
         credit = await client.credit()
@@ -196,32 +178,29 @@ async def _check_service(settings: Settings) -> list[Finding]:
     return found
 
 
-async def _check_face(settings: Settings) -> list[Finding]:
+async def _check_face(settings: Settings, name: str) -> list[Finding]:
     found = []
+    face = FaceChoice(settings.face.image.reveal(), settings.face.landmarks)
     try:
         async with HttpClient() as http:
-            url = settings.face.image.reveal()
-            answer = await http.request("GET", url, timeout=FETCH_TIMEOUT, largest=32 * 1024 * 1024)
+            answer = await http.request(
+                "GET",
+                settings.face.image.reveal(),
+                timeout=FETCH_TIMEOUT,
+                largest=32 * 1024 * 1024,
+            )
         if answer.status >= 400:  # noqa: PLR2004 - HTTP's errors
             found.append(_unseen_face(f"HTTP {answer.status}"))
     except RelaydError as fault:
         found.append(_unseen_face(fault.message))
-    async with connect(settings) as client:
-        faces = await client.detect_faces(settings.face.image.reveal())
-    if settings.face.landmarks:
-        return [*found, Finding.ok("face", "landmarks are set")]
-    if len(faces) != 1:
-        seen = "no face" if not faces else f"{len(faces)} faces"
-        mend = (
-            "choose a picture with one clear face"
-            if not faces
-            else "set [face] landmarks to one of: " + "; ".join(face.landmarks for face in faces)
-        )
-        return [
-            *found,
-            Finding("face", Verdict.FAILED, f"{seen} in [face] image", mend, ExitCode.CONFIG),
-        ]
-    return [*found, Finding.ok("face", f"one face, landmarks {faces[0].landmarks}")]
+    try:
+        async with connect(settings) as client:
+            keeper = SessionKeeper(client, open_journal(settings), relay=name)
+            landmarks = await keeper.landmarks(face)
+    except RelaydError as fault:
+        return [*found, Finding.failed("face", fault)]
+    words = "landmarks are set" if face.landmarks else f"one face, landmarks {landmarks}"
+    return [*found, Finding.ok("face", words)]
 
 
 def _unseen_face(why: str) -> Finding:
@@ -232,7 +211,7 @@ def _unseen_face(why: str) -> Finding:
     )
 
 
-async def _check_source(settings: Settings) -> list[Finding]:
+async def _check_source(settings: Settings, _name: str) -> list[Finding]:
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
@@ -259,11 +238,11 @@ async def _check_source(settings: Settings) -> list[Finding]:
             return [Finding.failed("source", fault)]
 
 
-async def _check_outputs(settings: Settings) -> list[Finding]:
+async def _check_outputs(settings: Settings, _name: str) -> list[Finding]:
     return [
         await asyncio.to_thread(_check_camera, output, settings)
         if isinstance(output, CameraSettings)
-        else _check_stream(output)
+        else await asyncio.to_thread(_check_stream, output, settings)
         for output in settings.output
     ]
 
@@ -298,20 +277,64 @@ def _check_sight(device: str) -> Finding:
     )
 
 
-def _check_stream(output: StreamSettings) -> Finding:
-    name, url = output.url, output.url.reveal()
-    if is_push(url):
-        return Finding.ok("stream", f"{name} will be pushed to; not tried now")
-    folder = Path(url).expanduser().resolve().parent
-    if not os.access(folder, os.W_OK):
-        fault = Unavailable(f"{name}: {folder} cannot be written", mend="choose another folder")
+def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
+    name, url = str(output.url), output.url.reveal()
+    try:
+        if is_push(url):
+            return _check_push(url, name)
+        part = Part.begin(url, settings.video.bitrate)
+    except RelaydError as fault:
         return Finding.failed("stream", fault)
-    return Finding.ok("stream", f"{name} can be written")
+    part.close(is_empty=True)
+    file = str(part.path)
+    is_new = file == str(Path(url).expanduser())
+    return Finding.ok("stream", f"{name} can be written{'' if is_new else f', as {file}'}")
 
 
-async def _check_standby(settings: Settings) -> list[Finding]:
+def _check_push(url: str, name: str) -> Finding:
+    """Knock where a stream goes to; what is sent there is none of a check's business."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    port = parts.port or PUSH_PORTS.get(scheme)
+    if scheme not in PUSH_PORTS or parts.hostname is None or port is None:
+        return Finding.ok("stream", f"{name} will be pushed to; not tried now")
+    try:
+        with socket.create_connection((parts.hostname, port), FETCH_TIMEOUT):
+            return Finding.ok("stream", f"{name} takes connections; nothing was sent")
+    except OSError as fault:
+        is_name = isinstance(fault, socket.gaierror) or not fault.errno
+        why = (fault.strerror or str(fault)) if is_name else os.strerror(fault.errno or 0)
+        raise OutputError(
+            f"{name}: {why}", mend="start what receives it, or change the URL"
+        ) from fault
+
+
+async def _check_control(settings: Settings, name: str) -> list[Finding]:
+    if await asyncio.to_thread(NameLock(state_directory(settings), name).holder):
+        return []  # a relay of this name has them; the part name says so
+    path = await asyncio.to_thread(prepared_socket, settings, name)
+    await try_to_bind(path, settings.control.address)
+    where = " and ".join(str(one) for one in (path, settings.control.http) if one)
+    return [Finding.ok("control", f"{where} can be served")]
+
+
+async def _check_standby(settings: Settings, _name: str) -> list[Finding]:
     StandbyArtist(settings.video.geometry, settings.privacy.standby_image)
     if settings.privacy.fallback == "raw":
         why = 'fallback = "raw" shows the true face whenever the swap is away'
         return [Finding.warning("privacy", why, 'set [privacy] fallback = "standby"')]
     return []
+
+
+PARTS: Mapping[str, Callable[[Settings, str], Awaitable[list[Finding]]]] = {
+    "journal": _check_journal,
+    "name": _check_name,
+    "control": _check_control,
+    "rtc": _check_rtc,
+    "service": _check_service,
+    "face": _check_face,
+    "source": _check_source,
+    "output": _check_outputs,
+    "standby": _check_standby,
+}
+"""Each part that `run` needs, in the order in which they are tried."""

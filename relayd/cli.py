@@ -17,11 +17,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from relayd import __version__, logs, stdio
+from relayd import __version__, limits, logs, stdio
 from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.finding import Finding
 from relayd.process.hardening import forbid_dumps
 from relayd.variables import ignored
 
@@ -57,13 +58,12 @@ def main() -> NoReturn:
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
         logs.get("cli").debug("unforeseen", exc_info=True)
-        _complain(
-            InternalFault(
-                f"unforeseen {type(fault).__name__}: {fault}",
-                mend="a fault of relayd; --log-level debug shows where",
-            )
+        refusal = limits.named(fault) or InternalFault(
+            f"unforeseen {type(fault).__name__}: {fault}",
+            mend="a fault of relayd; --log-level debug shows where",
         )
-        sys.exit(ExitCode.FAILED)
+        _complain(refusal)
+        sys.exit(refusal.exit_code)
     sys.exit(ExitCode.CLEAN)
 
 
@@ -157,27 +157,29 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Try each thing that `run` needs, and say what is wrong and what mends it."""
-    from relayd.check import Finding, run_checks  # noqa: PLC0415 - loads media libraries
+    from relayd.check import run_checks  # noqa: PLC0415 - loads media libraries
+
+    findings: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            typer.echo(logs.redact(finding.as_line()))
 
     try:
         settings = load(config, overrides or ())
         require_runnable(settings)
     except ConfigError as fault:
-        findings = [Finding.failed("config", line) for line in fault.faults]
-        code = ExitCode.CONFIG
+        for line in fault.faults:
+            tell(Finding.failed("config", line))
     else:
-        findings = [Finding.ok("config", str(config))]
+        tell(Finding.ok("config", str(config)))
         if foreign := ignored(os.environ):
-            why = f"ignored, not ours: {', '.join(foreign)}"
-            findings.append(Finding.warning("environment", why))
-        findings += asyncio.run(run_checks(settings, config.stem))
-        code = next((f.exit_code for f in findings if f.is_failure), ExitCode.CLEAN)
+            tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
+        asyncio.run(run_checks(settings, config.stem, tell))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
-    else:
-        for finding in findings:
-            typer.echo(logs.redact(finding.as_line()))
-    _finish(code)
+    _finish(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
 
 
 @faces_app.command("detect")

@@ -20,15 +20,11 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
-from relayd.errors import ConfigError
+from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
 from relayd.runtime import default_socket
+from relayd.targets import format_of, is_push
 from relayd.templates import check_template
 from relayd.urls import MediaUrl
 
@@ -55,6 +51,15 @@ class Section(BaseModel):
     """One table of the file; a key it does not know is a fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_a_path(cls, value: object) -> object:
+        """Refuse what no path and no URL can hold."""
+        text = value.reveal() if isinstance(value, MediaUrl) else value
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError("must not hold a NUL character")
+        return value
 
 
 class SourceSettings(Section):
@@ -98,8 +103,8 @@ class FaceSettings(Section):
     @field_validator("image")
     @classmethod
     def _fetchable(cls, value: MediaUrl) -> MediaUrl:
-        if value and value.scheme not in {"http", "https"}:
-            raise ValueError("the service fetches the image itself: give a public http(s) URL")
+        if value:
+            _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
         return value
 
     @field_validator("landmarks")
@@ -123,8 +128,7 @@ class AkoolSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, value: MediaUrl) -> MediaUrl:
-        if value.scheme not in {"http", "https"} or not value.has_host:
-            raise ValueError("give an http(s) URL like https://openapi.akool.com")
+        _check_web_url(value, "give an http(s) URL like https://openapi.akool.com")
         return value
 
 
@@ -172,6 +176,18 @@ class StreamSettings(Section):
 
     kind: Literal["stream"]
     url: GivenUrl
+
+    @field_validator("url")
+    @classmethod
+    def _is_target(cls, value: MediaUrl) -> MediaUrl:
+        target = value.reveal()
+        try:
+            format_of(target)
+        except OutputError as fault:
+            raise ValueError(f"{fault.message}; {fault.mend}") from fault
+        if is_push(target):
+            _check_port(target)
+        return value
 
 
 OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
@@ -228,16 +244,8 @@ class StateSettings(Section):
     directory: str = ""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings of one relay."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-    )
 
     source: SourceSettings = SourceSettings.model_construct()
     video: VideoSettings = VideoSettings()
@@ -250,18 +258,25 @@ class Settings(BaseSettings):
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` passes in: it has merged file, environment and --set already."""
-        del settings_cls, env_settings
-        return (init_settings,)
+
+def _check_port(url: str) -> None:
+    """Raise ValueError for a port that no machine has."""
+    try:
+        port = urlsplit(url).port
+    except ValueError as fault:
+        raise ValueError("the port must be 1 to 65535") from fault
+    if port == 0:
+        raise ValueError("the port must be 1 to 65535")
+
+
+def _check_web_url(url: MediaUrl, fix: str) -> None:
+    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    text = url.reveal()
+    _check_port(text)
+    parts = urlsplit(text)
+    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if not is_web or any(not character.isprintable() or character == " " for character in text):
+        raise ValueError(fix)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -325,22 +340,36 @@ def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
 
 
 def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
-    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own."""
+    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
     environment = os.environ if environment is None else environment
     if settings.state.directory:
-        return Path(settings.state.directory).expanduser()
+        return _expanded(settings.state.directory, "state.directory")
     if given := environment.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     base = environment.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "relayd"
+    return _expanded(base, "state.directory") / "relayd"
+
+
+def _expanded(path: str, key: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as fault:
+        why = f"{key}: {path!r} lies in no home directory that this machine knows"
+        raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
 
 
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
 ) -> Path:
-    """Where the control socket is: as set, else where `relayd.runtime` puts it."""
+    """Where the control socket is: as set, else where `relayd.runtime` puts it.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
     if settings.control.socket:
-        return Path(settings.control.socket).expanduser()
+        return _expanded(settings.control.socket, "control.socket")
     environment = os.environ if environment is None else environment
     return default_socket(name, environment, os.geteuid())
 

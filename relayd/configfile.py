@@ -4,7 +4,7 @@ Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that 
 holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
 """
 
-import difflib
+import codecs
 import os
 import re
 import tomllib
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
 from relayd import variables
-from relayd.concealed import HIDDEN
-from relayd.config import CameraSettings, Settings, StreamSettings
+from relayd.config import Settings
+from relayd.configtree import SettingsTree
+from relayd.configwords import sentence
 from relayd.errors import ConfigError
 from relayd.logs import conceal, excerpt
-from relayd.urls import MediaUrl, is_secret_name, shown
+from relayd.urls import MediaUrl, is_secret_name
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
@@ -28,6 +28,8 @@ SYSTEM_STATE = Path("/var/lib/relayd")
 TOML_FAULTS = (ValueError, RecursionError)
 """What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
 """
+LARGEST_FILE = 1024 * 1024
+"""Bytes; the commented example has some 7 kB."""
 _LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
 _LONGEST_VALUE = 120
 """Characters of a value, or of TOML's own words, that a fault repeats."""
@@ -57,15 +59,16 @@ def load(
     Raises ConfigError with one line a fault.
     """
     environment = os.environ if environment is None else environment
-    tree = _read_file(path) if path else {}
-    from_environment, faults = variables.read(environment)
-    _deep_update(tree, from_environment)
+    tree = SettingsTree()
+    if path:
+        _read_file(tree, path)
+    faults = variables.read(environment, tree)
     faults += _merge_overrides(tree, overrides)
     faults += _fill_credentials(tree, environment)
     if path and "STATE_DIRECTORY" not in environment:
         _fill_state(tree, path)
     try:
-        settings = load_tree(tree)
+        settings = _validate(tree)
     except ConfigError as report:
         faults += report.faults
     if faults:
@@ -73,30 +76,53 @@ def load(
     return settings
 
 
-def load_tree(tree: Mapping[str, Any]) -> Settings:
+def load_tree(values: Mapping[str, Any]) -> Settings:
     """Read settings that a program made; ConfigError as `load`."""
+    tree = SettingsTree()
+    tree.values = dict(values)
+    return _validate(tree)
+
+
+def _validate(tree: SettingsTree) -> Settings:
     try:
-        settings = Settings(**tree)
+        settings = Settings.model_validate(tree.values)
     except ValidationError as report:
+        details = report.errors(include_url=False)
         # Not as its cause: its own words would repeat the values.
-        raise ConfigError([_sentence(detail) for detail in report.errors()]) from None
+        raise ConfigError([sentence(detail, tree) for detail in details]) from None
     _conceal_secrets(settings)
     return settings
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    mend = "give the path of a TOML file"
+def _read_file(tree: SettingsTree, path: Path) -> None:
+    fix = "give the path of a TOML file"
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as fault:
-        raise ConfigError([f"{path}: {fault.strerror}; {mend}"]) from fault
-    except UnicodeDecodeError as fault:
-        raise ConfigError([f"{path}: not UTF-8 text; {mend}"]) from fault
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
+        why = fault.strerror if isinstance(fault, OSError) else str(fault)
+        raise ConfigError([f"{path}: {why}; {fix}"]) from fault
+    if len(content) > LARGEST_FILE:
+        raise ConfigError([f"{path}: larger than {LARGEST_FILE // 1024} KiB; {fix}"])
+    text = _decoded(content, path)
+    try:
+        tree.read_toml(tomllib.loads(text), text, path.name)
     except TOML_FAULTS as fault:
         raise ConfigError([f"{path}: not valid TOML: {_toml_fault(fault)}"]) from fault
 
 
-def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+def _decoded(content: bytes, path: Path) -> str:
+    """Give a file's text; a byte order mark, as Windows' editors write it, is left out."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError([f"{path}: not UTF-8 text but UTF-16; save it as UTF-8"])
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as fault:
+        line = content.count(b"\n", 0, fault.start) + 1
+        raise ConfigError([f"{path}: line {line} is not UTF-8 text; save it as UTF-8"]) from fault
+
+
+def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
     faults = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -105,17 +131,19 @@ def _merge_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[str
             named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
             faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
             continue
+        name = f"--set {key.strip()}"
         try:
-            inner: Any = _toml_value(value.strip())
+            read = _toml_value(value.strip())
         except TOML_FAULTS as fault:
-            faults.append(f"--set {key.strip()}: not a TOML value: {_toml_fault(fault)}")
+            faults.append(f"{name}: not a TOML value: {_toml_fault(fault)}")
             continue
-        for part in reversed(path):
-            inner = {part: inner}
-        if secret := _secret_of(inner):
+        if secret := _secret_of(path, read):
             faults.append(f"--set {secret}: {_NOT_ON_A_COMMAND_LINE[secret]}")
             continue
-        _deep_update(tree, inner)
+        try:
+            tree.put(path, read, name)
+        except ValueError as fault:
+            faults.append(f"{name}: {fault}")
     return faults
 
 
@@ -134,85 +162,45 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _fill_credentials(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
-    akool = tree.setdefault("akool", {})
-    if isinstance(akool, dict) and (key := environment.get("AKOOL_API_KEY")):
-        akool["api_key"] = akool.get("api_key") or key
+def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Iterator[str]:
+    akool = tree.values.setdefault("akool", {})
+    key = environment.get("AKOOL_API_KEY")
+    if key and isinstance(akool, dict) and not akool.get("api_key"):
+        tree.put(("akool", "api_key"), key, "AKOOL_API_KEY in the environment")
     folder = environment.get("CREDENTIALS_DIRECTORY")
     for name, (section, field) in _CREDENTIAL_FILES.items() if folder else ():
         file = Path(str(folder)) / name
-        table = tree.setdefault(section, {})
+        table = tree.values.setdefault(section, {})
         if not isinstance(table, dict) or table.get(field):
             continue
         try:
-            table[field] = file.read_text("utf-8").strip()
+            content = file.read_text("utf-8-sig").strip()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
             yield f"{file} (systemd credential): {why}; give a file with the secret alone"
+        else:
+            tree.put((section, field), content, f"{file} (systemd credential)")
 
 
-def _fill_state(tree: dict[str, Any], path: Path) -> None:
+def _fill_state(tree: SettingsTree, path: Path) -> None:
     """Find the journal of a system's relay for whoever asks about it in a terminal."""
-    state = tree.setdefault("state", {})
+    state = tree.values.setdefault("state", {})
     own = SYSTEM_STATE / path.stem
     is_system = path.absolute().parent == SYSTEM_CONFIGURATION and own.is_dir()
     if is_system and isinstance(state, dict) and not state.get("directory"):
-        state["directory"] = str(own)
+        tree.put(("state", "directory"), str(own), f"of the service relayd@{path.stem}")
 
 
-def _deep_update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _deep_update(tree[key], value)
-        else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """One fault as a line: key, value, what to do."""
-    location = [part for part in detail["loc"] if part not in {"camera", "stream"}]
-    key = ".".join(str(part) for part in location)
-    if detail["type"] == "extra_forbidden":
-        return (
-            f"{key}: unknown key{_nearest(str(location[-1]), _siblings(location[:-1]), location)}"
-        )
-    if detail["type"] == "missing":
-        return f"{key}: missing; give a value"
-    message = detail["msg"].removeprefix("Value error, ")
-    shown = _shown(location, detail["input"])
-    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
-
-
-def _shown(location: Sequence[object], value: object) -> str:
-    """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
-    is_option = location[:2] == ["source", "options"]
-    field = (
-        None if len(location) == 1 or is_option else _siblings(location[:-1]).get(str(location[-1]))
-    )
-    if is_option or (field is not None and field.annotation is SecretStr):
-        return HIDDEN
-    if isinstance(value, str):
-        if field is None:  # a table was given as text, maybe a URL
-            return HIDDEN
-        return excerpt(repr(shown(value)), _LONGEST_VALUE)
-    return _kind_of(value)
-
-
-def _kind_of(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{…}"
-    if isinstance(value, list | tuple):
-        return "[…]"
-    return excerpt(repr(value), _LONGEST_VALUE)
-
-
-def _secret_of(tree: Mapping[str, Any]) -> str | None:
-    """Name the first key in a tree of settings that holds a secret; None where none does."""
+def _secret_of(path: Sequence[str], value: object) -> str | None:
+    """Name the first key in an override that holds a secret; None where none does."""
+    given: object = value
+    for part in reversed(path):
+        given = {part: given}
     for dotted in _NOT_ON_A_COMMAND_LINE:
         section, key = dotted.split(".")
-        table = tree.get(section)
+        table = given.get(section) if isinstance(given, Mapping) else None
         if isinstance(table, Mapping) and table.get(key):
             return dotted
     return None
@@ -230,27 +218,3 @@ def _conceal_secrets(settings: Settings) -> None:
     for name, value in settings.source.options.items():
         if is_secret_name(name):
             conceal(value, lasting=True)
-
-
-def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
-    model: Any = Settings
-    if location and location[0] == "output":
-        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
-    for part in location:
-        model = model.model_fields[str(part)].annotation
-        if not hasattr(model, "model_fields"):  # a list: its items have no keys
-            return {}
-    fields: Mapping[str, Any] = model.model_fields
-    return fields
-
-
-def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object] = ()) -> str:
-    """`; did you mean …?` over the keys of the same table, then of all tables."""
-    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
-    if close := difflib.get_close_matches(word, known, 1):
-        return f"; did you mean {prefix}{close[0]}?"
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
-            return f"; did you mean {section}.{word}?"
-    return f"; known here: {', '.join(known)}"

@@ -27,6 +27,7 @@ from relayd.errors import (
     CameraUnavailable,
     ExitCode,
     LibraryUnavailable,
+    OutputError,
     ServiceError,
     UsageError,
 )
@@ -41,6 +42,7 @@ from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState, RelayStatus, Spread
 from relayd.service import connect, open_journal
 from relayd.signals import stopped_by_signals
+from relayd.targets import format_of
 
 MEDIA = Path(__file__).parent / "emulator" / "media"
 EMULATOR_START = 30.0
@@ -72,6 +74,7 @@ class DemoOptions:
 async def run_demo(options: DemoOptions) -> int:
     """Run the demo until its time is over or Ctrl-C; gives the exit code."""
     console = Console(stderr=True, highlight=False)
+    _require_recordable(options.record)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
         # Whoever has the key may play the session, which shows the true face where none is found.
@@ -108,7 +111,7 @@ async def run_demo(options: DemoOptions) -> int:
             asyncio.get_running_loop().call_later(options.seconds, end)
         await relay.run(stop)
         status = relay.status()
-    _print_summary(status, options)
+    _print_summary(status)
     failed = time_over.is_set() and not status.frames["fresh"]
     return ExitCode.UNAVAILABLE if failed else ExitCode.CLEAN
 
@@ -209,6 +212,14 @@ def _camera(options: DemoOptions, console: Console) -> bool:
     return True
 
 
+def _require_recordable(record: Path | None) -> None:
+    try:
+        if record:
+            format_of(str(record))
+    except OutputError as fault:
+        raise UsageError(f"--record: {fault.message}", mend=fault.mend) from fault
+
+
 def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
     outputs = [{"kind": "camera", "device": "auto"}] if camera else []
     if options.record:
@@ -255,7 +266,7 @@ class _Narrator:
         self._console.print(redact(words), markup=False)
 
 
-def _print_summary(status: RelayStatus, options: DemoOptions) -> None:
+def _print_summary(status: RelayStatus) -> None:
     table = Table(title="What the relay did", box=None, show_header=False, title_justify="left")
     frames, dropped = status.frames, status.dropped
     for name, value in (
@@ -273,10 +284,14 @@ def _print_summary(status: RelayStatus, options: DemoOptions) -> None:
         ("delay, glass to glass", _milliseconds(status.delay)),
         ("of it relayd's own", _milliseconds(status.own_delay)),
         ("reconnects", ", ".join(f"{part} {n}" for part, n in status.reconnects.items())),
-        ("recorded to", options.record or "-"),
+        ("recorded to", ", ".join(_recorded(status)) or "-"),
     ):
         table.add_row(name, str(value))
     Console(highlight=False).print(table)
+
+
+def _recorded(status: RelayStatus) -> list[str]:
+    return [file for files in status.files.values() for file in files]
 
 
 def _milliseconds(spread: Spread) -> str:

@@ -4,17 +4,23 @@ Only this module imports httpx.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from relayd.errors import RelaydError, ServerFault, ServiceUnreachable
+from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable
 from relayd.logs import excerpt, get, redact
+from relayd.proxies import Proxy, proxy_for
+from relayd.trust import UNTRUSTED_HINT, client_context
 from relayd.urls import MediaUrl
 
 LARGEST_ANSWER = 4 * 1024 * 1024
@@ -23,6 +29,7 @@ _LONGEST_EXCERPT = 80
 """Characters of an answer that a message repeats."""
 
 _NEVER_SENT = (
+    httpx.ProxyError,  # the proxy refused to connect
     httpx.ConnectError,  # refused, no route, DNS, TLS handshake
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
@@ -70,10 +77,10 @@ class HttpClient:
         unix_socket: Path | None = None,
     ) -> None:
         """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
-        transport = httpx.AsyncHTTPTransport(uds=str(unix_socket)) if unix_socket else None
+        self._has_proxies = unix_socket is None
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
-        self._client = httpx.AsyncClient(
-            timeout=self._timeout, follow_redirects=False, transport=transport
+        self._client = _client(
+            self._timeout, _Routes() if unix_socket is None else _over(unix_socket)
         )
 
     async def __aenter__(self) -> Self:
@@ -113,10 +120,12 @@ class HttpClient:
         `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
 
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
-        that names nothing), ServerFault when the answer is larger than `largest` bytes.
+        that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
+        larger than `largest` bytes.
         """
         call = f"{method} {shown or MediaUrl(url)}"
         try:
+            proxy = proxy_for(url) if self._has_proxies else None
             request = self._client.build_request(
                 method,
                 url,
@@ -125,8 +134,10 @@ class HttpClient:
                 content=content,
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
             )
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except (httpx.InvalidURL, ValueError) as fault:
-            raise _unreachable(call, fault, sent=False) from fault
+            raise _unreachable(call, fault, None, sent=False) from fault
         try:
             async with self._client_for(fresh=fresh) as client:
                 response = await client.send(request, stream=True)
@@ -134,12 +145,17 @@ class HttpClient:
                     body = await _read(response, call, largest, into)
                 finally:
                     await response.aclose()
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except RelaydError:
             raise
         except Exception as fault:
             # Besides its own errors httpx lets those of its transports through, such as a
             # RuntimeError of a connection that closed (encode/httpx#3544).
-            raise _unreachable(call, fault, sent=not isinstance(fault, _NEVER_SENT)) from fault
+            raise _unreachable(call, fault, proxy, sent=not _never_left(fault)) from fault
+        if proxy and response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            refusal = httpx.ProxyError(f"{response.status_code} {response.reason_phrase}")
+            raise _unreachable(call, refusal, proxy, sent=False)
         headers_seen = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers_seen, body)
 
@@ -148,15 +164,20 @@ class HttpClient:
         if not fresh:
             yield self._client
             return
-        try:
-            client = httpx.AsyncClient(timeout=self._timeout, follow_redirects=False)
-        except Exception as fault:
-            why = f"no connection can be prepared: {fault}"
-            raise ServiceUnreachable(why, sent=False) from fault
+        client = _client(self._timeout, _Routes())
         try:
             yield client
         finally:
             await _close(client)
+
+
+def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,  # its reading of proxies and certificates ends in other errors
+        transport=transport,
+    )
 
 
 async def _close(client: httpx.AsyncClient) -> None:
@@ -180,6 +201,109 @@ async def _read(
     return bytes(body)
 
 
-def _unreachable(call: str, fault: Exception, *, sent: bool) -> ServiceUnreachable:
-    why = str(fault) or type(fault).__name__
-    return ServiceUnreachable(f"{call}: {redact(why)}", sent=sent)
+def require_reachable(url: str) -> None:
+    """Raise ConfigError when the environment keeps us from reaching `url`.
+
+    A proxy variable or CA file that cannot be used, that is; nothing is sent.
+    """
+    proxy_for(url)
+    if url.lower().startswith("https:"):
+        client_context()
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Sends each request directly, or through the proxy that the environment names for it."""
+
+    def __init__(self) -> None:
+        self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = proxy_for(str(request.url))
+        is_secure = request.url.scheme == "https"
+        route = proxy, is_secure
+        if route not in self._transports:
+            try:
+                self._transports[route] = self._made(proxy, is_secure=is_secure)
+            except ConfigError:
+                raise
+            except Exception as fault:
+                raise httpx.ConnectError(f"no connection can be prepared: {fault}") from fault
+        return await self._transports[route].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+    def _made(self, proxy: Proxy | None, *, is_secure: bool) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(
+            # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
+            verify=self._context() if is_secure else False,
+            trust_env=False,
+            proxy=self._proxy(proxy) if proxy else None,
+        )
+
+    def _proxy(self, proxy: Proxy) -> httpx.Proxy:
+        is_secure = proxy.url.lower().startswith("https:")
+        return httpx.Proxy(proxy.url, ssl_context=self._context() if is_secure else None)
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_context()
+        return self._tls
+
+
+def _over(unix_socket: Path) -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(uds=str(unix_socket), verify=False, trust_env=False)
+
+
+def _never_left(fault: BaseException) -> bool:
+    """Whether a request that ended so never left this machine, or no further than a proxy."""
+    if isinstance(fault, BaseExceptionGroup):  # of tries to connect, side by side
+        return all(map(_never_left, fault.exceptions))
+    return isinstance(fault, _NEVER_SENT)
+
+
+def _unreachable(
+    call: str, fault: Exception, proxy: Proxy | None, *, sent: bool
+) -> ServiceUnreachable:
+    why, hint = redact(_reason(fault)), ""
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        hint = UNTRUSTED_HINT
+    if proxy:
+        why = f"through the proxy {proxy.words}: {why}"
+        hint = hint or f"check {proxy.variable}, or name the host in NO_PROXY"
+    return ServiceUnreachable(f"{call}: {why}", mend=hint, sent=sent)
+
+
+def _reason(fault: BaseException) -> str:
+    """Say what went wrong: in the words of the operating system, where it refused."""
+    for error in _causes(fault):
+        if isinstance(error, socket.gaierror):
+            return str(error.strerror)
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+            return os.strerror(error.errno)
+    text = "; ".join(str(error) for error in _leaves(fault))
+    return text or type(fault).__name__
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    """Give an error and what led to it, the outermost first."""
+    seen: set[int] = set()
+    waiting = [fault]
+    while waiting:
+        error = waiting.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+        waiting += [cause for cause in (error.__context__, error.__cause__) if cause]
+
+
+def _leaves(fault: BaseException) -> list[BaseException]:
+    if isinstance(fault, BaseExceptionGroup):
+        return [leaf for error in fault.exceptions for leaf in _leaves(error)]
+    return [fault]

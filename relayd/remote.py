@@ -87,7 +87,7 @@ def in_words(status: Status) -> list[tuple[str, str]]:
         ("on demand", str(status["on_demand"])),
         ("shown", f"{status['fps']:.1f} fps, longest gap {status['longest_gap'] * 1000:.0f} ms"),
         ("delay", "unknown" if delay is None else f"{delay * 1000:.0f} ms"),
-        *((f"output {name}", str(how)) for name, how in status["outputs"].items()),
+        *((f"output {name}", _how_output_is(status, name)) for name in status["outputs"]),
         *((f"readers {name}", _count(readers)) for name, readers in status["readers"].items()),
     ]
 
@@ -111,6 +111,11 @@ def _how_source_is(status: Status) -> str:
     if status["source_alive"]:
         return "ok"
     return "let go of" if status["on_demand"] in {"idle", "closing"} else "away"
+
+
+def _how_output_is(status: Status, name: str) -> str:
+    how, files = str(status["outputs"][name]), status.get("files", {}).get(name, ())
+    return f"{how}, in {files[-1]}" if files and files[-1] != name else how
 
 
 def _count(readers: int | None) -> str:

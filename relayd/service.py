@@ -1,5 +1,6 @@
 """The way from settings to the service and its journal."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,13 +9,18 @@ from relayd.akool.credentials import ApiKey, ClientSecret, Credentials
 from relayd.akool.journal import Journal
 from relayd.akool.models import Face
 from relayd.config import AkoolSettings, Settings, require_credentials, state_directory
-from relayd.http import HttpClient
+from relayd.http import HttpClient, require_reachable
 
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
-    """Give a client of the service, as the settings say; its connections end with the block."""
+    """Give a client of the service, as the settings say; its connections end with the block.
+
+    Raises ConfigError for missing credentials, and for what of the environment keeps us from the
+    service: a proxy variable or CA file that cannot be used.
+    """
     require_credentials(settings)
+    await asyncio.to_thread(require_reachable, settings.akool.base_url.reveal())
     async with HttpClient() as http:
         yield AkoolClient(settings.akool.base_url.reveal(), _credentials(settings.akool), http)
 

@@ -283,7 +283,10 @@ def _visible(text: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    try:
+        return str(timedelta(seconds=round(seconds)))
+    except OverflowError:  # of a journal that somebody else wrote
+        return "an unknown time"
 
 
 def _when(moment: float) -> str:

@@ -6,6 +6,7 @@ waits; each reader keeps the number of the frame it saw last and so counts what 
 
 import mmap
 import os
+from contextlib import ExitStack
 from threading import Condition
 from typing import Generic, TypeVar
 
@@ -76,9 +77,15 @@ class SharedSlot:
     @classmethod
     def create(cls, geometry: Geometry, name: str) -> "SharedSlot":
         """Make a new slot; `name` shows up in /proc/PID/maps only."""
-        memory_fd = os.memfd_create(f"relayd-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(memory_fd, cls._HEADER_BYTES + cls.BUFFERS * geometry.nbytes)
-        return cls(geometry, memory_fd, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        with ExitStack() as undo:
+            memory_fd = os.memfd_create(f"relayd-{name}", os.MFD_CLOEXEC)
+            undo.callback(os.close, memory_fd)
+            os.ftruncate(memory_fd, cls._HEADER_BYTES + cls.BUFFERS * geometry.nbytes)
+            bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, bell_fd)
+            slot = cls(geometry, memory_fd, bell_fd)
+            undo.pop_all()
+        return slot
 
     @property
     def fds(self) -> tuple[int, int]:

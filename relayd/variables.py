@@ -6,16 +6,22 @@ into the environment of each container. Such names are ignored. An empty variabl
 """
 
 import difflib
+import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from json import JSONDecodeError
+from typing import Any, get_origin
 
 from pydantic import BaseModel
-from pydantic_settings import EnvSettingsSource
 
 from relayd.config import ENV_PREFIX, CameraSettings, Settings, StreamSettings
+from relayd.configtree import SettingsTree
 
 SEPARATOR = "__"
+_OUTPUT_DEPTH = 2
+"""Names in the path of one output as a whole: `output`, and its number."""
+_KEY_DEPTH = 2
+"""Names in the path of a key: its section, and its own."""
 _KUBERNETES = re.compile(
     r"(?:\w+_)?(?:service_host|service_port(?:_\w+)?"
     r"|port(?:_\d+_(?:tcp|udp|sctp)(?:_(?:proto|port|addr))?)?)",
@@ -27,24 +33,70 @@ _LIKE_A_NAME = 0.8
 """Likeness of a whole name with one of ours."""
 
 
-def read(environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Give the settings that the environment holds, as a tree, and its faults, a line each."""
-    ours = _ours(environment)
+def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
+    """Put the settings that the environment holds into the tree; gives its faults, a line each."""
     faults = []
-    for name in ours:
-        if not _is_known(name) and (SEPARATOR in name or _meant(name)):
-            hint = f"did you mean {meant}?" if (meant := _meant(name)) else _known_sections()
-            faults.append(f"{ENV_PREFIX}{name.upper()} (environment): unknown; {hint}")
-    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter=SEPARATOR)
-    source.env_vars = {
-        f"{ENV_PREFIX}{name}".lower(): value for name, value in ours.items() if _is_known(name)
-    }
+    for name, value in sorted(_ours(environment).items()):
+        variable = f"{ENV_PREFIX}{name.upper()} (environment)"
+        if not _is_known(name):
+            if SEPARATOR in name or _meant(name):
+                hint = f"did you mean {meant}?" if (meant := _meant(name)) else _known_sections()
+                faults.append(f"{variable}: unknown; {hint}")
+            continue
+        path = name.split(SEPARATOR)
+        if not all(path):
+            faults.append(f"{variable}: a name is missing; write {_variable(path[0], 'KEY')}")
+            continue
+        try:
+            tree.put(path, _value(path, value), f"{ENV_PREFIX}{name.upper()} in the environment")
+        except (ValueError, RecursionError) as fault:
+            faults.append(f"{variable}: {fault}")
+    return faults
+
+
+def _value(path: Sequence[str], text: str) -> Any:
+    """Read a variable: what stands for a table or a list is JSON, all else is text.
+
+    Raises ValueError that says what to write.
+    """
+    if not _is_table(path):
+        return text
+    if _is_list(path):
+        example = """'["one", "two"]'"""
+    elif path[0] == "output":
+        example = """'[{"kind": "camera"}]', or RELAYD_OUTPUT__0__KIND and so on"""
+    else:
+        names = [*path, "KEY"]
+        example = f"""'{{"key": "value"}}', or {ENV_PREFIX}{SEPARATOR.join(names).upper()}"""
     try:
-        return source(), faults
-    except RecursionError:
-        return {}, [*faults, f"{ENV_PREFIX}… (environment): a value is nested too deeply"]
+        value = json.loads(text)
     except ValueError as fault:
-        return {}, [*faults, f"{ENV_PREFIX}… (environment): {fault}"]
+        why = f"column {fault.pos + 1}" if isinstance(fault, JSONDecodeError) else "a huge number"
+        raise ValueError(f"not JSON ({why}); give {example}") from fault
+    except RecursionError as fault:
+        raise ValueError(f"nested too deeply; give {example}") from fault
+    if not isinstance(value, dict | list):
+        raise ValueError(f"not a JSON object or list; give {example}")  # noqa: TRY004 - a text's
+    return value
+
+
+def _is_table(path: Sequence[str]) -> bool:
+    """Whether the path names a table or a list rather than one value."""
+    return (
+        len(path) == 1
+        or _is_list(path)
+        or tuple(path) == ("source", "options")
+        or (path[0] == "output" and len(path) == _OUTPUT_DEPTH)
+    )
+
+
+def _is_list(path: Sequence[str]) -> bool:
+    """Whether the path names a key that takes a list of words."""
+    model = Settings.model_fields[path[0]].annotation
+    if len(path) == 1 or not isinstance(model, type) or not issubclass(model, BaseModel):
+        return False
+    field = model.model_fields.get(path[1])
+    return len(path) == _KEY_DEPTH and field is not None and get_origin(field.annotation) is tuple
 
 
 def ignored(environment: Mapping[str, str]) -> list[str]:
@@ -99,9 +151,9 @@ def _names() -> Iterator[tuple[str, str]]:
 
 
 def _variable(section: str, key: str) -> str:
-    """Name the variable of a key; an array of tables has one variable for the whole."""
+    """Name the variable of a key; of an array of tables, that of the first one."""
     if section == "output":
-        return f"{ENV_PREFIX}OUTPUT"
+        section = f"{section}{SEPARATOR}0"
     return f"{ENV_PREFIX}{section}{SEPARATOR}{key or '…'}".upper()
 
 

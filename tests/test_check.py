@@ -10,9 +10,9 @@ import pytest
 
 from relayd import check
 from relayd.akool.journal import Journal
-from relayd.check import Verdict
 from relayd.configfile import load_tree
-from relayd.errors import CameraUnavailable
+from relayd.errors import CameraUnavailable, ServiceUnreachable
+from relayd.finding import Finding, Verdict
 from relayd.namelock import NameLock
 from relayd.output.openings import Openings
 from relayd.output.readers import ClientUsage, Sight
@@ -52,7 +52,7 @@ class Seen:
         Camera.done.append("sight closed")
 
 
-def finding(mode: str = "auto") -> check.Finding:
+def finding(mode: str = "auto") -> Finding:
     tree = {
         "source": {"url": "clip.mp4"},
         "face": {"image": "http://127.0.0.1:9/face.png"},
@@ -60,7 +60,7 @@ def finding(mode: str = "auto") -> check.Finding:
         "on_demand": {"mode": mode},
         "output": [{"kind": "camera", "device": "/dev/video0"}],
     }
-    (found,) = asyncio.run(check._check_outputs(load_tree(tree)))
+    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
     return found
 
 
@@ -115,8 +115,10 @@ def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
     assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
 
 
-def journal_findings(state: Path) -> list[check.Finding]:
-    return asyncio.run(check._check_journal(load_tree({"state": {"directory": str(state)}})))
+def journal_findings(state: Path) -> list[Finding]:
+    return asyncio.run(
+        check._check_journal(load_tree({"state": {"directory": str(state)}}), "studio")
+    )
 
 
 def test_check_says_where_nothing_can_be_open(tmp_path: Path):
@@ -153,3 +155,65 @@ def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path:
         assert asyncio.run(check._check_name(settings, "kitchen")) == []
     assert (found.part, found.verdict) == ("journal", Verdict.WARNING)
     assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why
+
+
+def with_parts(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
+    monkeypatch.setattr(check, "PARTS", parts)
+
+
+async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+
+    async def first(*_: object) -> list[Finding]:
+        return [Finding.ok("first", "works")]
+
+    async def second(*_: object) -> list[Finding]:
+        assert told == ["first"]
+        return []
+
+    with_parts(monkeypatch, first=first, second=second)
+    found = await check.run_checks(load_tree({}), "studio", lambda one: told.append(one.part))
+    assert [one.part for one in found] == ["first"]
+
+
+async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: pytest.MonkeyPatch):
+    async def hang(*_: object) -> list[Finding]:
+        await asyncio.Event().wait()
+        return []
+
+    async def other(*_: object) -> list[Finding]:
+        return [Finding.ok("other", "works")]
+
+    monkeypatch.setattr(check, "PART_TIMEOUT", 0.05)
+    with_parts(monkeypatch, service=hang, face=other, other=other)
+    service, face, last = await check.run_checks(load_tree({}), "studio")
+    assert (service.verdict, service.why) == (
+        Verdict.FAILED,
+        "given up after 0.05 s without an answer",
+    )
+    assert face.why == "not tried, as the service does not answer as it should"
+    assert last.part == "other"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (ServiceUnreachable("refused", mend="look"), "refused"),
+        (OSError(24, "Too many open files"), "too many open files: the limit is"),
+        (KeyError("x"), "unforeseen KeyError: 'x'"),
+    ],
+)
+async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
+    fault: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def fail(*_: object) -> list[Finding]:
+        raise fault
+
+    async def other(*_: object) -> list[Finding]:
+        return [Finding.ok("other", "works")]
+
+    with_parts(monkeypatch, rtc=fail, other=other)
+    failed, last = await check.run_checks(load_tree({}), "studio")
+    assert failed.part == "rtc"
+    assert failed.why.startswith(words)
+    assert last.part == "other"

@@ -47,14 +47,16 @@ def test_each_example_loads():
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path):
     assert faults_of('[source]\nurll = "x"', tmp_path) == [
-        "source.urll: unknown key; did you mean source.url?"
+        "source.urll: unknown key; did you mean source.url? (relay.toml, line 2)"
     ]
     assert faults_of("[source]\nfps = 5", tmp_path) == [
-        "source.fps: unknown key; did you mean video.fps?"
+        "source.fps: unknown key; did you mean video.fps? (relay.toml, line 2)"
     ]
-    assert faults_of("[vidoe]\nfps = 5", tmp_path) == ["vidoe: unknown key; did you mean video?"]
+    assert faults_of("[vidoe]\nfps = 5", tmp_path) == [
+        "[vidoe]: unknown table; did you mean video? (relay.toml, line 1)"
+    ]
     assert faults_of('[[output]]\nkind="camera"\ndevise="x"', tmp_path) == [
-        "output.0.devise: unknown key; did you mean output.device?"
+        "output.0.devise: unknown key; did you mean output.device? (relay.toml, line 3)"
     ]
 
 
@@ -78,10 +80,12 @@ def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
     ("content", "says"),
     [
         (b"[source\n", "not valid TOML"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xfe[\0", "not UTF-8 text but UTF-16; save it as UTF-8"),
+        ("[face]\nimage = 'caf\xe9'".encode("latin-1"), "line 2 is not UTF-8 text; save it"),
         (b"[video]\nfps = " + b"9" * 5000, "not valid TOML: a number has too many digits"),
         (b"output = " + b"[" * 2000 + b"]" * 2000, "not valid TOML: nested too deeply"),
         (b"[video]\nfps = 2026-02-31", "not valid TOML"),
+        (b"#" * (configfile.LARGEST_FILE + 1), "larger than 1024 KiB"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
@@ -90,6 +94,12 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
     with pytest.raises(ConfigError, match=says) as caught:
         load(file, environment={})
     assert "broken.toml" in str(caught.value)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_no_fault(tmp_path: Path):
+    file = tmp_path / "relay.toml"
+    file.write_bytes(b"\xef\xbb\xbf[video]\r\nfps = 10\r\n")
+    assert load(file, environment={}).video.fps == 10
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
@@ -103,6 +113,99 @@ def test_environment_beats_file_and_set_beats_environment(tmp_path: Path):
     environment = {"RELAYD_VIDEO__FPS": "15", "RELAYD_VIDEO__BITRATE": "2000"}
     video = load(file, ["video.bitrate=3000"], environment).video
     assert (video.fps, video.bitrate, video.width) == (15.0, 3000, 320)
+
+
+def test_each_fault_says_where_its_value_came_from(tmp_path: Path):
+    text = "[video]\n# the size\nwidth = 641\nheight = 480\n[source]\nloop = 'maybe'"
+    number = "must be a number without a unit, like 2.5"
+    overrides, environment = ["video.bitrate=1"], {"RELAYD_VIDEO__FPS": "a"}
+    assert faults_of(text, tmp_path, *overrides, **environment) == [
+        "source.loop = 'maybe': must be true or false (relay.toml, line 6)",
+        "video.width = 641: must be a multiple of 2 (relay.toml, line 3)",
+        f"video.fps = 'a': {number} (RELAYD_VIDEO__FPS in the environment)",
+        "video.bitrate = 1: must be 50 or more (--set video.bitrate)",
+    ]
+    (fault,) = faults_of(text.replace("'maybe'", "true"), tmp_path, "video.width=3")
+    assert fault.endswith("(--set video.width)"), "what came last is what counts"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[Source]\nurl = 'x'", "[Source]: names are case-sensitive; write [source] ("),
+        ("[source]\nURL = 'x'", "source.URL: names are case-sensitive; write source.url ("),
+        ("[[Output]]\nkind = 'camera'", "Output: names are case-sensitive; write output ("),
+        ("[[output]]\nKind = 'camera'", 'output.0.kind: missing; write kind = "camera" or'),
+    ],
+)
+def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text: str, says: str):
+    faults = faults_of(text, tmp_path)
+    assert faults[0].startswith(says)
+    with_set = faults_of(text, tmp_path, "video.fps=999")
+    assert any(fault.startswith("video.fps = 999: ") for fault in with_set), "it is not lost"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "[output]\nkind = 'camera'",
+            "output: each output is a table of its own; write [[output]]",
+        ),
+        ("output = 5", "output: each output is a table of its own; write [[output]]"),
+        ("output = [5]", "output.0 = 5: must be a table; write [[output]] on a line"),
+        ("source = 'x'", "source = ***: must be a table; write [source] on a line"),
+        ("[source]\noptions = 5", "source.options = ***: must be a table; write [source.options]"),
+        ("[[output]]\nurl = 'x'", 'output.0.kind: missing; write kind = "camera" or'),
+        ("[[output]]\nkind = 'file'", "output.0.kind = 'file': no such kind; write kind ="),
+        ("[[output]]\nkind = 'stream'", "output.0.url: missing; give a value"),
+        ("[on_demand]\ngrace = '30s'", "on_demand.grace = '30s': must be a number without a unit"),
+        ("[on_demand]\ngrace = -1", "on_demand.grace = -1: must be 0 or more"),
+        ("[video]\nfps = 1e400", "video.fps = inf: must be a finite number"),
+        ("[video]\nwidth = 640.5", "video.width = 640.5: must be a whole number"),
+        ("[video]\nwidth = 1e300", "video.width = 1e+300: "),
+        (f"[video]\nwidth = {'9' * 4000}", "video.width = 9"),
+        ("[video]\nfit = 1979-05-27", "video.fit = datetime.date(1979, 5, 27): must be 'crop'"),
+        ("[source]\nurl = ''", "source.url = '': give a URL or a path"),
+        ("[control]\nhttp = ':8642'", "control.http = ':8642': give host and port, like"),
+        ("[akool]\nbase_url = 'http://h:99999'", "akool.base_url = 'http://h:99999': the port"),
+        ("[face]\nimage = 'http://h:99999/x'", "face.image = 'http://h:99999/x': the port"),
+        ("[akool]\nbase_url = 'http://h h'", "akool.base_url = 'http://…': give an http(s) URL"),
+        ("[face]\nimage = 'http://[::1'", "face.image = 'http://…': "),
+        ("[akool]\nx = 5", "akool.x: unknown key; known here: base_url, api_key,"),
+    ],
+)
+def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: str):
+    (fault,) = faults_of(text, tmp_path)
+    assert fault.startswith(says)
+    assert "(relay.toml, line " in fault
+    for jargon in ("input", "tag", "discriminator", "instance", "valid string"):
+        assert jargon not in fault.replace("[[output]]", "")
+
+
+def test_outputs_can_be_set_one_by_one(tmp_path: Path):
+    environment = {"RELAYD_OUTPUT__0__KIND": "stream", "RELAYD_OUTPUT__0__URL": "a.mkv"}
+    first = {"kind": "stream", "url": "a.mkv"}
+    assert [one.model_dump(mode="json") for one in load(None, (), environment).output] == [first]
+    sets = ["output.0.url=b.mkv", "output.1.kind=camera"]
+    outputs = [one.model_dump(mode="json") for one in load(None, sets, environment).output]
+    assert outputs == [first | {"url": "b.mkv"}, {"kind": "camera", "device": "auto"}]
+    file = tmp_path / "relay.toml"
+    file.write_text("[[output]]\nkind = 'stream'\nurl = 'x.mkv'\n[[output]]\nkind = 'camera'")
+    outputs = [one.model_dump(mode="json") for one in load(file, ["output.0.url=y.mkv"], {}).output]
+    assert outputs == [first | {"url": "y.mkv"}, {"kind": "camera", "device": "auto"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("output.url=x", "--set output.url: output is a list: say which one, like output.0.url"),
+        ("output.5.url=x", "--set output.5.url: output has 1: the next one is output.1"),
+        ("output.99999999999999999999.url=x", "output has 1: the next one is output.1"),
+    ],
+)
+def test_an_output_that_is_not_there_is_named(tmp_path: Path, given: str, says: str):
+    assert says in faults_of("[[output]]\nkind = 'camera'", tmp_path, given)[0]
 
 
 def test_an_unknown_environment_name_is_a_fault(tmp_path: Path):

@@ -91,6 +91,20 @@ async def test_a_cancelled_call_is_cancelled():
         await call(Transport(asyncio.CancelledError()))
 
 
+async def test_what_the_operating_system_refused_is_told_in_its_words(unused_tcp_port: int):
+    async with HttpClient() as client:
+        with pytest.raises(ServiceUnreachable, match=r"/: Connection refused$") as caught:
+            await client.request("GET", f"http://127.0.0.1:{unused_tcp_port}/")
+    assert not caught.value.sent
+
+
+async def test_a_port_that_no_machine_has_is_no_answer_and_was_never_sent():
+    async with HttpClient() as client:
+        with pytest.raises(ServiceUnreachable, match="port must be 0-65535") as caught:
+            await client.request("GET", "http://127.0.0.1:99999/")
+    assert not caught.value.sent
+
+
 async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request():
     connections = 0
 

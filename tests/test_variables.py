@@ -5,6 +5,7 @@ import pytest
 from relayd import variables
 from relayd.config import Settings
 from relayd.configfile import load
+from relayd.configtree import SettingsTree
 from relayd.errors import ConfigError
 
 
@@ -40,7 +41,9 @@ def test_what_kubernetes_sets_for_a_service_named_relayd_is_ignored_and_named(se
 
 @pytest.mark.parametrize("name", ["NAME", "HOME", "VERSION", "LOG_LEVEL", "VM_CACHE", "IMAGE_TAG"])
 def test_a_name_that_is_near_none_of_ours_is_ignored(name: str):
-    assert variables.read({f"RELAYD_{name}": "x"}) == ({}, [])
+    tree = SettingsTree()
+    assert variables.read({f"RELAYD_{name}": "x"}, tree) == []
+    assert tree.values == {}
     assert variables.ignored({f"RELAYD_{name}": "x", "HOME": "/root"}) == [f"RELAYD_{name}"]
 
 
@@ -55,7 +58,7 @@ def test_a_name_that_is_near_none_of_ours_is_ignored(name: str):
         ("API_KEY", "AKOOL__API_KEY"),
         ("ON_DEMAND_GRACE", "ON_DEMAND__GRACE"),
         ("STATE_DIR", "STATE__DIRECTORY"),
-        ("OUTPUT_URL", "OUTPUT"),
+        ("OUTPUT_URL", "OUTPUT__0__URL"),
         ("VIDEOS", "VIDEO__…"),
     ],
 )
@@ -70,7 +73,7 @@ def test_a_near_miss_is_an_error_that_names_the_right_variable(given: str, meant
 
 
 def test_a_name_with_two_underscores_is_an_error_even_where_it_is_like_none_of_ours():
-    _, (fault,) = variables.read({"RELAYD_XYZ__A": "1"})
+    (fault,) = variables.read({"RELAYD_XYZ__A": "1"}, SettingsTree())
     assert fault.startswith("RELAYD_XYZ__A (environment): unknown; known here: source, video,")
 
 
@@ -83,8 +86,32 @@ def test_an_empty_variable_counts_as_unset():
     assert load(None, (), {"AKOOL_API_KEY": "k", "RELAYD_AKOOL__API_KEY": ""}).akool.api_key
 
 
-@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
-def test_a_value_that_json_cannot_take_in_is_one_line(value: str):
+@pytest.mark.parametrize("name", ["OUTPUT", "SOURCE", "SOURCE__OPTIONS", "OUTPUT__0"])
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "[{", "x", "5", "null", '"x"'])
+def test_a_value_that_is_no_json_table_is_one_line_that_names_the_variable(name: str, value: str):
     with pytest.raises(ConfigError) as caught:
-        load(None, (), {"RELAYD_OUTPUT": value})
-    assert len(caught.value.faults) == 1
+        load(None, (), {f"RELAYD_{name}": value})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"RELAYD_{name} (environment): n")
+    assert "; give '" in fault
+    assert len(fault) < 200
+
+
+def test_tables_and_lists_may_be_given_as_json():
+    environment = {
+        "RELAYD_OUTPUT": '[{"kind": "stream", "url": "x.mkv"}]',
+        "RELAYD_SOURCE": '{"url": "y.mp4"}',
+        "RELAYD_SOURCE__OPTIONS": '{"probesize": 32}',
+        "RELAYD_SOURCE__OPTIONS__RTSP_TRANSPORT": "tcp",
+    }
+    settings = load(None, (), environment)
+    assert settings.output[0].model_dump(mode="json") == {"kind": "stream", "url": "x.mkv"}
+    assert settings.source.url.reveal() == "y.mp4"
+    assert settings.source.options == {"probesize": "32", "rtsp_transport": "tcp"}
+
+
+@pytest.mark.parametrize("name", ["RELAYD_VIDEO__", "RELAYD_OUTPUT____URL"])
+def test_a_variable_with_a_name_missing_is_named(name: str):
+    with pytest.raises(ConfigError, match="a name is missing") as caught:
+        load(None, (), {name: "x"})
+    assert caught.value.faults[0].startswith(f"{name} (environment): ")

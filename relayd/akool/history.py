@@ -5,7 +5,6 @@ The file is bounded and may be deleted at any time: then the day's budget begins
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from typing import Self, TypeGuard
 
 LARGEST_HISTORY = 1024 * 1024
 """Bytes, some 6000 sessions; past it the older half is dropped."""
+
+LARGEST_TIME = 250_000_000_000
+"""s, some 8000 years: calendars end with the year 9999."""
 
 _Version = tuple[int, int, int]
 """A file's inode, size and time of change, ns."""
@@ -47,9 +49,9 @@ class ClosedSession:
         if not _is_time(opened) or not _is_time(closed):
             return None
         seconds = entry.get("seconds")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        if not _is_time(seconds) or seconds < 0:
             seconds = max(0.0, closed - opened)
-        return cls(session_id, relay, opened, closed, seconds)
+        return cls(session_id, relay, float(opened), float(closed), float(seconds))
 
     def seconds_between(self, since: float, until: float) -> float:
         """Seconds that it was open between two moments, by when it was closed."""
@@ -129,7 +131,8 @@ class History:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Whether it is a number of seconds that a calendar can hold."""
+    return isinstance(value, int | float) and -LARGEST_TIME < value < LARGEST_TIME
 
 
 def _append_bounded(path: Path, line: bytes) -> None:

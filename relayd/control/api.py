@@ -147,6 +147,8 @@ class _Handlers:
         """Say whether frames flow as configured, for monitors and container runtimes."""
         status = self._relay.status()
         text = ": ".join(filter(None, (status.state.words, redact(status.reason))))
+        for name, why in status.lost_outputs.items():
+            text += redact(f"\noutput {name} is lost: {why}")
         return PlainTextResponse(f"{text}\n", 200 if status.healthy else 503)
 
     async def metrics(self, _: Request) -> Response:

@@ -96,6 +96,7 @@ class _Series(Collector):
         yield _gauge("relayd_uptime_seconds", "Time since the start", status.uptime)
         yield _gauge("relayd_healthy", "1 while frames flow as configured", status.healthy)
         yield _gauge("relayd_source_alive", "1 while the source gives frames", status.source_alive)
+        yield self._outputs()
         yield _gauge("relayd_output_fps", "Frames a second given to the outputs", status.fps)
         yield _counters("relayd_frames", "Frames by stage", "stage", status.frames)
         yield self._dropped()
@@ -141,6 +142,14 @@ class _Series(Collector):
         for name, count in _in_order(self._status.dropped):
             stage, _, reason = name.partition(".")
             family.add_metric([stage, reason], count)
+        return family
+
+    def _outputs(self) -> Metric:
+        family = GaugeMetricFamily(
+            "relayd_output_up", "1 while an output works, 0 while it is lost", labels=["output"]
+        )
+        for name in sorted(self._status.outputs):
+            family.add_metric([name], float(name not in self._status.lost_outputs))
         return family
 
     def _readers(self) -> Metric:

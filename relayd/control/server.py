@@ -171,6 +171,14 @@ class ControlServer:
         self._bound_inode = None
 
 
+async def try_to_bind(unix_path: Path | None, tcp: tuple[str, int] | None) -> None:
+    """Bind what a server would, and give it back; raises AddressUnavailable as `start` does."""
+    if unix_path is not None:
+        await asyncio.to_thread(_try_unix, unix_path)
+    if tcp is not None:
+        (await _listen_tcp(*tcp)).close()
+
+
 async def _listen_tcp(host: str, port: int) -> socket.socket:
     """Bind the first address that `host` has."""
     try:
@@ -199,6 +207,11 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
             f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", mend=mend
         ) from fault
     return listener
+
+
+def _try_unix(path: Path) -> None:
+    _listen_unix(path).close()
+    path.unlink(missing_ok=True)
 
 
 def _listen_unix(path: Path) -> socket.socket:

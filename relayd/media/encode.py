@@ -9,9 +9,7 @@ be killed: see relayd.output.pusher.
 
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -25,26 +23,9 @@ from relayd.errors import OutputError
 from relayd.frames import I420, Geometry
 from relayd.logs import redact
 from relayd.media.srt import SrtPipe
+from relayd.targets import format_of, scheme_of
 from relayd.urls import MediaUrl
 
-_PUSH_FORMATS: Final = {
-    "rtsp": "rtsp",
-    "rtsps": "rtsp",
-    "rtmp": "flv",
-    "rtmps": "flv",
-    "srt": "mpegts",
-    "udp": "mpegts",
-    "tcp": "mpegts",
-    "rtp": "rtp_mpegts",
-}
-_FILE_FORMATS: Final = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".ts": "mpegts",
-    ".flv": "flv",
-}
 _MUXER_OPTIONS: Final = {
     # Fragments while it grows, so that a killed process leaves a file that plays up to the last
     # fragment; close() turns it into an ordinary MP4 (FFmpeg 7.1, movenc "hybrid_fragmented").
@@ -65,28 +46,6 @@ _BT601 = 6
 _FULL_QUALITY = 100
 _FINEST_Q, _COARSEST_Q = 2, 31
 """The quantiser range of FFmpeg's mjpeg encoder."""
-
-
-def is_push(target: str) -> bool:
-    """Tell whether `target` is a URL to push to, rather than a file."""
-    return _scheme(target) in _PUSH_FORMATS
-
-
-def format_of(target: str) -> str:
-    """Give FFmpeg's muxer for a push URL or file name; OutputError when none is known."""
-    scheme = _scheme(target)
-    if scheme in _PUSH_FORMATS:
-        return _PUSH_FORMATS[scheme]
-    if "://" in target:
-        known = ", ".join(f"{name}://" for name in _PUSH_FORMATS)
-        raise OutputError(f"cannot push to {scheme}://", mend=f"use one of {known}")
-    suffix = PurePosixPath(target).suffix.lower()
-    if suffix not in _FILE_FORMATS:
-        raise OutputError(
-            f"no container is known for the file {str(MediaUrl(target))!r}",
-            mend=f"name it with one of {', '.join(_FILE_FORMATS)}",
-        )
-    return _FILE_FORMATS[suffix]
 
 
 class VideoWriter:
@@ -120,7 +79,7 @@ class VideoWriter:
         muxer = format or format_of(target)
         rate = Fraction(fps).limit_denominator(1001)
         self._time_base = 1 / rate
-        self._srt = SrtPipe(target, self.name) if _scheme(target) == "srt" else None
+        self._srt = SrtPipe(target, self.name) if scheme_of(target) == "srt" else None
         try:
             self._container = av.open(
                 self._srt or _with_packet_size(target),
@@ -246,13 +205,9 @@ class JpegEncoder:
         return b"".join(bytes(packet) for packet in self._codec.encode(full))
 
 
-def _scheme(target: str) -> str:
-    return urlsplit(target).scheme.lower()
-
-
 def _with_packet_size(target: str) -> str:
     """Let UDP packets hold whole MPEG-TS packets, seven of 188 bytes, and fit an Ethernet frame."""
-    if _scheme(target) != "udp" or "pkt_size=" in target:
+    if scheme_of(target) != "udp" or "pkt_size=" in target:
         return target
     return f"{target}{'&' if '?' in target else '?'}pkt_size=1316"
 

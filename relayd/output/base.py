@@ -42,3 +42,5 @@ class OutputEvent:
     output: str
     change: OutputChange
     reason: str = ""
+    file: str = ""
+    """The file that it writes from now on, where it writes one."""

@@ -12,8 +12,9 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock, PhaseLock, Tick, Ticker
-from relayd.errors import RelaydError
+from relayd.errors import RelaydError, Unavailable
 from relayd.frames import OutputFrame, SourceFrame, StandbyFrame, SwappedFrame, expose_source
+from relayd.limits import start_thread
 from relayd.logs import get
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.slots import LatestSlot
@@ -146,9 +147,10 @@ class Screen:
         return next(post.trouble for post in self._posts if post.output is output)
 
     def start(self) -> None:
-        """Start the beat."""
-        self._thread = Thread(target=self.run, name="relayd-screen", daemon=True)
-        self._thread.start()
+        """Start the beat; raises Unavailable where there is no thread for it."""
+        thread = Thread(target=self.run, name="relayd-screen", daemon=True)
+        start_thread(thread)
+        self._thread = thread
 
     def stop(self) -> None:
         """Stop the beat and all reopening; the outputs are left as they are."""
@@ -234,16 +236,22 @@ class Screen:
         """Leave an output out of the beat, and have it reopened."""
         if not isinstance(fault, RelaydError):
             _log.error("output failed unexpectedly", output=post.output.name, exc_info=fault)
+        told, post.trouble = post.trouble, str(fault) or type(fault).__name__
         post.lost, post.lost_as = True, post.output.name
-        post.trouble = str(fault) or type(fault).__name__
-        self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
-        post.reopener = Thread(
+        if post.trouble != told:
+            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
+        thread = Thread(
             target=self._reopen,
             args=(post,),
             name=f"relayd-reopen-{post.output.name}",
             daemon=True,
         )
-        post.reopener.start()
+        try:
+            start_thread(thread)
+        except Unavailable:
+            post.lost = False  # the next beat fails as this one did, and tries this again
+            return
+        post.reopener = thread
 
     def _reopen(self, post: "_Post") -> None:
         """Close a lost output and open it as soon as that works."""

@@ -222,7 +222,14 @@ def _load(path: str, geometry: Geometry) -> I420:
                 upright = ImageOps.exif_transpose(opened).convert("RGBA")
     except UnidentifiedImageError as fault:
         raise _unusable(path, "it is no picture that can be read") from fault
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError) as fault:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        MemoryError,
+    ) as fault:
         reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
         raise _unusable(path, reason or type(fault).__name__) from fault
     on_ground = Image.alpha_composite(Image.new("RGBA", upright.size, (*_BOTTOM, 255)), upright)

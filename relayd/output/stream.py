@@ -3,23 +3,25 @@
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.errors import OutputError
+from relayd.errors import OutputError, Unavailable
 from relayd.frames import Geometry, OutputFrame
+from relayd.limits import start_thread
 from relayd.logs import get, redact
-from relayd.media.encode import is_push
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
+from relayd.output.recording import Part
 from relayd.process.child import Child, end_words
 from relayd.process.environment import proxies, python_environment
 from relayd.process.lines import LineReader, LineTooLong
 from relayd.slots import SharedSlot
+from relayd.targets import format_of, is_push
 from relayd.urls import MediaUrl
 
 _log = get("stream")
@@ -39,7 +41,8 @@ _LARGEST_ORDER: Final = 32 * 1024
 """Bytes of an order: less than a pipe holds, so that giving it never waits."""
 _REAP_LIMIT: Final = 1.0
 """s for a process that closed its reports to be gone as well."""
-_MOST_NAMES: Final = 10_000
+_MOST_PARTS: Final = 100
+"""Files of a recording that are remembered by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,9 @@ class StreamOutput:
     """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
 
     A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and, for a push URL, starts it anew with backoff. A file that cannot be made yet (its folder
-    is on a disk that is not there) is waited for; once begun it is written once, and when that
-    breaks it stays broken. A file that exists is never overwritten; "out.mp4" becomes
-    "out-1.mp4" and so on, so that a restart costs no recording.
+    and starts it again with backoff when it has ended. A file that exists is never overwritten:
+    a recording whose file cannot be written any more (disk full, folder removed) goes on in a
+    new part, "out-1.mp4" after "out.mp4", as soon as one can be; so does one after a restart.
     """
 
     def __init__(
@@ -97,21 +99,32 @@ class StreamOutput:
         self._stop = Event()
         self._lock = Lock()
         self._stats = StreamStats(0, 0, 0, up=False)
+        self._files: deque[str] = deque(maxlen=_MOST_PARTS)
         self.trouble = ""
         """Why it does not work, as the latest event says; empty while it does, or may yet."""
         self._slot: SharedSlot | None = None
         self._thread: Thread | None = None
 
     def open(self) -> None:
-        """Start the thread; what fails from here on is told by events."""
+        """Start the thread; what fails from here on is told by events.
+
+        Raises OutputError where the system has no thread or descriptor left.
+        """
         if self._thread:
             return
         self._stop.clear()
-        self._slot = SharedSlot.create(self._geometry, f"stream-{self._number}")
-        self._thread = Thread(
-            target=self._run, args=(self._slot,), name=f"relayd-stream-{self._number}", daemon=True
-        )
-        self._thread.start()
+        name = f"stream-{self._number}"
+        try:
+            slot = SharedSlot.create(self._geometry, name)
+        except OSError as fault:
+            raise OutputError(f"{self.name}: {fault.strerror}") from fault
+        thread = Thread(target=self._run, args=(slot,), name=f"relayd-{name}", daemon=True)
+        try:
+            start_thread(thread)
+        except Unavailable as fault:
+            slot.close()
+            raise OutputError(f"{self.name}: {fault.message}", mend=fault.mend) from fault
+        self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:
         """Put the picture where the process takes it: one copy, no wait."""
@@ -133,18 +146,18 @@ class StreamOutput:
         with self._lock:
             return self._stats
 
+    def files(self) -> tuple[str, ...]:
+        """Give the files that got pictures since open(), the newest last; none for a push URL."""
+        with self._lock:
+            return tuple(self._files)
+
     def _run(self, slot: SharedSlot) -> None:
-        url = self._url.reveal()
-        push = is_push(url)
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
         said = ""
         while not self._stop.is_set():
             attempt = _Attempt()
-            is_begun = push
             try:
-                target = url if push else str(unused_file(url))
-                is_begun = True
-                self._write_until_broken(target, slot, attempt)
+                self._attempt(slot, attempt)
             except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
                 if not isinstance(fault, OutputError):
                     _log.error("output failed unexpectedly", output=self.name, exc_info=fault)
@@ -152,17 +165,26 @@ class StreamOutput:
                 reason = str(fault) or type(fault).__name__
                 if attempt.up_since or reason != said:
                     said = reason
-                    is_final = is_begun and not push
-                    change = OutputChange.FAILED if is_final else OutputChange.LOST
                     self.trouble = said
-                    self._on_event(OutputEvent(self.name, change, said))
-            if is_begun and not push:
-                return
+                    self._on_event(OutputEvent(self.name, OutputChange.LOST, said))
             good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
             wait = backoff.next_wait(good_for)
             if self._clock.sleep_until(self._clock.now() + wait, self._stop):
                 return
             self._update(reconnects=1)
+
+    def _attempt(self, slot: SharedSlot, attempt: "_Attempt") -> None:
+        """Push, or write one file, until stop() or until that breaks, then OutputError."""
+        url = self._url.reveal()
+        if is_push(url):
+            self._write_until_broken(url, slot, attempt)
+            return
+        format_of(url)  # no file is made for a name that says no format
+        attempt.part = Part.begin(url, self._bitrate_kbit)
+        try:
+            self._write_until_broken(str(attempt.part.path), slot, attempt)
+        finally:
+            attempt.part.close(is_empty=not attempt.frames)
 
     def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
         """Run one process until stop() or until it breaks, then OutputError."""
@@ -208,6 +230,8 @@ class StreamOutput:
         """Take reports until stop(); only those count as a sign of life, noise does not."""
         heard = self._clock.now()
         while not self._stop.is_set():
+            if attempt.part:
+                attempt.part.require_there(self.name)
             for line in reports.read(_POLL):
                 if self._take(line, attempt):
                     heard = self._clock.now()
@@ -232,7 +256,11 @@ class StreamOutput:
             attempt.up_since = self._clock.now()
             self._update(up=True)
             self.trouble = ""
-            self._on_event(OutputEvent(self.name, OutputChange.BACK))
+            file = str(attempt.part.path) if attempt.part else ""
+            if file:
+                with self._lock:
+                    self._files.append(file)
+            self._on_event(OutputEvent(self.name, OutputChange.BACK, file=file))
         return True
 
     def _finish(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
@@ -268,6 +296,8 @@ class _Attempt:
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
+    part: Part | None = None
+    """The file that it writes, if it writes one."""
 
 
 def _what_is_left(reports: LineReader) -> list[bytes]:
@@ -282,24 +312,3 @@ def _ended(process: Child) -> str:
     if not process.end(_REAP_LIMIT):
         return "the encoder's process closed its reports and was killed"
     return f"the encoder's process {end_words(process.poll() or 0)}"
-
-
-def unused_file(wanted: str) -> Path:
-    """Claim a file name that nothing has: `wanted`, else with -1, -2, … before the suffix.
-
-    It is for its owner alone: a recording shows a person. What is no regular file (a FIFO,
-    /dev/null) is taken as it is. Raises OutputError when the file cannot be made.
-    """
-    path = Path(wanted).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return path
-    for number in range(_MOST_NAMES):
-        candidate = path.with_stem(f"{path.stem}-{number}") if number else path
-        try:
-            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            continue
-        except OSError as fault:
-            raise OutputError(f"{MediaUrl(wanted)}: {fault.strerror}") from fault
-        return candidate
-    raise OutputError(f"{MediaUrl(wanted)}: {_MOST_NAMES} files of that name exist")

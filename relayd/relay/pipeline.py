@@ -13,6 +13,7 @@ from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.control.metrics import Metrics
 from relayd.delay import DelayMeter
 from relayd.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.logs import get
 from relayd.output.base import Output, OutputEvent
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import WatchedCamera
@@ -26,6 +27,8 @@ from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
+
+_log = get("pipeline")
 
 REMEMBERED = 60.0
 """s that spreads look back on."""
@@ -149,6 +152,11 @@ class Pipeline:
         troubles = (self._trouble(output) for output in self._counted)
         return next(filter(None, troubles), "no output is open")
 
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """Give the files of each recording that got pictures, the newest last."""
+        streams = (output for output in self.outputs if isinstance(output, StreamOutput))
+        return {stream.name: files for stream in streams if (files := stream.files())}
+
     def _trouble(self, output: Output) -> str:
         of_stream = output.trouble if isinstance(output, StreamOutput) else ""
         return of_stream or self.screen.trouble(output)
@@ -156,7 +164,11 @@ class Pipeline:
     def start_source(self) -> None:
         """Begin to read and to pace."""
         self.reader.start()
-        self.pacer.start()
+        try:
+            self.pacer.start()
+        except BaseException:
+            self.reader.stop()
+            raise
 
     def rest_source(self) -> None:
         """Let go of the source and send nothing, until `wake_source`; also before the start.
@@ -180,7 +192,10 @@ class Pipeline:
 
     def say(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
-        self._studio.submit(self._draw, title, detail)
+        try:
+            self._studio.submit(self._draw, title, detail)
+        except RuntimeError as fault:  # no thread for it: the last picture stays
+            _log.warning("standby.not_drawn", title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
         self.screen.set_standby(self.artist.draw(title, detail))

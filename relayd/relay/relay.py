@@ -33,10 +33,13 @@ from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import policy_of
 from relayd.relay.runner import Runner
-from relayd.relay.status import DemandState, RelayState, RelayStatus
+from relayd.relay.status import OUTPUT_OK, DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
+
+_NOT_SHOWN = {RelayState.STARTING, RelayState.CLOSING, RelayState.STOPPED}
+"""States in which nothing is told anew when an output changes: the next state tells it."""
 
 
 class Relay:
@@ -220,7 +223,8 @@ class Relay:
                 "output": self._outputs_back,
                 "source": pipeline.reader.counters.reconnects,
             },
-            outputs={one.name: self._troubles.get(one.name, "ok") for one in pipeline.outputs},
+            outputs={one.name: self._troubles.get(one.name, OUTPUT_OK) for one in pipeline.outputs},
+            files=pipeline.files(),
             healthy=self._is_healthy(),
             paused=machine.surroundings.paused,
             session_seconds=runner.billed,
@@ -234,6 +238,8 @@ class Relay:
         )
 
     def _is_healthy(self) -> bool:
+        if self._troubles:
+            return False
         around = self._runner.machine.surroundings
         nobody_looks = not around.readers.want_session
         if around.paused or (self._state is RelayState.STANDBY and nobody_looks):
@@ -265,7 +271,13 @@ class Relay:
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
             self._draw_standby()
-        self._on_change(state, reason)
+        self._on_change(state, self._with_troubles(reason))
+
+    def _with_troubles(self, reason: str) -> str:
+        """Give the reason of the state, and why outputs are lost, as far as it does not say so."""
+        troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
+        more = [words for words in troubles if not reason or reason not in words]
+        return "; ".join(filter(None, (reason, *more)))
 
     def _draw_standby(self) -> None:
         details = self._settings.privacy.standby_text == "details"
@@ -287,11 +299,14 @@ class Relay:
     def _on_output(self, event: OutputEvent) -> None:
         if event.change is OutputChange.BACK:
             self._outputs_back += self._troubles.pop(event.output, None) is not None
-            _log.info("output.back", output=event.output)
+            of_file = {"file": event.file} if event.file else {}
+            _log.info("output.back", output=event.output, **of_file)
         else:
             self._troubles[event.output] = event.reason
             _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
         self._tell_outputs()
+        if self._state not in _NOT_SHOWN:
+            self._on_change(self._state, self._with_troubles(self._reason))
 
     def _tell_outputs(self) -> None:
         pipeline = self.pipeline

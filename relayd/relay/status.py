@@ -107,6 +107,10 @@ class DemandState(Enum):
     """Nobody came back: the session is being closed."""
 
 
+OUTPUT_OK = "ok"
+"""What is told of an output that works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """How a measured quantity is spread, in seconds; None before anything was measured."""
@@ -147,9 +151,11 @@ class RelayStatus:
     reconnects: dict[str, int] = field(default_factory=dict)
     """Reconnects by part: source, link, session, output."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Each output and how it is."""
+    """Each output and how it is: OUTPUT_OK, or why it is lost."""
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The files of each recording that got pictures in this run, the newest last."""
     healthy: bool = False
-    """Frames flow as configured."""
+    """Frames flow as configured, and to every output."""
     paused: bool = False
     """A person paused it; it stands by until resumed."""
     session_seconds: float = 0.0
@@ -168,3 +174,8 @@ class RelayStatus:
     """Seconds a day that they may be open; 0 where there is no limit."""
     budget: str = ""
     """How the day's limit stands, in words, when it is near or used up; else empty."""
+
+    @property
+    def lost_outputs(self) -> dict[str, str]:
+        """Each output that is lost, and why."""
+        return {name: how for name, how in self.outputs.items() if how != OUTPUT_OK}

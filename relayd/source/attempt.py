@@ -7,8 +7,9 @@ from typing import Final
 from relayd import logs
 from relayd.clock import Clock
 from relayd.config import SourceSettings
-from relayd.errors import SourceError, SourceLost, SourceUnusable
+from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
 from relayd.frames import I420, FitMode, Geometry
+from relayd.limits import start_thread
 from relayd.media.decode import Picture, VideoInput
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import Opening, SourceKind, plan_opening
@@ -60,8 +61,13 @@ class Attempt:
         self.over = Event()
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Begin; where there is no thread for it, it is over at once."""
+        try:
+            start_thread(self._thread)
+        except Unavailable as fault:
+            name = self._settings.url
+            self.error = SourceUnreachable(f"{name}: {fault.message}", mend=fault.mend)
+            self.over.set()
 
     def abandon(self) -> None:
         """Take no more of its pictures, and let it end as soon as FFmpeg lets go."""
@@ -69,7 +75,8 @@ class Attempt:
 
     def join(self, timeout: float) -> bool:
         """Wait for its thread; True when that has ended."""
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property

@@ -8,6 +8,7 @@ from typing import Final
 
 from relayd.clock import Clock, MonotonicClock, PhaseLock, Tick, Ticker
 from relayd.frames import SourceFrame
+from relayd.limits import start_thread
 from relayd.logs import get
 from relayd.slots import LatestSlot
 
@@ -64,8 +65,8 @@ class Pacer:
         self.counters = PacerCounters()
 
     def start(self) -> None:
-        """Begin to beat; once in its life."""
-        self._thread.start()
+        """Begin to beat; once in its life. Raises Unavailable where there is no thread for it."""
+        start_thread(self._thread)
 
     def stop(self) -> None:
         """End; returns when the last delivery is done."""

@@ -14,6 +14,7 @@ from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
 from relayd.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.limits import start_thread
 from relayd.slots import LatestSlot
 from relayd.source.attempt import OPEN_TIMEOUT, Attempt
 from relayd.source.events import (
@@ -79,8 +80,8 @@ class SourceReader:
         self.counters = SourceCounters()
 
     def start(self) -> None:
-        """Begin to read; once in its life."""
-        self._thread.start()
+        """Begin to read; once in its life. Raises Unavailable where there is no thread for it."""
+        start_thread(self._thread)
 
     def stop(self) -> bool:
         """End reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""

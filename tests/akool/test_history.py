@@ -30,6 +30,13 @@ def test_a_span_is_charged_what_falls_into_it(history: History):
     assert history.spent(100.0, 200.0) == Spent(3, 30.0 + 10.0 + 10.0)
 
 
+@pytest.mark.parametrize("seconds", [b"1e300", b"1" + b"0" * 400, b"-1", b'"x"', b"NaN"])
+def test_a_duration_that_no_session_has_is_taken_from_the_clock(history: History, seconds: bytes):
+    entry = b'{"id": "a", "relay": "r", "opened": 100.0, "closed": 110.0, "seconds": %s}\n'
+    history.path.write_bytes(entry % seconds)
+    assert history.spent(0.0, 1000.0) == Spent(1, 10.0)
+
+
 def test_a_clock_that_was_set_back_makes_no_negative_cost(history: History):
     history.note("odd", "studio", 500.0, 100.0)
     assert history.spent(0.0, 1000.0) == Spent(0, 0.0)
@@ -47,6 +54,9 @@ def test_a_clock_that_was_set_back_makes_no_negative_cost(history: History):
         b'{"id": "a", "relay": "r", "opened": 1.0}',
         b'{"id": "a", "relay": "r", "opened": 1.0, "closed": NaN}',
         b'{"id": "a", "relay": "r", "opened": 1.0, "closed": 1e999}',
+        b'{"id": "a", "relay": "r", "opened": 1.0, "closed": 1e300}',
+        b'{"id": "a", "relay": "r", "opened": -1e15, "closed": 2.0}',
+        b'{"id": "a", "relay": "r", "opened": 1.0, "closed": 1' + b"0" * 400 + b"}",
         b"[" * 100_000,
     ],
 )

@@ -35,6 +35,14 @@ async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise
     assert bad.text == "Will try again shortly: the service does not answer\n"
 
 
+async def test_healthz_names_each_lost_output(relay: Any, client: httpx.AsyncClient):
+    outputs = {"/dev/video10": "ok", "rtmp://h/live/***": "Connection refused"}
+    relay.change(healthy=False, outputs=outputs)
+    bad = await client.get("/healthz")
+    assert bad.status_code == 503
+    assert bad.text == "Live\noutput rtmp://h/live/… is lost: Connection refused\n"
+
+
 async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, relay: Any):
     relay.change(reason="cannot open rtsp://me:hunter22@camera/", healthy=False)
     relay.failure = errors.ServerFault("Bearer abcdef123456 was refused")

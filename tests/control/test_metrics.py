@@ -36,6 +36,7 @@ def test_the_series_hold_what_the_status_says(relay: Any):
     assert found["relayd_daily_limit_seconds",] == 3600
     assert found["relayd_uptime_seconds",] == 100
     assert found["relayd_healthy",] == 1
+    assert found["relayd_output_up", ("output", "/dev/video10")] == 1
     build = next(key for key in found if key[0] == "relayd_build_info")
     assert ("relay", "studio") in build
 
@@ -80,3 +81,10 @@ def test_two_relays_in_one_process_share_no_series(relay: Any):
 def test_a_hostile_label_cannot_forge_a_line(relay: Any):
     status = dataclasses.replace(relay.now, reconnects={'x"} 1\nrelayd_healthy 0\n': 1})
     assert samples(Metrics(), status)["relayd_healthy",] == 1
+
+
+def test_each_output_has_a_series_that_says_whether_it_works(relay: Any):
+    outputs = {"/dev/video10": "ok", "rtmp://h/live/***": "Connection refused"}
+    found = samples(Metrics(), dataclasses.replace(relay.now, outputs=outputs))
+    assert found["relayd_output_up", ("output", "/dev/video10")] == 1
+    assert found["relayd_output_up", ("output", "rtmp://h/live/***")] == 0

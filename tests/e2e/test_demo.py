@@ -1,5 +1,6 @@
 """The first thing a stranger does."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -16,15 +17,18 @@ from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("demo")
+    (folder / "out.mp4").write_text("precious")
+    proxies = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "nonsense:", "NO_PROXY": "::1/128"}
     done = subprocess.run(
         [RELAYD, *["demo", "--no-camera", "--port", "0", "--seconds", "12", "--record", "out.mp4"]],
         cwd=folder,
+        env=os.environ | proxies,
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-    return done, folder / "out.mp4"
+    return done, folder / "out-1.mp4"
 
 
 def test_the_demo_ends_well_and_sums_up(demo: tuple[subprocess.CompletedProcess[str], Path]):
@@ -34,6 +38,7 @@ def test_the_demo_ends_well_and_sums_up(demo: tuple[subprocess.CompletedProcess[
     assert re.search(r"frames swapped +\d\d+", done.stdout)
     assert "Traceback" not in done.stderr
     assert "Live" in done.stderr
+    assert re.search(r"recorded to +out-1\.mp4", done.stdout), "the name that it really has"
 
 
 def test_the_recording_is_640x480_at_20_fps_and_its_face_is_the_portraits(

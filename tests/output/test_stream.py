@@ -22,12 +22,14 @@ import pytest
 import relayd
 from relayd.errors import OutputError
 from relayd.frames import Geometry, SwappedFrame, black
-from relayd.media.encode import VideoWriter, format_of
+from relayd.media.encode import VideoWriter
 from relayd.output.base import OutputChange
 from relayd.output.pusher import Order
-from relayd.output.stream import StreamOutput, unused_file
+from relayd.output.recording import Part
+from relayd.output.stream import StreamOutput
 from relayd.process.environment import python_environment
 from relayd.slots import SharedSlot
+from relayd.targets import format_of
 
 SIZE = Geometry(160, 120)
 FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
@@ -126,18 +128,22 @@ def test_the_scheme_names_the_container_whatever_its_case():
 def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     first = tmp_path / "out.mp4"
     first.write_text("precious")
-    assert unused_file(str(first)) == tmp_path / "out-1.mp4"
-    assert unused_file(str(first)) == tmp_path / "out-2.mp4"
+    for name in ("out-1.mp4", "out-2.mp4"):
+        part = Part.begin(str(first), 500)
+        part.close()
+        assert part.path == tmp_path / name
+    assert (tmp_path / "out-1.mp4").stat().st_mode & 0o777 == 0o600, "it shows people"
     assert first.read_text() == "precious"
-    assert str(unused_file("/dev/null")) == "/dev/null"
+    assert str(Part.begin("/dev/null", 500).path) == "/dev/null"
 
 
 def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
     before = os.umask(0)
     try:
         for _ in range(2):
-            made = unused_file(str(tmp_path / "out.mp4"))
-            assert made.stat().st_mode & 0o777 == 0o600
+            part = Part.begin(str(tmp_path / "out.mp4"), 500)
+            part.close()
+            assert part.path.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
 
@@ -215,15 +221,12 @@ def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_w
         assert "File name too long" in feed.output.trouble
 
 
-def test_a_file_that_was_begun_and_cannot_be_written_fails_once_and_is_not_begun_again(
-    tmp_path: Path,
-):
+def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path):
     with Feed(tmp_path / "out.nonsense") as feed:
-        until(lambda: feed.events)
-        feed.output._thread.join(5.0)
-        assert feed.output.trouble
-    assert feed.changes() == [OutputChange.FAILED]
-    assert len(list(tmp_path.iterdir())) <= 1
+        until(lambda: feed.output.stats().reconnects >= 2)
+        assert "no container is known" in feed.output.trouble
+    assert feed.changes() == [OutputChange.LOST]
+    assert list(tmp_path.iterdir()) == []
 
 
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:
@@ -273,8 +276,9 @@ def test_a_push_is_received_by_a_real_peer(scheme: str):
     assert feed.closed_in < 5
 
 
-def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back():
-    url, listen = peer("rtmp")
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtsp"])
+def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme: str):
+    url, listen = peer(scheme)
     with ThreadPoolExecutor(1) as pool, Feed(url) as feed:
         pool.submit(receive, *listen).result(20)
         until(lambda: feed.changes().count(OutputChange.LOST) >= 1 and not feed.output.stats().up)
@@ -347,8 +351,9 @@ def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: 
     command = [sys.executable, "-c", "print('native noise'); print('[1]'); print('7')"]
     with Feed(tmp_path / "out.mp4", command=command) as feed:
         until(lambda: feed.events)
-    assert feed.changes() == [OutputChange.FAILED]
+    assert feed.changes()[0] is OutputChange.LOST
     assert "status 0" in feed.events[0].reason
+    assert list(tmp_path.iterdir()) == [], "a file with no picture in it is not kept"
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
@@ -368,6 +373,37 @@ def test_srt_is_received_by_a_real_listener(tmp_path: Path):
             listener.kill()
     assert len(numbers(out)) >= 8
     assert feed.longest < 0.5
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(tmp_path: Path):
+    url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    listen = [
+        "ffmpeg",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-i",
+        f"{url}?mode=listener",
+        "-f",
+        "null",
+    ]
+    with Feed(url) as feed:
+        for times in (1, 2):
+            listener = psutil.Popen([*listen, "-"])
+            until(lambda: feed.changes().count(OutputChange.BACK) >= times, 30)  # noqa: B023
+            assert feed.output.trouble == ""
+            listener.kill()
+            listener.wait()
+            until(lambda: feed.output.trouble, 30)
+            assert not feed.output.stats().up
+
+
+def test_nobody_can_tell_whether_udp_arrives():
+    url, _ = peer("udp")
+    with Feed(url) as feed:
+        until(lambda: feed.output.stats().frames > 30)
+    assert feed.changes() == [OutputChange.BACK]
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
@@ -434,10 +470,11 @@ def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path):
 
 def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path):
     pid = tmp_path / "pid"
-    script = f"sleep 30 & echo $! > {pid}; exec 0<&-; exit 3"
+    script = f"read order; sleep 30 & echo $! >> {pid}; exec 0<&-; exit 3"
     with Feed(tmp_path / "out.mkv", command=["sh", "-c", script], stall_limit=0.5) as feed:
         until(lambda: feed.events)
-    os.kill(int(pid.read_text()), signal.SIGKILL)
+    for left in pid.read_text().split():
+        os.kill(int(left), signal.SIGKILL)
     assert feed.closed_in < 10
     assert "nothing moved" in feed.events[0].reason
 
