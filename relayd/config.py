@@ -260,11 +260,15 @@ class Settings(Section):
 
 
 def _check_port(url: str) -> None:
-    """Raise ValueError for a port that no machine has."""
+    """Raise ValueError for a host or port that no machine has; its words quote neither."""
     try:
-        port = urlsplit(url).port
-    except ValueError as fault:
-        raise ValueError("the port must be 1 to 65535") from fault
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("its host is no name and no address, like h.example or [::1]") from None
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port must be 1 to 65535") from None
     if port == 0:
         raise ValueError("the port must be 1 to 65535")
 

@@ -20,7 +20,7 @@ from relayd.configtree import SettingsTree
 from relayd.configwords import sentence
 from relayd.errors import ConfigError
 from relayd.logs import conceal, excerpt
-from relayd.urls import MediaUrl, is_secret_name
+from relayd.urls import MediaUrl, is_secret_name, shown
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
@@ -131,7 +131,7 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
             named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
             faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
             continue
-        name = f"--set {key.strip()}"
+        name = f"--set {shown(key.strip())}"
         try:
             read = _toml_value(value.strip())
         except TOML_FAULTS as fault:

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from relayd.concealed import HIDDEN
 from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.configtree import SettingsTree
-from relayd.logs import excerpt
+from relayd.logs import excerpt, redact
 from relayd.urls import shown
 
 _LONGEST_VALUE = 120
@@ -50,7 +50,8 @@ def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
     if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
         del location[2]  # the validator's own part, not a key
     where = tree.origin(location)
-    return f"{_fault(detail, location)}{f' ({where})' if where else ''}"
+    # Somebody may have written a URL where a key belongs.
+    return redact(f"{_fault(detail, location)}{f' ({where})' if where else ''}")
 
 
 def _fault(detail: ErrorDetails, location: list[int | str]) -> str:

@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from relayd.errors import ConfigError
+from relayd.urls import shown
 
 _SOCKS = ("socks5", "socks5h")
 _SCHEMES = ("http", "https", *_SOCKS)
@@ -30,9 +31,8 @@ class Proxy:
 
     @property
     def public_url(self) -> str:
-        """The URL as it may be shown: scheme, host and port."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        """The URL as it may be shown: scheme, host and port, never user and password."""
+        return shown(self.url)
 
     @property
     def words(self) -> str:

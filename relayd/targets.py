@@ -51,4 +51,7 @@ def format_of(target: str) -> str:
 
 def scheme_of(target: str) -> str:
     """Give the scheme of a URL in lower case; empty for a file name."""
-    return urlsplit(target).scheme.lower()
+    try:
+        return urlsplit(target).scheme.lower()
+    except ValueError:  # a host that cannot be one; the words of the error quote it
+        return target.partition(":")[0].lower()

@@ -1,6 +1,7 @@
 import contextlib
 import tomllib
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -181,6 +182,26 @@ def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: s
     assert "(relay.toml, line " in fault
     for jargon in ("input", "tag", "discriminator", "instance", "valid string"):
         assert jargon not in fault.replace("[[output]]", "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "output.0.url=rtmp://user:HIDEME\u2100@h/live/x",
+        "output.0.url=rtmp://user:HIDEME@[::1/live/x",
+        "output.0.url=rtmp://h:HIDEME/live/x",
+        "face.image=http://user:HIDEME\u2100@h/x.png",
+        "akool.base_url=http://h:HIDEME",
+        "rtsp://user:HIDEME@h/x?y=1",
+        "rtsp://user:HIDEME@h/x?y=[1",
+        "rtsp://user:HIDEME@h/x.z?y=1",
+        'source={"rtsp://user:HIDEME@h"=1}',
+    ],
+)
+def test_a_url_that_is_none_and_one_in_a_keys_place_are_refused_without_its_secret(given: str):
+    with pytest.raises(ConfigError) as caught:
+        load(None, ["output.0.kind=stream", given], {})
+    assert "HIDEME" not in "".join(format_exception(caught.value))
 
 
 def test_outputs_can_be_set_one_by_one(tmp_path: Path):
