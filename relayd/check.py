@@ -33,8 +33,6 @@ from relayd.errors import (
 from relayd.finding import Finding
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
-from relayd.logs import redact
-from relayd.media.encode import public_name
 from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
@@ -52,6 +50,7 @@ from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
 from relayd.targets import is_push
+from relayd.urls import service_url
 
 SOURCE_TIMEOUT = 15.0
 """s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
@@ -172,7 +171,8 @@ async def _check_service(settings: Settings, _name: str) -> list[Finding]:
         await client.check_credentials()
         credit = await client.credit()
     left = "" if credit is None else f"; credit left: {credit:g}"
-    found = [Finding.ok("service", f"{settings.akool.base_url} takes the credentials{left}")]
+    url = service_url(settings.akool.base_url.reveal())
+    found = [Finding.ok("service", f"{url} takes the credentials{left}")]
     if credit is not None and credit <= 0:
         found.append(Finding.warning("service", "no credit is left", "top up the account"))
     return found
@@ -180,11 +180,14 @@ async def _check_service(settings: Settings, _name: str) -> list[Finding]:
 
 async def _check_face(settings: Settings, name: str) -> list[Finding]:
     found = []
-    face = FaceChoice(settings.face.image, settings.face.landmarks)
+    face = FaceChoice(settings.face.image.reveal(), settings.face.landmarks)
     try:
         async with HttpClient() as http:
             answer = await http.request(
-                "GET", face.image_url, timeout=FETCH_TIMEOUT, largest=32 * 1024 * 1024
+                "GET",
+                settings.face.image.reveal(),
+                timeout=FETCH_TIMEOUT,
+                largest=32 * 1024 * 1024,
             )
         if answer.status >= 400:  # noqa: PLR2004 - HTTP's errors
             found.append(_unseen_face(f"HTTP {answer.status}"))
@@ -224,7 +227,7 @@ async def _check_source(settings: Settings, _name: str) -> list[Finding]:
         finally:
             reader.stop()
 
-    name = redact(settings.source.url)
+    name = settings.source.url
     match await asyncio.to_thread(first_event):
         case SourceOpened(width, height, fps, codec):
             return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
@@ -275,16 +278,16 @@ def _check_sight(device: str) -> Finding:
 
 
 def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
-    name = public_name(output.url)
+    name, url = str(output.url), output.url.reveal()
     try:
-        if is_push(output.url):
-            return _check_push(output.url, name)
-        part = Part.begin(output.url, settings.video.bitrate)
+        if is_push(url):
+            return _check_push(url, name)
+        part = Part.begin(url, settings.video.bitrate)
     except RelaydError as fault:
         return Finding.failed("stream", fault)
     part.close(is_empty=True)
     file = str(part.path)
-    is_new = file == str(Path(output.url).expanduser())
+    is_new = file == str(Path(url).expanduser())
     return Finding.ok("stream", f"{name} can be written{'' if is_new else f', as {file}'}")
 
 

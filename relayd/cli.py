@@ -23,6 +23,7 @@ from relayd.config import Settings, require_runnable
 from relayd.configfile import load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 from relayd.finding import Finding
+from relayd.process.hardening import forbid_dumps
 from relayd.variables import ignored
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
     stdio.open_missing()
+    forbid_dumps()
     logs.configure("error")
     try:
         app(standalone_mode=True)

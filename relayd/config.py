@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
 from relayd.runtime import default_socket
 from relayd.targets import format_of, is_push
 from relayd.templates import check_template
+from relayd.urls import MediaUrl
 
 ENV_PREFIX = "RELAYD_"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
@@ -25,6 +34,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
+
+def _is_given(url: MediaUrl) -> MediaUrl:
+    if not url:
+        raise ValueError("give a URL or a path")
+    return url
+
+
+GivenUrl = Annotated[MediaUrl, AfterValidator(_is_given)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False)]
 EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
@@ -33,13 +50,14 @@ EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
 class Section(BaseModel):
     """One table of the file; a key it does not know is a fault."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
     def _can_be_a_path(cls, value: object) -> object:
         """Refuse what no path and no URL can hold."""
-        if isinstance(value, str) and "\0" in value:
+        text = value.reveal() if isinstance(value, MediaUrl) else value
+        if isinstance(text, str) and "\0" in text:
             raise ValueError("must not hold a NUL character")
         return value
 
@@ -47,7 +65,7 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where the picture comes from."""
 
-    url: str = Field("/dev/video0", min_length=1)
+    url: GivenUrl = MediaUrl("/dev/video0")
     format: str = ""
     options: dict[str, str] = {}
     loop: bool = True
@@ -79,12 +97,12 @@ class VideoSettings(Section):
 class FaceSettings(Section):
     """Whose face is put on."""
 
-    image: str = ""
+    image: MediaUrl = MediaUrl("")
     landmarks: str = ""
 
     @field_validator("image")
     @classmethod
-    def _fetchable(cls, value: str) -> str:
+    def _fetchable(cls, value: MediaUrl) -> MediaUrl:
         if value:
             _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
         return value
@@ -100,7 +118,7 @@ class FaceSettings(Section):
 class AkoolSettings(Section):
     """The face-swap service and the account."""
 
-    base_url: str = "https://openapi.akool.com"
+    base_url: MediaUrl = MediaUrl("https://openapi.akool.com")
     api_key: SecretStr = SecretStr("")
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
@@ -109,9 +127,9 @@ class AkoolSettings(Section):
 
     @field_validator("base_url")
     @classmethod
-    def _is_http(cls, value: str) -> str:
+    def _is_http(cls, value: MediaUrl) -> MediaUrl:
         _check_web_url(value, "give an http(s) URL like https://openapi.akool.com")
-        return value.rstrip("/")
+        return value
 
 
 class RtcSettings(Section):
@@ -119,15 +137,16 @@ class RtcSettings(Section):
 
     kind: Literal["agora", "webrtc"] = "agora"
     app_id: str = ""
-    publish_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip"
-    play_url: str = "http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep"
+    publish_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip")
+    play_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep")
     first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 20.0
     stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 3.0
 
     @field_validator("publish_url", "play_url")
     @classmethod
-    def _is_template(cls, value: str) -> str:
-        return check_template(value)
+    def _is_template(cls, value: MediaUrl) -> MediaUrl:
+        check_template(value.reveal())
+        return value
 
 
 class PrivacySettings(Section):
@@ -135,6 +154,7 @@ class PrivacySettings(Section):
 
     fallback: Literal["standby", "hold", "raw"] = "standby"
     standby_image: str = ""
+    standby_text: Literal["neutral", "details"] = "neutral"
 
 
 class OnDemandSettings(Section):
@@ -155,17 +175,18 @@ class StreamSettings(Section):
     """A stream to push, or a file to write."""
 
     kind: Literal["stream"]
-    url: str = Field(min_length=1)
+    url: GivenUrl
 
     @field_validator("url")
     @classmethod
-    def _is_target(cls, value: str) -> str:
+    def _is_target(cls, value: MediaUrl) -> MediaUrl:
+        target = value.reveal()
         try:
-            format_of(value)
+            format_of(target)
         except OutputError as fault:
             raise ValueError(f"{fault.message}; {fault.mend}") from fault
-        if is_push(value):
-            _check_port(value)
+        if is_push(target):
+            _check_port(target)
         return value
 
 
@@ -243,13 +264,14 @@ def _check_port(url: str) -> None:
     try:
         port = urlsplit(url).port
     except ValueError as fault:
-        raise ValueError(f"the port must be 1 to 65535 ({fault})") from fault
+        raise ValueError("the port must be 1 to 65535") from fault
     if port == 0:
         raise ValueError("the port must be 1 to 65535")
 
 
-def _check_web_url(text: str, fix: str) -> None:
+def _check_web_url(url: MediaUrl, fix: str) -> None:
     """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    text = url.reveal()
     _check_port(text)
     parts = urlsplit(text)
     is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)

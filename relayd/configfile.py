@@ -6,19 +6,21 @@ holds none. Whatever is wrong is told at once, one line a fault, with key, value
 
 import codecs
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from relayd import variables
 from relayd.config import Settings
 from relayd.configtree import SettingsTree
 from relayd.configwords import sentence
 from relayd.errors import ConfigError
-from relayd.logs import redact
+from relayd.logs import conceal, excerpt
+from relayd.urls import MediaUrl, is_secret_name
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
@@ -28,11 +30,22 @@ TOML_FAULTS = (ValueError, RecursionError)
 """
 LARGEST_FILE = 1024 * 1024
 """Bytes; the commented example has some 7 kB."""
+_LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
+_LONGEST_VALUE = 120
+"""Characters of a value, or of TOML's own words, that a fault repeats."""
 _CREDENTIAL_FILES = {
     "akool-api-key": ("akool", "api_key"),
     "akool-client-id": ("akool", "client_id"),
     "akool-client-secret": ("akool", "client_secret"),
     "control-token": ("control", "token"),
+}
+_NOT_ON_A_COMMAND_LINE = {
+    f"akool.{key}": "a command line can be read by every user of this machine;"
+    f" set {variable}, the systemd credential {file}, or {key} in the file"
+    for key, variable, file in (
+        ("api_key", "AKOOL_API_KEY", "akool-api-key"),
+        ("client_secret", "RELAYD_AKOOL__CLIENT_SECRET", "akool-client-secret"),
+    )
 }
 
 
@@ -71,10 +84,13 @@ def load_tree(values: Mapping[str, Any]) -> Settings:
 
 def _validate(tree: SettingsTree) -> Settings:
     try:
-        return Settings.model_validate(tree.values)
+        settings = Settings.model_validate(tree.values)
     except ValidationError as report:
         details = report.errors(include_url=False)
-        raise ConfigError([sentence(detail, tree) for detail in details]) from report
+        # Not as its cause: its own words would repeat the values.
+        raise ConfigError([sentence(detail, tree) for detail in details]) from None
+    _conceal_secrets(settings)
+    return settings
 
 
 def _read_file(tree: SettingsTree, path: Path) -> None:
@@ -111,13 +127,17 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
-            faults.append(f"--set {text}: give section.key=value, like --set video.fit=pad")
+            named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
+            faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
             continue
         name = f"--set {key.strip()}"
         try:
             read = _toml_value(value.strip())
         except TOML_FAULTS as fault:
             faults.append(f"{name}: not a TOML value: {_toml_fault(fault)}")
+            continue
+        if secret := _secret_of(path, read):
+            faults.append(f"--set {secret}: {_NOT_ON_A_COMMAND_LINE[secret]}")
             continue
         try:
             tree.put(path, read, name)
@@ -128,7 +148,7 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
 
 def _toml_fault(fault: Exception) -> str:
     if isinstance(fault, tomllib.TOMLDecodeError):
-        return redact(str(fault))
+        return excerpt(str(fault), _LONGEST_VALUE)
     if isinstance(fault, RecursionError):
         return "nested too deeply; use fewer brackets"
     return "a number has too many digits, or a date does not exist; write a shorter or real one"
@@ -170,3 +190,27 @@ def _fill_state(tree: SettingsTree, path: Path) -> None:
     is_system = path.absolute().parent == SYSTEM_CONFIGURATION and own.is_dir()
     if is_system and isinstance(state, dict) and not state.get("directory"):
         tree.put(("state", "directory"), str(own), f"of the service relayd@{path.stem}")
+
+
+def _secret_of(path: Sequence[str], value: object) -> str | None:
+    """Name the first key in an override that holds a secret; None where none does."""
+    given: object = value
+    for part in reversed(path):
+        given = {part: given}
+    akool = given.get("akool") if isinstance(given, Mapping) else None
+    table = akool if isinstance(akool, Mapping) else {}
+    return next((key for key in _NOT_ON_A_COMMAND_LINE if table.get(key.split(".")[1])), None)
+
+
+def _conceal_secrets(settings: Settings) -> None:
+    """Keep every secret of the configuration out of what this process says, for good."""
+    tables = [getattr(settings, name) for name in Settings.model_fields]
+    for table in (*(one for one in tables if isinstance(one, BaseModel)), *settings.output):
+        for _, value in table:
+            if isinstance(value, SecretStr):
+                conceal(value.get_secret_value(), lasting=True)
+            elif isinstance(value, MediaUrl):
+                value.conceal(lasting=True)
+    for name, value in settings.source.options.items():
+        if is_secret_name(name):
+            conceal(value, lasting=True)

@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic_core import ErrorDetails
 
+from relayd.concealed import HIDDEN
 from relayd.config import CameraSettings, Settings, StreamSettings
 from relayd.configtree import SettingsTree
-from relayd.logs import redact
+from relayd.logs import excerpt
+from relayd.urls import shown
 
 _LONGEST_VALUE = 120
 """Characters of a value that are shown."""
@@ -61,13 +63,14 @@ def _fault(detail: ErrorDetails, location: list[int | str]) -> str:
             return f"{key}.kind: missing; write {_OUTPUT_KINDS}"
         case "union_tag_invalid":
             kind = value.get("kind") if isinstance(value, Mapping) else value
-            return f"{key}.kind = {_shown(key, kind)}: no such kind; write {_OUTPUT_KINDS}"
+            shown_kind = _shown([*location, "kind"], kind)
+            return f"{key}.kind = {shown_kind}: no such kind; write {_OUTPUT_KINDS}"
         case "missing":
             return f"{key}: missing; give a value"
         case "list_type" if location == ["output"]:
             return f"{key}: each output is a table of its own; write [[output]] and {_OUTPUT_KINDS}"
         case _:
-            return f"{key} = {_shown(key, value)}: {_what_to_write(detail, location)}"
+            return f"{key} = {_shown(location, value)}: {_what_to_write(detail, location)}"
 
 
 def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
@@ -82,17 +85,25 @@ def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
     return f"{message[:1].lower()}{message[1:]}"
 
 
-def _shown(key: str, value: object) -> str:
-    is_secret = any(word in key for word in ("key", "secret", "token")) or isinstance(
-        value, SecretStr
+def _shown(location: Sequence[object], value: object) -> str:
+    """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
+    if len(location) > 1 and isinstance(location[-1], int):
+        location = location[:-1]  # an item of a list is as secret as the whole
+    is_option = list(location[:2]) == ["source", "options"]
+    field = (
+        None if len(location) == 1 or is_option else _siblings(location[:-1]).get(str(location[-1]))
     )
-    if is_secret:
-        return "***"
+    if is_option or (field is not None and field.annotation is SecretStr):
+        return HIDDEN
+    if isinstance(value, str):
+        # Where a table is wanted, the text may be a URL.
+        return HIDDEN if field is None else excerpt(repr(shown(value)), _LONGEST_VALUE)
+    if isinstance(value, Mapping | list | tuple):
+        return "{…}" if isinstance(value, Mapping) else "[…]"
     try:
-        text = repr(value)
+        return excerpt(repr(value), _LONGEST_VALUE)
     except ValueError:  # a whole number of more digits than Python writes
         return "a huge number"
-    return redact(text)[:_LONGEST_VALUE]
 
 
 def _unknown(key: str, location: list[int | str], value: object) -> str:
@@ -113,8 +124,9 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
     if location and location[0] == "output":
         return {**CameraSettings.model_fields, **StreamSettings.model_fields}
     for part in location:
-        model = model.model_fields[str(part)].annotation
-    fields: Mapping[str, Any] = model.model_fields
+        field = getattr(model, "model_fields", {}).get(str(part))
+        model = field.annotation if field else None
+    fields: Mapping[str, Any] = getattr(model, "model_fields", {})
     return fields
 
 

@@ -5,12 +5,12 @@ one that `relayd run` has, with settings that point it there.
 """
 
 import asyncio
-import os
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +35,9 @@ from relayd.http import HttpClient
 from relayd.logs import redact
 from relayd.output.camera import CameraOutput
 from relayd.output.preview import Preview, SourcePreview
+from relayd.process.child import Child
+from relayd.process.environment import python_environment
+from relayd.process.lines import LineReader, LineTooLong
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState, RelayStatus, Spread
 from relayd.service import connect, open_journal
@@ -46,6 +49,10 @@ EMULATOR_START = 30.0
 """s that the emulator may take to start: a cold disk takes 5 s to load OpenCV."""
 EMULATOR_STOP = 5.0
 """s that it gets to end by itself."""
+LOOK_EVERY = 0.5
+"""s after which a stop is noticed while it starts."""
+LARGEST_GREETING = 4096
+"""Bytes of the line in which it tells its URL."""
 DEMO_KEY = "demo"
 """An emulator that was given no key takes any."""
 KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
@@ -124,33 +131,46 @@ async def emulator(key: str = "") -> AsyncIterator[str]:
 
     It takes `key` alone, any where that is empty.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "relayd", "emulator", "--port", "0", "--with-parent"),
-        stdin=asyncio.subprocess.PIPE,  # it ends when this end of the pipe does
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {KEY_VARIABLE: key},
-        start_new_session=True,  # Ctrl-C is for the relay, which closes its session first
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    # -P: the folder we happen to run in is no place to import from.
+    command = [sys.executable, "-P", "-m", "relayd", "emulator", "--port", "0", "--with-parent"]
+    process = await asyncio.to_thread(_start_emulator, command, key)
     try:
-        line = b""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(EMULATOR_START):
-                line = await process.stdout.readline()
-        if not line:
+        url = await _url_of(process)
+        if not url:
             raise LibraryUnavailable(
                 "the emulator did not start", mend='pip install "relayd[emulator]"'
             )
-        yield line.decode().split()[-1]
+        yield url
     finally:
-        process.stdin.close()
+        process.stdin.close()  # it ends when this end of the pipe does
+        await asyncio.to_thread(process.end, EMULATOR_STOP)
+        process.stdout.close()
+
+
+def _start_emulator(command: Sequence[str], key: str) -> Child:
+    try:
+        return Child.start(
+            command,
+            environment=python_environment() | {KEY_VARIABLE: key},
+            with_stdin=True,
+            with_stdout=True,
+        )
+    except OSError as fault:
+        raise LibraryUnavailable(f"the emulator cannot be started: {fault.strerror}") from fault
+
+
+async def _url_of(emulator: Child) -> str:
+    """Wait for the line in which it tells its URL; empty where none comes."""
+    said = LineReader(emulator.stdout.fileno(), largest=LARGEST_GREETING)
+    deadline = time.monotonic() + EMULATOR_START
+    while not said.at_end and time.monotonic() < deadline:
         try:
-            async with asyncio.timeout(EMULATOR_STOP):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            lines = await asyncio.to_thread(said.read, LOOK_EVERY)
+        except LineTooLong:
+            return ""
+        for line in lines:
+            return line.decode("utf-8", "replace").split()[-1] if line.strip() else ""
+    return ""
 
 
 async def upload_face(face: str, service: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,12 +18,15 @@ from typing import Any, Self
 import httpx
 
 from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable
-from relayd.logs import get, redact
+from relayd.logs import excerpt, get, redact
 from relayd.proxies import Proxy, proxy_for
 from relayd.trust import UNTRUSTED_HINT, client_context
+from relayd.urls import MediaUrl
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes. The largest honest answer is a face list of some kB."""
+_LONGEST_EXCERPT = 80
+"""Characters of an answer that a message repeats."""
 
 _NEVER_SENT = (
     httpx.ProxyError,  # the proxy refused to connect
@@ -59,8 +62,8 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as fault:
-            excerpt = redact(self.text[:80])
-            raise ServerFault(f"HTTP {self.status} answered no JSON: {excerpt!r}") from fault
+            said = excerpt(self.text, _LONGEST_EXCERPT)
+            raise ServerFault(f"HTTP {self.status} answered no JSON: {said!r}") from fault
 
 
 class HttpClient:
@@ -106,17 +109,21 @@ class HttpClient:
         timeout: float | None = None,  # noqa: ASYNC109 - httpx enforces it
         largest: int = LARGEST_ANSWER,
         fresh: bool = False,
+        into: Callable[[bytes], object] | None = None,
+        shown: str = "",
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
 
         With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
         without a sign, after a sleep of the machine above all, and its request lost.
+        `shown` stands for the URL in errors, by default its safe form.
+        `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
 
         Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
         that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
         larger than `largest` bytes.
         """
-        call = f"{method} {redact(url)}"
+        call = f"{method} {shown or MediaUrl(url)}"
         try:
             proxy = proxy_for(url) if self._has_proxies else None
             request = self._client.build_request(
@@ -135,7 +142,7 @@ class HttpClient:
             async with self._client_for(fresh=fresh) as client:
                 response = await client.send(request, stream=True)
                 try:
-                    body = await _read(response, call, largest)
+                    body = await _read(response, call, largest, into)
                 finally:
                     await response.aclose()
         except ConfigError as fault:
@@ -180,9 +187,14 @@ async def _close(client: httpx.AsyncClient) -> None:
         _log.debug("connections.not_closed", reason=str(fault))
 
 
-async def _read(response: httpx.Response, call: str, largest: int) -> bytes:
+async def _read(
+    response: httpx.Response, call: str, largest: int, into: Callable[[bytes], object] | None
+) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
+        if into is not None:
+            into(chunk)
+            continue
         body += chunk
         if len(body) > largest:
             raise ServerFault(f"{call} answered more than {largest} bytes")

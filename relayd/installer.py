@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,13 @@ from relayd.install import (
     require_visible,
     user_root,
 )
+from relayd.process.child import run_to_end
+from relayd.process.environment import program_environment
 
 PACKAGED_HOME = "/usr/lib/relayd"
 """Where the .deb keeps its Python environment."""
+USER_BUS = "DBUS_SESSION_BUS_ADDRESS"
+"""Where `systemctl --user` may find its manager."""
 COMMAND_TIMEOUT = 30.0
 """s that a system command may take; they take well under one."""
 
@@ -139,14 +142,21 @@ class Installer:
         for command in commands if self._is_live else ():
             if shutil.which(command[0]) is None:
                 continue
-            done = subprocess.run(  # noqa: S603 - our own commands
-                command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
-            )
+            status, said, complained = _run(command)
             self._say(f"ran       {' '.join(command)}")
-            if done.returncode:
-                self._say(f"failed    {(done.stderr or done.stdout).strip()}")
+            if status:
+                self._say(f"failed    {(complained or said).strip()}")
                 code = ExitCode.FAILED
         return code
+
+
+def _run(command: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command of systemd's; one that hangs or cannot be started has failed."""
+    bus = {name: value for name, value in os.environ.items() if name == USER_BUS}
+    try:
+        return run_to_end(command, timeout=COMMAND_TIMEOUT, environment=program_environment() | bus)
+    except OSError as fault:  # TimeoutError is one
+        return 1, "", str(fault)
 
 
 def _next_steps(layout: Layout) -> str:
@@ -189,17 +199,13 @@ def _running(layout: Layout) -> Iterator[str]:
     """Name the relays that systemd runs; none where there is no systemd."""
     if shutil.which("systemctl") is None:
         return
-    done = subprocess.run(  # noqa: S603 - our own command
+    _, said, _ = _run(
         [
             *("systemctl", *(["--user"] if layout is Layout.USER else [])),
             *("list-units", "--plain", "--no-legend", "relayd@*.service"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT,
-        check=False,
+        ]
     )
-    for line in done.stdout.splitlines():
+    for line in said.splitlines():
         unit, _, state, *_ = line.split()
         if state in {"active", "activating", "deactivating", "reloading"}:
             yield unit

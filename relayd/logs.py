@@ -1,50 +1,65 @@
 """Logging: one event a fact, JSON unless a person reads along, secrets never.
 
-Secrets are kept out twice: settings hold them as `SecretStr`, and `redact` goes through
-every value of every event, tracebacks included, for what looks like one and for the exact
-strings that `conceal` was told.
+Secrets are kept out twice: settings hold them as `SecretStr` and `MediaUrl`, and `redact` goes
+through every value of every event, tracebacks included, for the exact strings that are concealed
+and for what looks like a secret in the words of others.
 """
 
 import logging
 import re
 import sys
-from bisect import insort
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
 
-HIDDEN = "***"
+from relayd.concealed import HIDDEN, KNOWN
+from relayd.urls import without_secrets
 
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
 )
-_URL_PASSWORD = re.compile(
-    r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^/\s:@]*:)[^/\s]*(?=@)", re.IGNORECASE
+_NAMES = (
+    r"(?:token|x-api-key|api[_-]?key|client[_-]?secret|passphrase|password|passwd|stream_?key"
+    r"|streamid)"
 )
 _IN_TEXT = re.compile(
-    r"(?i)(?P<head>bearer\s+|(?:\b|_)(?:token|x-api-key|api_?key|client_?secret|passphrase|password"
-    r"|streamkey)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;}]+",
+    rf"(?i)(?P<head>bearer\s+|(?:\b|_){_NAMES}[\"']?\s*=\s*[\"']?"
+    # "akool.api_key: missing" is our own way to say what is wrong with a key.
+    rf"|(?:\b|_)(?<!akool\.){_NAMES}[\"']?\s*:\s*[\"']?"
+    r"|\b(?:pwd|pass|auth|sig|signature|usr|user)=)"
+    r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)[^\s\"'&,;}]+"
 )
-_SHORTEST_CONCEALED = 6  # characters; shorter strings would blot out ordinary words
+_MOST_READ = 16 * 1024
+"""Characters of a foreign text that are looked at, at most."""
+_LONGEST_SECRET = 4 * 1024
+"""Characters that a secret may have; no token or key is longer."""
 
-_concealed: list[str] = []
-"""Longest first: a secret that begins another must not leave that one's end to be read."""
 
+def conceal(secret: str, *, lasting: bool = False) -> None:
+    """Blot `secret` out of everything logged or printed from now on.
 
-def conceal(secret: str) -> None:
-    """Blot `secret` out of everything logged or printed from now on."""
-    if len(secret) >= _SHORTEST_CONCEALED and secret not in _concealed:
-        insort(_concealed, secret, key=lambda known: -len(known))
+    One that is not `lasting` is forgotten after some dozens of later ones.
+    """
+    KNOWN.add(secret, lasting=lasting)
 
 
 def redact(text: str) -> str:
-    """Give `text` without URL passwords, bearer tokens and concealed secrets."""
-    for secret in tuple(_concealed):  # other threads conceal meanwhile
-        text = text.replace(secret, HIDDEN)
-    text = _URL_PASSWORD.sub(rf"\g<head>{HIDDEN}", text)
+    """Give `text` without concealed secrets, what may be secret in URLs, and bearer tokens."""
+    text = without_secrets(KNOWN.replaced_in(text))
     return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
+
+
+def excerpt(text: str, longest: int) -> str:
+    """Give the redacted beginning of a foreign text, at most `longest` characters.
+
+    It is cut last: half a secret would not be known as one.
+    """
+    read = redact(text[:_MOST_READ])
+    if len(text) > _MOST_READ:  # a secret may be cut at the end
+        read = read[: max(0, len(read) - _LONGEST_SECRET)] or HIDDEN
+    return read if len(read) <= longest else f"{read[: longest - 1]}…"
 
 
 def _redact_value(key: str, value: Any) -> Any:
@@ -53,7 +68,7 @@ def _redact_value(key: str, value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {name: _redact_value(str(name), inner) for name, inner in value.items()}
+        return {redact(str(name)): _redact_value(str(name), inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_redact_value(key, inner) for inner in value]
     if isinstance(value, int | float | bool) or value is None:

@@ -19,6 +19,7 @@ RELOADABLE: Mapping[str, str] = {
     "face.image": "the session takes another face at any time",
     "face.landmarks": "they go with the face",
     "privacy.standby_image": "the picture is drawn anew; the camera stays open",
+    "privacy.standby_text": "likewise",
     "akool.session_max": "it is looked at when a session begins",
     "akool.daily_limit": "the day's sum is held against it anew",
     "on_demand.grace": "it counts from when the last reader left, as long as its session is kept",

@@ -20,9 +20,9 @@ async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
     service: a proxy variable or CA file that cannot be used.
     """
     require_credentials(settings)
-    await asyncio.to_thread(require_reachable, settings.akool.base_url)
+    await asyncio.to_thread(require_reachable, settings.akool.base_url.reveal())
     async with HttpClient() as http:
-        yield AkoolClient(settings.akool.base_url, _credentials(settings.akool), http)
+        yield AkoolClient(settings.akool.base_url.reveal(), _credentials(settings.akool), http)
 
 
 def open_journal(settings: Settings) -> Journal:

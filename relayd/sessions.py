@@ -20,6 +20,7 @@ from relayd.akool.records import JournalContents, JournalRecord, UnreadableEntry
 from relayd.config import Settings
 from relayd.errors import ExitCode, UsageError
 from relayd.service import connect, open_journal
+from relayd.urls import service_url
 
 LATELY = 30 * 24 * 3600.0
 """s, the longer of the two spans that are summed up."""
@@ -204,7 +205,7 @@ async def _close_unlisted(
     agree: Callable[[str], bool],
 ) -> ExitCode:
     """Close a session of which the journal knows nothing, or nothing that can be read."""
-    url = settings.akool.base_url
+    url = service_url(settings.akool.base_url.reveal())
     known = "not on the journal of this machine"
     if broken is not None:
         known = f"its file on the journal cannot be read ({broken.why})"

@@ -68,6 +68,7 @@ class SharedSlot:
         self.geometry = geometry
         self.memory_fd, self.bell_fd = memory_fd, bell_fd
         self._map = mmap.mmap(memory_fd, self._HEADER_BYTES + self.BUFFERS * geometry.nbytes)
+        self._map.madvise(mmap.MADV_DONTDUMP)  # a face is no business of a core dump
         self._header = np.frombuffer(self._map, np.int64, self._HEADER_WORDS)
         self._pictures = np.frombuffer(self._map, np.uint8, offset=self._HEADER_BYTES).reshape(
             self.BUFFERS, *geometry.shape

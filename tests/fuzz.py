@@ -3,10 +3,12 @@
 import os
 import random
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
@@ -36,6 +38,8 @@ def fuzz(inputs: SearchStrategy[Any], hold: Callable[[Any], None]) -> int:
         hold(one)
 
     while True:
-        seed(random.randrange(2**32))(options(given(inputs)(counted)))()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)  # of large inputs
+            seed(random.randrange(2**32))(options(given(inputs)(counted)))()
         if time.monotonic() >= end:
             return count

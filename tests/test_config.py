@@ -32,8 +32,11 @@ def faults_of(text: str, tmp_path: Path, *overrides: str, **environment: str) ->
 
 def test_the_example_holds_every_key_with_its_default():
     example = tomllib.loads((EXAMPLES / "relayd.toml").read_text())
-    defaults: dict[str, Any] = load(None, environment={}).model_dump(mode="json")
+    settings = load(None, environment={})
+    defaults: dict[str, Any] = settings.model_dump(mode="json")
     defaults["akool"] |= {"api_key": "", "client_secret": ""}
+    for section, key in (("rtc", "publish_url"), ("rtc", "play_url")):
+        defaults[section][key] = getattr(getattr(settings, section), key).reveal()
     assert example == defaults
 
 
@@ -151,8 +154,8 @@ def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text
         ),
         ("output = 5", "output: each output is a table of its own; write [[output]]"),
         ("output = [5]", "output.0 = 5: must be a table; write [[output]] on a line"),
-        ("source = 'x'", "source = 'x': must be a table; write [source] on a line"),
-        ("[source]\noptions = 5", "source.options = 5: must be a table; write [source.options]"),
+        ("source = 'x'", "source = ***: must be a table; write [source] on a line"),
+        ("[source]\noptions = 5", "source.options = ***: must be a table; write [source.options]"),
         ("[[output]]\nurl = 'x'", 'output.0.kind: missing; write kind = "camera" or'),
         ("[[output]]\nkind = 'file'", "output.0.kind = 'file': no such kind; write kind ="),
         ("[[output]]\nkind = 'stream'", "output.0.url: missing; give a value"),
@@ -163,12 +166,12 @@ def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text
         ("[video]\nwidth = 1e300", "video.width = 1e+300: "),
         (f"[video]\nwidth = {'9' * 4000}", "video.width = 9"),
         ("[video]\nfit = 1979-05-27", "video.fit = datetime.date(1979, 5, 27): must be 'crop'"),
-        ("[source]\nurl = ''", "source.url = '': must not be empty"),
+        ("[source]\nurl = ''", "source.url = '': give a URL or a path"),
         ("[control]\nhttp = ':8642'", "control.http = ':8642': give host and port, like"),
         ("[akool]\nbase_url = 'http://h:99999'", "akool.base_url = 'http://h:99999': the port"),
         ("[face]\nimage = 'http://h:99999/x'", "face.image = 'http://h:99999/x': the port"),
-        ("[akool]\nbase_url = 'http://h h'", "akool.base_url = 'http://h h': give an http(s) URL"),
-        ("[face]\nimage = 'http://[::1'", "face.image = 'http://[::1': "),
+        ("[akool]\nbase_url = 'http://h h'", "akool.base_url = 'http://…': give an http(s) URL"),
+        ("[face]\nimage = 'http://[::1'", "face.image = 'http://…': "),
         ("[akool]\nx = 5", "akool.x: unknown key; known here: base_url, api_key,"),
     ],
 )
@@ -183,13 +186,13 @@ def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: s
 def test_outputs_can_be_set_one_by_one(tmp_path: Path):
     environment = {"RELAYD_OUTPUT__0__KIND": "stream", "RELAYD_OUTPUT__0__URL": "a.mkv"}
     first = {"kind": "stream", "url": "a.mkv"}
-    assert [one.model_dump() for one in load(None, (), environment).output] == [first]
+    assert [one.model_dump(mode="json") for one in load(None, (), environment).output] == [first]
     sets = ["output.0.url=b.mkv", "output.1.kind=camera"]
-    outputs = [one.model_dump() for one in load(None, sets, environment).output]
+    outputs = [one.model_dump(mode="json") for one in load(None, sets, environment).output]
     assert outputs == [first | {"url": "b.mkv"}, {"kind": "camera", "device": "auto"}]
     file = tmp_path / "relay.toml"
     file.write_text("[[output]]\nkind = 'stream'\nurl = 'x.mkv'\n[[output]]\nkind = 'camera'")
-    outputs = [one.model_dump() for one in load(file, ["output.0.url=y.mkv"], {}).output]
+    outputs = [one.model_dump(mode="json") for one in load(file, ["output.0.url=y.mkv"], {}).output]
     assert outputs == [first | {"url": "y.mkv"}, {"kind": "camera", "device": "auto"}]
 
 
@@ -367,7 +370,8 @@ def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]):
 
 
 def test_on_demand_always_needs_a_camera_whose_readers_ask():
-    sets = ["face.image=http://x/y", "akool.api_key=k", "on_demand.mode=always"]
-    require_runnable(load(None, sets, {}))
+    sets = ["face.image=http://x/y", "on_demand.mode=always"]
+    key = {"AKOOL_API_KEY": "k"}
+    require_runnable(load(None, sets, key))
     with pytest.raises(ConfigError, match=r'on_demand\.mode = "always": needs an \[\[output\]\]'):
-        require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], {}))
+        require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], key))

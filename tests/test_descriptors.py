@@ -53,7 +53,7 @@ assert output.stats().frames >= 5, events
 SRT = """
 from relayd.media.srt import SrtReader
 
-reader = SrtReader("srt://127.0.0.1:9?timeout=100000", open_timeout=0.3, read_timeout=0.3,
+reader = SrtReader("srt://127.0.0.1:9?timeout=100000", "srt", open_timeout=0.3, read_timeout=0.3,
                    given_up=threading.Event())
 assert reader.read(10) == b""
 assert reader.fault

@@ -174,7 +174,8 @@ OVERRIDES = st.lists(
     ),
     max_size=3,
 )
-RUNNABLE = ["face.image=http://127.0.0.1:1/x", "akool.api_key=kkkkkkkk"]
+RUNNABLE = ["face.image=http://127.0.0.1:1/x"]
+KEY = {"AKOOL_API_KEY": "kkkkkkkk"}
 
 
 def require_plain(error: ConfigError) -> None:
@@ -233,7 +234,7 @@ def test_no_settings_that_are_taken_make_a_check_unforeseen(monkeypatch: pytest.
 
         def hold(overrides: list[str]) -> None:
             try:
-                settings = load(None, [*base, *outputs, *overrides], {})
+                settings = load(None, [*base, *outputs, *overrides], KEY)
             except ConfigError:
                 return
             for part in CHECKED:

@@ -18,6 +18,7 @@ from relayd.proxies import proxy_for
 from relayd.service import connect
 
 TARGET = "http://service.example/x"
+KEY = {"AKOOL_API_KEY": "a-test-key"}
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -181,7 +182,7 @@ async def test_a_service_behind_an_unusable_proxy_variable_is_a_fault_of_the_con
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("ALL_PROXY", "ftp://p")
-    settings = load(None, ["akool.api_key=k"], {})
+    settings = load(None, [], KEY)
     with pytest.raises(ConfigError, match=r"^ALL_PROXY \(environment\)") as caught:
         async with connect(settings):
             pass
@@ -207,10 +208,10 @@ async def test_a_ca_file_or_folder_that_cannot_be_used_is_named(
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
     with pytest.raises(ConfigError, match=why) as caught:
-        async with connect(load(None, ["akool.api_key=k"], {})):
+        async with connect(load(None, [], KEY)):
             pass
     assert str(caught.value).startswith(f"{variable}={path} (environment): ")
-    async with connect(load(None, ["akool.api_key=k", "akool.base_url=http://127.0.0.1"], {})):
+    async with connect(load(None, ["akool.base_url=http://127.0.0.1"], KEY)):
         pass  # nothing is to be verified
 
 

@@ -89,7 +89,7 @@ async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
     assert result.restart_needed == ("video.fps", "privacy.fallback")
     assert result.note == "restart needed for video.fps, privacy.fallback"
     (merged,) = applied.all
-    assert merged.face.image == OTHER
+    assert merged.face.image.reveal() == OTHER
     assert merged.akool.session_max == 60
     assert merged.video.fps == 20, "a key that needs a restart is left as it runs"
     assert merged.privacy.fallback == "standby", "a reload never shows a raw face"

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +118,13 @@ def test_no_picture_is_ever_torn_between_two_processes_at_full_speed(shared: Sha
         written = int(writer.stdout.read())
     assert written > 1000
     assert reads > 100
+
+
+def test_pictures_that_processes_share_are_left_out_of_core_dumps():
+    slot = SharedSlot.create(Geometry(64, 48), "dumped")
+    try:
+        mapped = Path("/proc/self/smaps").read_text().partition("memfd:relayd-dumped")[2]
+        flags = next(line for line in mapped.splitlines() if line.startswith("VmFlags:"))
+        assert "dd" in flags.split()
+    finally:
+        slot.close()

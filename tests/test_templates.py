@@ -2,7 +2,9 @@ import pytest
 
 from relayd.configfile import load_tree
 from relayd.errors import ConfigError
+from relayd.logs import redact
 from relayd.templates import fill_url
+from relayd.urls import MediaUrl
 
 VALUES = {"channel_id": "a/b c?d#e%", "front_user_id": "1"}
 
@@ -32,6 +34,6 @@ def test_values_are_percent_encoded_into_urls():
 def test_a_wrong_template_is_refused_when_it_is_configured_not_when_it_is_used(template: str):
     with pytest.raises(ConfigError) as refused:
         load_tree({"rtc": {"play_url": template}})
-    assert f"rtc.play_url = {template!r}: " in str(refused.value)
+    assert f"rtc.play_url = {redact(str(MediaUrl(template)))!r}: " in str(refused.value)
     with pytest.raises(ValueError, match=r"."):
         fill_url(template, VALUES)

@@ -35,6 +35,7 @@ from relayd.errors import (
     SessionUnknown,
 )
 from relayd.http import HttpClient
+from relayd.urls import MediaUrl, service_url
 
 CALL_DEADLINE = 20.0
 """s for one request and its whole answer: detect and create were seen to take a few."""
@@ -98,6 +99,7 @@ class AkoolClient:
 
         An empty list where it found none. Raises FaceRejected when it cannot use the image.
         """
+        MediaUrl(url).conceal()  # the service may quote it
         asked = {"url": url, "single_face": False, "return_face_url": False, "num_frames": 1}
         return read_faces((await repeated(self._ask, DETECT, asked)).body)
 
@@ -112,6 +114,7 @@ class AkoolClient:
         """
         if isinstance(self._credentials, ClientSecret):
             await repeated(self._bearer, self._credentials)  # logging in twice does no harm
+        MediaUrl(image_url).conceal()
         asked = {"sourceImage": [{"path": image_url, "opts": landmarks}]}
         reply = await self._exchange(CREATE, asked)
         session = LiveSession.read(reply.body.get("data"), reply.fault)
@@ -155,6 +158,7 @@ class AkoolClient:
 
     async def update(self, session_id: str, image_url: str, landmarks: str) -> None:
         """Give a running session another face. Raises SessionUnknown when it is gone."""
+        MediaUrl(image_url).conceal()
         source = [{"path": image_url, "opts": landmarks}]
         await repeated(self._ask, UPDATE, {"_id": session_id, "sourceImage": source})
 
@@ -264,6 +268,7 @@ class AkoolClient:
                     json_body=asked,
                     largest=LARGEST_BODY,
                     fresh=endpoint is CREATE,  # none is lost for a connection that was dead
+                    shown=service_url(self.base_url) + endpoint.path,
                 )
         except TimeoutError as late:
             raise ServiceUnreachable(

@@ -8,6 +8,7 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.records import JournalRecord
 from relayd.errors import ServiceError, Unavailable
+from relayd.urls import service_url
 
 CLOSE_WITHIN = 10.0
 """s that a close is tried for, where the caller does not say."""
@@ -74,8 +75,8 @@ async def _close_leftover(
     client: AkoolClient, entry: JournalEntry, within: float, hopeless: dict[str, str]
 ) -> str:
     """Close a session whose owner died; "" or why that is not confirmed."""
-    record, here = entry.record, logs.redact(client.base_url)
-    if record.base_url != here:
+    record, here = entry.record, service_url(client.base_url)
+    if service_url(record.base_url) != here:
         reason = f"it is open at {record.base_url}, not at {here}"
         _log.warning("session.elsewhere", session=record.id, reason=reason)
         hopeless[record.id] = reason

@@ -86,7 +86,7 @@ class CreateIntent:
         """Nobody knows whether it opened a session: keep that for `Journal.doubts`."""
         if self._ended:
             return
-        reason = logs.redact(reason)[:LONGEST_REASON]
+        reason = logs.excerpt(reason, LONGEST_REASON)
         try:
             os.close(write_file(self._path, self._fields | {"reason": reason}))
         except OSError as fault:

@@ -10,7 +10,7 @@ sessions. The journal tells of these as doubts, and `session.maybe_open` in the 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from relayd import logs
@@ -27,6 +27,7 @@ from relayd.errors import (
     SessionDoubtful,
     SessionFailed,
 )
+from relayd.urls import service_url
 
 ANSWER_WITHIN = 10.0
 """s that a cancelled open waits for the answer of a create in flight."""
@@ -43,7 +44,7 @@ _log = logs.get("akool")
 class FaceChoice:
     """Whose face: an image that the service can fetch, and where in it."""
 
-    image_url: str
+    image_url: str = field(repr=False)
     landmarks: str = ""
     """"x,y:x,y:x,y:x,y" in pixels; empty: the service is asked for the one face in it."""
 
@@ -260,7 +261,7 @@ class SessionKeeper:
 
     @property
     def _base_url(self) -> str:
-        return logs.redact(self.client.base_url)
+        return service_url(self.client.base_url)
 
     async def _settle(self, asking: asyncio.Task[LiveSession], intent: CreateIntent) -> SwapSession:
         """Put what create answers on the journal, and give it if it can be used."""

@@ -21,7 +21,7 @@ from relayd.errors import (
     Throttled,
 )
 from relayd.http import Answer
-from relayd.logs import redact
+from relayd.logs import excerpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,6 @@ _OF_IMAGE = re.compile(
 )
 _LONGEST_SAYING = 200
 """Characters of the service's own words that a message repeats."""
-_LONGEST_READ = 20 * _LONGEST_SAYING
-"""Characters of them that are looked at: more than is shown, so that no secret is cut in two."""
 
 
 def read_body(endpoint: Endpoint, answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
@@ -181,10 +179,8 @@ def _saying(body: Mapping[str, Any]) -> str:
     words = next(
         (body[key] for key in ("msg", "error_msg", "message") if isinstance(body.get(key), str)), ""
     )
-    printable = "".join(
-        letter if letter.isprintable() else " " for letter in redact(words[:_LONGEST_READ])
-    )
-    printable = " ".join(printable.split())
+    said = excerpt(words, 2 * _LONGEST_SAYING)
+    printable = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return printable if len(printable) <= _LONGEST_SAYING else printable[:_LONGEST_SAYING] + "…"
 
 

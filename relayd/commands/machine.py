@@ -47,11 +47,19 @@ def agora_install(
         Path | None,
         typer.Option("--from", metavar="FILE", help="The native SDK's zip, fetched already."),
     ] = None,
+    wrapper: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The wrapper's .tar.gz from PyPI, fetched already."),
+    ] = None,
+    require_hash: Annotated[
+        str, typer.Option(metavar="SHA256", help="Take a native SDK with this hash only.")
+    ] = "",
 ) -> None:
     """Install Agora's SDK for this Python: its wrapper from PyPI, its native library from Agora."""
     from relayd.rtc.agora.install import install  # noqa: PLC0415 - only this command needs it
 
-    typer.echo(f"ready: {install(typer.echo, archive)}")
+    found = install(typer.echo, archive, wrapper=wrapper, require_hash=require_hash)
+    typer.echo(f"ready: {found}")
 
 
 @app.command()

@@ -18,10 +18,10 @@ from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.frames import I420, FitMode, Geometry
-from relayd.logs import redact
 from relayd.media import compat
 from relayd.media.fit import Fitter, words_of
 from relayd.media.srt import SrtReader, is_srt
+from relayd.urls import MediaUrl
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -62,7 +62,7 @@ class VideoInput:
     def __init__(
         self,
         container: InputContainer,
-        url: str,
+        name: str,
         srt: SrtReader | None,
         *,
         geometry: Geometry,
@@ -70,7 +70,7 @@ class VideoInput:
         live: bool,
     ) -> None:
         self._container, self._srt = container, srt
-        self._name = redact(url)
+        self._name = name
         self._live = live
         self._stream = self._choose_stream()
         self._fitter = Fitter(self._name, geometry, fit)
@@ -84,6 +84,7 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode = "crop",
+        name: str = "",
         format: str = "",  # noqa: A002  # FFmpeg's own word
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
@@ -95,17 +96,23 @@ class VideoInput:
 
         `low_delay` is for live sources: no frame is held back for threads, and data that make
         no sense yet count as unreachable, not as unusable. `options` go to FFmpeg as they are.
+        `name` stands for the URL in errors, by default its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so nobody should
         rely on them alone. SRT alone heeds `given_up`, and ends soon after it is set.
         Raises SourceUnreachable or SourceLost when a later try may succeed, SourceUnusable
         otherwise.
         """
+        name = name or str(MediaUrl(url))
         with ExitStack() as undo:
             srt = None
             if is_srt(url):
                 limit = 2 * open_timeout  # one for opening, one for finding the streams
                 srt = SrtReader(
-                    url, open_timeout=limit, read_timeout=read_timeout, given_up=given_up or Event()
+                    url,
+                    name,
+                    open_timeout=limit,
+                    read_timeout=read_timeout,
+                    given_up=given_up or Event(),
                 )
                 undo.callback(srt.close)
             try:
@@ -117,9 +124,9 @@ class VideoInput:
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = srt.fault if srt else None
-                raise fault or _refusal(error, redact(url), live=low_delay) from None
+                raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, url, srt, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
             undo.pop_all()
             return source
 

@@ -10,7 +10,6 @@ be killed: see relayd.output.pusher.
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
-from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -22,9 +21,10 @@ from av.video.stream import VideoStream
 
 from relayd.errors import OutputError
 from relayd.frames import I420, Geometry
-from relayd.logs import HIDDEN, redact
+from relayd.logs import redact
 from relayd.media.srt import SrtPipe
-from relayd.targets import format_of, is_push, scheme_of
+from relayd.targets import format_of, scheme_of
+from relayd.urls import MediaUrl
 
 _MUXER_OPTIONS: Final = {
     # Fragments while it grows, so that a killed process leaves a file that plays up to the last
@@ -48,18 +48,6 @@ _FINEST_Q, _COARSEST_Q = 2, 31
 """The quantiser range of FFmpeg's mjpeg encoder."""
 
 
-def public_name(target: str) -> str:
-    """Give the target as it may be shown: without password, query and RTMP stream key."""
-    if not is_push(target):
-        return redact(target)
-    parts = urlsplit(target)
-    host = parts.netloc.rpartition("@")[2]
-    path = parts.path
-    if parts.scheme.lower().startswith("rtmp") and path.count("/") > 1:
-        path = f"{path.rpartition('/')[0]}/{HIDDEN}"
-    return redact(f"{parts.scheme}://{host}{path}{f'?{HIDDEN}' if parts.query else ''}")
-
-
 class VideoWriter:
     """Encodes I420 pictures to H.264 and muxes them to a file or a push URL.
 
@@ -70,7 +58,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        target: str,
+        target: str | MediaUrl,
         width: int,
         height: int,
         *,
@@ -83,7 +71,8 @@ class VideoWriter:
 
         Raises OutputError when the container is unknown or cannot carry H.264.
         """
-        self.name = public_name(target)
+        url = MediaUrl.of(target)
+        self.name, target = str(url), url.reveal()
         self._geometry = Geometry(width, height)
         self._next = 0
         self._closed = False

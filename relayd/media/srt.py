@@ -8,22 +8,24 @@ the stream apart and puts it together anew, at the cost of 80 ms.
 
 import os
 import re
-import subprocess
+import shutil
 import tempfile
 import time
-from contextlib import suppress
 from threading import Event
 from typing import Final
 
 from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.logs import redact
+from relayd.logs import excerpt, redact
+from relayd.process.child import Child
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send what is left, at close."""
 _LOOK_EVERY: Final = 0.1
 """s between looks whether a silent peer is still waited for."""
 _PROGRESS_BYTES: Final = 4096
+_MOST_READ: Final = 16 * 1024
+"""Bytes of what the program said that are looked at, the last ones."""
 _MOST_WORDS: Final = 200
 """Characters of the program's own explanation that are passed on."""
 _SPEAKER: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
@@ -50,22 +52,20 @@ class _Program:
         """Start it; raises `missing` where there is no such program, or none can be started."""
         self._url, self._name = url, name
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
-        command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - no shell, fixed program
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words
-            )
-        except FileNotFoundError:
+        program = shutil.which("ffmpeg")
+        if program is None:
             self._words.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
                 mend="sudo apt install ffmpeg",
-            ) from None
+            )
+        command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
+        try:
+            self._process = Child.start_program(command, stderr=self._words)
         except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
             self._words.close()
-            raise missing(f"{name}: the program ffmpeg cannot be started: {fault}") from None
-        assert self._process.stdin
-        assert self._process.stdout
+            why = redact(str(fault))
+            raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
 
     def has_output(self, within: float = 0.0) -> bool:
@@ -74,24 +74,20 @@ class _Program:
 
     def explanation(self) -> str:
         """Say why it ended, in its own words: its SRT part's where that spoke, else the last."""
-        self._words.seek(0)
-        text = self._words.read().decode("utf-8", "replace").strip()
+        size = self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, size - _MOST_READ))
+        text = self._words.read(_MOST_READ).decode("utf-8", "replace").strip()
         if _BAD_SECRET in text:
             return _BAD_SECRET
         lines = text.replace(self._url, self._name).splitlines() or [""]
         spoken = [line for line in lines if line.startswith("[srt @ ")]
         words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
-        return redact(words)[:_MOST_WORDS] or "the connection was closed"
+        return excerpt(words, _MOST_WORDS) or "the connection was closed"
 
     def end(self, patience: float) -> None:
         """Close its input and wait; by force if it has not ended after `patience` seconds."""
-        with suppress(BrokenPipeError):
-            self.stdin.close()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.stdin.close()
+        self._process.end(patience)
         self.stdout.close()
         self._words.close()
 
@@ -123,9 +119,10 @@ class SrtPipe:
 
     def write(self, data: bytes) -> int:
         """Pass bytes on; OutputError with the program's words when it has ended."""
+        rest = memoryview(data)
         try:
-            self._program.stdin.write(data)
-            self._program.stdin.flush()
+            while rest:
+                rest = rest[os.write(self._program.stdin.fileno(), rest) :]
         except BrokenPipeError as fault:
             raise OutputError(f"{self.name}: {self._program.explanation()}") from fault
         return len(data)
@@ -139,25 +136,26 @@ class SrtReader:
     """A file-like object that gives what comes from an srt:// URL, byte by byte as it was sent.
 
     It raises nothing while it is read, for FFmpeg would hide that; a failure looks like the
-    end, and `fault` tells it. If relayd itself is killed, the program ends with the next
-    bytes that come, or at its own time limits (`timeout`, `listen_timeout`).
+    end, and `fault` tells it. The program is killed when the thread ends that made this, however
+    that ends.
     """
 
     def __init__(
         self,
         url: str,
+        name: str,
         *,
         open_timeout: float,
         read_timeout: float,
         given_up: Event,
     ) -> None:
-        """Start the program; errors name the URL without its query.
+        """Start the program; `name` stands for the URL in errors.
 
         The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
         and none once `given_up` is set.
         Raises SourceUnusable when the program is not there or cannot be started.
         """
-        self.name = redact(url.partition("?")[0])
+        self.name = name
         self._timeout, self._read_timeout = open_timeout, read_timeout
         self._given_up = given_up
         self._received = False

@@ -6,8 +6,10 @@ device itself. Only this module imports pyvirtualcam.
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -178,11 +180,15 @@ def _reload() -> str:
 
 def _open(system: v4l2.System, path: str) -> int:
     try:
-        return system.open(path, os.O_RDWR)
+        fd = system.open(path, os.O_RDWR)
     except OSError as fault:
         is_missing = fault.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}
         mend = modprobe() if is_missing else _OPEN_MENDS.get(fault.errno or 0, "")
         raise CameraUnavailable(f"{path}: {_words(fault)}", mend=mend) from fault
+    # Other relays cannot look into this one; the lock shows them who has the device (openers).
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
 
 
 _OPEN_MENDS: Final = {

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,19 +66,44 @@ class Census:
         return max(0, in_use - own)
 
     def visible(self) -> Visible:
-        """Count in /proc, which shows only processes that we may look into; some 50 ms."""
-        ourselves = str(os.getpid())
+        """Count in /proc, which shows only processes that we may look into; some 50 ms.
+
+        Of other relays, which let nobody look, the lock on their camera is seen.
+        """
+        looked_into = {str(os.getpid())}
         others = set(self._loopback_devices().values()) - {self._device}
-        seen = [
-            identity
-            for process in _listed(self._proc)
-            if process.name.isdigit() and process.name != ourselves
-            for identity in self._descriptors(process)
-        ]
+        seen: list[tuple[int, int]] = []
+        for process in _listed(self._proc):
+            if not process.name.isdigit() or process.name in looked_into:
+                continue
+            if is_ours_to_see := os.access(process / "fd", os.R_OK):
+                looked_into.add(process.name)
+            seen += self._descriptors(process) if is_ours_to_see else ()
+        seen += self._locked_by_others(looked_into)
         return Visible(seen.count(self._device), sum(identity in others for identity in seen))
 
     def _own(self, devices: set[tuple[int, int]]) -> int:
         return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
+
+    def _locked_by_others(self, looked_into: Collection[str]) -> Iterator[tuple[int, int]]:
+        """Give the devices that processes other than these have locked."""
+        nodes = {}
+        for node, device in self._loopback_devices().items():
+            with suppress(OSError):  # another name of it is in use
+                found = os.stat(node)  # noqa: PTH116 - a path as text, often
+                nodes[found.st_dev, found.st_ino] = device
+        try:
+            lines = (self._proc / "locks").read_text("ascii").splitlines()
+        except (OSError, ValueError):
+            return
+        for line in lines:
+            # 1: FLOCK  ADVISORY  WRITE 1234 00:05:678 0 EOF
+            match line.split():
+                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in looked_into:
+                    major, minor, inode = file.split(":")
+                    place = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+                    if place in nodes:
+                        yield nodes[place]
 
     def _loopback_devices(self) -> dict[str, tuple[int, int]]:
         """Name each of v4l2loopback's devices: only they have the attribute max_openers."""

@@ -8,14 +8,15 @@ What happens is told on stdout, one JSON object a line. Both pipes are moved to 
 ours first: no library can write among the reports, and no program that one starts holds them.
 """
 
-import ctypes
 import json
 import os
+import select
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Final
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final, Self
 
 import numpy as np
 
@@ -23,11 +24,15 @@ from relayd.descriptors import keep_from_children, wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry
 from relayd.media.encode import VideoWriter
+from relayd.process.hardening import die_with_parent, forbid_dumps
 from relayd.slots import SharedSlot
 
 REPORT_EVERY: Final = 0.5
 """s between two reports; a parent that hears none for long knows that we hang."""
-_PR_SET_PDEATHSIG: Final = 1
+_MOST_WORDS: Final = 500
+"""Characters of an error that are told: escaped, they still reach a pipe whole (PIPE_BUF)."""
+FAREWELL: Final = 1.0
+"""s that the last report is waited with for a parent that does not read."""
 _NICE: Final = 5
 """Encoding gives way to the camera's beat when the machine is short of time."""
 
@@ -36,7 +41,9 @@ _NICE: Final = 5
 class Order:
     """What to write and where."""
 
-    target: str
+    parent: int
+    """The process id of who orders it."""
+    target: str = field(repr=False)
     width: int
     height: int
     fps: float
@@ -58,6 +65,23 @@ class Report:
     error: str = ""
     """Why it ends; empty while it runs and after a clean end."""
 
+    @classmethod
+    def from_line(cls, line: bytes) -> Self | None:
+        """Read one; None where the line is no report, as that of a native library."""
+        try:
+            told = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(told, dict) or told.keys() != _KINDS.keys():
+            return None
+        if any(type(told[name]) is not kind for name, kind in _KINDS.items()):
+            return None
+        return cls(**told)
+
+
+_KINDS: Final = {"frames": int, "dropped": int, "connected": bool, "error": str}
+"""The parts of a report."""
+
 
 def main() -> None:
     """Run until stdin ends or the output breaks."""
@@ -65,25 +89,30 @@ def main() -> None:
     # decides when a file is finished. If it dies without a word, so do we.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    forbid_dumps()
     os.nice(_NICE)
     lifeline, reports = _take_pipes()
     # Unbuffered: what follows the order must stay in the pipe for poll to see.
     with open(lifeline, "rb", buffering=0, closefd=False) as pipe:
         order = Order(**json.loads(pipe.readline()))
+    die_with_parent(order.parent)
     keep_from_children((order.memory_fd, order.bell_fd))
     report = _push(order, lifeline, reports)
-    _tell(report, reports)
+    _tell(report, reports, within=FAREWELL)
     sys.exit(1 if report.error else 0)
 
 
 def _take_pipes() -> tuple[int, int]:
-    """Give the pipes from and to the parent; stdin becomes empty, stdout becomes stderr."""
+    """Give the pipes from and to the parent; stdin becomes empty, stdout becomes stderr.
+
+    Telling never waits: a parent that does not read must not hold up the output.
+    """
     lifeline, reports = os.dup(0), os.dup(1)  # not inheritable, as dup gives them
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+    os.set_blocking(reports, False)
     return lifeline, reports
 
 
@@ -102,7 +131,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             bitrate_kbit=order.bitrate_kbit,
         )
     except OutputError as fault:
-        return Report(error=str(fault))
+        return Report(error=str(fault)[:_MOST_WORDS])
     error = ""
     try:
         while _wait(slot, lifeline):
@@ -125,7 +154,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
         writer.close()
     except OutputError as fault:
         error = error or str(fault)
-    return replace(report, error=error)
+    return replace(report, error=error[:_MOST_WORDS])
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:
@@ -136,11 +165,16 @@ def _wait(slot: SharedSlot, lifeline: int) -> bool:
     return lifeline not in ready
 
 
-def _tell(report: Report, reports: int) -> None:
-    try:
+def _tell(report: Report, reports: int, *, within: float = 0.0) -> None:
+    """Tell the parent; one that has not read for so long that the pipe is full misses it.
+
+    Short lines reach a pipe whole or not at all.
+    """
+    room = select.poll()
+    room.register(reports, select.POLLOUT)
+    room.poll(within * 1000)
+    with suppress(OSError):  # full, or the parent is gone or going
         os.write(reports, json.dumps(asdict(report)).encode() + b"\n")
-    except OSError:  # the parent is gone or going
-        return
 
 
 if __name__ == "__main__":

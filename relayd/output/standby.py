@@ -1,4 +1,4 @@
-"""The standby picture: relayd's own, calm and dark, that says in words what is going on.
+"""The standby picture: relayd's own, calm and dark, with a few words on it.
 
 Only this module imports Pillow.
 """

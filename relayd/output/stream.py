@@ -2,27 +2,27 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Event, Lock, Thread
-from typing import IO, Final
+from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, Unavailable
 from relayd.frames import Geometry, OutputFrame
 from relayd.limits import start_thread
 from relayd.logs import get, redact
-from relayd.media.encode import public_name
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.output.recording import Part
+from relayd.process.child import Child, end_words
+from relayd.process.environment import proxies, python_environment
+from relayd.process.lines import LineReader, LineTooLong
 from relayd.slots import SharedSlot
 from relayd.targets import format_of, is_push
+from relayd.urls import MediaUrl
 
 _log = get("stream")
 
@@ -35,8 +35,12 @@ _FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
 """s between tries to push again."""
 _POLL = 0.2
 """s after which a stop is noticed."""
-_MOST_LEFT: Final = 64 * 1024
-"""Bytes: all that a pipe holds."""
+_LARGEST_REPORT: Final = 64 * 1024
+"""Bytes of a report; an honest one has some hundred, and those of an error's words."""
+_LARGEST_ORDER: Final = 32 * 1024
+"""Bytes of an order: less than a pipe holds, so that giving it never waits."""
+_REAP_LIMIT: Final = 1.0
+"""s for a process that closed its reports to be gone as well."""
 _MOST_PARTS: Final = 100
 """Files of a recording that are remembered by name."""
 
@@ -66,11 +70,12 @@ class StreamOutput:
 
     def __init__(
         self,
-        url: str,
+        url: str | MediaUrl,
         geometry: Geometry,
         fps: float,
         bitrate_kbit: int,
         *,
+        name: str = "",
         number: int = 1,
         on_event: Callable[[OutputEvent], None] | None = None,
         clock: Clock | None = None,
@@ -79,9 +84,12 @@ class StreamOutput:
         # -P: the folder we happen to run in is no place to import from.
         command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
-        """Plan the stream; `number` names its thread, `on_event` is called from there."""
-        self.name = public_name(url)
-        self._url = url
+        """Plan the stream; `name` is its URL's safe form unless given, `number` names its thread.
+
+        `on_event` is called from there.
+        """
+        self._url = MediaUrl.of(url)
+        self.name = name or str(self._url)
         self._geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
         self._number = number
         self._on_event = on_event or (lambda _event: None)
@@ -167,11 +175,12 @@ class StreamOutput:
 
     def _attempt(self, slot: SharedSlot, attempt: "_Attempt") -> None:
         """Push, or write one file, until stop() or until that breaks, then OutputError."""
-        if is_push(self._url):
-            self._write_until_broken(self._url, slot, attempt)
+        url = self._url.reveal()
+        if is_push(url):
+            self._write_until_broken(url, slot, attempt)
             return
-        format_of(self._url)  # no file is made for a name that says no format
-        attempt.part = Part.begin(self._url, self._bitrate_kbit)
+        format_of(url)  # no file is made for a name that says no format
+        attempt.part = Part.begin(url, self._bitrate_kbit)
         try:
             self._write_until_broken(str(attempt.part.path), slot, attempt)
         finally:
@@ -180,6 +189,7 @@ class StreamOutput:
     def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
         """Run one process until stop() or until it breaks, then OutputError."""
         order = Order(
+            parent=os.getpid(),
             target=target,
             width=self._geometry.width,
             height=self._geometry.height,
@@ -188,54 +198,54 @@ class StreamOutput:
             memory_fd=slot.memory_fd,
             bell_fd=slot.bell_fd,
         )
+        told = json.dumps(asdict(order)).encode() + b"\n"
+        if len(told) > _LARGEST_ORDER:
+            raise OutputError(f"{self.name}: the URL is longer than {_LARGEST_ORDER} bytes")
         process = self._spawn(slot)
-        assert process.stdin
-        assert process.stdout
+        reports = LineReader(process.stdout.fileno(), largest=_LARGEST_REPORT)
         try:
-            process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
-            self._follow(process, process.stdout, attempt)
+            process.stdin.write(told)
+            self._follow(process, reports, attempt)
         except BrokenPipeError as fault:
             raise OutputError(f"{self.name}: {_ended(process)}") from fault
+        except LineTooLong as fault:
+            process.kill()
+            raise OutputError(f"{self.name}: the encoder's process sent {fault}") from fault
         finally:
-            self._finish(process, process.stdin, process.stdout, attempt)
+            self._finish(process, reports, attempt)
 
-    def _spawn(self, slot: SharedSlot) -> subprocess.Popen[bytes]:
+    def _spawn(self, slot: SharedSlot) -> Child:
         try:
-            return subprocess.Popen(  # noqa: S603 - our own module
+            return Child.start(
                 self._command,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                environment=python_environment() | proxies(),
                 pass_fds=slot.fds,
-                # The child imports relayd from where we did, installed or not.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                with_stdin=True,
+                with_stdout=True,
             )
         except OSError as fault:
             raise OutputError(f"{self.name}: cannot start a process: {fault.strerror}") from fault
 
-    def _follow(
-        self, process: subprocess.Popen[bytes], pipe: IO[bytes], attempt: "_Attempt"
-    ) -> None:
+    def _follow(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
+        """Take reports until stop(); only those count as a sign of life, noise does not."""
         heard = self._clock.now()
         while not self._stop.is_set():
             if attempt.part:
                 attempt.part.require_there(self.name)
-            if not wait_readable((pipe.fileno(),), _POLL):
-                if self._clock.now() - heard > self._stall_limit:
-                    process.kill()
-                    raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
-                continue
-            line = pipe.readline()
-            if not line:
+            for line in reports.read(_POLL):
+                if self._take(line, attempt):
+                    heard = self._clock.now()
+            if reports.at_end:
                 raise OutputError(f"{self.name}: {_ended(process)}")
-            heard = self._clock.now()
-            self._take(line, attempt)
+            if self._clock.now() - heard > self._stall_limit:
+                process.kill()
+                raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
 
-    def _take(self, line: bytes, attempt: "_Attempt") -> None:
-        try:
-            report = Report(**json.loads(line))
-        except (ValueError, TypeError):  # a native library wrote to stdout
-            return
+    def _take(self, line: bytes, attempt: "_Attempt") -> bool:
+        """Take in a report; False where it is none. Raises OutputError for what it tells."""
+        report = Report.from_line(line)
+        if report is None:
+            return False
         self._update(
             frames=report.frames - attempt.frames, dropped=report.dropped - attempt.dropped
         )
@@ -251,25 +261,15 @@ class StreamOutput:
                 with self._lock:
                     self._files.append(file)
             self._on_event(OutputEvent(self.name, OutputChange.BACK, file=file))
+        return True
 
-    def _finish(
-        self,
-        process: subprocess.Popen[bytes],
-        stdin: IO[bytes],
-        stdout: IO[bytes],
-        attempt: "_Attempt",
-    ) -> None:
+    def _finish(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
         """Let the process write the end, kill it if it does not, hear what it said last."""
-        with suppress(BrokenPipeError):
-            stdin.close()
-        try:
-            process.wait(self._finish_limit)
-        except subprocess.TimeoutExpired:
+        process.stdin.close()
+        if not process.end(self._finish_limit):
             _log.warning("output did not finish in time", output=self.name)
-            process.kill()
-            process.wait()
-        with stdout:
-            for line in _what_is_left(stdout):
+        with process.stdout:
+            for line in _what_is_left(reports):
                 try:
                     self._take(line, attempt)
                 except OutputError as fault:
@@ -300,14 +300,15 @@ class _Attempt:
     """The file that it writes, if it writes one."""
 
 
-def _what_is_left(pipe: IO[bytes]) -> list[bytes]:
+def _what_is_left(reports: LineReader) -> list[bytes]:
     """Read what an ended process wrote last; its pipe may be held open by what it started."""
-    os.set_blocking(pipe.fileno(), False)
-    return (pipe.read(_MOST_LEFT) or b"").splitlines()
+    try:
+        return reports.read(0.0)
+    except LineTooLong:
+        return []
 
 
-def _ended(process: subprocess.Popen[bytes]) -> str:
-    code = process.wait()
-    if code < 0:
-        return f"the encoder's process was ended by signal {-code}"
-    return f"the encoder's process ended with status {code}"
+def _ended(process: Child) -> str:
+    if not process.end(_REAP_LIMIT):
+        return "the encoder's process closed its reports and was killed"
+    return f"the encoder's process {end_words(process.poll() or 0)}"

@@ -22,7 +22,7 @@ from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
 from relayd.relay.recent import Recent, spread_of_sum
-from relayd.relay.status import Spread
+from relayd.relay.status import RelayState, Spread
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
@@ -85,7 +85,7 @@ class Pipeline:
         self.screen = Screen(
             self.outputs,
             swapped,
-            self.artist.draw("Starting"),
+            self.artist.draw(*RelayState.STARTING.on_picture("")),
             fps=video.fps,
             policy=fallback,
             source=self.source,
@@ -272,5 +272,18 @@ def _make_output(
     if isinstance(output, CameraSettings):
         return WatchedCamera(CameraOutput(output.device, video.geometry, video.fps), on_readers)
     return StreamOutput(
-        output.url, video.geometry, video.fps, video.bitrate, number=number, on_event=on_event
+        output.url,
+        video.geometry,
+        video.fps,
+        video.bitrate,
+        name=_name_of(output, settings.output[: number - 1]),
+        number=number,
+        on_event=on_event,
     )
+
+
+def _name_of(output: StreamSettings, earlier: Sequence[CameraSettings | StreamSettings]) -> str:
+    """Name an output by its URL's safe form, numbered where another one's looks the same."""
+    name = str(output.url)
+    same = sum(isinstance(one, StreamSettings) and str(one.url) == name for one in earlier)
+    return f"{name} #{same + 1}" if same else name

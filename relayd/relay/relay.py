@@ -86,7 +86,7 @@ class Relay:
         self._runner = Runner(
             Machine(
                 policy_of(settings),
-                FaceChoice(settings.face.image, settings.face.landmarks),
+                FaceChoice(settings.face.image.reveal(), settings.face.landmarks),
                 doubts=self._earlier_doubts(),
             ),
             LinkParts(
@@ -163,10 +163,10 @@ class Relay:
             StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
-            await self.set_face(settings.face.image, settings.face.landmarks)
+            await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
         self.pipeline.artist = artist
-        self.pipeline.say(*self._state.on_picture(self._reason))
         self._settings = settings
+        self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))
         self._budget.set_limit(settings.akool.daily_limit)
 
@@ -207,7 +207,7 @@ class Relay:
             reason=self._reason,
             since=now - self._since,
             uptime=now - self._started_at,
-            source=redact(self._settings.source.url),
+            source=str(self._settings.source.url),
             source_alive=machine.surroundings.source.alive,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
@@ -262,6 +262,7 @@ class Relay:
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
         """Change the state: the one place that logs it, shows it and tells it."""
+        reason = redact(reason)
         if (state, reason) == (self._state, self._reason):
             return
         _log.info("state", was=self._state.value, now=state.value, reason=reason)
@@ -269,7 +270,7 @@ class Relay:
             self._since = self._clock.now()
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
-            self.pipeline.say(*state.on_picture(reason))
+            self._draw_standby()
         self._on_change(state, self._with_troubles(reason))
 
     def _with_troubles(self, reason: str) -> str:
@@ -277,6 +278,10 @@ class Relay:
         troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
         more = [words for words in troubles if not reason or reason not in words]
         return "; ".join(filter(None, (reason, *more)))
+
+    def _draw_standby(self) -> None:
+        details = self._settings.privacy.standby_text == "details"
+        self.pipeline.say(*self._state.on_picture(self._reason, details=details))
 
     def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
         if needed:

@@ -40,8 +40,14 @@ class RelayState(Enum):
         """The state as a person would say it."""
         return _WORDS[self]
 
-    def on_picture(self, reason: str) -> tuple[str, str]:
-        """Title and detail of the standby picture, for somebody in a call."""
+    def on_picture(self, reason: str, *, details: bool = False) -> tuple[str, str]:
+        """Title and detail of the standby picture, which the other side of a call sees.
+
+        Unless `details` are asked for, it is one of a few fixed sentences about the camera, and
+        nothing of the reason: that may name addresses, files and accounts.
+        """
+        if not details:
+            return _NEUTRAL[self], ""
         if self in _FIRST_STEPS:
             return "Starting the face swap …", reason or self.words
         return self.words, reason
@@ -63,6 +69,23 @@ _WORDS = {
     RelayState.STOPPED: "Stopped",
 }
 
+
+_NEUTRAL = {
+    RelayState.STARTING: "Camera is starting",
+    RelayState.STANDBY: "Camera paused",
+    RelayState.OPENING: "Camera is starting",
+    RelayState.QUEUED: "Camera is starting",
+    RelayState.JOINING: "Camera is starting",
+    RelayState.WAITING: "Camera is starting",
+    RelayState.LIVE: "Camera is reconnecting",
+    RelayState.DEGRADED: "Camera is reconnecting",
+    RelayState.ROTATING: "Camera is reconnecting",
+    RelayState.BACKOFF: "Camera is reconnecting",
+    RelayState.BLOCKED: "Camera is off",
+    RelayState.CLOSING: "Camera is off",
+    RelayState.STOPPED: "Camera is off",
+}
+"""What strangers may read in each state. A live relay shows it between two swapped pictures."""
 
 _FIRST_STEPS = {RelayState.OPENING, RelayState.QUEUED, RelayState.JOINING, RelayState.WAITING}
 

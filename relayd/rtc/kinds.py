@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from relayd.errors import LibraryUnavailable
 from relayd.frames import I420
+from relayd.process.environment import proxies
 from relayd.rtc.agora import installation
 from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget
 
@@ -50,6 +51,7 @@ _MAKES: dict[LinkKind, _Make] = {
         library="aiortc",
         mend="pip install 'relayd[webrtc]'",
         require=_require_aiortc,
+        environment=proxies,  # WHIP and WHEP are HTTP
     ),
 }
 
@@ -63,7 +65,7 @@ def require_link(kind: LinkKind) -> str:
 
 
 def worker_environment(kind: LinkKind) -> Mapping[str, str]:
-    """Give what a worker of this kind needs in its environment, besides ours.
+    """Give what a worker of this kind needs in its environment, besides what each gets.
 
     Raises LibraryUnavailable where such a link cannot work.
     """

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 from relayd import errors, logs
 from relayd.errors import ConfigError, LinkLost, RelaydError
 from relayd.frames import I420, Geometry
-from relayd.logs import redact
 from relayd.templates import TEMPLATE_FIELDS, fill_url
+from relayd.urls import MediaUrl
 
 LinkKind = Literal["agora", "webrtc"]
 
@@ -49,9 +49,9 @@ class LinkTarget:
     """Agora only; where it is empty, the token names the project."""
     state_directory: str
     """Agora only: an existing folder for the library's logs and caches."""
-    publish_url: str
+    publish_url: str = field(repr=False)
     """WHIP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
-    play_url: str
+    play_url: str = field(repr=False)
     """WHEP endpoint, a template over TEMPLATE_FIELDS; webrtc only."""
     first_frame_timeout: float = 20.0
     """s from the join to the first swapped picture, before the link gives up."""
@@ -70,7 +70,7 @@ class LinkTarget:
         try:
             return fill_url(template, {name: getattr(self, name) for name in TEMPLATE_FIELDS})
         except ValueError as fault:
-            raise ConfigError([f"{key} = {template!r}: {fault}"]) from fault
+            raise ConfigError([f"{key} = {str(MediaUrl(template))!r}: {fault}"]) from fault
 
     def to_json(self) -> dict[str, Any]:
         """Give plain data, the token included: for the pipe to the worker alone."""
@@ -211,8 +211,7 @@ def _names(of: type[LinkTarget]) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    text = redact(text)
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return logs.excerpt(text, LONGEST_TEXT)
 
 
 def _error_from_json(data: object) -> RelaydError:

@@ -35,6 +35,8 @@ VIDEO_CLOCK_RATE = 90_000
 """Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 LARGEST_SDP = 64 * 1024
 """Bytes. An honest description of one video track has some 3 kB."""
+_LONGEST_QUOTE, _LONGEST_REASON = 40, 120
+"""Characters of an SDP, and of a library's words, that an error repeats."""
 CONSENT_INTERVAL = 0.5
 """s between two consent checks. RFC 7675 §5.1 proposes 5 s and an expiry of 30 s, which would
 leave the picture standing for half a minute; a check is a hundred bytes."""
@@ -315,7 +317,8 @@ class Peer:
 
     async def _take_remote(self, sdp: str, kind: str) -> None:
         if len(sdp) > LARGEST_SDP or not sdp.startswith("v=0"):
-            raise JoinRefused(f"the SDP {kind} is none: it begins {sdp[:40]!r}, {len(sdp)} bytes")
+            beginning = logs.excerpt(sdp, _LONGEST_QUOTE)
+            raise JoinRefused(f"the SDP {kind} is none: it begins {beginning!r}, {len(sdp)} bytes")
         if "\nm=video " not in sdp or _direction_of_video(sdp) == "inactive":
             raise JoinRefused(f"the SDP {kind} has no video")
         try:
@@ -398,4 +401,4 @@ def _direction_of_video(sdp: str) -> str:
 
 
 def _why(fault: Exception) -> str:
-    return f"{type(fault).__name__} {str(fault)[:120]}".strip()
+    return f"{type(fault).__name__} {logs.excerpt(str(fault), _LONGEST_REASON)}".strip()

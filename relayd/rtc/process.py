@@ -2,23 +2,20 @@
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
-import relayd
 from relayd import logs
 from relayd.descriptors import wait_readable
 from relayd.errors import JoinRefused, WorkerDied
 from relayd.frames import Geometry, SourceFrame, SwappedFrame
+from relayd.process.child import Child, end_words
+from relayd.process.environment import python_environment
 from relayd.rtc.gate import Gate
 from relayd.rtc.link import (
     FINAL_KINDS,
@@ -39,8 +36,6 @@ REAP_TIMEOUT = 1.0
 """s for a worker that closed its control socket to be gone as well."""
 EXIT_GRACE = 0.3
 """s of a stop that the process has to exit in, once it has left, before SIGKILL."""
-KILL_TIMEOUT = 0.5
-"""s for a killed process to be gone; one that a driver holds in the kernel takes longer."""
 THREAD_TIMEOUT = 0.5
 """s for our threads to end at a stop; a callback that does not return takes longer."""
 
@@ -69,7 +64,7 @@ class RtcWorker:
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
     ) -> None:
-        """Prepare; `environment` adds to ours (a native library's LD_LIBRARY_PATH, say)."""
+        """Prepare; `environment` adds to what each of our processes gets (LD_LIBRARY_PATH, say)."""
         self._geometry, self._kind, self._log_level = geometry, kind, log_level
         self._events, self._pictures = Gate(on_event), Gate(on_picture)
         self._environment = dict(environment or {})
@@ -77,10 +72,8 @@ class RtcWorker:
         self._left = threading.Event()
         self._left.set()
         self._is_lost = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._ordering = threading.Lock()
-        self._burial = threading.Lock()
-        self._is_buried = False
         # Daemons: a callback that never returns must not keep our process. Each closes what
         # it reads from when it ends.
         self._hearing = threading.Thread(
@@ -104,7 +97,7 @@ class RtcWorker:
     @property
     def alive(self) -> bool:
         """True from the start to the worker's end."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.alive
 
     def start(self) -> None:
         """Start the process; it says READY when its library is loaded. Use before `join`.
@@ -122,12 +115,10 @@ class RtcWorker:
                 undo.callback(self._control.close)
                 with theirs:
                     fds = (theirs.fileno(), *self._outbound.fds, *self._inbound.fds)
-                    self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    self._process = Child.start(
                         self._command(fds),
                         pass_fds=fds,
-                        stdin=subprocess.DEVNULL,
-                        env=self._environ(),
-                        start_new_session=True,
+                        environment=python_environment() | self._environment,
                     )
                 undo.callback(self._end, 0.0)
                 undo.callback(self._stop.set)
@@ -200,30 +191,8 @@ class RtcWorker:
     def _end(self, within: float) -> None:
         """Wait for the process, kill it after `within` seconds; end what it started."""
         assert self._process is not None
-        try:
-            self._process.wait(max(0.0, within))
-        except subprocess.TimeoutExpired:
+        if not self._process.end(within):
             _log.warning("worker killed", pid=self._process.pid)
-            self._kill_and_wait()
-        self._bury()
-
-    def _kill_and_wait(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        try:
-            self._process.wait(KILL_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            _log.error("the killed worker does not end: the kernel holds it", pid=self.pid)
-
-    def _bury(self) -> None:
-        """Kill what the worker started and left behind: it led a process group of its own."""
-        assert self._process is not None
-        with self._burial:
-            if self._is_buried:
-                return
-            self._is_buried = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _hang_up(self, how: int) -> None:
         with self._ordering, contextlib.suppress(OSError):
@@ -249,11 +218,10 @@ class RtcWorker:
         except Exception as fault:  # noqa: BLE001 - a worker may send anything
             distrust = f"the worker sent what makes no sense ({fault}) and was killed"
             self.kill()
-        error = None if self._stop.is_set() else WorkerDied(self._how_it_died(distrust))
+        error = None if self._stop.is_set() else WorkerDied(self._bury(distrust))
         with self._ordering:
             self._control.close()
         if error is not None:
-            self._bury()
             _log.error("worker died", pid=self.pid, reason=error.message)
             if not self._is_lost:
                 self._events.put(LinkEvent(LinkEventKind.DIED, error=error))
@@ -280,19 +248,12 @@ class RtcWorker:
         if event.kind in FINAL_KINDS:
             self._left.set()
 
-    def _how_it_died(self, distrust: str) -> str:
+    def _bury(self, distrust: str) -> str:
         """Wait for the process and say why it ended; kills one that only hung up."""
         assert self._process is not None
-        try:
-            code = self._process.wait(REAP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._kill_and_wait()
+        if not self._process.end(REAP_TIMEOUT):
             return "the worker hung up its control socket and was killed"
-        if distrust:
-            return distrust
-        if code < 0:
-            return f"the worker was ended by {_signal_name(-code)}"
-        return f"the worker exited with status {code}"
+        return distrust or f"the worker {end_words(self._process.poll() or 0)}"
 
     def _arrive(self) -> None:
         """Copy each swapped picture out of shared memory, as soon as the doorbell rings."""
@@ -336,16 +297,3 @@ class RtcWorker:
             *("--outbound", out_memory, out_bell, "--inbound", in_memory, in_bell),
             *("--log-level", self._log_level),
         ]
-
-    def _environ(self) -> dict[str, str]:
-        """Ours, with the place this relayd was imported from: the worker must be of one make."""
-        own = str(Path(relayd.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH", ""))))
-        return dict(os.environ) | {"PYTHONPATH": path} | self._environment
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal has none
-        return f"signal {number}"

@@ -19,10 +19,10 @@ from relayd.clock import Backoff
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
 from relayd.frames import I420
 from relayd.http import HttpClient
-from relayd.logs import redact
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+from relayd.urls import MediaUrl
 
 POST_TIMEOUT = 10.0
 """s for a server to answer an offer; one that starts its engine first takes a while."""
@@ -47,7 +47,7 @@ class _Leg:
     """One direction of the link."""
 
     name: str
-    url: str
+    url: MediaUrl
     sends: bool
     peer: Peer | None = None
     """The connection, while it is up."""
@@ -76,8 +76,8 @@ class WebRtcLink:
         """Prepare; ConfigError when a URL template is wrong."""
         self._target = target
         self._on_picture, self._on_event = on_picture, on_event
-        self._publish = _Leg("publish", target.publish_endpoint(), sends=True)
-        self._play = _Leg("play", target.play_endpoint(), sends=False)
+        self._publish = _Leg("publish", MediaUrl(target.publish_endpoint()), sends=True)
+        self._play = _Leg("play", MediaUrl(target.play_endpoint()), sends=False)
         self._thread = threading.Thread(target=self._run_loop, name="relayd-webrtc")
         self._running = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,7 +196,7 @@ class WebRtcLink:
         self, leg: _Leg, peer: Peer, states: "asyncio.Queue[PeerState]", answer: str
     ) -> _Ended:
         """Connect, then wait for the end."""
-        name = redact(leg.url)
+        name = leg.url
         try:
             await peer.accept_answer(answer)
         except JoinRefused as fault:  # the server took us and then made no sense: try again
@@ -218,7 +218,7 @@ class WebRtcLink:
         """Post the offer. Told to leave meanwhile, wait for the answer, so as to delete it."""
         token = self._target.token
         posting = asyncio.ensure_future(
-            post_offer(http, leg.url, offer, token, timeout=POST_TIMEOUT)
+            post_offer(http, leg.url.reveal(), offer, token, timeout=POST_TIMEOUT)
         )
         try:
             return await asyncio.shield(posting)

@@ -11,14 +11,15 @@ from urllib.parse import urljoin, urlsplit
 from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
 from relayd.http import Answer, HttpClient
-from relayd.logs import redact
+from relayd.logs import excerpt
+from relayd.urls import MediaUrl
 
 SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3
 LARGEST_BODY = 64 * 1024
 """Bytes; an SDP answer of one video track has some 3 kB."""
 LONGEST_QUOTE = 300
-"""Characters of a URL, or of a server's words, that are quoted."""
+"""Characters of a server's words that are quoted."""
 LONGEST_RETRY_AFTER = 60.0
 """s. A server may ask for patience, not for a day."""
 
@@ -117,20 +118,20 @@ def _read(url: str, answer: Answer) -> Resource | NotNow:
         return Resource(_sdp_of(url, answer), _location_of(url, answer))
     said = f"HTTP {answer.status}"
     if answer.status in _REFUSALS:
-        raise JoinRefused(f"{_quoted(url)}: {_REFUSALS[answer.status]} ({said})")
+        raise JoinRefused(f"{MediaUrl(url)}: {_REFUSALS[answer.status]} ({said})")
     if (
         answer.status in (404, 408, 409, 425, 429)
         or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        return NotNow(answer.status, f"{_quoted(url)} answered {said}", _retry_after(answer))
-    raise JoinFailed(f"{_quoted(url)} answered {said}, which WHIP does not know")
+        return NotNow(answer.status, f"{MediaUrl(url)} answered {said}", _retry_after(answer))
+    raise JoinFailed(f"{MediaUrl(url)} answered {said}, which WHIP does not know")
 
 
 def _sdp_of(url: str, answer: Answer) -> str:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != SDP_TYPE:
         said = _quoted(kind) or "no type"
-        raise JoinFailed(f"{_quoted(url)} answered {said!r} where {SDP_TYPE} must be")
+        raise JoinFailed(f"{MediaUrl(url)} answered {said!r} where {SDP_TYPE} must be")
     return answer.text
 
 
@@ -139,7 +140,8 @@ def _location_of(url: str, answer: Answer) -> str | None:
     location = answer.headers.get("location", "").strip()
     if not location:
         _log.warning(
-            "the server named no session to delete later (Location is missing)", url=_quoted(url)
+            "the server named no session to delete later (Location is missing)",
+            url=str(MediaUrl(url)),
         )
         return None
     try:
@@ -162,9 +164,9 @@ def _redirected(url: str, answer: Answer) -> str:
     except ValueError:
         scheme, host = "", None
     if scheme not in ("http", "https") or not host:
-        raise JoinFailed(f"{_quoted(url)} redirected to nowhere")
+        raise JoinFailed(f"{MediaUrl(url)} redirected to nowhere")
     if urlsplit(url).scheme == "https" and scheme == "http":
-        raise JoinRefused(f"{_quoted(url)} redirected from https to http")
+        raise JoinRefused(f"{MediaUrl(url)} redirected from https to http")
     return target
 
 
@@ -177,8 +179,7 @@ def _retry_after(answer: Answer) -> float | None:
 
 def _quoted(text: str) -> str:
     """Give `text` without secrets, cut where it is longer than LONGEST_QUOTE."""
-    text = redact(text)
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    return excerpt(text, LONGEST_QUOTE)
 
 
 def _origin(url: str) -> tuple[str, str, int]:

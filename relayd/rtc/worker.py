@@ -31,6 +31,7 @@ from relayd.descriptors import keep_from_children
 from relayd.errors import LinkLost, RelaydError
 from relayd.frames import I420, Geometry
 from relayd.media.scale import Scaler
+from relayd.process.hardening import forbid_dumps
 from relayd.rtc.kinds import load_link
 from relayd.rtc.link import LARGEST_PACKET, Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.rtc.outbox import Outbox
@@ -165,6 +166,7 @@ class Worker:
 
 def main() -> None:
     """Run one worker; called in a process of its own."""
+    forbid_dumps()
     parser = argparse.ArgumentParser(prog="python -m relayd.rtc.worker")
     parser.add_argument("--kind", required=True, choices=get_args(LinkKind))
     parser.add_argument("--size", required=True, help="WIDTHxHEIGHT")

@@ -10,12 +10,12 @@ from relayd.config import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
 from relayd.frames import I420, FitMode, Geometry
 from relayd.limits import start_thread
-from relayd.logs import redact
 from relayd.media.decode import Picture, VideoInput
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import Opening, SourceKind, plan_opening
 from relayd.source.schedule import PlaybackSchedule
 
+HTTP: Final = {"http", "https"}
 OPEN_TIMEOUT: Final = 5.0
 """s for opening, and again for finding the streams."""
 REFRESH: Final = 0.5
@@ -65,7 +65,7 @@ class Attempt:
         try:
             start_thread(self._thread)
         except Unavailable as fault:
-            name = redact(self._settings.url)
+            name = self._settings.url
             self.error = SourceUnreachable(f"{name}: {fault.message}", mend=fault.mend)
             self.over.set()
 
@@ -100,14 +100,14 @@ class Attempt:
     def _read(self) -> None:
         settings = self._settings
         opening = plan_opening(
-            settings.url, settings.format, settings.options, settings.stall_timeout
+            settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
         )
         source = self._open(opening)
         self.connected_at = self._clock.now()
         self._wake.set()
         try:
             kind = opening.kind
-            if kind is SourceKind.LIVE and settings.url.startswith("http") and source.finite:
+            if kind is SourceKind.LIVE and settings.url.scheme in HTTP and source.finite:
                 kind = SourceKind.FILE
             if kind is SourceKind.IMAGE:
                 self._show_image(source)
@@ -124,6 +124,7 @@ class Attempt:
             try:
                 return VideoInput.open(
                     opening.url,
+                    name=str(self._settings.url),
                     geometry=self._geometry,
                     fit=self._fit,
                     format=opening.demuxer,

@@ -1,7 +1,7 @@
 """What kind of source a URL is, and how FFmpeg should read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -38,11 +38,11 @@ class Opening:
     """How a source is opened: what FFmpeg gets, and what else is worth a try."""
 
     kind: SourceKind
-    url: str
-    """As FFmpeg takes it."""
+    url: str = field(repr=False)
+    """As FFmpeg takes it: whole, with what it holds of secrets."""
     demuxer: str
     """A demuxer's name, or empty to let FFmpeg look."""
-    options: tuple[dict[str, str], ...]
+    options: tuple[dict[str, str], ...] = field(repr=False)
     """One set a try: the next one where a set was found unusable."""
 
 

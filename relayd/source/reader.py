@@ -15,7 +15,6 @@ from relayd.config import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
 from relayd.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.limits import start_thread
-from relayd.logs import redact
 from relayd.slots import LatestSlot
 from relayd.source.attempt import OPEN_TIMEOUT, Attempt
 from relayd.source.events import (
@@ -164,7 +163,7 @@ class SourceReader:
         if self._is_up:
             self._is_up = False
             self._slot.clear()
-            name = redact(self._settings.url)
+            name = self._settings.url
             error = SourceUnreachable(f"{name}: {count} earlier connections still hang")
             self._on_event(SourceDown(error, FIRST_RETRY))
 
@@ -212,7 +211,7 @@ class SourceReader:
 
     def _deadline(self, attempt: Attempt) -> tuple[float, SourceError]:
         """Give the moment by which something must happen, and the fault if it does not."""
-        name, limit = redact(self._settings.url), self._settings.stall_timeout
+        name, limit = self._settings.url, self._settings.stall_timeout
         if attempt.last_at is not None:
             return attempt.last_at + limit, SourceLost(f"{name}: no picture for {limit:g} s")
         if attempt.connected_at is not None:

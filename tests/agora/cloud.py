@@ -69,7 +69,7 @@ class Cloud:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="agora-")
         self.path = f"{self._folder.name}/hub"
-        """The socket, for AGORA_HUB."""
+        """The socket, for XDG_AGORA_HUB."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.agora.hub", self.path], cwd=ROOT, stdout=subprocess.PIPE
         )

@@ -1,5 +1,6 @@
 """The real wrapper over the stand-in of its native library, and the cloud behind that."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from relayd.rtc.link import LinkTarget
-from tests.agora.cloud import Cloud
+from tests.agora.cloud import ROOT, Cloud
 from tests.agora.inverter import Inverter
 from tests.agora.library import CompilerMissing, build_site
 from tests.agora.side import APP, GEOMETRY, TOKEN, Side
@@ -60,8 +61,9 @@ def cloud(running_cloud: Cloud) -> Cloud:
 def agora(cloud: Cloud, agora_site: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """The cloud, for processes started in the test, which find the wrapper installed."""
     monkeypatch.syspath_prepend(agora_site)
-    monkeypatch.setenv("PYTHONPATH", str(agora_site))
-    monkeypatch.setenv("AGORA_HUB", cloud.path)
+    # This checkout, whichever one is installed.
+    monkeypatch.setenv("PYTHONPATH", f"{agora_site}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("XDG_AGORA_HUB", cloud.path)
     return cloud
 
 

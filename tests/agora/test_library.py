@@ -161,7 +161,7 @@ def run(site: Path, script: str, hub_path: str = "") -> subprocess.CompletedProc
     """Run a script over the wrapper and the stand-in, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + script],
-        env={**os.environ, "PYTHONPATH": str(site), "AGORA_HUB": hub_path},
+        env={**os.environ, "PYTHONPATH": str(site), "XDG_AGORA_HUB": hub_path},
         capture_output=True,
         text=True,
         timeout=30,

@@ -1,10 +1,10 @@
 """What passes between the stand-in library, the hub, the swap engine and the tests.
 
-A connection is a Unix stream socket to the path in the environment's AGORA_HUB. A message is
-one ASCII line, words between single spaces, ended by a line feed, then a payload. The last
-word is the payload's length in bytes (0: none). A word that is text is percent-encoded as by
-`urllib.parse.quote(text, safe="")`; the empty text is a lone "%". The first message says who
-speaks:
+A connection is a Unix stream socket to the path in the environment's XDG_AGORA_HUB, a name that
+relayd lets through to its children as it does all of XDG. A message is one ASCII line, words
+between single spaces, ended by a line feed, then a payload. The last word is the payload's length
+in bytes (0: none). A word that is text is percent-encoded as by `urllib.parse.quote(text,
+safe="")`; the empty text is a lone "%". The first message says who speaks:
 
     service PID APP_ID PROFILE SCENARIO STRING_UID VIDEO 0      a service was initialised
     join APP_ID CHANNEL UID TOKEN ROLE 0                       somebody connects to a channel

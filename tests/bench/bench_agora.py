@@ -43,7 +43,7 @@ def measure(seconds: float) -> None:
         with Inverter(cloud.path, app_id=APP, channel=CHANNEL, token=TOKEN):
             subprocess.run(
                 [sys.executable, __file__, str(seconds), "inside"],
-                env=os.environ | {"PYTHONPATH": f"{ROOT}:{site}", "AGORA_HUB": cloud.path},
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{site}", "XDG_AGORA_HUB": cloud.path},
                 check=True,
             )
 

@@ -40,7 +40,7 @@ async def test_healthz_names_each_lost_output(relay: Any, client: httpx.AsyncCli
     relay.change(healthy=False, outputs=outputs)
     bad = await client.get("/healthz")
     assert bad.status_code == 503
-    assert bad.text == "Live\noutput rtmp://h/live/*** is lost: Connection refused\n"
+    assert bad.text == "Live\noutput rtmp://h/live/… is lost: Connection refused\n"
 
 
 async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, relay: Any):

@@ -15,9 +15,9 @@ HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.std
 
 
 @contextmanager
-def held_by_another(path: Path | str) -> Iterator[None]:
+def held_by_another(path: Path | str, script: str = HOLD) -> Iterator[None]:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -104,3 +104,28 @@ def test_a_count_of_another_driver_tells_nothing(tmp_path: Path):
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(FileNotFoundError):
         Census("/dev/video-that-is-not-there")
+
+
+LOCK = HOLD.replace("print(", "import fcntl; fcntl.flock(held, fcntl.LOCK_EX); print(")
+
+
+@pytest.mark.parametrize("other", ["hidden", "seen"])
+def test_a_relay_that_lets_nobody_look_is_seen_by_its_lock_and_no_other_twice(
+    tmp_path: Path, other: str
+):
+    """The device of another relay counts once, whether we may look into that relay or not."""
+    root = sys_tree(tmp_path / "sys", "0", "/dev/full", "/dev/zero")
+    (tmp_path / "dev").mkdir()
+    for number, device in enumerate(("/dev/full", "/dev/zero")):
+        (tmp_path / f"dev/video{number}").symlink_to(device)
+    proc = Path("/proc")
+    if other == "hidden":
+        proc = tmp_path / "proc"
+        proc.mkdir()
+        (proc / "locks").symlink_to("/proc/locks")
+    census = Census("/dev/full", sys_root=root, proc_root=proc, dev_root=tmp_path / "dev")
+    before = census.visible()
+    with held_by_another("/dev/zero", LOCK):
+        assert census.visible() == Visible(before.here, before.elsewhere + 1)
+    with held_by_another("/dev/full", LOCK):
+        assert census.visible() == Visible(before.here + 1, before.elsewhere)

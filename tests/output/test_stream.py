@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,13 @@ import pytest
 import relayd
 from relayd.errors import OutputError
 from relayd.frames import Geometry, SwappedFrame, black
-from relayd.media.encode import VideoWriter, public_name
+from relayd.media.encode import VideoWriter
 from relayd.output.base import OutputChange
+from relayd.output.pusher import Order
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
+from relayd.process.environment import python_environment
+from relayd.slots import SharedSlot
 from relayd.targets import format_of
 
 SIZE = Geometry(160, 120)
@@ -115,11 +121,7 @@ def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, 
     assert "secretword" not in str(caught.value)
 
 
-def test_names_for_people_have_no_secrets():
-    assert public_name("rtmp://h/live/key") == "rtmp://h/live/***"
-    assert public_name("rtsp://me:pw@h:8554/cam") == "rtsp://h:8554/cam"
-    assert public_name("srt://h:1?passphrase=x&streamid=y") == "srt://h:1?***"
-    assert public_name("out.mp4") == "out.mp4"
+def test_the_scheme_names_the_container_whatever_its_case():
     assert format_of("RTMPS://h/live/key") == "flv"
 
 
@@ -133,6 +135,17 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     assert (tmp_path / "out-1.mp4").stat().st_mode & 0o777 == 0o600, "it shows people"
     assert first.read_text() == "precious"
     assert str(Part.begin("/dev/null", 500).path) == "/dev/null"
+
+
+def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            part = Part.begin(str(tmp_path / "out.mp4"), 500)
+            part.close()
+            assert part.path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 class Feed:
@@ -302,12 +315,13 @@ def test_a_killed_encoder_is_reported_and_started_anew():
         until(lambda: feed.output.stats().up)
         psutil.Process().children()[0].kill()
         until(lambda: feed.changes() == [OutputChange.BACK, OutputChange.LOST, OutputChange.BACK])
-    assert "signal 9" in feed.events[1].reason
+    assert "SIGKILL" in feed.events[1].reason
 
 
 ORPHAN = """
 import sys, time
 from relayd.frames import Geometry, SwappedFrame, black
+from relayd.output.pusher import Order
 from relayd.output.stream import StreamOutput
 output = StreamOutput(sys.argv[1], Geometry(160, 120), 20, 500)
 output.open()
@@ -436,7 +450,7 @@ class Nosy(pusher.VideoWriter):
     def __init__(self, *words, **settings):
         command = [sys.executable, "-c", LOOK]
         seen = subprocess.run(command, close_fds=False, stdout=subprocess.PIPE)
-        open(os.environ["SEEN"], "wb").write(seen.stdout)
+        open(sys.argv[1], "wb").write(seen.stdout)
         print("a library talks", flush=True)
         super().__init__(*words, **settings)
 
@@ -445,12 +459,9 @@ pusher.main()
 """
 
 
-def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path):
     seen = tmp_path / "seen"
-    monkeypatch.setenv("SEEN", str(seen))
-    with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", NOSY]) as feed:
+    with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", NOSY, str(seen)]) as feed:
         until(lambda: feed.output.stats().frames >= 5)
     inherited = {int(line.split()[0]): line for line in seen.read_text().splitlines()}
     assert set(inherited) == {0, 1, 2}
@@ -466,3 +477,110 @@ def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_pa
         os.kill(int(left), signal.SIGKILL)
     assert feed.closed_in < 10
     assert "nothing moved" in feed.events[0].reason
+
+
+REPORT = '{"frames": 1, "dropped": 0, "connected": true, "error": ""}'
+CUT_IN_TWO = f"""
+import sys, time
+sys.stdout.write({REPORT[:20]!r})
+sys.stdout.flush()
+time.sleep(0.3)
+print({REPORT[20:]!r}, flush=True)
+sys.exit(3)
+"""
+OF_WRONG_KINDS = f"""
+import json, sys
+for wrong in (None, [], {{}}, 1e400):
+    for key in ("frames", "dropped", "connected", "error"):
+        print(json.dumps(json.loads({REPORT!r}) | {{key: wrong}}), flush=True)
+print("[" * 50_000, flush=True)
+sys.exit(5)
+"""
+STRANGE = {
+    "a report cut in two, then the end": (CUT_IN_TWO, "status 3"),
+    "reports of wrong kinds": (OF_WRONG_KINDS, "status 5"),
+    "a line without an end": (
+        "import sys\nwhile True: sys.stdout.write('x' * 65536)",
+        "a line of more than 65536 bytes",
+    ),
+    "noise without an end": (
+        "import sys\nwhile True: sys.stdout.write('noise' * 99 + chr(10))",
+        "nothing moved",
+    ),
+    "an end of the reports, and life goes on": (
+        "import os, time; os.close(1); time.sleep(60)",
+        "closed its reports and was killed",
+    ),
+    "no sign of life, and no order read": ("import time; time.sleep(60)", "nothing moved"),
+    "a death by a signal": ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
+}
+
+
+@pytest.mark.parametrize("way", STRANGE)
+def test_whatever_the_process_behind_does_one_end_is_told_and_a_stop_is_not_held_up(
+    tmp_path: Path, way: str
+):
+    script, words = STRANGE[way]
+    command = [sys.executable, "-c", script]
+    with Feed(tmp_path / "out.mkv", command=command, stall_limit=1.0, finish_limit=0.5) as feed:
+        until(lambda: OutputChange.FAILED in feed.changes())
+    assert feed.changes().count(OutputChange.FAILED) == 1
+    assert words in feed.events[-1].reason
+    assert feed.closed_in < 5
+    assert not [child for child in psutil.Process().children() if child.cmdline() == command]
+
+
+def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path):
+    """The pipe of reports is full from the beginning."""
+    slot = SharedSlot.create(SIZE, "test")
+    readable, into = os.pipe()
+    os.set_blocking(into, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(into, b"x" * 4096)
+    os.set_blocking(into, True)
+    order = Order(os.getpid(), str(tmp_path / "out.mkv"), 160, 120, 20.0, 500, *slot.fds)
+    encoder = subprocess.Popen(
+        [sys.executable, "-P", "-m", "relayd.output.pusher"],
+        stdin=subprocess.PIPE,
+        stdout=into,
+        pass_fds=slot.fds,
+        env=python_environment(),
+    )
+    try:
+        assert encoder.stdin
+        encoder.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+        encoder.stdin.flush()
+        for number in range(40):
+            slot.write(picture(number), 0.0)
+            time.sleep(0.05)
+        encoder.stdin.close()
+        assert encoder.wait(20) == 0
+    finally:
+        encoder.kill()
+        encoder.wait()
+        slot.close()
+        os.close(readable)
+        os.close(into)
+    assert len(numbers(tmp_path / "out.mkv")) > 5
+
+
+def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path):
+    slot = SharedSlot.create(SIZE, "test")
+    order = Order(1, str(tmp_path / "out.mkv"), 160, 120, 20.0, 500, *slot.fds)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "relayd.output.pusher"],
+        input=json.dumps(asdict(order)).encode() + b"\n",
+        pass_fds=slot.fds,
+        env=python_environment(),
+        check=False,
+    )
+    slot.close()
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_url_that_no_order_can_hold_is_told(tmp_path: Path):
+    with Feed("udp://127.0.0.1:9/" + "x" * 40_000) as feed:
+        until(lambda: feed.events)
+    assert "longer than" in feed.events[0].reason

@@ -1,19 +1,14 @@
-"""`relayd agora-install`: Agora's wrapper from PyPI, its native library over verified TLS."""
+"""`relayd agora-install`: Agora's wrapper by its hash, its native library over verified TLS."""
 
-import hashlib
-import http.client
-import shutil
 import tempfile
-import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from relayd.errors import LibraryUnavailable
+from relayd.rtc.agora import archive as archives
+from relayd.rtc.agora.fetch import fetch
 from relayd.rtc.agora.installation import (
-    LIBRARIES,
     MEND,
     PACKAGE,
     Installation,
@@ -23,33 +18,43 @@ from relayd.rtc.agora.installation import (
 )
 from relayd.rtc.agora.wheel import install_wrapper
 
-FETCH_TIMEOUT = 30.0
-"""s without a byte from the vendor's host."""
-_UNSOUND = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-"""What zipfile raises for what is no zip, or damaged, encrypted, packed in an unknown way."""
-_BY_HAND = "fetch that file elsewhere, then: relayd agora-install --from FILE"
 
+def install(
+    say: Callable[[str], None],
+    archive: Path | None = None,
+    *,
+    wrapper: Path | None = None,
+    require_hash: str = "",
+) -> Installation:
+    """Install what is missing, and what is given in any case.
 
-def install(say: Callable[[str], None], archive: Path | None = None) -> Installation:
-    """Install what is missing, `archive` being the native SDK's zip if it is at hand.
-
-    `say` gets a line for each step. Raises LibraryUnavailable.
+    `archive` is the native SDK's zip, `wrapper` the source distribution of the Python wrapper, if
+    they are at hand; both are looked at before anything is changed. `require_hash` is the
+    SHA-256 that the zip must have, wherever it comes from. `say` gets a line for each step.
+    Raises LibraryUnavailable, and UsageError for a `require_hash` that is none.
     """
-    if archive is None:
+    wanted = archives.require_hash_form(require_hash) if require_hash else ""
+    if archive is not None:
+        say(archives.inspect(archive, wanted))
+    elif wrapper is None:
         with suppress(LibraryUnavailable):
             found = require()
             say(f"{found} is installed")
             return found
-    try:
-        folder, _ = require_wrapper()
-    except LibraryUnavailable:
-        install_wrapper(say)
-        folder = _where_pip_put_it()
-    _install_native(folder, say, archive)
+    folder = _place_wrapper(say, wrapper)
+    if archive is None:
+        with suppress(LibraryUnavailable):
+            return require()  # its library is there and fits
+    _install_native(folder, say, archive, wanted)
     return require()
 
 
-def _where_pip_put_it() -> Path:
+def _place_wrapper(say: Callable[[str], None], wrapper: Path | None) -> Path:
+    """Give the wrapper's folder; installs it where it is missing or given."""
+    if wrapper is None:
+        with suppress(LibraryUnavailable):
+            return require_wrapper()[0]
+    install_wrapper(say, wrapper)
     try:
         return require_wrapper()[0]
     except LibraryUnavailable as fault:  # a new folder of the user's is seen from the next start on
@@ -58,7 +63,9 @@ def _where_pip_put_it() -> Path:
         ) from fault
 
 
-def _install_native(folder: Path, say: Callable[[str], None], archive: Path | None) -> None:
+def _install_native(
+    folder: Path, say: Callable[[str], None], archive: Path | None, wanted: str
+) -> None:
     """Put the native SDK into the wrapper's folder, all of it or nothing."""
     url = native_sdk_url(folder)
     try:
@@ -67,8 +74,8 @@ def _install_native(folder: Path, say: Callable[[str], None], archive: Path | No
                 archive = Path(scratch) / "sdk.zip"
                 say(f"fetching {url}")
                 _fetch(url, archive)
-            say(f"SHA-256 {_digest(archive)}")
-            unpacked = _unpack(archive, Path(scratch))
+                say(archives.inspect(archive, wanted))
+            unpacked = archives.unpack(archive, Path(scratch))
             _swap_in(unpacked, folder / "agora_sdk", Path(scratch) / "old")
         told = folder / "version.txt"
         told.write_text(url, "utf-8")  # the wrapper compares: no line feed
@@ -83,41 +90,11 @@ def _install_native(folder: Path, say: Callable[[str], None], archive: Path | No
 
 
 def _fetch(url: str, into: Path) -> None:
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=FETCH_TIMEOUT) as answer,  # noqa: S310 - https, see native_sdk_url
-            into.open("wb") as file,
-        ):
-            shutil.copyfileobj(answer, file)
-    except (OSError, http.client.HTTPException) as fault:  # URLError is an OSError
-        why = getattr(fault, "reason", "") or fault
-        raise LibraryUnavailable(f"{url} cannot be fetched: {why}", mend=_BY_HAND) from fault
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as fault:
-        raise LibraryUnavailable(f"{file} cannot be read: {fault.strerror}") from fault
-
-
-def _unpack(archive: Path, into: Path) -> Path:
-    """Give the folder of libraries that was in the archive, readable for every user."""
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(into)
-    except _UNSOUND as fault:
-        raise LibraryUnavailable(
-            f"{archive.name} is no sound zip file: {fault}", mend=_BY_HAND
-        ) from fault
-    unpacked = into / "agora_sdk"
-    for name in LIBRARIES:
-        if not (unpacked / name).is_file():
-            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", mend=_BY_HAND)
-    for path in (unpacked, *unpacked.rglob("*")):
-        path.chmod(0o755)
-    return unpacked
+    with into.open("wb") as file:
+        try:
+            fetch(url, file, largest=archives.LARGEST)
+        except LibraryUnavailable as fault:
+            raise LibraryUnavailable(fault.message, mend=archives.BY_HAND) from fault
 
 
 def _swap_in(new: Path, place: Path, old: Path) -> None:

@@ -1,53 +1,66 @@
-"""Installing Agora's wrapper without running its build.
+"""Installing Agora's wrapper without running anything of it.
 
-Its `setup.py install` downloads the native library, verifies neither certificate nor content, and
-fails where the vendor's host cannot be reached. So its source is fetched by pip, packed into a
-wheel as it is, and that wheel is installed by pip, which can uninstall it too.
+Its `setup.py` downloads the native library and verifies neither certificate nor content. So its
+files are packed into a wheel as they are, and that is installed by pip, which can uninstall it.
 """
 
 import importlib
-import subprocess
-import sys
+import io
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from relayd.errors import LibraryUnavailable
-from relayd.rtc.agora.installation import MEND, PACKAGE, SUPPORTED
+from relayd.rtc.agora import sdist
+from relayd.rtc.agora.installation import PACKAGE, SUPPORTED
+from relayd.rtc.agora.pip_program import pip_install
 
-_DISTRIBUTION = PACKAGE.replace("-", "_")
-_MENDS = {
-    "externally-managed-environment": "install relayd into a virtual environment: python3 -m venv",
-    "No module named pip": f"{sys.executable} -m ensurepip, then: {MEND}",
-}
-"""What helps where pip says this; the first is PEP 668's."""
-_ABOUT_WHEEL = "Wheel-Version: 1.0\nGenerator: relayd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+MOST_FILES: Final = 1000
+"""Members of the source distribution; the right one has some 100."""
+LARGEST_UNPACKED: Final = 16 * 1024 * 1024
+"""Bytes of all of them; those of the right one are less than 1 MB."""
+_DISTRIBUTION: Final = PACKAGE.replace("-", "_")
+_ABOUT_WHEEL: Final = (
+    "Wheel-Version: 1.0\nGenerator: relayd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+)
+_UNSOUND: Final = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+"""What tarfile raises for what is no archive, or damaged."""
 
 
-def install_wrapper(say: Callable[[str], None]) -> None:
-    """Install the wrapper's supported version for this Python; LibraryUnavailable if that fails."""
-    wanted = f"{PACKAGE}=={SUPPORTED}"
-    with tempfile.TemporaryDirectory(prefix="relayd-") as name:
-        folder = Path(name)
-        say(f"pip download {wanted}")
-        _pip("download", "--no-deps", "--no-binary", PACKAGE, "--dest", name, wanted)
-        wheel = pack(next(folder.glob("*.tar.gz")), folder)
+def install_wrapper(say: Callable[[str], None], given: Path | None = None) -> None:
+    """Install the wrapper's supported version for this Python, out of the file `given` if any.
+
+    Raises LibraryUnavailable.
+    """
+    source = sdist.obtain(say, given)
+    with tempfile.TemporaryDirectory(prefix="relayd-") as folder:
+        wheel = pack(source, Path(folder))
         say(f"pip install {wheel.name}")
-        _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
+        pip_install(wheel)
     importlib.invalidate_caches()
 
 
-def pack(source: Path, into: Path) -> Path:
-    """Pack the wrapper's source distribution into a wheel; gives its path."""
+def pack(source: bytes, into: Path) -> Path:
+    """Pack a source distribution of the wrapper into a wheel; gives its path.
+
+    Nothing is unpacked to disk. Raises LibraryUnavailable for one that is unsound or too large,
+    or that has links and paths which lead elsewhere.
+    """
     wheel = into / f"{_DISTRIBUTION}-{SUPPORTED}-py3-none-any.whl"
     about = f"{_DISTRIBUTION}-{SUPPORTED}.dist-info"
-    with tarfile.open(source) as packed, zipfile.ZipFile(wheel, "w") as zipped:
-        names = []
-        for name, content in _contents(packed, about):
-            zipped.writestr(name, content)
-            names.append(name)
+    names = []
+    with zipfile.ZipFile(wheel, "w") as zipped:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(source), mode="r:gz") as packed:
+                for name, content in _contents(packed, about):
+                    zipped.writestr(name, content)
+                    names.append(name)
+        except _UNSOUND as fault:
+            raise LibraryUnavailable(f"{sdist.FILENAME} is not sound: {fault}") from fault
         zipped.writestr(f"{about}/WHEEL", _ABOUT_WHEEL)
         record = [*names, f"{about}/WHEEL", f"{about}/RECORD"]
         zipped.writestr(f"{about}/RECORD", "".join(f"{name},,\n" for name in record))
@@ -55,9 +68,16 @@ def pack(source: Path, into: Path) -> Path:
 
 
 def _contents(packed: tarfile.TarFile, about: str) -> Iterator[tuple[str, bytes]]:
-    """Give the files of the package, and what it says of itself."""
-    for member in packed:
-        _, *inner = PurePosixPath(member.name).parts
+    """Give the files of the package, and what it says of itself; ValueError for a bad member."""
+    size = 0
+    for number, member in enumerate(packed, 1):
+        size += member.size
+        if number > MOST_FILES or size > LARGEST_UNPACKED:
+            raise ValueError(f"more than {MOST_FILES} files or {LARGEST_UNPACKED} bytes")
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+            raise ValueError(f"{member.name!r} is a link, or leads elsewhere")
+        _, *inner = path.parts
         file = packed.extractfile(member)
         if file is None:
             continue
@@ -65,21 +85,3 @@ def _contents(packed: tarfile.TarFile, about: str) -> Iterator[tuple[str, bytes]
             yield "/".join(inner), file.read()
         elif inner == ["PKG-INFO"]:
             yield f"{about}/METADATA", file.read()
-
-
-def _pip(*arguments: str) -> None:
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        umask=0o022,  # root's may be stricter, and a service reads it as another user
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.lower().startswith("error: ")]
-        why = lines[0].split(": ", 1)[1] if lines else done.stderr.strip()
-        mend = next((mend for sign, mend in _MENDS.items() if sign in done.stderr), "")
-        raise LibraryUnavailable(
-            f"pip {arguments[0]} failed: {why or 'it said nothing'}", mend=mend
-        )

@@ -385,7 +385,7 @@ bool link_hear(struct link *link, struct message *message)
 
 static bool hub_address(struct sockaddr_un *address)
 {
-    const char *path = getenv("AGORA_HUB");
+    const char *path = getenv("XDG_AGORA_HUB");
     if (!path || !*path || strlen(path) >= sizeof address->sun_path)
         return false;
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};

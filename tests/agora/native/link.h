@@ -24,7 +24,7 @@ struct link;
 
 typedef void heed_message(void *owner, struct link *link, const struct message *message);
 
-/* Connects to the hub of the environment's AGORA_HUB; NULL where there is none. */
+/* Connects to the hub of the environment's XDG_AGORA_HUB; NULL where there is none. */
 struct link *link_open(void);
 
 /* Waits for a message, which is good until the next; false once the hub is gone. */

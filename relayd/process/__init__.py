@@ -1,0 +1,1 @@
+"""The one room that starts processes: their environment, limits, streams and end."""

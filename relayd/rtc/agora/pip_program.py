@@ -1,0 +1,50 @@
+"""pip, run as a program: what it is configured to, and installing a wheel of ours."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from relayd.errors import LibraryUnavailable
+from relayd.process.child import run_to_end
+from relayd.process.environment import proxies, python_environment
+from relayd.rtc.agora.installation import MEND
+
+TIME_LIMIT: Final = 300.0
+"""s for one run; it fetches nothing, but a slow disk takes a minute."""
+_MENDS: Final = {
+    "externally-managed-environment": "install relayd into a virtual environment: python3 -m venv",
+    "No module named pip": f"{sys.executable} -m ensurepip, then: {MEND}",
+}
+"""What helps where pip says this; the first is PEP 668's."""
+
+
+def pip_settings() -> str:
+    """Give the lines of `pip config list`; raises LibraryUnavailable."""
+    return _pip("config", "list")
+
+
+def pip_install(wheel: Path) -> None:
+    """Install this wheel, whatever version is there; raises LibraryUnavailable."""
+    _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
+
+
+def _pip(*arguments: str) -> str:
+    own = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    try:
+        status, said, complained = run_to_end(
+            [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments],
+            environment=python_environment() | proxies() | own,
+            timeout=TIME_LIMIT,
+            umask=0o022,  # root's may be stricter, and a service reads it as another user
+        )
+    except OSError as fault:  # TimeoutError is one
+        raise LibraryUnavailable(f"pip {arguments[0]} failed: {fault}") from fault
+    if status:
+        lines = [line for line in complained.splitlines() if line.lower().startswith("error: ")]
+        why = lines[0].split(": ", 1)[1] if lines else complained.strip()
+        mend = next((mend for sign, mend in _MENDS.items() if sign in complained), "")
+        raise LibraryUnavailable(
+            f"pip {arguments[0]} failed: {why or 'it said nothing'}", mend=mend
+        )
+    return said

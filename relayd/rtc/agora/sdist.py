@@ -1,0 +1,75 @@
+"""The source distribution of Agora's wrapper: the one that relayd knows, told by its hash.
+
+pip is not asked to download it: of a source distribution it runs the build, for its metadata.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from relayd.errors import LibraryUnavailable
+from relayd.logs import redact
+from relayd.rtc.agora import index
+from relayd.rtc.agora.fetch import fetch
+from relayd.rtc.agora.installation import PACKAGE, SUPPORTED
+from relayd.rtc.agora.pip_program import pip_settings
+
+FILENAME: Final = f"{PACKAGE.replace('-', '_')}-{SUPPORTED}.tar.gz"
+SHA256: Final = "f02cae825be2986435ef5b9a0ab3de30eaa9bf692a9be37a3f5f90fe338788cd"
+"""Of that file, as PyPI has it."""
+LARGEST: Final = 1024 * 1024
+"""Bytes of a file that is looked at; the right one has 94 kB."""
+LARGEST_PAGE: Final = 4 * 1024 * 1024
+"""Bytes of an index's page; PyPI's for this package has some 20 kB."""
+_BY_HAND: Final = f"fetch {FILENAME} elsewhere, then: relayd agora-install --wrapper FILE"
+
+
+def obtain(say: Callable[[str], None], given: Path | None = None) -> bytes:
+    """Give the file's content, out of `given` or from where pip is configured to look.
+
+    `say` gets a line of where from. Raises LibraryUnavailable, also for a file of another hash.
+    """
+    url = given.absolute().as_uri() if given else _find()
+    if not given:
+        say(f"fetching {redact(url)}")
+    try:
+        content = _content(url, LARGEST)[0]
+    except LibraryUnavailable as fault:
+        raise LibraryUnavailable(fault.message, mend=_BY_HAND) from fault
+    seen = hashlib.sha256(content).hexdigest()
+    if seen != SHA256:
+        raise LibraryUnavailable(
+            f"{given or redact(url)} is refused: its SHA-256 is {seen}, that of {PACKAGE}"
+            f" {SUPPORTED} is {SHA256}",
+            mend=_BY_HAND,
+        )
+    return content
+
+
+def _find() -> str:
+    """Give the URL of the file, from the first place that has one of its name."""
+    places = index.places(PACKAGE, pip_settings())
+    for folder in places.folders:
+        if (folder / FILENAME).is_file():
+            return (folder / FILENAME).absolute().as_uri()
+    faults = []
+    for page_url in places.pages:
+        try:
+            page, found_at = _content(page_url, LARGEST_PAGE)
+        except LibraryUnavailable as fault:
+            faults.append(fault.message)
+            continue
+        if url := index.link(found_at, page, FILENAME):
+            return url
+        faults.append(f"{redact(page_url)} has no {FILENAME}")
+    why = "; ".join(faults) or "pip is configured to use no index, and no folder has it"
+    raise LibraryUnavailable(f"{PACKAGE} {SUPPORTED} cannot be fetched: {why}", mend=_BY_HAND)
+
+
+def _content(url: str, largest: int) -> tuple[bytes, str]:
+    """Give what is at a URL, and the URL that it was found at in the end."""
+    content = io.BytesIO()
+    found_at = fetch(url, content, largest=largest, accept=index.ACCEPT)
+    return content.getvalue(), found_at
