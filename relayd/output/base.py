@@ -31,8 +31,6 @@ class OutputChange(Enum):
     """It broke; relayd tries to get it back."""
     BACK = "back"
     """It works (again)."""
-    FAILED = "failed"
-    """It broke for good: nothing more is tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.source.conftest import SrtCamera, Watch
 
 PASSPHRASE = "topsecretpassphrase"
+ARGUMENT_LIMIT = 128 * 1024
+"""Bytes that Linux lets one argument of a program have, its end included."""
 
 
 def programs(port: int) -> list[psutil.Process]:
@@ -158,7 +160,7 @@ def test_srt_without_the_program_says_what_to_install(
 
 
 def test_an_srt_url_that_no_program_takes_is_refused(watch: "Watch"):
-    watched = watch("srt://127.0.0.1:1?streamid=a\0b")
+    watched = watch("srt://127.0.0.1:1?streamid=" + "a" * ARGUMENT_LIMIT)
     _, event = watched.wait_for(SourceDown, 2)
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
