@@ -187,6 +187,8 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _shown(location: Sequence[object], value: object) -> str:
     """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
+    while isinstance(location[-1], int):  # an item of a list is shown as the list's key allows
+        location = location[:-1]
     is_option = location[:2] == ["source", "options"]
     field = (
         None if len(location) == 1 or is_option else _siblings(location[:-1]).get(str(location[-1]))
@@ -238,8 +240,6 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
         return {**CameraSettings.model_fields, **StreamSettings.model_fields}
     for part in location:
         model = model.model_fields[str(part)].annotation
-        if not hasattr(model, "model_fields"):  # a list: its items have no keys
-            return {}
     fields: Mapping[str, Any] = model.model_fields
     return fields
 
