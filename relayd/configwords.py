@@ -88,8 +88,8 @@ def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
 
 def _shown(location: Sequence[object], value: object) -> str:
     """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
-    if len(location) > 1 and isinstance(location[-1], int):
-        location = location[:-1]  # an item of a list is as secret as the whole
+    while isinstance(location[-1], int):  # an item of a list is shown as the list's key allows
+        location = location[:-1]
     is_option = list(location[:2]) == ["source", "options"]
     field = (
         None if len(location) == 1 or is_option else _siblings(location[:-1]).get(str(location[-1]))
