@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +22,10 @@ settings.register_profile(
     "relayd", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("relayd")
+
+# Under nohup a hang-up is ignored, by the relays of the tests as well.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SETTLE = 3.0  # s that threads, processes and sockets get to end by themselves after a test
 
