@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from relayd import limits
 from relayd.clock import Backoff
 from relayd.logs import get
 
@@ -31,8 +32,8 @@ async def kept_running(
 ) -> None:
     """Run `job` until it returns, starting it again whenever it raises.
 
-    Each distinct failure is logged once, as `background.failed` with its traceback. Cancelling
-    this task cancels the job and ends it.
+    Each distinct failure is logged once, as `background.failed`: a limit of the system by its
+    name, all else with its traceback. Cancelling this task cancels the job and ends it.
     """
     loop, backoff = asyncio.get_running_loop(), Backoff(*RESTART_BACKOFF, good_after=GOOD_AFTER)
     logged: deque[str] = deque(maxlen=REMEMBERED)
@@ -49,10 +50,12 @@ async def kept_running(
             failure = fault
         else:
             return
-        reason = f"{type(failure).__name__}: {failure}"
+        limit = limits.named(failure)
+        reason = str(limit or f"{type(failure).__name__}: {failure}")
         if reason not in logged:
             logged.append(reason)
-            _log.error("background.failed", job=name, reason=reason, exc_info=failure)
+            trace = None if limit else failure
+            _log.error("background.failed", job=name, reason=reason, exc_info=trace)
         await sleep(backoff.next_wait(loop.time() - began))
 
 

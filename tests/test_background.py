@@ -50,6 +50,17 @@ async def test_each_distinct_failure_is_logged_once():
     assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
 
 
+async def test_a_limit_of_the_system_is_named_without_a_traceback():
+    async def job() -> None:
+        raise RuntimeError("can't start new thread")
+
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await kept_running("budget", job, sleep=Waits(3))
+    (told,) = logs
+    assert told["reason"].startswith("no thread can be started")
+    assert told["exc_info"] is None
+
+
 async def test_a_job_that_returns_is_done():
     async def job() -> None:
         pass
