@@ -26,6 +26,7 @@ import pytest
 
 from relayd.frames import Geometry
 from relayd.output.standby import StandbyArtist
+from relayd.relay.status import RelayState
 from tests.agora.library import build_site
 from tests.e2e.stage import ROOT, Emulator, wait_for
 from tests.vm import cache, packages
@@ -168,7 +169,8 @@ def assert_standby_is_shown(machine: Guest, shared: Path) -> None:
     """Hold what a reader sees against the picture that the relay ought to show, drawn here."""
     wait_for("standby", lambda: told(machine)["state"] == "standby", SLOW, 0.5)
     status = told(machine)
-    drawn = StandbyArtist(SIZE).draw(status["state_words"], status["reason"]).i420
+    state = RelayState(status["state"])
+    drawn = StandbyArtist(SIZE).draw(*state.on_picture(status["reason"])).i420
     difference = np.abs(shown(machine, shared).astype(int) - drawn.astype(int)).mean()
     assert difference < 0.5, f"{difference:.2f} of 255 off, on average"
 

@@ -120,7 +120,7 @@ def make_unit(box: Container, service: Emulator) -> Iterator[Callable[[str], Uni
 
 @pytest.fixture
 def config(service: Emulator, face: str) -> str:
-    """A relay that goes live; it records into its state directory."""
+    """A relay that goes live; it records into the private /tmp of its unit."""
     return f"""
 [source]
 url = "{PERSON}"
@@ -132,7 +132,7 @@ base_url = "{service.url}"
 {rtc_keys(service.url)}
 [[output]]
 kind = "stream"
-url = "/run/relayd-test.mkv"
+url = "/tmp/relayd-test.mkv"
 """
 
 
@@ -287,7 +287,7 @@ def test_what_a_person_must_mend_is_not_tried_again(
 
 def without_camera(standby_config: str) -> str:
     config = standby_config.replace('"stream"', '"camera"')
-    return config.replace('url = "/run/relayd-test.mkv"', 'device = "/dev/video77"')
+    return config.replace('url = "/tmp/relayd-test.mkv"', 'device = "/dev/video77"')
 
 
 def test_a_missing_camera_is_waited_for_and_costs_no_start(
@@ -372,7 +372,7 @@ attempt("user", lambda: os.chown(os.environ["STATE_DIRECTORY"] + "/x", 1, 1))
 def test_a_user_of_a_desktop_runs_one_too(box: Container, service: Emulator, standby_config: str):
     box.run("id someone || useradd --create-home --groups video someone")  # there at a second try
     box.run("systemctl start user@$(id -u someone)")
-    toml = standby_config.replace("/run/relayd-test.mkv", "/home/someone/out.mkv")
+    toml = standby_config.replace("/tmp/relayd-test.mkv", "/home/someone/out.mkv")
     box.write("/home/someone/.config/relayd/me.toml", toml)
     box.write("/home/someone/.config/relayd/environment", f"AKOOL_API_KEY={KEY}\n", 0o600)
     box.run("chown -R someone: /home/someone")
