@@ -145,7 +145,7 @@ base_url = "{service.url}"
 kind = "webrtc"
 [[output]]
 kind = "stream"
-url = "/run/out.mkv"
+url = "/tmp/out.mkv"
 """
 
 
@@ -423,7 +423,7 @@ def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
 ):
     toml = config.replace(f'base_url = "{service.url}"', f'base_url = "{service_of(service)}"')
     camera = '"camera"\ndevice = "/dev/relayd/0"\n[on_demand]\nmode = "never"'
-    toml = toml.replace('"stream"\nurl = "/run/out.mkv"', camera)
+    toml = toml.replace('"stream"\nurl = "/tmp/out.mkv"', camera)
     machine.write("/etc/relayd/studio.toml", toml)
     machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", NO_RESTART)
     before = set(service.open())
