@@ -31,7 +31,7 @@ from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
 from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
-from relayd.relay.policy import policy_of
+from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
 from relayd.relay.status import OUTPUT_OK, DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -69,7 +69,7 @@ class Relay:
         self._on_change = on_change
         self._keeper = SessionKeeper(client, journal, relay=name)
         self._state, self._reason, self._since = RelayState.STARTING, "", self._started_at
-        self._demand = DemandState.OFF
+        self._demand = DemandState.IDLE if is_on_demand(settings) else DemandState.OFF
         self.metrics = Metrics()
         self._runner: Runner
         self.pipeline = Pipeline(
