@@ -41,6 +41,7 @@ RelaydError
 A star marks what is worth trying again without a person.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import ClassVar
 
@@ -306,3 +307,18 @@ class InternalFault(RelaydError):
     """Something failed that nothing here foresees: a fault of relayd itself."""
 
     retryable = True
+
+
+def causes(fault: BaseException) -> Iterator[BaseException]:
+    """Give an exception, the members of a group, and what each was raised from, outermost first."""
+    seen: set[int] = set()
+    waiting = [fault]
+    while waiting:
+        error = waiting.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+        waiting += [cause for cause in (error.__context__, error.__cause__) if cause]

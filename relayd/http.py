@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable
+from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable, causes
 from relayd.logs import excerpt, get, redact
 from relayd.proxies import Proxy, proxy_for
 from relayd.trust import UNTRUSTED_HINT, client_context
@@ -279,28 +279,13 @@ def _unreachable(
 
 def _reason(fault: BaseException) -> str:
     """Say what went wrong: in the words of the operating system, where it refused."""
-    for error in _causes(fault):
+    for error in causes(fault):
         if isinstance(error, socket.gaierror):
             return str(error.strerror)
         if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             return os.strerror(error.errno)
     text = "; ".join(str(error) for error in _leaves(fault))
     return text or type(fault).__name__
-
-
-def _causes(fault: BaseException) -> Iterator[BaseException]:
-    """Give an error and what led to it, the outermost first."""
-    seen: set[int] = set()
-    waiting = [fault]
-    while waiting:
-        error = waiting.pop()
-        if id(error) in seen:
-            continue
-        seen.add(id(error))
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            waiting += error.exceptions
-        waiting += [cause for cause in (error.__context__, error.__cause__) if cause]
 
 
 def _leaves(fault: BaseException) -> list[BaseException]:

@@ -2,10 +2,9 @@
 
 import errno
 import resource
-from collections.abc import Iterator
 from threading import Thread
 
-from relayd.errors import LibraryUnavailable, Unavailable
+from relayd.errors import LibraryUnavailable, Unavailable, causes
 
 _NO_THREAD = "can't start new thread"
 """What Python's threading says, as a RuntimeError, where the system gives none."""
@@ -31,7 +30,7 @@ def start_thread(thread: Thread) -> None:
 
 def named(fault: BaseException) -> Unavailable | None:
     """Give the error for a limit that an exception stems from; None where it stems from none."""
-    for cause in _causes(fault):
+    for cause in causes(fault):
         if isinstance(cause, MemoryError) or (
             isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)
         ):
@@ -60,18 +59,3 @@ def _of_errno(fault: OSError) -> Unavailable | None:
             return Unavailable(f"no space left on the disk{where}", mend="make room there")
         case _:
             return None
-
-
-def _causes(fault: BaseException) -> Iterator[BaseException]:
-    """Give an exception, the members of a group, and what each was raised from."""
-    seen: set[int] = set()
-    waiting = [fault]
-    while waiting:
-        error = waiting.pop()
-        if id(error) in seen:
-            continue
-        seen.add(id(error))
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            waiting += error.exceptions
-        waiting += [cause for cause in (error.__context__, error.__cause__) if cause]
