@@ -43,7 +43,7 @@ A star marks what is worth trying again without a person.
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -307,6 +307,11 @@ class InternalFault(RelaydError):
     """Something failed that nothing here foresees: a fault of relayd itself."""
 
     retryable = True
+
+    @classmethod
+    def of(cls, fault: BaseException) -> Self:
+        """Give the error for an exception that nothing here expects."""
+        return cls(f"unexpected {type(fault).__name__}: {fault}")
 
 
 def causes(fault: BaseException) -> Iterator[BaseException]:

@@ -105,7 +105,7 @@ class SessionLink:
             self._emit(kind(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
             _log.exception("session.open_failed")
-            self._emit(on.SessionDoubtful(self.number, _unexpected(fault)))
+            self._emit(on.SessionDoubtful(self.number, InternalFault.of(fault)))
         else:
             self._emit(on.SessionOpened(self.number))
             await self._wait_ready(self._session)
@@ -117,7 +117,7 @@ class SessionLink:
             self._emit(on.SessionEnded(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
             _log.exception("session.wait_failed")
-            self._emit(on.SessionEnded(self.number, _unexpected(fault)))
+            self._emit(on.SessionEnded(self.number, InternalFault.of(fault)))
         else:
             self._emit(on.SessionReady(self.number))
 
@@ -132,7 +132,7 @@ class SessionLink:
             error = refusal
         except Exception as fault:  # noqa: BLE001 - the relay goes on
             _log.exception("session.face_failed")
-            error = _unexpected(fault)
+            error = InternalFault.of(fault)
         self._emit(
             on.FaceRefused(self.number, face, error) if error else on.FaceApplied(self.number, face)
         )
@@ -199,7 +199,3 @@ def _keep(tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
-
-
-def _unexpected(fault: Exception) -> InternalFault:
-    return InternalFault(f"unexpected {type(fault).__name__}: {fault}")

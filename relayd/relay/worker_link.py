@@ -58,8 +58,7 @@ class WorkerLink:
                 self._emit(on.LinkLost(self._number, error))
             except Exception as fault:  # noqa: BLE001 - the relay goes on
                 _log.exception("worker.start_failed")
-                reason = f"unexpected {type(fault).__name__}: {fault}"
-                self._emit(on.LinkLost(self._number, InternalFault(reason)))
+                self._emit(on.LinkLost(self._number, InternalFault.of(fault)))
 
     def join(self, target: LinkTarget) -> None:
         """Join a channel, and send from now on."""
