@@ -1,6 +1,6 @@
 """What sessions cost: a line for each one that was closed, `<state>/history.jsonl`.
 
-The file is bounded and may be deleted at any time: then the day's budget begins anew.
+The file is bounded and may be deleted at any time: then the day's budget starts again from zero.
 """
 
 import fcntl
