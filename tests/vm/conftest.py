@@ -74,10 +74,14 @@ def nursery(guest: Guest, kept_nursery: Nursery) -> Iterator[Nursery]:
 
 @pytest.fixture
 def reload_module(guest: Guest, nursery: Nursery) -> Iterator[Reload]:
-    """Load v4l2loopback with other parameters; after the test it is as it was."""
+    """Load v4l2loopback with other parameters; after the test it is as it was.
+
+    Also where a test failed after it had unloaded it: the next ones shall not fail as well.
+    """
 
     def reload(options: str) -> None:
-        guest.run(f"rmmod v4l2loopback && modprobe v4l2loopback {options}")
+        unload = "! grep -q '^v4l2loopback ' /proc/modules || rmmod v4l2loopback"
+        guest.run(f"{{ {unload}; }} && modprobe v4l2loopback {options}")
 
     yield reload
     nursery.end_all()
