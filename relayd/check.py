@@ -6,17 +6,19 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
-from relayd import limits
+from relayd import limits, lookup, remote
 from relayd.akool.doubts import KEPT_FOR
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.config import (
     CameraSettings,
     Settings,
     StreamSettings,
+    control_socket,
     state_directory,
 )
 from relayd.control.server import try_to_bind
@@ -36,11 +38,13 @@ from relayd.http import HttpClient
 from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
+from relayd.output.choice import is_path
 from relayd.output.openings import PROBE
 from relayd.output.readers import best_sight
 from relayd.output.recording import Part
 from relayd.output.standby import StandbyArtist
 from relayd.relay.policy import is_on_demand
+from relayd.relay.status import OUTPUT_OK
 from relayd.rtc.kinds import require_link, worker_environment
 from relayd.rtc.link import LinkEvent
 from relayd.rtc.process import RtcWorker
@@ -49,7 +53,7 @@ from relayd.sessions import doubtful_words, unreadable_words
 from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
-from relayd.targets import is_push
+from relayd.targets import is_push, waits_for_caller
 from relayd.urls import service_url
 
 SOURCE_TIMEOUT = 15.0
@@ -103,9 +107,7 @@ async def check_part(part: str, settings: Settings, name: str) -> list[Finding]:
     except RelaydError as fault:
         return [Finding.failed(part, fault)]
     except Exception as fault:  # noqa: BLE001 - the other parts are tried all the same
-        refusal = limits.named(fault)
-        words = f"unforeseen {type(fault).__name__}: {fault}"
-        return [Finding.failed(part, refusal or InternalFault(words, mend="a fault of relayd"))]
+        return [Finding.failed(part, limits.named(fault) or InternalFault.of(fault))]
 
 
 async def _check_journal(settings: Settings, _name: str) -> list[Finding]:
@@ -132,7 +134,8 @@ async def _check_name(settings: Settings, name: str) -> list[Finding]:
     if holder is None:
         return []
     why = f"{str(directory)!r} is in use by a running relay {name!r} ({holder})"
-    return [Finding.warning("journal", why, "a second `relayd run` of this name would not start")]
+    mend = "nothing, where that one is meant: `relayd run` of this name is refused until it ends"
+    return [Finding.warning("name", why, mend)]
 
 
 async def _check_rtc(settings: Settings, _name: str) -> list[Finding]:
@@ -211,7 +214,7 @@ def _unseen_face(why: str) -> Finding:
     )
 
 
-async def _check_source(settings: Settings, _name: str) -> list[Finding]:
+async def _check_source(settings: Settings, relay: str) -> list[Finding]:
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
@@ -232,19 +235,58 @@ async def _check_source(settings: Settings, _name: str) -> list[Finding]:
         case SourceOpened(width, height, fps, codec):
             return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
         case SourceDown(error):
-            return [Finding.failed("source", error)]
+            found = Finding.failed("source", error)
         case _:
             fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
-            return [Finding.failed("source", fault)]
+            found = Finding.failed("source", fault)
+    return [await _unless_in_use(found, settings, relay, partial(_has_source, settings))]
 
 
-async def _check_outputs(settings: Settings, _name: str) -> list[Finding]:
+async def _check_outputs(settings: Settings, relay: str) -> list[Finding]:
     return [
-        await asyncio.to_thread(_check_camera, output, settings)
-        if isinstance(output, CameraSettings)
-        else await asyncio.to_thread(_check_stream, output, settings)
+        await _unless_in_use(
+            await asyncio.to_thread(_check_camera, output, settings)
+            if isinstance(output, CameraSettings)
+            else await asyncio.to_thread(_check_stream, output, settings),
+            settings,
+            relay,
+            partial(_has_output, output),
+        )
         for output in settings.output
     ]
+
+
+async def _unless_in_use(
+    found: Finding, settings: Settings, relay: str, has_it: Callable[[remote.Status], bool]
+) -> Finding:
+    """Turn a failure into a warning where the relay that runs has what is tried, and it works.
+
+    A capture device, a camera and many a receiver serve one at a time.
+    """
+    if not found.is_failure:
+        return found
+    try:
+        path = control_socket(settings, relay)
+        status = await remote.look(await asyncio.to_thread(lookup.at, path, relay))
+    except RelaydError:  # none runs, or none that could be asked
+        return found
+    if not has_it(status):
+        return found
+    why = f"{found.why}; but the running relay {relay!r} has it, and there it works"
+    return Finding.warning(found.part, why)
+
+
+def _has_source(settings: Settings, status: remote.Status) -> bool:
+    return bool(status["source_alive"]) and status["source"] == str(settings.source.url)
+
+
+def _has_output(output: CameraSettings | StreamSettings, status: remote.Status) -> bool:
+    working = {name for name, how in status["outputs"].items() if how == OUTPUT_OK}
+    if isinstance(output, StreamSettings):
+        return is_push(output.url.reveal()) and str(output.url) in working
+    if is_path(output.device):
+        return output.device in working
+    return any(name.startswith("/dev/video") for name in working)
 
 
 def _check_camera(output: CameraSettings, settings: Settings) -> Finding:
@@ -293,6 +335,8 @@ def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
 
 def _check_push(url: str, name: str) -> Finding:
     """Knock where a stream goes to; what is sent there is none of a check's business."""
+    if waits_for_caller(url):
+        return Finding.ok("stream", f"{name} will wait for whoever connects; not tried now")
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     port = parts.port or PUSH_PORTS.get(scheme)

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any, NoReturn
@@ -49,6 +50,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def main() -> NoReturn:
     """Run the command line; every named failure becomes one plain line and its exit code."""
     stdio.open_missing()
+    stdio.escape_unprintable()
     forbid_dumps()
     logs.configure("error")
     try:
@@ -57,10 +59,9 @@ def main() -> NoReturn:
         _complain(fault)
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
-        logs.get("cli").debug("unforeseen", exc_info=True)
-        refusal = limits.named(fault) or InternalFault(
-            f"unforeseen {type(fault).__name__}: {fault}",
-            mend="a fault of relayd; --log-level debug shows where",
+        logs.get("cli").debug("unexpected", exc_info=True)
+        refusal = limits.named(fault) or InternalFault.of(
+            fault, mend="a fault of relayd; --log-level debug shows where"
         )
         _complain(refusal)
         sys.exit(refusal.exit_code)
@@ -69,8 +70,9 @@ def main() -> NoReturn:
 
 def _complain(fault: RelaydError) -> None:
     lines = fault.faults if isinstance(fault, ConfigError) else [str(fault)]
-    for line in lines:
-        sys.stderr.write(f"relayd: {logs.redact(line)}\n")
+    with suppress(OSError):  # a full disk: the exit code still tells
+        for line in lines:
+            sys.stderr.write(f"relayd: {logs.redact(line)}\n")
 
 
 def _finish(code: int) -> NoReturn:

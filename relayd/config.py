@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,7 +25,7 @@ from pydantic import (
 from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
 from relayd.runtime import default_socket
-from relayd.targets import format_of, is_push
+from relayd.targets import format_of, is_push, require_address
 from relayd.templates import check_template
 from relayd.urls import MediaUrl
 
@@ -41,10 +42,18 @@ def _is_given(url: MediaUrl) -> MediaUrl:
     return url
 
 
+def _is_no_switch(value: object) -> object:
+    """Refuse true where a number is wanted: it would be read as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants it so
+    return value
+
+
+_NUMBER = BeforeValidator(_is_no_switch)
 GivenUrl = Annotated[MediaUrl, AfterValidator(_is_given)]
-Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
-Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False)]
-EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False), _NUMBER]
+Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False), _NUMBER]
+EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2), _NUMBER]
 
 
 class Section(BaseModel):
@@ -69,7 +78,7 @@ class SourceSettings(Section):
     format: str = ""
     options: dict[str, str] = {}
     loop: bool = True
-    stall_timeout: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False)] = 2.0
+    stall_timeout: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False), _NUMBER] = 2.0
 
     @field_validator("options", mode="before")
     @classmethod
@@ -84,8 +93,8 @@ class VideoSettings(Section):
 
     width: EvenPixels = 640
     height: EvenPixels = 480
-    fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 20.0
-    bitrate: Annotated[int, Field(ge=50, le=50_000)] = 5000
+    fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False), _NUMBER] = 20.0
+    bitrate: Annotated[int, Field(ge=50, le=50_000), _NUMBER] = 5000
     fit: FitMode = "crop"
 
     @property
@@ -128,7 +137,10 @@ class AkoolSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, value: MediaUrl) -> MediaUrl:
-        _check_web_url(value, "give an http(s) URL like https://openapi.akool.com")
+        fix = "give an http(s) URL like https://openapi.akool.com"
+        _check_web_url(value, fix)
+        if set("?#") & set(value.reveal()):
+            raise ValueError(f"calls are appended to it, so it can have no ? and no #; {fix}")
         return value
 
 
@@ -139,8 +151,8 @@ class RtcSettings(Section):
     app_id: str = ""
     publish_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip")
     play_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep")
-    first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 20.0
-    stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False)] = 3.0
+    first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False), _NUMBER] = 20.0
+    stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False), _NUMBER] = 3.0
 
     @field_validator("publish_url", "play_url")
     @classmethod
@@ -187,6 +199,10 @@ class StreamSettings(Section):
             raise ValueError(f"{fault.message}; {fault.mend}") from fault
         if is_push(target):
             _check_port(target)
+            try:
+                require_address(target)
+            except OutputError as fault:
+                raise ValueError(f"{fault.message}; {fault.mend}") from fault
         return value
 
 
@@ -287,10 +303,10 @@ def parse_address(text: str) -> tuple[str, int]:
     """Read `host:port` (or `[v6]:port`); ValueError says what is wrong."""
     parts = urlsplit(f"//{text}")
     try:
-        port = parts.port
+        port = None if set("/?#@") & set(text) else parts.port
     except ValueError as fault:
         raise ValueError("the port must be 0 to 65535") from fault
-    if not parts.hostname or port is None or parts.path or parts.username:
+    if not parts.hostname or port is None:
         raise ValueError('give host and port, like "127.0.0.1:8642"')
     return parts.hostname, port
 
@@ -353,7 +369,9 @@ def state_directory(settings: Settings, environment: Mapping[str, str] | None = 
         return _expanded(settings.state.directory, "state.directory")
     if given := environment.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
-    base = environment.get("XDG_STATE_HOME") or "~/.local/state"
+    base = environment.get("XDG_STATE_HOME", "")
+    if not Path(base).is_absolute():  # the specification of XDG has it ignored then
+        base = "~/.local/state"
     return _expanded(base, "state.directory") / "relayd"
 
 
@@ -378,5 +396,8 @@ def control_socket(
     return default_socket(name, environment, os.geteuid())
 
 
-def _ffmpeg_text(value: object) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
+def _ffmpeg_text(value: object) -> object:
+    """Give a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) else value

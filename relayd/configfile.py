@@ -7,6 +7,7 @@ holds none. Whatever is wrong is told at once, one line a fault, with key, value
 import codecs
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from relayd import variables
 from relayd.config import Settings
 from relayd.configtree import SettingsTree
 from relayd.configwords import sentence
+from relayd.descriptors import wait_readable
 from relayd.errors import ConfigError
 from relayd.logs import conceal, excerpt
 from relayd.urls import MediaUrl, is_secret_name, shown
@@ -30,6 +32,8 @@ TOML_FAULTS = (ValueError, RecursionError)
 """
 LARGEST_FILE = 1024 * 1024
 """Bytes; the commented example has some 7 kB."""
+PIPE_PATIENCE = 5.0
+"""s that a pipe may take to give its next bytes: `-c <(command)`, or a FIFO that nobody fills."""
 _LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
 _LONGEST_VALUE = 120
 """Characters of a value, or of TOML's own words, that a fault repeats."""
@@ -97,8 +101,7 @@ def _validate(tree: SettingsTree) -> Settings:
 def _read_file(tree: SettingsTree, path: Path) -> None:
     fix = "give the path of a TOML file"
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+        content = _content(path)
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
         why = fault.strerror if isinstance(fault, OSError) else str(fault)
         raise ConfigError([f"{path}: {why}; {fix}"]) from fault
@@ -111,10 +114,36 @@ def _read_file(tree: SettingsTree, path: Path) -> None:
         raise ConfigError([f"{path}: not valid TOML: {_toml_fault(fault)}"]) from fault
 
 
+def _content(path: Path) -> bytes:
+    """Read a file or pipe, at most one byte more than LARGEST_FILE.
+
+    Raises OSError, and ConfigError for a pipe that nobody writes into.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        content = bytearray()
+        while len(content) <= LARGEST_FILE:
+            if not wait_readable((descriptor,), PIPE_PATIENCE):
+                break
+            if not (piece := os.read(descriptor, LARGEST_FILE + 1 - len(content))):
+                if content or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                    return bytes(content)
+                break
+            content += piece
+        else:
+            return bytes(content)
+    finally:
+        os.close(descriptor)
+    why = "this pipe gives no whole file; nobody writes it to its end"
+    raise ConfigError([f"{path}: {why}; give the path of a TOML file"])
+
+
 def _decoded(content: bytes, path: Path) -> str:
     """Give a file's text; a byte order mark, as Windows' editors write it, is left out."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError([f"{path}: not UTF-8 text but UTF-16; save it as UTF-8"])
+    if b"\0" in content:
+        raise ConfigError([f"{path}: not UTF-8 text: NUL bytes are in it; save it as UTF-8"])
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as fault:

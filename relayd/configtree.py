@@ -37,23 +37,38 @@ class SettingsTree:
         Raises ValueError that says why where there is no such place.
         """
         for inner, leaf in _entries(tuple(path), value):
+            replaced = self._value_around(inner)
             self._put(inner, leaf)
-            self._forget_below(inner)
+            self._forget(inner, replaced)
             self._origins[inner] = origin
 
     def origin(self, path: Sequence[object]) -> str:
         """Say where the value at `path`, or the table around it, came from; empty if unknown."""
         names = tuple(map(str, path))
         for length in range(len(names), 0, -1):
-            if found := self._origins.get(names[:length]):
-                return found
-        inside = (origin for other, origin in self._origins.items() if other[: len(names)] == names)
-        return next(inside, "")
+            inside = (path for path in self._origins if path[:length] == names[:length])
+            if (found := next(inside, None)) is not None:
+                return self._origins.get(names[:length]) or self._origins[found]
+        return ""
 
-    def _forget_below(self, path: Path) -> None:
-        below = [other for other in self._origins if other[: len(path)] == path]
-        for other in below:
-            del self._origins[other]
+    def _value_around(self, path: Path) -> Path | None:
+        """Give the path of a value, no table, that has to become one for `path` to lie in it."""
+        node: Any = self.values
+        for length, part in enumerate(path[:-1], 1):
+            if isinstance(node, list):
+                is_there = _is_number(part) and len(part) <= len(str(len(node)))
+                node = dict(enumerate(node)).get(int(part)) if is_there else None
+            else:
+                node = node.get(part)
+            if not isinstance(node, dict | list):
+                return None if node is None else path[:length]
+        return None
+
+    def _forget(self, path: Path, replaced: Path | None) -> None:
+        """Forget where a value at `path`, or below it, or `replaced` by it, came from."""
+        for other in list(self._origins):
+            if other[: len(path)] == path or other == replaced:
+                del self._origins[other]
 
     def _put(self, path: Path, value: Any) -> None:
         node: Any = self.values

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -101,6 +102,15 @@ def _shown(location: Sequence[object], value: object) -> str:
         return HIDDEN if field is None else excerpt(repr(shown(value)), _LONGEST_VALUE)
     if isinstance(value, Mapping | list | tuple):
         return "{…}" if isinstance(value, Mapping) else "[…]"
+    return _plain(value)
+
+
+def _plain(value: object) -> str:
+    """Write a number, date or switch as the file has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, date | time):
+        return value.isoformat()
     try:
         return excerpt(repr(value), _LONGEST_VALUE)
     except ValueError:  # a whole number of more digits than Python writes

@@ -309,9 +309,9 @@ class InternalFault(RelaydError):
     retryable = True
 
     @classmethod
-    def of(cls, fault: BaseException) -> Self:
+    def of(cls, fault: BaseException, *, mend: str = "a fault of relayd") -> Self:
         """Give the error for an exception that nothing here expects."""
-        return cls(f"unexpected {type(fault).__name__}: {fault}")
+        return cls(f"unexpected {type(fault).__name__}: {fault}", mend=mend)
 
 
 def causes(fault: BaseException) -> Iterator[BaseException]:

@@ -51,6 +51,11 @@ def redact(text: str) -> str:
     return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
 
 
+def printable(text: str) -> str:
+    """Give `text` as UTF-8 can hold it: bytes of a file's name that are none become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def excerpt(text: str, longest: int) -> str:
     """Give the redacted beginning of a foreign text, at most `longest` characters.
 

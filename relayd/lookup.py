@@ -146,8 +146,10 @@ def _probe_into(path: Path, name: str, found: Found) -> None:
             return
         except (TimeoutError, BlockingIOError):  # it listens, with a full queue
             found.relays.append(FoundRelay(name, path, None))
-        except OSError as fault:
+        except PermissionError as fault:
             found.hidden.append(_hidden(path, name, fault))
+        except OSError:  # a path that no socket can have, or a socket of another kind
+            return
         else:
             found.relays.append(FoundRelay(name, path, _peer(probe)))
 

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relayd import limits
 from relayd.config import Settings
-from relayd.errors import ConfigError, RelaydError
+from relayd.errors import ConfigError, InternalFault, RelaydError
 from relayd.logs import get, redact
 
 RELOADABLE: Mapping[str, str] = {
@@ -86,7 +87,7 @@ class Reloader:
             return Reloaded(faults=faults)
         except Exception as fault:  # noqa: BLE001 - the next reload may do better
             self._log.exception("reload.failed")
-            return Reloaded(faults=(f"unforeseen {type(fault).__name__}: {fault}",))
+            return Reloaded(faults=(str(limits.named(fault) or InternalFault.of(fault)),))
         self._running = merged
         result = Reloaded(applied, tuple(key for key in changed if key not in RELOADABLE))
         self._log.info("reload.done", applied=list(result.applied))

@@ -6,7 +6,14 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from relayd.errors import NotRunning, RelaydError, RelayStuck, ServiceUnreachable
+from relayd.errors import (
+    NotRunning,
+    RelaydError,
+    RelayStuck,
+    ServerFault,
+    ServiceUnreachable,
+    Unavailable,
+)
 from relayd.http import Answer, HttpClient
 from relayd.lookup import FoundRelay
 
@@ -17,22 +24,30 @@ STUCK_AFTER = 2.0
 
 Status = Mapping[str, Any]
 
+_NEEDED: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "state_words", "reason", "source", "on_demand"), str),
+    **dict.fromkeys(("since", "uptime", "fps", "longest_gap"), (int, float)),
+    **dict.fromkeys(("delay", "outputs", "readers"), dict),
+    **dict.fromkeys(("healthy", "source_alive"), bool),
+    "session_id": (str, type(None)),
+}
+"""What every relay's status holds, and as what."""
+
 
 async def look(relay: FoundRelay) -> Status:
     """Give a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        told: Status = _told(await _at_once(http, relay, "/api/status"))
-    return told
+        return _status(await _at_once(http, relay, "/api/status"), relay)
 
 
 async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
     """Give a relay's status and its page's URL with the token; empty where it serves none."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        told: Status = _told(await _at_once(http, relay, "/api/status"))
+        told = _status(await _at_once(http, relay, "/api/status"), relay)
         page = await _at_once(http, relay, "/api/page")
     if page.status != HTTPStatus.OK:  # a relay of an older version
         return told, ""
-    return told, str(page.json().get("url") or "")
+    return told, str(_object(page, relay).get("url") or "")
 
 
 async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
@@ -44,8 +59,7 @@ async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = N
     await look(relay)
     async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
         answer = await http.request("POST", f"http://relay{path}", json_body=body or {})
-    told: Status = _told(answer)
-    return told
+    return _status(answer, relay)
 
 
 async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
@@ -66,17 +80,37 @@ async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
         raise NotRunning(f"relay {relay.name} has ended: {fault.message}") from fault
 
 
-def _told(answer: Answer) -> Any:
-    told = answer.json()
-    if answer.status != HTTPStatus.OK:
-        raise RelaydError(str(told.get("error")), mend=str(told.get("mend") or ""))
+def _status(answer: Answer, relay: FoundRelay) -> Status:
+    """Read a status; raises RelaydError with a refusal, Unavailable where no relay answers so."""
+    told = _object(answer, relay)
+    if answer.status != HTTPStatus.OK and isinstance(error := told.get("error"), str):
+        raise RelaydError(error, mend=str(told.get("mend") or ""))
+    if not all(isinstance(told.get(name), kind) for name, kind in _NEEDED.items()):
+        raise _stranger(relay)
     return told
+
+
+def _object(answer: Answer, relay: FoundRelay) -> Status:
+    try:
+        told = answer.json()
+    except ServerFault as fault:
+        raise _stranger(relay) from fault
+    if not isinstance(told, dict):
+        raise _stranger(relay)
+    return told
+
+
+def _stranger(relay: FoundRelay) -> Unavailable:
+    return Unavailable(
+        f"what answers on {relay.socket} is no relay of this version",
+        mend="see what listens there; after an update, restart the relay",
+    )
 
 
 def in_words(status: Status) -> list[tuple[str, str]]:
     """Give what a person wants to know of a status, as pairs of name and text."""
     reason = f": {status['reason']}" if status["reason"] else ""
-    delay = status["delay"]["p50"]
+    delay = status["delay"].get("p50")
     return [
         ("relay", str(status["name"])),
         ("state", f"{status['state_words']}{reason}"),

@@ -23,8 +23,8 @@ def default_socket(
     """
     if given := environment.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0]) / "control.sock"
-    if runtime := environment.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "relayd" / f"{name}.sock"
+    if own := _own_runtime(environment):
+        return own / "relayd" / f"{name}.sock"
     if is_own(users / str(uid), uid):
         return users / str(uid) / "relayd" / f"{name}.sock"
     return fallback(uid, shared) / f"{name}.sock"
@@ -34,10 +34,16 @@ def user_folders(
     environment: Mapping[str, str], uid: int, users: Path = USERS, shared: Path = SHARED
 ) -> list[Path]:
     """Give every folder that `default_socket` may have chosen for this user, whatever the shell."""
-    own = environment.get("XDG_RUNTIME_DIR")
-    folders = [Path(own) / "relayd"] if own else []
+    own = _own_runtime(environment)
+    folders = [own / "relayd"] if own else []
     folders += [users / str(uid) / "relayd", fallback(uid, shared)]
     return list(dict.fromkeys(folders))
+
+
+def _own_runtime(environment: Mapping[str, str]) -> Path | None:
+    """Give $XDG_RUNTIME_DIR; None where it is not set, or relative, which counts as not set."""
+    given = Path(environment.get("XDG_RUNTIME_DIR", ""))
+    return given if given.is_absolute() else None
 
 
 def fallback(uid: int, shared: Path = SHARED) -> Path:

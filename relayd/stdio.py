@@ -1,8 +1,9 @@
-"""The standard streams of a process that was started without some of them (`relayd run >&-`)."""
+"""The standard streams: of a process without some of them (`run >&-`), of a terminal's encoding."""
 
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 
 _STANDARD = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
@@ -19,6 +20,17 @@ def open_missing() -> None:
                 _open_null(number)
         if getattr(sys, name) is None and _is_open(number):
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for all time
+
+
+def escape_unprintable() -> None:
+    """Write what the encoding of stdout or stderr lacks as an escape.
+
+    Names of files may hold any byte, and a terminal's encoding may be Latin-1 or ASCII: neither
+    may end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_open(number: int) -> bool:

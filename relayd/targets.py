@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from relayd.errors import OutputError
 from relayd.urls import MediaUrl
@@ -27,6 +27,10 @@ _FILE_FORMATS: Final = {
 }
 
 
+_WITHOUT_PORT: Final = {"udp", "tcp", "rtp", "srt"}
+"""Schemes that have no port of their own."""
+
+
 def is_push(target: str) -> bool:
     """Tell whether `target` is a URL to push to, rather than a file."""
     return scheme_of(target) in _PUSH_FORMATS
@@ -47,6 +51,25 @@ def format_of(target: str) -> str:
             mend=f"name it with one of {', '.join(_FILE_FORMATS)}",
         )
     return _FILE_FORMATS[suffix]
+
+
+def require_address(target: str) -> None:
+    """Raise OutputError for a push URL that names no host, or no port where its scheme has none.
+
+    `target` has been read as a URL before.
+    """
+    parts, scheme = urlsplit(target), scheme_of(target)
+    example = f"{scheme}://host:5000" if scheme in _WITHOUT_PORT else f"{scheme}://host/…"
+    if not parts.hostname and not waits_for_caller(target):
+        raise OutputError("it names no host", mend=f"write it like {example}")
+    if scheme in _WITHOUT_PORT and parts.port is None:
+        raise OutputError("it names no port", mend=f"write it like {example}")
+
+
+def waits_for_caller(target: str) -> bool:
+    """Whether a push URL asks to listen, so that whoever wants the stream connects to us."""
+    query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+    return query.get("listen", "0") != "0" or query.get("mode") == "listener"
 
 
 def scheme_of(target: str) -> str:

@@ -27,6 +27,8 @@ _KUBERNETES = re.compile(
     r"|port(?:_\d+_(?:tcp|udp|sctp)(?:_(?:proto|port|addr))?)?)",
 )
 """What Kubernetes and Docker's links append to the name of a service."""
+_LONGEST_NUMBER = 10
+"""Digits of an output's number, well above what there are of them."""
 _LIKE_A_KEY = 0.5
 """Likeness (difflib, 0 to 1) of a word after a section's name with one of its keys."""
 _LIKE_A_NAME = 0.8
@@ -36,8 +38,8 @@ _LIKE_A_NAME = 0.8
 def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
     """Put the settings that the environment holds into the tree; gives its faults, a line each."""
     faults = []
-    for name, value in sorted(_ours(environment).items()):
-        variable = f"{ENV_PREFIX}{name.upper()} (environment)"
+    for name, (spelling, value) in sorted(_ours(environment).items(), key=_in_order):
+        variable = f"{spelling} (environment)"
         if not _is_known(name):
             if SEPARATOR in name or _meant(name):
                 hint = f"did you mean {meant}?" if (meant := _meant(name)) else _known_sections()
@@ -48,7 +50,7 @@ def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
             faults.append(f"{variable}: a name is missing; write {_variable(path[0], 'KEY')}")
             continue
         try:
-            tree.put(path, _value(path, value), f"{ENV_PREFIX}{name.upper()} in the environment")
+            tree.put(path, _value(path, value), f"{spelling} in the environment")
         except (ValueError, RecursionError) as fault:
             faults.append(f"{variable}: {fault}")
     return faults
@@ -108,13 +110,26 @@ def ignored(environment: Mapping[str, str]) -> list[str]:
     )
 
 
-def _ours(environment: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables with our prefix, by the rest of their names in lower case."""
+def _ours(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Give the variables with our prefix, by the rest of their names in lower case.
+
+    Each with its name as it is spelt; of two that differ in case alone, the one in capitals.
+    """
     return {
-        name[len(ENV_PREFIX) :].lower(): value
-        for name, value in environment.items()
-        if name.upper().startswith(ENV_PREFIX) and value
+        name[len(ENV_PREFIX) :].lower(): (name, value)
+        for name, value in sorted(environment.items(), reverse=True)
+        if name.upper().startswith(ENV_PREFIX) and value.strip()
     }
+
+
+def _in_order(found: tuple[str, object]) -> list[tuple[int, str]]:
+    """Sort the outputs by their numbers, so that the tenth comes after the ninth."""
+    parts = found[0].split(SEPARATOR)
+    return [(int(part), "") if _is_number(part) else (-1, part) for part in parts]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) < _LONGEST_NUMBER
 
 
 def _is_known(name: str) -> bool:

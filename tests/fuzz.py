@@ -42,4 +42,5 @@ def fuzz(inputs: SearchStrategy[Any], hold: Callable[[Any], None]) -> int:
             warnings.simplefilter("ignore", HypothesisWarning)  # of large inputs
             seed(random.randrange(2**32))(options(given(inputs)(counted)))()
         if time.monotonic() >= end:
+            print(f"{count} examples in {MINUTES:g} min")  # noqa: T201 - for -s, -rP
             return count

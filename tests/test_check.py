@@ -153,7 +153,7 @@ def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path:
     with NameLock(tmp_path, "studio").take():
         (found,) = asyncio.run(check._check_name(settings, "studio"))
         assert asyncio.run(check._check_name(settings, "kitchen")) == []
-    assert (found.part, found.verdict) == ("journal", Verdict.WARNING)
+    assert (found.part, found.verdict) == ("name", Verdict.WARNING)
     assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why
 
 
@@ -200,7 +200,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: p
     [
         (ServiceUnreachable("refused", mend="look"), "refused"),
         (OSError(24, "Too many open files"), "too many open files: the limit is"),
-        (KeyError("x"), "unforeseen KeyError: 'x'"),
+        (KeyError("x"), "unexpected KeyError: 'x'"),
     ],
 )
 async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
@@ -217,3 +217,56 @@ async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_trie
     assert failed.part == "rtc"
     assert failed.why.startswith(words)
     assert last.part == "other"
+
+
+def used_by_a_relay(monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
+    """Let a relay run that tells this status."""
+
+    async def look(_relay: object) -> dict[str, Any]:
+        return {"source": "", "source_alive": False, "outputs": {}, **status}
+
+    monkeypatch.setattr(check.lookup, "at", lambda path, _name: path)
+    monkeypatch.setattr(check.remote, "look", look)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "verdict"),
+    [
+        ({"/dev/video0": "ok"}, Verdict.WARNING),
+        ({"/dev/video0": "unplugged"}, Verdict.FAILED),
+        ({"/dev/video1": "ok"}, Verdict.FAILED),
+    ],
+)
+def test_a_camera_that_the_running_relay_has_is_no_failure_while_it_works_there(
+    outputs: dict[str, str],
+    verdict: Verdict,
+    monkeypatch: pytest.MonkeyPatch,
+    see: Callable[..., None],
+):
+    see(lambda: Seen("unseen"))
+    monkeypatch.setattr(Camera, "refusal", "/dev/video0 is written by another program")
+    assert finding().verdict is Verdict.FAILED, "no relay runs"
+    used_by_a_relay(monkeypatch, outputs=outputs)
+    found = finding()
+    assert found.verdict is verdict
+    assert ("the running relay 'studio' has it" in found.why) is (verdict is Verdict.WARNING)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_there(
+    *, alive: bool, monkeypatch: pytest.MonkeyPatch
+):
+    used_by_a_relay(monkeypatch, source="/nonexistent.mp4", source_alive=alive)
+    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    assert found.verdict is (Verdict.WARNING if alive else Verdict.FAILED)
+    used_by_a_relay(monkeypatch, source="/other.mp4", source_alive=True)
+    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    assert found.verdict is Verdict.FAILED, "it has another one"
+
+
+def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at():
+    url = "tcp://127.0.0.1:1?listen=1"
+    tree = {"output": [{"kind": "stream", "url": url}]}
+    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
+    assert found.verdict is Verdict.OK
+    assert "wait for whoever connects" in found.why

@@ -1,6 +1,8 @@
 import contextlib
+import os
 import tomllib
 from pathlib import Path
+from threading import Thread
 from traceback import format_exception
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from relayd import configfile
 from relayd.config import (
     Settings,
+    StreamSettings,
     control_socket,
     parse_address,
     require_runnable,
@@ -18,6 +21,7 @@ from relayd.config import (
 )
 from relayd.configfile import load, load_tree
 from relayd.errors import ConfigError, ExitCode
+from relayd.runtime import user_folders
 
 EXAMPLES = Path(__file__).parent.parent / "config"
 
@@ -166,7 +170,7 @@ def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text
         ("[video]\nwidth = 640.5", "video.width = 640.5: must be a whole number"),
         ("[video]\nwidth = 1e300", "video.width = 1e+300: "),
         (f"[video]\nwidth = {'9' * 4000}", "video.width = 9"),
-        ("[video]\nfit = 1979-05-27", "video.fit = datetime.date(1979, 5, 27): must be 'crop'"),
+        ("[video]\nfit = 1979-05-27", "video.fit = 1979-05-27: must be 'crop'"),
         ("[source]\nurl = ''", "source.url = '': give a URL or a path"),
         ("[control]\nhttp = ':8642'", "control.http = ':8642': give host and port, like"),
         ("[akool]\nbase_url = 'http://h:99999'", "akool.base_url = 'http://h:99999': the port"),
@@ -396,3 +400,85 @@ def test_on_demand_always_needs_a_camera_whose_readers_ask():
     require_runnable(load(None, sets, key))
     with pytest.raises(ConfigError, match=r'on_demand\.mode = "always": needs an \[\[output\]\]'):
         require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], key))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("video.fps=true", "video.fps = true: must be a number"),
+        ("akool.session_max=true", "akool.session_max = true: must be a number"),
+        ("video.width=false", "video.width = false: must be a number"),
+        ("source.options={ a = [1] }", "source.options.a = ***: must be text in quotes"),
+        ("akool.base_url='http://h/?q'", "calls are appended to it, so it can have no ?"),
+        ("akool.base_url='http://h/#f'", "calls are appended to it, so it can have no ?"),
+        ("control.http='127.0.0.1:80?x'", "give host and port"),
+        ("control.http='@127.0.0.1:80'", "give host and port"),
+        ("output.0.url=rtmp://", "it names no host; write it like rtmp://host/…"),
+        ("output.0.url=rtmp:///live/x", "it names no host"),
+        ("output.0.url=rtmp:/h/live/x", "it names no host"),
+        ("output.0.url=rtsp://", "it names no host"),
+        ("output.0.url=udp://h", "it names no port; write it like udp://host:5000"),
+        ("output.0.url=tcp://h", "it names no port"),
+        ("output.0.url=rtp://h", "it names no port"),
+        ("output.0.url='srt://?mode=listener'", "it names no port"),
+        ("output.0.url='srt://:5000?mode=caller'", "it names no host"),
+    ],
+)
+def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, says: str):
+    with pytest.raises(ConfigError) as caught:
+        load(None, ["output.0.kind=stream", "output.0.url=x.mkv", given], {})
+    (fault,) = caught.value.faults
+    assert says in fault
+
+
+@pytest.mark.parametrize(
+    "url", ["srt://:5000?mode=listener", "tcp://:5000?listen", "tcp://:5000?listen=1", "udp://h:1"]
+)
+def test_a_stream_may_wait_for_whoever_connects(url: str):
+    (output,) = load(None, ["output.0.kind=stream", f"output.0.url='{url}'"], {}).output
+    assert isinstance(output, StreamSettings)
+    assert output.url.reveal() == url
+
+
+def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(tmp_path: Path):
+    text = "[[output]]\nkind = 'stream'\nurl = 'x.mkv'"
+    for name in ("RELAYD_OUTPUT__1__URL", "RELAYD_OUTPUT__0__URL__X"):
+        (fault,) = faults_of(text, tmp_path, **{name: "y.mkv"})
+        assert fault.endswith(f"({name} in the environment)")
+
+
+def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(configfile, "PIPE_PATIENCE", 0.2)
+    fifo = tmp_path / "fifo.toml"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="nobody writes it to its end"):
+        load(fifo, (), {})
+    monkeypatch.setattr(configfile, "PIPE_PATIENCE", 10.0)
+
+    def write() -> None:
+        with fifo.open("w") as pipe:
+            pipe.write("[video]\n")
+            pipe.flush()
+            pipe.write("fps = 7")
+
+    writer = Thread(target=write)
+    writer.start()
+    assert load(fifo, (), {}).video.fps == 7
+    writer.join()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path, encoding: str):
+    file = tmp_path / "relay.toml"
+    file.write_bytes("[video]\nfps = 7".encode(encoding))
+    with pytest.raises(ConfigError, match="not UTF-8 text: NUL bytes are in it; save it as UTF-8"):
+        load(file, (), {})
+
+
+def test_folders_of_xdg_that_are_relative_are_ignored_as_its_specification_says():
+    assert state_directory(load(None, (), {}), {"XDG_STATE_HOME": "rel"}).is_absolute()
+    socket = control_socket(load_tree({}), "a", {"XDG_RUNTIME_DIR": "rel"})
+    assert socket.is_absolute()
+    assert all(folder.is_absolute() for folder in user_folders({"XDG_RUNTIME_DIR": "rel"}, 1))

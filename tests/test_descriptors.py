@@ -162,3 +162,31 @@ def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path):
             ["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=False, capture_output=True
         )
         assert done.returncode == usual.returncode == 78
+
+
+ODD_NAMES = """
+import sys
+from relayd import stdio
+
+stdio.escape_unprintable()
+for stream in (sys.stdout, sys.stderr):
+    stream.write(chr(0xdcff) + chr(0xfc) + chr(0x2026))
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8:strict", "\\udcff\u00fc\u2026".encode()),
+        ("latin-1", b"\\udcff\xfc\\u2026"),
+        ("ascii", b"\\udcff\\xfc\\u2026"),
+    ],
+)
+def test_what_a_terminal_cannot_show_is_written_as_an_escape(encoding: str, shown: bytes):
+    done = subprocess.run(
+        [sys.executable, "-c", ODD_NAMES],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.stdout, done.stderr) == (shown, shown)

@@ -1,5 +1,6 @@
 """Which relays are found, and what is said where nobody may look."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 
 from relayd import lookup, remote
-from relayd.errors import ExitCode, NotRunning, RelaydError, RelayHidden, RelayStuck, UsageError
+from relayd.errors import (
+    ExitCode,
+    NotRunning,
+    RelaydError,
+    RelayHidden,
+    RelayStuck,
+    Unavailable,
+    UsageError,
+)
 from relayd.lookup import Found, FoundRelay, HiddenPlace, choose
 from relayd.runtime import default_socket, fallback, make_fallback
 
@@ -246,3 +255,33 @@ def test_the_fallback_folder_is_the_users_alone_or_it_is_not_used(machine: Path)
     fallback(UID, machine).symlink_to(machine / "elsewhere")
     assert "belongs to another user" in make_fallback(UID, machine)
     assert "No such file" in make_fallback(UID, machine / "none")
+
+
+def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_look(machine: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(machine / "datagrams.sock"))
+        for path in (machine / ("x" * 200), machine / "datagrams.sock", machine):
+            with pytest.raises(NotRunning, match="no relay runs on"):
+                lookup.at(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"null", b"{}", b'"x"', b"<html>", b'{"message": "page not found"}', b'{"reason": 5}'],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found", b"500 Oops"])
+async def test_another_program_on_the_socket_is_told_as_no_relay(
+    machine: Path, body: bytes, status: bytes
+):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    path = machine / "other.sock"
+    async with await asyncio.start_unix_server(serve, path):
+        for ask in (remote.look, remote.look_with_page, partial(remote.order, path="/api/pause")):
+            with pytest.raises(Unavailable, match="is no relay of this version") as caught:
+                await ask(lookup.at(path))
+            assert str(path) in str(caught.value)

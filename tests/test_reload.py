@@ -250,7 +250,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     one = Reloader(settings(), read, applied)
     assert (
         await one.reload()
-    ).note == f"reload refused: unforeseen {type(fault).__name__}: {fault}"
+    ).note == f"reload refused: unexpected {type(fault).__name__}: {fault} (a fault of relayd)"
     wanted.append(settings(face={"image": OTHER}))
     assert "a bug in apply" in (await one.reload()).note
     applied.refusal = None

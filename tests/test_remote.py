@@ -3,7 +3,7 @@ from typing import Any
 
 from relayd.control.api import status_json
 from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
-from relayd.remote import in_words, outcome
+from relayd.remote import _NEEDED, in_words, outcome
 
 
 def words_of(**fields: Any) -> dict[str, str]:
@@ -65,3 +65,8 @@ def test_an_order_is_told_in_one_line_with_what_came_of_it():
     assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
         "studio: resumed; now Standing by"
     )
+
+
+def test_every_status_holds_what_is_told_of_it():
+    told = status_json(STANDBY)
+    assert all(isinstance(told[name], kind) for name, kind in _NEEDED.items())

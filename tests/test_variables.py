@@ -115,3 +115,24 @@ def test_a_variable_with_a_name_missing_is_named(name: str):
     with pytest.raises(ConfigError, match="a name is missing") as caught:
         load(None, (), {name: "x"})
     assert caught.value.faults[0].startswith(f"{name} (environment): ")
+
+
+def test_the_tenth_output_comes_after_the_ninth():
+    environment = {
+        f"RELAYD_OUTPUT__{number}__{key}": value
+        for number in range(12)
+        for key, value in (("KIND", "stream"), ("URL", f"{number}.mkv"))
+    }
+    outputs = load(None, (), environment).output
+    assert [one.model_dump(mode="json")["url"] for one in outputs] == [
+        f"{n}.mkv" for n in range(12)
+    ]
+
+
+def test_a_blank_variable_counts_as_unset_and_a_fault_names_it_as_it_is_spelt():
+    environment = {"RELAYD_SOURCE__URL": " \n", "relayd_video__fps": "much"}
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), environment)
+    (fault,) = caught.value.faults
+    assert fault.endswith("(relayd_video__fps in the environment)")
+    assert load(None, (), {**environment, "RELAYD_VIDEO__FPS": "5"}).video.fps == 5

@@ -7,7 +7,7 @@ from relayd import logs
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.records import JournalRecord
-from relayd.errors import ServiceError, Unavailable
+from relayd.errors import InternalFault, ServiceError, Unavailable
 from relayd.urls import service_url
 
 CLOSE_WITHIN = 10.0
@@ -57,7 +57,7 @@ async def close_leftovers(
                 )
         except Exception as fault:  # noqa: BLE001 - the others are closed whatever befalls it
             _log.error("session.close_failed", session=session, exc_info=fault)
-            reason = f"unforeseen {type(fault).__name__}: {fault}"
+            reason = str(InternalFault.of(fault))
         finally:
             entry.release()
         return LeftoverResult(entry.record, closed=not reason, reason=reason)
@@ -97,7 +97,7 @@ async def close_entry(client: AkoolClient, entry: JournalEntry, within: float) -
         return str(fault)
     except Exception as fault:  # noqa: BLE001 - a close that fails is a fact, not an end
         _log.exception("session.close_failed", session=session)
-        return f"unforeseen {type(fault).__name__}: {fault}"
+        return str(InternalFault.of(fault))
     else:
         if not known and account not in ("", client.account):
             _log.warning("session.of_another_key", session=session)

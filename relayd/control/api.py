@@ -36,8 +36,8 @@ from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
 from relayd.control.metrics import Metrics
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
-from relayd.logs import redact
-from relayd.relay.status import RelayStatus
+from relayd.logs import printable, redact
+from relayd.relay.status import OUTPUT_PENDING, RelayStatus
 
 _LARGEST_BODY = 16 * 1024
 """Bytes; the longest honest one is an image's URL."""
@@ -127,6 +127,14 @@ def build_app(
     return app
 
 
+class _Json(JSONResponse):
+    """JSON that can hold the name of any file: a byte that is no UTF-8 is written as an escape."""
+
+    def render(self, content: Any) -> bytes:
+        """Write it in ASCII; Python has a lone surrogate for such a byte."""
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
 class _Handlers:
     def __init__(self, relay: RelayView, metrics: Metrics, pictures: Pictures) -> None:
         self._relay = relay
@@ -148,8 +156,9 @@ class _Handlers:
         status = self._relay.status()
         text = ": ".join(filter(None, (status.state.words, redact(status.reason))))
         for name, why in status.lost_outputs.items():
-            text += redact(f"\noutput {name} is lost: {why}")
-        return PlainTextResponse(f"{text}\n", 200 if status.healthy else 503)
+            state = "is" if why == OUTPUT_PENDING else "is lost:"
+            text += redact(f"\noutput {name} {state} {why}")
+        return PlainTextResponse(printable(f"{text}\n"), 200 if status.healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
         """Give Prometheus its text."""
@@ -198,7 +207,7 @@ class _Handlers:
         return self._status()
 
     def _status(self) -> Response:
-        return JSONResponse(status_json(self._relay.status()))
+        return _Json(status_json(self._relay.status()))
 
     def _feed(self, request: Request) -> PictureFeed:
         feed = self._feeds.get(request.path_params["picture"])

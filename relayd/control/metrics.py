@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relayd import __version__
+from relayd.logs import printable
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -84,7 +85,11 @@ class _Series(Collector):
         yield InfoMetricFamily(
             "relayd_build",
             "What runs here",
-            {"version": __version__, "python": platform.python_version(), "relay": status.name},
+            {
+                "version": __version__,
+                "python": platform.python_version(),
+                "relay": printable(status.name),
+            },
         )
         state = GaugeMetricFamily(
             "relayd_state", "1 for the state that the relay is in", labels=["state"]
@@ -146,10 +151,12 @@ class _Series(Collector):
 
     def _outputs(self) -> Metric:
         family = GaugeMetricFamily(
-            "relayd_output_up", "1 while an output works, 0 while it is lost", labels=["output"]
+            "relayd_output_up",
+            "1 while an output works, 0 while it is lost or not connected yet",
+            labels=["output"],
         )
         for name in sorted(self._status.outputs):
-            family.add_metric([name], float(name not in self._status.lost_outputs))
+            family.add_metric([printable(name)], float(name not in self._status.lost_outputs))
         return family
 
     def _readers(self) -> Metric:
@@ -158,7 +165,7 @@ class _Series(Collector):
         )
         for device, count in sorted(self._status.readers.items()):
             if count is not None:
-                family.add_metric([device], count)
+                family.add_metric([printable(device)], count)
         return family
 
 

@@ -161,7 +161,7 @@ class ReadersWatch:
             except OSError as fault:
                 self._note_blindness(fault.strerror or str(fault))
             except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
-                _log.exception("unforeseen")
+                _log.exception("readers.failed")
                 self._note_blindness(str(fault))
             self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
 

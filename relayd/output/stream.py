@@ -182,7 +182,8 @@ class StreamOutput:
         format_of(url)  # no file is made for a name that says no format
         attempt.part = Part.begin(url, self._bitrate_kbit)
         try:
-            self._write_until_broken(str(attempt.part.path), slot, attempt)
+            # Absolute: FFmpeg would take "pipe:1.mkv" for a protocol of its own.
+            self._write_until_broken(str(attempt.part.path.absolute()), slot, attempt)
         finally:
             attempt.part.close(is_empty=not attempt.frames)
 

@@ -152,6 +152,11 @@ class Pipeline:
         troubles = (self._trouble(output) for output in self._counted)
         return next(filter(None, troubles), "no output is open")
 
+    def pending(self) -> frozenset[str]:
+        """Name the streams that nothing got through to so far: still connecting, say."""
+        streams = (output for output in self.outputs if isinstance(output, StreamOutput))
+        return frozenset(stream.name for stream in streams if not stream.stats().up)
+
     def files(self) -> dict[str, tuple[str, ...]]:
         """Give the files of each recording that got pictures, the newest last."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))

@@ -33,7 +33,7 @@ from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
-from relayd.relay.status import OUTPUT_OK, DemandState, RelayState, RelayStatus
+from relayd.relay.status import OUTPUT_OK, OUTPUT_PENDING, DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
@@ -223,7 +223,7 @@ class Relay:
                 "output": self._outputs_back,
                 "source": pipeline.reader.counters.reconnects,
             },
-            outputs={one.name: self._troubles.get(one.name, OUTPUT_OK) for one in pipeline.outputs},
+            outputs=self._how_outputs_are(),
             files=pipeline.files(),
             healthy=self._is_healthy(),
             paused=machine.surroundings.paused,
@@ -237,8 +237,15 @@ class Relay:
             budget=budget.words if budget and budget.state is not BudgetState.OK else "",
         )
 
+    def _how_outputs_are(self) -> dict[str, str]:
+        pending = self.pipeline.pending()
+        return {
+            name: self._troubles.get(name) or (OUTPUT_PENDING if name in pending else OUTPUT_OK)
+            for name in (output.name for output in self.pipeline.outputs)
+        }
+
     def _is_healthy(self) -> bool:
-        if self._troubles:
+        if self._troubles or self.pipeline.pending():
             return False
         around = self._runner.machine.surroundings
         nobody_looks = not around.readers.want_session

@@ -109,6 +109,8 @@ class DemandState(Enum):
 
 OUTPUT_OK = "ok"
 """What is told of an output that works."""
+OUTPUT_PENDING = "not connected yet"
+"""What is told of an output that nothing got through to so far, and that did not fail either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class RelayStatus:
     reconnects: dict[str, int] = field(default_factory=dict)
     """Reconnects by part: source, link, session, output."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Each output and how it is: OUTPUT_OK, or why it is lost."""
+    """Each output and how it is: OUTPUT_OK, OUTPUT_PENDING, or why it is lost."""
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The files of each recording that got pictures in this run, the newest last."""
     healthy: bool = False
@@ -177,5 +179,5 @@ class RelayStatus:
 
     @property
     def lost_outputs(self) -> dict[str, str]:
-        """Each output that is lost, and why."""
+        """Each output that does not work, and why."""
         return {name: how for name, how in self.outputs.items() if how != OUTPUT_OK}

@@ -6,7 +6,7 @@ import pytest
 
 from relayd import errors
 from relayd.control.server import ControlServer
-from relayd.relay.status import RelayState, Spread
+from relayd.relay.status import OUTPUT_PENDING, RelayState, Spread
 
 JSON = {"Content-Type": "application/json"}
 
@@ -218,3 +218,22 @@ async def test_metrics_are_served_as_prometheus_text(client: httpx.AsyncClient):
 async def test_a_relay_without_measurements_has_a_status(client: httpx.AsyncClient, relay: Any):
     relay.change(delay=Spread(), session_id=None)
     assert (await client.get("/api/status")).json()["delay"]["p50"] is None
+
+
+async def test_names_that_are_no_utf8_are_told_as_escapes(client: httpx.AsyncClient, relay: Any):
+    relay.change(
+        name="\udcff", source="/\udcff.mp4", outputs={"/\udcff.mkv": "away"}, healthy=False
+    )
+    told = await client.get("/api/status")
+    assert told.status_code == 200
+    assert told.json()["outputs"] == {"/\udcff.mkv": "away"}
+    assert (await client.get("/metrics")).status_code == 200
+    assert "output /\\udcff.mkv is lost: away" in (await client.get("/healthz")).text
+
+
+async def test_healthz_names_an_output_that_is_not_connected_yet(
+    relay: Any, client: httpx.AsyncClient
+):
+    relay.change(healthy=False, outputs={"rtmp://h/…": OUTPUT_PENDING})
+    told = await client.get("/healthz")
+    assert (told.status_code, told.text) == (503, "Live\noutput rtmp://h/… is not connected yet\n")

@@ -4,7 +4,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from relayd.control.metrics import Metrics
-from relayd.relay.status import DemandState, RelayState, RelayStatus
+from relayd.relay.status import OUTPUT_PENDING, DemandState, RelayState, RelayStatus
 
 
 def samples(metrics: Metrics, status: RelayStatus):
@@ -88,3 +88,18 @@ def test_each_output_has_a_series_that_says_whether_it_works(relay: Any):
     found = samples(Metrics(), dataclasses.replace(relay.now, outputs=outputs))
     assert found["relayd_output_up", ("output", "/dev/video10")] == 1
     assert found["relayd_output_up", ("output", "rtmp://h/live/***")] == 0
+
+
+def test_names_that_are_no_utf8_are_written_as_escapes(relay: Any):
+    name = "/srv/\udcff.mkv"
+    status = dataclasses.replace(
+        relay.now, name="\udcff", outputs={name: "ok"}, readers={"/dev/\udcff": 1}
+    )
+    found = samples(Metrics(), status)
+    assert found["relayd_output_up", ("output", "/srv/\\udcff.mkv")] == 1
+    assert found["relayd_camera_readers", ("device", "/dev/\\udcff")] == 1
+
+
+def test_an_output_that_is_not_connected_yet_is_not_up(relay: Any):
+    status = dataclasses.replace(relay.now, outputs={"rtmp://h/…": OUTPUT_PENDING})
+    assert samples(Metrics(), status)["relayd_output_up", ("output", "rtmp://h/…")] == 0

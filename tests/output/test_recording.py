@@ -179,3 +179,13 @@ def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path):
 def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path):
     with pytest.raises(OutputError, match=r"^.{10,}: "):
         Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
+
+
+def test_a_file_that_is_named_like_a_protocol_of_ffmpeg_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with Recorder(Path("pipe:2.mkv")) as recorder:
+        until(lambda: recorder.count(OutputChange.BACK) == 1)
+        until(lambda: recorder.output.stats().frames > 10)
+    assert frames_in(tmp_path / "pipe:2.mkv") > 5

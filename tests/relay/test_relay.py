@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import time
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
 from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
 from relayd.relay.relay import Relay
-from relayd.relay.status import RelayState
+from relayd.relay.status import OUTPUT_PENDING, RelayState
 
 
 class Camera:
@@ -121,3 +122,21 @@ async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path):
     relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
     relay.wake()
     assert relay._budget._changed.is_set()
+
+
+async def test_a_stream_that_nothing_got_through_to_yet_is_neither_ok_nor_lost(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, no more
+        name = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/…"
+        outputs = [{"kind": "stream", "url": name.replace("…", "key")}]
+        service = "http://127.0.0.1:9"
+        settings = settings_for(service, f"{service}/a.png", "", outputs, str(tmp_path))
+        relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+        await asyncio.to_thread(relay.pipeline.start_outputs)
+        try:
+            relay._enter(RelayState.LIVE)
+            status = relay.status()
+            assert status.outputs == {name: OUTPUT_PENDING}
+            assert not status.healthy
+            assert status.lost_outputs
+        finally:
+            await asyncio.to_thread(relay.pipeline.stop_outputs)
