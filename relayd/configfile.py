@@ -208,7 +208,8 @@ def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Ite
             continue
         except (OSError, UnicodeDecodeError) as fault:
             why = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
-            yield f"{file} (systemd credential): {why}; give a file with the secret alone"
+            place = excerpt(str(file), _LONGEST_VALUE)
+            yield f"{place} (systemd credential): {why}; give a file with the secret alone"
         else:
             tree.put((section, field), content, f"{file} (systemd credential)")
 

@@ -257,6 +257,14 @@ def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Pa
     assert load(None, environment=credentials).akool.client_secret.get_secret_value() == "s2"
 
 
+def test_a_long_path_of_a_credential_is_cut_in_its_fault():
+    environment = {"CREDENTIALS_DIRECTORY": "/x" * 10_000}
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), environment)
+    assert "File name too long" in caught.value.faults[0]
+    assert max(map(len, caught.value.faults)) < 300
+
+
 def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path):
     (tmp_path / "akool-api-key").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"akool-api-key \(systemd credential\): not UTF-8"):
