@@ -1,6 +1,7 @@
 """The service's HTTP API: one method a call, its answers typed, its failures in our tree."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -181,9 +182,10 @@ class AkoolClient:
         if isinstance(left, bool) or not isinstance(left, int | float | str):
             return None
         try:
-            return float(left)
+            credit = float(left)
         except (ValueError, OverflowError):
             return None
+        return credit if math.isfinite(credit) else None
 
     async def check_credentials(self) -> None:
         """Try the credentials without opening a session. Raises CredentialsRefused.

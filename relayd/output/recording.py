@@ -1,5 +1,6 @@
 """The files of a recording: a name that nothing has, room for a while, one part after another."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +42,26 @@ class Part:
             if path.exists() and not path.is_file() and not path.is_dir():
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
-            return cls._new(path)
+            return cls._new(path, _room_for(bitrate_kbit))
         except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
             raise OutputError(f"{MediaUrl(wanted)}: {why}", mend=_hint(fault)) from fault
 
     @classmethod
-    def _new(cls, wanted: Path) -> Self:
+    def _new(cls, wanted: Path, room: int) -> Self:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         for number in range(_MOST_NAMES):
             path = wanted.with_stem(f"{wanted.stem}-{number}") if number else wanted
             try:
-                return cls(path, os.open(path, flags, 0o600))
+                part = cls(path, descriptor := os.open(path, flags, 0o600))
             except FileExistsError:
                 continue
+            try:
+                _require_allowed(descriptor, room)
+            except OSError:
+                part.close(is_empty=True)
+                raise
+            return part
         raise OutputError(
             f"{MediaUrl(str(wanted))}: {_MOST_NAMES} files of that name exist",
             mend="remove some of them",
@@ -90,7 +97,7 @@ class Part:
 
 
 def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
-    needed = SECONDS_OF_ROOM * bitrate_kbit * 1000 / _BITS_PER_BYTE
+    needed = _room_for(bitrate_kbit)
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < needed:
         least = f"{needed / _BYTES_PER_MEGABYTE:.1f} MB"
@@ -100,8 +107,28 @@ def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
         )
 
 
+def _require_allowed(descriptor: int, size: int) -> None:
+    """Raise OSError where a quota or a limit on files leaves no room: statvfs knows neither."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as fault:
+        if fault.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:  # it cannot be asked
+            raise
+    finally:
+        os.ftruncate(descriptor, 0)
+
+
+def _room_for(bitrate_kbit: int) -> int:
+    """Give the bytes that must fit."""
+    return round(SECONDS_OF_ROOM * bitrate_kbit * 1000 / _BITS_PER_BYTE)
+
+
 def _hint(fault: Exception) -> str:
     match fault:
+        case OSError(errno=errno.EFBIG):
+            return "raise ulimit -f, or in a unit LimitFSIZE="
+        case OSError(errno=errno.EDQUOT | errno.ENOSPC):
+            return "make room there"
         case FileNotFoundError():
             return "make its folder"
         case PermissionError():

@@ -499,6 +499,14 @@ async def test_close_ends_at_its_deadline_with_the_reason(
         assert 0.4 < time.monotonic() - began < 1.5
 
 
+@pytest.mark.parametrize("told", [float("nan"), float("inf"), "1e999", True, None, [], "much"])
+async def test_a_credit_that_is_no_amount_is_not_known(
+    service: "Service", client: AkoolClient, told: object
+):
+    service.on("credit", {"code": 1000, "data": {"credit": told}})
+    assert await client.credit() is None
+
+
 async def test_a_key_is_checked_by_reading_the_credit(service: "Service", client: AkoolClient):
     await client.check_credentials()
     assert [call.name for call in service.calls] == ["credit"]

@@ -62,6 +62,14 @@ AT_LOAD = {
         ("control.http=localhost",), "config", "give host and port"
     ),
     "a key in capitals": SetUp(("Video.fps=5",), "config", "[Video]: names are case-sensitive"),
+    "a push URL without a host": SetUp(
+        ("output.0.url=rtmp:///live/x",), "config", "it names no host"
+    ),
+    "a push URL without a port": SetUp(("output.0.url=udp://h",), "config", "it names no port"),
+    "a service URL with a query": SetUp(
+        ("akool.base_url=http://h/?q=1",), "config", "it can have no ? and no #"
+    ),
+    "true for a number": SetUp(("video.fps=true",), "config", "video.fps = true: must be a number"),
     "an unknown field in a URL": SetUp(
         ("rtc.play_url=http://h/{{room}}",), "config", "is no field of a session"
     ),

@@ -1,6 +1,7 @@
 """A recording goes on in a new part: after a full disk, a removed folder, a file moved away."""
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -123,6 +124,17 @@ def test_without_room_for_a_part_none_is_begun(small_disk: Path):
     with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(make room there\)"):
         Part.begin(str(small_disk / "out.mp4"), KBIT)
     assert not (small_disk / "out.mp4").exists()
+
+
+def test_where_a_limit_or_quota_leaves_no_room_no_part_is_begun(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"out\.mkv: File too large \(raise ulimit -f"):
+            Part.begin(str(tmp_path / "out.mkv"), KBIT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir()), "or the folder would fill up with parts"
 
 
 def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_path: Path):
