@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from relayd import check
 from relayd.akool.journal import Journal
-from relayd.configfile import load_tree
+from relayd.commands import check
+from relayd.commands.finding import Finding, Verdict
+from relayd.config.loading import load_tree
 from relayd.errors import CameraUnavailable, ServiceUnreachable
-from relayd.finding import Finding, Verdict
-from relayd.namelock import NameLock
-from relayd.output.openings import Openings
+from relayd.output.open_tracker import Openings
 from relayd.output.readers import ClientUsage, Sight
+from relayd.process.name_lock import NameLock
 
 
 class Camera:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from relayd.demo import DemoOptions, _camera, run_demo
+from relayd.commands.demo import DemoOptions, _camera, run_demo
 from relayd.errors import CameraUnavailable, UsageError
 from relayd.output.camera import CameraOutput
 

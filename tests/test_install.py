@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from relayd import installer
+from relayd.commands import installer
+from relayd.commands.installer import Installer, InstallOptions
+from relayd.commands.system_files import PIECES, Layout, Standing, require_visible, shipped
 from relayd.errors import ExitCode, Unavailable, UsageError
-from relayd.install import PIECES, Layout, Standing, require_visible, shipped
-from relayd.installer import Installer, InstallOptions
 
 COMMAND = "/opt/relayd/bin/relayd"
 SHIPPED = ("modprobe.d", "modules-load.d", "sysusers.d", "tmpfiles.d", "udev")

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from relayd import limits
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import ExitCode, OutputError, SourceUnreachable, Unavailable
-from relayd.frames import Geometry, StandbyFrame, black
+from relayd.media.frames import Geometry, StandbyFrame, black
+from relayd.media.slots import LatestSlot, SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.screen import Fallback, Screen
+from relayd.output.clock import Fallback, Screen
 from relayd.output.stream import StreamOutput
-from relayd.slots import LatestSlot, SharedSlot
+from relayd.process import limits
 from relayd.source.events import SourceDown
 from relayd.source.reader import SourceReader
 

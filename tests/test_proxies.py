@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from relayd.configfile import load
+from relayd.akool.connect import connect
+from relayd.config.loading import load
 from relayd.errors import ConfigError, ExitCode, ServiceUnreachable
-from relayd.http import Answer, HttpClient
-from relayd.proxies import proxy_for
-from relayd.service import connect
+from relayd.http.client import Answer, HttpClient
+from relayd.http.proxies import proxy_for
 
 TARGET = "http://service.example/x"
 KEY = {"AKOOL_API_KEY": "a-test-key"}

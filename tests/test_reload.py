@@ -11,15 +11,15 @@ from PIL import Image
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.config import Settings
-from relayd.configfile import load, load_tree
+from relayd.commands.run import _Announcer, _reload_on_hangup
+from relayd.config.loading import load, load_tree
+from relayd.config.reload import RELOADABLE, Reloader, differences
+from relayd.config.settings import Settings
 from relayd.control.notify import Notifier
-from relayd.daemon import _Announcer, _reload_on_hangup
 from relayd.errors import ConfigError, FaceRejected
+from relayd.process.signals import stopped_by_signals
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
-from relayd.reload import RELOADABLE, Reloader, differences
-from relayd.signals import stopped_by_signals
 
 FACE = "http://127.0.0.1:9/a.png"
 LANDMARKS = "1,2:3,4:5,6:7,8"

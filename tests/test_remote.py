@@ -1,9 +1,10 @@
 import dataclasses
 from typing import Any
 
+from relayd.commands.remote import in_words, outcome
 from relayd.control.api import status_json
-from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
-from relayd.remote import in_words, outcome
+from relayd.media.delay import Spread
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
 def words_of(**fields: Any) -> dict[str, str]:

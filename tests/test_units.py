@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relayd.commands.installer import Installer, InstallOptions
+from relayd.commands.system_files import Layout, shipped
 from relayd.errors import ExitCode
-from relayd.install import Layout, shipped
-from relayd.installer import Installer, InstallOptions
 
 MOST_EXPOSURE = 2.0
 """0 is a unit that can do nothing, 9.2 a bare one."""

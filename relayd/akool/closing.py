@@ -8,7 +8,7 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.records import JournalRecord
 from relayd.errors import ServiceError, Unavailable
-from relayd.urls import service_url
+from relayd.urls.safe import service_url
 
 CLOSE_WITHIN = 10.0
 """s that a close is tried for, where the caller does not say."""

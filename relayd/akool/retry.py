@@ -12,7 +12,7 @@ import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from relayd import logs
-from relayd.akool.verdicts import BY_CODE
+from relayd.akool.error_codes import BY_CODE
 from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Throttled
 
 ATTEMPTS = 3

@@ -27,7 +27,7 @@ from relayd.errors import (
     SessionDoubtful,
     SessionFailed,
 )
-from relayd.urls import service_url
+from relayd.urls.safe import service_url
 
 ANSWER_WITHIN = 10.0
 """s that a cancelled open waits for the answer of a create in flight."""

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from relayd import lookup, remote
-from relayd.configfile import load
+from relayd.commands import remote
+from relayd.config.loading import load
+from relayd.control import lookup
 from relayd.errors import ExitCode, UsageError
 
 app = typer.Typer()

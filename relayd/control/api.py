@@ -34,9 +34,9 @@ from relayd import errors
 from relayd.control import page
 from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
-from relayd.control.metrics import Metrics
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
 from relayd.logs import redact
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayStatus
 
 _LARGEST_BODY = 16 * 1024

@@ -17,11 +17,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, FitMode, Geometry
 from relayd.media import compat
 from relayd.media.fit import Fitter, words_of
+from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.srt import SrtReader, is_srt
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
     from av.packet import Packet

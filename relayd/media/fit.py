@@ -12,9 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from relayd.errors import SourceUnusable
-from relayd.frames import I420, FitMode, Geometry, plan_fit
 from relayd.logs import redact
 from relayd.media import compat
+from relayd.media.frames import I420, FitMode, Geometry, plan_fit
 
 if TYPE_CHECKING:
     from av.filter import Graph

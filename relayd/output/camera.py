@@ -19,10 +19,10 @@ import pyvirtualcam
 from numpy.typing import NDArray
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get
+from relayd.media.frames import Geometry, OutputFrame
 from relayd.output import devices, v4l2
-from relayd.output.choice import find_device, is_path, modprobe
+from relayd.output.device_choice import find_device, is_path, modprobe
 
 _log = get("camera")
 

@@ -11,11 +11,11 @@ from threading import Event, Thread
 from typing import Final, Protocol
 
 from relayd.clock import Clock, MonotonicClock
-from relayd.frames import OutputFrame
 from relayd.logs import get
+from relayd.media.frames import OutputFrame
 from relayd.output import v4l2
 from relayd.output.base import Output
-from relayd.output.openings import Openings
+from relayd.output.open_tracker import Openings
 
 RETRY: Final = 5.0
 """s between two tries to see again."""

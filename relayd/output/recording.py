@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from relayd.errors import OutputError
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 SECONDS_OF_ROOM: Final = 10.0
 """s of recording that must fit on the disk before a part is begun: with less, a disk that is full

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from relayd.errors import ConfigError
-from relayd.frames import I420, Geometry, StandbyFrame
+from relayd.media.frames import I420, Geometry, StandbyFrame
 
 _TOP, _BOTTOM = (24, 29, 38), (11, 13, 18)
 """The ground's colours, RGB: a dark blue-grey, a little lighter above."""

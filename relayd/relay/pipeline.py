@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 from relayd.clock import Clock
-from relayd.config import CameraSettings, Settings, StreamSettings
-from relayd.control.metrics import Metrics
-from relayd.delay import DelayMeter
-from relayd.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.config.settings import CameraSettings, Settings, StreamSettings
 from relayd.logs import get
+from relayd.media.delay import DelayMeter, Spread
+from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.media.slots import LatestSlot
 from relayd.output.base import Output, OutputEvent
 from relayd.output.camera import CameraOutput
+from relayd.output.clock import Fallback, Screen, Shown
 from relayd.output.readers import WatchedCamera
-from relayd.output.screen import Fallback, Screen, Shown
 from relayd.output.standby import StandbyArtist
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
+from relayd.relay.metrics import Metrics
 from relayd.relay.recent import Recent, spread_of_sum
-from relayd.relay.status import RelayState, Spread
-from relayd.slots import LatestSlot
+from relayd.relay.status import RelayState
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader

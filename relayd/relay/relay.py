@@ -11,24 +11,24 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from relayd.akool.budget import BudgetReading, BudgetState
-from relayd.akool.chores import CreditWatch, keep_closing_leftovers
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
-from relayd.background import in_background
+from relayd.akool.upkeep import CreditWatch, keep_closing_leftovers
 from relayd.clock import Clock, MonotonicClock
-from relayd.config import Settings, state_directory
-from relayd.control.metrics import Metrics
+from relayd.config.settings import Settings, state_directory
 from relayd.errors import Unavailable
-from relayd.frames import SourceFrame
 from relayd.logs import get, redact
+from relayd.media.frames import SourceFrame
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyArtist
+from relayd.process.background import in_background
 from relayd.relay import events as on
 from relayd.relay.budget import BudgetWatch
 from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
+from relayd.relay.metrics import Metrics
 from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from relayd.media.delay import Spread
+
 
 class RelayState(Enum):
     """Where a relay stands; each is a metric label, a log event and systemd's STATUS line."""
@@ -109,15 +111,6 @@ class DemandState(Enum):
 
 OUTPUT_OK = "ok"
 """What is told of an output that works."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How a measured quantity is spread, in seconds; None before anything was measured."""
-
-    p50: float | None = None
-    p95: float | None = None
-    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

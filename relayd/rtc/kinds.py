@@ -7,7 +7,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from relayd.errors import LibraryUnavailable
-from relayd.frames import I420
+from relayd.media.frames import I420
 from relayd.process.environment import proxies
 from relayd.rtc.agora import installation
 from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget

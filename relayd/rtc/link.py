@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol
 
 from relayd import errors, logs
 from relayd.errors import ConfigError, LinkLost, RelaydError
-from relayd.frames import I420, Geometry
-from relayd.templates import TEMPLATE_FIELDS, fill_url
-from relayd.urls import MediaUrl
+from relayd.media.frames import I420, Geometry
+from relayd.urls.safe import MediaUrl
+from relayd.urls.templates import TEMPLATE_FIELDS, fill_url
 
 LinkKind = Literal["agora", "webrtc"]
 

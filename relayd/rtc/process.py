@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from relayd import logs
-from relayd.descriptors import wait_readable
 from relayd.errors import JoinRefused, WorkerDied
-from relayd.frames import Geometry, SourceFrame, SwappedFrame
+from relayd.media.frames import Geometry, SourceFrame, SwappedFrame
+from relayd.media.slots import SharedSlot
 from relayd.process.child import Child, end_words
+from relayd.process.descriptors import wait_readable
 from relayd.process.environment import python_environment
 from relayd.rtc.gate import Gate
 from relayd.rtc.link import (
@@ -25,7 +26,6 @@ from relayd.rtc.link import (
     LinkKind,
     LinkTarget,
 )
-from relayd.slots import SharedSlot
 
 BELL_TIMEOUT = 0.2
 """s after which the arrival thread looks whether it should end."""

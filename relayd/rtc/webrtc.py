@@ -17,12 +17,12 @@ from typing import NoReturn
 from relayd import logs
 from relayd.clock import Backoff
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
-from relayd.frames import I420
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
+from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 POST_TIMEOUT = 10.0
 """s for a server to answer an offer; one that starts its engine first takes a while."""

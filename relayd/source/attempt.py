@@ -6,11 +6,11 @@ from typing import Final
 
 from relayd import logs
 from relayd.clock import Clock
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
-from relayd.frames import I420, FitMode, Geometry
-from relayd.limits import start_thread
 from relayd.media.decode import Picture, VideoInput
+from relayd.media.frames import I420, FitMode, Geometry
+from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import Opening, SourceKind, plan_opening
 from relayd.source.schedule import PlaybackSchedule

@@ -11,11 +11,11 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
-from relayd.frames import I420, FitMode, Geometry, SourceFrame
-from relayd.limits import start_thread
-from relayd.slots import LatestSlot
+from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.media.slots import LatestSlot
+from relayd.process.limits import start_thread
 from relayd.source.attempt import OPEN_TIMEOUT, Attempt
 from relayd.source.events import (
     SourceCounters,

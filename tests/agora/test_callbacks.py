@@ -13,7 +13,7 @@ from tests.agora.side import APP, TOKEN
 LEAVE_IN_A_BURST = """
 import faulthandler, gc, sys, threading, time
 from pathlib import Path
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.agora import sdk
 from relayd.rtc.agora.events import Connected
 

@@ -325,7 +325,9 @@ def test_a_python_that_has_nothing_gets_it_all_by_one_command_and_pip_can_take_i
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     ours = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
-    script = f"from relayd.cli import app; app(['agora-install', '--from', {str(archive)!r}])"
+    script = (
+        f"from relayd.commands.app import app; app(['agora-install', '--from', {str(archive)!r}])"
+    )
     environment = {**os.environ, "PYTHONPATH": ours, "PIP_FIND_LINKS": str(sdist.parent)}
     done = subprocess.run(
         [python, "-c", script], env=environment, capture_output=True, text=True, check=False

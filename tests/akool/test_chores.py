@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relayd.akool import chores
-from relayd.akool.chores import keep_closing_leftovers
+from relayd.akool import upkeep
 from relayd.akool.client import AkoolClient
 from relayd.akool.closing import close_leftovers
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession
 from relayd.akool.session import FaceChoice, SessionKeeper
-from relayd.http import HttpClient
+from relayd.akool.upkeep import keep_closing_leftovers
+from relayd.http.client import HttpClient
 from tests.akool.conftest import http_answer
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 async def test_a_close_that_failed_while_the_network_was_away_is_made_up_for_without_a_restart(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(chores, "LEFTOVERS_INTERVAL", 0.02)
+    monkeypatch.setattr(upkeep, "LEFTOVERS_INTERVAL", 0.02)
     journal = Journal(tmp_path)
     keeper = SessionKeeper(client, journal, relay="studio")
     closing = asyncio.create_task(keep_closing_leftovers(client, journal))
@@ -68,7 +68,7 @@ async def test_what_befalls_one_leftover_keeps_no_other_from_being_closed(
 async def test_the_closing_of_leftovers_goes_on_after_an_error_that_nothing_foresees(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(chores, "LEFTOVERS_BACKOFF", (0.01, 0.01))
+    monkeypatch.setattr(upkeep, "LEFTOVERS_BACKOFF", (0.01, 0.01))
     journal, broken = Journal(tmp_path), True
 
     def leftovers() -> list[JournalEntry]:
@@ -98,7 +98,7 @@ async def test_a_leftover_that_this_account_can_never_close_is_told_and_tried_on
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(chores, "LEFTOVERS_INTERVAL", 0.01)
+    monkeypatch.setattr(upkeep, "LEFTOVERS_INTERVAL", 0.01)
     journal, looks = Journal(tmp_path), 0
     client = AkoolClient(service.url, ApiKey("the-key"), http)
     keeper = SessionKeeper(client, journal, relay="studio")

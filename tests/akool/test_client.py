@@ -30,7 +30,7 @@ from relayd.errors import (
     SessionUnknown,
     Throttled,
 )
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service

@@ -32,7 +32,7 @@ OPENER = textwrap.dedent(
     from relayd.akool.credentials import ApiKey
     from relayd.akool.journal import Journal
     from relayd.akool.session import FaceChoice, SessionKeeper
-    from relayd.http import HttpClient
+    from relayd.http.client import HttpClient
 
     logs.configure("error")
 

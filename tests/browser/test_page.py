@@ -17,12 +17,12 @@ import pytest
 
 from relayd.control.access import Access, Token
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
-from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
-from relayd.slots import LatestSlot
 from tests.control.credentials import TOKEN
 from tests.proxy import proxied
 

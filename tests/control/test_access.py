@@ -17,9 +17,9 @@ import pytest
 from relayd.control import access, page
 from relayd.control.access import Access, Token, cookie_name
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.logs import redact
+from relayd.relay.metrics import Metrics
 from tests.control.credentials import BEARER, TOKEN
 from tests.proxy import proxied
 

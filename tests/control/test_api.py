@@ -6,7 +6,8 @@ import pytest
 
 from relayd import errors
 from relayd.control.server import ControlServer
-from relayd.relay.status import RelayState, Spread
+from relayd.media.delay import Spread
+from relayd.relay.status import RelayState
 
 JSON = {"Content-Type": "application/json"}
 

@@ -7,14 +7,14 @@ import pytest
 from numpy.typing import NDArray
 
 from relayd.emulator import swap
-from relayd.emulator.make_media import MEDIA
-from relayd.emulator.people import AT_REST, MIRA, PEOPLE, Persona, render_pose
 from relayd.emulator.swap import FaceSwapper, SourceFace, decode_image, find_faces
 from relayd.emulator.swap.mesh import Roi, Sight, Track
 from relayd.emulator.swap.planes import Planes
 from relayd.emulator.swap.raster import softened, to_i420
 from relayd.emulator.swap.veil import SECOND, Veils
-from relayd.frames import I420
+from relayd.media.frames import I420
+from tests.people.make_media import MEDIA
+from tests.people.people import AT_REST, MIRA, PEOPLE, Persona, render_pose
 
 SIZE = (400, 300)
 FADED_IN = 5  # pictures until a new face is swapped at full strength

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output import choice, devices, v4l2
+from relayd.media.frames import Geometry, StandbyFrame, SwappedFrame, black
+from relayd.output import device_choice, devices, v4l2
 from relayd.output.camera import CameraOutput
-from relayd.output.choice import find_device
+from relayd.output.device_choice import find_device
 from relayd.output.devices import VideoDevice
 
 SIZE = Geometry(64, 48)
@@ -279,7 +279,7 @@ def test_the_mend_leaves_the_options_of_an_installed_relayd_alone(
     options = tmp_path / "relayd.conf"
     if is_installed:
         options.touch()
-    monkeypatch.setattr(choice, "OPTIONS_FILE", options)
+    monkeypatch.setattr(device_choice, "OPTIONS_FILE", options)
     mends = []
     for double in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
         with pytest.raises(CameraUnavailable) as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.output.openers import Census, Visible
+from relayd.output.device_use import Census, Visible
 
 HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 

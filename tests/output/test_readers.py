@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import StandbyFrame
-from relayd.output import openings as openings_module
-from relayd.output import readers, v4l2
+from relayd.media.frames import StandbyFrame
+from relayd.output import open_tracker, readers, v4l2
+from relayd.output.device_use import Census, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.openers import Census, Visible
-from relayd.output.openings import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
+from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
 from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
 
 SOON = 2.0  # s
@@ -275,8 +274,8 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
-    openings.look(100.0 + openings_module.ASK_PROC)
-    assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
+    openings.look(100.0 + open_tracker.ASK_PROC)
+    assert openings.look(100.0 + open_tracker.ASK_PROC + PROBE) == 1
 
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
@@ -346,8 +345,8 @@ def test_an_opening_shared_by_processes_is_not_taken_for_two(
 
 def test_what_was_missed_on_both_devices_is_not_put_on_one():
     told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
-    assert openings_module._Moves(**told).share(2) == 1
-    assert openings_module._Moves(**told, missed=True).share(2) is None
+    assert open_tracker._Moves(**told).share(2) == 1
+    assert open_tracker._Moves(**told, missed=True).share(2) is None
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
@@ -486,7 +485,7 @@ def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., An
 def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(openings_module, "PROBE", 0.2)
+    monkeypatch.setattr(open_tracker, "PROBE", 0.2)
     double, heard = make(path=str(node), version="0.12.7"), Heard()
     watch = ReadersWatch(str(node), heard, system=double)
     watch.start()
@@ -535,7 +534,7 @@ def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
 ):
     monkeypatch.setattr(readers, "RETRY", 0.05)
     monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
-    monkeypatch.setattr(openings_module, "PROBE", 0.1)
+    monkeypatch.setattr(open_tracker, "PROBE", 0.1)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()

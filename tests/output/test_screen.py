@@ -11,13 +11,13 @@ import pytest
 
 from relayd.clock import MonotonicClock
 from relayd.errors import CameraUnavailable
-from relayd.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame, black
+from relayd.media.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.output.base import OutputChange
 from relayd.output.camera import CameraOutput
+from relayd.output.clock import GAP_BOUNDS, Fallback, Screen, Shown
 from relayd.output.devices import VideoDevice
 from relayd.output.readers import ReadersWatch, WatchedCamera
-from relayd.output.screen import GAP_BOUNDS, Fallback, Screen, Shown
-from relayd.slots import LatestSlot
 
 SIZE = Geometry(16, 16)
 STANDBY = StandbyFrame(black(SIZE), "standby")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from relayd.errors import ConfigError
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.output.standby import StandbyArtist, i420_from_rgb
 
 SIZE = Geometry(320, 240)

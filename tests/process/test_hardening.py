@@ -61,7 +61,7 @@ def test_this_process_is_left_as_it_is():
 LOOK = f"""
 import os, sys
 from pathlib import Path
-from relayd.output.openers import Census
+from relayd.output.device_use import Census
 from relayd.process import hardening
 from relayd.process.child import run_to_end
 

@@ -5,8 +5,8 @@ import pytest
 
 from relayd import errors
 from relayd.errors import ConfigError, JoinRefused, LibraryUnavailable, RelaydError
-from relayd.frames import Geometry
 from relayd.logs import conceal
+from relayd.media.frames import Geometry
 from relayd.rtc.kinds import load_link, require_link
 from relayd.rtc.link import (
     LARGEST_PACKET,

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from relayd.errors import JoinRefused, LinkLost, WorkerDied
-from relayd.frames import SourceFrame, SwappedFrame, black
+from relayd.media.frames import SourceFrame, SwappedFrame, black
 from relayd.rtc.link import LARGEST_PACKET, LinkEvent, LinkEventKind
 from tests.rtc import strange
 from tests.rtc.strange import GEOMETRY, StrangeWorker

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, Geometry, black
-from relayd.slots import LatestSlot
+from relayd.media.frames import I420, Geometry, black
+from relayd.media.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEnded, SourceOpened
 from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
 
 if TYPE_CHECKING:
-    from relayd.frames import SourceFrame
+    from relayd.media.frames import SourceFrame
     from tests.clips import Clips
     from tests.source.conftest import Watch
 

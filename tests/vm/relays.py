@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relayd.frames import Geometry, black
+from relayd.media.frames import Geometry, black
 from relayd.output.standby import StandbyArtist
 from relayd.relay.status import RelayState
 from tests.e2e.stage import Emulator

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.output.standby import StandbyArtist
 from relayd.relay.status import RelayState
 from tests.agora.library import build_site

@@ -493,7 +493,7 @@ def new_session(service: Emulator, old: str) -> bool:
 
 SLEEPER = """#!/usr/lib/relayd/bin/python
 import asyncio
-from relayd.sleep.watch import SleepWatch
+from relayd.relay.sleep.watch import SleepWatch
 async def close():
     print("closing", flush=True)
     await asyncio.sleep(0.5)

@@ -7,7 +7,7 @@ tested without waiting for them.
 from enum import Enum
 
 from relayd.errors import JoinFailed, LinkError, LinkLost, LinkStalled
-from relayd.rtc.agora import verdicts
+from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import (
     Connected,
     ConnectionLost,
@@ -81,7 +81,7 @@ class Progress:
         self, event: SdkEvent, now: float
     ) -> list[LinkEvent]:
         """Take in what happened; gives what to tell. Raises the LinkError that ends the link."""
-        if end := verdicts.end_of(event, joining=self.stage is Stage.JOINING):
+        if end := error_codes.end_of(event, joining=self.stage is Stage.JOINING):
             raise end
         match event:
             case Connected():
@@ -89,7 +89,7 @@ class Progress:
             case PictureCame():
                 return self._picture_came()
             case Reconnecting(reason):
-                return self._broke(Break.CONNECTION, verdicts.words_of_reason(reason), now)
+                return self._broke(Break.CONNECTION, error_codes.words_of_reason(reason), now)
             case ConnectionLost():
                 return self._broke(Break.CONNECTION, "still no way to the channel", now)
             case Reconnected():

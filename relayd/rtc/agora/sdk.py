@@ -10,8 +10,8 @@ from typing import Any
 
 from relayd import logs
 from relayd.errors import JoinFailed
-from relayd.frames import I420, Geometry
-from relayd.rtc.agora import verdicts
+from relayd.media.frames import I420, Geometry
+from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import ReceivedFrame, SdkEvent
 from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
 from relayd.rtc.agora.wrapper import (
@@ -204,7 +204,7 @@ class Channel:
     @staticmethod
     def _checked(call: str, returned: int) -> None:
         if returned < 0:
-            raise verdicts.error_of_call(call, returned)
+            raise error_codes.error_of_call(call, returned)
 
 
 def _connection_config() -> RTCConnConfig:

@@ -7,7 +7,7 @@ LibraryUnavailable where that cannot be.
 from typing import Any
 
 from relayd.rtc.agora import installation
-from relayd.rtc.agora.taming import tamed_import
+from relayd.rtc.agora.import_guard import tamed_import
 
 installation.require()
 with tamed_import():
