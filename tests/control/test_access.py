@@ -280,7 +280,7 @@ async def test_a_post_through_a_proxy_is_taken_from_an_allowed_origin_alone(
 
 
 @pytest.mark.parametrize("keep_host", [True, False])
-async def test_below_a_sub_path_of_a_proxy_all_works(serve: Serve, relay: Any, keep_host: bool):  # noqa: FBT001 - a parameter of the test
+async def test_below_a_sub_path_of_a_proxy_all_works(serve: Serve, relay: Any, *, keep_host: bool):
     async with serve(allowed_hosts=("relay.lan",)) as server:
         assert server.address
         async with (
