@@ -80,7 +80,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
     see: Callable[..., None], way: type[Sight], words: str
-):
+) -> None:
     see(lambda: Seen(way.words))
     found = finding()
     assert found.verdict is Verdict.OK
@@ -89,7 +89,9 @@ def test_check_says_by_which_way_a_cameras_readers_are_seen(
     assert Camera.done == ["opened", "looked", "sight closed", "closed"]
 
 
-def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callable[..., None]):
+def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
+    see: Callable[..., None],
+) -> None:
     def fail() -> Seen:
         raise OSError(28, "No space left on device")
 
@@ -102,14 +104,14 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callabl
         assert Camera.done[-1] == "closed"
 
 
-def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]):
+def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
     see(lambda: Seen(ClientUsage.words))
     assert finding("never").why == "/dev/video0 can be written"
 
 
 def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
     see: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
     found = finding()
     assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
@@ -121,12 +123,12 @@ def journal_findings(state: Path) -> list[Finding]:
     )
 
 
-def test_check_says_where_nothing_can_be_open(tmp_path: Path):
+def test_check_says_where_nothing_can_be_open(tmp_path: Path) -> None:
     (found,) = journal_findings(tmp_path)
     assert (found.verdict, found.why) == (Verdict.OK, "can be written; nothing is left open")
 
 
-def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path):
+def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path) -> None:
     Journal(tmp_path).probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(b'{"version": 2}')
     (found,) = journal_findings(tmp_path)
@@ -135,7 +137,9 @@ def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path)
     assert "relayd sessions list" in found.mend
 
 
-def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(tmp_path: Path):
+def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(
+    tmp_path: Path,
+) -> None:
     journal = Journal(tmp_path)
     journal.begin_create("https://openapi.example", "studio", "").doubtful("HTTP 502")
     flying = journal.begin_create("https://openapi.example", "kitchen", "")
@@ -147,7 +151,7 @@ def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(t
     assert "your account" in found.mend
 
 
-def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path):
+def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path) -> None:
     settings = load_tree({"state": {"directory": str(tmp_path)}})
     assert asyncio.run(check._check_name(settings, "studio")) == []
     with NameLock(tmp_path, "studio").take():
@@ -161,7 +165,7 @@ def with_parts(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
     monkeypatch.setattr(check, "PARTS", parts)
 
 
-async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch):
+async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
     async def first(*_: object) -> list[Finding]:
@@ -176,7 +180,9 @@ async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.M
     assert [one.part for one in found] == ["first"]
 
 
-async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: pytest.MonkeyPatch):
+async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def hang(*_: object) -> list[Finding]:
         await asyncio.Event().wait()
         return []
@@ -205,7 +211,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: p
 )
 async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
     fault: Exception, words: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def fail(*_: object) -> list[Finding]:
         raise fault
 

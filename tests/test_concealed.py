@@ -5,7 +5,7 @@ import threading
 from relayd.urls.concealed import HIDDEN, MOST_KEPT, Concealed
 
 
-def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():
+def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good() -> None:
     known = Concealed()
     known.add("the-api-key", lasting=True)
     for number in range(1000):
@@ -15,21 +15,21 @@ def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():
     assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} token-0949"
 
 
-def test_one_that_is_used_again_is_the_newest():
+def test_one_that_is_used_again_is_the_newest() -> None:
     known = Concealed(most=2)
     for secret in ("secret-1", "secret-2", "secret-1", "secret-3"):
         known.add(secret)
     assert known.replaced_in("secret-1 secret-2") == f"{HIDDEN} secret-2"
 
 
-def test_those_of_the_configuration_are_bounded_too():
+def test_those_of_the_configuration_are_bounded_too() -> None:
     known = Concealed(most=3)
     for number in range(10):
         known.add(f"secret-{number}", lasting=True)
     assert len(known) == 3
 
 
-def test_one_that_becomes_lasting_stays():
+def test_one_that_becomes_lasting_stays() -> None:
     known = Concealed(most=1)
     known.add("secret-1")
     known.add("secret-1", lasting=True)
@@ -38,14 +38,14 @@ def test_one_that_becomes_lasting_stays():
     assert known.replaced_in("secret-1") == HIDDEN
 
 
-def test_short_strings_and_what_its_own_replacement_holds_are_left_alone():
+def test_short_strings_and_what_its_own_replacement_holds_are_left_alone() -> None:
     known = Concealed()
     known.add("short")
     known.add("example", "https://example.org")
     assert len(known) == 0
 
 
-def test_threads_that_add_and_read_at_once_do_each_other_no_harm():
+def test_threads_that_add_and_read_at_once_do_each_other_no_harm() -> None:
     known = Concealed()
 
     def add(start: int) -> None:

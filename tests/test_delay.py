@@ -100,38 +100,38 @@ def wrong(found: list[float], true_delay: float) -> list[float]:
     return [delay for delay in found if abs(delay - true_delay) > PERIOD / 10]
 
 
-def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise():
+def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise() -> None:
     for delay_frames in (2, 8, 30):
         found = measured(delay_frames, frames=120 + delay_frames)
         assert len(found) > 40, f"too few matches at {delay_frames} frames: {len(found)}"
         assert not wrong(found, delay_frames * PERIOD)
 
 
-def test_a_still_scene_is_unknown_and_never_a_wrong_figure():
+def test_a_still_scene_is_unknown_and_never_a_wrong_figure() -> None:
     assert measured(8, still) == []
     assert measured(8, still, noise=0.0) == []
 
 
-def test_a_loop_shorter_than_the_window_is_unknown():
+def test_a_loop_shorter_than_the_window_is_unknown() -> None:
     once_round = FPS
     found = measured(8, lambda step: talking(step % FPS), noise=0.0)
     assert len(found) < once_round - 8
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_delay_longer_than_the_window_gives_hardly_a_figure():
+def test_a_delay_longer_than_the_window_gives_hardly_a_figure() -> None:
     frames = int(WINDOW * FPS) + 80
     assert len(measured(int(WINDOW * FPS) + 10, frames=frames)) <= 4
 
 
-def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once():
+def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once() -> None:
     found = measured(8, repeat=2, frames=160)
     assert len(found) > 20
     assert len(found) <= 160 / 2
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
+def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
     scene, found = Scene(), list[float]()
     meter = DelayMeter(FPS, found.append)
     for step in range(60):
@@ -144,7 +144,7 @@ def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
     assert not wrong(found, 0.01)
 
 
-def test_a_changed_delay_is_followed():
+def test_a_changed_delay_is_followed() -> None:
     scene, found = Scene(), list[float]()
     meter = DelayMeter(FPS, found.append)
     way: list[I420] = []
@@ -159,7 +159,7 @@ def test_a_changed_delay_is_followed():
     assert round(found[-1] / PERIOD) == 15
 
 
-def test_the_spread_is_that_of_the_measurements():
+def test_the_spread_is_that_of_the_measurements() -> None:
     meter = DelayMeter(FPS)
     assert meter.spread().p50 is None
     assert meter.spread().count == 0
@@ -176,7 +176,7 @@ def test_the_spread_is_that_of_the_measurements():
     assert abs(spread.p95 - 0.25) < 0.001
 
 
-def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness():
+def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness() -> None:
     random = np.random.default_rng(3)
     plane = random.integers(40, 200, (GEOMETRY.height, GEOMETRY.width)).astype(np.float32)
     cells = plane.reshape(30, 8, 40, 8).mean(axis=(1, 3)).ravel()
@@ -184,7 +184,7 @@ def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness():
     np.testing.assert_allclose(thumbnail(i420(plane)), thumbnail(i420(plane + 20)), atol=1e-3)
 
 
-def test_one_thread_may_send_while_another_shows():
+def test_one_thread_may_send_while_another_shows() -> None:
     scene = Scene()
     pairs = [scene.pair(*talking(step)) for step in range(40)]
     found = list[float]()
@@ -220,7 +220,7 @@ def test_one_thread_may_send_while_another_shows():
     assert not wrong(found, 2 * PERIOD)
 
 
-def test_the_meter_costs_far_less_than_a_frame_interval():
+def test_the_meter_costs_far_less_than_a_frame_interval() -> None:
     random = np.random.default_rng(0)
     pictures = [random.integers(16, 235, (720, 640), dtype=np.uint8) for _ in range(8)]
     meter = DelayMeter(FPS)

@@ -9,7 +9,7 @@ from relayd.errors import CameraUnavailable, UsageError
 from relayd.output.camera import CameraOutput
 
 
-def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.MonkeyPatch):
+def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_camera: CameraOutput) -> None:
         raise CameraUnavailable("/dev/video0 [loop] is set up wrongly", mend="sudo mend [it]")
 
@@ -21,7 +21,7 @@ def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.Monk
     assert "sudo mend [it]" in said.getvalue()
 
 
-async def test_a_demo_refuses_a_recording_whose_name_says_no_format():
+async def test_a_demo_refuses_a_recording_whose_name_says_no_format() -> None:
     options = DemoOptions("", "", 0, 0.0, Path("x.avi"), use_camera=False)
     with pytest.raises(UsageError, match="--record: no container is known") as caught:
         await run_demo(options)

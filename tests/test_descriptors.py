@@ -80,7 +80,9 @@ assert [event.kind for event in events] == [LinkEventKind.READY], events
 @pytest.mark.parametrize(
     "work", [SLOT, STREAM, SRT, WORKER], ids=["slot", "stream", "srt", "worker"]
 )
-def test_a_process_with_more_than_1024_descriptors_works_all_the_same(work: str, tmp_path: Path):
+def test_a_process_with_more_than_1024_descriptors_works_all_the_same(
+    work: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MANY + work, str(tmp_path / "out.mkv")],
         check=False,
@@ -92,7 +94,7 @@ def test_a_process_with_more_than_1024_descriptors_works_all_the_same(work: str,
     assert "Traceback" not in done.stderr
 
 
-def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not():
+def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not() -> None:
     readable, into = os.pipe()
     try:
         assert wait_readable((readable,), 0) == set()
@@ -103,7 +105,7 @@ def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not():
         os.close(readable)
 
 
-def test_what_is_kept_from_children_is_closed_in_them():
+def test_what_is_kept_from_children_is_closed_in_them() -> None:
     readable, into = os.pipe()
     try:
         os.set_inheritable(into, True)
@@ -138,7 +140,7 @@ with open(sys.argv[1], "w") as told:
 @pytest.mark.parametrize("closed", [(1,), (2,), (0,), (0, 1, 2)])
 def test_a_process_started_without_standard_streams_has_empty_ones(
     closed: tuple[int, ...], tmp_path: Path
-):
+) -> None:
     told = tmp_path / "told"
     shut = " ".join(f"{number}>&-" for number in closed)
     subprocess.run(
@@ -153,7 +155,7 @@ def test_a_process_started_without_standard_streams_has_empty_ones(
     assert all(streams[number] == "/dev/null" for number in closed)
 
 
-def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path):
+def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
     command = [sys.executable, "-m", "relayd", "check", "--config", missing]
     usual = subprocess.run(command, check=False, capture_output=True)

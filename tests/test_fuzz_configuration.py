@@ -187,7 +187,7 @@ def require_plain(error: ConfigError) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_file_variable_or_override_is_unforeseen():
+def test_no_file_variable_or_override_is_unforeseen() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "relay.toml"
 
@@ -211,7 +211,9 @@ CHECKED = ("journal", "name", "control", "standby", "output")
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_settings_that_are_taken_make_a_check_unforeseen(monkeypatch: pytest.MonkeyPatch):
+def test_no_settings_that_are_taken_make_a_check_unforeseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("relayd.commands.check.FETCH_TIMEOUT", 0.2)
     assert set(CHECKED) < set(PARTS)
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +258,7 @@ PROXY_WORDS = st.one_of(
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_proxy_variable_is_unforeseen():
+def test_no_proxy_variable_is_unforeseen() -> None:
     names = st.sampled_from(["HTTP_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"])
     targets = st.one_of(
         st.sampled_from(["http://a.example/", "https://10.1.2.3:8443/x", "http://[fe80::1]/"]),
@@ -278,7 +280,7 @@ def test_no_proxy_variable_is_unforeseen():
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_certificate_variable_is_unforeseen(tmp_path: Path):
+def test_no_certificate_variable_is_unforeseen(tmp_path: Path) -> None:
     (tmp_path / "file.pem").write_text(
         "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"
     )

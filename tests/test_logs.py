@@ -27,11 +27,11 @@ ROOT = Path(__file__).parent.parent
         ("front_rtc_token: 007eJxTYFj", "007eJxTYFj"),
     ],
 )
-def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str):
+def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
     assert secret not in logs.redact(text)
 
 
-def test_the_rest_of_the_url_stays_readable():
+def test_the_rest_of_the_url_stays_readable() -> None:
     assert logs.redact("rtsp://me:pw@camera:554/stream1: no") == "rtsp://camera:554/stream1: no"
     assert logs.redact("see https://host/api/open/v3/live/create.") == (
         "see https://host/api/open/v3/live/create."
@@ -40,7 +40,7 @@ def test_the_rest_of_the_url_stays_readable():
 
 def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.conceal("sesame-open-1")
     logs.configure("info", json=True)
     log = logs.get("test")
@@ -56,7 +56,9 @@ def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     assert "sesame" not in line
 
 
-def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stderr = os.fdopen(writer, "w", buffering=1)
@@ -70,19 +72,19 @@ def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(monkeypatch: p
 
 
 @pytest.mark.parametrize("secrets", [("abcdefgh", "abcdefgh-tail"), ("ijklmnop-tail", "ijklmnop")])
-def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]):
+def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]) -> None:
     for secret in secrets:
         logs.conceal(secret)
     assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"
 
 
-def test_a_long_word_is_searched_for_secrets_in_no_time():
+def test_a_long_word_is_searched_for_secrets_in_no_time() -> None:
     """A server chooses how long its words are; this one took minutes, past the test's limit."""
     word = "x" * 200_000
     assert logs.redact(word) == word
 
 
-def test_a_program_that_ends_prints_nothing_after_its_last_event():
+def test_a_program_that_ends_prints_nothing_after_its_last_event() -> None:
     # Modules that are still in use are emptied from the newest to the oldest, so that here, as
     # in a whole relay, the log's file outlives the names of its own module.
     program = (
@@ -111,11 +113,11 @@ OURS = [
 
 
 @pytest.mark.parametrize("words", OURS)
-def test_our_own_words_about_a_secret_are_left_alone(words: str):
+def test_our_own_words_about_a_secret_are_left_alone(words: str) -> None:
     assert logs.redact(words) == words
 
 
-def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch):
+def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each literal of the source that is no docstring, f-strings with a number in each gap."""
     texts = [
         text
@@ -147,7 +149,7 @@ def texts_of(tree: ast.AST) -> Iterator[str]:
             yield str(node.value)
 
 
-def test_what_a_server_says_is_redacted_before_it_is_cut():
+def test_what_a_server_says_is_redacted_before_it_is_cut() -> None:
     secret = "SUPERSECRETTOKEN-0123456789"
     logs.conceal(secret)
     for length in range(60, 100):
@@ -160,7 +162,7 @@ def test_what_a_server_says_is_redacted_before_it_is_cut():
 
 def test_the_names_in_a_mapping_are_redacted_as_its_values_are(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.configure("info", json=True)
     logs.get("test").info("outputs", states={"rtmp://h/live/kkkk-1111": "ok"})
     assert "kkkk-1111" not in capsys.readouterr().err

@@ -17,11 +17,11 @@ def steps(*moments: float) -> list[StopStep]:
     return [signals.heard(moment) for moment in moments]
 
 
-def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits():
+def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits() -> None:
     assert steps(0, 5, 10, 15) == [StopStep.BEGIN, StopStep.REMIND, StopStep.EXIT, StopStep.EXIT]
 
 
-def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once():
+def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once() -> None:
     at_once = REPEATED_WITHIN / 2
     assert steps(0, at_once, 5, 5 + at_once) == [
         StopStep.BEGIN,
@@ -33,7 +33,7 @@ def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once():
 
 async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     codes: list[int] = []
     exited = asyncio.Event()
 
@@ -57,7 +57,7 @@ async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
     assert "once more ends at once" in reminder["hint"]
 
 
-async def test_what_signals_did_before_they_do_again_afterwards():
+async def test_what_signals_did_before_they_do_again_afterwards() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     handled = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -71,7 +71,7 @@ async def test_what_signals_did_before_they_do_again_afterwards():
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-async def test_a_hangup_that_asks_for_a_reload_ends_nothing():
+async def test_a_hangup_that_asks_for_a_reload_ends_nothing() -> None:
     with stopped(hangup_ends=False) as stop, reload_requests() as asked:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(5):
@@ -79,7 +79,7 @@ async def test_a_hangup_that_asks_for_a_reload_ends_nothing():
         assert not stop.is_set()
 
 
-async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost():
+async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:
         early_signals._note_hangup(signal.SIGHUP, None)

@@ -127,17 +127,19 @@ def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keep
     return process.returncode
 
 
-def test_a_callback_that_comes_late_finds_what_it_needs(agora: Cloud, channel: str, tmp_path: Path):
+def test_a_callback_that_comes_late_finds_what_it_needs(
+    agora: Cloud, channel: str, tmp_path: Path
+) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 6, "keeps") == 0
 
 
 def test_without_the_references_that_are_kept_it_would_crash(
     agora: Cloud, channel: str, tmp_path: Path
-):
+) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 60, "drops") < 0
 
 
-def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
+def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path) -> None:
     done = run(RAISE, agora_site)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
     assert done.stderr.count('"event": "callback.failed"') == 3
@@ -145,6 +147,8 @@ def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(agora_site: Path):
+def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(
+    agora_site: Path,
+) -> None:
     done = run(CLOSED, agora_site)
     assert done.stdout.splitlines() == ["ReceivedFrame UserJoined Disconnected", "Disconnected"]

@@ -84,7 +84,7 @@ async def join(cloud: Cloud, session: dict[str, Any]) -> AsyncIterator[Caller]:
 
 async def test_a_session_swaps_what_its_front_user_publishes(
     cloud: Cloud, emulator: Emulator, person: list[Picture]
-):
+) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         began = time.monotonic()
@@ -104,7 +104,7 @@ async def test_a_session_swaps_what_its_front_user_publishes(
     ask(emulator, "close", _id=session["_id"])
 
 
-async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator: Emulator):
+async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator: Emulator) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         ask(emulator, "close", _id=session["_id"])
@@ -113,7 +113,7 @@ async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator:
 
 async def test_connections_that_die_fail_the_front_user_who_may_come_back(
     cloud: Cloud, emulator: Emulator
-):
+) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         wait_for("the front user", lambda: emulator.sessions()[0]["publishers"] == 1, 5)

@@ -176,7 +176,7 @@ def result_of(site: Path, script: str, hub_path: str = "") -> dict[str, object]:
     return result
 
 
-def test_everything_the_wrapper_looks_up_is_exported_and_nothing_else(agora_site: Path):
+def test_everything_the_wrapper_looks_up_is_exported_and_nothing_else(agora_site: Path) -> None:
     path = agora_site / "agora" / "agora_sdk" / "libagora_rtc_sdk.so"
     listing = subprocess.run(
         ["nm", "-D", "--defined-only", path], check=True, capture_output=True, text=True
@@ -201,7 +201,7 @@ STRUCTURES = {
 }
 
 
-def test_arguments_are_laid_out_as_the_wrapper_has_them(agora_site: Path, tmp_path: Path):
+def test_arguments_are_laid_out_as_the_wrapper_has_them(agora_site: Path, tmp_path: Path) -> None:
     script = f"""
 import ctypes
 import agora.rtc.rtc_connection as wrapper
@@ -234,7 +234,7 @@ finish(**{{name: layout(kind) for name, kind in {STRUCTURES}.items()}})
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere/hub"])
-def test_without_a_hub_the_service_is_not_initialised(agora_site: Path, path: str):
+def test_without_a_hub_the_service_is_not_initialised(agora_site: Path, path: str) -> None:
     script = """
 from importlib.metadata import version
 service = start()
@@ -243,7 +243,7 @@ finish(version=version("agora-python-server-sdk"), inited=service.inited)
     assert result_of(agora_site, script, path) == {"version": "2.4.10", "inited": False}
 
 
-def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub):
+def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -294,7 +294,7 @@ finish(
     assert calls[-1] == "call service_release 0"
 
 
-def test_a_crop_takes_its_part_of_each_plane(agora_site: Path, hub: Hub):
+def test_a_crop_takes_its_part_of_each_plane(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -315,7 +315,7 @@ finish(y=list(frame.y_buffer), u=list(frame.u_buffer), v=list(frame.v_buffer), o
     }
 
 
-def test_nothing_is_seen_without_video(agora_site: Path, hub: Hub):
+def test_nothing_is_seen_without_video(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start(video=0)
 connection = connect(service)
@@ -326,7 +326,7 @@ finish(returned=push(connection, bytearray(96), 8, 8))
     assert not [line for line in hub.heard() if line.startswith("frame")]
 
 
-def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub):
+def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -347,7 +347,7 @@ finish(done=done.wait(10))
     assert calls[:2] == ["call rtc_conn_renew_token 0", "call rtc_conn_renew_token 1"]
 
 
-def test_a_hub_has_calls_fail_and_hang_without_others_noticing(agora_site: Path, hub: Hub):
+def test_a_hub_has_calls_fail_and_hang_without_others_noticing(agora_site: Path, hub: Hub) -> None:
     hub.greeting = "fail local_user_publish_video -5 0\nhang rtc_conn_renew_token 0\ninited 0 0\n"
     script = """
 service = start()
@@ -361,7 +361,9 @@ finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
     assert "call rtc_conn_renew_token 0" in hub.heard()
 
 
-def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(agora_site: Path, hub: Hub):
+def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(
+    agora_site: Path, hub: Hub
+) -> None:
     early, late = "fail rtc_conn_renew_token -5 0", "fail local_user_publish_video -5 0"
     hub.greeting = f"{early}\ninited 0 0\n{early}\n{late}\n"
     script = """
@@ -378,7 +380,7 @@ finish(done=True)
 @pytest.mark.parametrize(
     "greeting", ["inited -7 0\n", "fail service_initialize -7 0\ninited 0 0\n"]
 )
-def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str):
+def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str) -> None:
     hub.greeting = greeting
     assert result_of(agora_site, "finish(inited=start().inited)", hub.server_address) == {
         "inited": False
@@ -388,7 +390,7 @@ def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str)
 @pytest.mark.parametrize(
     ("crash", "status"), [("abort", -signal.SIGABRT), ("segv", -signal.SIGSEGV)]
 )
-def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: int):
+def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: int) -> None:
     hub.greeting = f"inited 0 0\n{crash} 0\n"
     # Without faulthandler: it looks at threads that run on, and may crash in another way.
     script = "faulthandler.disable()\nservice = start()\ntime.sleep(10)"
@@ -397,7 +399,7 @@ def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: 
 
 def test_a_hub_that_does_not_read_holds_nobody_up_and_later_gets_whole_frames(
     agora_site: Path, hub: Hub
-):
+) -> None:
     hub.rest_at_frame = 1.0
     script = """
 service = start()

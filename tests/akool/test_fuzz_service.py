@@ -119,7 +119,7 @@ LONGEST = 10.0
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_answer_of_the_service_is_unforeseen_or_hangs():
+def test_no_answer_of_the_service_is_unforeseen_or_hangs() -> None:
     now = [b""]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -53,7 +53,7 @@ OPENER = textwrap.dedent(
 @pytest.mark.timeout(60 + 5 * KILLS)
 async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_knows_of(
     service: "Service", client: AkoolClient, tmp_path: Path
-):
+) -> None:
     journal, known = Journal(tmp_path), 0
     for _ in range(KILLS):
         process = await asyncio.create_subprocess_exec(

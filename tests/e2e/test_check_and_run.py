@@ -224,7 +224,7 @@ def part_of(part: str) -> str:
 @pytest.mark.parametrize("name", AT_LOAD)
 def test_what_is_wrong_with_the_settings_ends_check_and_run_alike(
     name: str, prepare: Callable[..., Any]
-):
+) -> None:
     read, says = prepare(AT_LOAD[name])
     with pytest.raises(ConfigError) as caught:  # both commands begin with this
         read()
@@ -234,7 +234,7 @@ def test_what_is_wrong_with_the_settings_ends_check_and_run_alike(
 @pytest.mark.parametrize("name", AT_START)
 async def test_what_keeps_a_relay_from_starting_is_found_by_check(
     name: str, prepare: Callable[..., Any]
-):
+) -> None:
     set_up = AT_START[name]
     read, says = prepare(set_up)
     with pytest.raises(RelaydError) as caught:
@@ -260,7 +260,7 @@ async def running(settings: Settings, read: Callable[[], Settings]) -> AsyncIter
 @pytest.mark.parametrize("name", WHILE_RUNNING)
 async def test_what_a_relay_waits_for_is_in_its_status_and_found_by_check(
     name: str, prepare: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     set_up = WHILE_RUNNING[name]
     read, says = prepare(set_up)
     settings = read()
@@ -280,7 +280,7 @@ async def test_what_a_relay_waits_for_is_in_its_status_and_found_by_check(
     assert status["healthy"] is False
 
 
-def test_every_part_of_check_has_a_wrong_set_up_here():
+def test_every_part_of_check_has_a_wrong_set_up_here() -> None:
     tried = {part_of(one.part) for one in (*AT_START.values(), *WHILE_RUNNING.values())}
     assert tried | {"name"} == set(PARTS), "name: test_check has it"
     assert len(AT_LOAD) + len(AT_START) + len(WHILE_RUNNING) >= 30

@@ -148,7 +148,7 @@ needs_ffmpeg = pytest.mark.skipif(not FFMPEG, reason="SRT goes through the progr
 @needs_ffmpeg
 def test_no_child_of_a_relay_gets_the_key_or_anything_else_of_its_environment(
     start_relay: Start, camera: SrtCamera
-):
+) -> None:
     relay = start_relay(camera.url())
     assert "marker-key" in environment(psutil.Process(relay.process.pid))
     for word in (FFMPEG, PUSHER, WORKER):
@@ -167,7 +167,7 @@ def test_no_child_of_a_relay_gets_the_key_or_anything_else_of_its_environment(
 @needs_ffmpeg
 def test_children_inherit_what_was_passed_and_no_other_descriptor(
     start_relay: Start, camera: SrtCamera
-):
+) -> None:
     readable, into = os.pipe()
     try:
         relay = start_relay(camera.url(), pass_fds=(into,))
@@ -182,7 +182,7 @@ def test_children_inherit_what_was_passed_and_no_other_descriptor(
         os.close(into)
 
 
-def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start):
+def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start) -> None:
     relay = start_relay()
     for word in (WORKER, PUSHER):
         child = relay.child(word)
@@ -197,7 +197,7 @@ def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start):
     assert relay.cores() == []
 
 
-def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start):
+def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start) -> None:
     demo = start("demo", "--no-camera", "--port", "0", "--seconds", "60")
     for word in (EMULATOR, WORKER):
         seen = environment(demo.child(word))
@@ -206,7 +206,7 @@ def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start)
 
 
 @needs_ffmpeg
-def test_a_relay_that_is_killed_leaves_no_process(start_relay: Start):
+def test_a_relay_that_is_killed_leaves_no_process(start_relay: Start) -> None:
     relay = start_relay(f"srt://127.0.0.1:{free_port()}?mode=listener")
     children = [relay.child(word) for word in (FFMPEG, PUSHER)]
     wait_for("ffmpeg itself", lambda: children[0].name() == "ffmpeg", LIVE)

@@ -171,7 +171,7 @@ def journal_of(folder: Path) -> dict[str, str]:
 @pytest.mark.timeout(180)  # five outputs, and a dozen commands
 def test_a_live_relay_shows_no_secret_of_its_configuration(
     start_loud: StartRelay, emulator: Emulator, manager: Manager, tmp_path: Path
-):
+) -> None:
     face = emulator.upload(PORTRAIT)
     port = free_port()
     (tmp_path / "relay.toml").write_text(f"""
@@ -283,7 +283,7 @@ directory = "{folder}/state"
 )
 def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
     parrot: str, tmp_path: Path, way: str, credentials: str
-):
+) -> None:
     Parrot.way = way
     file = hostile_config(tmp_path, parrot, credentials=credentials)
     texts = {}
@@ -306,7 +306,7 @@ def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
 @pytest.mark.parametrize("way", ["json", "html"])
 def test_a_relay_that_is_refused_shows_no_secret(
     start_loud: StartRelay, parrot: str, manager: Manager, tmp_path: Path, way: str
-):
+) -> None:
     Parrot.way = way
     file = hostile_config(tmp_path, parrot, credentials='api_key = "SECRET13-key"')
     text = file.read_text().replace("control.sock", "relayd/studio.sock")
@@ -356,7 +356,7 @@ OPTIONS = '[source]\nurl = ""\noptions = "SECRET22"\n[akool]\napi_key = { a = "S
 
 
 @pytest.mark.parametrize("text", [WRONG, OPTIONS, '[akool]\napi_key = "SECRET24\n', "[a\nSECRET25"])
-def test_validation_messages_show_no_secret(tmp_path: Path, text: str):
+def test_validation_messages_show_no_secret(tmp_path: Path, text: str) -> None:
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     for command in ("run", "check"):
@@ -377,7 +377,7 @@ def test_validation_messages_show_no_secret(tmp_path: Path, text: str):
         "akool.api_key=[[[SECRET01",
     ],
 )
-def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: str):
+def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: str) -> None:
     file = tmp_path / "relay.toml"
     file.write_text("")
     done = relayd("run", "-c", file, "--set", given)
@@ -402,7 +402,9 @@ def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: s
         {"RELAYD_FACE__IMAGE": "SECRET11:SECRET12@host/x.png"},
     ],
 )
-def test_wrong_environment_variables_show_no_secret(tmp_path: Path, environment: dict[str, str]):
+def test_wrong_environment_variables_show_no_secret(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(f'[face]\nimage = "http://127.0.0.1:9/x.png"\n[state]\ndirectory="{tmp_path}"')
     for command in (["check", "-c", file], ["faces", "detect", "http://h/x.png", "-c", file]):
@@ -412,7 +414,7 @@ def test_wrong_environment_variables_show_no_secret(tmp_path: Path, environment:
         assert not found_in({str(command): done.stdout + done.stderr})
 
 
-def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path):
+def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path) -> None:
     folder = tmp_path / "credentials"
     folder.mkdir()
     (folder / "akool-api-key").write_text("SECRET01-key")

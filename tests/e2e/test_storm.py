@@ -71,7 +71,7 @@ def kill_at_random(relay: psutil.Process, chance: random.Random) -> str:
 @pytest.mark.timeout(60 + 8 * KILLS)
 def test_kills_at_random_moments_leave_no_session_but_such_as_are_told_to_be_in_doubt(
     emulator: Emulator, tmp_path: Path
-):
+) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(relay_config(emulator, "lavfi:testsrc2=size=320x240:rate=20", tmp_path))
     journal, chance = Journal(tmp_path / "state"), random.Random(20261126)

@@ -37,7 +37,7 @@ def frontal() -> I420:
 @pytest.mark.parametrize("persona", [PEOPLE["mira"], PEOPLE["noor"]], ids=["mira", "noor"])
 def test_a_face_is_veiled_from_the_very_first_picture_that_holds_it(
     persona: Persona, dario: SourceFace
-):
+) -> None:
     picture = _turned(persona, 0.0)
     true_face = SourceFace.prepare(render_pose(persona, AT_REST, 0.0, SIZE, detail=1.0))
     swapper = FaceSwapper(dario)
@@ -50,7 +50,7 @@ def test_a_face_is_veiled_from_the_very_first_picture_that_holds_it(
     assert max(likenesses) < 0.93
 
 
-def test_the_veil_is_gone_once_the_swap_covers_the_face(frontal: I420, dario: SourceFace):
+def test_the_veil_is_gone_once_the_swap_covers_the_face(frontal: I420, dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     shown = [swapper.swap(frontal)[0] for _ in range(CLEARED + 2)]
     hair = np.s_[20:60, 120:280]
@@ -59,7 +59,7 @@ def test_the_veil_is_gone_once_the_swap_covers_the_face(frontal: I420, dario: So
 
 
 @pytest.mark.parametrize("yaw", [60.0, 75.0, 90.0])
-def test_a_head_turned_far_away_is_veiled(yaw: float, dario: SourceFace):
+def test_a_head_turned_far_away_is_veiled(yaw: float, dario: SourceFace) -> None:
     picture = _turned(MIRA, yaw)
     swapper = FaceSwapper(dario)
     for _ in range(10):
@@ -67,7 +67,7 @@ def test_a_head_turned_far_away_is_veiled(yaw: float, dario: SourceFace):
         assert _seen_of(picture, after, HEAD) < BARELY
 
 
-def test_a_head_that_turns_away_is_veiled_all_the_way(dario: SourceFace):
+def test_a_head_that_turns_away_is_veiled_all_the_way(dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     for _ in range(CLEARED):
         swapper.swap(_turned(MIRA, 0.0))
@@ -78,7 +78,9 @@ def test_a_head_that_turns_away_is_veiled_all_the_way(dario: SourceFace):
         assert done or _seen_of(picture, after, HEAD) < BARELY
 
 
-def test_a_face_stays_veiled_when_it_is_covered_and_shows_again(frontal: I420, dario: SourceFace):
+def test_a_face_stays_veiled_when_it_is_covered_and_shows_again(
+    frontal: I420, dario: SourceFace
+) -> None:
     swapper = FaceSwapper(dario)
     for _ in range(CLEARED):
         swapper.swap(frontal)
@@ -95,7 +97,7 @@ def test_a_face_stays_veiled_when_it_is_covered_and_shows_again(frontal: I420, d
     assert all(_seen_of(frontal, after, FACE) < BARELY for after, _ in again[:FADED_IN])
 
 
-def test_the_veil_ends_one_second_after_the_face_left(frontal: I420, dario: SourceFace):
+def test_the_veil_ends_one_second_after_the_face_left(frontal: I420, dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     for _ in range(CLEARED):
         swapper.swap(frontal)
@@ -107,7 +109,7 @@ def test_the_veil_ends_one_second_after_the_face_left(frontal: I420, dario: Sour
     assert [picture is wall for picture, _ in after] == [False] * (SECOND - 1) + [True] * 4
 
 
-def test_a_face_that_never_was_swapped_is_remembered_too(frontal: I420, dario: SourceFace):
+def test_a_face_that_never_was_swapped_is_remembered_too(frontal: I420, dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     swapper.swap(frontal)
     wall = np.full_like(frontal, 128)
@@ -116,7 +118,7 @@ def test_a_face_that_never_was_swapped_is_remembered_too(frontal: I420, dario: S
     assert _seen_of(wall, after, FACE) < BARELY
 
 
-def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace):
+def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace) -> None:
     scene = np.random.default_rng(4).integers(100, 120, (600, 800, 3), np.uint8)
     scene[150:450, 200:600] = render_pose(MIRA, AT_REST, 0.0, SIZE, detail=1.0)
     left, top, width, height = find_faces(scene)[0].region
@@ -140,7 +142,9 @@ def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace):
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (399.0, 150.0), (-500.0, 90.0), (200.0, 900.0)])
-def test_a_veil_may_reach_over_the_pictures_edge(centre: tuple[float, float], frontal: I420):
+def test_a_veil_may_reach_over_the_pictures_edge(
+    centre: tuple[float, float], frontal: I420
+) -> None:
     (veil,) = Veils().follow(Sight(None, [Roi(centre, 200.0, 0.0)]))
     picture = frontal.copy()
     veil.lay(Planes.of(picture))
@@ -148,7 +152,7 @@ def test_a_veil_may_reach_over_the_pictures_edge(centre: tuple[float, float], fr
     assert np.array_equal(picture, frontal) != is_near
 
 
-def test_a_lost_face_is_veiled_at_once_and_ever_wider():
+def test_a_lost_face_is_veiled_at_once_and_ever_wider() -> None:
     veils = Veils()
     assert veils.follow(_tracked((200, 150), strength=1.0)) == []
 
@@ -160,14 +164,14 @@ def test_a_lost_face_is_veiled_at_once_and_ever_wider():
     assert lost[5][0].size > 1.5
 
 
-def test_a_lost_face_stays_veiled_while_another_one_is_swapped():
+def test_a_lost_face_stays_veiled_while_another_one_is_swapped() -> None:
     veils = Veils()
     veils.follow(_tracked((200, 150), strength=1.0))
     (veil,) = veils.follow(_tracked((600, 150), strength=1.0))
     assert veil.roi.centre == pytest.approx((200, 150), abs=2)
 
 
-def test_hardly_anything_shines_through_a_swap_that_fades_smoothly():
+def test_hardly_anything_shines_through_a_swap_that_fades_smoothly() -> None:
     for strength in np.linspace(0, 1, 101):
         veils = Veils().follow(_tracked((200, 150), strength=float(strength)))
         opacity = veils[0].opacity if veils else 0.0

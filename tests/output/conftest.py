@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Never
 
 import pytest
 
@@ -24,7 +25,7 @@ YU12 = int.from_bytes(b"YU12", "little")
 BGR4 = int.from_bytes(b"BGR4", "little")
 
 
-def refuse(number: int):
+def refuse(number: int) -> Never:
     raise OSError(number, os.strerror(number))
 
 
@@ -70,7 +71,7 @@ class LoopbackDouble:
     def pictures(self) -> bytes:
         return os.pread(self.memory, 1 << 24, 0)
 
-    def drop(self):
+    def drop(self) -> None:
         os.close(self.memory)
 
     # What the daemon calls

@@ -33,20 +33,20 @@ def solid(rgb: tuple[int, int, int]):
     ],
 )
 @pytest.mark.parametrize("quality", [1, 80, 100])
-def test_colours_survive_i420_to_jpeg(rgb: tuple[int, int, int], quality: int):
+def test_colours_survive_i420_to_jpeg(rgb: tuple[int, int, int], quality: int) -> None:
     jpeg = JpegEncoder(64, 48, quality).encode(solid(rgb))
     seen = Image.open(io.BytesIO(jpeg)).convert("RGB").getpixel((30, 20))
     assert max(abs(a - b) for a, b in zip(seen, rgb, strict=True)) <= (4 if quality > 1 else 12)
 
 
-def test_quality_changes_the_size():
+def test_quality_changes_the_size() -> None:
     noise = i420_from_rgb(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
     sizes = [len(JpegEncoder(64, 48, quality).encode(noise)) for quality in (5, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 1.5
 
 
-def test_one_encoder_serves_many_pictures_of_one_size_only():
+def test_one_encoder_serves_many_pictures_of_one_size_only() -> None:
     encoder = JpegEncoder(64, 48)
     assert encoder.encode(solid((255, 0, 0))) == encoder.encode(solid((255, 0, 0)))
     with pytest.raises(OutputError, match="64x48"):
@@ -67,7 +67,7 @@ def counted(preview: Any):
     return preview._jpegs._encoder
 
 
-def test_nothing_is_encoded_while_nobody_looks():
+def test_nothing_is_encoded_while_nobody_looks() -> None:
     preview = Preview(SIZE)
     encoder = counted(preview)
     for _ in range(10):
@@ -75,7 +75,7 @@ def test_nothing_is_encoded_while_nobody_looks():
     assert encoder.calls == 0
 
 
-def test_each_picture_is_encoded_once_for_any_number_of_viewers():
+def test_each_picture_is_encoded_once_for_any_number_of_viewers() -> None:
     preview = Preview(SIZE, now=iter([0.0, 0.0, 1.0]).__next__)
     encoder = counted(preview)
     for n in range(2):
@@ -88,7 +88,7 @@ def test_each_picture_is_encoded_once_for_any_number_of_viewers():
     assert preview.latest_jpeg(after=2) is None
 
 
-def test_pictures_above_the_limit_are_left_out():
+def test_pictures_above_the_limit_are_left_out() -> None:
     time = [0.0]
     preview = Preview(SIZE, fps_limit=10, now=lambda: time[0])
     for beat in range(200):
@@ -97,7 +97,7 @@ def test_pictures_above_the_limit_are_left_out():
     assert 95 <= preview.latest_jpeg()[0] <= 101
 
 
-def test_a_viewer_waits_for_the_next_picture():
+def test_a_viewer_waits_for_the_next_picture() -> None:
     preview = Preview(SIZE)
     with ThreadPoolExecutor(1) as viewers:
         waiting = viewers.submit(preview.latest_jpeg, 0, 5.0)
@@ -109,7 +109,7 @@ def test_a_viewer_waits_for_the_next_picture():
     assert preview.latest_jpeg(0) is None
 
 
-def test_the_demo_sees_the_source_and_nothing_else_can():
+def test_the_demo_sees_the_source_and_nothing_else_can() -> None:
     slot = LatestSlot()
     preview = SourcePreview(slot, SIZE)
     assert preview.latest_jpeg() is None

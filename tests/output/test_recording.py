@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
     small_disk: Path, suffix: str
-):
+) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(ROOM * 9 // 10))
     with Recorder(small_disk / f"out.{suffix}") as recorder:
@@ -118,14 +118,14 @@ def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
     assert sorted(small_disk.iterdir()) == sorted(parts), "nothing else is left"
 
 
-def test_without_room_for_a_part_none_is_begun(small_disk: Path):
+def test_without_room_for_a_part_none_is_begun(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(2 * ROOM - ROOM // 2))
     with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(make room there\)"):
         Part.begin(str(small_disk / "out.mp4"), KBIT)
     assert not (small_disk / "out.mp4").exists()
 
 
-def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_path: Path):
+def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
     with Recorder(folder / "out.mkv") as recorder:
@@ -142,7 +142,7 @@ def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_
 
 def test_a_recording_that_was_moved_away_is_finished_there_and_goes_on_in_a_new_file(
     tmp_path: Path,
-):
+) -> None:
     with Recorder(tmp_path / "out.mp4") as recorder:
         until(lambda: recorder.output.stats().frames > 10)
         (tmp_path / "out.mp4").rename(tmp_path / "kept.mp4")
@@ -155,7 +155,7 @@ def test_a_recording_that_was_moved_away_is_finished_there_and_goes_on_in_a_new_
         assert Fraction(container.duration, 1_000_000) > 0
 
 
-def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path):
+def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "out.mkv").write_text("precious")
     with Recorder(tmp_path / "out.mkv") as recorder:
         until(lambda: recorder.events)
@@ -164,7 +164,7 @@ def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path):
     assert (tmp_path / "out.mkv").read_text() == "precious"
 
 
-def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path):
+def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path) -> None:
     part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
     part.close(is_empty=True)
     assert not part.path.exists()
@@ -176,6 +176,6 @@ def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("wanted", ["/dev/null/out.mp4", "a\0b.mp4", "x" * 300 + ".mp4"])
-def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path):
+def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^.{10,}: "):
         Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)

@@ -33,17 +33,17 @@ class Recorder:
         self.failure = None
         self.opened = self.closed = 0
 
-    def open(self):
+    def open(self) -> None:
         self.opened += 1
         if self.failure:
             raise self.failure
 
-    def show(self, frame: Any):
+    def show(self, frame: Any) -> None:
         if self.failure:
             raise self.failure
         self.shown.append((self.clock.now() - 1000, frame))
 
-    def close(self):
+    def close(self) -> None:
         self.closed += 1
 
 
@@ -65,7 +65,7 @@ class Stage:
             **settings,
         )
 
-    def arrive(self, at: float, shape: Any = SIZE.shape):
+    def arrive(self, at: float, shape: Any = SIZE.shape) -> None:
         def put() -> Any:
             self.swapped.put(SwappedFrame(np.full(shape, 90, np.uint8), self.clock.now()))
 
@@ -77,14 +77,14 @@ class Stage:
         return Counter(kind for _, kind in self.kinds)
 
 
-def test_standby_is_shown_at_the_first_beat_before_any_frame(clock: Any):
+def test_standby_is_shown_at_the_first_beat_before_any_frame(clock: Any) -> None:
     stage = Stage(clock)
     stage.play(0.5)
     assert stage.output.shown[0] == (0.0, STANDBY)
     assert {kind for _, kind in stage.kinds} == {Shown.STANDBY}
 
 
-def test_each_fresh_frame_is_shown_once_and_no_gap_is_above_100_ms(clock: Any):
+def test_each_fresh_frame_is_shown_once_and_no_gap_is_above_100_ms(clock: Any) -> None:
     stage = Stage(clock)
     rng = np.random.default_rng(7)
     for n in range(200):
@@ -96,7 +96,7 @@ def test_each_fresh_frame_is_shown_once_and_no_gap_is_above_100_ms(clock: Any):
     assert 199 <= len(times) <= 201
 
 
-def test_the_beat_settles_shortly_after_the_arrivals(clock: Any):
+def test_the_beat_settles_shortly_after_the_arrivals(clock: Any) -> None:
     stage = Stage(clock)
     for n in range(2400):
         stage.arrive(n * BEAT + 0.0101)
@@ -106,7 +106,7 @@ def test_the_beat_settles_shortly_after_the_arrivals(clock: Any):
     assert min(ages) > 0.003
 
 
-def test_a_short_stall_repeats_the_last_frame_and_a_long_one_shows_standby(clock: Any):
+def test_a_short_stall_repeats_the_last_frame_and_a_long_one_shows_standby(clock: Any) -> None:
     stage = Stage(clock, hold_for=3.0)
     for n in range(20):
         stage.arrive(n * BEAT + 0.01)
@@ -118,7 +118,7 @@ def test_a_short_stall_repeats_the_last_frame_and_a_long_one_shows_standby(clock
     assert standby[-1] > 5.9
 
 
-def test_a_new_frame_after_standby_is_shown_within_a_beat(clock: Any):
+def test_a_new_frame_after_standby_is_shown_within_a_beat(clock: Any) -> None:
     stage = Stage(clock, hold_for=0.5)
     stage.arrive(0.11)
     stage.arrive(2.0)
@@ -126,7 +126,7 @@ def test_a_new_frame_after_standby_is_shown_within_a_beat(clock: Any):
     assert any(2.0 <= at <= 2.0 + BEAT and kind is Shown.FRESH for at, kind in stage.kinds)
 
 
-def test_hold_keeps_the_last_frame_for_good(clock: Any):
+def test_hold_keeps_the_last_frame_for_good(clock: Any) -> None:
     stage = Stage(clock, policy=Fallback.HOLD, hold_for=0.5)
     stage.arrive(0.11)
     counts = stage.play(60.0)
@@ -134,7 +134,7 @@ def test_hold_keeps_the_last_frame_for_good(clock: Any):
     assert stage.kinds[-1][1] is Shown.REPEATED
 
 
-def test_a_frame_that_was_cleared_is_never_shown_again(clock: Any):
+def test_a_frame_that_was_cleared_is_never_shown_again(clock: Any) -> None:
     stage = Stage(clock, policy=Fallback.HOLD)
     stage.arrive(0.11)
     clock.at(0.52, stage.swapped.clear)
@@ -143,7 +143,9 @@ def test_a_frame_that_was_cleared_is_never_shown_again(clock: Any):
 
 
 @pytest.mark.parametrize("policy", [Fallback.STANDBY, Fallback.HOLD])
-def test_no_pixel_of_the_source_is_shown_unless_raw_is_configured(clock: Any, policy: Fallback):
+def test_no_pixel_of_the_source_is_shown_unless_raw_is_configured(
+    clock: Any, policy: Fallback
+) -> None:
     source = LatestSlot()
     stage = Stage(clock, policy=policy, source=source, hold_for=0.2)
     raw = SourceFrame(np.full(SIZE.shape, 200, np.uint8), 0.0)
@@ -153,7 +155,7 @@ def test_no_pixel_of_the_source_is_shown_unless_raw_is_configured(clock: Any, po
     assert all(not (frame.i420 == 200).any() for _, frame in stage.output.shown)
 
 
-def test_raw_shows_the_source_while_it_lives_and_standby_after(clock: Any):
+def test_raw_shows_the_source_while_it_lives_and_standby_after(clock: Any) -> None:
     source = LatestSlot()
     stage = Stage(clock, policy=Fallback.RAW, source=source, hold_for=0.5)
     picture = np.full(SIZE.shape, 200, np.uint8)
@@ -165,20 +167,20 @@ def test_raw_shows_the_source_while_it_lives_and_standby_after(clock: Any):
     assert stage.kinds[-1][1] is Shown.STANDBY
 
 
-def test_a_frame_of_another_size_never_reaches_an_output(clock: Any):
+def test_a_frame_of_another_size_never_reaches_an_output(clock: Any) -> None:
     stage = Stage(clock)
     stage.arrive(0.1, shape=Geometry(32, 16).shape)
     counts = stage.play(1.0)
     assert set(counts) == {Shown.STANDBY}
 
 
-def test_a_frame_from_long_before_the_start_is_not_shown(clock: Any):
+def test_a_frame_from_long_before_the_start_is_not_shown(clock: Any) -> None:
     stage = Stage(clock, hold_for=3.0)
     stage.swapped.put(SwappedFrame(np.full(SIZE.shape, 90, np.uint8), clock.now() - 3.1))
     assert set(stage.play(1.0)) == {Shown.STANDBY}
 
 
-def test_the_standby_picture_can_be_changed(clock: Any):
+def test_the_standby_picture_can_be_changed(clock: Any) -> None:
     stage = Stage(clock)
     other = StandbyFrame(black(SIZE), "other")
     clock.at(0.51, lambda: stage.screen.set_standby(other))
@@ -186,7 +188,7 @@ def test_the_standby_picture_can_be_changed(clock: Any):
     assert stage.output.shown[-1][1] is other
 
 
-def test_a_machine_that_slept_skips_beats_instead_of_hurrying(clock: Any):
+def test_a_machine_that_slept_skips_beats_instead_of_hurrying(clock: Any) -> None:
     stage = Stage(clock)
 
     def sleep() -> Any:
@@ -202,7 +204,7 @@ def test_a_machine_that_slept_skips_beats_instead_of_hurrying(clock: Any):
     assert stats.gaps.counts[GAP_BOUNDS.index(0.5)] == 1
 
 
-def test_a_hook_that_fails_does_not_stop_the_beat(clock: Any):
+def test_a_hook_that_fails_does_not_stop_the_beat(clock: Any) -> None:
     stage = Stage(clock)
 
     def fail(frame: Any, kind: Any, at: float) -> Any:
@@ -213,7 +215,7 @@ def test_a_hook_that_fails_does_not_stop_the_beat(clock: Any):
     assert 20 <= len(stage.output.shown) <= 21
 
 
-def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on():
+def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on() -> None:
     swapped, events = LatestSlot(), []
     back = threading.Event()
 
@@ -247,7 +249,7 @@ def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on():
     assert screen.stats().lost == ()
 
 
-def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_lost_by():
+def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_lost_by() -> None:
     class Replugged(Recorder):
         def open(self) -> None:
             super().open()
@@ -272,7 +274,7 @@ def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_los
     assert told == [("/dev/video7", OutputChange.LOST), ("/dev/video7", OutputChange.BACK)]
 
 
-def test_stop_does_not_wait_for_an_output_that_stays_lost():
+def test_stop_does_not_wait_for_an_output_that_stays_lost() -> None:
     class Wall:
         def now(self) -> Any:
             return 1000.0
@@ -295,7 +297,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_are_shown():
+def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_are_shown() -> None:
     told = []
     missing, there = Recorder(MonotonicClock(), "missing"), Recorder(MonotonicClock(), "there")
     missing.failure = CameraUnavailable("no such device", mend="make one")
@@ -318,7 +320,7 @@ def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_a
     ]
 
 
-def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeated():
+def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeated() -> None:
     told = []
     lost = Recorder(MonotonicClock(), "camera")
     lost.failure = CameraUnavailable("no such device")
@@ -335,7 +337,7 @@ def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeat
 
 def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_are_counted(
     make: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     double = make(readers=1)
     listed: list[VideoDevice] = []
     camera = CameraOutput(
@@ -387,7 +389,7 @@ def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_on
     wrong: dict[str, bool],
     right: dict[str, bool],
     hint: str,
-):
+) -> None:
     double = make(**wrong)
     camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
     told = []
@@ -409,7 +411,7 @@ def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_on
 
 def test_the_camera_is_opened_once_whatever_happens_to_the_frames(
     clock: Any, make: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     double = make()
     camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
     camera.open()

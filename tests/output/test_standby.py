@@ -30,7 +30,7 @@ def solid(rgb: tuple[int, int, int]) -> np.ndarray:
         ((191, 191, 0), (162, 44, 142)),
     ],
 )
-def test_rgb_becomes_bt601_limited(rgb: tuple[int, int, int], yuv: tuple[int, int, int]):
+def test_rgb_becomes_bt601_limited(rgb: tuple[int, int, int], yuv: tuple[int, int, int]) -> None:
     i420 = i420_from_rgb(solid(rgb))
     planes = i420[:16], i420[16:20], i420[20:]
     assert i420.shape == (24, 16)
@@ -40,7 +40,7 @@ def test_rgb_becomes_bt601_limited(rgb: tuple[int, int, int], yuv: tuple[int, in
         assert plane.min() == plane.max()
 
 
-def test_chroma_stands_where_its_pixels_are():
+def test_chroma_stands_where_its_pixels_are() -> None:
     rgb = solid((0, 0, 0))
     rgb[:8, 8:] = (255, 0, 0)
     v = i420_from_rgb(rgb)[20:].reshape(8, 8)
@@ -49,7 +49,7 @@ def test_chroma_stands_where_its_pixels_are():
 
 
 @pytest.mark.parametrize("size", [Geometry(640, 480), Geometry(64, 64), Geometry(1280, 720)])
-def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry):
+def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry) -> None:
     frame = StandbyArtist(size).draw("Be right back", "The service does not answer.")
     luma = frame.i420[: size.height]
     assert frame.i420.shape == size.shape
@@ -58,7 +58,7 @@ def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: G
     assert frame.text == "Be right back: The service does not answer."
 
 
-def test_one_text_is_drawn_once_and_other_texts_look_different():
+def test_one_text_is_drawn_once_and_other_texts_look_different() -> None:
     artist = StandbyArtist(SIZE)
     assert artist.draw("Starting", "a") is artist.draw("Starting", "a")
     assert (artist.draw("Starting", "a").i420 != artist.draw("Starting", "b").i420).any()
@@ -76,14 +76,14 @@ def test_one_text_is_drawn_once_and_other_texts_look_different():
         "\u202e\u0300",
     ],
 )
-def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str):
+def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str) -> None:
     frame = StandbyArtist(SIZE).draw(text, text)
     edge = np.concatenate([frame.i420[: SIZE.height, :12], frame.i420[: SIZE.height, -12:]])
     assert edge.max() < 100
     assert frame.i420[SIZE.height - 4 : SIZE.height].max() < 100
 
 
-def test_a_picture_of_the_users_own_is_fitted_and_stands_for_all_texts(tmp_path: Path):
+def test_a_picture_of_the_users_own_is_fitted_and_stands_for_all_texts(tmp_path: Path) -> None:
     path = tmp_path / "own.png"
     Image.new("RGB", (1000, 200), (255, 0, 0)).save(path)
     frame = StandbyArtist(SIZE, str(path)).draw("Starting", "now")
@@ -92,7 +92,7 @@ def test_a_picture_of_the_users_own_is_fitted_and_stands_for_all_texts(tmp_path:
     assert "Starting" in frame.text
 
 
-def test_a_turned_phone_photo_is_shown_upright(tmp_path: Path):
+def test_a_turned_phone_photo_is_shown_upright(tmp_path: Path) -> None:
     path = tmp_path / "phone.jpg"
     image = Image.new("RGB", (240, 320), (0, 0, 0))
     image.paste((255, 255, 255), (0, 0, 120, 320))
@@ -121,7 +121,7 @@ def png_of_a_bomb() -> bytes:
 )
 def test_a_hostile_picture_is_a_config_error_with_key_value_and_mend(
     tmp_path: Path, content: bytes, words: str
-):
+) -> None:
     path = tmp_path / "own.png"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -132,7 +132,7 @@ def test_a_hostile_picture_is_a_config_error_with_key_value_and_mend(
     assert "give a PNG or JPEG file" in message
 
 
-def test_a_truncated_picture_is_a_config_error(tmp_path: Path):
+def test_a_truncated_picture_is_a_config_error(tmp_path: Path) -> None:
     path = tmp_path / "own.jpg"
     noise = np.random.default_rng(1).integers(0, 255, (200, 200, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -144,14 +144,14 @@ def test_a_truncated_picture_is_a_config_error(tmp_path: Path):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: None])
 def test_what_is_no_file_is_a_config_error_and_never_waited_for(
     tmp_path: Path, make: Callable[..., Any]
-):
+) -> None:
     path = tmp_path / "own.png"
     make(path)
     with pytest.raises(ConfigError, match="standby_image"):
         StandbyArtist(SIZE, str(path))
 
 
-def test_a_huge_file_is_refused_unread(tmp_path: Path):
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "own.png"
     with path.open("wb") as file:
         file.truncate(33 * 1024 * 1024)

@@ -41,7 +41,7 @@ from tests.relay.playbook import (
 )
 
 
-def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first_picture():
+def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first_picture() -> None:
     play = Play()
     assert play.start() == [do.StartLink(1)]
     assert play.feed(on.LinkReady(1)) == [do.OpenSession(1, FACE)]
@@ -58,7 +58,7 @@ def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first
     assert play.wake_at is None
 
 
-def test_a_picture_that_comes_before_the_join_is_told_of_counts():
+def test_a_picture_that_comes_before_the_join_is_told_of_counts() -> None:
     play = Play()
     play.start()
     play.reach(Stage.JOINING)
@@ -67,7 +67,7 @@ def test_a_picture_that_comes_before_the_join_is_told_of_counts():
     assert play.state is RelayState.LIVE
 
 
-def test_what_comes_out_of_turn_moves_nothing():
+def test_what_comes_out_of_turn_moves_nothing() -> None:
     play = Play()
     play.start()
     play.feed(on.SessionReady(1), on.LinkJoined(1), on.PicturesFlow(1), on.LinkRecovered(1))
@@ -89,7 +89,7 @@ def test_what_comes_out_of_turn_moves_nothing():
 )
 def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is_tried(
     stage: Stage, limit: float, words: str
-):
+) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -101,7 +101,7 @@ def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
 
 
-def test_the_wait_for_the_first_picture_is_the_settings():
+def test_the_wait_for_the_first_picture_is_the_settings() -> None:
     play = Play(Policy(first_frame_timeout=7.0))
     play.start()
     play.reach(Stage.WAITING)
@@ -120,7 +120,7 @@ NEEDS_A_PERSON = [
 
 
 @pytest.mark.parametrize("error", PASSES, ids=lambda error: type(error).__name__)
-def test_what_may_pass_is_tried_again_soon(error: RelaydError):
+def test_what_may_pass_is_tried_again_soon(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -130,7 +130,7 @@ def test_what_may_pass_is_tried_again_soon(error: RelaydError):
 
 
 @pytest.mark.parametrize("error", NEEDS_A_PERSON, ids=lambda error: type(error).__name__)
-def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError):
+def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -143,7 +143,9 @@ def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError):
 @pytest.mark.parametrize(
     ("asked", "waited"), [(0.1, OPEN_BACKOFF[0]), (90.0, 90.0), (86400.0, BLOCKED_RETRY)]
 )
-def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(asked: float, waited: float):
+def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(
+    asked: float, waited: float
+) -> None:
     play = Play()
     play.start()
     play.fail(Throttled("slow", retry_after=asked))
@@ -161,7 +163,7 @@ def fail_for_ever(play: Play, hours: float) -> list[float]:
     return [after - before for before, after in pairwise(play.times(do.StartLink))]
 
 
-def test_the_wait_between_tries_doubles_up_to_half_a_minute():
+def test_the_wait_between_tries_doubles_up_to_half_a_minute() -> None:
     play = Play()
     play.start()
     waits = fail_for_ever(play, hours=1)
@@ -171,7 +173,9 @@ def test_the_wait_between_tries_doubles_up_to_half_a_minute():
 
 
 @pytest.mark.parametrize(("lived", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
-def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(lived: float, waits: float):
+def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(
+    lived: float, waits: float
+) -> None:
     play = Play()
     play.start()
     for _ in range(5):
@@ -185,7 +189,7 @@ def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(lived: floa
     assert play.advance(0.1) == [do.StartLink(number + 1)]
 
 
-def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over():
+def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)
@@ -194,7 +198,7 @@ def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over():
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
 
 
-def test_a_session_that_never_answers_its_close_is_followed_by_another():
+def test_a_session_that_never_answers_its_close_is_followed_by_another() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)

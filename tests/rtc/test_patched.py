@@ -42,17 +42,19 @@ def read_inside_functions(module: ModuleType) -> set[str]:
     ],
     ids=lambda part: getattr(part, "__name__", part),
 )
-def test_a_name_that_is_set_in_a_library_is_one_that_it_reads(module: ModuleType, name: str):
+def test_a_name_that_is_set_in_a_library_is_one_that_it_reads(
+    module: ModuleType, name: str
+) -> None:
     assert hasattr(module, name)
     assert name in read_inside_functions(module)
 
 
-def test_the_host_addresses_of_ice_are_asked_for_as_the_replacement_takes_them():
+def test_the_host_addresses_of_ice_are_asked_for_as_the_replacement_takes_them() -> None:
     parameters = list(inspect.signature(aioice.ice.get_host_addresses).parameters)
     assert parameters == ["use_ipv4", "use_ipv6"]
 
 
-def test_the_jitter_buffer_has_what_the_prompt_one_builds_on():
+def test_the_jitter_buffer_has_what_the_prompt_one_builds_on() -> None:
     buffer = JitterBuffer(capacity=16, is_video=True)
     assert (buffer.capacity, buffer._is_video, buffer._origin) == (16, True, None)
     assert len(buffer._packets) == 16
@@ -63,7 +65,7 @@ def test_the_jitter_buffer_has_what_the_prompt_one_builds_on():
     assert (frame.data, frame.timestamp) == (b"x", 1)
 
 
-def test_a_packet_carries_the_payload_that_the_jitter_buffer_joins():
+def test_a_packet_carries_the_payload_that_the_jitter_buffer_joins() -> None:
     receiver = inspect.getsource(rtcrtpreceiver)
     assert "packet._data = " in receiver
     assert hasattr(RtpPacket(), "marker")

@@ -59,22 +59,22 @@ class Manager(dbus.service.Object):
         }[str(name)]
 
     @dbus.service.signal(MANAGER, "b")
-    def PrepareForSleep(self, begins: bool):  # noqa: FBT001, N802 - D-Bus
+    def PrepareForSleep(self, begins: bool) -> None:  # noqa: FBT001, N802 - D-Bus
         pass
 
-    def released(self, fd: int, _condition: object):
+    def released(self, fd: int, _condition: object) -> bool:
         os.close(fd)
         del self.locks[fd]
         tell("released", len(self.locks))
         self.sleep_if_free()
         return False
 
-    def sleep_if_free(self):
+    def sleep_if_free(self) -> None:
         if self.waiting and not self.locks:
             self.waiting = False
             tell("asleep")
 
-    def command(self, stream: TextIO, _condition: object):
+    def command(self, stream: TextIO, _condition: object) -> bool:
         word = stream.readline().strip()
         if word == "suspend":
             self.preparing = self.waiting = True
@@ -91,7 +91,7 @@ class Manager(dbus.service.Object):
             loop.quit()
         return True
 
-    def forge(self):
+    def forge(self) -> None:
         """Be another local user who says to the client, past its match rules, what logind says."""
         other = dbus.bus.BusConnection(self.options.address)
         signal = dbus.lowlevel.SignalMessage(PATH, MANAGER, "PrepareForSleep")
@@ -108,7 +108,7 @@ class Manager(dbus.service.Object):
         GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, ours, GLib.IOCondition.HUP, self.ignored)
         self.other = other
 
-    def ignored(self, fd: int, _condition: object):
+    def ignored(self, fd: int, _condition: object) -> bool:
         os.close(fd)
         tell("forged")
         return False

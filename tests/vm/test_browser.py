@@ -60,7 +60,7 @@ def shows_standby(browser: Browser, relay: Relay, geometry: Geometry) -> bool:
 @pytest.mark.parametrize("guest", ["0.13"], indirect=True)
 def test_a_page_gets_the_camera_and_keeps_it_when_the_relay_is_killed(
     guest: Guest, nursery: Nursery, note: Note
-):
+) -> None:
     with Browser(guest) as browser:
         relay = nursery.run(config(source=NOWHERE))
         relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
@@ -138,7 +138,7 @@ def outside(emulator: Emulator, source: CameraStream) -> Outside:
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffers(
     guest: Guest, nursery: Nursery, outside: Outside, note: Note
-):
+) -> None:
     before = outside.emulator.created()
 
     seconds = stopwatch(note, f"call, {guest.loopback}")

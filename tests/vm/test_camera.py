@@ -60,7 +60,7 @@ def captured(guest: Guest, program: str) -> bytes:
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     guest: Guest, nursery: Nursery, known_clip: Path, note: Note
-):
+) -> None:
     relay = nursery.run(config(source=CLIP, more=RAW))
     relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
     state = relay.events("state")[-1]
@@ -106,7 +106,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
 
 def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
     guest: Guest, nursery: Nursery, note: Note
-):
+) -> None:
     relay = nursery.run(config(source=NOWHERE))
     assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
     reader = Reader(guest)
