@@ -87,7 +87,8 @@ def test_backoff_starts_short_doubles_to_its_cap_and_starts_anew_after_good_time
 
 
 def test_jitter_keeps_many_relays_from_calling_at_once() -> None:
-    low, high = (Backoff(1.0, 60.0, jitter=lambda value=value: value) for value in (0.0, 1.0))
+    low = Backoff(1.0, 60.0, jitter=lambda: 0.0)
+    high = Backoff(1.0, 60.0, jitter=lambda: 1.0)
     low.next_wait()
     high.next_wait()
     assert (low.next_wait(), high.next_wait()) == (1.5, 2.5)

@@ -13,7 +13,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame, black
 GEOMETRY = Geometry(320, 240)
 FPS = 20
 PERIOD = 1 / FPS
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 
 
 class Scene:
@@ -23,6 +23,8 @@ class Scene:
         self.random = np.random.default_rng(seed)
         self.noise = noise
         self.background, self.own_face, self.new_face = (self._texture() for _ in range(3))
+        self.rows: NDArray[np.int_]
+        self.columns: NDArray[np.int_]
         self.rows, self.columns = np.mgrid[: GEOMETRY.height, : GEOMETRY.width]
 
     def _texture(self) -> Plane:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -170,8 +171,8 @@ def test_without_root_the_command_to_type_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(installer, "user_root", lambda: tmp_path)
-    monkeypatch.setattr(installer.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(installer.sys, "argv", ["relayd", "install"])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["relayd", "install"])
     options = InstallOptions(
         Layout.SYSTEM, None, COMMAND, yes=True, changed_too=False, dry_run=False
     )

@@ -20,6 +20,7 @@ from relayd.output.stream import StreamOutput
 from relayd.process import limits
 from relayd.source.events import SourceDown
 from relayd.source.reader import SourceReader
+from relayd.urls.safe import MediaUrl
 
 
 def descriptors() -> int:
@@ -122,7 +123,7 @@ def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str]
         else:
             told.set()
 
-    settings = SourceSettings(url="lavfi:testsrc2=size=160x120:rate=10")
+    settings = SourceSettings(url=MediaUrl("lavfi:testsrc2=size=160x120:rate=10"))
     reader = SourceReader(settings, SIZE, "crop", LatestSlot(), take)
     refuse_threads("relayd-source-read")
     reader.start()

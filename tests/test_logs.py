@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
-from relayd.urls.concealed import Concealed
+from relayd.urls.concealed import HIDDEN, Concealed
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,13 +45,13 @@ def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     logs.configure("info", json=True)
     log = logs.get("test")
     try:
-        {}["the key sesame-open-1 is wrong"]
+        dict[str, str]()["the key sesame-open-1 is wrong"]
     except KeyError:
         log.exception("refused", tried=["sesame-open-1"], front_rtc_token="x" * 9)
     line = capsys.readouterr().err
     event = json.loads(line)
     assert event["event"] == "refused"
-    assert event["front_rtc_token"] == logs.HIDDEN
+    assert event["front_rtc_token"] == HIDDEN
     assert "the key *** is wrong" in event["exception"]
     assert "sesame" not in line
 
@@ -75,7 +75,7 @@ def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(
 def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]) -> None:
     for secret in secrets:
         logs.conceal(secret)
-    assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"
+    assert logs.redact(f"{max(secrets, key=len)}!") == f"{HIDDEN}!"
 
 
 def test_a_long_word_is_searched_for_secrets_in_no_time() -> None:
@@ -144,9 +144,12 @@ def texts_of(tree: ast.AST) -> Iterator[str]:
                 for piece in node.values
             )
     for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and id(node) not in pieces:
-            yield str(node.value)
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in pieces
+        ):
+            yield node.value
 
 
 def test_what_a_server_says_is_redacted_before_it_is_cut() -> None:

@@ -177,7 +177,8 @@ def test_two_relays_of_one_name_are_told_apart_by_their_sockets() -> None:
 def test_no_relay_and_none_of_a_name_end_with_3() -> None:
     with pytest.raises(NotRunning, match="no relay runs") as none:
         choose(Found())
-    assert none.value.exit_code == ExitCode.NOT_RUNNING == 3
+    assert none.value.exit_code == ExitCode.NOT_RUNNING
+    assert int(ExitCode.NOT_RUNNING) == 3
     with pytest.raises(NotRunning, match=r"no relay named den runs \(running: studio\)"):
         choose(Found([STUDIO]), "den")
 

@@ -80,7 +80,7 @@ def test_a_look_at_the_very_moment_of_a_start_does_not_refuse_it(tmp_path: Path)
     lock(tmp_path).take().release()
     looking = os.open(tmp_path / "relays" / "studio.lock", os.O_RDWR)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    waits = []
+    waits: list[float] = []
 
     def look_is_over(seconds: float) -> None:
         if not waits:

@@ -2,7 +2,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,7 +149,7 @@ async def test_a_secret_in_a_fault_is_not_told() -> None:
 
 
 @pytest.fixture
-def relay(tmp_path: Path):
+def relay(tmp_path: Path) -> Iterator[Relay]:
     relay = Relay(settings(), "studio", cast("AkoolClient", None), Journal(tmp_path))
     yield relay
     relay.pipeline.stop_outputs()

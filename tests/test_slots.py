@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_a_waiting_reader_wakes_on_put() -> None:
 
 
 @pytest.fixture
-def shared():
+def shared() -> Iterator[SharedSlot]:
     slot = SharedSlot.create(SIZE, "test")
     yield slot
     slot.close()

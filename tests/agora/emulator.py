@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     asked = parser.parse_args()
     logs.configure()
-    relayd.emulator.app.Emulator = bridged(asked.hub, asked.app_id)
+    relayd.emulator.app.Emulator = bridged(asked.hub, asked.app_id)  # type: ignore[misc]  # `run` makes a bridged one
     rules = SessionRules(queue_seconds=asked.queue_seconds)
     return run(EmulatorSettings(port=asked.port, sessions=rules))
 

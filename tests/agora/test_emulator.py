@@ -41,14 +41,16 @@ def person() -> list[Picture]:
 
 def fitted(frame: av.VideoFrame) -> Picture:
     left = (frame.width - frame.height * 4 // 3) // 2
-    shown = np.ascontiguousarray(frame.to_ndarray(format="bgr24")[:, left : frame.width - left])
+    whole = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+    shown = np.ascontiguousarray(whole[:, left : frame.width - left])
     i420 = av.VideoFrame.from_ndarray(shown, "bgr24").reformat(640, 480, "yuv420p").to_ndarray()
     return Picture(640, 480, 0, i420.tobytes())
 
 
 def bgr(payload: Payload) -> NDArray[np.uint8]:
     i420 = np.frombuffer(payload, np.uint8).reshape(720, 640)
-    return av.VideoFrame.from_ndarray(i420, "yuv420p").to_ndarray(format="bgr24")
+    frame = av.VideoFrame.from_ndarray(i420, "yuv420p")
+    return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
 def ask(emulator: Emulator, what: str, **body: Any) -> dict[str, Any]:

@@ -35,9 +35,10 @@ def channel(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[str]:
 def join(cloud: Cloud, channel: str) -> Join:
     """Give a function that joins the channel."""
 
-    def join(uid: str, **other: str) -> AbstractAsyncContextManager[Caller]:
-        asked = {"app_id": APP, "channel": channel, "uid": uid, "token": TOKEN} | other
-        return Caller.join(cloud.path, **asked)
+    def join(
+        uid: str = "1", *, app_id: str = APP, channel: str = channel, token: str = TOKEN
+    ) -> AbstractAsyncContextManager[Caller]:
+        return Caller.join(cloud.path, app_id=app_id, channel=channel, uid=uid, token=token)
 
     return join
 
@@ -101,10 +102,9 @@ async def test_a_user_with_the_channels_token_is_let_in(join: Join) -> None:
     ],
 )
 async def test_whoever_is_wrong_about_something_fails_for_agoras_reason(
-    cloud: Cloud, channel: str, wrong: dict[str, str], reason: Reason
+    join: Join, wrong: dict[str, str], reason: Reason
 ) -> None:
-    right = {"app_id": APP, "channel": channel, "uid": "1", "token": TOKEN}
-    async with Caller.join(cloud.path, **(right | wrong)) as caller:
+    async with join(**wrong) as caller:
         await caller.event("failed", reason)
         assert [event[0] for event in caller.events] == ["connecting", "failed"]
 
@@ -138,11 +138,10 @@ async def test_a_closed_channel_rejects_its_members_and_all_to_come(
 
 
 async def test_a_user_who_leaves_the_choice_to_the_server_gets_a_uid(
-    cloud: Cloud, channel: str
+    cloud: Cloud, channel: str, join: Join
 ) -> None:
     cloud.open(f"{channel}, for anybody", app_id=APP, token=TOKEN)
-    asked = {"app_id": APP, "channel": f"{channel}, for anybody", "token": TOKEN}
-    async with Caller.join(cloud.path, uid="0", **asked) as caller:
+    async with join("0", channel=f"{channel}, for anybody") as caller:
         _, _, uid = await caller.event("connected")
     assert int(uid) > 0
 
@@ -285,14 +284,11 @@ async def test_no_picture_comes_before_a_key_frame_is_asked_for(
 
 
 async def test_a_key_frame_comes_unasked_after_the_channels_interval(
-    cloud: Cloud, channel: str
+    cloud: Cloud, channel: str, join: Join
 ) -> None:
-    cloud.open(f"{channel}, with key frames", app_id=APP, token=TOKEN, key_seconds=0.4)
-    asked = {"app_id": APP, "channel": f"{channel}, with key frames", "token": TOKEN}
-    async with (
-        Caller.join(cloud.path, uid="1", **asked) as front,
-        Caller.join(cloud.path, uid="3", **asked) as engine,
-    ):
+    paced = f"{channel}, with key frames"
+    cloud.open(paced, app_id=APP, token=TOKEN, key_seconds=0.4)
+    async with join("1", channel=paced) as front, join("3", channel=paced) as engine:
         front.say("subscribe", "3")
         engine.say("publish", "video")
         await front.event("video_subscribed", "3")
@@ -505,22 +501,22 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
 
 
 @pytest.mark.parametrize(
-    ("wish", "why"),
+    ("do", "words", "why"),
     [
-        ({"do": "fly"}, "'fly' cannot be done; .*open"),
-        ({"do": "close"}, "close: missing a required argument: 'channel'"),
-        ({"do": "close", "channel": "nowhere"}, "there is no channel 'nowhere'"),
-        ({"do": "interrupt", "uid": "5"}, "user '5' is in no channel"),
-        ({"do": "pictures", "uid": "1", "rotation": 45}, "rotation is 0, 90, 180 or 270, not 45"),
-        ({"do": "pictures", "uid": "1", "blur": 1}, "unexpected keyword argument 'blur'"),
-        ({"do": "order", "name": "abort", "words": []}, "there is no service"),
+        ("fly", {}, "'fly' cannot be done; .*open"),
+        ("close", {}, "close: missing a required argument: 'channel'"),
+        ("close", {"channel": "nowhere"}, "there is no channel 'nowhere'"),
+        ("interrupt", {"uid": "5"}, "user '5' is in no channel"),
+        ("pictures", {"uid": "1", "rotation": 45}, "rotation is 0, 90, 180 or 270, not 45"),
+        ("pictures", {"uid": "1", "blur": 1}, "unexpected keyword argument 'blur'"),
+        ("order", {"name": "abort", "words": []}, "there is no service"),
     ],
 )
 def test_what_the_hub_cannot_do_it_refuses_in_words(
-    cloud: Cloud, wish: dict[str, object], why: str
+    cloud: Cloud, do: str, words: dict[str, object], why: str
 ) -> None:
     with pytest.raises(Refused, match=why):
-        cloud.control.ask(**wish)
+        cloud.control.ask(do, **words)
 
 
 async def test_whoever_makes_no_sense_is_hung_up_on_and_the_hub_lives_on(

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -292,7 +292,7 @@ def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
 
 
 @pytest.fixture
-def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A host that serves the SDK over TLS, under a certificate of its own making."""
     with serving(archive.parent, tmp_path) as (server, certificate):
         url = f"{server}/{archive.name}"

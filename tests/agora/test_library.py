@@ -95,7 +95,7 @@ class Hub(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: str, greeting: str = "inited 0 0\n") -> None:
         """Answer a new service with `greeting`."""
         super().__init__(path, Member)
-        self.greeting = greeting
+        self.path, self.greeting = path, greeting
         self.rest_at_frame = 0.0
         """Seconds that it does not read for when a frame comes, once."""
         self.lines: list[str] = []
@@ -227,7 +227,7 @@ finish(**{{name: layout(kind) for name, kind in {STRUCTURES}.items()}})
         pytest.skip("NO LAYOUT COMPARED: gcc is missing, apt-get install gcc")
     source = tmp_path / "layout.c"
     source.write_text("\n".join(lines))
-    command = ["gcc", "-std=gnu11", "-fsyntax-only", f"-I{library.NATIVE}", source]
+    command = ["gcc", "-std=gnu11", "-fsyntax-only", f"-I{library.NATIVE}", str(source)]
     compiled = subprocess.run(command, check=False, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
     assert len(lines) > 150
@@ -268,7 +268,7 @@ finish(
     error=error, rates=[stats.tx_video_k_bit_rate, stats.rx_video_k_bit_rate, stats.gateway_rtt],
     foreign=thread != threading.get_native_id(), reason=reason, again=again, twice=twice)
 """
-    assert result_of(agora_site, script, hub.server_address) == {
+    assert result_of(agora_site, script, hub.path) == {
         "same": True,
         "returned": 0,
         "user": ["room/1", "7", 3, "room/1", "3"],
@@ -307,7 +307,7 @@ frame = wait_for("on_frame")[2]
 odd = push(connection, pixels, 8, 6, crop_left=4, crop_right=4)
 finish(y=list(frame.y_buffer), u=list(frame.u_buffer), v=list(frame.v_buffer), odd=odd)
 """
-    assert result_of(agora_site, script, hub.server_address) == {
+    assert result_of(agora_site, script, hub.path) == {
         "y": [row * 8 + column for row in range(2, 6) for column in range(2, 6)],
         "u": [105, 106, 109, 110],
         "v": [155, 156, 159, 160],
@@ -322,7 +322,7 @@ connection = connect(service)
 wait_for("on_transport_stats")
 finish(returned=push(connection, bytearray(96), 8, 8))
 """
-    assert result_of(agora_site, script, hub.server_address) == {"returned": -4}
+    assert result_of(agora_site, script, hub.path) == {"returned": -4}
     assert not [line for line in hub.heard() if line.startswith("frame")]
 
 
@@ -342,7 +342,7 @@ kept[0].on_token_privilege_will_expire = renew_again
 connection.renew_token("second")
 finish(done=done.wait(10))
 """
-    assert result_of(agora_site, script, hub.server_address) == {"done": True}
+    assert result_of(agora_site, script, hub.path) == {"done": True}
     calls = [line for line in hub.heard() if "renew_token" in line]
     assert calls[:2] == ["call rtc_conn_renew_token 0", "call rtc_conn_renew_token 1"]
 
@@ -356,7 +356,7 @@ threading.Thread(target=connection.renew_token, args=("new",), daemon=True).star
 wait_for("on_connected")
 finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
 """
-    assert result_of(agora_site, script, hub.server_address) == {"published": -5, "user": "3"}
+    assert result_of(agora_site, script, hub.path) == {"published": -5, "user": "3"}
     assert not [line for line in hub.heard() if line.startswith(("publish", "renew"))]
     assert "call rtc_conn_renew_token 0" in hub.heard()
 
@@ -373,7 +373,7 @@ while connection.publish_video() == 0:
     time.sleep(0.01)
 finish(done=True)
 """
-    assert result_of(agora_site, script, hub.server_address) == {"done": True}
+    assert result_of(agora_site, script, hub.path) == {"done": True}
     assert hub.heard().count("obeyed 0") in (1, 2)  # its end may overtake the last one
 
 
@@ -382,9 +382,7 @@ finish(done=True)
 )
 def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str) -> None:
     hub.greeting = greeting
-    assert result_of(agora_site, "finish(inited=start().inited)", hub.server_address) == {
-        "inited": False
-    }
+    assert result_of(agora_site, "finish(inited=start().inited)", hub.path) == {"inited": False}
 
 
 @pytest.mark.parametrize(
@@ -394,7 +392,7 @@ def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: 
     hub.greeting = f"inited 0 0\n{crash} 0\n"
     # Without faulthandler: it looks at threads that run on, and may crash in another way.
     script = "faulthandler.disable()\nservice = start()\ntime.sleep(10)"
-    assert run(agora_site, script, hub.server_address).returncode == status
+    assert run(agora_site, script, hub.path).returncode == status
 
 
 def test_a_hub_that_does_not_read_holds_nobody_up_and_later_gets_whole_frames(
@@ -418,5 +416,5 @@ first = shades()
 push(connection, bytearray([99]) * (640 * 480 * 3 // 2), 640, 480)
 finish(quick=took < 0.9, first=first, then=shades())
 """
-    result = result_of(agora_site, script, hub.server_address)
+    result = result_of(agora_site, script, hub.path)
     assert result == {"quick": True, "first": [0], "then": [99]}

@@ -433,7 +433,7 @@ def test_a_connection_that_does_not_mend_itself_is_made_anew_in_the_same_session
 def test_a_connection_that_ends_is_made_anew_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
-    ends = {
+    ends: dict[str, Callable[[], None]] = {
         "failed, reason 16": lambda: agora_emulator.fault("drop_rtc"),
         "failed, reason 19": lambda: agora.fail(Reason.SAME_UID),
         "disconnected, reason 5": lambda: agora.disconnect(Reason.LEFT),
@@ -469,7 +469,7 @@ def test_pictures_of_any_shape_are_shown_upright_and_whole(
     table: Table,
     face: SourceFace,
 ) -> None:
-    shapes = {
+    shapes: dict[str, Callable[[], None]] = {
         "padded by 16": lambda: agora.spoil(pad=16),
         "320x240": lambda: agora.spoil(size=(320, 240)),
         "639x479": lambda: agora.spoil(size=(639, 479)),
@@ -503,9 +503,13 @@ def test_a_frozen_picture_is_shown_like_any_other(
 def test_pictures_that_cease_give_standby_and_another_worker(
     course: Callable[[str], Course], agora: Cloud, table: Table
 ) -> None:
-    for fault in ("stopped", "broken"):
+    faults: dict[str, Callable[[], None]] = {
+        "stopped": lambda: agora.spoil(stopped=True),
+        "broken": lambda: agora.spoil(broken=True),
+    }
+    for fault, spoil in faults.items():
         ceased = course(f"pictures {fault}")
-        agora.spoil(**{fault: True})
+        spoil()
         ceased.until_standby(STALL)
         ceased.until_repair("link", STALL + EXTRA)
         agora.mend()
@@ -521,7 +525,7 @@ def test_pictures_that_cease_give_standby_and_another_worker(
 def test_a_worker_that_dies_is_replaced_in_the_same_session(
     course: Callable[[str], Course], live: RunningRelay, agora: Cloud, table: Table
 ) -> None:
-    deaths = {
+    deaths: dict[str, Callable[[], None]] = {
         "SIGKILL": lambda: os.kill(agora.services()[-1].pid, signal.SIGKILL),
         "SIGABRT": agora.abort,
         "SIGSEGV": agora.segv,

@@ -207,7 +207,12 @@ def test_a_session_that_is_closed_while_the_day_is_read_counts_once(
     entries, sessions = journal.entries, journal.history.sessions
 
     def then_closed(read: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: (read(), entry.remove())[0]
+        def read_then_close() -> Any:
+            found = read()
+            entry.remove()
+            return found
+
+        return read_then_close
 
     monkeypatch.setattr(journal.history, "sessions", then_closed(sessions))
     assert journal.budget(60).state is BudgetState.SPENT

@@ -369,7 +369,7 @@ async def test_a_close_may_be_tried_again(
 
 async def test_closes_at_the_same_time_send_one(service: "Service", keeper: SessionKeeper) -> None:
     session = await keeper.open_session(FACE)
-    assert await asyncio.gather(session.close(), session.close()) == [True, True]
+    assert list(await asyncio.gather(session.close(), session.close())) == [True, True]
     assert service.count("close") == 1
 
 

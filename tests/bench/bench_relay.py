@@ -108,7 +108,7 @@ def _print(beats: np.ndarray, peers: np.ndarray) -> None:
 
 
 def _cpu() -> dict[str, float]:
-    used = {}
+    used: dict[str, float] = {}
     for process in [psutil.Process(), *psutil.Process().children()]:
         if process.status() == psutil.STATUS_ZOMBIE:
             continue

@@ -8,6 +8,7 @@ The peers tell how fast the machine is just now: read the ratios, not the millis
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -56,7 +57,7 @@ def encoder(size: tuple[int, int]) -> Callable[[I420], object]:
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height = size
     codec.pix_fmt = "yuv420p"
-    codec.framerate = 25
+    codec.framerate = Fraction(25)
     codec.thread_count = 1
     codec.options = {"preset": "ultrafast", "tune": "zerolatency"}
 

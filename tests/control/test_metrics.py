@@ -7,7 +7,9 @@ from relayd.relay.metrics import Metrics
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
-def samples(metrics: Metrics, status: RelayStatus):
+def samples(
+    metrics: Metrics, status: RelayStatus
+) -> dict[tuple[str | tuple[str, str], ...], float]:
     """All samples by name and labels, read back by Prometheus' own parser."""
     body, _ = metrics.render(status)
     return {

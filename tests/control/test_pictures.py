@@ -67,12 +67,12 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
 ) -> None:
     feed.size = 400_000  # far above the socket's buffers
-    host, port = server.address
+    assert server.address
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(slow, (host, port))
+        await loop.sock_connect(slow, server.address)
         await loop.sock_sendall(slow, raw_get("/preview/output.mjpeg"))
         await until(lambda: len(server._app.viewers) == 1)
         seen = 0
@@ -83,7 +83,7 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
                 if seen == 40:
                     break
         # The slow one now reads: after what the buffers held comes the newest, not number 2.
-        numbers = []
+        numbers: list[int] = []
         data = b""
         while not numbers or numbers[-1] < 41:
             data += await asyncio.wait_for(loop.sock_recv(slow, 1 << 20), 3)
@@ -97,6 +97,7 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
 async def test_more_viewers_than_allowed_are_refused_until_one_leaves(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
 ) -> None:
+    assert server.address
     loop = asyncio.get_running_loop()
     sockets = []
     try:

@@ -19,10 +19,10 @@ from tests.control.credentials import BEARER, raw_get
 NO_PICTURES = Pictures()
 
 
-async def get(path: Any, server: ControlServer):
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
+async def get(unix_path: Path, path: str) -> httpx.Response:
+    transport = httpx.AsyncHTTPTransport(uds=str(unix_path))
     async with httpx.AsyncClient(transport=transport, base_url="http://relayd") as client:
-        return await client.get(server)
+        return await client.get(path)
 
 
 async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any) -> None:
@@ -199,6 +199,7 @@ async def test_the_signal_handlers_stay_the_relays(app_of: Any) -> None:
 async def test_garbage_on_the_wire_harms_nobody(
     client: httpx.AsyncClient, server: ControlServer
 ) -> None:
+    assert server.address
     for garbage in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000):
         with socket.create_connection(server.address) as attacker:
             attacker.sendall(garbage)

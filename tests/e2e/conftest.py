@@ -20,7 +20,7 @@ from tests.rtsp import RtspCamera
 
 @pytest.fixture(scope="session")
 def emulator_process() -> Iterator[Emulator]:
-    command = [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.3"]
+    command = [str(RELAYD), "emulator", "--port", "0", "--queue-seconds", "0.3"]
     with running_emulator(*command) as emulator:
         yield emulator
 

@@ -79,10 +79,11 @@ class Emulator:
     process: subprocess.Popen[str]
 
     def state(self) -> dict[str, Any]:
-        return httpx.get(f"{self.url}/emulator/state").json()
+        told: dict[str, Any] = httpx.get(f"{self.url}/emulator/state").json()
+        return told
 
     def sessions(self) -> list[dict[str, Any]]:
-        return self.state()["sessions"]
+        return list(self.state()["sessions"])
 
     def open(self) -> list[str]:
         """Ids of the sessions that are open, oldest first."""
@@ -153,7 +154,8 @@ class RunningRelay:
     )
 
     def status(self) -> dict[str, Any]:
-        return self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
+        told: dict[str, Any] = self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
+        return told
 
     def state(self) -> str:
         try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -142,6 +143,22 @@ def camera() -> Iterator[SrtCamera]:
     camera.kill()
 
 
+def is_ffmpeg(child: psutil.Process) -> bool:
+    return child.name() == "ffmpeg"
+
+
+def is_limited(child: psutil.Process) -> bool:
+    return limits(child.pid) == ["0", "0"]
+
+
+def is_gone(child: psutil.Process) -> bool:
+    return not child.is_running()
+
+
+def has_died(child: psutil.Process) -> bool:
+    return is_gone(child) or child.status() == "zombie"
+
+
 needs_ffmpeg = pytest.mark.skipif(not FFMPEG, reason="SRT goes through the program ffmpeg")
 
 
@@ -154,7 +171,7 @@ def test_no_child_of_a_relay_gets_the_key_or_anything_else_of_its_environment(
     for word in (FFMPEG, PUSHER, WORKER):
         child = relay.child(word)
         if word == FFMPEG:
-            wait_for("ffmpeg itself", lambda c=child: c.name() == "ffmpeg", LIVE)
+            wait_for("ffmpeg itself", partial(is_ffmpeg, child), LIVE)
         seen = environment(child)
         assert "PATH=" in seen
         assert "marker" not in seen
@@ -186,11 +203,11 @@ def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start) -
     relay = start_relay()
     for word in (WORKER, PUSHER):
         child = relay.child(word)
-        wait_for("its limits", lambda c=child: limits(c.pid) == ["0", "0"], LIVE)
+        wait_for("its limits", partial(is_limited, child), LIVE)
         filter_ = Path(f"/proc/{child.pid}/coredump_filter")
         assert int(filter_.read_text(), 16) == 0
         child.send_signal(signal.SIGABRT)
-        wait_for("its end", lambda c=child: not c.is_running() or c.status() == "zombie", LIVE)
+        wait_for("its end", partial(has_died, child), LIVE)
     wait_for("it is noticed", lambda: "SIGABRT" in relay.log.read_text(), LIVE)
     relay.process.send_signal(signal.SIGABRT)
     assert relay.process.wait(20) == -signal.SIGABRT
@@ -212,4 +229,4 @@ def test_a_relay_that_is_killed_leaves_no_process(start_relay: Start) -> None:
     wait_for("ffmpeg itself", lambda: children[0].name() == "ffmpeg", LIVE)
     relay.process.kill()
     for child in children:
-        wait_for(f"the end of {child}", lambda c=child: not c.is_running(), 10)
+        wait_for(f"the end of {child}", partial(is_gone, child), 10)

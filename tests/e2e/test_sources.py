@@ -32,7 +32,10 @@ pytestmark = [
 def man() -> list[RGB]:
     """A real man who looks into his webcam: 640x360, 72 pictures."""
     with av.open(str(MAN)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [
+            np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            for frame in container.decode(video=0)
+        ]
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,7 @@ def test_a_token_made_at_the_start_is_shown_on_a_terminal_and_by_status_and_in_n
     config, log = tmp_path / "relay.toml", tmp_path / "log"
     config.write_text(relay_config(emulator, PERSON, tmp_path))
     terminal, side = pty.openpty()
-    command = [RELAYD, "run", "-c", config, "--set", "control.http=127.0.0.1:0"]
+    command = [str(RELAYD), "run", "-c", str(config), "--set", "control.http=127.0.0.1:0"]
     with log.open("wb") as stderr:
         relay = subprocess.Popen(command, stdout=side, stderr=stderr)
     os.close(side)

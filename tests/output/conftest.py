@@ -123,7 +123,7 @@ class LoopbackDouble:
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
         self.requests.append(request)
-        {
+        answers: dict[int, Callable[[int, bytearray], None]] = {
             v4l2.VIDIOC_QUERYCAP: self._querycap,
             v4l2.VIDIOC_S_FMT: self._s_fmt,
             v4l2.VIDIOC_G_FMT: self._g_fmt,
@@ -133,7 +133,10 @@ class LoopbackDouble:
             v4l2.VIDIOC_G_CTRL: self._g_ctrl,
             v4l2.VIDIOC_SUBSCRIBE_EVENT: self._subscribe,
             v4l2.VIDIOC_DQEVENT: self._dqevent,
-        }.get(request, lambda *_: refuse(errno.ENOTTY))(fd, argument)
+        }
+        if request not in answers:
+            refuse(errno.ENOTTY)
+        answers[request](fd, argument)
 
     def _caps(self) -> int:
         if not self.exclusive_caps:
@@ -218,11 +221,12 @@ def make() -> Iterator[Callable[..., LoopbackDouble]]:
     """Make doubles of the driver; none may be left open."""
     made: list[LoopbackDouble] = []
 
-    def _make(**settings: object) -> LoopbackDouble:
-        made.append(LoopbackDouble(**settings))
-        return made[-1]
+    class Made(LoopbackDouble):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            made.append(self)
 
-    yield _make
+    yield Made
     for double in made:
         still_open = list(double.fds)
         double.drop()

@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -348,9 +349,9 @@ def test_an_opening_shared_by_processes_is_not_taken_for_two(
 
 
 def test_what_was_missed_on_both_devices_is_not_put_on_one() -> None:
-    told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
-    assert open_tracker._Moves(**told).share(2) == 1
-    assert open_tracker._Moves(**told, missed=True).share(2) is None
+    moves = partial(open_tracker._Moves, here=1, elsewhere=1, any_here=True, any_elsewhere=True)
+    assert moves().share(2) == 1
+    assert moves(missed=True).share(2) is None
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
@@ -557,6 +558,7 @@ class Blind:
     """A sight that fails in a way that nobody foresaw, and tells whether it was closed."""
 
     mask = select.POLLIN
+    words = "blindly"
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()

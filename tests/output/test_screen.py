@@ -11,9 +11,16 @@ import pytest
 
 from relayd.clock import MonotonicClock
 from relayd.errors import CameraUnavailable
-from relayd.media.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame, black
+from relayd.media.frames import (
+    Geometry,
+    OutputFrame,
+    SourceFrame,
+    StandbyFrame,
+    SwappedFrame,
+    black,
+)
 from relayd.media.slots import LatestSlot
-from relayd.output.base import OutputChange
+from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.camera import CameraOutput
 from relayd.output.clock import GAP_BOUNDS, Fallback, Screen, Shown
 from relayd.output.devices import VideoDevice
@@ -29,8 +36,8 @@ class Recorder:
 
     def __init__(self, clock: Any, name: Any = "recorder") -> None:
         self.clock, self.name = clock, name
-        self.shown = []
-        self.failure = None
+        self.shown: list[tuple[float, OutputFrame]] = []
+        self.failure: CameraUnavailable | None = None
         self.opened = self.closed = 0
 
     def open(self) -> None:
@@ -52,9 +59,9 @@ class Stage:
 
     def __init__(self, clock: Any, **settings: Any) -> None:
         self.clock = clock
-        self.swapped = LatestSlot()
+        self.swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self.output = Recorder(clock)
-        self.kinds = []
+        self.kinds: list[tuple[float, Shown]] = []
         self.screen = Screen(
             [self.output],
             self.swapped,
@@ -71,7 +78,7 @@ class Stage:
 
         self.clock.at(at, put)
 
-    def play(self, seconds: float):
+    def play(self, seconds: float) -> Counter[Shown]:
         self.clock.at(seconds, self.screen._stop.set)
         self.screen.run()
         return Counter(kind for _, kind in self.kinds)
@@ -101,7 +108,10 @@ def test_the_beat_settles_shortly_after_the_arrivals(clock: Any) -> None:
     for n in range(2400):
         stage.arrive(n * BEAT + 0.0101)
     stage.play(120.0)
-    ages = [at - (frame.received_at - 1000) for at, frame in stage.output.shown[-100:]]
+    ages = []
+    for at, frame in stage.output.shown[-100:]:
+        assert isinstance(frame, SwappedFrame)
+        ages.append(at - (frame.received_at - 1000))
     assert max(ages) < 0.012
     assert min(ages) > 0.003
 
@@ -146,7 +156,7 @@ def test_a_frame_that_was_cleared_is_never_shown_again(clock: Any) -> None:
 def test_no_pixel_of_the_source_is_shown_unless_raw_is_configured(
     clock: Any, policy: Fallback
 ) -> None:
-    source = LatestSlot()
+    source: LatestSlot[SourceFrame] = LatestSlot()
     stage = Stage(clock, policy=policy, source=source, hold_for=0.2)
     raw = SourceFrame(np.full(SIZE.shape, 200, np.uint8), 0.0)
     for n in range(40):
@@ -156,7 +166,7 @@ def test_no_pixel_of_the_source_is_shown_unless_raw_is_configured(
 
 
 def test_raw_shows_the_source_while_it_lives_and_standby_after(clock: Any) -> None:
-    source = LatestSlot()
+    source: LatestSlot[SourceFrame] = LatestSlot()
     stage = Stage(clock, policy=Fallback.RAW, source=source, hold_for=0.5)
     picture = np.full(SIZE.shape, 200, np.uint8)
     for n in range(20):
@@ -216,7 +226,8 @@ def test_a_hook_that_fails_does_not_stop_the_beat(clock: Any) -> None:
 
 
 def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on() -> None:
-    swapped, events = LatestSlot(), []
+    swapped: LatestSlot[SwappedFrame] = LatestSlot()
+    events: list[tuple[str, OutputChange]] = []
     back = threading.Event()
 
     def on_event(event: Any) -> Any:
@@ -256,7 +267,8 @@ def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_los
             self.name = "/dev/video8"
 
     camera = Replugged(MonotonicClock(), "/dev/video7")
-    told, back = [], threading.Event()
+    told: list[tuple[str, OutputChange]] = []
+    back = threading.Event()
 
     def hear(event: Any) -> None:
         told.append((event.output, event.change))
@@ -298,7 +310,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_are_shown() -> None:
-    told = []
+    told: list[OutputEvent] = []
     missing, there = Recorder(MonotonicClock(), "missing"), Recorder(MonotonicClock(), "there")
     missing.failure = CameraUnavailable("no such device", mend="make one")
     screen = Screen([missing, there], LatestSlot(), STANDBY, fps=50, on_event=told.append)
@@ -321,7 +333,7 @@ def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_a
 
 
 def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeated() -> None:
-    told = []
+    told: list[OutputEvent] = []
     lost = Recorder(MonotonicClock(), "camera")
     lost.failure = CameraUnavailable("no such device")
     screen = Screen([lost], LatestSlot(), STANDBY, fps=50, on_event=told.append)
@@ -343,7 +355,8 @@ def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_a
     camera = CameraOutput(
         "auto", SIZE, 20, system=double, sys_root=tmp_path, list_devices=lambda: listed
     )
-    told, readers = [], []
+    told: list[OutputEvent] = []
+    readers: list[tuple[str, int | None]] = []
     watched = WatchedCamera(
         camera,
         lambda device, count: readers.append((device, count)),
@@ -392,7 +405,7 @@ def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_on
 ) -> None:
     double = make(**wrong)
     camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
-    told = []
+    told: list[OutputEvent] = []
     screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
     with pytest.raises(CameraUnavailable) as refused:
         camera.open()

@@ -24,7 +24,7 @@ from relayd.errors import OutputError
 from relayd.media.encode import VideoWriter
 from relayd.media.frames import Geometry, SwappedFrame, black
 from relayd.media.slots import SharedSlot
-from relayd.output.base import OutputChange
+from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
@@ -42,11 +42,17 @@ def picture(number: int) -> np.ndarray:
     return i420
 
 
+def time_of(frame: av.VideoFrame) -> Fraction:
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
 def numbers(path: Any) -> list[tuple[int, Fraction]]:
     """Read back the number and time of each picture."""
     with av.open(str(path)) as container:
         found = [
-            (round((int(frame.to_ndarray()[10, 10]) - 20) / 5), frame.pts * frame.time_base)
+            (round((int(frame.to_ndarray()[10, 10]) - 20) / 5), time_of(frame))
             for frame in container.decode(video=0)
         ]
     start = found[0][1]
@@ -154,7 +160,7 @@ class Feed:
     """Shows pictures on an output at 20 fps, as the screen would, until the block ends."""
 
     def __init__(self, url: Any, **settings: Any) -> None:
-        self.events = []
+        self.events: list[OutputEvent] = []
         self.longest = 0.0
         self.output = StreamOutput(str(url), SIZE, 20, 500, on_event=self.events.append, **settings)
         self._stop = threading.Event()
@@ -180,7 +186,7 @@ class Feed:
         self.output.close()
         self.closed_in = time.monotonic() - begin
 
-    def changes(self):
+    def changes(self) -> list[OutputChange]:
         return [event.change for event in self.events]
 
 
@@ -236,14 +242,16 @@ def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_pa
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def receive(url: Any, container_format: Any, options: Any, count: Any = 10) -> list[int]:
+def receive(
+    url: Any, container_format: Any, options: Any, count: Any = 10
+) -> list[tuple[int, int]]:
     """Listen, take so many pictures, hang up."""
     options = options | {"analyzeduration": "200000", "fflags": "nobuffer"}
     with av.open(url, format=container_format, options=options, timeout=(12, 8)) as container:
-        found = []
+        found: list[tuple[int, int]] = []
         for frame in container.decode(video=0):
             found.append((frame.width, frame.height))
             if len(found) == count:
@@ -251,7 +259,7 @@ def receive(url: Any, container_format: Any, options: Any, count: Any = 10) -> l
     return found
 
 
-def peer(scheme: str) -> tuple[str, tuple]:
+def peer(scheme: str) -> tuple[str, tuple[str, str, dict[str, str]]]:
     """Give the URL to push to, and how to listen there."""
     if scheme == "rtmp" and av.library_versions["libavformat"] < FFMPEG_8_1:
         pytest.skip("as an RTMP server, the FFmpeg 8.0 in PyAV 16 ends the process")

@@ -4,8 +4,8 @@ import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.status import RelayState
 from relayd.relay.view import SOON
 from tests.relay.playbook import CAMERA, NO_CREDIT, ON_DEMAND, Play

@@ -5,6 +5,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -18,10 +19,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from relayd.akool.session import FaceChoice
 from relayd.errors import LinkLost, LinkStalled
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import MOST_DOUBTS
+from relayd.relay.policy import Policy
 from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
 
@@ -101,7 +104,7 @@ class Days(RuleBasedStateMachine):
         self.world.tell(on.PolicyChanged(policy))
 
     @rule(face=st.sampled_from(FACES))
-    def a_face_is_chosen(self, face: on.FaceChoice) -> None:
+    def a_face_is_chosen(self, face: FaceChoice) -> None:
         if self.resumes:
             self.world.tell(on.FaceChosen(face))
 
@@ -250,7 +253,7 @@ def test_whatever_happens_for_days(profile: type[Days]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def figures():
+def figures() -> Iterator[None]:
     began = time.process_time()
     yield
     days, seconds = FIGURES["seconds"] / 86400.0, time.process_time() - began

@@ -5,8 +5,9 @@ import pytest
 from relayd.errors import LinkForbidden, RelaydError
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     MOST_SHORT_LINKS,
     RECOVERY_TIMEOUT,

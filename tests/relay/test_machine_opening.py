@@ -18,8 +18,8 @@ from relayd.errors import (
 )
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY, GOOD_AFTER, OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     CREATE_TIMEOUT,
     JOIN_TIMEOUT,
@@ -38,6 +38,7 @@ from tests.relay.playbook import (
     STALLED,
     TOKEN_REFUSED,
     Play,
+    state_of,
 )
 
 
@@ -45,15 +46,15 @@ def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first
     play = Play()
     assert play.start() == [do.StartLink(1)]
     assert play.feed(on.LinkReady(1)) == [do.OpenSession(1, FACE)]
-    assert play.state is RelayState.OPENING
+    assert state_of(play) is RelayState.OPENING
     assert play.feed(on.SessionOpened(1)) == []
-    assert play.state is RelayState.QUEUED
+    assert state_of(play) is RelayState.QUEUED
     assert play.feed(on.SessionReady(1)) == [do.JoinLink(1)]
-    assert play.state is RelayState.JOINING
+    assert state_of(play) is RelayState.JOINING
     assert play.feed(on.LinkJoined(1)) == []
-    assert play.state is RelayState.WAITING
+    assert state_of(play) is RelayState.WAITING
     assert play.feed(on.PicturesFlow(1)) == [do.Show(1)]
-    assert play.state is RelayState.LIVE
+    assert state_of(play) is RelayState.LIVE
     assert play.advance(86400.0) == []
     assert play.wake_at is None
 

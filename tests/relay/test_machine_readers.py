@@ -5,8 +5,8 @@ import pytest
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import CAMERA, LOST, NO_CREDIT, ON_DEMAND, Play

@@ -5,8 +5,9 @@ import pytest
 from relayd.errors import RelaydError, Throttled
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
@@ -20,6 +21,7 @@ from tests.relay.playbook import (
     ROTATING,
     TOKEN_REFUSED,
     Play,
+    state_of,
 )
 
 LIFE = ROTATING.session_max
@@ -29,9 +31,9 @@ RETRY = SUCCESSOR_BACKOFF[0]
 def test_a_successor_is_begun_when_the_session_is_old_and_not_before() -> None:
     play = Play(ROTATING).live()
     assert play.advance(LIFE - 0.1) == []
-    assert play.state is RelayState.LIVE
+    assert state_of(play) is RelayState.LIVE
     assert play.advance(0.1) == [do.StartLink(2)]
-    assert play.state is RelayState.ROTATING
+    assert state_of(play) is RelayState.ROTATING
 
 
 def test_the_successor_is_shown_with_its_first_picture_and_the_old_one_closed() -> None:

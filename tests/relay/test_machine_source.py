@@ -3,7 +3,7 @@
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import SOURCE_PATIENCE, WAITING_FOR_SOURCE
-from relayd.relay.events import Policy
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
 from tests.relay.playbook import CAMERA, ON_DEMAND, Play

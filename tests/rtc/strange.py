@@ -158,5 +158,5 @@ if __name__ == "__main__":
     elif way == "talk":
         talk(int(sys.argv[sys.argv.index("--control") + 1]))
     else:
-        worker.load_link = WAYS[way]  # type: ignore[assignment]
+        worker.load_link = WAYS[way]  # type: ignore[attr-defined,assignment]  # the worker loads that instead
         worker.main()

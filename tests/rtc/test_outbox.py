@@ -86,7 +86,7 @@ def test_telling_a_parent_that_reads_nothing_does_not_wait_and_loses_no_end() ->
             outbox.put(DEGRADED)
         outbox.put(LOST)
         assert not outbox.close(0.05)  # it waits for the parent, we do not
-        kinds = []
+        kinds: list[str] = []
         while not kinds or kinds[-1] != "lost":
             kinds.append(json.loads(theirs.recv(65536))["kind"])
         assert outbox.close(PATIENCE)

@@ -34,11 +34,13 @@ class Manager(dbus.service.Object):
         self.bus, self.options = bus, options
         self.preparing = options.preparing
         self.waiting = False
-        self.locks = {}
+        self.locks: dict[int, tuple[str, str, str, str]] = {}
         self.client = ""
 
     @dbus.service.method(MANAGER, "ssss", "h", sender_keyword="sender")
-    def Inhibit(self, what: str, who: str, why: str, mode: str, sender: str = ""):  # noqa: N802 - D-Bus
+    def Inhibit(  # noqa: N802 - D-Bus
+        self, what: str, who: str, why: str, mode: str, sender: str = ""
+    ) -> dbus.types.UnixFd:
         self.client = sender
         if self.options.refuse:
             tell("refused")
@@ -52,7 +54,7 @@ class Manager(dbus.service.Object):
         return given
 
     @dbus.service.method(dbus.PROPERTIES_IFACE, "ss", "v")
-    def Get(self, interface: str, name: str):  # noqa: N802 - D-Bus
+    def Get(self, interface: str, name: str) -> dbus.Boolean | dbus.UInt64:  # noqa: N802 - D-Bus
         return {
             "PreparingForSleep": dbus.Boolean(self.preparing),
             "InhibitDelayMaxUSec": dbus.UInt64(int(self.options.delay * 1e6)),

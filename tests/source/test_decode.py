@@ -13,7 +13,7 @@ from av.stream import Disposition
 
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media.decode import VideoInput
-from relayd.media.frames import I420, Geometry
+from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:
     from tests.clips import Clips
@@ -23,8 +23,10 @@ UPRIGHT = ["red", "green", "blue", "white"]
 
 
 @contextmanager
-def opened(url: Path | str, **how: Any) -> Iterator[VideoInput]:
-    source = VideoInput.open(str(url), **({"geometry": VGA, "fit": "stretch"} | how))
+def opened(
+    url: Path | str, *, geometry: Geometry = VGA, fit: FitMode = "stretch", **how: Any
+) -> Iterator[VideoInput]:
+    source = VideoInput.open(str(url), geometry=geometry, fit=fit, **how)
     try:
         yield source
     finally:
@@ -170,7 +172,7 @@ def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path) -> None:
         streams = [container.add_stream("ffv1", rate=30) for _ in range(2)]
         for stream, disposition in zip(streams, (Disposition(0), Disposition.default), strict=True):
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-            stream.disposition = disposition.value  # an int: PyAV 16 takes nothing else
+            stream.disposition = disposition.value  # type: ignore[assignment]  # PyAV 16 takes ints alone
         for stream, luma in zip(streams, (50, 200), strict=True):
             grey = np.full((96, 64), luma, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="yuv420p")))

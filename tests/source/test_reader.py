@@ -12,18 +12,19 @@ import pytest
 
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
-from relayd.media.frames import I420, Geometry, black
+from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.slots import LatestSlot
-from relayd.source.events import SourceDown, SourceEnded, SourceOpened
+from relayd.source.attempt import Attempt
+from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
+from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
-    from relayd.media.frames import SourceFrame
     from tests.clips import Clips
     from tests.source.conftest import Watch
 
 
-def grey_of(frame: "SourceFrame") -> int:
+def grey_of(frame: SourceFrame) -> int:
     """Which picture of a grey ramp it is: its number, from 40 up by 2."""
     return round((int(frame.i420[240, 320]) - (16 + 40 * 219 / 255)) / (2 * 219 / 255))
 
@@ -170,10 +171,10 @@ def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "
     taken = watched.reader._take
     slow_until = time.monotonic() + 0.6
 
-    def slowly(*arguments: object) -> bool:
+    def slowly(attempt: Attempt, i420: I420) -> bool:
         if time.monotonic() < slow_until:
             time.sleep(0.2)
-        return taken(*arguments)
+        return taken(attempt, i420)
 
     attempt = watched.reader._current
     assert attempt is not None
@@ -430,10 +431,10 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
 def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
     clips: "Clips", tmp_path: Path
 ) -> None:
-    clip, slot, told = clips.grey_ramp("later.mp4", 60, 30), LatestSlot(), []
-    reader = SourceReader(
-        SourceSettings(url=str(clip)), Geometry(640, 480), "crop", slot, told.append
-    )
+    clip = MediaUrl(str(clips.grey_ramp("later.mp4", 60, 30)))
+    slot: LatestSlot[SourceFrame] = LatestSlot()
+    told: list[SourceEvent] = []
+    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, told.append)
     reader.pause()
     reader.start()
     time.sleep(0.3)

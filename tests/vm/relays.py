@@ -131,7 +131,7 @@ class Relay:
 
     def status(self) -> dict[str, Any]:
         """What it tells of itself."""
-        return json.loads(self.ask("/api/status"))
+        return dict(json.loads(self.ask("/api/status")))
 
     def ask(self, path: str, options: str = "-s") -> str:
         """Ask it something over its socket, with curl."""
@@ -211,7 +211,7 @@ class Reader:
         """What came since the last chapter, or the start."""
         after = len(self._process.text)
         self._process.send("")
-        return json.loads(self._process.wait_for(r"^\{.*\}$", after=after)[0])
+        return dict(json.loads(self._process.wait_for(r"^\{.*\}$", after=after)[0]))
 
     def stop(self) -> None:
         """End it."""

@@ -69,8 +69,8 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     while set(reader.chapter()["kinds"]) != {str(zlib.crc32(standby))}:
         pass  # until it is drawn, and nothing else is shown
     reader.stop()
-    seen = captured(guest, "v4l2-ctl")
-    pictures = [seen[at : at + SIZE.nbytes] for at in range(0, len(seen), SIZE.nbytes)]
+    raw = captured(guest, "v4l2-ctl")
+    pictures = [raw[at : at + SIZE.nbytes] for at in range(0, len(raw), SIZE.nbytes)]
     assert sum(picture != standby for picture in pictures) <= TORN
 
     (guest.folder / "clip.y4m").write_bytes(known_clip.read_bytes())

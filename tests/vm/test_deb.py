@@ -162,7 +162,7 @@ def shown(machine: Guest, shared: Path) -> np.ndarray:
 def told(machine: Guest) -> dict[str, Any]:
     """Give what the relay says of itself."""
     socket = "/run/relayd/studio/control.sock"
-    return json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status"))
+    return dict(json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status")))
 
 
 def assert_standby_is_shown(machine: Guest, shared: Path) -> None:

@@ -465,9 +465,13 @@ def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
     unit.systemctl("start")
     unit.wait_for("the lock", lambda: locks(box) == ["relayd delay"])
     journal = Journal(unit)
+
+    def woke(times: int) -> Callable[[], bool]:
+        return lambda: journal.steps("awake") == ["awake"] * times
+
     for sleeps in (1, 2):
         journal.suspend()
-        unit.wait_for("the wake", lambda times=sleeps: journal.steps("awake") == ["awake"] * times)
+        unit.wait_for("the wake", woke(sleeps))
         unit.wait_for("the lock again", lambda: locks(box) == ["relayd delay"])
     steps = ["closing", "closed", ASLEEP, "awake"]
     assert journal.steps(*steps) == steps * 2

@@ -98,12 +98,12 @@ def give_workers_time() -> None:
                 setattr(module, f"{name}_TIMEOUT", LINK_LIMIT)
     usual = RtcWorker._command
 
-    def command(worker: RtcWorker, fds: tuple[int, ...]) -> list[str]:
-        words = usual(worker, fds)
+    def command(self: RtcWorker, fds: tuple[int, ...]) -> list[str]:
+        words = usual(self, fds)
         at = words.index("-m")
         return [*words[:at], WORKER, *words[at + 2 :]]
 
-    RtcWorker._command = command  # type: ignore[method-assign]
+    RtcWorker._command = command  # type: ignore[method-assign]  # a worker with more time
 
 
 def main() -> None:
