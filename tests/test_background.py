@@ -93,7 +93,7 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
         await task
     assert ended == ["job"]
 
-    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]
+    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # gives True, never comes
         await asyncio.sleep(0)
         assert task.get_name() == "relayd-y"
     assert task.cancelled()
@@ -104,7 +104,7 @@ async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call() ->
         async def credit(self) -> float:
             raise RuntimeError("the handler is closed")
 
-    watch = CreditWatch(Client())  # type: ignore[arg-type]
+    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has what is asked
     async with in_background("credit", watch.run) as task:
         for _ in range(5):
             await asyncio.sleep(0)

@@ -157,7 +157,7 @@ def test_doubts_of_the_last_days_are_told_and_a_create_in_flight_as_such(
 def test_open_sessions_count_into_the_sums(state: Path) -> None:
     wall = time.time()
     Journal(state, wall=lambda: wall - 5).record(
-        LiveSession.read({"_id": "a", "channel_id": "c"}),  # type: ignore[arg-type] # it has an id
+        LiveSession.read({"_id": "a", "channel_id": "c"}),  # type: ignore[arg-type]  # it has an id
         base_url="u",
         relay="r",
     ).release()

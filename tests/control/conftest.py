@@ -53,7 +53,7 @@ class FakeRelay:
         self.failure: RelaydError | None = None
 
     def change(self, **fields: object) -> None:
-        self.now = dataclasses.replace(self.now, **fields)  # type: ignore[arg-type] # test data
+        self.now = dataclasses.replace(self.now, **fields)  # type: ignore[arg-type]  # test data
 
     def status(self) -> RelayStatus:
         return self.now
@@ -123,6 +123,6 @@ async def client(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
 def app_of(relay: FakeRelay) -> Callable[..., ControlServer]:
     def make(pictures: Pictures, **where: object) -> ControlServer:
         app = build_app(relay, Metrics(), pictures, Access(TOKEN))
-        return ControlServer(app, **where)  # type: ignore[arg-type] # test data
+        return ControlServer(app, **where)  # type: ignore[arg-type]  # test data
 
     return make

@@ -94,7 +94,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                **settings,  # type: ignore[call-overload]
+                **settings,  # type: ignore[call-overload]  # pass_fds, where a test has some
             )
         running.append(Crowd(process, folder, log))
         return running[-1]

@@ -42,7 +42,7 @@ def start() -> Iterator[Callable[..., Child]]:
 
     def start(*command: str, **settings: object) -> Child:
         environment = program_environment()
-        child = Child.start(command, environment=environment, with_stdout=True, **settings)  # type: ignore[arg-type]
+        child = Child.start(command, environment=environment, with_stdout=True, **settings)  # type: ignore[arg-type]  # values of several types
         started.append(child)
         return child
 

@@ -193,7 +193,7 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
         "first_frame_timeout": 10.0,
         "recovery_timeout": 15.0,
     }
-    return LinkTarget(**(values | changes))  # type: ignore[arg-type]
+    return LinkTarget(**(values | changes))  # type: ignore[arg-type]  # values of several types
 
 
 class Ear:
