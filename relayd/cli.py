@@ -20,7 +20,7 @@ import typer
 from relayd import __version__, limits, logs, stdio
 from relayd.commands import machine, running, sessions
 from relayd.config import Settings, require_runnable
-from relayd.configfile import load
+from relayd.configfile import exposed, load
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 from relayd.finding import Finding
 from relayd.process.hardening import forbid_dumps
@@ -43,6 +43,9 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+_EXPOSED = (
+    "every user of this machine can read the secret in its URL; write it in the file or environment"
+)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -51,6 +54,7 @@ def main() -> NoReturn:
     stdio.open_missing()
     forbid_dumps()
     logs.configure("error")
+    logs.report_uncaught()
     try:
         app(standalone_mode=True)
     except RelaydError as fault:
@@ -144,6 +148,8 @@ def run(
 
     _set_up_logs(log_level)
     settings = read()
+    if names := exposed(overrides or ()):
+        logs.get("config").warning("command_line.secret", names=names, hint=_EXPOSED)
     if foreign := ignored(os.environ):
         logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
     _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
@@ -174,6 +180,8 @@ def check(
             tell(Finding.failed("config", line))
     else:
         tell(Finding.ok("config", str(config)))
+        if names := exposed(overrides or ()):
+            tell(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
         if foreign := ignored(os.environ):
             tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
         asyncio.run(run_checks(settings, config.stem, tell))

@@ -23,6 +23,7 @@ from pydantic import (
 
 from relayd.errors import ConfigError, OutputError
 from relayd.frames import FitMode, Geometry
+from relayd.quoting import quoted
 from relayd.runtime import default_socket
 from relayd.targets import format_of, is_push
 from relayd.templates import check_template
@@ -229,7 +230,9 @@ class ControlSettings(Section):
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _HOST_NAME.fullmatch(name):
-                raise ValueError(f'{name!r} is no host name; give names like "relay.example.com"')
+                raise ValueError(
+                    f'{quoted(name)} is no host name; give names like "relay.example.com"'
+                )
         return value
 
     @property

@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relayd.errors import OutputError
-from relayd.urls import MediaUrl
+from relayd.quoting import quoted_place
 
 _PUSH_FORMATS: Final = {
     "rtsp": "rtsp",
@@ -43,7 +43,7 @@ def format_of(target: str) -> str:
     suffix = PurePosixPath(target).suffix.lower()
     if suffix not in _FILE_FORMATS:
         raise OutputError(
-            f"no container is known for the file {str(MediaUrl(target))!r}",
+            f"no container is known for the file {quoted_place(target)}",
             mend=f"name it with one of {', '.join(_FILE_FORMATS)}",
         )
     return _FILE_FORMATS[suffix]

@@ -49,8 +49,9 @@ class Token:
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Keep it out of everything logged."""
-        conceal(self.text)
+        """Keep it, and what is made of it, out of everything logged, for as long as it is good."""
+        conceal(self.text, lasting=True)
+        conceal(self.cookie, lasting=True)
 
     @classmethod
     def random(cls) -> "Token":

@@ -20,6 +20,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from relayd import logs
 from relayd.descriptors import keep_from_children, wait_readable
 from relayd.errors import OutputError
 from relayd.frames import Geometry
@@ -90,6 +91,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     forbid_dumps()
+    logs.configure("warning")
+    logs.report_uncaught()
     os.nice(_NICE)
     lifeline, reports = _take_pipes()
     # Unbuffered: what follows the order must stay in the pipe for poll to see.
