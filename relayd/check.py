@@ -33,6 +33,7 @@ from relayd.errors import (
 from relayd.finding import Finding
 from relayd.frames import SourceFrame
 from relayd.http import HttpClient
+from relayd.media.srt import shows_secret
 from relayd.namelock import NameLock
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
@@ -50,7 +51,7 @@ from relayd.slots import LatestSlot
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
 from relayd.targets import is_push
-from relayd.urls import service_url
+from relayd.urls import MediaUrl, service_url
 
 SOURCE_TIMEOUT = 15.0
 """s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
@@ -230,12 +231,21 @@ async def _check_source(settings: Settings, _name: str) -> list[Finding]:
     name = settings.source.url
     match await asyncio.to_thread(first_event):
         case SourceOpened(width, height, fps, codec):
-            return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
+            found = Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")
+            return [found, *_exposed_source(name)]
         case SourceDown(error):
             return [Finding.failed("source", error)]
         case _:
             fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
             return [Finding.failed("source", fault)]
+
+
+def _exposed_source(url: MediaUrl) -> list[Finding]:
+    if not shows_secret(url.reveal()):
+        return []
+    why = f"{url}: every user of this machine can read its passphrase and streamid, as an argument"
+    mend = "hide processes of others from them: mount /proc with hidepid=invisible"
+    return [Finding.warning("source", f"{why} of the program ffmpeg", mend)]
 
 
 async def _check_outputs(settings: Settings, _name: str) -> list[Finding]:

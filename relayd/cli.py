@@ -140,6 +140,7 @@ def run(
 ) -> None:
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.daemon import run_daemon  # noqa: PLC0415 - loads media libraries
+    from relayd.media.srt import shows_secret  # noqa: PLC0415 - as above
 
     def read() -> Settings:
         settings = load(config, overrides or ())
@@ -150,6 +151,9 @@ def run(
     settings = read()
     if names := exposed(overrides or ()):
         logs.get("config").warning("command_line.secret", names=names, hint=_EXPOSED)
+    if shows_secret(settings.source.url.reveal()):
+        hint = "ffmpeg takes it as an argument; mount /proc with hidepid=invisible"
+        logs.get("config").warning("source.secret_readable", url=settings.source.url, hint=hint)
     if foreign := ignored(os.environ):
         logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
     _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))

@@ -57,6 +57,17 @@ def is_own(folder: Path, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each its owner's alone; raises OSError.
+
+    Whatever the umask: `Path.mkdir` gives the ones above what that leaves, and whoever may write
+    there could put a folder of his own in the place of ours.
+    """
+    if not folder.parent.exists():
+        make_private(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def make_fallback(uid: int, shared: Path = SHARED) -> str:
     """Make the fallback folder; gives why it cannot be used, empty where it can."""
     folder = fallback(uid, shared)

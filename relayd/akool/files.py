@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relayd.errors import Unavailable
+from relayd.runtime import make_private
 
 VERSION = 1
 """Of what is written; fields may be added to it, a change of their meaning raises it."""
@@ -47,7 +48,7 @@ def disk_access(directory: Path) -> Iterator[None]:
 def make_folder(path: Path) -> None:
     """Make a folder for the owner alone, and what is missing above it; on disk for good."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path)
     for made in missing:
         sync_folder(made.parent)
 

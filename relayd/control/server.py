@@ -14,6 +14,7 @@ import uvicorn
 from relayd import logs
 from relayd.control.api import ControlApp
 from relayd.errors import AddressUnavailable
+from relayd.runtime import make_private
 
 STOP_DEADLINE = 1.0
 """s that `stop` may take at most."""
@@ -218,7 +219,7 @@ def _listen_unix(path: Path) -> socket.socket:
     """Bind a socket that its owner alone may use; its folder is made if it is not there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         _remove_stale(path)
         listener.bind(str(path))
         # Nobody can connect before listen(), so the mode is right from the first moment.

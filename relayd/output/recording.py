@@ -1,6 +1,7 @@
 """The files of a recording: a name that nothing has, room for a while, one part after another."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -39,6 +40,7 @@ class Part:
         try:
             path = Path(wanted).expanduser()
             if path.exists() and not path.is_file() and not path.is_dir():
+                _require_ours(path, wanted)
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
             return cls._new(path)
@@ -87,6 +89,18 @@ class Part:
     def _is_ours(self, found: os.stat_result) -> bool:
         assert self._fd is not None
         return os.path.samestat(found, os.fstat(self._fd))
+
+
+def _require_ours(path: Path, wanted: str) -> None:
+    """Raise OutputError for a FIFO or link that another user has put where all may write."""
+    ours = {os.geteuid(), 0}
+    owners = {path.lstat().st_uid, path.stat().st_uid}
+    may_be_anybody_s = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    if may_be_anybody_s and not owners <= ours:
+        raise OutputError(
+            f"{MediaUrl(wanted)}: what is there belongs to another user, who would get the pictures",
+            mend="remove it, or choose a folder that this user alone may write to",
+        )
 
 
 def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:

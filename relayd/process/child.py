@@ -66,7 +66,9 @@ class Child:
         )
 
     @classmethod
-    def start_program(cls, command: Sequence[str], *, stderr: "IO[bytes]") -> "Child":
+    def start_program(
+        cls, command: Sequence[str], *, stderr: "IO[bytes]", pass_fds: Sequence[int] = ()
+    ) -> "Child":
         """Start a program of another maker, with pipes as its stdin and stdout.
 
         `command` begins with its full path. It is killed when the calling thread ends. Raises
@@ -77,6 +79,7 @@ class Child:
         return cls.start(
             [*launcher, *command],
             environment=python_environment(),
+            pass_fds=pass_fds,
             with_stdin=True,
             with_stdout=True,
             stderr=stderr,
