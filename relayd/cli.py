@@ -10,12 +10,14 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from relayd import __version__, limits, logs, stdio
 from relayd.commands import machine, running, sessions
@@ -26,7 +28,33 @@ from relayd.finding import Finding
 from relayd.process.hardening import forbid_dumps
 from relayd.variables import ignored
 
+
+class _Group(TyperGroup):
+    """Commands whose complaints about the command line repeat no secret of it."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read our own options."""
+        with _without_secrets():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read and run a command."""
+        with _without_secrets():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        if hasattr(fault, "format_message"):  # click's own, or those of the click within typer
+            vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
+        raise
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Relays a video source through a live face swap into a virtual webcam.",
     no_args_is_help=True,
     add_completion=False,

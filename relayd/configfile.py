@@ -22,7 +22,7 @@ from relayd.configwords import sentence
 from relayd.errors import ConfigError
 from relayd.logs import conceal, excerpt
 from relayd.quoting import dotted, plain_names_in
-from relayd.urls import MediaUrl, is_secret_name
+from relayd.urls import MediaUrl, is_secret_name, shown
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
@@ -106,7 +106,7 @@ def _read_file(tree: SettingsTree, path: Path) -> None:
             content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
         why = fault.strerror if isinstance(fault, OSError) else str(fault)
-        raise ConfigError([f"{path}: {why}; {fix}"]) from fault
+        raise ConfigError([f"{shown(str(path))}: {why}; {fix}"]) from fault
     if len(content) > LARGEST_FILE:
         raise ConfigError([f"{path}: larger than {LARGEST_FILE // 1024} KiB; {fix}"])
     text = _decoded(content, path)

@@ -10,7 +10,9 @@ from relayd.urls import shown
 ELLIPSIS: Final = "…"
 _LONGEST_NAME: Final = 60
 _GROUP: Final = r"(?:[A-Z]?[a-z]{1,15}(?:[A-Z][a-z]{1,15}){0,2}|[A-Z]{1,15})"
-_NAME: Final = re.compile(rf"|\d{{1,3}}|{_GROUP}(?:[_-]{{1,2}}{_GROUP}){{0,4}}\d{{0,3}}")
+_NAME: Final = re.compile(
+    rf"|\d{{1,3}}|{_GROUP}(?:[_-]{{1,2}}{_GROUP}){{0,4}}(?:(?<=[a-z])\d{{1,3}})?"
+)
 """Words with a short number behind, or a number: a key's name, also a mistyped one."""
 _LIKE_A_KEY: Final = re.compile(r"[A-Za-z0-9_~+=.-]{12,}")
 """What keys and tokens are made of; no path, no URL, no address, no sentence."""

@@ -98,7 +98,7 @@ def _require_ours(path: Path, wanted: str) -> None:
     may_be_anybody_s = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
     if may_be_anybody_s and not owners <= ours:
         raise OutputError(
-            f"{MediaUrl(wanted)}: what is there belongs to another user, who would get the pictures",
+            f"{MediaUrl(wanted)}: it belongs to another user, who would get the pictures",
             mend="remove it, or choose a folder that this user alone may write to",
         )
 
