@@ -56,7 +56,12 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _can_be_a_path(cls, value: object) -> object:
-        """Refuse what no path and no URL can hold."""
+        """Refuse what no path and no URL can hold, and secrets that cannot be sent."""
+        if isinstance(value, SecretStr):
+            try:
+                value.get_secret_value().encode()
+            except UnicodeEncodeError:
+                raise ValueError("has bytes that are not UTF-8 text; copy it anew") from None
         text = value.reveal() if isinstance(value, MediaUrl) else value
         if isinstance(text, str) and "\0" in text:
             raise ValueError("must not hold a NUL character")

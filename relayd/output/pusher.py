@@ -134,7 +134,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             bitrate_kbit=order.bitrate_kbit,
         )
     except OutputError as fault:
-        return Report(error=str(fault)[:_MOST_WORDS])
+        return Report(error=logs.excerpt(str(fault), _MOST_WORDS))
     error = ""
     try:
         while _wait(slot, lifeline):
@@ -157,7 +157,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
         writer.close()
     except OutputError as fault:
         error = error or str(fault)
-    return replace(report, error=error[:_MOST_WORDS])
+    return replace(report, error=logs.excerpt(error, _MOST_WORDS))
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:
