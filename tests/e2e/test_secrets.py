@@ -185,7 +185,7 @@ def journal_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.relay
-@pytest.mark.timeout(180)  # five outputs, and a dozen commands
+@pytest.mark.timeout(300)  # five outputs, and a dozen commands; 140 s where others run, too
 def test_a_live_relay_shows_no_secret_of_its_configuration(
     start_loud: StartRelay, emulator: Emulator, manager: Manager, tmp_path: Path
 ):
@@ -320,6 +320,7 @@ def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
 
 
 @pytest.mark.relay
+@pytest.mark.timeout(180)  # two relays, 15 s on an idle machine
 @pytest.mark.parametrize("way", ["json", "html"])
 def test_a_relay_that_is_refused_shows_no_secret(
     start_loud: StartRelay, parrot: str, manager: Manager, tmp_path: Path, way: str
