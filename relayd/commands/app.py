@@ -61,7 +61,7 @@ def main() -> NoReturn:
         logs.get("cli").debug("unforeseen", exc_info=True)
         refusal = limits.named(fault) or InternalFault(
             f"unforeseen {type(fault).__name__}: {fault}",
-            mend="a fault of relayd; --log-level debug shows where",
+            hint="a fault of relayd; --log-level debug shows where",
         )
         _complain(refusal)
         sys.exit(refusal.exit_code)
@@ -157,7 +157,7 @@ def check(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try each thing that `run` needs, and say what is wrong and what mends it."""
+    """Try each thing that `run` needs, and say what is wrong and how to fix it."""
     from relayd.commands.check import run_checks  # noqa: PLC0415 - loads media libraries
 
     findings: list[Finding] = []

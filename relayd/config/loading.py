@@ -1,7 +1,7 @@
 """Reading settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
 
 Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that the file
-holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
+holds none. Whatever is wrong is told at once, one line a fault, with key, value and hint.
 """
 
 import codecs

@@ -184,7 +184,7 @@ class StreamSettings(Section):
         try:
             format_of(target)
         except OutputError as fault:
-            raise ValueError(f"{fault.message}; {fault.mend}") from fault
+            raise ValueError(f"{fault.message}; {fault.hint}") from fault
         if is_push(target):
             _check_port(target)
         return value

@@ -57,7 +57,7 @@ class _Program:
             self._words.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
-                mend="sudo apt install ffmpeg",
+                hint="sudo apt install ffmpeg",
             )
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
         try:

@@ -79,7 +79,7 @@ class NameLock:
             raise Unavailable(
                 f"relay {self._name!r} runs already ({holder}) on state directory"
                 f" {str(self._directory)!r}",
-                mend="give this one's configuration file another name, or set another"
+                hint="give this one's configuration file another name, or set another"
                 " [state] directory",
             ) from None
         except OSError as fault:
