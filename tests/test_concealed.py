@@ -11,10 +11,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from relayd import logs
-from relayd.concealed import HIDDEN, MOST_KEPT, Concealed
-from relayd.configfile import load
+from relayd.config.loading import load
 from relayd.control.access import Token
-from relayd.urls import MediaUrl
+from relayd.urls.concealed import HIDDEN, MOST_KEPT, Concealed
+from relayd.urls.safe import MediaUrl
 
 
 def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():

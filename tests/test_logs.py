@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
-from relayd.concealed import Concealed
+from relayd.urls.concealed import Concealed
 
 ROOT = Path(__file__).parent.parent
 
@@ -244,7 +244,7 @@ def test_what_python_prints_by_itself_holds_no_secret():
     assert "sesame" not in ended.stderr
 
 
-@pytest.mark.parametrize("module", ["cli", "rtc/worker", "output/pusher"])
+@pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
 def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str):
     tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())
     main = next(

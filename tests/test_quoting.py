@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
-from relayd.concealed import HIDDEN
-from relayd.configfile import exposed, load
+from relayd.config.loading import exposed, load
 from relayd.errors import ConfigError
-from relayd.quoting import ELLIPSIS, plain_name, plain_names_in, quoted, quoted_place
+from relayd.urls.concealed import HIDDEN
+from relayd.urls.quoting import ELLIPSIS, plain_name, plain_names_in, quoted, quoted_place
 
 KEYS = ["sk-9fK3SECRET77x", "live_123456_AbCdEfGh", "9f8e7d6c5b4a39211", "eyJhbGciOi.JIUzI1.NiJ9xx"]
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from relayd.errors import ConfigError
-from relayd.runtime import make_private
+from relayd.process.folders import make_private
 
 KEPT = 3
 """Folders of dead processes that are left for whoever asks why they died."""
