@@ -297,7 +297,8 @@ def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
         ["sessions", "list", "-c", file],
     ]
     with ThreadPoolExecutor(len(commands)) as pool:  # each waits for its tries
-        for command, done in zip(commands, pool.map(lambda each: relayd(*each), commands)):
+        runs = pool.map(lambda command: relayd(*command), commands)
+        for command, done in zip(commands, runs, strict=True):
             texts[" ".join(map(str, command))] = done.stdout + done.stderr
     assert "failed" in texts[f"check -c {file}"]
     assert not found_in(texts | journal_of(tmp_path))
