@@ -32,9 +32,9 @@ check: $(BIN)/.dev ## format, lint, types and import rules
 test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
 	tests/setup.sh $(BIN)/python
 
-# Half of its time a test waits, for servers and limits: four keep two processors busy.
+# Nearly half of its time a test waits, for servers and limits: three keep two processors busy.
 test: test-setup ## unit and contract tests, the demo and the commands
-	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 test-relay: test-setup ## whole relays: each kind of source, each fault, money, privacy
 	$(BIN)/pytest -m relay $(ARGS)

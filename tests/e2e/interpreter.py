@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -108,7 +109,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _become(asked: dict[str, object], stdout: int, stderr: int) -> None:
+def _become(asked: dict[str, Any], stdout: int, stderr: int) -> None:
     """Take over the streams, the environment, the folder and the arguments of a run."""
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
