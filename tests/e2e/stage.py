@@ -63,6 +63,12 @@ def ready_interpreter() -> Iterator[None]:
         _interpreter = None
 
 
+def running_interpreter() -> Interpreter:
+    """Give the interpreter that `ready_interpreter` started."""
+    assert _interpreter is not None
+    return _interpreter
+
+
 def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     words = [str(each) for each in arguments]
