@@ -29,6 +29,9 @@ check: $(BIN)/.dev ## format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+hooks: $(BIN)/.dev ## run `make check` at each commit
+	$(BIN)/pre-commit install
+
 test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
 	tests/setup.sh $(BIN)/python
 
@@ -63,4 +66,4 @@ bench: $(BIN)/.dev ## timings against a peer, as ratios
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean
+.PHONY: help demo check hooks test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean

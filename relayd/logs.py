@@ -14,8 +14,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from relayd.concealed import HIDDEN, KNOWN
-from relayd.urls import without_secrets
+from relayd.urls.concealed import HIDDEN, KNOWN
+from relayd.urls.safe import without_secrets
 
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",

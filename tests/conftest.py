@@ -59,10 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let each coroutine test fail that leaves a task."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _without_leftover_tasks(item.obj)
+            item.obj = _without_tasks_left(item.obj)
 
 
-def _without_leftover_tasks(
+def _without_tasks_left(
     test: Callable[..., Awaitable[None]],
 ) -> Callable[..., Awaitable[None]]:
     @functools.wraps(test)

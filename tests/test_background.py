@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from relayd.akool.chores import CreditWatch
-from relayd.background import in_background, kept_running
+from relayd.akool.upkeep import CreditWatch
+from relayd.process.background import in_background, kept_running
 
 
 class Waits:

@@ -2,7 +2,7 @@
 
 import threading
 
-from relayd.concealed import HIDDEN, MOST_KEPT, Concealed
+from relayd.urls.concealed import HIDDEN, MOST_KEPT, Concealed
 
 
 def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd import configfile
-from relayd.config import (
+from relayd.config import loading
+from relayd.config.loading import load, load_tree
+from relayd.config.settings import (
     Settings,
     control_socket,
     parse_address,
     require_runnable,
     state_directory,
 )
-from relayd.configfile import load, load_tree
 from relayd.errors import ConfigError, ExitCode
 
 EXAMPLES = Path(__file__).parent.parent / "config"
@@ -86,7 +86,7 @@ def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
         (b"[video]\nfps = " + b"9" * 5000, "not valid TOML: a number has too many digits"),
         (b"output = " + b"[" * 2000 + b"]" * 2000, "not valid TOML: nested too deeply"),
         (b"[video]\nfps = 2026-02-31", "not valid TOML"),
-        (b"#" * (configfile.LARGEST_FILE + 1), "larger than 1024 KiB"),
+        (b"#" * (loading.LARGEST_FILE + 1), "larger than 1024 KiB"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
@@ -293,8 +293,8 @@ def test_the_state_directory_is_as_set_else_systemds_else_the_users():
 def test_who_asks_about_a_relay_of_the_system_finds_its_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(configfile, "SYSTEM_CONFIGURATION", tmp_path / "etc")
-    monkeypatch.setattr(configfile, "SYSTEM_STATE", tmp_path / "lib")
+    monkeypatch.setattr(loading, "SYSTEM_CONFIGURATION", tmp_path / "etc")
+    monkeypatch.setattr(loading, "SYSTEM_STATE", tmp_path / "lib")
     (tmp_path / "etc").mkdir()
     file, elsewhere = tmp_path / "etc" / "studio.toml", tmp_path / "studio.toml"
     for path in (file, elsewhere):

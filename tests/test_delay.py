@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from relayd.delay import WINDOW, DelayMeter, thumbnail
-from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.delay import WINDOW, DelayMeter, thumbnail
+from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame, black
 
 GEOMETRY = Geometry(320, 240)
 FPS = 20

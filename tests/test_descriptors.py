@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.descriptors import keep_from_children, wait_readable
+from relayd.process.descriptors import keep_from_children, wait_readable
 
 MANY = """
 import os, resource, sys, threading, time
@@ -23,8 +23,8 @@ while os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) < 1024:
 
 SLOT = """
 import numpy as np
-from relayd.frames import Geometry
-from relayd.slots import SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
 
 size = Geometry(64, 48)
 slot = SharedSlot.create(size, "test")
@@ -35,7 +35,7 @@ assert slot.wait(5)
 """
 
 STREAM = """
-from relayd.frames import Geometry, StandbyFrame, black
+from relayd.media.frames import Geometry, StandbyFrame, black
 from relayd.output.stream import StreamOutput
 
 size = Geometry(64, 48)
@@ -61,7 +61,7 @@ reader.close()
 """
 
 WORKER = """
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.link import LinkEventKind
 from relayd.rtc.process import RtcWorker
 
@@ -122,7 +122,7 @@ def test_what_is_kept_from_children_is_closed_in_them():
 
 STREAMS = """
 import json, os, socket, subprocess, sys
-from relayd import stdio
+from relayd.process import stdio
 
 stdio.open_missing()
 first = socket.socket().fileno()

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayd.early import command_of
+from relayd.process.early_signals import command_of
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # s that a process may take here to do what it does in a tenth of one

@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from relayd.frames import FitMode, Geometry, plan_fit
+from relayd.media.frames import FitMode, Geometry, plan_fit
 
 even = st.integers(1, 1920).map(lambda half: half * 2)
 geometries = st.builds(Geometry, even, even)

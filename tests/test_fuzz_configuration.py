@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from relayd.check import PARTS, check_part
-from relayd.config import (
+from relayd.commands.check import PARTS, check_part
+from relayd.config.loading import load
+from relayd.config.settings import (
     CameraSettings,
     Settings,
     StreamSettings,
@@ -18,11 +19,10 @@ from relayd.config import (
     require_runnable,
     state_directory,
 )
-from relayd.configfile import load
+from relayd.config.variables import ignored
 from relayd.errors import ConfigError
-from relayd.proxies import proxy_for
-from relayd.trust import client_context
-from relayd.variables import ignored
+from relayd.http.proxies import proxy_for
+from relayd.http.trust import client_context
 from tests.fuzz import TIMEOUT, fuzz
 
 SECTIONS = list(Settings.model_fields)
@@ -212,7 +212,7 @@ CHECKED = ("journal", "name", "control", "standby", "output")
 
 @pytest.mark.timeout(TIMEOUT)
 def test_no_settings_that_are_taken_make_a_check_unforeseen(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("relayd.check.FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr("relayd.commands.check.FETCH_TIMEOUT", 0.2)
     assert set(CHECKED) < set(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.chdir(folder)

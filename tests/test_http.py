@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from relayd.errors import ServerFault, ServiceUnreachable
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 
 class Transport(httpx.AsyncBaseTransport):

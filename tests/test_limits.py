@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from relayd import limits
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import ExitCode, OutputError, SourceUnreachable, Unavailable
-from relayd.frames import Geometry, StandbyFrame, black
+from relayd.media.frames import Geometry, StandbyFrame, black
+from relayd.media.slots import LatestSlot, SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.screen import Fallback, Screen
+from relayd.output.clock import Fallback, OutputClock
 from relayd.output.stream import StreamOutput
-from relayd.slots import LatestSlot, SharedSlot
+from relayd.process import limits
 from relayd.source.events import SourceDown
 from relayd.source.reader import SourceReader
 
@@ -67,7 +67,7 @@ def test_a_limit_of_the_system_is_named_with_what_raises_it(fault: BaseException
     named = limits.named(fault)
     assert named
     assert named.message.startswith(words)
-    assert named.mend
+    assert named.hint
     assert named.exit_code is ExitCode.UNAVAILABLE
 
 
@@ -104,7 +104,7 @@ def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
     for _ in range(3):
         with pytest.raises(OutputError, match="no thread can be started") as caught:
             output.open()
-        assert "ulimit" in caught.value.mend
+        assert "ulimit" in caught.value.hint
         output.close()
     assert descriptors() == before
 
@@ -161,7 +161,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = Screen(
+    screen = OutputClock(
         [output],
         LatestSlot(),
         StandbyFrame(black(SIZE), ""),
@@ -183,10 +183,10 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
 def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
 ):
-    screen = Screen(
+    screen = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )
-    refuse_threads("relayd-screen")
+    refuse_threads("relayd-output-clock")
     with pytest.raises(Unavailable, match="no thread can be started"):
         screen.start()
     screen.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
-from relayd.concealed import Concealed
+from relayd.urls.concealed import Concealed
 
 ROOT = Path(__file__).parent.parent
 

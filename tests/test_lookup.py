@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from relayd import lookup, remote
+from relayd.commands import remote
+from relayd.config.socket_folders import default_socket, fallback, make_fallback
+from relayd.control import lookup
+from relayd.control.lookup import Found, FoundRelay, HiddenPlace, choose
 from relayd.errors import ExitCode, NotRunning, RelaydError, RelayHidden, RelayStuck, UsageError
-from relayd.lookup import Found, FoundRelay, HiddenPlace, choose
-from relayd.runtime import default_socket, fallback, make_fallback
 
 UID = os.geteuid()
 NOBODY = 65534

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from relayd.cli import app
+from relayd.commands.app import app
 from relayd.errors import ExitCode
 
 MANUAL = Path(__file__).parents[1] / "config/man/relayd.1"

@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from relayd.errors import ExitCode, Unavailable
-from relayd.namelock import Holder, NameLock
+from relayd.process.name_lock import Holder, NameLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from relayd.namelock import NameLock
+from relayd.process.name_lock import NameLock
 NameLock(Path(sys.argv[1]), "studio").take()
 print("taken", flush=True)
 sys.stdin.read()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from relayd.media.delay import Spread
 from relayd.relay.recent import Recent, spread_of_sum
-from relayd.relay.status import Spread
 
 
 @pytest.mark.parametrize("fps", [5, 20, 60])

@@ -11,15 +11,15 @@ from PIL import Image
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.config import Settings
-from relayd.configfile import load, load_tree
+from relayd.commands.run import _Announcer, _reload_on_hangup
+from relayd.config.loading import load, load_tree
+from relayd.config.reload import RELOADABLE, Reloader, differences
+from relayd.config.settings import Settings
 from relayd.control.notify import Notifier
-from relayd.daemon import _Announcer, _reload_on_hangup
 from relayd.errors import ConfigError, FaceRejected
+from relayd.process.signals import stopped_by_signals
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
-from relayd.reload import RELOADABLE, Reloader, differences
-from relayd.signals import stopped_by_signals
 
 FACE = "http://127.0.0.1:9/a.png"
 LANDMARKS = "1,2:3,4:5,6:7,8"
@@ -223,10 +223,10 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
         await asyncio.sleep(0.05)
         assert manager.heard() == [], "READY of a reload would be taken for the start's"
         announcer(RelayState.STANDBY, "")
-        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
+        assert manager.heard() == ["READY=1", "STATUS=FileStatus by"]
         assert (await manager.next())[0] == "RELOADING=1"
         note = "[restart needed for video.fps]"
-        assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
+        assert await manager.next() == ["READY=1", f"STATUS=FileStatus by {note}"]
         announcer(RelayState.LIVE, "")
         assert manager.heard() == [f"STATUS=Live {note}"]
         assert not stop.is_set()

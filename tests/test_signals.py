@@ -7,9 +7,9 @@ import signal
 import pytest
 from structlog.testing import capture_logs
 
-from relayd import early
-from relayd.signals import REPEATED_WITHIN, StopSignals, StopStep, reload_requests
-from relayd.signals import stopped_by_signals as stopped
+from relayd.process import early_signals
+from relayd.process.signals import REPEATED_WITHIN, StopSignals, StopStep, reload_requests
+from relayd.process.signals import stopped_by_signals as stopped
 
 
 def steps(*moments: float) -> list[StopStep]:
@@ -41,7 +41,7 @@ async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
         codes.append(code)
         exited.set()
 
-    monkeypatch.setattr("relayd.signals.REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr("relayd.process.signals.REPEATED_WITHIN", 0.0)
     with capture_logs() as logs, stopped(exit_now=exit_now) as stop:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
             assert not codes
@@ -82,7 +82,7 @@ async def test_a_hangup_that_asks_for_a_reload_ends_nothing():
 async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost():
     before = signal.getsignal(signal.SIGHUP)
     try:
-        early._note_hangup(signal.SIGHUP, None)
+        early_signals._note_hangup(signal.SIGHUP, None)
         with reload_requests() as asked:
             assert asked.is_set()
         with reload_requests() as asked:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry
-from relayd.slots import LatestSlot, SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import LatestSlot, SharedSlot
 
 SIZE = Geometry(640, 480)
 
@@ -79,8 +79,8 @@ def test_two_mappings_of_one_slot_show_the_same_picture(shared: SharedSlot):
 WRITER = """
 import sys, time
 import numpy as np
-from relayd.frames import Geometry
-from relayd.slots import SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
 
 size = Geometry(640, 480)
 slot = SharedSlot(size, *map(int, sys.argv[1:3]))

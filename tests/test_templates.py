@@ -1,10 +1,10 @@
 import pytest
 
-from relayd.configfile import load_tree
+from relayd.config.loading import load_tree
 from relayd.errors import ConfigError
 from relayd.logs import redact
-from relayd.templates import fill_url
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
+from relayd.urls.templates import fill_url
 
 VALUES = {"channel_id": "a/b c?d#e%", "front_user_id": "1"}
 

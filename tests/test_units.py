@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relayd.commands.installer import Installer, InstallOptions
+from relayd.commands.system_files import Layout, shipped
 from relayd.errors import ExitCode
-from relayd.install import Layout, shipped
-from relayd.installer import Installer, InstallOptions
 
 MOST_EXPOSURE = 2.0
 """0 is a unit that can do nothing, 9.2 a bare one."""
@@ -91,7 +91,7 @@ def test_the_video_driver_is_there_when_the_device_policy_is_made():
     assert "DeviceAllow=char-video4linux rw" in unit.splitlines()
 
 
-def test_no_restart_follows_an_exit_that_a_person_must_mend():
+def test_no_restart_follows_an_exit_that_a_person_must_hint():
     for unit in ("systemd/relayd@.service", "systemd/user/relayd@.service"):
         (line,) = re.findall(
             r"^RestartPreventExitStatus=(.*)", (shipped() / unit).read_text(), re.MULTILINE

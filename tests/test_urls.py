@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from relayd import logs
-from relayd.concealed import KNOWN
-from relayd.urls import MediaUrl, service_url, shown, without_secrets
+from relayd.urls.concealed import KNOWN
+from relayd.urls.safe import MediaUrl, service_url, shown, without_secrets
 
 SAFE_FORMS = [
     ("rtsp://me:hunter22@10.0.0.5:554/stream1", "rtsp://10.0.0.5:554/stream1"),

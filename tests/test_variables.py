@@ -2,10 +2,10 @@
 
 import pytest
 
-from relayd import variables
-from relayd.config import Settings
-from relayd.configfile import load
-from relayd.configtree import SettingsTree
+from relayd.config import variables
+from relayd.config.loading import load
+from relayd.config.settings import Settings
+from relayd.config.tree import SettingsTree
 from relayd.errors import ConfigError
 
 

@@ -35,12 +35,12 @@ def disk_access(directory: Path) -> Iterator[None]:
     except PermissionError as fault:
         raise Unavailable(
             f"[state] directory {str(directory)!r} cannot be used: {fault.strerror}",
-            mend=f"run this as {_owner(directory)}, or set [state] directory to a folder of yours",
+            hint=f"run this as {_owner(directory)}, or set [state] directory to a folder of yours",
         ) from fault
     except OSError as fault:
         raise Unavailable(
             f"[state] directory {str(directory)!r} cannot be used: {fault.strerror or fault}",
-            mend="set [state] directory to a folder that relayd may write, with space left",
+            hint="set [state] directory to a folder that relayd may write, with space left",
         ) from fault
 
 

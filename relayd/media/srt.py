@@ -14,10 +14,10 @@ import time
 from threading import Event
 from typing import Final
 
-from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.logs import excerpt, redact
 from relayd.process.child import Child
+from relayd.process.descriptors import wait_readable
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send what is left, at close."""
@@ -57,7 +57,7 @@ class _Program:
             self._words.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
-                mend="sudo apt install ffmpeg",
+                hint="sudo apt install ffmpeg",
             )
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
         try:

@@ -20,12 +20,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from relayd.descriptors import keep_from_children, wait_readable
 from relayd.errors import OutputError
-from relayd.frames import Geometry
 from relayd.media.encode import VideoWriter
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
+from relayd.process.descriptors import keep_from_children, wait_readable
 from relayd.process.hardening import die_with_parent, forbid_dumps
-from relayd.slots import SharedSlot
 
 REPORT_EVERY: Final = 0.5
 """s between two reports; a parent that hears none for long knows that we hang."""

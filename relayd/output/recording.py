@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from relayd.errors import OutputError
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 SECONDS_OF_ROOM: Final = 10.0
 """s of recording that must fit on the disk before a part is begun: with less, a disk that is full
@@ -44,7 +44,7 @@ class Part:
             return cls._new(path)
         except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            raise OutputError(f"{MediaUrl(wanted)}: {why}", mend=_hint(fault)) from fault
+            raise OutputError(f"{MediaUrl(wanted)}: {why}", hint=_hint(fault)) from fault
 
     @classmethod
     def _new(cls, wanted: Path) -> Self:
@@ -57,7 +57,7 @@ class Part:
                 continue
         raise OutputError(
             f"{MediaUrl(str(wanted))}: {_MOST_NAMES} files of that name exist",
-            mend="remove some of them",
+            hint="remove some of them",
         )
 
     def require_there(self, name: str) -> None:
@@ -96,7 +96,7 @@ def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
         least = f"{needed / _BYTES_PER_MEGABYTE:.1f} MB"
         raise OutputError(
             f"{MediaUrl(wanted)}: no space left: less than {least} are free",
-            mend="make room there",
+            hint="make room there",
         )
 
 

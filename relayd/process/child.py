@@ -111,7 +111,7 @@ class Child:
             return None
 
     def kill(self) -> None:
-        """Send SIGKILL; what it started goes with `end` or `bury`."""
+        """Send SIGKILL; what it started goes with `end` or `reap`."""
         self._process.kill()
 
     def end(self, within: float) -> bool:
@@ -124,10 +124,10 @@ class Child:
             self.kill()
             if self.wait(KILL_TIMEOUT) is None:
                 _log.error("a killed process does not end: the kernel holds it", pid=self.pid)
-        self.bury()
+        self.reap()
         return in_time
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Kill what it started and left behind, which is in its process group; once only."""
         with self._burial:
             if self._is_buried:

@@ -10,9 +10,9 @@ from urllib.parse import urljoin, urlsplit
 
 from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
-from relayd.http import Answer, HttpClient
+from relayd.http.client import Answer, HttpClient
 from relayd.logs import excerpt
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3

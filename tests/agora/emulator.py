@@ -22,7 +22,7 @@ from relayd.emulator.server import EmulatorSettings, run
 from relayd.emulator.sessions import Connection as Presence
 from relayd.emulator.sessions import Role, Session, SessionRules, SessionStore
 from relayd.emulator.swap import SourceFace
-from relayd.frames import I420
+from relayd.media.frames import I420
 from tests.agora.connection import Connection
 from tests.agora.control import Control, Refused
 from tests.agora.member import BROADCASTER

@@ -13,7 +13,7 @@ from tests.agora.side import APP, TOKEN
 LEAVE_IN_A_BURST = """
 import faulthandler, gc, sys, threading, time
 from pathlib import Path
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.agora import sdk
 from relayd.rtc.agora.events import Connected
 
@@ -44,7 +44,7 @@ for _ in range(int(rounds)):
     time.sleep(0.05)
     if keeps != "keeps":
         sdk._kept.clear()
-    channel.hush()
+    channel.mute()
     channel.disconnect()
     channel.release()
     del channel

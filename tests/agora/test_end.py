@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayd.frames import SourceFrame
+from relayd.media.frames import SourceFrame
 from relayd.rtc.link import LinkEventKind, LinkTarget
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter

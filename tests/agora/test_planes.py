@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relayd.frames import I420, Geometry, planes
+from relayd.media.frames import I420, Geometry, planes
 from relayd.rtc.agora.events import ReceivedFrame
 from relayd.rtc.agora.planes import Packer
 

@@ -8,7 +8,7 @@ from relayd.errors import (
     LinkLost,
     LinkStalled,
 )
-from relayd.rtc.agora import verdicts
+from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import (
     Connected,
     ConnectionFailed,
@@ -128,7 +128,7 @@ def test_a_swap_engine_that_left_and_came_back_counts_as_mended_with_its_first_p
     assert told(progress, PictureCame(), 12.5) == [LinkEventKind.RECOVERED]
 
 
-def test_both_breaks_must_be_mended():
+def test_both_breaks_must_be_repaired():
     progress = live()
     told(progress, Reconnecting(2), 10.0)
     told(progress, UserLeft(ENGINE), 11.0)
@@ -189,16 +189,16 @@ def test_a_reported_code_that_will_pass_changes_nothing(code: int):
 
 def test_a_refusal_that_nobody_explains_is_not_answered_with_a_loop_of_billed_sessions():
     for reason in (7, 8, 10, 20, 22):
-        end = verdicts.end_of(ConnectionFailed(reason), joining=True)
+        end = error_codes.end_of(ConnectionFailed(reason), joining=True)
         assert end is not None
-        assert end.retry_after == verdicts.REFUSAL_PAUSE
+        assert end.retry_after == error_codes.REFUSAL_PAUSE
 
 
 def test_a_call_that_is_refused_says_which_and_what_it_returned():
-    error = verdicts.error_of_call("connect", -8)
+    error = error_codes.error_of_call("connect", -8)
     assert "connect returned -8" in str(error)
     assert error.retryable
-    assert isinstance(verdicts.error_of_call("renew_token", -110), JoinRefused)
+    assert isinstance(error_codes.error_of_call("renew_token", -110), JoinRefused)
 
 
 def test_the_token_is_renewed_by_our_own_clock_and_told_once():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkForbidden, LinkLost, LinkStalled
-from relayd.rtc.agora.verdicts import REFUSAL_PAUSE
+from relayd.rtc.agora.error_codes import REFUSAL_PAUSE
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.side import TOKEN, Side, names_of

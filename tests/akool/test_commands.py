@@ -12,10 +12,10 @@ import pytest
 
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession
-from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.commands.open_sessions import close_sessions, look
+from relayd.config.loading import load_tree
+from relayd.config.settings import Settings
 from relayd.errors import ExitCode, UsageError
-from relayd.sessions import close_sessions, look
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service

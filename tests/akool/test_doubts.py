@@ -31,7 +31,7 @@ from relayd.errors import (
     Throttled,
     Unavailable,
 )
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.akool.conftest import http_answer
 
 if TYPE_CHECKING:

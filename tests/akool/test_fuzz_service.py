@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret
 from relayd.errors import ServiceError
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.fuzz import TIMEOUT, fuzz
 
 KEYS = st.sampled_from(

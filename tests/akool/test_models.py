@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from relayd import logs
 from relayd.akool.credentials import ApiKey, ClientSecret, Token
+from relayd.akool.error_codes import CREATE, DETECT, GET_TOKEN, read_body
 from relayd.akool.models import Face, LiveSession, Status, read_faces
-from relayd.akool.verdicts import CREATE, DETECT, GET_TOKEN, read_body
 from relayd.errors import CredentialsRefused, ServerFault, ServiceError
-from relayd.http import Answer
+from relayd.http.client import Answer
 
 FACE = "249,510:460,516:343,657:351,739"
 SIX = [[249, 510], [460, 516], [343, 657], [351, 739], [254, 739], [449, 745]]

@@ -14,9 +14,9 @@ import av
 import cv2
 import numpy as np
 
-from relayd.emulator.make_media import MEDIA
 from relayd.emulator.swap import FaceSwapper, SourceFace, decode_image
-from relayd.frames import I420
+from relayd.media.frames import I420
+from tests.people.make_media import MEDIA
 
 SIZES = ((640, 480), (1280, 720))
 WARM_UP = 10  # frames: the swap fades in, buffers grow

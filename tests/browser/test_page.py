@@ -17,12 +17,12 @@ import pytest
 
 from relayd.control.access import Access, Token
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
-from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
-from relayd.slots import LatestSlot
 from tests.control.credentials import TOKEN
 from tests.proxy import proxied
 
@@ -241,7 +241,7 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
         await browser.press("\ue007")  # Enter
         await eventually(lambda: browser.text("pause"), "Resume")
         assert on.relay.asked == [("pause",)]
-        assert (await browser.text("state")) == "Standing by"
+        assert (await browser.text("state")) == "FileStatus by"
         assert await browser.run("return document.activeElement.id") == "pause"
         await browser.press("\ue00d")  # Space
         await eventually(lambda: browser.text("pause"), "Pause")

@@ -9,10 +9,11 @@ import pytest
 
 from relayd.control.access import Access
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
-from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
+from relayd.media.delay import Spread
+from relayd.relay.metrics import Metrics
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 from tests.control.credentials import BEARER, TOKEN
 
 STATUS = RelayStatus(

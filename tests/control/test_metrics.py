@@ -3,7 +3,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from relayd.control.metrics import Metrics
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from relayd.check import PARTS, check_part
-from relayd.config import Settings, require_runnable
-from relayd.configfile import load
-from relayd.daemon import run_daemon
+from relayd.commands.check import PARTS, check_part
+from relayd.commands.finding import Finding
+from relayd.commands.run import run_daemon
+from relayd.config.loading import load
+from relayd.config.settings import Settings, require_runnable
 from relayd.errors import ConfigError, RelaydError
-from relayd.finding import Finding
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.e2e.stage import PERSON, PORTRAIT, Emulator, rtc_keys
 
 WITHIN = 25.0  # s that a relay may take here to say what is wrong
@@ -212,7 +212,7 @@ def failed_words(findings: list[Finding], part: str) -> str:
     failures = [found for found in findings if found.is_failure]
     assert [found.part for found in failures] == [part] * len(failures)
     assert failures, findings
-    words = (f"{found.why} ({found.mend})" if found.mend else found.why for found in failures)
+    words = (f"{found.why} ({found.hint})" if found.hint else found.why for found in failures)
     return "\n".join(words)
 
 

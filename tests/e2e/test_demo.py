@@ -9,7 +9,7 @@ import av
 import httpx
 import pytest
 
-from relayd.demo import emulator
+from relayd.commands.demo import emulator
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
 

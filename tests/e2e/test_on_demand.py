@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from relayd.config import CameraSettings, Settings
-from relayd.configfile import load
+from relayd.akool.connect import connect, open_journal
+from relayd.config.loading import load
+from relayd.config.settings import CameraSettings, Settings
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import ReadersWatch, WatchedCamera
 from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
-from relayd.service import connect, open_journal
 from tests.e2e.stage import PERSON, Emulator, relay_config
 from tests.output.conftest import LoopbackDouble
 

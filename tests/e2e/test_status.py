@@ -125,7 +125,7 @@ def test_the_page_is_entered_by_the_url_that_status_prints(start_relay: StartRel
     for path in ("/", "/api/status", "/preview/output.jpg", "/metrics", "/healthz"):
         refused = httpx.get(base + path)
         assert refused.status_code == 401
-        assert "relayd status" in refused.json()["mend"]
+        assert "relayd status" in refused.json()["hint"]
     told = relayd("status", "--socket", tmp_path / "control.sock").stdout
     (url,) = re.findall(r"^page +(\S+)$", told, re.MULTILINE)
     assert url == f"{base}/?token={TOKEN}"

@@ -18,8 +18,8 @@ from relayd.emulator.images import png
 from relayd.emulator.server import EmulatorServer, EmulatorSettings
 from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import decode_image, find_faces
-from relayd.frames import I420, Geometry
-from relayd.http import Answer, HttpClient
+from relayd.http.client import Answer, HttpClient
+from relayd.media.frames import I420, Geometry
 from relayd.rtc.peer import Peer, PeerState
 
 MEDIA = Path(relayd.emulator.__file__).parent / "media"

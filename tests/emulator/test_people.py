@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relayd.emulator.make_media import MEDIA
-from relayd.emulator.people import AT_REST, LOOP, MIRA, PEOPLE, pose_at, render, render_pose
 from relayd.emulator.swap import decode_image, find_faces
+from tests.people.make_media import MEDIA
+from tests.people.people import AT_REST, LOOP, MIRA, PEOPLE, pose_at, render, render_pose
 
 SMALL = (320, 240)
 

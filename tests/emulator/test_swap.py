@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from relayd.emulator import swap
-from relayd.emulator.make_media import MEDIA
-from relayd.emulator.people import AT_REST, MIRA, render, render_pose
 from relayd.emulator.swap import DetectedFace, FaceSwapper, SourceFace, decode_image, find_faces
 from relayd.emulator.swap.mesh import Tracker
 from relayd.emulator.swap.planes import Planes
 from relayd.emulator.swap.raster import to_i420
-from relayd.frames import I420
+from relayd.media.frames import I420
+from tests.people.make_media import MEDIA
+from tests.people.people import AT_REST, MIRA, render, render_pose
 
 SIZE = (400, 300)
 FRAMES = 14

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from tests.e2e.stage import PERSON, RELAYD, START, TOKEN, RunningRelay, free_port, wait_for
 
 KEYS = ("AKOOL_API_KEY", "RELAYD_AKOOL__API_KEY", "RELAYD_AKOOL__CLIENT_ID")

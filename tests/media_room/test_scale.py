@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relayd.frames import I420, Geometry, black
+from relayd.media.frames import I420, Geometry, black
 from relayd.media.scale import Scaler
 
 TARGET = Geometry(320, 240)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame
 from relayd.media.encode import JpegEncoder
+from relayd.media.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame
+from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
 from relayd.output.standby import i420_from_rgb
-from relayd.slots import LatestSlot
 
 SIZE = Geometry(64, 48)
 

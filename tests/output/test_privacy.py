@@ -5,7 +5,7 @@ from pathlib import Path
 import relayd
 
 SNIPPET = """
-from relayd.frames import SourceFrame
+from relayd.media.frames import SourceFrame
 from relayd.output.base import Output
 from relayd.output.camera import CameraOutput
 from relayd.output.preview import Preview
@@ -51,4 +51,4 @@ def test_the_one_conversion_is_called_in_one_place():
         for path in package.rglob("*.py")
         if "expose_source(" in path.read_text()
     ]
-    assert sorted(users) == ["frames.py", "output/screen.py"]
+    assert sorted(users) == ["media/frames.py", "output/clock.py"]

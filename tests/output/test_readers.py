@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import StandbyFrame
-from relayd.output import openings as openings_module
-from relayd.output import readers, v4l2
+from relayd.media.frames import StandbyFrame
+from relayd.output import open_tracker, readers, v4l2
+from relayd.output.device_use import DeviceUse, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.openers import Census, Visible
-from relayd.output.openings import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
-from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
+from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, OpenTracker
+from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_reader_counter
 
 SOON = 2.0  # s
 
@@ -76,12 +75,12 @@ def sibling(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
-    made: list[Openings] = []
+def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
+    made: list[OpenTracker] = []
 
-    def make(*census: Any) -> Openings:
+    def make(*census: Any) -> OpenTracker:
         counted = CountedElsewhere(*census)
-        made.append(Openings(str(node), 100.0, cast("Census", counted)))
+        made.append(OpenTracker(str(node), 100.0, cast("DeviceUse", counted)))
         return made[-1]
 
     yield make
@@ -89,13 +88,13 @@ def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
         openings.close()
 
 
-def counts(openings: Openings, total: int | None, **visible: int) -> None:
+def counts(openings: OpenTracker, total: int | None, **visible: int) -> None:
     """Let the module's use count be `total`, and /proc show this."""
     census = cast("CountedElsewhere", openings._census)
     census.now_total, census.now_visible = total, Visible(**visible)
 
 
-def settled(openings: Openings, at: float) -> int | None:
+def settled(openings: OpenTracker, at: float) -> int | None:
     """Look at `at`, once more when nothing moves any more, and once all of it has lasted."""
     for moment in (at, at + SETTLE, at + SETTLE + PROBE):
         readers = openings.look(moment)
@@ -134,7 +133,9 @@ def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path):
 # Counting openings
 
 
-def test_who_has_it_open_for_a_second_is_a_reader(node: Path, openings_of: Callable[..., Openings]):
+def test_who_has_it_open_for_a_second_is_a_reader(
+    node: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of()
     assert openings.look(100.0) == 0
     with node.open():
@@ -147,7 +148,7 @@ def test_who_has_it_open_for_a_second_is_a_reader(node: Path, openings_of: Calla
     assert openings.due(102.1) == RECOUNT
 
 
-def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[..., Openings]):
+def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[..., OpenTracker]):
     openings = openings_of()
     with node.open():
         openings.look(100.0)
@@ -159,7 +160,7 @@ def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[.
     assert openings.look(105.0) == 0
 
 
-def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., Openings]):
+def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., OpenTracker]):
     openings = openings_of()
     for number in range(20):
         with node.open():
@@ -168,7 +169,7 @@ def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., 
 
 
 def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
-    openings_of: Callable[..., Openings],
+    openings_of: Callable[..., OpenTracker],
 ):
     for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
         assert openings.look(100.0) == 0
@@ -176,7 +177,7 @@ def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
 
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
-    node: Path, openings_of: Callable[..., Openings]
+    node: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
@@ -192,7 +193,7 @@ def test_closings_told_as_one_leave_no_reader_that_is_not_there(
 
 
 def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
@@ -205,7 +206,7 @@ def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
 
 
 def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
@@ -218,7 +219,7 @@ def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
 
 
 def test_who_opens_another_device_is_no_reader_of_this_one(
-    sibling: Path, openings_of: Callable[..., Openings]
+    sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0, None, str(sibling))
     with sibling.open():
@@ -227,7 +228,7 @@ def test_who_opens_another_device_is_no_reader_of_this_one(
 
 
 def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0, None, str(sibling))
     with node.open(), sibling.open():
@@ -239,7 +240,7 @@ def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
 
 
 def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     before = node.open()
     openings = openings_of(1, None, str(sibling))
@@ -256,7 +257,7 @@ def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
 
 
 def test_the_unknown_ends_when_one_possibility_is_left(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     before = node.open()
     openings = openings_of(1, None, str(sibling))
@@ -270,23 +271,23 @@ def test_the_unknown_ends_when_one_possibility_is_left(
 
 
 def test_proc_decides_where_it_shows_all_and_is_asked_again(
-    sibling: Path, openings_of: Callable[..., Openings]
+    sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
-    openings.look(100.0 + openings_module.ASK_PROC)
-    assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
+    openings.look(100.0 + open_tracker.ASK_PROC)
+    assert openings.look(100.0 + open_tracker.ASK_PROC + PROBE) == 1
 
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
-    sibling: Path, openings_of: Callable[..., Openings]
+    sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
 
 
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
@@ -300,7 +301,7 @@ def test_one_look_in_the_midst_of_a_change_is_not_believed(
 
 
 def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
-    node: Path, openings_of: Callable[..., Openings]
+    node: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
@@ -316,7 +317,7 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
 
 
 def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
-    sibling: Path, openings_of: Callable[..., Openings]
+    sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0, None, str(sibling))
     counts(openings, 1)
@@ -326,7 +327,7 @@ def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown
 
 
 def test_what_does_not_fit_is_begun_anew(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     node.open().close()
@@ -335,7 +336,7 @@ def test_what_does_not_fit_is_begun_anew(
 
 
 def test_an_opening_shared_by_processes_is_not_taken_for_two(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(3, Visible(here=2), str(sibling))
     assert (openings._least, openings._most) == (1, 3)
@@ -346,12 +347,12 @@ def test_an_opening_shared_by_processes_is_not_taken_for_two(
 
 def test_what_was_missed_on_both_devices_is_not_put_on_one():
     told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
-    assert openings_module._Moves(**told).share(2) == 1
-    assert openings_module._Moves(**told, missed=True).share(2) is None
+    assert open_tracker._Moves(**told).share(2) == 1
+    assert open_tracker._Moves(**told, missed=True).share(2) is None
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
-    node: Path, tmp_path: Path, openings_of: Callable[..., Openings]
+    node: Path, tmp_path: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0, None, str(tmp_path / "not in this container"))
     with node.open():
@@ -363,7 +364,10 @@ def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
 
 
 def test_a_watch_that_fails_half_way_leaves_nothing_open(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
+    node: Path,
+    sibling: Path,
+    openings_of: Callable[..., OpenTracker],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     def refuse(watch: FileWatch, path: str) -> None:
         if path == str(sibling):
@@ -379,7 +383,7 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
 
 
 def test_a_device_that_comes_or_goes_ends_the_sight(
-    sibling: Path, openings_of: Callable[..., Openings]
+    sibling: Path, openings_of: Callable[..., OpenTracker]
 ):
     openings = openings_of(0)
     cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
@@ -397,7 +401,7 @@ def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path):
 
 
 def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
-    openings_of: Callable[..., Openings],
+    openings_of: Callable[..., OpenTracker],
 ):
     openings = openings_of(0)
     counts(openings, 1)
@@ -406,7 +410,7 @@ def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
 
 
 def test_when_the_kernel_lost_count_it_is_counted_anew(
-    openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
+    openings_of: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
 ):
     openings = openings_of()
     counts(openings, None, here=3)
@@ -417,7 +421,7 @@ def test_when_the_kernel_lost_count_it_is_counted_anew(
 
 
 def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
-    node: Path, openings_of: Callable[..., Openings]
+    node: Path, openings_of: Callable[..., OpenTracker]
 ):
     unseen = node.open()
     openings = openings_of()
@@ -459,8 +463,11 @@ def test_the_structs_of_events_are_the_kernels():
 
 def test_the_event_is_preferred_to_counting(make: Callable[..., Any], node: Path):
     new, old = make(path=str(node)), make(path=str(node), version="0.12.7")
-    first, second = best_sight(str(node), new, 0.0), best_sight(str(node), old, 0.0)
-    assert (type(first), type(second)) == (ClientUsage, Openings)
+    first, second = (
+        best_reader_counter(str(node), new, 0.0),
+        best_reader_counter(str(node), old, 0.0),
+    )
+    assert (type(first), type(second)) == (ClientUsage, OpenTracker)
     first.close()
     second.close()
 
@@ -486,7 +493,7 @@ def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., An
 def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(openings_module, "PROBE", 0.2)
+    monkeypatch.setattr(open_tracker, "PROBE", 0.2)
     double, heard = make(path=str(node), version="0.12.7"), Heard()
     watch = ReadersWatch(str(node), heard, system=double)
     watch.start()
@@ -535,7 +542,7 @@ def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
 ):
     monkeypatch.setattr(readers, "RETRY", 0.05)
     monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
-    monkeypatch.setattr(openings_module, "PROBE", 0.1)
+    monkeypatch.setattr(open_tracker, "PROBE", 0.1)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()

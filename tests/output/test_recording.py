@@ -15,7 +15,7 @@ import av.error
 import pytest
 
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SwappedFrame, black
+from relayd.media.frames import Geometry, SwappedFrame, black
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput

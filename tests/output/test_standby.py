@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from relayd.errors import ConfigError
-from relayd.frames import Geometry
-from relayd.output.standby import StandbyArtist, i420_from_rgb
+from relayd.media.frames import Geometry
+from relayd.output.standby import StandbyRenderer, i420_from_rgb
 
 SIZE = Geometry(320, 240)
 
@@ -52,7 +52,7 @@ def test_chroma_stands_where_its_pixels_are():
 
 @pytest.mark.parametrize("size", [Geometry(640, 480), Geometry(64, 64), Geometry(1280, 720)])
 def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry):
-    frame = StandbyArtist(size).draw("Be right back", "The service does not answer.")
+    frame = StandbyRenderer(size).draw("Be right back", "The service does not answer.")
     luma = frame.i420[: size.height]
     assert frame.i420.shape == size.shape
     assert np.median(luma) < 70
@@ -61,7 +61,7 @@ def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: G
 
 
 def test_one_text_is_drawn_once_and_other_texts_look_different():
-    artist = StandbyArtist(SIZE)
+    artist = StandbyRenderer(SIZE)
     assert artist.draw("Starting", "a") is artist.draw("Starting", "a")
     assert (artist.draw("Starting", "a").i420 != artist.draw("Starting", "b").i420).any()
 
@@ -79,7 +79,7 @@ def test_one_text_is_drawn_once_and_other_texts_look_different():
     ],
 )
 def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str):
-    frame = StandbyArtist(SIZE).draw(text, text)
+    frame = StandbyRenderer(SIZE).draw(text, text)
     edge = np.concatenate([frame.i420[: SIZE.height, :12], frame.i420[: SIZE.height, -12:]])
     assert edge.max() < 100
     assert frame.i420[SIZE.height - 4 : SIZE.height].max() < 100
@@ -88,7 +88,7 @@ def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str):
 def test_a_picture_of_the_users_own_is_fitted_and_stands_for_all_texts(tmp_path: Path):
     path = tmp_path / "own.png"
     Image.new("RGB", (1000, 200), (255, 0, 0)).save(path)
-    frame = StandbyArtist(SIZE, str(path)).draw("Starting", "now")
+    frame = StandbyRenderer(SIZE, str(path)).draw("Starting", "now")
     assert frame.i420.shape == SIZE.shape
     assert abs(int(frame.i420[100, 100]) - 81) <= 1
     assert "Starting" in frame.text
@@ -101,7 +101,7 @@ def test_a_turned_phone_photo_is_shown_upright(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right by 90 degrees
     image.save(path, exif=exif)
-    luma = StandbyArtist(SIZE, str(path)).draw("a").i420[: SIZE.height]
+    luma = StandbyRenderer(SIZE, str(path)).draw("a").i420[: SIZE.height]
     assert luma[20].min() > 200
     assert luma[-20].max() < 40
 
@@ -125,13 +125,13 @@ def png_of_a_bomb() -> bytes:
         (png_of_a_bomb(), "pixels"),
     ],
 )
-def test_a_hostile_picture_is_a_config_error_with_key_value_and_mend(
+def test_a_hostile_picture_is_a_config_error_with_key_value_and_hint(
     tmp_path: Path, content: bytes, words: str
 ):
     path = tmp_path / "own.png"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        StandbyArtist(SIZE, str(path))
+        StandbyRenderer(SIZE, str(path))
     message = str(caught.value)
     assert message.startswith(f'privacy.standby_image = "{path}": ')
     assert words in message
@@ -144,7 +144,7 @@ def test_a_truncated_picture_is_a_config_error(tmp_path: Path):
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ConfigError, match="standby_image"):
-        StandbyArtist(SIZE, str(path))
+        StandbyRenderer(SIZE, str(path))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: None])
@@ -154,7 +154,7 @@ def test_what_is_no_file_is_a_config_error_and_never_waited_for(
     path = tmp_path / "own.png"
     make(path)
     with pytest.raises(ConfigError, match="standby_image"):
-        StandbyArtist(SIZE, str(path))
+        StandbyRenderer(SIZE, str(path))
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path):
@@ -162,4 +162,4 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path):
     with path.open("wb") as file:
         file.truncate(33 * 1024 * 1024)
     with pytest.raises(ConfigError, match="bytes"):
-        StandbyArtist(SIZE, str(path))
+        StandbyRenderer(SIZE, str(path))

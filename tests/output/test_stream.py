@@ -21,15 +21,15 @@ import pytest
 
 import relayd
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SwappedFrame, black
 from relayd.media.encode import VideoWriter
+from relayd.media.frames import Geometry, SwappedFrame, black
+from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange
 from relayd.output.pusher import Order
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
 from relayd.process.environment import python_environment
-from relayd.slots import SharedSlot
-from relayd.targets import format_of
+from relayd.urls.targets import format_of
 
 SIZE = Geometry(160, 120)
 FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
@@ -320,7 +320,7 @@ def test_a_killed_encoder_is_reported_and_started_anew():
 
 ORPHAN = """
 import sys, time
-from relayd.frames import Geometry, SwappedFrame, black
+from relayd.media.frames import Geometry, SwappedFrame, black
 from relayd.output.pusher import Order
 from relayd.output.stream import StreamOutput
 output = StreamOutput(sys.argv[1], Geometry(160, 120), 20, 500)

@@ -15,8 +15,8 @@ from relayd.akool.history import ClosedSession
 from relayd.akool.journal import Journal
 from relayd.akool.models import LiveSession, Status
 from relayd.clock import Backoff
-from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.config.loading import load_tree
+from relayd.config.settings import Settings
 from relayd.errors import LinkLost, QuotaExhausted, RelaydError
 from relayd.relay import worker_link
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output.screen import Fallback, Screen, Shown
+from relayd.media.frames import Geometry, StandbyFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
+from relayd.output.clock import Fallback, OutputClock, Shown
 from relayd.relay.gate import FrameGate
-from relayd.slots import LatestSlot
 
 SIZE = Geometry(16, 16)
 PICTURES = {epoch: np.full(SIZE.shape, epoch, np.uint8) for epoch in range(50)}
@@ -37,7 +37,7 @@ class Rig:
         self.slot: LatestSlot[SwappedFrame] = LatestSlot()
         self.gate = FrameGate(self.slot, holds=fallback is Fallback.HOLD)
         standby = StandbyFrame(black(SIZE), "standby")
-        self.screen = Screen([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
+        self.screen = OutputClock([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
 
     def put(self, epoch: int) -> bool:
         return self.gate.put(epoch, SwappedFrame(PICTURES[epoch], self.clock.now()))

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from relayd.clock import MonotonicClock
-from relayd.configfile import load_tree
-from relayd.control.metrics import Metrics
+from relayd.config.loading import load_tree
 from relayd.errors import CameraUnavailable
-from relayd.frames import OutputFrame, SourceFrame, SwappedFrame, black
+from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame, black
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.screen import Shown
+from relayd.output.clock import Shown
+from relayd.relay.metrics import Metrics
 from relayd.relay.pipeline import Pipeline
 
 
@@ -30,7 +30,7 @@ class Screenless:
 
     def open(self) -> None:
         if self.missing:
-            raise CameraUnavailable(f"{self.name} is not there", mend="make it")
+            raise CameraUnavailable(f"{self.name} is not there", hint="make it")
         self.is_open = True
 
     def show(self, frame: OutputFrame) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.demo import settings_for
-from relayd.frames import OutputFrame
+from relayd.commands.demo import settings_for
+from relayd.media.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
 from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS

@@ -9,8 +9,8 @@ from PIL import ImageDraw
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.config.loading import load_tree
+from relayd.config.settings import Settings
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
 

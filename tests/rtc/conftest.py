@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 

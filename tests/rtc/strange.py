@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc import worker
 from relayd.rtc.link import LinkEvent, LinkEventKind
 from relayd.rtc.process import RtcWorker

@@ -5,8 +5,8 @@ import pytest
 
 from relayd import errors
 from relayd.errors import ConfigError, JoinRefused, LibraryUnavailable, RelaydError
-from relayd.frames import Geometry
 from relayd.logs import conceal
+from relayd.media.frames import Geometry
 from relayd.rtc.kinds import load_link, require_link
 from relayd.rtc.link import (
     LARGEST_PACKET,
@@ -47,7 +47,7 @@ def test_an_event_survives_the_pipe(event: LinkEvent):
 
 
 @pytest.mark.parametrize(
-    "error", [JoinRefused("no", mend="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
+    "error", [JoinRefused("no", hint="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
 )
 def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydError):
     event = LinkEvent(LinkEventKind.REFUSED, error=error)
@@ -85,7 +85,7 @@ def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit"):
 @pytest.mark.parametrize("letter", ["x", "\n", "\x00", "\N{GRINNING FACE}"])
 def test_an_event_fits_into_its_packet_however_long_a_servers_words(letter: str):
     words = letter * LARGEST_PACKET
-    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, mend=words))
+    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, hint=words))
     assert len(json.dumps(event.to_json()).encode()) <= LARGEST_PACKET
     arrived = through_the_pipe(event)
     assert len(arrived.reason) == LONGEST_TEXT

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from relayd.errors import JoinRefused
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 from relayd.rtc import peer as peer_module
 from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
 
@@ -309,7 +309,7 @@ def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], p
 
 LONELY = """
 import asyncio, time, numpy as np
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.peer import Peer
 
 async def main():

@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import Response
 
 from relayd.errors import LibraryUnavailable, WorkerDied
-from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame
+from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame
 from relayd.rtc.link import LinkEventKind
 from relayd.rtc.process import RtcWorker
 

@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from relayd.clock import Backoff
-from relayd.sleep import logind
-from relayd.sleep.watch import LONGEST_LIMIT, SleepWatch, limit_for
+from relayd.relay.sleep import logind
+from relayd.relay.sleep.watch import LONGEST_LIMIT, SleepWatch, limit_for
 from tests.sleep.conftest import Listener
 from tests.sleep.machine import Machine
 
@@ -353,7 +353,7 @@ async def test_without_timerfd_logind_alone_is_followed(
     def refuse() -> None:
         raise PermissionError("sandbox")
 
-    monkeypatch.setattr("relayd.sleep.watch.ClockChanges", refuse)
+    monkeypatch.setattr("relayd.relay.sleep.watch.ClockChanges", refuse)
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)

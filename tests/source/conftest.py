@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from relayd.clock import Clock
-from relayd.config import SourceSettings
-from relayd.frames import FitMode, Geometry, SourceFrame
-from relayd.slots import LatestSlot
+from relayd.config.settings import SourceSettings
+from relayd.media.frames import FitMode, Geometry, SourceFrame
+from relayd.media.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.reader import SourceReader
 from tests.rtsp import RtspCamera

@@ -12,8 +12,8 @@ import pytest
 from av.stream import Disposition
 
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, Geometry
 from relayd.media.decode import VideoInput
+from relayd.media.frames import I420, Geometry
 
 if TYPE_CHECKING:
     from tests.clips import Clips

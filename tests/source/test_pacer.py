@@ -5,8 +5,8 @@ from threading import Event
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry, SourceFrame, black
-from relayd.slots import LatestSlot
+from relayd.media.frames import Geometry, SourceFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.source.pacer import Pacer
 
 PICTURE = black(Geometry(16, 16))

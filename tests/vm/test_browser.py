@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.relay.status import RelayState
 from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
 from tests.vm.chromium import Browser, squares

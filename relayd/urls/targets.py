@@ -1,0 +1,57 @@
+"""What a stream output may be written to: push URLs and files, by scheme and ending."""
+
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+from relayd.errors import OutputError
+from relayd.urls.safe import MediaUrl
+
+_PUSH_FORMATS: Final = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "srt": "mpegts",
+    "udp": "mpegts",
+    "tcp": "mpegts",
+    "rtp": "rtp_mpegts",
+}
+_FILE_FORMATS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".ts": "mpegts",
+    ".flv": "flv",
+}
+
+
+def is_push(target: str) -> bool:
+    """Tell whether `target` is a URL to push to, rather than a file."""
+    return scheme_of(target) in _PUSH_FORMATS
+
+
+def format_of(target: str) -> str:
+    """Give FFmpeg's muxer for a push URL or file name; OutputError when none is known."""
+    scheme = scheme_of(target)
+    if scheme in _PUSH_FORMATS:
+        return _PUSH_FORMATS[scheme]
+    if "://" in target:
+        known = ", ".join(f"{name}://" for name in _PUSH_FORMATS)
+        raise OutputError(f"cannot push to {scheme}://", hint=f"use one of {known}")
+    suffix = PurePosixPath(target).suffix.lower()
+    if suffix not in _FILE_FORMATS:
+        raise OutputError(
+            f"no container is known for the file {str(MediaUrl(target))!r}",
+            hint=f"name it with one of {', '.join(_FILE_FORMATS)}",
+        )
+    return _FILE_FORMATS[suffix]
+
+
+def scheme_of(target: str) -> str:
+    """Give the scheme of a URL in lower case; empty for a file name."""
+    try:
+        return urlsplit(target).scheme.lower()
+    except ValueError:  # a host that cannot be one; the words of the error quote it
+        return target.partition(":")[0].lower()
