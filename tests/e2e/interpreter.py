@@ -80,13 +80,6 @@ def _status(answers: socket.socket, arguments: Sequence[str], within: float) -> 
 
 def main() -> None:
     """Fork for each message; return in the processes that are to be the command."""
-    import relayd.check  # noqa: PLC0415 - the parent does without
-    import relayd.daemon  # noqa: PLC0415 - as above
-    import relayd.demo  # noqa: PLC0415 - as above
-    import relayd.emulator.server  # noqa: PLC0415 - as above
-    import relayd.service  # noqa: PLC0415 - as above
-    import relayd.sessions  # noqa: PLC0415, F401 - as above; shared with every run
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for a run end by themselves
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while True:
