@@ -3,7 +3,7 @@
 Units, the service's user, the virtual camera's module options and its device name: plain files,
 shipped in `systemd/` and `config/`. What was put in place is noted with its checksum, so that
 later a file that somebody changed is told from one that is merely of an older relayd. A changed
-file is never replaced or removed unless that is asked for (relayd.installer asks).
+file is never replaced or removed unless that is asked for (relayd.commands.installer asks).
 """
 
 import difflib

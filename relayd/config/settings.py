@@ -1,6 +1,6 @@
 """The settings of a relay: every key with its type, its bounds and its default.
 
-`relayd.configfile` reads them; `config/relayd.toml` shows them with what they mean.
+`relayd.config.loading` reads them; `config/relayd.toml` shows them with what they mean.
 """
 
 import os
@@ -376,7 +376,7 @@ def _expanded(path: str, key: str) -> Path:
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
 ) -> Path:
-    """Where the control socket is: as set, else where `relayd.runtime` puts it.
+    """Where the control socket is: as set, else where `relayd.config.socket_folders` puts it.
 
     Raises ConfigError where it would lie in a home directory that is not known.
     """

@@ -154,7 +154,7 @@ class Relay:
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
-        """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
+        """Take over those keys of `settings` that a reload may change; the rest is not looked at.
 
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
         `set_face` raises, and then everything but a face that is tried again is as before.
