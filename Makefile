@@ -35,8 +35,9 @@ hooks: $(BIN)/.dev ## run `make check` at each commit
 test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
 	tests/setup.sh $(BIN)/python
 
+# Nearly half of its time a test waits, for servers and limits: three keep two processors busy.
 test: test-setup ## unit and contract tests, the demo and the commands
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 test-relay: test-setup ## whole relays: each kind of source, each fault, money, privacy
 	$(BIN)/pytest -m relay $(ARGS)

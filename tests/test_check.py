@@ -10,11 +10,11 @@ import pytest
 
 from relayd.akool.journal import Journal
 from relayd.commands import check
-from relayd.commands.finding import Finding, Verdict
+from relayd.commands.finding import CheckStatus, Finding
 from relayd.config.loading import load_tree
 from relayd.errors import CameraUnavailable, ServiceUnreachable
-from relayd.output.open_tracker import Openings
-from relayd.output.readers import ClientUsage, Sight
+from relayd.output.open_tracker import OpenTracker
+from relayd.output.readers import ClientUsage, ReaderCounter
 from relayd.process.name_lock import NameLock
 
 
@@ -31,7 +31,7 @@ class Camera:
 
     def open(self) -> None:
         if self.refusal:
-            raise CameraUnavailable(self.refusal, mend="mend it")
+            raise CameraUnavailable(self.refusal, hint="hint it")
         self.done.append("opened")
 
     def close(self) -> None:
@@ -70,20 +70,20 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
     monkeypatch.setattr(check, "CameraOutput", Camera)
 
     def see(sight: Callable[[], Any]) -> None:
-        monkeypatch.setattr(check, "best_sight", lambda *_: sight())
+        monkeypatch.setattr(check, "best_reader_counter", lambda *_: sight())
 
     return see
 
 
 @pytest.mark.parametrize(
-    ("way", "words"), [(ClientUsage, "the driver tells"), (Openings, "has it open for 1 s")]
+    ("way", "words"), [(ClientUsage, "the driver tells"), (OpenTracker, "has it open for 1 s")]
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
-    see: Callable[..., None], way: type[Sight], words: str
-) -> None:
+    see: Callable[..., None], way: type[ReaderCounter], words: str
+):
     see(lambda: Seen(way.words))
     found = finding()
-    assert found.verdict is Verdict.OK
+    assert found.verdict is CheckStatus.OK
     assert found.why.startswith("/dev/video0 can be written; ")
     assert words in found.why
     assert Camera.done == ["opened", "looked", "sight closed", "closed"]
@@ -98,7 +98,7 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
     for sight, why in ((fail, "No space left"), (lambda: Seen("", None), "may not look into")):
         see(sight)
         found = finding()
-        assert found.verdict is Verdict.WARNING
+        assert found.verdict is CheckStatus.WARNING
         assert why in found.why
         assert "on demand is off" in found.why
         assert Camera.done[-1] == "closed"
@@ -109,12 +109,12 @@ def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[
     assert finding("never").why == "/dev/video0 can be written"
 
 
-def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
+def test_a_camera_that_is_refused_fails_the_check_with_its_hint(
     see: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
     found = finding()
-    assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
+    assert (found.verdict, found.hint) == (CheckStatus.FAILED, "hint it")
 
 
 def journal_findings(state: Path) -> list[Finding]:
@@ -125,16 +125,16 @@ def journal_findings(state: Path) -> list[Finding]:
 
 def test_check_says_where_nothing_can_be_open(tmp_path: Path) -> None:
     (found,) = journal_findings(tmp_path)
-    assert (found.verdict, found.why) == (Verdict.OK, "can be written; nothing is left open")
+    assert (found.verdict, found.why) == (CheckStatus.OK, "can be written; nothing is left open")
 
 
 def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path) -> None:
     Journal(tmp_path).probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(b'{"version": 2}')
     (found,) = journal_findings(tmp_path)
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckStatus.WARNING
     assert "abc.json: it was written by a newer relayd (version 2)" in found.why
-    assert "relayd sessions list" in found.mend
+    assert "relayd sessions list" in found.hint
 
 
 def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(
@@ -145,10 +145,10 @@ def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(
     flying = journal.begin_create("https://openapi.example", "kitchen", "")
     (found,) = journal_findings(tmp_path)
     flying.answered()
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckStatus.WARNING
     assert "a session may be open at https://openapi.example" in found.why
     assert "HTTP 502" in found.why
-    assert "your account" in found.mend
+    assert "your account" in found.hint
 
 
 def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path:
     with NameLock(tmp_path, "studio").take():
         (found,) = asyncio.run(check._check_name(settings, "studio"))
         assert asyncio.run(check._check_name(settings, "kitchen")) == []
-    assert (found.part, found.verdict) == ("journal", Verdict.WARNING)
+    assert (found.part, found.verdict) == ("journal", CheckStatus.WARNING)
     assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why
 
 
@@ -194,7 +194,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
     with_parts(monkeypatch, service=hang, face=other, other=other)
     service, face, last = await check.run_checks(load_tree({}), "studio")
     assert (service.verdict, service.why) == (
-        Verdict.FAILED,
+        CheckStatus.FAILED,
         "given up after 0.05 s without an answer",
     )
     assert face.why == "not tried, as the service does not answer as it should"
@@ -204,7 +204,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (ServiceUnreachable("refused", mend="look"), "refused"),
+        (ServiceUnreachable("refused", hint="look"), "refused"),
         (OSError(24, "Too many open files"), "too many open files: the limit is"),
         (KeyError("x"), "unforeseen KeyError: 'x'"),
     ],

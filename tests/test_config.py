@@ -400,3 +400,12 @@ def test_on_demand_always_needs_a_camera_whose_readers_ask() -> None:
     require_runnable(load(None, sets, key))
     with pytest.raises(ConfigError, match=r'on_demand\.mode = "always": needs an \[\[output\]\]'):
         require_runnable(load(None, [*sets, 'output=[{kind="stream", url="out.mkv"}]'], key))
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "CLIENT_SECRET"])
+def test_a_secret_with_bytes_that_are_no_text_is_named_and_not_shown(name: str):
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), {f"RELAYD_AKOOL__{name}": "sesame\udcff"})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"akool.{name.lower()} = ***: has bytes that are not UTF-8 text")
+    assert "sesame" not in fault

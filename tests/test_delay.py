@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +70,31 @@ def still(step: int) -> tuple[float, float]:
     return 0.0, 0.0
 
 
+Path = Callable[[int], tuple[float, float]]
+
+
+class Film:
+    """Pairs of pictures of a scene, at each `step`th moment: drawn when first asked for."""
+
+    def __init__(self, path: Path, noise: float, step: int) -> None:
+        self._scene, self._path, self._step = Scene(noise=noise), path, step
+        self._drawn: list[tuple[I420, I420]] = []
+
+    def first(self, count: int) -> list[tuple[I420, I420]]:
+        for number in range(len(self._drawn), count):
+            self._drawn.append(self._scene.pair(*self._path(number * self._step)))
+        return self._drawn[:count]
+
+
+@cache
+def film(path: Path = talking, noise: float = 2.0, step: int = 1) -> Film:
+    """Give the film that several tests see; drawing is what takes time."""
+    return Film(path, noise, step)
+
+
 def measured(
     delay_frames: int,
-    path: Callable[[int], tuple[float, float]] = talking,
+    path: Path = talking,
     *,
     frames: int = 120,
     noise: float = 2.0,
@@ -81,14 +104,15 @@ def measured(
 
     With `repeat`, the source gives one frame for so many sent ones.
     """
-    scene, found = Scene(noise=noise), list[float]()
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
+    pairs = film(path, noise, repeat).first(-(-frames // repeat))
     on_their_way: list[I420] = []
     source = swapped = black(GEOMETRY)
     captured = 0.0
     for step in range(frames):
         if step % repeat == 0:
-            source, swapped = scene.pair(*path(step))
+            source, swapped = pairs[step // repeat]
             captured = step * PERIOD
         meter.sent(SourceFrame(source, captured))
         on_their_way.append(swapped)
@@ -133,11 +157,10 @@ def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once() -> None
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
-    scene, found = Scene(), list[float]()
+def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
-    for step in range(60):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(60)):
         meter.sent(SourceFrame(source, step * PERIOD))
         frame = SwappedFrame(swapped, step * PERIOD)
         for again in range(3):
@@ -146,12 +169,11 @@ def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
     assert not wrong(found, 0.01)
 
 
-def test_a_changed_delay_is_followed() -> None:
-    scene, found = Scene(), list[float]()
+def test_a_changed_delay_is_followed():
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
     way: list[I420] = []
-    for step in range(160):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(160)):
         meter.sent(SourceFrame(source, step * PERIOD))
         way.append(swapped)
         delay_frames = 5 if step < 80 else 15
@@ -165,9 +187,7 @@ def test_the_spread_is_that_of_the_measurements() -> None:
     meter = DelayMeter(FPS)
     assert meter.spread().p50 is None
     assert meter.spread().count == 0
-    scene = Scene()
-    for step in range(60):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(60)):
         meter.sent(SourceFrame(source, step * PERIOD))
         meter.shown(SwappedFrame(swapped, step), step * PERIOD + 0.25)
     spread = meter.spread()
@@ -186,9 +206,8 @@ def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness() -> None:
     np.testing.assert_allclose(thumbnail(i420(plane)), thumbnail(i420(plane + 20)), atol=1e-3)
 
 
-def test_one_thread_may_send_while_another_shows() -> None:
-    scene = Scene()
-    pairs = [scene.pair(*talking(step)) for step in range(40)]
+def test_one_thread_may_send_while_another_shows():
+    pairs = film().first(40)
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     sent_steps = 0

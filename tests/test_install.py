@@ -8,7 +8,7 @@ import pytest
 
 from relayd.commands import installer
 from relayd.commands.installer import Installer, InstallOptions
-from relayd.commands.system_files import PIECES, Layout, Standing, require_visible, shipped
+from relayd.commands.system_files import PIECES, FileStatus, Layout, require_visible, shipped
 from relayd.errors import ExitCode, Unavailable, UsageError
 
 COMMAND = "/opt/relayd/bin/relayd"
@@ -141,7 +141,7 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.heard if line.startswith(Standing.ABSENT.value)]) == 8
+    assert len([line for line in person.heard if line.startswith(FileStatus.ABSENT.value)]) == 8
     assert person.heard[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
 
 

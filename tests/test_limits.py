@@ -15,7 +15,7 @@ from relayd.errors import ExitCode, OutputError, SourceUnreachable, Unavailable
 from relayd.media.frames import Geometry, StandbyFrame, black
 from relayd.media.slots import LatestSlot, SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.clock import Fallback, Screen
+from relayd.output.clock import Fallback, OutputClock
 from relayd.output.stream import StreamOutput
 from relayd.process import limits
 from relayd.source.events import SourceDown
@@ -70,7 +70,7 @@ def test_a_limit_of_the_system_is_named_with_what_raises_it(
     named = limits.named(fault)
     assert named
     assert named.message.startswith(words)
-    assert named.mend
+    assert named.hint
     assert named.exit_code is ExitCode.UNAVAILABLE
 
 
@@ -107,7 +107,7 @@ def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
     for _ in range(3):
         with pytest.raises(OutputError, match="no thread can be started") as caught:
             output.open()
-        assert "ulimit" in caught.value.mend
+        assert "ulimit" in caught.value.hint
         output.close()
     assert descriptors() == before
 
@@ -164,7 +164,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = Screen(
+    screen = OutputClock(
         [output],
         LatestSlot(),
         StandbyFrame(black(SIZE), ""),
@@ -185,11 +185,11 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
 
 def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
-) -> None:
-    screen = Screen(
+):
+    screen = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )
-    refuse_threads("relayd-screen")
+    refuse_threads("relayd-output-clock")
     with pytest.raises(Unavailable, match="no thread can be started"):
         screen.start()
     screen.stop()

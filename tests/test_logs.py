@@ -1,6 +1,7 @@
 import ast
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,6 +26,11 @@ ROOT = Path(__file__).parent.parent
         ("x-api-key=0123456789", "0123456789"),
         ("srt://host:9000?passphrase=verysecret&mode=caller", "verysecret"),
         ("front_rtc_token: 007eJxTYFj", "007eJxTYFj"),
+        ("{'authorization': 'Basic dXNlcjpwYXNz'}", "dXNl"),
+        ("Proxy-Authorization: Basic dXNlcjpwYXNz", "dXNl"),
+        ("Set-Cookie: session=9f8e7d; path=/", "9f8e7d"),
+        ('{"password": "open sesame"}', "sesame"),
+        ("token='it\\'s sesame'", "sesame"),
     ],
 )
 def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
@@ -106,6 +112,9 @@ OURS = [
     "--set akool.api_key: a command line can be read by every user of this machine",
     "RELAYD_AKOOL__API_KEY (environment): unknown; did you mean AKOOL_API_KEY?",
     "akool.api_keys: unknown key; did you mean akool.api_key?",
+    "--set control.token: a command line can be read by every user of this machine",
+    "control.token = ***: give 16 to 256 of the characters A-Z a-z 0-9 . _ ~ -",
+    "control.token: missing",
     "no bearer token arrived",
     "the passphrase: empty",
 ]
@@ -169,3 +178,82 @@ def test_the_names_in_a_mapping_are_redacted_as_its_values_are(
     logs.configure("info", json=True)
     logs.get("test").info("outputs", states={"rtmp://h/live/kkkk-1111": "ok"})
     assert "kkkk-1111" not in capsys.readouterr().err
+
+
+def test_a_library_s_record_is_written_without_secrets_its_traceback_included(
+    capsys: pytest.CaptureFixture[str],
+):
+    logs.conceal("sesame-open-2", lasting=True)
+    logs.configure("info")
+    library = logging.getLogger("asyncio")
+    try:
+        int("sesame-open-2")
+    except ValueError:
+        library.exception("of %s", "sesame-open-2")
+    library.warning("with a stack", stack_info=True, extra={"x": "sesame-open-2"})
+    said = capsys.readouterr().err
+    assert "asyncio: of ***" in said
+    assert "ValueError: invalid literal for int() with base 10: '***'" in said
+    assert "sesame" not in said
+
+
+def test_a_record_whose_arguments_do_not_fit_quotes_none_of_them(
+    capsys: pytest.CaptureFixture[str],
+):
+    logs.configure("info")
+    logging.getLogger("library").warning("%d pictures", "sesame-open-3")
+    said = capsys.readouterr().err
+    assert "sesame" not in said
+    assert said.startswith("library: ")
+
+
+UNCAUGHT = """
+import asyncio, gc, threading, warnings
+from relayd import logs
+logs.configure("warning")
+logs.report_uncaught()
+logs.conceal("sesame-open-4", lasting=True)
+
+def fail():
+    raise RuntimeError("in a thread: sesame-open-4")
+
+class Finalized:
+    def __del__(self):
+        raise RuntimeError("in a finalizer: sesame-open-4")
+
+async def main():
+    async def job():
+        raise RuntimeError("in a task: sesame-open-4")
+    kept = asyncio.create_task(job())
+    await asyncio.sleep(0)
+    del kept
+    gc.collect()
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Finalized()
+warnings.warn("in a warning: sesame-open-4")
+asyncio.run(main())
+raise RuntimeError("in the program: sesame-open-4")
+"""
+
+
+def test_what_python_prints_by_itself_holds_no_secret():
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    for place in ("a thread", "a finalizer", "a task", "a warning", "the program"):
+        assert f"in {place}: ***" in ended.stderr
+    assert "sesame" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
+def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str):
+    tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())
+    main = next(
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    calls = [ast.unparse(node) for node in ast.walk(main) if isinstance(node, ast.Call)]
+    assert "logs.report_uncaught()" in calls

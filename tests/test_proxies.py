@@ -141,7 +141,7 @@ async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyP
         await get(TARGET)
     assert "through the proxy HTTP_PROXY=http://127.0.0.1:" in caught.value.message
     assert "Connection refused" in caught.value.message
-    assert caught.value.mend == "check HTTP_PROXY, or name the host in NO_PROXY"
+    assert caught.value.hint == "check HTTP_PROXY, or name the host in NO_PROXY"
     assert "hunter22" not in str(caught.value)
     assert not caught.value.sent
 
@@ -249,6 +249,6 @@ async def test_a_certificate_nobody_vouches_for_gets_a_hint_and_ssl_cert_file_is
         url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
         with pytest.raises(ServiceUnreachable, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await get(url)
-        assert "SSL_CERT_FILE" in caught.value.mend
+        assert "SSL_CERT_FILE" in caught.value.hint
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert (await get(url)).text == "hi"

@@ -25,12 +25,12 @@ from relayd.logs import excerpt
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ErrorMeaning:
     """What a code means: the error to raise, its sentence, and what a person can do."""
 
     error: type[ServiceError]
     means: str
-    mend: str = ""
+    hint: str = ""
 
 
 _KEY = "check [akool] api_key, or client_id and client_secret"
@@ -39,44 +39,44 @@ _CREDIT = "top up the account's credit"
 _FACE = "check [face] image and landmarks"
 _BASE_URL = "check [akool] base_url"
 
-BY_CODE: Mapping[int, Verdict] = {
-    1003: Verdict(RequestRefused, "a parameter is wrong or empty", _FACE),
-    1004: Verdict(CredentialsRefused, "the account needs verification", _ACCOUNT),
-    1005: Verdict(Throttled, "too many requests"),
-    1006: Verdict(QuotaExhausted, "the quota is used up", _CREDIT),
-    1008: Verdict(RequestRefused, "what was asked for does not exist"),
-    1009: Verdict(RequestRefused, "the account may not do this", _ACCOUNT),
-    1010: Verdict(RequestRefused, "this cannot be operated on"),
-    1011: Verdict(RequestRefused, "this cannot be operated on"),
-    1014: Verdict(RequestRefused, "a resource is missing", _FACE),
-    1015: Verdict(ServerFault, "the service could not make the video"),
-    1016: Verdict(ServerFault, "the service could not swap the face"),
-    1017: Verdict(ServerFault, "the service could not make the audio"),
-    1101: Verdict(CredentialsRefused, "the key is wrong or the token has expired", _KEY),
-    1102: Verdict(CredentialsRefused, "no authorization arrived", _KEY),
-    1103: Verdict(QuotaExhausted, "the account is not paid", _CREDIT),
-    1104: Verdict(QuotaExhausted, "the quota is used up", _CREDIT),
-    1109: Verdict(CredentialsRefused, "there is no such account", _KEY),
-    1200: Verdict(CredentialsRefused, "the account is blocked", _ACCOUNT),
+BY_CODE: Mapping[int, ErrorMeaning] = {
+    1003: ErrorMeaning(RequestRefused, "a parameter is wrong or empty", _FACE),
+    1004: ErrorMeaning(CredentialsRefused, "the account needs verification", _ACCOUNT),
+    1005: ErrorMeaning(Throttled, "too many requests"),
+    1006: ErrorMeaning(QuotaExhausted, "the quota is used up", _CREDIT),
+    1008: ErrorMeaning(RequestRefused, "what was asked for does not exist"),
+    1009: ErrorMeaning(RequestRefused, "the account may not do this", _ACCOUNT),
+    1010: ErrorMeaning(RequestRefused, "this cannot be operated on"),
+    1011: ErrorMeaning(RequestRefused, "this cannot be operated on"),
+    1014: ErrorMeaning(RequestRefused, "a resource is missing", _FACE),
+    1015: ErrorMeaning(ServerFault, "the service could not make the video"),
+    1016: ErrorMeaning(ServerFault, "the service could not swap the face"),
+    1017: ErrorMeaning(ServerFault, "the service could not make the audio"),
+    1101: ErrorMeaning(CredentialsRefused, "the key is wrong or the token has expired", _KEY),
+    1102: ErrorMeaning(CredentialsRefused, "no authorization arrived", _KEY),
+    1103: ErrorMeaning(QuotaExhausted, "the account is not paid", _CREDIT),
+    1104: ErrorMeaning(QuotaExhausted, "the quota is used up", _CREDIT),
+    1109: ErrorMeaning(CredentialsRefused, "there is no such account", _KEY),
+    1200: ErrorMeaning(CredentialsRefused, "the account is blocked", _ACCOUNT),
 }
 
-BY_STATUS: Mapping[int, Verdict] = {
-    401: Verdict(CredentialsRefused, "the key is wrong or the token has expired", _KEY),
-    402: Verdict(QuotaExhausted, "the quota is used up", _CREDIT),
-    403: Verdict(CredentialsRefused, "access is forbidden", _KEY),
-    404: Verdict(RequestRefused, "there is no such endpoint", _BASE_URL),
-    408: Verdict(ServerFault, "the service waited too long for the request"),
-    429: Verdict(Throttled, "too many requests"),
+BY_STATUS: Mapping[int, ErrorMeaning] = {
+    401: ErrorMeaning(CredentialsRefused, "the key is wrong or the token has expired", _KEY),
+    402: ErrorMeaning(QuotaExhausted, "the quota is used up", _CREDIT),
+    403: ErrorMeaning(CredentialsRefused, "access is forbidden", _KEY),
+    404: ErrorMeaning(RequestRefused, "there is no such endpoint", _BASE_URL),
+    408: ErrorMeaning(ServerFault, "the service waited too long for the request"),
+    429: ErrorMeaning(Throttled, "too many requests"),
 }
 
-_BY_HUNDRED: Mapping[int, Verdict] = {
-    3: Verdict(ServerFault, "redirected elsewhere", _BASE_URL),
-    4: Verdict(RequestRefused, "the request was refused", _BASE_URL),
+_BY_HUNDRED: Mapping[int, ErrorMeaning] = {
+    3: ErrorMeaning(ServerFault, "redirected elsewhere", _BASE_URL),
+    4: ErrorMeaning(RequestRefused, "the request was refused", _BASE_URL),
 }
-_UNKNOWN = Verdict(ServerFault, "the service failed")
+_UNKNOWN = ErrorMeaning(ServerFault, "the service failed")
 
-_SESSION_GONE = Verdict(SessionUnknown, "there is no such session")
-_IMAGE_REFUSED = Verdict(FaceRejected, "the service cannot use the face image", _FACE)
+_SESSION_GONE = ErrorMeaning(SessionUnknown, "there is no such session")
+_IMAGE_REFUSED = ErrorMeaning(FaceRejected, "the service cannot use the face image", _FACE)
 _GONE = {1008: _SESSION_GONE, 1014: _SESSION_GONE}
 
 
@@ -90,7 +90,7 @@ class Endpoint:
     needs_code: bool = True
     """False where answers without a business code are known and their content decides."""
     takes_face: bool = False
-    own: Mapping[int, Verdict] = field(default_factory=dict)
+    own: Mapping[int, ErrorMeaning] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -169,9 +169,9 @@ def judge(endpoint: Endpoint, answer: Answer, body: Mapping[str, Any]) -> Servic
     message = f"{endpoint.name}: {verdict.means} [{details}]"
     if issubclass(verdict.error, Throttled):
         return verdict.error(
-            message, mend=verdict.mend, code=code, retry_after=_retry_after(answer.headers)
+            message, hint=verdict.hint, code=code, retry_after=_retry_after(answer.headers)
         )
-    return verdict.error(message, mend=verdict.mend, code=code)
+    return verdict.error(message, hint=verdict.hint, code=code)
 
 
 def _saying(body: Mapping[str, Any]) -> str:

@@ -10,24 +10,52 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from relayd import __version__, logs
 from relayd.commands import machine, running, sessions
 from relayd.commands.finding import Finding
-from relayd.config.loading import load
+from relayd.config.loading import exposed, load
 from relayd.config.settings import Settings, require_runnable
 from relayd.config.variables import ignored
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 from relayd.process import limits, stdio
 from relayd.process.hardening import forbid_dumps
 
+
+class _Group(TyperGroup):
+    """Commands whose complaints about the command line repeat no secret of it."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read our own options."""
+        with _without_secrets():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read and run a command."""
+        with _without_secrets():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        if hasattr(fault, "format_message"):  # click's own, or those of the click within typer
+            vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
+        raise
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Relays a video source through a live face swap into a virtual webcam.",
     no_args_is_help=True,
     add_completion=False,
@@ -44,6 +72,9 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+_EXPOSED = (
+    "every user of this machine can read the secret in its URL; write it in the file or environment"
+)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -52,6 +83,7 @@ def main() -> NoReturn:
     stdio.open_missing()
     forbid_dumps()
     logs.configure("error")
+    logs.report_uncaught()
     try:
         app(standalone_mode=True)
     except RelaydError as fault:
@@ -61,7 +93,7 @@ def main() -> NoReturn:
         logs.get("cli").debug("unforeseen", exc_info=True)
         refusal = limits.named(fault) or InternalFault(
             f"unforeseen {type(fault).__name__}: {fault}",
-            mend="a fault of relayd; --log-level debug shows where",
+            hint="a fault of relayd; --log-level debug shows where",
         )
         _complain(refusal)
         sys.exit(refusal.exit_code)
@@ -137,6 +169,7 @@ def run(
 ) -> None:
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.commands.run import run_daemon  # noqa: PLC0415 - loads media libraries
+    from relayd.media.srt import shows_secret  # noqa: PLC0415 - as above
 
     def read() -> Settings:
         settings = load(config, overrides or ())
@@ -145,6 +178,11 @@ def run(
 
     _set_up_logs(log_level)
     settings = read()
+    if names := exposed(overrides or ()):
+        logs.get("config").warning("command_line.secret", names=names, hint=_EXPOSED)
+    if shows_secret(settings.source.url.reveal()):
+        hint = "ffmpeg takes it as an argument; mount /proc with hidepid=invisible"
+        logs.get("config").warning("source.secret_readable", url=settings.source.url, hint=hint)
     if foreign := ignored(os.environ):
         logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
     _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
@@ -157,7 +195,7 @@ def check(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try each thing that `run` needs, and say what is wrong and what mends it."""
+    """Try each thing that `run` needs, and say what is wrong and how to fix it."""
     from relayd.commands.check import run_checks  # noqa: PLC0415 - loads media libraries
 
     findings: list[Finding] = []
@@ -175,6 +213,8 @@ def check(
             tell(Finding.failed("config", line))
     else:
         tell(Finding.ok("config", str(config)))
+        if names := exposed(overrides or ()):
+            tell(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
         if foreign := ignored(os.environ):
             tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
         asyncio.run(run_checks(settings, config.stem, tell))

@@ -1,4 +1,4 @@
-"""`relayd check`: tries each thing that `run` needs, and says what mends what is wrong."""
+"""`relayd check`: tries each thing that `run` needs, and says how to fix what is wrong."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from relayd.akool.connect import connect, open_journal
 from relayd.akool.doubts import KEPT_FOR
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.commands.finding import Finding
-from relayd.commands.open_sessions import doubtful_words, unreadable_words
+from relayd.commands.open_sessions import describe_doubtful, describe_unreadable
 from relayd.config.settings import (
     CameraSettings,
     Settings,
@@ -35,12 +35,13 @@ from relayd.errors import (
 from relayd.http.client import HttpClient
 from relayd.media.frames import SourceFrame
 from relayd.media.slots import LatestSlot
+from relayd.media.srt import shows_secret
 from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.open_tracker import PROBE
-from relayd.output.readers import best_sight
+from relayd.output.readers import best_reader_counter
 from relayd.output.recording import Part
-from relayd.output.standby import StandbyArtist
+from relayd.output.standby import StandbyRenderer
 from relayd.process import limits
 from relayd.process.name_lock import NameLock
 from relayd.relay.policy import is_on_demand
@@ -49,7 +50,7 @@ from relayd.rtc.link import LinkEvent
 from relayd.rtc.process import RtcWorker
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.reader import SourceReader
-from relayd.urls.safe import service_url
+from relayd.urls.safe import MediaUrl, service_url
 from relayd.urls.targets import is_push
 
 SOURCE_TIMEOUT = 15.0
@@ -105,7 +106,7 @@ async def check_part(part: str, settings: Settings, name: str) -> list[Finding]:
     except Exception as fault:  # noqa: BLE001 - the other parts are tried all the same
         refusal = limits.named(fault)
         words = f"unforeseen {type(fault).__name__}: {fault}"
-        return [Finding.failed(part, refusal or InternalFault(words, mend="a fault of relayd"))]
+        return [Finding.failed(part, refusal or InternalFault(words, hint="a fault of relayd"))]
 
 
 async def _check_journal(settings: Settings, _name: str) -> list[Finding]:
@@ -118,11 +119,11 @@ async def _check_journal(settings: Settings, _name: str) -> list[Finding]:
         why = f"{len(left)} session(s) left open: {', '.join(left)}"
         found.append(Finding.warning("journal", why, "relayd sessions close, or start the relay"))
     if contents.unreadable:
-        why = unreadable_words(contents.unreadable)
+        why = describe_unreadable(contents.unreadable)
         found.append(Finding.warning("journal", why, "relayd sessions list says what to do"))
     if unknown := [doubt for doubt in doubts if not doubt.held]:
-        why, mend = doubtful_words(unknown), "look at your account at the service"
-        found.append(Finding.warning("journal", why, mend))
+        why, hint = describe_doubtful(unknown), "look at your account at the service"
+        found.append(Finding.warning("journal", why, hint))
     return found or [Finding.ok("journal", "can be written; nothing is left open")]
 
 
@@ -230,12 +231,21 @@ async def _check_source(settings: Settings, _name: str) -> list[Finding]:
     name = settings.source.url
     match await asyncio.to_thread(first_event):
         case SourceOpened(width, height, fps, codec):
-            return [Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")]
+            found = Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")
+            return [found, *_exposed_source(name)]
         case SourceDown(error):
             return [Finding.failed("source", error)]
         case _:
             fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
             return [Finding.failed("source", fault)]
+
+
+def _exposed_source(url: MediaUrl) -> list[Finding]:
+    if not shows_secret(url.reveal()):
+        return []
+    why = f"{url}: every user of this machine can read its passphrase and streamid, as an argument"
+    mend = "hide processes of others from them: mount /proc with hidepid=invisible"
+    return [Finding.warning("source", f"{why} of the program ffmpeg", mend)]
 
 
 async def _check_outputs(settings: Settings, _name: str) -> list[Finding]:
@@ -252,7 +262,7 @@ def _check_camera(output: CameraSettings, settings: Settings) -> Finding:
     try:
         camera.open()
         if is_on_demand(settings):
-            return _check_sight(camera.name)
+            return _check_reader_counter(camera.name)
         return Finding.ok("camera", f"{camera.name} can be written")
     except RelaydError as fault:
         return Finding.failed("camera", fault)
@@ -260,11 +270,11 @@ def _check_camera(output: CameraSettings, settings: Settings) -> Finding:
         camera.close()
 
 
-def _check_sight(device: str) -> Finding:
+def _check_reader_counter(device: str) -> Finding:
     """Say how the readers of an open camera are seen: sessions on demand go by them."""
     now = time.monotonic()
     try:
-        with closing(best_sight(device, v4l2.Linux(), now)) as sight:
+        with closing(best_reader_counter(device, v4l2.Linux(), now)) as sight:
             if sight.look(now + PROBE) is not None:
                 return Finding.ok("camera", f"{device} can be written; {sight.words}")
             why = "programs that we may not look into have cameras open"
@@ -305,7 +315,7 @@ def _check_push(url: str, name: str) -> Finding:
         is_name = isinstance(fault, socket.gaierror) or not fault.errno
         why = (fault.strerror or str(fault)) if is_name else os.strerror(fault.errno or 0)
         raise OutputError(
-            f"{name}: {why}", mend="start what receives it, or change the URL"
+            f"{name}: {why}", hint="start what receives it, or change the URL"
         ) from fault
 
 
@@ -319,7 +329,7 @@ async def _check_control(settings: Settings, name: str) -> list[Finding]:
 
 
 async def _check_standby(settings: Settings, _name: str) -> list[Finding]:
-    StandbyArtist(settings.video.geometry, settings.privacy.standby_image)
+    StandbyRenderer(settings.video.geometry, settings.privacy.standby_image)
     if settings.privacy.fallback == "raw":
         why = 'fallback = "raw" shows the true face whenever the swap is away'
         return [Finding.warning("privacy", why, 'set [privacy] fallback = "standby"')]

@@ -122,7 +122,7 @@ async def _start(server: ControlServer, port: int) -> None:
         await server.start()
     except AddressUnavailable as fault:
         raise AddressUnavailable(
-            f"--port {port}: {fault.message}", mend="--port 0 takes any free one"
+            f"--port {port}: {fault.message}", hint="--port 0 takes any free one"
         ) from fault
 
 
@@ -139,7 +139,7 @@ async def emulator(key: str = "") -> AsyncIterator[str]:
         url = await _url_of(process)
         if not url:
             raise LibraryUnavailable(
-                "the emulator did not start", mend='pip install "relayd[emulator]"'
+                "the emulator did not start", hint='pip install "relayd[emulator]"'
             )
         yield url
     finally:
@@ -205,8 +205,8 @@ def _camera(options: DemoOptions, console: Console) -> bool:
         camera.open()
     except CameraUnavailable as fault:
         console.print(f"the page alone shows the result: {fault.message}", markup=False)
-        if fault.mend:
-            console.print(f"  {fault.mend}", markup=False, soft_wrap=True)
+        if fault.hint:
+            console.print(f"  {fault.hint}", markup=False, soft_wrap=True)
         return False
     finally:
         camera.close()
@@ -218,7 +218,7 @@ def _require_recordable(record: Path | None) -> None:
         if record:
             format_of(str(record))
     except OutputError as fault:
-        raise UsageError(f"--record: {fault.message}", mend=fault.mend) from fault
+        raise UsageError(f"--record: {fault.message}", hint=fault.hint) from fault
 
 
 def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from relayd.errors import ExitCode, RelaydError
 from relayd.logs import redact
 
 
-class Verdict(Enum):
+class CheckStatus(Enum):
     """How a check came out."""
 
     OK = "ok"
@@ -24,37 +24,37 @@ class Finding:
     """What one check found."""
 
     part: str
-    verdict: Verdict
+    verdict: CheckStatus
     why: str
-    mend: str = ""
+    hint: str = ""
     exit_code: ExitCode = ExitCode.CLEAN
 
     @classmethod
     def ok(cls, part: str, why: str) -> Self:
         """It works; `why` says what was seen."""
-        return cls(part, Verdict.OK, why)
+        return cls(part, CheckStatus.OK, why)
 
     @classmethod
-    def warning(cls, part: str, why: str, mend: str = "") -> Self:
+    def warning(cls, part: str, why: str, hint: str = "") -> Self:
         """It may work."""
-        return cls(part, Verdict.WARNING, why, mend)
+        return cls(part, CheckStatus.WARNING, why, hint)
 
     @classmethod
     def failed(cls, part: str, fault: RelaydError | str, code: ExitCode = ExitCode.CONFIG) -> Self:
-        """It does not work; a RelaydError brings its own mend and exit code."""
+        """It does not work; a RelaydError brings its own hint and exit code."""
         if isinstance(fault, RelaydError):
-            return cls(part, Verdict.FAILED, fault.message, fault.mend, fault.exit_code)
-        return cls(part, Verdict.FAILED, fault, "", code)
+            return cls(part, CheckStatus.FAILED, fault.message, fault.hint, fault.exit_code)
+        return cls(part, CheckStatus.FAILED, fault, "", code)
 
     @property
     def is_failure(self) -> bool:
         """Whether `run` would not work."""
-        return self.verdict is Verdict.FAILED
+        return self.verdict is CheckStatus.FAILED
 
     def as_line(self) -> str:
         """One line for a person."""
-        mend = f"\n           -> {self.mend}" if self.mend else ""
-        return f"{self.verdict.value:8} {self.part}: {self.why}{mend}"
+        hint = f"\n           -> {self.hint}" if self.hint else ""
+        return f"{self.verdict.value:8} {self.part}: {self.why}{hint}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a program."""
@@ -62,6 +62,7 @@ class Finding:
             **asdict(self),
             "verdict": self.verdict.value,
             "why": redact(self.why),
-            "mend": redact(self.mend),
+            "hint": redact(self.hint),
+            "mend": redact(self.hint),  # its name in 0.1, for one release
             "exit_code": int(self.exit_code),
         }

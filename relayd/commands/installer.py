@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relayd.commands.system_files import (
+    FileStatus,
     Installation,
+    InstalledFile,
     Layout,
-    Placed,
-    Standing,
     other_module_options,
     own_command,
     require_visible,
@@ -69,7 +69,7 @@ class Installer:
         """Put the files in place that are not."""
         if self._options.layout is Layout.SYSTEM and not self._options.command:
             require_visible(self._command)
-        todo = [one for one in self._files.placed if one.standing is not Standing.SAME]
+        todo = [one for one in self._files.placed if one.standing is not FileStatus.SAME]
         for one in self._files.placed:
             self._show(one)
         for path in other_module_options(self._files.root):
@@ -87,13 +87,13 @@ class Installer:
 
     def uninstall(self) -> ExitCode:
         """Remove the files that are in place."""
-        there = [one for one in self._files.placed if one.standing is not Standing.ABSENT]
+        there = [one for one in self._files.placed if one.standing is not FileStatus.ABSENT]
         for one in there:
             self._say(f"{one.standing.value:9} {one.path}")
         if self._is_live and (running := list(_running(self._options.layout))):
             raise Unavailable(
                 f"relays run: {', '.join(running)}",
-                mend=f"{_systemctl(self._options.layout)} disable --now {' '.join(running)}",
+                hint=f"{_systemctl(self._options.layout)} disable --now {' '.join(running)}",
             )
         chosen = self._choose(there, "remove", "remove")
         if not self._may_go_on(chosen):
@@ -103,16 +103,18 @@ class Installer:
         self._say(f"{len(chosen)} file(s) removed; configuration, journal and user stay")
         return self._tell_the_system(_after_uninstall(self._options.layout))
 
-    def _show(self, one: Placed) -> None:
+    def _show(self, one: InstalledFile) -> None:
         self._say(f"{one.standing.value:9} {one.path}: {one.piece.why}")
-        if one.standing in (Standing.OLDER, Standing.CHANGED):
+        if one.standing in (FileStatus.OLDER, FileStatus.CHANGED):
             self._say(one.diff().rstrip())
 
-    def _choose(self, todo: Sequence[Placed], doing: str, doing_changed: str) -> list[Placed]:
+    def _choose(
+        self, todo: Sequence[InstalledFile], doing: str, doing_changed: str
+    ) -> list[InstalledFile]:
         """Give the files that may be touched, asking for those that somebody changed."""
         options = self._options
-        plain = [one for one in todo if one.standing is not Standing.CHANGED]
-        changed = [one for one in todo if one.standing is Standing.CHANGED]
+        plain = [one for one in todo if one.standing is not FileStatus.CHANGED]
+        changed = [one for one in todo if one.standing is FileStatus.CHANGED]
         if options.dry_run:
             self._say(f"{len(plain)} file(s) to {doing}, {len(changed)} changed; nothing was done")
             return []
@@ -125,7 +127,7 @@ class Installer:
                 plain.append(one)
         return plain
 
-    def _may_go_on(self, chosen: Sequence[Placed]) -> bool:
+    def _may_go_on(self, chosen: Sequence[InstalledFile]) -> bool:
         """Whether there is anything to do; raises Unavailable where only root could."""
         if not chosen:
             if not self._options.dry_run:
@@ -133,7 +135,7 @@ class Installer:
             return False
         if self._is_live and self._options.layout is Layout.SYSTEM and os.geteuid() != 0:
             words = " ".join(["sudo", own_command(), *sys.argv[1:]])
-            raise Unavailable("only root may change /etc", mend=words)
+            raise Unavailable("only root may change /etc", hint=words)
         return True
 
     def _tell_the_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
@@ -173,7 +175,7 @@ def _next_steps(layout: Layout) -> str:
     )
 
 
-def _after_install(placed: Sequence[Placed], layout: Layout) -> list[list[str]]:
+def _after_install(placed: Sequence[InstalledFile], layout: Layout) -> list[list[str]]:
     if layout is Layout.USER:
         return [["systemctl", "--user", "daemon-reload"]]
     path = {one.piece.source: str(one.path) for one in placed}

@@ -104,5 +104,5 @@ def uninstall(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", mend="give --yes or --dry-run")
+        raise UsageError("there is nobody to ask", hint="give --yes or --dry-run")
     return typer.confirm(question)

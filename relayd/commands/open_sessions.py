@@ -12,7 +12,7 @@ from typing import Any
 
 from relayd.akool.boottime import Moment
 from relayd.akool.budget import local_day
-from relayd.akool.closing import close_leftovers
+from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.connect import connect, open_journal
 from relayd.akool.doubts import KEPT_FOR, Doubt
 from relayd.akool.journal import Journal
@@ -141,7 +141,7 @@ async def close_sessions(
     say: Callable[[str], None],
     agree: Callable[[str], bool],
 ) -> ExitCode:
-    """Close leftovers, or the one session named, and say what became of each.
+    """Close orphaned sessions, or the one session named, and say what became of each.
 
     `agree` is asked before a session is closed that is not on the journal. Gives the exit code:
     CLEAN when all that was asked for is closed and nothing else may be open. Raises UsageError,
@@ -152,7 +152,7 @@ async def close_sessions(
     if session_id is None:
         return await _close_all(settings, journal, contents, say)
     if not session_id.strip() or len(session_id) > LONGEST_ID or not session_id.isprintable():
-        raise UsageError("that is no session id", mend="relayd sessions list shows those known")
+        raise UsageError("that is no session id", hint="relayd sessions list shows those known")
     record = next((one for one in contents.records if one.id == session_id), None)
     broken = None if record is not None else journal.unreadable_file_of(session_id)
     if record is not None and record.held:
@@ -163,7 +163,7 @@ async def close_sessions(
         return ExitCode.FAILED
     if record is None:
         return await _close_unlisted(settings, journal, session_id, broken, say=say, agree=agree)
-    return await _close_leftovers(settings, journal, session_id, say)
+    return await _close_orphaned_sessions(settings, journal, session_id, say)
 
 
 async def _close_all(
@@ -171,7 +171,7 @@ async def _close_all(
 ) -> ExitCode:
     code = ExitCode.CLEAN
     if not all(record.held for record in contents.records):
-        code = await _close_leftovers(settings, journal, None, say)
+        code = await _close_orphaned_sessions(settings, journal, None, say)
     elif not contents.unreadable:
         doubts = journal.doubts(journal.now().wall - KEPT_FOR)
         unknown = [_doubtful(doubt) for doubt in doubts if not doubt.held]
@@ -183,11 +183,11 @@ async def _close_all(
     return code or (ExitCode.FAILED if contents.unreadable else ExitCode.CLEAN)
 
 
-async def _close_leftovers(
+async def _close_orphaned_sessions(
     settings: Settings, journal: Journal, session_id: str | None, say: Callable[[str], None]
 ) -> ExitCode:
     async with connect(settings) as client:
-        results = await close_leftovers(client, journal, session_id=session_id)
+        results = await close_orphaned_sessions(client, journal, session_id=session_id)
     for result in results:
         say(f"{result.record.id}: {'closed' if result.closed else result.reason}")
     if not results:  # somebody else was quicker
@@ -221,13 +221,13 @@ async def _close_unlisted(
     return ExitCode.CLEAN
 
 
-def unreadable_words(entries: Sequence[UnreadableEntry]) -> str:
+def describe_unreadable(entries: Sequence[UnreadableEntry]) -> str:
     """Say of files that cannot be read that sessions may be behind them."""
     listed = "; ".join(f"{_visible(entry.name)}: {entry.why}" for entry in entries)
     return f"{len(entries)} file(s) that cannot be read, each maybe an open session: {listed}"
 
 
-def doubtful_words(doubts: Sequence[Doubt]) -> str:
+def describe_doubtful(doubts: Sequence[Doubt]) -> str:
     """Say of creates whose answer is not known, oldest first, that sessions may be open."""
     newest = _doubtful(doubts[-1])
     return newest if len(doubts) == 1 else f"{len(doubts)} creates are in doubt; newest: {newest}"

@@ -51,7 +51,7 @@ async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = N
 async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
     stuck = RelayStuck(
         f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
-        mend="its log says more; continue it with SIGCONT, or restart it",
+        hint="its log says more; continue it with SIGCONT, or restart it",
     )
     if relay.is_stopped:
         raise stuck
@@ -69,11 +69,13 @@ async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
 def _told(answer: Answer) -> Any:
     told = answer.json()
     if answer.status != HTTPStatus.OK:
-        raise RelaydError(str(told.get("error")), mend=str(told.get("mend") or ""))
+        raise RelaydError(
+            str(told.get("error")), hint=str(told.get("hint") or told.get("mend") or "")
+        )
     return told
 
 
-def in_words(status: Status) -> list[tuple[str, str]]:
+def describe_status(status: Status) -> list[tuple[str, str]]:
     """Give what a person wants to know of a status, as pairs of name and text."""
     reason = f": {status['reason']}" if status["reason"] else ""
     delay = status["delay"]["p50"]

@@ -23,7 +23,7 @@ from relayd.relay.sleep.watch import SleepWatch
 from relayd.relay.status import RelayState
 from relayd.rtc.kinds import require_link
 
-OLDEST_BEAT = 2.0
+OLDEST_TICK = 2.0
 """s without a beat of the outputs after which systemd's watchdog is no longer fed."""
 PULSE = 1.0
 """s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
@@ -150,7 +150,7 @@ async def _beat(relay: Relay, notifier: Notifier) -> None:
         return
     interval = notifier.watchdog
     while True:
-        if interval is not None and relay.pipeline.since_beat() < OLDEST_BEAT:
+        if interval is not None and relay.pipeline.since_beat() < OLDEST_TICK:
             notifier.alive()
         notifier.repeat()
         await asyncio.sleep(PULSE if interval is None else min(interval, PULSE))

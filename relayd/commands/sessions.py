@@ -41,7 +41,9 @@ def list_(
 
 @app.command()
 def close(
-    session: Annotated[str | None, typer.Argument(help="Its id; default: all leftovers.")] = None,
+    session: Annotated[
+        str | None, typer.Argument(help="Its id; default: all orphaned sessions.")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     *,
@@ -61,5 +63,5 @@ def close(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is nobody to ask", mend="give --yes")
+        raise UsageError(f"{question} There is nobody to ask", hint="give --yes")
     return typer.confirm(question)

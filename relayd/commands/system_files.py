@@ -3,7 +3,7 @@
 Units, the service's user, the virtual camera's module options and its device name: plain files,
 shipped in `systemd/` and `config/`. What was put in place is noted with its checksum, so that
 later a file that somebody changed is told from one that is merely of an older relayd. A changed
-file is never replaced or removed unless that is asked for (relayd.installer asks).
+file is never replaced or removed unless that is asked for (relayd.commands.installer asks).
 """
 
 import difflib
@@ -37,7 +37,7 @@ class Layout(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ManagedFile:
     """One shipped file, and where it belongs."""
 
     source: str
@@ -46,9 +46,9 @@ class Piece:
     """Paths below the layout's root."""
 
 
-def _piece(source: str, why: str, etc: str, package: str = "", user: str = "") -> Piece:
+def _piece(source: str, why: str, etc: str, package: str = "", user: str = "") -> ManagedFile:
     targets = {Layout.SYSTEM: etc, Layout.PACKAGE: package or etc, Layout.USER: user}
-    return Piece(source, why, {layout: path for layout, path in targets.items() if path})
+    return ManagedFile(source, why, {layout: path for layout, path in targets.items() if path})
 
 
 PIECES = (
@@ -103,7 +103,7 @@ PIECES = (
 )
 
 
-class Standing(Enum):
+class FileStatus(Enum):
     """How a file in place compares with the one that is shipped."""
 
     ABSENT = "new"
@@ -117,16 +117,16 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class InstalledFile:
     """A piece at its place."""
 
-    piece: Piece
+    piece: ManagedFile
     path: Path
     content: bytes
     """As it would be written."""
     present: bytes | None
     """As it is; None where there is none."""
-    standing: Standing
+    standing: FileStatus
 
     def diff(self) -> str:
         """What would change, as a unified diff."""
@@ -146,7 +146,7 @@ class Installation:
         self._known = self._read_notes()
         self.placed = [self._look(piece) for piece in PIECES if layout in piece.targets]
 
-    def put(self, placed: Placed) -> None:
+    def put(self, placed: InstalledFile) -> None:
         """Write a file, whatever is there. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -156,27 +156,27 @@ class Installation:
             draft.replace(placed.path)
         self._note(placed.path, placed.content)
 
-    def take_away(self, placed: Placed) -> None:
+    def take_away(self, placed: InstalledFile) -> None:
         """Remove a file, whatever it is. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.unlink(missing_ok=True)
         self._note(placed.path, None)
 
-    def _look(self, piece: Piece) -> Placed:
+    def _look(self, piece: ManagedFile) -> InstalledFile:
         path = self.root / piece.targets[self._layout]
         content = (shipped() / piece.source).read_bytes()
         content = content.replace(PACKAGED_COMMAND.encode(), self._command.encode())
         with _disk(path):
             present = path.read_bytes() if path.is_symlink() or path.exists() else None
         if present is None:
-            standing = Standing.ABSENT
+            standing = FileStatus.ABSENT
         elif present == content:
-            standing = Standing.SAME
+            standing = FileStatus.SAME
         elif self._known.get(str(path)) == _checksum(present):
-            standing = Standing.OLDER
+            standing = FileStatus.OLDER
         else:
-            standing = Standing.CHANGED
-        return Placed(piece, path, content, present, standing)
+            standing = FileStatus.CHANGED
+        return InstalledFile(piece, path, content, present, standing)
 
     def _read_notes(self) -> dict[str, str]:
         with _disk(self._notes), suppress(FileNotFoundError, ValueError):
@@ -217,7 +217,7 @@ def require_visible(command: str) -> None:
         if any(Path(path).is_relative_to(folder) for folder in HIDDEN_FROM_SERVICES):
             raise UsageError(
                 f"a service of the system cannot see {path}",
-                mend="install relayd into /opt/relayd with the system's python3,"
+                hint="install relayd into /opt/relayd with the system's python3,"
                 " or give --user for a service of your own",
             )
 
@@ -250,5 +250,5 @@ def _disk(path: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise Unavailable(
-            f"{path}: {fault.strerror}", mend="look at the path; root may be needed"
+            f"{path}: {fault.strerror}", hint="look at the path; root may be needed"
         ) from fault

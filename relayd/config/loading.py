@@ -1,7 +1,7 @@
 """Reading settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
 
 Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that the file
-holds none. Whatever is wrong is told at once, one line a fault, with key, value and mend.
+holds none. Whatever is wrong is told at once, one line a fault, with key, value and hint.
 """
 
 import codecs
@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from relayd.config import variables
 from relayd.config.messages import sentence
 from relayd.config.settings import Settings
-from relayd.config.tree import SettingsTree
+from relayd.config.tree import SettingsTree, leaves
 from relayd.errors import ConfigError
 from relayd.logs import conceal, excerpt
+from relayd.urls.quoting import dotted, plain_names_in
 from relayd.urls.safe import MediaUrl, is_secret_name, shown
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
@@ -30,7 +32,6 @@ TOML_FAULTS = (ValueError, RecursionError)
 """
 LARGEST_FILE = 1024 * 1024
 """Bytes; the commented example has some 7 kB."""
-_LIKE_A_KEY = re.compile(r"[a-z_.]{0,40}")
 _LONGEST_VALUE = 120
 """Characters of a value, or of TOML's own words, that a fault repeats."""
 _CREDENTIAL_FILES = {
@@ -39,15 +40,19 @@ _CREDENTIAL_FILES = {
     "akool-client-secret": ("akool", "client_secret"),
     "control-token": ("control", "token"),
 }
+_READ_BY_ALL = "a command line can be read by every user of this machine"
 _NOT_ON_A_COMMAND_LINE = {
-    key: "a command line can be read by every user of this machine;"
-    f" set {variable}, the systemd credential {file}, or {key.split('.')[1]} in the file"
+    key: f"set {variable}, the systemd credential {file}, or {key.split('.')[1]} in the file"
     for key, variable, file in (
         ("akool.api_key", "AKOOL_API_KEY", "akool-api-key"),
         ("akool.client_secret", "RELAYD_AKOOL__CLIENT_SECRET", "akool-client-secret"),
         ("control.token", "RELAYD_CONTROL__TOKEN", "control-token"),
     )
 }
+_OPTIONS = "source.options"
+_SECRET_OPTION = re.compile(r"pass|pwd|token|secret|credential|cookie|streamid")
+"""Names of FFmpeg's options that hold a secret by what they are."""
+_OPTION_FIX = "write it in the file, or set RELAYD_SOURCE__OPTIONS to a JSON object"
 
 
 def load(
@@ -101,7 +106,7 @@ def _read_file(tree: SettingsTree, path: Path) -> None:
             content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
         why = fault.strerror if isinstance(fault, OSError) else str(fault)
-        raise ConfigError([f"{path}: {why}; {fix}"]) from fault
+        raise ConfigError([f"{shown(str(path))}: {why}; {fix}"]) from fault
     if len(content) > LARGEST_FILE:
         raise ConfigError([f"{path}: larger than {LARGEST_FILE // 1024} KiB; {fix}"])
     text = _decoded(content, path)
@@ -128,17 +133,18 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
-            named = key.strip() if _LIKE_A_KEY.fullmatch(key.strip()) else "…"
-            faults.append(f"--set {named}: give section.key=value, like --set video.fit=pad")
+            faults.append(f"--set {dotted(path)}: give section.key=value, like --set video.fit=pad")
             continue
-        name = f"--set {shown(key.strip())}"
+        path = [_bare(part) for part in path]
+        name = f"--set {dotted(path)}"
         try:
             read = _toml_value(value.strip())
         except TOML_FAULTS as fault:
             faults.append(f"{name}: not a TOML value: {_toml_fault(fault)}")
             continue
         if secret := _secret_of(path, read):
-            faults.append(f"--set {secret}: {_NOT_ON_A_COMMAND_LINE[secret]}")
+            fix = _NOT_ON_A_COMMAND_LINE.get(secret, _OPTION_FIX)
+            faults.append(f"--set {secret}: {_READ_BY_ALL}; {fix}")
             continue
         try:
             tree.put(path, read, name)
@@ -149,7 +155,7 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
 
 def _toml_fault(fault: Exception) -> str:
     if isinstance(fault, tomllib.TOMLDecodeError):
-        return excerpt(str(fault), _LONGEST_VALUE)
+        return excerpt(plain_names_in(str(fault)), _LONGEST_VALUE)
     if isinstance(fault, RecursionError):
         return "nested too deeply; use fewer brackets"
     return "a number has too many digits, or a date does not exist; write a shorter or real one"
@@ -193,16 +199,42 @@ def _fill_state(tree: SettingsTree, path: Path) -> None:
         tree.put(("state", "directory"), str(own), f"of the service relayd@{path.stem}")
 
 
+def exposed(overrides: Sequence[str]) -> list[str]:
+    """Name the overrides that show every user of this machine a secret within a URL."""
+    names = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        given = {key: None}
+        with suppress(*TOML_FAULTS):
+            given = {key: _toml_value(value.strip())}
+        if any(isinstance(leaf, str) and MediaUrl(leaf).holds_secret for _, leaf in leaves(given)):
+            names.append(dotted([_bare(part) for part in key.split(".")]))
+    return names
+
+
+def _bare(part: str) -> str:
+    """Give a name without the quotes that TOML allows around it."""
+    return part.strip().strip("\"'").strip()
+
+
 def _secret_of(path: Sequence[str], value: object) -> str | None:
-    """Name the first key in an override that holds a secret; None where none does."""
+    """Name the first key in an override that holds a secret; None where none does.
+
+    However it is spelt: a name that is a little wrong has shown the secret all the same.
+    """
     given: object = value
     for part in reversed(path):
         given = {part: given}
-    for dotted in _NOT_ON_A_COMMAND_LINE:
-        section, key = dotted.split(".")
-        table = given.get(section) if isinstance(given, Mapping) else None
-        if isinstance(table, Mapping) and table.get(key):
-            return dotted
+    for names, leaf in leaves(given):
+        if leaf in ("", {}, []):
+            continue
+        plain = [re.sub(r"[\s_-]", "", name).lower() for name in names]
+        for key in _NOT_ON_A_COMMAND_LINE:
+            section, field = (part.replace("_", "") for part in key.split("."))
+            if plain[:2] == [section, field] or plain[-1] == field != "token":
+                return key
+        if plain[:2] == ["source", "options"] and _SECRET_OPTION.search(plain[-1]):
+            return _OPTIONS
     return None
 
 

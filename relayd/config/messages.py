@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from relayd.config.settings import CameraSettings, Settings, StreamSettings
 from relayd.config.tree import SettingsTree
 from relayd.logs import excerpt, redact
 from relayd.urls.concealed import HIDDEN
-from relayd.urls.safe import shown
+from relayd.urls.quoting import dotted, plain_name, quoted, quoted_place
+from relayd.urls.safe import MediaUrl
 
 _LONGEST_VALUE = 120
 """Characters of a value that are shown."""
@@ -55,7 +57,7 @@ def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
 
 
 def _fault(detail: ErrorDetails, location: list[int | str]) -> str:
-    key = ".".join(str(part) for part in location)
+    key = dotted(location)
     value = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
@@ -98,7 +100,7 @@ def _shown(location: Sequence[object], value: object) -> str:
         return HIDDEN
     if isinstance(value, str):
         # Where a table is wanted, the text may be a URL.
-        return HIDDEN if field is None else excerpt(repr(shown(value)), _LONGEST_VALUE)
+        return HIDDEN if field is None else excerpt(_quoted(value, field), _LONGEST_VALUE)
     if isinstance(value, Mapping | list | tuple):
         return "{…}" if isinstance(value, Mapping) else "[…]"
     try:
@@ -107,13 +109,18 @@ def _shown(location: Sequence[object], value: object) -> str:
         return "a huge number"
 
 
+def _quoted(value: str, field: FieldInfo) -> str:
+    is_place = field.annotation is MediaUrl
+    return quoted_place(value) if is_place else quoted(value)
+
+
 def _unknown(key: str, location: list[int | str], value: object) -> str:
     word, siblings = str(location[-1]), _siblings(location[:-1])
     is_table = len(location) == 1 and isinstance(value, Mapping)
     name = f"[{key}]" if is_table else key
     for known in siblings:
         if known.lower() == word.lower():
-            right = ".".join([*map(str, location[:-1]), known])
+            right = dotted([*location[:-1], known])
             write = f"[{right}]" if is_table else right
             return f"{name}: names are case-sensitive; write {write}"
     return f"{name}: unknown {'table' if is_table else 'key'}; {_nearest(word, siblings, location)}"
@@ -133,7 +140,7 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
 
 def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object]) -> str:
     """`did you mean …?` over the keys of the same table, then of all tables."""
-    prefix = "".join(f"{part}." for part in location[:-1] if isinstance(part, str))
+    prefix = "".join(f"{plain_name(part)}." for part in location[:-1] if isinstance(part, str))
     if close := difflib.get_close_matches(word.lower(), known, 1):
         return f"did you mean {prefix}{close[0]}?"
     for section, keys in _tables():

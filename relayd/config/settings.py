@@ -1,6 +1,6 @@
 """The settings of a relay: every key with its type, its bounds and its default.
 
-`relayd.configfile` reads them; `config/relayd.toml` shows them with what they mean.
+`relayd.config.loading` reads them; `config/relayd.toml` shows them with what they mean.
 """
 
 import os
@@ -24,6 +24,7 @@ from pydantic import (
 from relayd.config.socket_folders import default_socket
 from relayd.errors import ConfigError, OutputError
 from relayd.media.frames import FitMode, Geometry
+from relayd.urls.quoting import quoted
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, is_push
 from relayd.urls.templates import check_template
@@ -55,7 +56,12 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _can_be_a_path(cls, value: object) -> object:
-        """Refuse what no path and no URL can hold."""
+        """Refuse what no path and no URL can hold, and secrets that cannot be sent."""
+        if isinstance(value, SecretStr):
+            try:
+                value.get_secret_value().encode()
+            except UnicodeEncodeError:
+                raise ValueError("has bytes that are not UTF-8 text; copy it anew") from None
         text = value.reveal() if isinstance(value, MediaUrl) else value
         if isinstance(text, str) and "\0" in text:
             raise ValueError("must not hold a NUL character")
@@ -184,7 +190,7 @@ class StreamSettings(Section):
         try:
             format_of(target)
         except OutputError as fault:
-            raise ValueError(f"{fault.message}; {fault.mend}") from fault
+            raise ValueError(f"{fault.message}; {fault.hint}") from fault
         if is_push(target):
             _check_port(target)
         return value
@@ -229,7 +235,9 @@ class ControlSettings(Section):
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _HOST_NAME.fullmatch(name):
-                raise ValueError(f'{name!r} is no host name; give names like "relay.example.com"')
+                raise ValueError(
+                    f'{quoted(name)} is no host name; give names like "relay.example.com"'
+                )
         return value
 
     @property
@@ -368,7 +376,7 @@ def _expanded(path: str, key: str) -> Path:
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
 ) -> Path:
-    """Where the control socket is: as set, else where `relayd.runtime` puts it.
+    """Where the control socket is: as set, else where `relayd.config.socket_folders` puts it.
 
     Raises ConfigError where it would lie in a home directory that is not known.
     """

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from relayd.urls.quoting import dotted, plain_name
+
 Path = tuple[str, ...]
 
 _ARRAYS = frozenset({"output"})
@@ -70,11 +72,16 @@ class SettingsTree:
                 node = node[part]
 
 
+def leaves(value: Any) -> Iterator[tuple[Path, Any]]:
+    """Give each value within tables and lists of tables, with its path."""
+    return _entries((), value)
+
+
 def _put_in_list(node: list[Any], path: Path, part: str, *, is_last: bool, value: Any) -> Any:
     """Set or enter an element of an array: one that is there, or the next."""
-    array = ".".join(path)
+    array = dotted(path)
     if not _is_number(part):
-        raise ValueError(f"{array} is a list: say which one, like {array}.0.{part}")
+        raise ValueError(f"{array} is a list: say which one, like {array}.0.{plain_name(part)}")
     if len(part) > len(str(len(node))) or int(part) > len(node):
         raise ValueError(f"{array} has {len(node)}: the next one is {array}.{len(node)}")
     index = int(part)

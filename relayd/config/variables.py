@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from relayd.config.settings import ENV_PREFIX, CameraSettings, Settings, StreamSettings
 from relayd.config.tree import SettingsTree
+from relayd.urls.quoting import plain_name
 
 SEPARATOR = "__"
 _OUTPUT_DEPTH = 2
@@ -37,7 +38,8 @@ def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
     """Put the settings that the environment holds into the tree; gives its faults, a line each."""
     faults = []
     for name, value in sorted(_ours(environment).items()):
-        variable = f"{ENV_PREFIX}{name.upper()} (environment)"
+        shown_name = f"{ENV_PREFIX}{SEPARATOR.join(map(plain_name, name.split(SEPARATOR))).upper()}"
+        variable = f"{shown_name} (environment)"
         if not _is_known(name):
             if SEPARATOR in name or _meant(name):
                 hint = f"did you mean {meant}?" if (meant := _meant(name)) else _known_sections()
@@ -48,7 +50,7 @@ def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
             faults.append(f"{variable}: a name is missing; write {_variable(path[0], 'KEY')}")
             continue
         try:
-            tree.put(path, _value(path, value), f"{ENV_PREFIX}{name.upper()} in the environment")
+            tree.put(path, _value(path, value), f"{shown_name} in the environment")
         except (ValueError, RecursionError) as fault:
             faults.append(f"{variable}: {fault}")
     return faults

@@ -92,13 +92,13 @@ def choose(found: Found, name: str | None = None) -> FoundRelay:
         return named[0]
     if named:
         raise UsageError(
-            f"several relays run{_listed(named)}", mend="give a name, or --socket with its path"
+            f"several relays run{_listed(named)}", hint="give a name, or --socket with its path"
         )
     if hidden := [place for place in found.hidden if name is None or place.name in {"", name}]:
         raise RelayHidden("; ".join(map(str, hidden)))
     if name is not None:
         raise NotRunning(f"no relay named {name} runs{_listed(found.relays)}")
-    raise NotRunning("no relay runs", mend="-c FILE or --socket PATH for one that has its own")
+    raise NotRunning("no relay runs", hint="-c FILE or --socket PATH for one that has its own")
 
 
 def at(path: Path, name: str = "") -> FoundRelay:

@@ -274,7 +274,7 @@ def _unreachable(
     if proxy:
         why = f"through the proxy {proxy.words}: {why}"
         hint = hint or f"check {proxy.variable}, or name the host in NO_PROXY"
-    return ServiceUnreachable(f"{call}: {why}", mend=hint, sent=sent)
+    return ServiceUnreachable(f"{call}: {why}", hint=hint, sent=sent)
 
 
 def _reason(fault: BaseException) -> str:

@@ -14,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from relayd.errors import ConfigError
-from relayd.urls.safe import shown
+from relayd.urls.safe import MediaUrl, shown
 
 _SOCKS = ("socks5", "socks5h")
 _SCHEMES = ("http", "https", *_SOCKS)
@@ -56,6 +56,7 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
         return None
     variable, value = named
     proxy = Proxy(value if "://" in value else f"http://{value}", variable)
+    MediaUrl(proxy.url).conceal()  # who connects may quote it
     _require_usable(proxy)
     return proxy
 

@@ -77,7 +77,7 @@ class GapHistogram:
 
 
 @dataclass(frozen=True, slots=True)
-class ScreenStats:
+class OutputClockStats:
     """Counts since the start."""
 
     shown: dict[Shown, int]
@@ -88,7 +88,7 @@ class ScreenStats:
     """Names of the outputs that are broken now."""
 
 
-class Screen:
+class OutputClock:
     """The actor with the camera's clock; runs in the thread `relayd-screen`.
 
     Outputs are opened by the caller before start(), stay open as long as they work, and are the
@@ -115,7 +115,7 @@ class Screen:
         `on_shown(frame, kind, at)` is called in the beat, after the outputs; `on_event` from
         any thread of the screen. Both must not wait for anything.
         """
-        self._posts = [_Post(output) for output in outputs]
+        self._posts = [_OutputSlot(output) for output in outputs]
         self._swapped = swapped
         self._source = source if policy is Fallback.RAW else None
         self._standby = standby
@@ -148,7 +148,7 @@ class Screen:
 
     def start(self) -> None:
         """Start the beat; raises Unavailable where there is no thread for it."""
-        thread = Thread(target=self.run, name="relayd-screen", daemon=True)
+        thread = Thread(target=self.run, name="relayd-output-clock", daemon=True)
         start_thread(thread)
         self._thread = thread
 
@@ -163,10 +163,10 @@ class Screen:
                 post.reopener.join()
                 post.reopener = None
 
-    def stats(self) -> ScreenStats:
+    def stats(self) -> OutputClockStats:
         """Give the counts so far."""
         with self._lock:
-            return ScreenStats(
+            return OutputClockStats(
                 dict(self._counts),
                 self._skipped,
                 self._gaps.copy(),
@@ -224,7 +224,7 @@ class Screen:
         """Whether it has the size that outputs were opened for, which never changes."""
         return frame.i420.shape == self._standby.i420.shape
 
-    def _show(self, post: "_Post", frame: OutputFrame) -> None:
+    def _show(self, post: "_OutputSlot", frame: OutputFrame) -> None:
         if post.lost:
             return
         try:
@@ -232,7 +232,7 @@ class Screen:
         except Exception as fault:  # noqa: BLE001 - the beat must go on
             self._lose(post, fault)
 
-    def _lose(self, post: "_Post", fault: Exception) -> None:
+    def _lose(self, post: "_OutputSlot", fault: Exception) -> None:
         """Leave an output out of the beat, and have it reopened."""
         if not isinstance(fault, RelaydError):
             _log.error("output failed unexpectedly", output=post.output.name, exc_info=fault)
@@ -253,7 +253,7 @@ class Screen:
             return
         post.reopener = thread
 
-    def _reopen(self, post: "_Post") -> None:
+    def _reopen(self, post: "_OutputSlot") -> None:
         """Close a lost output and open it as soon as that works."""
         backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
         while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
@@ -273,7 +273,7 @@ class Screen:
 
 
 @dataclass(slots=True)
-class _Post:
+class _OutputSlot:
     """An output and whether it works."""
 
     output: Output

@@ -41,7 +41,7 @@ def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
     loopbacks = [device for device in devices if device.is_loopback]
     if wanted == AUTO:
         if not loopbacks:
-            raise CameraUnavailable("there is no virtual camera", mend=modprobe())
+            raise CameraUnavailable("there is no virtual camera", hint=modprobe())
         best = min(loopbacks, key=lambda one: (not one.can_output, one.label != OWN_LABEL))
         return best.path
     labelled = [device for device in loopbacks if device.label == wanted[:_LONGEST_LABEL]]
@@ -49,6 +49,6 @@ def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
         there = ", ".join(f'"{device.label}"' for device in loopbacks) or "none"
         raise CameraUnavailable(
             f'there is no virtual camera labelled "{wanted}"; labels there are: {there}',
-            mend="take one of them, a path, or auto; or load v4l2loopback with card_label=…",
+            hint="take one of them, a path, or auto; or load v4l2loopback with card_label=…",
         )
     return min(labelled, key=lambda device: not device.can_output).path

@@ -14,7 +14,7 @@ TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """Openings by others that /proc shows: maybe not all."""
+    """OpenTracker by others that /proc shows: maybe not all."""
 
     here: int = 0
     """Of the device that is counted."""
@@ -22,7 +22,7 @@ class Visible:
     """Of the other loopback devices."""
 
 
-class Census:
+class DeviceUse:
     """Counts the openings of one device by others than this process.
 
     The module's use count counts each open file of any loopback device once: it is exact for

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from relayd.output.device_use import Census
+from relayd.output.device_use import DeviceUse
 from relayd.output.inotify import FileEvent, FileWatch
 
 PROBE: Final = 1.0
@@ -22,7 +22,7 @@ RECOUNT: Final = 1.0
 at the same time may have been told as one."""
 
 
-class Openings:
+class OpenTracker:
     """Counted by us: how many others have had the device open for longer than a probe.
 
     The kernel tells of each opening and closing, but of two at the same time as one. The
@@ -37,9 +37,9 @@ class Openings:
     mask = select.POLLIN
     words = f"who has it open for {PROBE:g} s counts as a reader"
 
-    def __init__(self, path: str, now: float, census: Census | None = None) -> None:
+    def __init__(self, path: str, now: float, census: DeviceUse | None = None) -> None:
         """Begin with those that have it open already; raises OSError."""
-        self._census = census or Census(path)
+        self._census = census or DeviceUse(path)
         self._siblings = self._census.siblings()
         self._watches = ExitStack()
         with ExitStack() as failed:

@@ -1,6 +1,7 @@
 """The files of a recording: a name that nothing has, room for a while, one part after another."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -39,12 +40,13 @@ class Part:
         try:
             path = Path(wanted).expanduser()
             if path.exists() and not path.is_file() and not path.is_dir():
+                _require_ours(path, wanted)
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
             return cls._new(path)
         except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            raise OutputError(f"{MediaUrl(wanted)}: {why}", mend=_hint(fault)) from fault
+            raise OutputError(f"{MediaUrl(wanted)}: {why}", hint=_hint(fault)) from fault
 
     @classmethod
     def _new(cls, wanted: Path) -> Self:
@@ -57,7 +59,7 @@ class Part:
                 continue
         raise OutputError(
             f"{MediaUrl(str(wanted))}: {_MOST_NAMES} files of that name exist",
-            mend="remove some of them",
+            hint="remove some of them",
         )
 
     def require_there(self, name: str) -> None:
@@ -89,6 +91,18 @@ class Part:
         return os.path.samestat(found, os.fstat(self._fd))
 
 
+def _require_ours(path: Path, wanted: str) -> None:
+    """Raise OutputError for a FIFO or link that another user has put where all may write."""
+    ours = {os.geteuid(), 0}
+    owners = {path.lstat().st_uid, path.stat().st_uid}
+    may_be_anybody_s = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    if may_be_anybody_s and not owners <= ours:
+        raise OutputError(
+            f"{MediaUrl(wanted)}: it belongs to another user, who would get the pictures",
+            hint="remove it, or choose a folder that this user alone may write to",
+        )
+
+
 def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
     needed = SECONDS_OF_ROOM * bitrate_kbit * 1000 / _BITS_PER_BYTE
     disk = os.statvfs(folder)
@@ -96,7 +110,7 @@ def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
         least = f"{needed / _BYTES_PER_MEGABYTE:.1f} MB"
         raise OutputError(
             f"{MediaUrl(wanted)}: no space left: less than {least} are free",
-            mend="make room there",
+            hint="make room there",
         )
 
 

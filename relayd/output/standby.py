@@ -56,7 +56,7 @@ _RGB_TO_YUV: Final = np.array(
 Rgb = NDArray[np.uint8]
 
 
-class StandbyArtist:
+class StandbyRenderer:
     """Draws standby pictures, or gives the user's own one."""
 
     def __init__(self, geometry: Geometry, image_path: str = "") -> None:

@@ -123,7 +123,7 @@ class StreamOutput:
             start_thread(thread)
         except Unavailable as fault:
             slot.close()
-            raise OutputError(f"{self.name}: {fault.message}", mend=fault.mend) from fault
+            raise OutputError(f"{self.name}: {fault.message}", hint=fault.hint) from fault
         self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:

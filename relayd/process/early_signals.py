@@ -3,7 +3,7 @@
 The imports of a relay take up to a second. A signal that arrives meanwhile would kill the process
 as if it had failed; and as a container's first process (PID 1), to which the kernel delivers only
 signals that have a handler, it would be lost and the relay would go on to open a session. Until
-the event loop takes over (relayd.signals) nothing is open, so a stop ends the process at once.
+the event loop takes over (`signals`) nothing is open, so a stop ends the process at once.
 
 Nothing is imported here that Python has not loaded by itself, but for `signal`.
 """

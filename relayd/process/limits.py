@@ -34,11 +34,11 @@ def named(fault: BaseException) -> Unavailable | None:
         if isinstance(cause, MemoryError) or (
             isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)
         ):
-            return Unavailable("out of memory", mend=_MEMORY_HINT)
+            return Unavailable("out of memory", hint=_MEMORY_HINT)
         if isinstance(cause, ImportError):
-            return LibraryUnavailable(f"a library cannot be loaded: {cause}", mend=_REINSTALL)
+            return LibraryUnavailable(f"a library cannot be loaded: {cause}", hint=_REINSTALL)
         if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
-            return Unavailable("no thread can be started", mend=_THREAD_HINT)
+            return Unavailable("no thread can be started", hint=_THREAD_HINT)
         if isinstance(cause, OSError) and (refusal := _of_errno(cause)):
             return refusal
     return None
@@ -49,13 +49,13 @@ def _of_errno(fault: OSError) -> Unavailable | None:
         case errno.EMFILE:
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             hint = "raise ulimit -n, or in a unit LimitNOFILE=; a relay needs 64 and more"
-            return Unavailable(f"too many open files: the limit is {soft}", mend=hint)
+            return Unavailable(f"too many open files: the limit is {soft}", hint=hint)
         case errno.ENFILE:
-            return Unavailable("the machine has too many open files", mend="raise fs.file-max")
+            return Unavailable("the machine has too many open files", hint="raise fs.file-max")
         case errno.ENOMEM:
-            return Unavailable("out of memory", mend=_MEMORY_HINT)
+            return Unavailable("out of memory", hint=_MEMORY_HINT)
         case errno.ENOSPC | errno.EDQUOT:
             where = f" for {fault.filename}" if fault.filename else ""
-            return Unavailable(f"no space left on the disk{where}", mend="make room there")
+            return Unavailable(f"no space left on the disk{where}", hint="make room there")
         case _:
             return None

@@ -20,6 +20,7 @@ from typing import Self
 
 from relayd.errors import Unavailable
 from relayd.logs import get
+from relayd.process.folders import make_private
 
 TRIES = 5
 """Tries to take the lock."""
@@ -66,7 +67,7 @@ class NameLock:
         its file system has no locks, a warning is logged and nothing is locked.
         """
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path.parent)
             descriptor = os.open(self._path, _flags(os.O_RDWR | os.O_CREAT), 0o600)
         except OSError as fault:
             self._warn(fault)
@@ -79,7 +80,7 @@ class NameLock:
             raise Unavailable(
                 f"relay {self._name!r} runs already ({holder}) on state directory"
                 f" {str(self._directory)!r}",
-                mend="give this one's configuration file another name, or set another"
+                hint="give this one's configuration file another name, or set another"
                 " [state] directory",
             ) from None
         except OSError as fault:

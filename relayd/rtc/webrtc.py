@@ -251,7 +251,7 @@ class WebRtcLink:
         if leg.sends:
             if not leg.was_up:
                 self._on_event(LinkEvent(LinkEventKind.JOINED))
-            self._mended(leg)
+            self._repaired(leg)
         leg.was_up = True
 
     def _take_picture(self, picture: I420, received_at: float) -> None:
@@ -259,10 +259,10 @@ class WebRtcLink:
             self._has_played = True
             self._on_event(LinkEvent(LinkEventKind.FIRST_PICTURE))
         if self._broken:
-            self._mended(self._play)
+            self._repaired(self._play)
         self._on_picture(picture, received_at)
 
-    def _mended(self, leg: _Leg) -> None:
+    def _repaired(self, leg: _Leg) -> None:
         if leg.name in self._broken:
             self._broken.remove(leg.name)
             if not self._broken:

@@ -180,6 +180,7 @@ def main() -> None:
     os.dup2(2, 1)  # native libraries chat on stdout
     faulthandler.enable()
     logs.configure(told.log_level)
+    logs.report_uncaught()
     control = socket.socket(fileno=told.control)
 
     def hang_up(_number: int, _frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ _TRAILING: Final = ".,:;!)\\"
 """What follows a URL in a sentence and is none of it."""
 _HOST: Final = re.compile(r"(?:[\w.{}-]{0,253}|\[[0-9A-Fa-f:.]{1,45}\])(?::\d{0,6})?")
 _GROUP: Final = r"[A-Za-z]?[a-z]{0,11}(?:[A-Z][a-z]{1,11}){0,2}\d{0,3}"
-_WORD: Final = re.compile(rf"{_GROUP}(?:[-_]{_GROUP})?|\{{[^{{}}@]{{0,40}}\}}|{ELLIPSIS}")
+_WORD: Final = re.compile(rf"{_GROUP}(?:[-_]{_GROUP})?|\{{[a-z_]{{1,20}}\}}|{ELLIPSIS}")
 """One or two words with a short number behind, or a placeholder of a template: a name that a person
 gave. Keys and tokens have more digits, capitals or groups."""
 _ENDING: Final = re.compile(r"\.[a-z][a-z0-9]{1,4}")
@@ -88,6 +88,11 @@ class MediaUrl:
             return bool(self.scheme and urlsplit(self._whole).hostname)
         except ValueError:  # brackets that are no IPv6 address
             return False
+
+    @property
+    def holds_secret(self) -> bool:
+        """Whether a part of it lets somebody in: a password, a token, a stream key."""
+        return any(_secret_parts(self._whole))
 
     def __str__(self) -> str:
         return self._safe
@@ -215,7 +220,10 @@ def _secret_parts(whole: str) -> Iterator[str]:
     user_info, at, place = before.rpartition("@")
     if at:
         password = user_info.partition(":")[2]
-        yield from filter(_is_telltale, (user_info, password, unquote(password)))
+        user = user_info.partition(":")[0]
+        # As an HTTP client sends it, encoded: with a colon, whether there is a password or not.
+        basic = unquote(user_info) if ":" in user_info else f"{unquote(user_info)}:"
+        yield from filter(_is_telltale, (user_info, basic, user, password, unquote(password)))
     for pair in re.split("[&;]", query):
         name, is_named, value = pair.partition("=")
         if not is_named or is_secret_name(name):

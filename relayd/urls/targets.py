@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relayd.errors import OutputError
-from relayd.urls.safe import MediaUrl
+from relayd.urls.quoting import quoted_place
 
 _PUSH_FORMATS: Final = {
     "rtsp": "rtsp",
@@ -39,12 +39,12 @@ def format_of(target: str) -> str:
         return _PUSH_FORMATS[scheme]
     if "://" in target:
         known = ", ".join(f"{name}://" for name in _PUSH_FORMATS)
-        raise OutputError(f"cannot push to {scheme}://", mend=f"use one of {known}")
+        raise OutputError(f"cannot push to {scheme}://", hint=f"use one of {known}")
     suffix = PurePosixPath(target).suffix.lower()
     if suffix not in _FILE_FORMATS:
         raise OutputError(
-            f"no container is known for the file {str(MediaUrl(target))!r}",
-            mend=f"name it with one of {', '.join(_FILE_FORMATS)}",
+            f"no container is known for the file {quoted_place(target)}",
+            hint=f"name it with one of {', '.join(_FILE_FORMATS)}",
         )
     return _FILE_FORMATS[suffix]
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from string import Formatter
 from urllib.parse import quote, urlsplit
 
+from relayd.urls.quoting import plain_name
+
 TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id", "app_id")
 """What a template may name. The token is none of them: URLs end up in logs."""
 
@@ -31,7 +33,7 @@ def fill_url(template: str, values: Mapping[str, str]) -> str:
             continue
         if name not in values or spec or conversion:
             known = ", ".join(f"{{{known}}}" for known in values)
-            raise ValueError(f"{{{name}}} is no field of a session; use {known}")
+            raise ValueError(f"{{{plain_name(name)}}} is no field of a session; use {known}")
         if not values[name]:
             raise ValueError(f"{{{name}}} is empty for this session")
         url += quote(values[name], safe="")

@@ -44,7 +44,7 @@ for _ in range(int(rounds)):
     time.sleep(0.05)
     if keeps != "keeps":
         sdk._kept.clear()
-    channel.hush()
+    channel.mute()
     channel.disconnect()
     channel.release()
     del channel

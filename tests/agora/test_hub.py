@@ -366,7 +366,7 @@ async def test_the_same_picture_can_come_again_and_again(
     await front.picture()
     engine.push(picture(32, 24))
     assert same(await front.picture(1), first)
-    cloud.mend()
+    cloud.repair()
     engine.push(picture(32, 24))
     assert (await front.picture(2)).width == 32
 
@@ -378,7 +378,7 @@ async def test_pictures_can_stop_while_the_connection_stays(
     engine.push(picture())
     await front.event("first_picture")
     assert not front.pictures
-    cloud.mend()
+    cloud.repair()
     engine.push(picture())
     await front.picture()
 

@@ -81,7 +81,7 @@ def test_what_an_import_would_stumble_over_is_told_with_the_command_that_mends_i
     act(wrapper)
     with pytest.raises(LibraryUnavailable, match=words) as raised:
         installation.require()
-    assert raised.value.mend == "relayd agora-install"
+    assert raised.value.hint == "relayd agora-install"
     assert "agora" not in sys.modules
 
 
@@ -114,7 +114,7 @@ def test_another_version_is_refused_since_units_differ(wrapper: Path, version: s
     with pytest.raises(LibraryUnavailable, match="units") as raised:
         installation.require()
     assert version in str(raised.value)
-    assert raised.value.mend == "relayd agora-install"
+    assert raised.value.hint == "relayd agora-install"
 
 
 # What the import itself does: each in a process of its own, which it would spoil.
@@ -288,7 +288,7 @@ def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
         LibraryUnavailable, match="pip install failed: externally-managed"
     ) as raised:
         install.install(lambda _: None, wrapper=sdist)
-    assert "venv" in raised.value.mend
+    assert "venv" in raised.value.hint
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_a_host_whose_certificate_nobody_vouches_for_is_refused(
     shutil.rmtree(wrapper / "agora_sdk")
     with pytest.raises(LibraryUnavailable, match="CERTIFICATE_VERIFY_FAILED") as raised:
         install.install(lambda _: None)
-    assert "--from FILE" in raised.value.mend
+    assert "--from FILE" in raised.value.hint
     assert not (wrapper / "agora_sdk").exists()
 
 

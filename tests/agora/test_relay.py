@@ -41,7 +41,7 @@ LEAVE = 2.0
 JOIN = 15.0
 """s after which a join counts as failed at the latest."""
 RECOVERY = 15.0
-"""s that a link may take to mend itself."""
+"""s that a link may take to repair itself."""
 ENGINE = "3"
 """The swap engine's user."""
 MAGENTA = "lavfi:color=c=magenta:size=640x480:rate=30"
@@ -273,7 +273,7 @@ def test_a_refusal_that_nobody_explains_is_not_tried_again_soon(
     relay.wait_state("live")
 
 
-def test_a_refusal_that_only_a_person_can_mend_blocks_the_relay(
+def test_a_refusal_that_only_a_person_can_hint_blocks_the_relay(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     reasons = [
@@ -416,7 +416,7 @@ def test_a_connection_that_mends_itself_costs_no_session_and_no_worker(
     assert broken.now["session_id"] == broken.before["session_id"]
 
 
-def test_a_connection_that_does_not_mend_itself_is_made_anew_in_the_same_session(
+def test_a_connection_that_does_not_hint_itself_is_made_anew_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, table: Table
 ) -> None:
     broken = course("reconnecting, lost, never back")
@@ -512,7 +512,7 @@ def test_pictures_that_cease_give_standby_and_another_worker(
         spoil()
         ceased.until_standby(STALL)
         ceased.until_repair("link", STALL + EXTRA)
-        agora.mend()
+        agora.hint()
         ceased.end()
         ceased.until_live(BACK)
         ceased.note(table)

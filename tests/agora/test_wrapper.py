@@ -186,7 +186,7 @@ def test_what_an_index_cannot_give_is_told_with_the_way_by_hand(
     page(tmp_path, "html", where)
     with pytest.raises(LibraryUnavailable, match=words) as raised:
         sdist.obtain(lambda _: None)
-    assert "--wrapper FILE" in raised.value.mend
+    assert "--wrapper FILE" in raised.value.hint
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -233,8 +233,8 @@ def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
     entry.release()  # as when it is killed before the file is removed
     clocks.passes(600)
     assert journal.budget(60).spent == 60
-    (leftover,) = journal.leftovers()
-    leftover.remove()
+    (orphan,) = journal.orphans()
+    orphan.remove()
     assert journal.budget(60).spent == 60
 
 

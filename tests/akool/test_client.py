@@ -111,16 +111,16 @@ CODES: list[tuple[int, type[ServiceError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "error", "mend"), CODES)
+@pytest.mark.parametrize(("code", "error", "hint"), CODES)
 async def test_each_documented_code_is_its_error(
-    service: "Service", client: AkoolClient, code: int, error: type[ServiceError], mend: str
-) -> None:
+    service: "Service", client: AkoolClient, code: int, error: type[ServiceError], hint: str
+):
     service.on("update", {"code": code, "msg": "because of it"})
     with pytest.raises(error) as caught:
         await client.update("1", IMAGE, FACE)
     assert type(caught.value) is error
     assert caught.value.code == code
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert all(word in str(caught.value) for word in ("live/update", str(code), "because of it"))
     assert service.count("update") == (3 if error.retryable else 1)
 

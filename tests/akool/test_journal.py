@@ -71,14 +71,14 @@ def test_a_session_of_a_living_process_is_held_and_of_a_killed_one_left_over(
     journal = Journal(tmp_path)
     with holder(tmp_path, "abc") as process:
         assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
-        assert journal.leftovers() == []
+        assert journal.orphans() == []
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert [(record.id, record.held) for record in journal.entries()] == [("abc", False)]
-        (left,) = journal.leftovers()
+        (left,) = journal.orphans()
         assert left.record.pid == process.pid
         assert left.record.base_url == BASE_URL
-        assert journal.leftovers() == []  # one process adopts it
+        assert journal.orphans() == []  # one process adopts it
         left.remove()
     assert journal.entries() == []
 
@@ -88,7 +88,7 @@ def test_a_child_process_does_not_keep_its_parents_session(tmp_path: Path) -> No
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         entry.release()
-        (left,) = journal.leftovers()
+        (left,) = journal.orphans()
         left.release()
         child.communicate(b"\n")
 
@@ -209,7 +209,7 @@ def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes) ->
         expected = ["a", session().id]
     assert [record.id for record in journal.entries()] == expected
     entry.release()
-    left = journal.leftovers()
+    left = journal.orphans()
     assert [one.record.id for one in left] == expected
     for one in left:
         one.release()
@@ -299,7 +299,7 @@ def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("relayd.akool.files.os.open", refuse)
     assert [one.why for one in journal.contents().unreadable] == ["Permission denied"]
-    assert journal.leftovers() == []
+    assert journal.orphans() == []
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM, errno.EACCES])
@@ -318,7 +318,7 @@ def test_entries_are_read_where_the_disk_cannot_be_written(
     monkeypatch.setattr("relayd.akool.files.os.open", read_only)
     assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
     entry.release()
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     left.release()
 
 
@@ -332,7 +332,7 @@ def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
     for attempt in (Journal(tmp_path).entries, Journal(tmp_path).doubts):
         with pytest.raises(Unavailable, match="Permission denied") as caught:
             attempt()
-        assert f"run this as {tmp_path.owner()}" in caught.value.mend
+        assert f"run this as {tmp_path.owner()}" in caught.value.hint
 
 
 def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path) -> N
     assert {entry.name: entry.why for entry in contents.unreadable} == dict.fromkeys(
         ("folder.json", "link.json", "pipe.json"), "not a regular file"
     )
-    assert journal.leftovers() == []
+    assert journal.orphans() == []
     assert len(list(folder.iterdir())) == 4
 
 
@@ -361,7 +361,7 @@ def test_what_cannot_be_read_is_logged_once_and_not_at_each_look(
     journal.probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(b"7")
     for _ in range(3):
-        assert journal.leftovers() == []
+        assert journal.orphans() == []
     assert capsys.readouterr().out.count("journal.unreadable") == 1
 
 
@@ -370,7 +370,7 @@ def test_a_crash_between_write_and_rename_loses_no_session(tmp_path: Path) -> No
     journal.record(session(), base_url=BASE_URL, relay="studio").release()
     (path,) = (tmp_path / "sessions").iterdir()
     path.rename(path.with_suffix(".part"))
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     assert left.record.id == session().id
     left.remove()
     assert journal.entries() == []
@@ -432,7 +432,7 @@ def test_closing_another_processes_file_is_no_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     entry.release()
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     left.remove()
     entry.remove()
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1

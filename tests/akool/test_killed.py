@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relayd.akool.client import AkoolClient
-from relayd.akool.closing import close_leftovers
+from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.doubts import KILLED
 from relayd.akool.journal import Journal
 
@@ -69,7 +69,7 @@ async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_know
         await client.credit()  # answered after what the killed one had sent was taken in
         await service.idle()
 
-        results = await close_leftovers(client, journal)
+        results = await close_orphaned_sessions(client, journal)
         assert all(result.closed for result in results)
         doubts = journal.doubts()
         assert all(not doubt.held and doubt.reason == KILLED for doubt in doubts)

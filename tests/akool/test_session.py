@@ -11,7 +11,7 @@ import pytest
 import stamina
 
 from relayd.akool.client import AkoolClient
-from relayd.akool.closing import close_leftovers
+from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal
 from relayd.akool.session import (
@@ -193,7 +193,7 @@ async def test_several_faces_are_listed_to_choose_from(
     with pytest.raises(FaceRejected) as caught:
         await keeper.open_session(UNMARKED)
     assert all(f'"{landmarks}"' in str(caught.value) for landmarks in found)
-    assert "[face] landmarks" in caught.value.mend
+    assert "[face] landmarks" in caught.value.hint
     assert service.count("create") == 0
 
 
@@ -343,7 +343,7 @@ async def test_the_face_changes_within_a_session(service: "Service", keeper: Ses
     await session.close()
 
 
-async def test_an_unconfirmed_close_is_done_later_as_a_leftover(
+async def test_an_unconfirmed_close_is_done_later_as_an_orphan(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
 ) -> None:
     session = await keeper.open_session(FACE)
@@ -351,7 +351,7 @@ async def test_an_unconfirmed_close_is_done_later_as_a_leftover(
     assert not await session.close()
     assert ids(journal) == [session.live.id]
     service._scripts.clear()
-    (result,) = await close_leftovers(client, journal)
+    (result,) = await close_orphaned_sessions(client, journal)
     assert (result.closed, result.reason, result.record.id) == (True, "", session.live.id)
     assert (ids(journal), service.open) == ([], set())
     assert await session.close()
@@ -373,7 +373,7 @@ async def test_closes_at_the_same_time_send_one(service: "Service", keeper: Sess
     assert service.count("close") == 1
 
 
-async def test_leftovers_report_each_session_and_keep_what_failed(
+async def test_orphans_report_each_session_and_keep_what_failed(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("close", {"code": 1016})
@@ -381,22 +381,22 @@ async def test_leftovers_report_each_session_and_keep_what_failed(
         await (await keeper.open_session(FACE)).close()
     refused = {"code": 1009, "msg": "not yours"}
     service.on("close", {"code": 1000}, refused, {"code": 1008}, refused, {"code": 1000})
-    results = await close_leftovers(client, journal)
+    results = await close_orphaned_sessions(client, journal)
     assert [result.closed for result in results].count(True) == 4
     assert all("not yours" in result.reason for result in results if not result.closed)
     assert len(ids(journal)) == 2
 
 
-async def test_a_held_session_is_no_leftover(
+async def test_a_held_session_is_no_orphan(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
 ) -> None:
     session = await keeper.open_session(FACE)
-    assert await close_leftovers(client, journal) == []
+    assert await close_orphaned_sessions(client, journal) == []
     assert service.open == {session.live.id}
     await session.close()
 
 
-async def test_only_the_leftover_named_is_closed(
+async def test_only_the_orphan_named_is_closed(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("close", {"code": 1016})
@@ -405,12 +405,12 @@ async def test_only_the_leftover_named_is_closed(
         await session.close()
     service._scripts.clear()
     chosen, other = (session.live.id for session in sessions)
-    (result,) = await close_leftovers(client, journal, session_id=chosen)
+    (result,) = await close_orphaned_sessions(client, journal, session_id=chosen)
     assert (result.record.id, ids(journal)) == (chosen, [other])
     assert not journal.entries()[0].held
 
 
-async def test_a_leftover_of_another_service_is_left_alone(
+async def test_an_orphan_of_another_service_is_left_alone(
     service: "Service",
     client: AkoolClient,
     keeper: SessionKeeper,
@@ -420,14 +420,14 @@ async def test_a_leftover_of_another_service_is_left_alone(
     session = await keeper.open_session(FACE)
     session._entry.release()
     elsewhere = AkoolClient("https://openapi.elsewhere.example", ApiKey("the-key"), http)
-    (result,) = await close_leftovers(elsewhere, journal)
+    (result,) = await close_orphaned_sessions(elsewhere, journal)
     assert not result.closed
     assert service.url in result.reason
     assert ids(journal) == [session.live.id]
     assert await session.close()
 
 
-async def test_a_leftover_that_another_keys_service_does_not_know_stays_on_the_journal(
+async def test_an_orphan_that_another_keys_service_does_not_know_stays_on_the_journal(
     service: "Service",
     client: AkoolClient,
     keeper: SessionKeeper,
@@ -438,7 +438,7 @@ async def test_a_leftover_that_another_keys_service_does_not_know_stays_on_the_j
     session._entry.release()
     service.open.clear()  # as it looks from another account
     other = AkoolClient(service.url, ApiKey("another-key"), http)
-    (result,) = await close_leftovers(other, journal)
+    (result,) = await close_orphaned_sessions(other, journal)
     assert not result.closed
     assert "another" in result.reason
     assert ids(journal) == [session.live.id]
@@ -613,6 +613,6 @@ async def test_away_network_keeps_the_session_on_the_journal(
     client.base_url = service.url
     with pytest.raises(ServiceError):
         await client.update("other", FACE.image_url, FACE.landmarks)
-    (result,) = await close_leftovers(client, journal)
+    (result,) = await close_orphaned_sessions(client, journal)
     assert result.closed
     assert service.open == set()

@@ -77,7 +77,7 @@ async def test_without_the_token_nothing_is_served_and_a_sentence_says_where_it_
     answer = await stranger.get(path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert "`relayd status`" in answer.json()["mend"]
+    assert "`relayd status`" in answer.json()["hint"]
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -265,7 +265,7 @@ async def test_an_allowed_name_is_served_and_others_are_not(serve: Serve) -> Non
             assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
         answer = await client.get("/api/status", headers={"Host": "evil.relay.lan"})
         assert answer.status_code == 421
-        assert "[control] allowed_hosts" in answer.json()["mend"]
+        assert "[control] allowed_hosts" in answer.json()["hint"]
 
 
 @pytest.mark.parametrize("host", ["relay.lan", "127.0.0.1:8642"])

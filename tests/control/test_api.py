@@ -114,14 +114,18 @@ async def test_a_bad_body_is_refused_with_the_field_named(
         (errors.WorkerDied("x"), 503),
     ],
 )
-async def test_an_error_of_the_relay_is_told_with_its_mend(
+async def test_an_error_of_the_relay_is_told_with_its_hint(
     client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
-) -> None:
-    failure.mend = "do this"
+):
+    failure.hint = "do this"
     relay.failure = failure
     answer = await client.post("/api/source/retry", headers=JSON)
     assert answer.status_code == status
-    assert answer.json() == {"error": failure.message, "mend": "do this"}
+    assert answer.json() == {
+        "error": failure.message,
+        "hint": "do this",
+        "mend": "do this",
+    }
 
 
 async def test_unknown_paths_and_methods_are_json_errors(client: httpx.AsyncClient) -> None:
@@ -181,7 +185,7 @@ async def test_a_body_that_is_no_json_is_refused_with_what_to_send(
     headers = {"Content-Type": kind} if kind else {}
     answer = await client.post("/api/pause", headers=headers, content=b"a=b")
     assert answer.status_code == 415
-    assert "or no body" in answer.json()["mend"]
+    assert "or no body" in answer.json()["hint"]
     assert relay.asked == []
 
 

@@ -89,7 +89,7 @@ async def test_a_file_of_another_kind_is_never_removed(app_of: Any, tmp_path: Pa
     assert path.read_text() == "precious"
 
 
-async def test_a_port_in_use_is_named_with_key_value_and_mend_and_nothing_stays_bound(
+async def test_a_port_in_use_is_named_with_key_value_and_hint_and_nothing_stays_bound(
     app_of: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "control.sock"
@@ -100,7 +100,7 @@ async def test_a_port_in_use_is_named_with_key_value_and_mend_and_nothing_stays_
             await server.start()
         await server.stop()
     assert f"[control] http = '127.0.0.1:{port}'" in refused.value.message
-    assert "another port" in refused.value.mend
+    assert "another port" in refused.value.hint
     assert refused.value.exit_code is ExitCode.UNAVAILABLE
     assert not path.exists()
 

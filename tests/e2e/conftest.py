@@ -12,10 +12,17 @@ from tests.e2e.stage import (
     Emulator,
     StartRelay,
     no_session_left,
+    ready_interpreter,
     relays_of,
     running_emulator,
 )
 from tests.rtsp import RtspCamera
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_commands() -> Iterator[None]:
+    with ready_interpreter():
+        yield
 
 
 @pytest.fixture(scope="session")

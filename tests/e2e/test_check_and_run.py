@@ -212,7 +212,7 @@ def failed_words(findings: list[Finding], part: str) -> str:
     failures = [found for found in findings if found.is_failure]
     assert [found.part for found in failures] == [part] * len(failures)
     assert failures, findings
-    words = (f"{found.why} ({found.mend})" if found.mend else found.why for found in failures)
+    words = (f"{found.why} ({found.hint})" if found.hint else found.why for found in failures)
     return "\n".join(words)
 
 

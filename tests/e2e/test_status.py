@@ -101,23 +101,22 @@ def test_without_a_runtime_directory_run_says_where_its_socket_is_and_status_loo
     assert relayd("status", name).returncode == 3
 
 
-@pytest.mark.parametrize("command", [("status",), ("pause",), ("face", "set", "http://x/f.png")])
-def test_a_frozen_relay_is_told_within_3_s_with_its_pid(
-    start_relay: StartRelay, tmp_path: Path, command: tuple[str, ...]
-) -> None:
+def test_a_frozen_relay_is_told_within_3_s_with_its_pid(start_relay: StartRelay, tmp_path: Path):
     relay = start_relay()
-    ask = partial(relayd, *command, "--socket", tmp_path / "control.sock")
     relay.process.send_signal(signal.SIGSTOP)
     try:
-        start = time.monotonic()
-        done = ask()
-        took = time.monotonic() - start
+        for command in (("status",), ("pause",), ("face", "set", "http://x/f.png")):
+            start = time.monotonic()
+            done = relayd(*command, "--socket", tmp_path / "control.sock")
+            took = time.monotonic() - start
+            assert done.returncode == 69
+            assert done.stderr.startswith(
+                "relayd: relay control does not answer (stopped or frozen), pid "
+            )
+            assert f"pid {relay.process.pid} " in done.stderr
+            assert took < FROZEN * max(1, os.getloadavg()[0])
     finally:
         relay.process.send_signal(signal.SIGCONT)
-    assert done.returncode == 69
-    assert done.stderr.startswith("relayd: relay control does not answer (stopped or frozen), pid ")
-    assert f"pid {relay.process.pid} " in done.stderr
-    assert took < FROZEN * max(1, os.getloadavg()[0])
 
 
 def test_the_page_is_entered_by_the_url_that_status_prints(
@@ -128,7 +127,7 @@ def test_the_page_is_entered_by_the_url_that_status_prints(
     for path in ("/", "/api/status", "/preview/output.jpg", "/metrics", "/healthz"):
         refused = httpx.get(base + path)
         assert refused.status_code == 401
-        assert "relayd status" in refused.json()["mend"]
+        assert "relayd status" in refused.json()["hint"]
     told = relayd("status", "--socket", tmp_path / "control.sock").stdout
     (url,) = re.findall(r"^page +(\S+)$", told, re.MULTILINE)
     assert url == f"{base}/?token={TOKEN}"

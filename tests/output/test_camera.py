@@ -116,12 +116,12 @@ def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
     )
     with pytest.raises(CameraUnavailable, match="keep_format=1") as caught:
         camera(double, tmp_path).open()
-    assert caught.value.mend == "v4l2-ctl -d /dev/video0 -c keep_format=0"
+    assert caught.value.hint == "v4l2-ctl -d /dev/video0 -c keep_format=0"
     assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
     double.keep_format, double.ready_for_output, double.ready_for_capture = False, True, False
-    mended = camera(double, tmp_path)
-    mended.open()
-    mended.close()
+    repaired = camera(double, tmp_path)
+    repaired.open()
+    repaired.close()
 
 
 def test_a_camera_that_another_program_writes_is_left_alone(
@@ -134,13 +134,13 @@ def test_a_camera_that_another_program_writes_is_left_alone(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_camera_that_browsers_would_not_list_is_refused_with_the_mend(
+def test_a_camera_that_browsers_would_not_list_is_refused_with_the_hint(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
     double = make(version=version, exclusive_caps=False)
     with pytest.raises(CameraUnavailable, match="exclusive_caps=0") as caught:
         camera(double, tmp_path).open()
-    assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.mend
+    assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.hint
     assert double.written == 0
 
 
@@ -206,7 +206,7 @@ def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path
         (errno.ENODEV, "modprobe"),
     ],
 )
-def test_what_keeps_the_device_shut_is_named_with_its_mend(
+def test_what_keeps_the_device_shut_is_named_with_its_hint(
     make: Callable[..., Any], tmp_path: Path, number: int, words: str
 ) -> None:
     double = make(open_error=number)
@@ -272,7 +272,7 @@ def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera() -> None:
 
 
 @pytest.mark.parametrize("is_installed", [True, False])
-def test_the_mend_leaves_the_options_of_an_installed_relayd_alone(
+def test_the_hint_leaves_the_options_of_an_installed_relayd_alone(
     is_installed: bool,  # noqa: FBT001 - both cases
     make: Callable[..., Any],
     tmp_path: Path,
@@ -282,16 +282,16 @@ def test_the_mend_leaves_the_options_of_an_installed_relayd_alone(
     if is_installed:
         options.touch()
     monkeypatch.setattr(device_choice, "OPTIONS_FILE", options)
-    mends = []
+    fixes = []
     for double in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
         with pytest.raises(CameraUnavailable) as caught:
             camera(double, tmp_path).open()
-        mends.append(caught.value.mend)
+        fixes.append(caught.value.hint)
     with pytest.raises(CameraUnavailable) as caught:
         find_device([])
-    for mend in [*mends, caught.value.mend]:
-        assert "sudo modprobe v4l2loopback" in mend
-        assert ("devices=1" in mend) is not is_installed
+    for hint in [*fixes, caught.value.hint]:
+        assert "sudo modprobe v4l2loopback" in hint
+        assert ("devices=1" in hint) is not is_installed
 
 
 def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera() -> None:

@@ -16,10 +16,10 @@ import pytest
 from relayd.errors import CameraUnavailable
 from relayd.media.frames import StandbyFrame
 from relayd.output import open_tracker, readers, v4l2
-from relayd.output.device_use import Census, Visible
+from relayd.output.device_use import DeviceUse, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
-from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
+from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, OpenTracker
+from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_reader_counter
 
 SOON = 2.0  # s
 
@@ -76,12 +76,12 @@ def sibling(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
-    made: list[Openings] = []
+def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
+    made: list[OpenTracker] = []
 
-    def make(*census: Any) -> Openings:
+    def make(*census: Any) -> OpenTracker:
         counted = CountedElsewhere(*census)
-        made.append(Openings(str(node), 100.0, cast("Census", counted)))
+        made.append(OpenTracker(str(node), 100.0, cast("DeviceUse", counted)))
         return made[-1]
 
     yield make
@@ -89,13 +89,13 @@ def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
         openings.close()
 
 
-def counts(openings: Openings, total: int | None, **visible: int) -> None:
+def counts(openings: OpenTracker, total: int | None, **visible: int) -> None:
     """Let the module's use count be `total`, and /proc show this."""
     census = cast("CountedElsewhere", openings._census)
     census.now_total, census.now_visible = total, Visible(**visible)
 
 
-def settled(openings: Openings, at: float) -> int | None:
+def settled(openings: OpenTracker, at: float) -> int | None:
     """Look at `at`, once more when nothing moves any more, and once all of it has lasted."""
     for moment in (at, at + SETTLE, at + SETTLE + PROBE):
         readers = openings.look(moment)
@@ -135,8 +135,8 @@ def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
 
 
 def test_who_has_it_open_for_a_second_is_a_reader(
-    node: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of()
     assert openings.look(100.0) == 0
     with node.open():
@@ -149,9 +149,7 @@ def test_who_has_it_open_for_a_second_is_a_reader(
     assert openings.due(102.1) == RECOUNT
 
 
-def test_a_probe_is_no_reader_and_hides_none(
-    node: Path, openings_of: Callable[..., Openings]
-) -> None:
+def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[..., OpenTracker]):
     openings = openings_of()
     with node.open():
         openings.look(100.0)
@@ -163,7 +161,7 @@ def test_a_probe_is_no_reader_and_hides_none(
     assert openings.look(105.0) == 0
 
 
-def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., Openings]) -> None:
+def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., OpenTracker]):
     openings = openings_of()
     for number in range(20):
         with node.open():
@@ -172,16 +170,16 @@ def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., 
 
 
 def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
-    openings_of: Callable[..., Openings],
-) -> None:
+    openings_of: Callable[..., OpenTracker],
+):
     for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
         assert openings.look(100.0) == 0
         assert openings.look(100.0 + PROBE) == 1
 
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
-    node: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -196,8 +194,8 @@ def test_closings_told_as_one_leave_no_reader_that_is_not_there(
 
 
 def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 3)  # and from now on /proc shows nothing
@@ -209,8 +207,8 @@ def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
 
 
 def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         probe = os.open(node, os.O_RDONLY)
@@ -222,8 +220,8 @@ def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
 
 
 def test_who_opens_another_device_is_no_reader_of_this_one(
-    sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0, None, str(sibling))
     with sibling.open():
         counts(openings, 1)
@@ -231,8 +229,8 @@ def test_who_opens_another_device_is_no_reader_of_this_one(
 
 
 def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0, None, str(sibling))
     with node.open(), sibling.open():
         counts(openings, 2)
@@ -243,8 +241,8 @@ def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
 
 
 def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert openings.look(100.0) == 0
@@ -260,8 +258,8 @@ def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
 
 
 def test_the_unknown_ends_when_one_possibility_is_left(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert settled(openings, 100.0) is None
@@ -274,8 +272,8 @@ def test_the_unknown_ends_when_one_possibility_is_left(
 
 
 def test_proc_decides_where_it_shows_all_and_is_asked_again(
-    sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
@@ -284,14 +282,14 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
 
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
-    sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
 
 
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         counts(openings, 2)
@@ -304,8 +302,8 @@ def test_one_look_in_the_midst_of_a_change_is_not_believed(
 
 
 def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
-    node: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -320,8 +318,8 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
 
 
 def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
-    sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0, None, str(sibling))
     counts(openings, 1)
     assert settled(openings, 101.0) is None
@@ -330,8 +328,8 @@ def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown
 
 
 def test_what_does_not_fit_is_begun_anew(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     node.open().close()
     counts(openings, 0)  # the other device's writer left by a node that we do not know
@@ -339,8 +337,8 @@ def test_what_does_not_fit_is_begun_anew(
 
 
 def test_an_opening_shared_by_processes_is_not_taken_for_two(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(3, Visible(here=2), str(sibling))
     assert (openings._least, openings._most) == (1, 3)
     assert settled(openings, 100.0) is None
@@ -355,8 +353,8 @@ def test_what_was_missed_on_both_devices_is_not_put_on_one() -> None:
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
-    node: Path, tmp_path: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, tmp_path: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0, None, str(tmp_path / "not in this container"))
     with node.open():
         counts(openings, 1)
@@ -367,8 +365,11 @@ def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
 
 
 def test_a_watch_that_fails_half_way_leaves_nothing_open(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    node: Path,
+    sibling: Path,
+    openings_of: Callable[..., OpenTracker],
+    monkeypatch: pytest.MonkeyPatch,
+):
     def refuse(watch: FileWatch, path: str) -> None:
         if path == str(sibling):
             raise OSError(errno.EMFILE, "Too many open files")
@@ -383,8 +384,8 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
 
 
 def test_a_device_that_comes_or_goes_ends_the_sight(
-    sibling: Path, openings_of: Callable[..., Openings]
-) -> None:
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+):
     openings = openings_of(0)
     cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
     with pytest.raises(FileNotFoundError):
@@ -401,8 +402,8 @@ def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path) -> None
 
 
 def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
-    openings_of: Callable[..., Openings],
-) -> None:
+    openings_of: Callable[..., OpenTracker],
+):
     openings = openings_of(0)
     counts(openings, 1)
     assert openings.look(101.0) == 0
@@ -410,8 +411,8 @@ def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
 
 
 def test_when_the_kernel_lost_count_it_is_counted_anew(
-    openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    openings_of: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
+):
     openings = openings_of()
     counts(openings, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
@@ -421,8 +422,8 @@ def test_when_the_kernel_lost_count_it_is_counted_anew(
 
 
 def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
-    node: Path, openings_of: Callable[..., Openings]
-) -> None:
+    node: Path, openings_of: Callable[..., OpenTracker]
+):
     unseen = node.open()
     openings = openings_of()
     unseen.close()
@@ -463,8 +464,11 @@ def test_the_structs_of_events_are_the_kernels() -> None:
 
 def test_the_event_is_preferred_to_counting(make: Callable[..., Any], node: Path) -> None:
     new, old = make(path=str(node)), make(path=str(node), version="0.12.7")
-    first, second = best_sight(str(node), new, 0.0), best_sight(str(node), old, 0.0)
-    assert (type(first), type(second)) == (ClientUsage, Openings)
+    first, second = (
+        best_reader_counter(str(node), new, 0.0),
+        best_reader_counter(str(node), old, 0.0),
+    )
+    assert (type(first), type(second)) == (ClientUsage, OpenTracker)
     first.close()
     second.close()
 

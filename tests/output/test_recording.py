@@ -179,3 +179,23 @@ def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path) -> Non
 def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^.{10,}: "):
         Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which root alone can")
+@pytest.mark.parametrize("as_link", [False, True])
+def test_a_fifo_that_another_user_put_where_all_may_write_is_refused(
+    tmp_path: Path, *, as_link: bool
+):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    fifo, wanted = tmp_path / "theirs.ts" if as_link else shared / "out.ts", shared / "out.ts"
+    os.mkfifo(fifo)
+    Part.begin(str(fifo), 1000).close()
+    if as_link:
+        wanted.symlink_to(fifo)
+    os.chown(wanted, 65534, 65534, follow_symlinks=False)
+    shared.chmod(0o1777)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        Part.begin(str(wanted), 1000)
+    shared.chmod(0o755)
+    Part.begin(str(wanted), 1000).close()

@@ -388,9 +388,36 @@ def test_srt_is_received_by_a_real_listener(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(
+def test_no_command_line_shows_the_passphrase_and_the_streamid_that_an_srt_peer_gets(
     tmp_path: Path,
-) -> None:
+):
+    url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    secrets = "passphrase=sesame+open-1&streamid=%23%21%3A%3Au%3Dsesame"
+    out = tmp_path / "received.ts"
+    listener = psutil.Popen(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-analyzeduration", "200000",
+         "-i", f"{url}?mode=listener&passphrase=sesame+open-1",
+         "-c", "copy", "-frames:v", "10", "-y", str(out)],
+    )  # fmt: skip
+    seen: list[str] = []
+    try:
+        with Feed(f"{url}?latency=100000&{secrets}"):
+            while listener.poll() is None:
+                for child in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        seen += [] if child.pid == listener.pid else [" ".join(child.cmdline())]
+                time.sleep(0.05)
+        assert listener.returncode == 0
+    finally:
+        if listener.is_running():
+            listener.kill()
+    assert len(numbers(out)) >= 8
+    assert any(f"{url}?latency=100000" in line for line in seen)
+    assert not [line for line in seen if "sesame" in line]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(tmp_path: Path):
     url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
     listen = [
         "ffmpeg",

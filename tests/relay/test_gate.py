@@ -10,7 +10,7 @@ import pytest
 
 from relayd.media.frames import Geometry, StandbyFrame, SwappedFrame, black
 from relayd.media.slots import LatestSlot
-from relayd.output.clock import Fallback, Screen, Shown
+from relayd.output.clock import Fallback, OutputClock, Shown
 from relayd.relay.gate import FrameGate
 
 SIZE = Geometry(16, 16)
@@ -37,7 +37,7 @@ class Rig:
         self.slot: LatestSlot[SwappedFrame] = LatestSlot()
         self.gate = FrameGate(self.slot, holds=fallback is Fallback.HOLD)
         standby = StandbyFrame(black(SIZE), "standby")
-        self.screen = Screen([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
+        self.screen = OutputClock([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
 
     def put(self, epoch: int) -> bool:
         return self.gate.put(epoch, SwappedFrame(PICTURES[epoch], self.clock.now()))

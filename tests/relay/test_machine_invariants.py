@@ -29,7 +29,7 @@ from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
 
 PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
-EXAMPLES, STEPS = 80, 40  # of each profile: some 12 s for all of them
+EXAMPLES, STEPS = 45, 40  # of each profile: 315 examples, some 6 s for all of them
 LONGEST = 86400.0 if PLAY_SECONDS else 6 * 3600.0  # s
 WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, LONGEST)
 POLICIES = (

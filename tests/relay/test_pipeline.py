@@ -30,7 +30,7 @@ class Screenless:
 
     def open(self) -> None:
         if self.missing:
-            raise CameraUnavailable(f"{self.name} is not there", mend="make it")
+            raise CameraUnavailable(f"{self.name} is not there", hint="make it")
         self.is_open = True
 
     def show(self, frame: OutputFrame) -> None:

@@ -47,7 +47,7 @@ def test_an_event_survives_the_pipe(event: LinkEvent) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [JoinRefused("no", mend="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
+    "error", [JoinRefused("no", hint="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
 )
 def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydError) -> None:
     event = LinkEvent(LinkEventKind.REFUSED, error=error)
@@ -85,7 +85,7 @@ def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit") -> Non
 @pytest.mark.parametrize("letter", ["x", "\n", "\x00", "\N{GRINNING FACE}"])
 def test_an_event_fits_into_its_packet_however_long_a_servers_words(letter: str) -> None:
     words = letter * LARGEST_PACKET
-    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, mend=words))
+    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, hint=words))
     assert len(json.dumps(event.to_json()).encode()) <= LARGEST_PACKET
     arrived = through_the_pipe(event)
     assert len(arrived.reason) == LONGEST_TEXT

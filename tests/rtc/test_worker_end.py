@@ -168,7 +168,7 @@ NONSENSE = {
     "no reason": json.dumps({"kind": "lost"}),
     "a number for a text": said("lost", reason=7),
     "an error that is none": said("lost", error="x"),
-    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "mend": ""})[:-2]
+    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "hint": ""})[:-2]
     + ', "retry_after": Infinity}}',
     "statistics that are none": said("stats", stats={"sent": "many"}),
     "too deep": "[" * 60_000,
@@ -191,7 +191,7 @@ def test_what_a_newer_worker_adds_is_left_out(
     start: Callable[..., StrangeWorker], kit: "Kit"
 ) -> None:
     """An upgrade under a relay that runs gives that relay newer workers."""
-    error = {"class": "LinkAsleep", "message": "asleep", "mend": "wake it", "retry_after": 2.0}
+    error = {"class": "LinkAsleep", "message": "asleep", "hint": "wake it", "retry_after": 2.0}
     packets = [
         said("yawned"),
         said("stats", stats={"sent": 3, "yawns": 2, "play_jitter": float("nan")}),

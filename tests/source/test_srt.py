@@ -158,7 +158,7 @@ def test_srt_without_the_program_says_what_to_install(
     _, event = watched.wait_for(SourceDown, 2)
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
-    assert event.error.mend == "sudo apt install ffmpeg"
+    assert event.error.hint == "sudo apt install ffmpeg"
 
 
 def test_an_srt_url_that_no_program_takes_is_refused(watch: "Watch") -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relayd.media.frames import Geometry, black
-from relayd.output.standby import StandbyArtist
+from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
 from tests.e2e.stage import Emulator
 from tests.vm.guest import HERE, HOST, Failed, Guest
@@ -62,7 +62,7 @@ def wrong_pictures(captured: bytes) -> tuple[int, list[int]]:
 
 def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -> bytes:
     """What the camera shows in this state."""
-    return StandbyArtist(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
+    return StandbyRenderer(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
 
 
 def service_of(emulator: Emulator) -> str:

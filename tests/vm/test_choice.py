@@ -87,7 +87,7 @@ def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
 
 
 @on("0.15")
-def test_a_camera_set_up_badly_is_refused_with_its_mend(
+def test_a_camera_set_up_badly_is_refused_with_its_hint(
     guest: Guest, nursery: Nursery, reload_module: Reload
 ) -> None:
     reload_module("video_nr=0 card_label=relayd exclusive_caps=0")
@@ -98,7 +98,7 @@ def test_a_camera_set_up_badly_is_refused_with_its_mend(
     guest.run("v4l2-ctl -c keep_format=1")
     assert "v4l2-ctl -d /dev/video0 -c keep_format=0" in refusal(guest, nursery, "auto")
     guest.run("v4l2-ctl -c keep_format=0")
-    relay = nursery.run(config(source=NOWHERE))  # the mend mends
+    relay = nursery.run(config(source=NOWHERE))  # the hint helps
     assert relay.stop() == 0
 
 

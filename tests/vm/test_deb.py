@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from relayd.media.frames import Geometry
-from relayd.output.standby import StandbyArtist
+from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
 from tests.agora.library import build_site
 from tests.e2e.stage import ROOT, Emulator, wait_for
@@ -170,7 +170,7 @@ def assert_standby_is_shown(machine: Guest, shared: Path) -> None:
     wait_for("standby", lambda: told(machine)["state"] == "standby", SLOW, 0.5)
     status = told(machine)
     state = RelayState(status["state"])
-    drawn = StandbyArtist(SIZE).draw(*state.on_picture(status["reason"])).i420
+    drawn = StandbyRenderer(SIZE).draw(*state.on_picture(status["reason"])).i420
     difference = np.abs(shown(machine, shared).astype(int) - drawn.astype(int)).mean()
     assert difference < 0.5, f"{difference:.2f} of 255 off, on average"
 

@@ -150,7 +150,7 @@ def test_start_returns_when_the_outputs_have_a_picture_and_not_before(
     told = json.loads(unit.box.run(f"relayd status {unit.name} --json", 1))
     assert told["frames"]["standby"] >= 1
     assert unit.show("ActiveState", "SubState") == ["active", "running"]
-    assert unit.status.startswith("Standing by: there is no file /nonexistent.mp4")
+    assert unit.status.startswith("FileStatus by: there is no file /nonexistent.mp4")
 
 
 def test_a_live_relay_runs_as_its_own_user_with_the_key_from_the_credential_store(
@@ -277,7 +277,7 @@ def test_a_bad_file_is_refused_and_the_relay_goes_on(
 @pytest.mark.parametrize(
     ("key", "code"), [("not a key", 77), ("", 78)], ids=["credentials", "configuration"]
 )
-def test_what_a_person_must_mend_is_not_tried_again(
+def test_what_a_person_must_hint_is_not_tried_again(
     make_unit: Callable[[str], Unit], standby_config: str, key: str, code: int
 ) -> None:
     config = standby_config.replace("[akool]", f'[akool]\napi_key = "{key}"')
@@ -332,7 +332,7 @@ def test_a_service_that_does_not_answer_holds_no_stop_up_for_long(
     assert unit.show("Result") == ["success"], "systemd had to kill nothing"
     assert unit.journal_of_sessions().endswith(".json"), "the journal keeps what may be open"
     unit.systemctl("start")
-    unit.wait_for("its leftover closed", lambda: "session.closed" in unit.journal())
+    unit.wait_for("its orphan closed", lambda: "session.closed" in unit.journal())
 
 
 def test_the_sandbox_holds(make_unit: Callable[[str], Unit], standby_config: str) -> None:

@@ -28,7 +28,7 @@ class _Meaning:
 
     words: str
     error: type[LinkError]
-    mend: str = ""
+    hint: str = ""
     pause: float | None = None
 
 
@@ -85,7 +85,7 @@ def end_of(event: SdkEvent, *, joining: bool) -> LinkError | None:
     return None
 
 
-def words_of_reason(reason: int) -> str:
+def describe_reason(reason: int) -> str:
     """Give the reason as a person would say it."""
     meaning = _REASONS.get(reason)
     return f"{meaning.words if meaning else 'the connection changed'} (Agora's reason {reason})"
@@ -98,6 +98,6 @@ def error_of_call(call: str, returned: int) -> LinkError:
 
 
 def _error(meaning: _Meaning, source: str) -> LinkError:
-    error = meaning.error(f"{meaning.words} ({source})", mend=meaning.mend)
+    error = meaning.error(f"{meaning.words} ({source})", hint=meaning.hint)
     error.retry_after = meaning.pause
     return error

@@ -22,7 +22,7 @@ _log = logs.get("agora")
 
 
 @contextlib.contextmanager
-def tamed_import() -> Iterator[None]:
+def guarded_import() -> Iterator[None]:
     """Import the wrapper in this block; LibraryUnavailable says why that failed."""
     wrapper_log = logging.getLogger("agora")
     level = wrapper_log.level
@@ -35,7 +35,7 @@ def tamed_import() -> Iterator[None]:
             yield
     except (Exception, SystemExit) as fault:
         raise LibraryUnavailable(
-            f"rtc.kind = 'agora': the native library cannot be used: {_words(fault)}", mend=MEND
+            f"rtc.kind = 'agora': the native library cannot be used: {_words(fault)}", hint=MEND
         ) from fault
     finally:
         wrapper_log.setLevel(level)

@@ -86,7 +86,7 @@ class AgoraLink:
         self._target = target
         self._facts = read_token(target.token)
         self._app_id = preflight.app_id_of(target, self._facts)
-        preflight.require_sense(target, self._facts)
+        preflight.validate_target(target, self._facts)
         self._on_picture, self._on_event = on_picture, on_event
         self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Broken | _Leave] = SimpleQueue()
         self._frames: LatestSlot[ReceivedFrame] = LatestSlot()
@@ -249,7 +249,7 @@ class AgoraLink:
 
     def _part(self, channel: Channel, deadline: float) -> None:
         """Leave the channel and free it; what the SDK calls late returns at once."""
-        channel.hush()
+        channel.mute()
         channel.disconnect()
         if not self._is_out:
             self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))

@@ -17,7 +17,7 @@ def app_id_of(target: LinkTarget, facts: TokenFacts | None) -> str:
     if target.app_id and named and target.app_id != named:
         raise LinkForbidden(
             f"rtc.app_id = {target.app_id!r}, but the session's token is for {named!r}",
-            mend="leave rtc.app_id empty: the token names the project",
+            hint="leave rtc.app_id empty: the token names the project",
         )
     if not (target.app_id or named):
         raise ConfigError(
@@ -26,7 +26,7 @@ def app_id_of(target: LinkTarget, facts: TokenFacts | None) -> str:
     return target.app_id or named
 
 
-def require_sense(target: LinkTarget, facts: TokenFacts | None) -> None:
+def validate_target(target: LinkTarget, facts: TokenFacts | None) -> None:
     """Raise JoinRefused for what the channel would refuse, or what would show our own picture."""
     engine, front, channel = target.algorithm_user_id, target.front_user_id, target.channel_id
     fault = ""

@@ -70,7 +70,7 @@ class Service:
         self.sdk = AgoraService()
         self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
         if not self.sdk.inited:  # what it returns is the result of something else
-            raise JoinFailed("Agora's SDK did not start", mend="its log is in the state directory")
+            raise JoinFailed("Agora's SDK did not start", hint="its log is in the state directory")
 
 
 def _service_config(app_id: str, folder: Path, *, text_ids: bool) -> AgoraServiceConfig:
@@ -161,7 +161,7 @@ class Channel:
         """Use another token from now on; raises LinkError when it is refused, and the old holds."""
         self._checked("renew_token", self._connection.renew_token(token))
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """Let late callbacks return at once, from now on."""
         for observer in (self._observers[0], self._observers[2]):
             observer.is_closed = True

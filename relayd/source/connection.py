@@ -12,7 +12,7 @@ from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
-from relayd.source.kinds import Opening, SourceKind, plan_opening
+from relayd.source.kinds import InputPlan, SourceKind, plan_input
 from relayd.source.schedule import PlaybackSchedule
 
 HTTP: Final = {"http", "https"}
@@ -24,7 +24,7 @@ REFRESH: Final = 0.5
 _log = logs.get("source")
 
 
-class Attempt:
+class SourceConnection:
     """One connection to the source. FFmpeg may hang in it; whoever started it need not wait.
 
     `publish` is called with each picture and says whether it was taken; `wake` is set on
@@ -39,7 +39,7 @@ class Attempt:
         *,
         clock: Clock,
         wake: Event,
-        publish: Callable[["Attempt", I420], bool],
+        publish: Callable[["SourceConnection", I420], bool],
     ) -> None:
         self._settings, self._geometry, self._fit = settings, geometry, fit
         self._clock, self._wake, self._publish = clock, wake, publish
@@ -66,7 +66,7 @@ class Attempt:
             start_thread(self._thread)
         except Unavailable as fault:
             name = self._settings.url
-            self.error = SourceUnreachable(f"{name}: {fault.message}", mend=fault.mend)
+            self.error = SourceUnreachable(f"{name}: {fault.message}", hint=fault.hint)
             self.over.set()
 
     def abandon(self) -> None:
@@ -99,7 +99,7 @@ class Attempt:
 
     def _read(self) -> None:
         settings = self._settings
-        opening = plan_opening(
+        opening = plan_input(
             settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
         )
         source = self._open(opening)
@@ -118,7 +118,7 @@ class Attempt:
         finally:
             source.close()
 
-    def _open(self, opening: Opening) -> VideoInput:
+    def _open(self, opening: InputPlan) -> VideoInput:
         last_try = len(opening.options) - 1
         for number, options in enumerate(opening.options):
             try:

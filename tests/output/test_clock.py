@@ -22,7 +22,7 @@ from relayd.media.frames import (
 from relayd.media.slots import LatestSlot
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.camera import CameraOutput
-from relayd.output.clock import GAP_BOUNDS, Fallback, Screen, Shown
+from relayd.output.clock import GAP_BOUNDS, Fallback, OutputClock, Shown
 from relayd.output.devices import VideoDevice
 from relayd.output.readers import ReadersWatch, WatchedCamera
 
@@ -61,8 +61,8 @@ class Stage:
         self.clock = clock
         self.swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self.output = Recorder(clock)
-        self.kinds: list[tuple[float, Shown]] = []
-        self.screen = Screen(
+        self.kinds = []
+        self.screen = OutputClock(
             [self.output],
             self.swapped,
             STANDBY,
@@ -240,7 +240,7 @@ def test_a_lost_output_is_reported_and_reopened_while_the_others_go_on() -> None
             return 1000.0
 
     good, bad = Recorder(Wall(), "good"), Recorder(Wall(), "bad")
-    screen = Screen([bad, good], swapped, STANDBY, fps=50, on_event=on_event)
+    screen = OutputClock([bad, good], swapped, STANDBY, fps=50, on_event=on_event)
     bad.failure = CameraUnavailable("/dev/video0 refused a picture")
     screen.start()
     try:
@@ -275,7 +275,7 @@ def test_an_output_that_comes_back_by_another_name_is_told_by_the_one_it_was_los
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=hear)
+    screen = OutputClock([camera], LatestSlot(), STANDBY, fps=20, on_event=hear)
     screen.start()
     camera.failure = CameraUnavailable("gone")
     while not screen.stats().lost:
@@ -293,12 +293,12 @@ def test_stop_does_not_wait_for_an_output_that_stays_lost() -> None:
 
     bad = Recorder(Wall(), "bad")
     bad.failure = CameraUnavailable("gone")
-    screen = Screen([bad], LatestSlot(), STANDBY, fps=50)
+    screen = OutputClock([bad], LatestSlot(), STANDBY, fps=50)
     screen.start()
     while not screen.stats().lost:
         threading.Event().wait(0.01)
     screen.stop()
-    ours = ("relayd-screen", "relayd-reopen")
+    ours = ("relayd-output-clock", "relayd-reopen")
     assert not [t for t in threading.enumerate() if t.name.startswith(ours)]
 
 
@@ -312,8 +312,8 @@ def until(condition: Callable[[], object]) -> None:
 def test_an_output_that_is_missing_at_the_start_is_waited_for_while_the_others_are_shown() -> None:
     told: list[OutputEvent] = []
     missing, there = Recorder(MonotonicClock(), "missing"), Recorder(MonotonicClock(), "there")
-    missing.failure = CameraUnavailable("no such device", mend="make one")
-    screen = Screen([missing, there], LatestSlot(), STANDBY, fps=50, on_event=told.append)
+    missing.failure = CameraUnavailable("no such device", hint="make one")
+    screen = OutputClock([missing, there], LatestSlot(), STANDBY, fps=50, on_event=told.append)
     assert screen.trouble(missing) == ""
     screen.lose(missing, missing.failure)
     screen.start()
@@ -336,7 +336,7 @@ def test_a_new_reason_why_an_output_is_lost_is_told_and_an_old_one_is_not_repeat
     told: list[OutputEvent] = []
     lost = Recorder(MonotonicClock(), "camera")
     lost.failure = CameraUnavailable("no such device")
-    screen = Screen([lost], LatestSlot(), STANDBY, fps=50, on_event=told.append)
+    screen = OutputClock([lost], LatestSlot(), STANDBY, fps=50, on_event=told.append)
     screen.lose(lost, lost.failure)
     try:
         until(lambda: lost.opened >= 1)
@@ -362,7 +362,7 @@ def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_a
         lambda device, count: readers.append((device, count)),
         lambda path, tell: ReadersWatch(path, tell, system=double),
     )
-    screen = Screen([watched], LatestSlot(), STANDBY, fps=20, on_event=told.append)
+    screen = OutputClock([watched], LatestSlot(), STANDBY, fps=20, on_event=told.append)
     with pytest.raises(CameraUnavailable) as missing:
         watched.open()
     screen.lose(watched, missing.value)
@@ -405,8 +405,8 @@ def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_on
 ) -> None:
     double = make(**wrong)
     camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
-    told: list[OutputEvent] = []
-    screen = Screen([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
+    told = []
+    screen = OutputClock([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
     with pytest.raises(CameraUnavailable) as refused:
         camera.open()
     screen.lose(camera, refused.value)
