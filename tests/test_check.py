@@ -80,7 +80,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
     see: Callable[..., None], way: type[ReaderCounter], words: str
-):
+) -> None:
     see(lambda: Seen(way.words))
     found = finding()
     assert found.verdict is CheckStatus.OK

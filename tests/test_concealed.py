@@ -34,7 +34,7 @@ def test_one_that_is_used_again_is_the_newest() -> None:
     assert known.replaced_in("secret-1 secret-2") == f"{HIDDEN} secret-2"
 
 
-def test_those_of_the_configuration_are_bounded_too():
+def test_those_of_the_configuration_are_bounded_too() -> None:
     known = Concealed(most_lasting=3)
     for number in range(10):
         known.add(f"secret-{number}", lasting=True)
@@ -93,7 +93,7 @@ SPELT = 'first "line"\nsecond/line + <ü> & more'
         lambda secret: secret.splitlines()[1],
     ],
 )
-def test_a_secret_is_known_as_others_write_it(written: Callable[[str], str]):
+def test_a_secret_is_known_as_others_write_it(written: Callable[[str], str]) -> None:
     known = Concealed()
     known.add(SPELT, lasting=True)
     said = known.replaced_in(f"refused: {written(SPELT)}.")
@@ -102,7 +102,7 @@ def test_a_secret_is_known_as_others_write_it(written: Callable[[str], str]):
     assert not any(part in said for part in ("first", "second", encoded[:6]))
 
 
-def test_a_password_in_a_url_is_known_as_an_http_client_sends_it():
+def test_a_password_in_a_url_is_known_as_an_http_client_sends_it() -> None:
     for user_info in ("me:pass-W0rd-1", "tok-en-77-aaaa", "m%40e:p%2Fass-W0rd"):
         MediaUrl(f"https://{user_info}@host/x").reveal()
     for sent in ("me:pass-W0rd-1", "tok-en-77-aaaa:", "m@e:p/ass-W0rd"):
@@ -110,7 +110,9 @@ def test_a_password_in_a_url_is_known_as_an_http_client_sends_it():
         assert header.rstrip("=") not in logs.redact(f"it said: Basic {header}")
 
 
-def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(tmp_path: Path):
+def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(
+    tmp_path: Path,
+) -> None:
     outputs = "".join(
         f'[[output]]\nkind = "stream"\nurl = "rtsp://u{n}:pass-W0rd-{n}@h/x?token=tok-{n:08}"\n'
         for n in range(60)
@@ -122,7 +124,7 @@ def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(tmp
     assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN}"
 
 
-def test_the_page_s_token_and_its_cookie_stay_concealed_for_as_long_as_they_are_good():
+def test_the_page_s_token_and_its_cookie_stay_concealed_for_as_long_as_they_are_good() -> None:
     token = Token.random()
     for number in range(4 * MOST_KEPT):
         logs.conceal(f"a-token-that-passes-{number}")

@@ -403,7 +403,7 @@ def test_on_demand_always_needs_a_camera_whose_readers_ask() -> None:
 
 
 @pytest.mark.parametrize("name", ["API_KEY", "CLIENT_SECRET"])
-def test_a_secret_with_bytes_that_are_no_text_is_named_and_not_shown(name: str):
+def test_a_secret_with_bytes_that_are_no_text_is_named_and_not_shown(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, (), {f"RELAYD_AKOOL__{name}": "sesame\udcff"})
     (fault,) = caught.value.faults

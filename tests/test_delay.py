@@ -157,7 +157,7 @@ def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once() -> None
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
+def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     for step, (source, swapped) in enumerate(film().first(60)):
@@ -169,7 +169,7 @@ def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
     assert not wrong(found, 0.01)
 
 
-def test_a_changed_delay_is_followed():
+def test_a_changed_delay_is_followed() -> None:
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     way: list[I420] = []
@@ -206,7 +206,7 @@ def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness() -> None:
     np.testing.assert_allclose(thumbnail(i420(plane)), thumbnail(i420(plane + 20)), atol=1e-3)
 
 
-def test_one_thread_may_send_while_another_shows():
+def test_one_thread_may_send_while_another_shows() -> None:
     pairs = film().first(40)
     found = list[float]()
     meter = DelayMeter(FPS, found.append)

@@ -185,7 +185,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
 
 def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
-):
+) -> None:
     screen = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )

@@ -182,7 +182,7 @@ def test_the_names_in_a_mapping_are_redacted_as_its_values_are(
 
 def test_a_library_s_record_is_written_without_secrets_its_traceback_included(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.conceal("sesame-open-2", lasting=True)
     logs.configure("info")
     library = logging.getLogger("asyncio")
@@ -199,7 +199,7 @@ def test_a_library_s_record_is_written_without_secrets_its_traceback_included(
 
 def test_a_record_whose_arguments_do_not_fit_quotes_none_of_them(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.configure("info")
     logging.getLogger("library").warning("%d pictures", "sesame-open-3")
     said = capsys.readouterr().err
@@ -239,7 +239,7 @@ raise RuntimeError("in the program: sesame-open-4")
 """
 
 
-def test_what_python_prints_by_itself_holds_no_secret():
+def test_what_python_prints_by_itself_holds_no_secret() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", UNCAUGHT], check=False, capture_output=True, text=True
     )
@@ -250,7 +250,7 @@ def test_what_python_prints_by_itself_holds_no_secret():
 
 
 @pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
-def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str):
+def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str) -> None:
     tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())
     main = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"

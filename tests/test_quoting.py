@@ -16,7 +16,7 @@ KEYS = ["sk-9fK3SECRET77x", "live_123456_AbCdEfGh", "9f8e7d6c5b4a39211", "eyJhbG
 @pytest.mark.parametrize(
     "name", ["fps", "api_key", "apiKey", "API-KEY", "Video", "rtsp_transport2", "0"]
 )
-def test_names_are_quoted(name: str):
+def test_names_are_quoted(name: str) -> None:
     assert plain_name(name) == name
     assert plain_names_in(f"Duplicate inline table key {name!r}") == (
         f"Duplicate inline table key {name!r}"
@@ -24,7 +24,7 @@ def test_names_are_quoted(name: str):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_are_not(key: str):
+def test_keys_are_not(key: str) -> None:
     assert plain_name(key) == ELLIPSIS
     assert quoted(key) == quoted_place(key) == HIDDEN
     assert key not in plain_names_in(f"Duplicate inline table key {key!r}")
@@ -34,7 +34,7 @@ def test_keys_are_not(key: str):
     "value",
     ["fast", "croppp", "20 fps", "2.5 seconds", "192.168.100.100", "0.0.0.0:8642", "1,2:3,4"],
 )
-def test_values_are_quoted(value: str):
+def test_values_are_quoted(value: str) -> None:
     assert quoted(value) == repr(value)
 
 
@@ -49,7 +49,7 @@ def test_values_are_quoted(value: str):
         ("live_123?bandwidthtest=true", HIDDEN),
     ],
 )
-def test_a_stream_key_without_its_url_is_no_place(place: str, told: str):
+def test_a_stream_key_without_its_url_is_no_place(place: str, told: str) -> None:
     assert quoted_place(place) == told
 
 
@@ -75,7 +75,9 @@ def test_a_stream_key_without_its_url_is_no_place(place: str, told: str):
         'akool = "{}"',
     ],
 )
-def test_a_key_in_the_wrong_place_of_the_file_is_not_repeated(tmp_path: Path, text: str, key: str):
+def test_a_key_in_the_wrong_place_of_the_file_is_not_repeated(
+    tmp_path: Path, text: str, key: str
+) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(text.format(key) + "\n[video]\nfps = 0\n")
     with pytest.raises(ConfigError) as caught:
@@ -84,7 +86,7 @@ def test_a_key_in_the_wrong_place_of_the_file_is_not_repeated(tmp_path: Path, te
 
 
 @pytest.mark.parametrize("key", KEYS[:3])
-def test_a_key_in_the_wrong_variable_or_override_is_not_repeated(key: str):
+def test_a_key_in_the_wrong_variable_or_override_is_not_repeated(key: str) -> None:
     environment = {f"RELAYD_AKOOL__{key}": "1", "RELAYD_OUTPUT__0": key, "RELAYD_VIDEO__FPS": key}
     overrides = [
         f"akool.{key}=1",
@@ -121,7 +123,7 @@ def test_a_key_in_the_wrong_variable_or_override_is_not_repeated(key: str):
         'source.options={passphrase="sesame"}',
     ],
 )
-def test_set_refuses_a_secret_however_its_key_is_spelt(given: str):
+def test_set_refuses_a_secret_however_its_key_is_spelt(given: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, [given], {})
     (fault,) = caught.value.faults
@@ -132,11 +134,11 @@ def test_set_refuses_a_secret_however_its_key_is_spelt(given: str):
 @pytest.mark.parametrize(
     "given", ["akool.api_key=", 'control.token=""', "source.options={rtsp_transport='tcp'}"]
 )
-def test_set_takes_what_holds_no_secret(given: str):
+def test_set_takes_what_holds_no_secret(given: str) -> None:
     load(None, [given], {})
 
 
-def test_an_override_with_a_password_in_its_url_is_named():
+def test_an_override_with_a_password_in_its_url_is_named() -> None:
     given = [
         "source.url=rtsp://me:hunter22@h/x",
         "video.fps=20",

@@ -31,7 +31,7 @@ STANDBY = RelayStatus(
 )
 
 
-def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
+def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands() -> None:
     told = describe()
     assert told["on demand"] == "idle"
     assert told["source"] == "/dev/video9 (let go of)"
@@ -39,14 +39,14 @@ def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
     assert told["readers /dev/video1"] == "unknown"
 
 
-def test_status_tells_of_sessions_in_doubt_only_where_there_are_any():
+def test_status_tells_of_sessions_in_doubt_only_where_there_are_any() -> None:
     assert "doubtful" not in describe()
     assert describe(sessions_doubtful=2)["doubtful"] == (
         "2 session(s) may be open at the service: look at your account"
     )
 
 
-def test_status_tells_of_the_days_limit_only_where_there_is_one():
+def test_status_tells_of_the_days_limit_only_where_there_is_one() -> None:
     assert "today" not in describe(spent_today=90.0)
     assert describe(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
     words = "50 of today's 60 minutes are used"

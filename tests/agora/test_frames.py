@@ -54,5 +54,5 @@ def test_broken_frames_are_left_out_and_the_link_goes_on(side: Side, agora: Clou
     agora.spoil(broken=True)
     side.frames.clear()
     side.pump_for(1.0)
-    agora.hint()
+    agora.repair()
     np.testing.assert_array_equal(side.new_frame(), 255 - picture())

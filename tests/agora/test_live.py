@@ -12,7 +12,7 @@ from tests.agora.side import TOKEN, Side, member, picture
 from tests.agora.wire import Reason
 
 
-def test_an_interruption_is_told_and_repaired(side: Side, agora: Cloud):
+def test_an_interruption_is_told_and_repaired(side: Side, agora: Cloud) -> None:
     side.live()
     agora.interrupt()
     assert "interrupted" in side.heard(LinkEventKind.DEGRADED).reason

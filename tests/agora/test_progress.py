@@ -133,7 +133,7 @@ def test_a_swap_engine_that_left_and_came_back_counts_as_mended_with_its_first_p
     assert told(progress, PictureCame(), 12.5) == [LinkEventKind.RECOVERED]
 
 
-def test_both_breaks_must_be_repaired():
+def test_both_breaks_must_be_repaired() -> None:
     progress = live()
     told(progress, Reconnecting(2), 10.0)
     told(progress, UserLeft(ENGINE), 11.0)

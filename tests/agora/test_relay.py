@@ -512,7 +512,7 @@ def test_pictures_that_cease_give_standby_and_another_worker(
         spoil()
         ceased.until_standby(STALL)
         ceased.until_repair("link", STALL + EXTRA)
-        agora.hint()
+        agora.repair()
         ceased.end()
         ceased.until_live(BACK)
         ceased.note(table)

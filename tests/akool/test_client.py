@@ -114,7 +114,7 @@ CODES: list[tuple[int, type[ServiceError], str]] = [
 @pytest.mark.parametrize(("code", "error", "hint"), CODES)
 async def test_each_documented_code_is_its_error(
     service: "Service", client: AkoolClient, code: int, error: type[ServiceError], hint: str
-):
+) -> None:
     service.on("update", {"code": code, "msg": "because of it"})
     with pytest.raises(error) as caught:
         await client.update("1", IMAGE, FACE)

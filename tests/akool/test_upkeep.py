@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 async def test_a_close_that_failed_while_the_network_was_away_is_made_up_for_without_a_restart(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_INTERVAL", 0.02)
     journal = Journal(tmp_path)
     keeper = SessionKeeper(client, journal, relay="studio")
@@ -67,7 +67,7 @@ async def test_what_befalls_one_orphan_keeps_no_other_from_being_closed(
 
 async def test_the_closing_of_orphans_goes_on_after_an_error_that_nothing_foresees(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_BACKOFF", (0.01, 0.01))
     journal, broken = Journal(tmp_path), True
 
@@ -97,7 +97,7 @@ async def test_an_orphan_that_this_account_can_never_close_is_told_and_tried_onc
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_INTERVAL", 0.01)
     journal, looks = Journal(tmp_path), 0
     client = AkoolClient(service.url, ApiKey("the-key"), http)

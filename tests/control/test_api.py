@@ -116,7 +116,7 @@ async def test_a_bad_body_is_refused_with_the_field_named(
 )
 async def test_an_error_of_the_relay_is_told_with_its_hint(
     client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
-):
+) -> None:
     failure.hint = "do this"
     relay.failure = failure
     answer = await client.post("/api/source/retry", headers=JSON)

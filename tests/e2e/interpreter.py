@@ -118,4 +118,4 @@ if __name__ == "__main__":
     main()
     from relayd.__main__ import main as run_command
 
-    sys.exit(run_command())
+    run_command()

@@ -131,7 +131,9 @@ def test_check_finds_all_well_where_run_would_work(config: Path) -> None:
     )
 
 
-def test_check_tells_each_fault_and_its_hint(config: Path, emulator: Emulator, tmp_path: Path):
+def test_check_tells_each_fault_and_its_hint(
+    config: Path, emulator: Emulator, tmp_path: Path
+) -> None:
     emulator.fault("refuse", endpoint="detect_faces", code=1003)
     done = relayd(
         "check", "-c", config, "--json",
@@ -244,7 +246,7 @@ def test_a_relay_without_a_camera_is_not_on_demand_and_its_sessions_are_summed_u
     assert re.search(r"^last 30 days: 0:00:\d\d in 1 closed sessions$", listed, re.MULTILINE)
 
 
-def test_on_demand_always_without_a_camera_ends_with_78_and_names_the_hint(config: Path):
+def test_on_demand_always_without_a_camera_ends_with_78_and_names_the_hint(config: Path) -> None:
     done = relayd("run", "-c", config, "--set", "on_demand.mode=always")
     assert done.returncode == 78
     assert done.stderr.startswith('relayd: on_demand.mode = "always": needs an [[output]] of kind')

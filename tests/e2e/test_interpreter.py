@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import ENVIRONMENT, RELAYD, relayd, running_interpreter
+from tests.e2e.interpreter import ENVIRONMENT
+from tests.e2e.stage import RELAYD, relayd, running_interpreter
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ def test_a_forked_command_says_and_ends_as_a_fresh_one(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     environment: dict[str, str],
-):
+) -> None:
     (tmp_path / "bad.toml").write_text('[sorce]\n[video]\nwidth = "many"\n')
     (tmp_path / "good.toml").write_text(f'[state]\ndirectory = "{tmp_path}/state"\n')
     monkeypatch.chdir(tmp_path)
@@ -37,6 +38,6 @@ def test_a_forked_command_says_and_ends_as_a_fresh_one(
     assert forked.stdout + forked.stderr
 
 
-def test_a_forked_command_that_does_not_end_is_killed():
+def test_a_forked_command_that_does_not_end_is_killed() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         running_interpreter().run(["emulator", "--port", "0"], {}, within=1.0)

@@ -117,7 +117,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-def test_another_user_gets_nothing(start_open: StartRelay, folder: Path):
+def test_another_user_gets_nothing(start_open: StartRelay, folder: Path) -> None:
     recordings = folder / "recordings"
     recordings.mkdir()
     recordings.chmod(0o755)
@@ -164,7 +164,9 @@ def test_another_user_gets_nothing(start_open: StartRelay, folder: Path):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_what_the_owner_made_public_is_all_that_others_get(start_open: StartRelay, folder: Path):
+def test_what_the_owner_made_public_is_all_that_others_get(
+    start_open: StartRelay, folder: Path
+) -> None:
     socket_path = folder / "control.sock"
     relay = start_open('control.public=["healthz","metrics"]', f"control.socket={socket_path}")
     relay.wait_state("live")

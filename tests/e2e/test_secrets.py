@@ -71,7 +71,7 @@ def decoded(text: str) -> str:
     return base64.b64decode(text[: len(text) // 4 * 4]).decode("latin-1")
 
 
-def test_the_search_finds_what_is_encoded_as_well():
+def test_the_search_finds_what_is_encoded_as_well() -> None:
     basic = base64.b64encode(b"me:SECRET42").decode()
     for said in ("SECRET42", "secret42", "%53ECRET42", f"{{'authorization': 'Basic {basic}'}}"):
         assert found_in({"here": said})
@@ -461,7 +461,7 @@ def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path) -> None:
         "http:/SECRET01:SECRET02@h:1",
     ],
 )
-def test_a_proxy_s_password_is_not_shown(parrot: str, tmp_path: Path, proxy: str):
+def test_a_proxy_s_password_is_not_shown(parrot: str, tmp_path: Path, proxy: str) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(f"""
 [face]
@@ -495,7 +495,7 @@ directory = "{tmp_path}/state"
         ["face", "set", "rtsp://SECRET01:SECRET02@h/x", "--socket", "/nonexistent"],
     ],
 )
-def test_a_wrong_command_line_is_refused_without_its_secrets(arguments: list[str]):
+def test_a_wrong_command_line_is_refused_without_its_secrets(arguments: list[str]) -> None:
     done = relayd(*arguments)
     assert done.returncode
     assert done.stderr
@@ -509,7 +509,7 @@ def test_a_wrong_command_line_is_refused_without_its_secrets(arguments: list[str
 )
 def test_a_key_that_no_header_can_hold_is_not_shown(
     parrot: str, tmp_path: Path, name: str, secret: str
-):
+) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(f'[akool]\nbase_url = "http://{parrot}"\nclient_id = "me"\n')
     variable = f"RELAYD_AKOOL__{name.upper()}"
@@ -519,7 +519,7 @@ def test_a_key_that_no_header_can_hold_is_not_shown(
     assert not found_in({"stdout": done.stdout, "stderr": done.stderr})
 
 
-def test_a_source_s_passphrase_that_others_can_read_is_warned_of(tmp_path: Path):
+def test_a_source_s_passphrase_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     file = hostile_config(tmp_path, "127.0.0.1:9", credentials='api_key = "SECRET13-key"')
     text = re.sub(
         r'url = "rtsp.*"', 'url = "srt://127.0.0.1:9?passphrase=SECRET01-word"', file.read_text()

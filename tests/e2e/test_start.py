@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import LIVE, PERSON, ROOT, Emulator, relay_config, wait_for
+from tests.e2e.interpreter import ROOT
+from tests.e2e.stage import LIVE, PERSON, Emulator, relay_config, wait_for
 from tests.test_early import AS_PID_1, first_child, needs_unshare, wait_until_heard
 
 pytestmark = pytest.mark.relay

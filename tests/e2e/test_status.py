@@ -101,7 +101,9 @@ def test_without_a_runtime_directory_run_says_where_its_socket_is_and_status_loo
     assert relayd("status", name).returncode == 3
 
 
-def test_a_frozen_relay_is_told_within_3_s_with_its_pid(start_relay: StartRelay, tmp_path: Path):
+def test_a_frozen_relay_is_told_within_3_s_with_its_pid(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
     relay = start_relay()
     relay.process.send_signal(signal.SIGSTOP)
     try:

@@ -68,7 +68,7 @@ def test_a_head_turned_far_away_is_veiled(yaw: float, dario: SourceFace) -> None
         assert _seen_of(picture, after, HEAD) < BARELY
 
 
-def test_a_head_that_turns_away_is_veiled_all_the_way(frontal: I420, dario: SourceFace):
+def test_a_head_that_turns_away_is_veiled_all_the_way(frontal: I420, dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     for _ in range(CLEARED):
         swapper.swap(frontal)
@@ -143,7 +143,9 @@ def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace) -> 
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (399.0, 150.0), (-500.0, 90.0), (200.0, 900.0)])
-def test_a_veil_may_reach_over_the_pictures_edge(centre: tuple[float, float], frontal: I420):
+def test_a_veil_may_reach_over_the_pictures_edge(
+    centre: tuple[float, float], frontal: I420
+) -> None:
     (veil,) = Veils().follow(ReaderCounter(None, [Roi(centre, 200.0, 0.0)]))
     picture = frontal.copy()
     veil.lay(Planes.of(picture))

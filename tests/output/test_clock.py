@@ -61,7 +61,7 @@ class Stage:
         self.clock = clock
         self.swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self.output = Recorder(clock)
-        self.kinds = []
+        self.kinds: list[tuple[float, Shown]] = []
         self.screen = OutputClock(
             [self.output],
             self.swapped,
@@ -405,7 +405,7 @@ def test_a_camera_set_up_wrongly_at_the_start_is_told_with_its_hint_and_taken_on
 ) -> None:
     double = make(**wrong)
     camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
-    told = []
+    told: list[OutputEvent] = []
     screen = OutputClock([camera], LatestSlot(), STANDBY, fps=20, on_event=told.append)
     with pytest.raises(CameraUnavailable) as refused:
         camera.open()

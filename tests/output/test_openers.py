@@ -59,7 +59,7 @@ def test_our_own_openings_are_none_of_others(tmp_path: Path) -> None:
         assert DeviceUse(str(file)).visible() == Visible()
 
 
-def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path):
+def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path) -> None:
     census = DeviceUse("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
     assert census.total() == 3
     with Path("/dev/full").open("wb"):

@@ -136,7 +136,7 @@ def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
 
 def test_who_has_it_open_for_a_second_is_a_reader(
     node: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of()
     assert openings.look(100.0) == 0
     with node.open():
@@ -149,7 +149,9 @@ def test_who_has_it_open_for_a_second_is_a_reader(
     assert openings.due(102.1) == RECOUNT
 
 
-def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[..., OpenTracker]):
+def test_a_probe_is_no_reader_and_hides_none(
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of()
     with node.open():
         openings.look(100.0)
@@ -161,7 +163,9 @@ def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[.
     assert openings.look(105.0) == 0
 
 
-def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., OpenTracker]):
+def test_a_probe_alone_is_never_a_reader(
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of()
     for number in range(20):
         with node.open():
@@ -171,7 +175,7 @@ def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., 
 
 def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
     openings_of: Callable[..., OpenTracker],
-):
+) -> None:
     for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
         assert openings.look(100.0) == 0
         assert openings.look(100.0 + PROBE) == 1
@@ -179,7 +183,7 @@ def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
     node: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -195,7 +199,7 @@ def test_closings_told_as_one_leave_no_reader_that_is_not_there(
 
 def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 3)  # and from now on /proc shows nothing
@@ -208,7 +212,7 @@ def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
 
 def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         probe = os.open(node, os.O_RDONLY)
@@ -221,7 +225,7 @@ def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
 
 def test_who_opens_another_device_is_no_reader_of_this_one(
     sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0, None, str(sibling))
     with sibling.open():
         counts(openings, 1)
@@ -230,7 +234,7 @@ def test_who_opens_another_device_is_no_reader_of_this_one(
 
 def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0, None, str(sibling))
     with node.open(), sibling.open():
         counts(openings, 2)
@@ -242,7 +246,7 @@ def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
 
 def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert openings.look(100.0) == 0
@@ -259,7 +263,7 @@ def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
 
 def test_the_unknown_ends_when_one_possibility_is_left(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert settled(openings, 100.0) is None
@@ -273,7 +277,7 @@ def test_the_unknown_ends_when_one_possibility_is_left(
 
 def test_proc_decides_where_it_shows_all_and_is_asked_again(
     sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
@@ -283,13 +287,13 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
     sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
 
 
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         counts(openings, 2)
@@ -303,7 +307,7 @@ def test_one_look_in_the_midst_of_a_change_is_not_believed(
 
 def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
     node: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -319,7 +323,7 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
 
 def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
     sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0, None, str(sibling))
     counts(openings, 1)
     assert settled(openings, 101.0) is None
@@ -329,7 +333,7 @@ def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown
 
 def test_what_does_not_fit_is_begun_anew(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     node.open().close()
     counts(openings, 0)  # the other device's writer left by a node that we do not know
@@ -338,7 +342,7 @@ def test_what_does_not_fit_is_begun_anew(
 
 def test_an_opening_shared_by_processes_is_not_taken_for_two(
     node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(3, Visible(here=2), str(sibling))
     assert (openings._least, openings._most) == (1, 3)
     assert settled(openings, 100.0) is None
@@ -354,7 +358,7 @@ def test_what_was_missed_on_both_devices_is_not_put_on_one() -> None:
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
     node: Path, tmp_path: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0, None, str(tmp_path / "not in this container"))
     with node.open():
         counts(openings, 1)
@@ -369,7 +373,7 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
     sibling: Path,
     openings_of: Callable[..., OpenTracker],
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     def refuse(watch: FileWatch, path: str) -> None:
         if path == str(sibling):
             raise OSError(errno.EMFILE, "Too many open files")
@@ -385,7 +389,7 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
 
 def test_a_device_that_comes_or_goes_ends_the_sight(
     sibling: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     openings = openings_of(0)
     cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
     with pytest.raises(FileNotFoundError):
@@ -403,7 +407,7 @@ def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path) -> None
 
 def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
     openings_of: Callable[..., OpenTracker],
-):
+) -> None:
     openings = openings_of(0)
     counts(openings, 1)
     assert openings.look(101.0) == 0
@@ -412,7 +416,7 @@ def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
 
 def test_when_the_kernel_lost_count_it_is_counted_anew(
     openings_of: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     openings = openings_of()
     counts(openings, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
@@ -423,7 +427,7 @@ def test_when_the_kernel_lost_count_it_is_counted_anew(
 
 def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
     node: Path, openings_of: Callable[..., OpenTracker]
-):
+) -> None:
     unseen = node.open()
     openings = openings_of()
     unseen.close()

@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path
 @pytest.mark.parametrize("as_link", [False, True])
 def test_a_fifo_that_another_user_put_where_all_may_write_is_refused(
     tmp_path: Path, *, as_link: bool
-):
+) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     fifo, wanted = tmp_path / "theirs.ts" if as_link else shared / "out.ts", shared / "out.ts"

@@ -51,7 +51,7 @@ def test_chroma_stands_where_its_pixels_are() -> None:
 
 
 @pytest.mark.parametrize("size", [Geometry(640, 480), Geometry(64, 64), Geometry(1280, 720)])
-def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry):
+def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry) -> None:
     frame = StandbyRenderer(size).draw("Be right back", "The service does not answer.")
     luma = frame.i420[: size.height]
     assert frame.i420.shape == size.shape
@@ -60,7 +60,7 @@ def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: G
     assert frame.text == "Be right back: The service does not answer."
 
 
-def test_one_text_is_drawn_once_and_other_texts_look_different():
+def test_one_text_is_drawn_once_and_other_texts_look_different() -> None:
     artist = StandbyRenderer(SIZE)
     assert artist.draw("Starting", "a") is artist.draw("Starting", "a")
     assert (artist.draw("Starting", "a").i420 != artist.draw("Starting", "b").i420).any()
@@ -78,7 +78,7 @@ def test_one_text_is_drawn_once_and_other_texts_look_different():
         "\u202e\u0300",
     ],
 )
-def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str):
+def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str) -> None:
     frame = StandbyRenderer(SIZE).draw(text, text)
     edge = np.concatenate([frame.i420[: SIZE.height, :12], frame.i420[: SIZE.height, -12:]])
     assert edge.max() < 100

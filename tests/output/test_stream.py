@@ -390,7 +390,7 @@ def test_srt_is_received_by_a_real_listener(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
 def test_no_command_line_shows_the_passphrase_and_the_streamid_that_an_srt_peer_gets(
     tmp_path: Path,
-):
+) -> None:
     url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
     secrets = "passphrase=sesame+open-1&streamid=%23%21%3A%3Au%3Dsesame"
     out = tmp_path / "received.ts"
@@ -417,7 +417,9 @@ def test_no_command_line_shows_the_passphrase_and_the_streamid_that_an_srt_peer_
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(tmp_path: Path):
+def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
     url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
     listen = [
         "ffmpeg",

@@ -47,7 +47,7 @@ def test_a_forced_demuxer_decides(demuxer: str, kind: SourceKind) -> None:
     assert classify("anything", demuxer) is kind
 
 
-def test_what_the_user_sets_wins():
+def test_what_the_user_sets_wins() -> None:
     (options,) = plan_input("rtsp://h/x", "", {"rtsp_transport": "udp"}, 2.0).options
     assert options["rtsp_transport"] == "udp"
     assert options["timeout"] == "2000000"
@@ -60,11 +60,11 @@ def test_live_sources_are_read_with_little_delay() -> None:
         assert "nobuffer" not in options.get("fflags", "")
 
 
-def test_rtmp_gets_no_timeout_that_would_make_it_listen():
+def test_rtmp_gets_no_timeout_that_would_make_it_listen() -> None:
     assert "timeout" not in plan_input("rtmp://h/x", "", {}, 2.0).options[0]
 
 
-def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last():
+def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last() -> None:
     opening = plan_input("/dev/video3", "", {"framerate": "15"}, 2.0)
     assert opening.demuxer == "v4l2"
     assert opening.options[0]["input_format"] == "mjpeg"
@@ -72,12 +72,12 @@ def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last():
     assert all(options["framerate"] == "15" for options in opening.options)
 
 
-def test_a_generator_loses_its_prefix():
+def test_a_generator_loses_its_prefix() -> None:
     opening = plan_input("lavfi:color=red", "", {}, 2.0)
     assert (opening.url, opening.demuxer) == ("color=red", "lavfi")
 
 
-def test_srt_options_go_into_the_url_after_what_it_says_itself():
+def test_srt_options_go_into_the_url_after_what_it_says_itself() -> None:
     opening = plan_input("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
     assert opening.url.startswith("srt://h:1?timeout=5&timeout=2000000&")
     assert opening.url.endswith("&passphrase=0123456789")

@@ -14,7 +14,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.slots import LatestSlot
-from relayd.source.attempt import Attempt
+from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
 from relayd.urls.safe import MediaUrl
@@ -171,7 +171,7 @@ def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "
     taken = watched.reader._take
     slow_until = time.monotonic() + 0.6
 
-    def slowly(attempt: Attempt, i420: I420) -> bool:
+    def slowly(attempt: SourceConnection, i420: I420) -> bool:
         if time.monotonic() < slow_until:
             time.sleep(0.2)
         return taken(attempt, i420)
@@ -390,7 +390,7 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
 
 def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
     watched = watch("whatever")
     _, event = watched.wait_for(SourceDown, 3)
