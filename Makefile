@@ -29,11 +29,15 @@ check: $(BIN)/.dev ## format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+hooks: $(BIN)/.dev ## run `make check` at each commit
+	$(BIN)/pre-commit install
+
 test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real faces (PyPI)
 	tests/setup.sh $(BIN)/python
 
+# Nearly half of its time a test waits, for servers and limits: three keep two processors busy.
 test: test-setup ## unit and contract tests, the demo and the commands
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 test-relay: test-setup ## whole relays: each kind of source, each fault, money, privacy
 	$(BIN)/pytest -m relay $(ARGS)
@@ -62,4 +66,4 @@ bench: $(BIN)/.dev ## timings against a peer, as ratios
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean
+.PHONY: help demo check hooks test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean

@@ -66,20 +66,20 @@ class ExitCode(IntEnum):
 
 
 class RelaydError(Exception):
-    """The root: a sentence for a person, and where known the command that mends it."""
+    """The root: a sentence for a person, and where known the command that fixes it."""
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
     retry_after: float | None = None
     """The least wait before the next try, in seconds, where whoever refused asked for one."""
 
-    def __init__(self, message: str, *, mend: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.mend})" if self.mend else self.message
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class UsageError(RelaydError):
@@ -95,7 +95,7 @@ class NotRunning(RelaydError):
 
 
 class ConfigError(RelaydError):
-    """Settings are wrong; `faults` holds one line each with key, value and mend."""
+    """Settings are wrong; `faults` holds one line each with key, value and hint."""
 
     exit_code = ExitCode.CONFIG
 
@@ -171,8 +171,8 @@ class SourceUnusable(SourceError):
 class ServiceError(RelaydError):
     """The face-swap service's answer; `code` is its business code where it gave one."""
 
-    def __init__(self, message: str, *, mend: str = "", code: int | None = None) -> None:
-        super().__init__(message, mend=mend)
+    def __init__(self, message: str, *, hint: str = "", code: int | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.code = code
 
 
@@ -209,11 +209,11 @@ class Throttled(ServiceError):
         self,
         message: str,
         *,
-        mend: str = "",
+        hint: str = "",
         code: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, mend=mend, code=code)
+        super().__init__(message, hint=hint, code=code)
         self.retry_after = retry_after
 
 
@@ -235,9 +235,9 @@ class ServiceUnreachable(ServiceError):
     exit_code = ExitCode.UNAVAILABLE
 
     def __init__(
-        self, message: str, *, mend: str = "", code: int | None = None, sent: bool = True
+        self, message: str, *, hint: str = "", code: int | None = None, sent: bool = True
     ) -> None:
-        super().__init__(message, mend=mend, code=code)
+        super().__init__(message, hint=hint, code=code)
         self.sent = sent
 
 
@@ -309,9 +309,9 @@ class InternalFault(RelaydError):
     retryable = True
 
     @classmethod
-    def of(cls, fault: BaseException, *, mend: str = "a fault of relayd") -> Self:
+    def of(cls, fault: BaseException, *, hint: str = "a fault of relayd") -> Self:
         """Give the error for an exception that nothing here expects."""
-        return cls(f"unexpected {type(fault).__name__}: {fault}", mend=mend)
+        return cls(f"unexpected {type(fault).__name__}: {fault}", hint=hint)
 
 
 def causes(fault: BaseException) -> Iterator[BaseException]:

@@ -8,14 +8,16 @@ and for what looks like a secret in the words of others.
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
-from relayd.concealed import HIDDEN, KNOWN
-from relayd.urls import without_secrets
+from relayd.urls.concealed import HIDDEN, KNOWN
+from relayd.urls.safe import without_secrets
 
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
@@ -27,9 +29,13 @@ _NAMES = (
 _IN_TEXT = re.compile(
     rf"(?i)(?P<head>bearer\s+|(?:\b|_){_NAMES}[\"']?\s*=\s*[\"']?"
     # "akool.api_key: missing" is our own way to say what is wrong with a key.
-    rf"|(?:\b|_)(?<!akool\.){_NAMES}[\"']?\s*:\s*[\"']?"
+    rf"|(?:\b|_)(?<!akool\.)(?<!control\.){_NAMES}[\"']?\s*:\s*[\"']?"
+    r"|\bauthorization[\"']?\s*[:=]\s*[\"']?(?:[a-z]+\s+)?"
+    r"|\bcookie[\"']?\s*:\s*[\"']?[\w.-]+="
     r"|\b(?:pwd|pass|auth|sig|signature|usr|user)=)"
-    r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)[^\s\"'&,;}]+"
+    r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)"
+    # What stands in quotes is one value; a password may have blanks.
+    r"(?:(?<=\")(?:[^\"\\]|\\.)+|(?<=')(?:[^'\\]|\\.)+|[^\s\"'&,;}]+)"
 )
 _MOST_READ = 16 * 1024
 """Characters of a foreign text that are looked at, at most."""
@@ -109,8 +115,19 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     # Libraries that log through the standard module are heard from warnings on.
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", force=True)
-    logging.getLogger().handlers[0].addFilter(_redact_record)
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+
+
+def report_uncaught() -> None:
+    """Send what Python prints by itself to the log: it would print secrets as they are.
+
+    That is what no caller caught, in any thread and in finalizers, and warnings. For programs;
+    a test or another program has hooks of its own.
+    """
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
 
 
 class _Stderr:
@@ -132,9 +149,49 @@ class _Stderr:
             sys.stderr.flush()
 
 
-def _redact_record(record: logging.LogRecord) -> bool:
-    record.msg, record.args = redact(record.getMessage()), None
-    return True
+class _LibraryHandler(logging.StreamHandler[_Stderr]):
+    """Writes the records of libraries to stderr, tracebacks included, without secrets."""
+
+    def __init__(self) -> None:
+        super().__init__(_Stderr())
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the whole text, its traceback included."""
+        return redact(super().format(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say which library's record cannot be written; the standard's words quote it whole."""
+        self.stream.write(f"{record.name}: a message that cannot be written\n")
+
+
+def _log_uncaught(
+    kind: type[BaseException], fault: BaseException, trace: TracebackType | None
+) -> None:
+    with suppress(Exception):  # nobody is left who could hear of another one
+        get("process").critical("exception.uncaught", exc_info=(kind, fault, trace))
+
+
+def _log_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is None or isinstance(told.exc_value, SystemExit):
+        return
+    with suppress(Exception):  # as above
+        get("process").critical(
+            "exception.uncaught",
+            thread=told.thread.name if told.thread else "",
+            exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
+        )
+
+
+def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
+    if told.exc_value is None:
+        return
+    with suppress(Exception):  # as above; the interpreter may be ending
+        get("process").error(
+            "exception.ignored",
+            where=told.err_msg or "in a finalizer",
+            exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
+        )
 
 
 def get(part: str) -> structlog.typing.FilteringBoundLogger:

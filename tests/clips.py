@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import av
 import av.filter
@@ -47,7 +48,19 @@ def converted(rgb: RGB, pixel_format: str, matrix: str, *, full_range: bool) -> 
     ]
     graph.link_nodes(*nodes).configure()
     nodes[0].push(av.VideoFrame.from_ndarray(rgb, format="rgb24"))
-    return nodes[-1].pull()
+    picture = nodes[-1].pull()
+    assert isinstance(picture, av.VideoFrame)
+    return picture
+
+
+class Look(TypedDict, total=False):
+    """How Clips.video writes pictures, where not as usual."""
+
+    pixel_format: str
+    codec: str
+    sample_aspect: Fraction
+    matrix: str
+    full_range: bool
 
 
 class Clips:
@@ -76,6 +89,7 @@ class Clips:
         options = {"qp": "12", "preset": "ultrafast", "g": "15"} if codec == "libx264" else {}
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=rate, options=options)
+            assert isinstance(stream, av.VideoStream)
             stream.pix_fmt = pixel_format
             for number, rgb in enumerate(pictures):
                 frame = converted(rgb, pixel_format, matrix, full_range=full_range)
@@ -92,8 +106,10 @@ class Clips:
             container.mux(stream.encode(None))
         return path
 
-    def quadrants(self, name: str, width: int, height: int, count: int = 15, **how: object) -> Path:
-        return self.video(name, [quadrants(width, height)] * count, **how)
+    def quadrants(
+        self, name: str, width: int, height: int, count: int = 15, **look: Unpack[Look]
+    ) -> Path:
+        return self.video(name, [quadrants(width, height)] * count, **look)
 
     def grey_ramp(self, name: str, count: int, rate: int, times: list[float] | None = None) -> Path:
         """Pictures that tell their number by their grey: 40 + 2 for each."""

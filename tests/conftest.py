@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import os
 import signal
 import threading
 import time
@@ -58,10 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let each coroutine test fail that leaves a task."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _without_leftover_tasks(item.obj)
+            item.obj = _without_tasks_left(item.obj)
 
 
-def _without_leftover_tasks(
+def _without_tasks_left(
     test: Callable[..., Awaitable[None]],
 ) -> Callable[..., Awaitable[None]]:
     @functools.wraps(test)
@@ -83,7 +84,7 @@ def _belongings() -> dict[str, str]:
         for thread in threading.enumerate()
         if not thread.name.startswith("asyncio_")  # the loop's own pool, ended with the loop
     }
-    for child in psutil.Process().children(recursive=True):
+    for child in _descendants():
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             if child.status() != psutil.STATUS_ZOMBIE:
                 words = " ".join(child.cmdline())[:80]
@@ -98,6 +99,14 @@ def _belongings() -> dict[str, str]:
     for block in Path("/dev/shm").iterdir():
         things[f"shm {block}"] = f"shared memory {block}"
     return things
+
+
+def _descendants() -> list[psutil.Process]:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # no child: spares most tests a look at each process there is
+        return []
+    return psutil.Process().children(recursive=True)
 
 
 def _left(before: dict[str, str]) -> list[str]:

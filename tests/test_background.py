@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from relayd.akool.chores import CreditWatch
-from relayd.background import in_background, kept_running
+from relayd.akool.upkeep import CreditWatch
+from relayd.process.background import in_background, kept_running
 
 
 class Waits:
@@ -22,7 +22,7 @@ class Waits:
             raise asyncio.CancelledError
 
 
-async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minute():
+async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minute() -> None:
     waits = Waits(9)
 
     async def job() -> None:
@@ -39,7 +39,7 @@ async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minu
     assert "TCPTransport" in told["reason"]
 
 
-async def test_each_distinct_failure_is_logged_once():
+async def test_each_distinct_failure_is_logged_once() -> None:
     reasons = iter(["a", "b", "a", "b", "c"])
 
     async def job() -> None:
@@ -50,7 +50,7 @@ async def test_each_distinct_failure_is_logged_once():
     assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
 
 
-async def test_a_limit_of_the_system_is_named_without_a_traceback():
+async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
     async def job() -> None:
         raise RuntimeError("can't start new thread")
 
@@ -61,14 +61,14 @@ async def test_a_limit_of_the_system_is_named_without_a_traceback():
     assert told["exc_info"] is None
 
 
-async def test_a_job_that_returns_is_done():
+async def test_a_job_that_returns_is_done() -> None:
     async def job() -> None:
         pass
 
     await kept_running("x", job)
 
 
-async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else():
+async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> None:
     ended: list[str] = []
     cancelled_inside = asyncio.Event()
 
@@ -93,18 +93,18 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else():
         await task
     assert ended == ["job"]
 
-    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]
+    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # gives True, never comes
         await asyncio.sleep(0)
         assert task.get_name() == "relayd-y"
     assert task.cancelled()
 
 
-async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call():
+async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call() -> None:
     class Client:
         async def credit(self) -> float:
             raise RuntimeError("the handler is closed")
 
-    watch = CreditWatch(Client())  # type: ignore[arg-type]
+    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has what is asked
     async with in_background("credit", watch.run) as task:
         for _ in range(5):
             await asyncio.sleep(0)

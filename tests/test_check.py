@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from relayd import check
 from relayd.akool.journal import Journal
-from relayd.configfile import load_tree
+from relayd.commands import check, remote
+from relayd.commands.finding import CheckStatus, Finding
+from relayd.config.loading import load_tree
+from relayd.control import lookup
 from relayd.errors import CameraUnavailable, ServiceUnreachable
-from relayd.finding import Finding, Verdict
-from relayd.namelock import NameLock
-from relayd.output.openings import Openings
-from relayd.output.readers import ClientUsage, Sight
+from relayd.output.open_tracker import OpenTracker
+from relayd.output.readers import ClientUsage, ReaderCounter
+from relayd.process.name_lock import NameLock
 
 
 class Camera:
@@ -31,7 +32,7 @@ class Camera:
 
     def open(self) -> None:
         if self.refusal:
-            raise CameraUnavailable(self.refusal, mend="mend it")
+            raise CameraUnavailable(self.refusal, hint="hint it")
         self.done.append("opened")
 
     def close(self) -> None:
@@ -70,49 +71,51 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
     monkeypatch.setattr(check, "CameraOutput", Camera)
 
     def see(sight: Callable[[], Any]) -> None:
-        monkeypatch.setattr(check, "best_sight", lambda *_: sight())
+        monkeypatch.setattr(check, "best_reader_counter", lambda *_: sight())
 
     return see
 
 
 @pytest.mark.parametrize(
-    ("way", "words"), [(ClientUsage, "the driver tells"), (Openings, "has it open for 1 s")]
+    ("way", "words"), [(ClientUsage, "the driver tells"), (OpenTracker, "has it open for 1 s")]
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
-    see: Callable[..., None], way: type[Sight], words: str
-):
+    see: Callable[..., None], way: type[ReaderCounter], words: str
+) -> None:
     see(lambda: Seen(way.words))
     found = finding()
-    assert found.verdict is Verdict.OK
+    assert found.verdict is CheckStatus.OK
     assert found.why.startswith("/dev/video0 can be written; ")
     assert words in found.why
     assert Camera.done == ["opened", "looked", "sight closed", "closed"]
 
 
-def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(see: Callable[..., None]):
+def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
+    see: Callable[..., None],
+) -> None:
     def fail() -> Seen:
         raise OSError(28, "No space left on device")
 
     for sight, why in ((fail, "No space left"), (lambda: Seen("", None), "may not look into")):
         see(sight)
         found = finding()
-        assert found.verdict is Verdict.WARNING
+        assert found.verdict is CheckStatus.WARNING
         assert why in found.why
         assert "on demand is off" in found.why
         assert Camera.done[-1] == "closed"
 
 
-def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]):
+def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
     see(lambda: Seen(ClientUsage.words))
     assert finding("never").why == "/dev/video0 can be written"
 
 
-def test_a_camera_that_is_refused_fails_the_check_with_its_mend(
+def test_a_camera_that_is_refused_fails_the_check_with_its_hint(
     see: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 has exclusive_caps=0")
     found = finding()
-    assert (found.verdict, found.mend) == (Verdict.FAILED, "mend it")
+    assert (found.verdict, found.hint) == (CheckStatus.FAILED, "hint it")
 
 
 def journal_findings(state: Path) -> list[Finding]:
@@ -121,39 +124,41 @@ def journal_findings(state: Path) -> list[Finding]:
     )
 
 
-def test_check_says_where_nothing_can_be_open(tmp_path: Path):
+def test_check_says_where_nothing_can_be_open(tmp_path: Path) -> None:
     (found,) = journal_findings(tmp_path)
-    assert (found.verdict, found.why) == (Verdict.OK, "can be written; nothing is left open")
+    assert (found.verdict, found.why) == (CheckStatus.OK, "can be written; nothing is left open")
 
 
-def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path):
+def test_check_warns_of_files_of_the_journal_that_cannot_be_read(tmp_path: Path) -> None:
     Journal(tmp_path).probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(b'{"version": 2}')
     (found,) = journal_findings(tmp_path)
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckStatus.WARNING
     assert "abc.json: it was written by a newer relayd (version 2)" in found.why
-    assert "relayd sessions list" in found.mend
+    assert "relayd sessions list" in found.hint
 
 
-def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(tmp_path: Path):
+def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(
+    tmp_path: Path,
+) -> None:
     journal = Journal(tmp_path)
     journal.begin_create("https://openapi.example", "studio", "").doubtful("HTTP 502")
     flying = journal.begin_create("https://openapi.example", "kitchen", "")
     (found,) = journal_findings(tmp_path)
     flying.answered()
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckStatus.WARNING
     assert "a session may be open at https://openapi.example" in found.why
     assert "HTTP 502" in found.why
-    assert "your account" in found.mend
+    assert "your account" in found.hint
 
 
-def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path):
+def test_a_state_directory_that_a_relay_of_this_name_uses_is_a_warning(tmp_path: Path) -> None:
     settings = load_tree({"state": {"directory": str(tmp_path)}})
     assert asyncio.run(check._check_name(settings, "studio")) == []
     with NameLock(tmp_path, "studio").take():
         (found,) = asyncio.run(check._check_name(settings, "studio"))
         assert asyncio.run(check._check_name(settings, "kitchen")) == []
-    assert (found.part, found.verdict) == ("name", Verdict.WARNING)
+    assert (found.part, found.verdict) == ("name", CheckStatus.WARNING)
     assert f"in use by a running relay 'studio' (process {os.getpid()})" in found.why
 
 
@@ -161,7 +166,7 @@ def with_parts(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
     monkeypatch.setattr(check, "PARTS", parts)
 
 
-async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch):
+async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
     async def first(*_: object) -> list[Finding]:
@@ -176,7 +181,9 @@ async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.M
     assert [one.part for one in found] == ["first"]
 
 
-async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: pytest.MonkeyPatch):
+async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def hang(*_: object) -> list[Finding]:
         await asyncio.Event().wait()
         return []
@@ -188,7 +195,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: p
     with_parts(monkeypatch, service=hang, face=other, other=other)
     service, face, last = await check.run_checks(load_tree({}), "studio")
     assert (service.verdict, service.why) == (
-        Verdict.FAILED,
+        CheckStatus.FAILED,
         "given up after 0.05 s without an answer",
     )
     assert face.why == "not tried, as the service does not answer as it should"
@@ -198,14 +205,14 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(monkeypatch: p
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (ServiceUnreachable("refused", mend="look"), "refused"),
+        (ServiceUnreachable("refused", hint="look"), "refused"),
         (OSError(24, "Too many open files"), "too many open files: the limit is"),
         (KeyError("x"), "unexpected KeyError: 'x'"),
     ],
 )
 async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
     fault: Exception, words: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def fail(*_: object) -> list[Finding]:
         raise fault
 
@@ -225,48 +232,48 @@ def used_by_a_relay(monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
     async def look(_relay: object) -> dict[str, Any]:
         return {"source": "", "source_alive": False, "outputs": {}, **status}
 
-    monkeypatch.setattr(check.lookup, "at", lambda path, _name: path)
-    monkeypatch.setattr(check.remote, "look", look)
+    monkeypatch.setattr(lookup, "at", lambda path, _name: path)
+    monkeypatch.setattr(remote, "look", look)
 
 
 @pytest.mark.parametrize(
     ("outputs", "verdict"),
     [
-        ({"/dev/video0": "ok"}, Verdict.WARNING),
-        ({"/dev/video0": "unplugged"}, Verdict.FAILED),
-        ({"/dev/video1": "ok"}, Verdict.FAILED),
+        ({"/dev/video0": "ok"}, CheckStatus.WARNING),
+        ({"/dev/video0": "unplugged"}, CheckStatus.FAILED),
+        ({"/dev/video1": "ok"}, CheckStatus.FAILED),
     ],
 )
 def test_a_camera_that_the_running_relay_has_is_no_failure_while_it_works_there(
     outputs: dict[str, str],
-    verdict: Verdict,
+    verdict: CheckStatus,
     monkeypatch: pytest.MonkeyPatch,
     see: Callable[..., None],
-):
+) -> None:
     see(lambda: Seen("unseen"))
     monkeypatch.setattr(Camera, "refusal", "/dev/video0 is written by another program")
-    assert finding().verdict is Verdict.FAILED, "no relay runs"
+    assert finding().verdict is CheckStatus.FAILED, "no relay runs"
     used_by_a_relay(monkeypatch, outputs=outputs)
     found = finding()
     assert found.verdict is verdict
-    assert ("the running relay 'studio' has it" in found.why) is (verdict is Verdict.WARNING)
+    assert ("the running relay 'studio' has it" in found.why) is (verdict is CheckStatus.WARNING)
 
 
 @pytest.mark.parametrize("alive", [True, False])
 async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_there(
     *, alive: bool, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     used_by_a_relay(monkeypatch, source="/nonexistent.mp4", source_alive=alive)
     (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
-    assert found.verdict is (Verdict.WARNING if alive else Verdict.FAILED)
+    assert found.verdict is (CheckStatus.WARNING if alive else CheckStatus.FAILED)
     used_by_a_relay(monkeypatch, source="/other.mp4", source_alive=True)
     (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
-    assert found.verdict is Verdict.FAILED, "it has another one"
+    assert found.verdict is CheckStatus.FAILED, "it has another one"
 
 
-def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at():
+def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at() -> None:
     url = "tcp://127.0.0.1:1?listen=1"
     tree = {"output": [{"kind": "stream", "url": url}]}
     (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
-    assert found.verdict is Verdict.OK
+    assert found.verdict is CheckStatus.OK
     assert "wait for whoever connects" in found.why

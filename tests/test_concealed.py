@@ -1,11 +1,23 @@
 """Secrets that are concealed: bounded, newest kept, those of the configuration for good."""
 
+import base64
+import html
+import json
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, quote_plus
 
-from relayd.concealed import HIDDEN, MOST_KEPT, Concealed
+import pytest
+
+from relayd import logs
+from relayd.config.loading import load
+from relayd.control.access import Token
+from relayd.urls.concealed import HIDDEN, MOST_KEPT, Concealed
+from relayd.urls.safe import MediaUrl
 
 
-def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():
+def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good() -> None:
     known = Concealed()
     known.add("the-api-key", lasting=True)
     for number in range(1000):
@@ -15,21 +27,21 @@ def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good():
     assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} token-0949"
 
 
-def test_one_that_is_used_again_is_the_newest():
+def test_one_that_is_used_again_is_the_newest() -> None:
     known = Concealed(most=2)
     for secret in ("secret-1", "secret-2", "secret-1", "secret-3"):
         known.add(secret)
     assert known.replaced_in("secret-1 secret-2") == f"{HIDDEN} secret-2"
 
 
-def test_those_of_the_configuration_are_bounded_too():
-    known = Concealed(most=3)
+def test_those_of_the_configuration_are_bounded_too() -> None:
+    known = Concealed(most_lasting=3)
     for number in range(10):
         known.add(f"secret-{number}", lasting=True)
     assert len(known) == 3
 
 
-def test_one_that_becomes_lasting_stays():
+def test_one_that_becomes_lasting_stays() -> None:
     known = Concealed(most=1)
     known.add("secret-1")
     known.add("secret-1", lasting=True)
@@ -38,14 +50,14 @@ def test_one_that_becomes_lasting_stays():
     assert known.replaced_in("secret-1") == HIDDEN
 
 
-def test_short_strings_and_what_its_own_replacement_holds_are_left_alone():
+def test_short_strings_and_what_its_own_replacement_holds_are_left_alone() -> None:
     known = Concealed()
     known.add("short")
     known.add("example", "https://example.org")
     assert len(known) == 0
 
 
-def test_threads_that_add_and_read_at_once_do_each_other_no_harm():
+def test_threads_that_add_and_read_at_once_do_each_other_no_harm() -> None:
     known = Concealed()
 
     def add(start: int) -> None:
@@ -59,3 +71,61 @@ def test_threads_that_add_and_read_at_once_do_each_other_no_harm():
     for thread in threads:
         thread.join()
     assert len(known) == MOST_KEPT
+
+
+SPELT = 'first "line"\nsecond/line + <ü> & more'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        str,
+        repr,
+        json.dumps,
+        html.escape,
+        quote,
+        quote_plus,
+        lambda secret: json.dumps(secret, ensure_ascii=False),
+        lambda secret: json.dumps(secret).replace("/", "\\/"),
+        lambda secret: quote(secret, safe=""),
+        lambda secret: str(secret.encode()),
+        lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: secret.splitlines()[1],
+    ],
+)
+def test_a_secret_is_known_as_others_write_it(written: Callable[[str], str]) -> None:
+    known = Concealed()
+    known.add(SPELT, lasting=True)
+    said = known.replaced_in(f"refused: {written(SPELT)}.")
+    assert HIDDEN in said
+    encoded = base64.b64encode(SPELT.encode()).decode()
+    assert not any(part in said for part in ("first", "second", encoded[:6]))
+
+
+def test_a_password_in_a_url_is_known_as_an_http_client_sends_it() -> None:
+    for user_info in ("me:pass-W0rd-1", "tok-en-77-aaaa", "m%40e:p%2Fass-W0rd"):
+        MediaUrl(f"https://{user_info}@host/x").reveal()
+    for sent in ("me:pass-W0rd-1", "tok-en-77-aaaa:", "m@e:p/ass-W0rd"):
+        header = base64.b64encode(sent.encode()).decode()
+        assert header.rstrip("=") not in logs.redact(f"it said: Basic {header}")
+
+
+def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(
+    tmp_path: Path,
+) -> None:
+    outputs = "".join(
+        f'[[output]]\nkind = "stream"\nurl = "rtsp://u{n}:pass-W0rd-{n}@h/x?token=tok-{n:08}"\n'
+        for n in range(60)
+    )
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[akool]\napi_key = "the-key-of-many-outputs"\n{outputs}')
+    load(file, (), {})
+    said = logs.redact("the-key-of-many-outputs pass-W0rd-0 pass-W0rd-59 tok-00000000")
+    assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN}"
+
+
+def test_the_page_s_token_and_its_cookie_stay_concealed_for_as_long_as_they_are_good() -> None:
+    token = Token.random()
+    for number in range(4 * MOST_KEPT):
+        logs.conceal(f"a-token-that-passes-{number}")
+    assert logs.redact(f"{token.text} {token.cookie}") == f"{HIDDEN} {HIDDEN}"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd import configfile
-from relayd.config import (
+from relayd.config import loading
+from relayd.config.loading import load, load_tree
+from relayd.config.settings import (
     Settings,
     StreamSettings,
     control_socket,
@@ -19,9 +20,8 @@ from relayd.config import (
     require_runnable,
     state_directory,
 )
-from relayd.configfile import load, load_tree
+from relayd.config.socket_folders import user_folders
 from relayd.errors import ConfigError, ExitCode
-from relayd.runtime import user_folders
 
 EXAMPLES = Path(__file__).parent.parent / "config"
 
@@ -35,7 +35,7 @@ def faults_of(text: str, tmp_path: Path, *overrides: str, **environment: str) ->
     return caught.value.faults
 
 
-def test_the_example_holds_every_key_with_its_default():
+def test_the_example_holds_every_key_with_its_default() -> None:
     example = tomllib.loads((EXAMPLES / "relayd.toml").read_text())
     settings = load(None, environment={})
     defaults: dict[str, Any] = settings.model_dump(mode="json")
@@ -45,12 +45,12 @@ def test_the_example_holds_every_key_with_its_default():
     assert example == defaults
 
 
-def test_each_example_loads():
+def test_each_example_loads() -> None:
     for file in EXAMPLES.glob("*.toml"):
         load(file, environment={})
 
 
-def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path):
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     assert faults_of('[source]\nurll = "x"', tmp_path) == [
         "source.urll: unknown key; did you mean source.url? (relay.toml, line 2)"
     ]
@@ -65,18 +65,18 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path):
     ]
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path):
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     faults = faults_of('[video]\nwidth=641\nfps="fast"\nfit="zoom"', tmp_path)
     assert [fault.split(" = ")[0] for fault in faults] == ["video.width", "video.fps", "video.fit"]
     assert "641" in faults[0]
     assert "'crop', 'pad' or 'stretch'" in faults[2]
 
 
-def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path):
+def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
     assert "12345" not in faults_of("[akool]\napi_key = 12345", tmp_path)[0]
 
 
-def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
+def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path) -> None:
     faults = faults_of('[face]\nimage = "ftp://me:hunter22@host/x.png"', tmp_path)
     assert "hunter22" not in faults[0]
 
@@ -90,10 +90,10 @@ def test_a_url_password_is_not_shown_in_a_fault(tmp_path: Path):
         (b"[video]\nfps = " + b"9" * 5000, "not valid TOML: a number has too many digits"),
         (b"output = " + b"[" * 2000 + b"]" * 2000, "not valid TOML: nested too deeply"),
         (b"[video]\nfps = 2026-02-31", "not valid TOML"),
-        (b"#" * (configfile.LARGEST_FILE + 1), "larger than 1024 KiB"),
+        (b"#" * (loading.LARGEST_FILE + 1), "larger than 1024 KiB"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
     file = tmp_path / "broken.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=says) as caught:
@@ -101,18 +101,18 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, says: str):
     assert "broken.toml" in str(caught.value)
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows_are_no_fault(tmp_path: Path):
+def test_a_byte_order_mark_and_line_ends_of_windows_are_no_fault(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_bytes(b"\xef\xbb\xbf[video]\r\nfps = 10\r\n")
     assert load(file, environment={}).video.fps == 10
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none.toml", environment={})
 
 
-def test_environment_beats_file_and_set_beats_environment(tmp_path: Path):
+def test_environment_beats_file_and_set_beats_environment(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text("[video]\nfps = 10\nbitrate = 1000\nwidth = 320")
     environment = {"RELAYD_VIDEO__FPS": "15", "RELAYD_VIDEO__BITRATE": "2000"}
@@ -120,7 +120,7 @@ def test_environment_beats_file_and_set_beats_environment(tmp_path: Path):
     assert (video.fps, video.bitrate, video.width) == (15.0, 3000, 320)
 
 
-def test_each_fault_says_where_its_value_came_from(tmp_path: Path):
+def test_each_fault_says_where_its_value_came_from(tmp_path: Path) -> None:
     text = "[video]\n# the size\nwidth = 641\nheight = 480\n[source]\nloop = 'maybe'"
     number = "must be a number without a unit, like 2.5"
     overrides, environment = ["video.bitrate=1"], {"RELAYD_VIDEO__FPS": "a"}
@@ -143,7 +143,9 @@ def test_each_fault_says_where_its_value_came_from(tmp_path: Path):
         ("[[output]]\nKind = 'camera'", 'output.0.kind: missing; write kind = "camera" or'),
     ],
 )
-def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text: str, says: str):
+def test_names_are_case_sensitive_and_the_right_one_is_told(
+    tmp_path: Path, text: str, says: str
+) -> None:
     faults = faults_of(text, tmp_path)
     assert faults[0].startswith(says)
     with_set = faults_of(text, tmp_path, "video.fps=999")
@@ -180,7 +182,7 @@ def test_names_are_case_sensitive_and_the_right_one_is_told(tmp_path: Path, text
         ("[akool]\nx = 5", "akool.x: unknown key; known here: base_url, api_key,"),
     ],
 )
-def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: str):
+def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: str) -> None:
     (fault,) = faults_of(text, tmp_path)
     assert fault.startswith(says)
     assert "(relay.toml, line " in fault
@@ -202,13 +204,15 @@ def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: s
         'source={"rtsp://user:HIDEME@h"=1}',
     ],
 )
-def test_a_url_that_is_none_and_one_in_a_keys_place_are_refused_without_its_secret(given: str):
+def test_a_url_that_is_none_and_one_in_a_keys_place_are_refused_without_its_secret(
+    given: str,
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, ["output.0.kind=stream", given], {})
     assert "HIDEME" not in "".join(format_exception(caught.value))
 
 
-def test_outputs_can_be_set_one_by_one(tmp_path: Path):
+def test_outputs_can_be_set_one_by_one(tmp_path: Path) -> None:
     environment = {"RELAYD_OUTPUT__0__KIND": "stream", "RELAYD_OUTPUT__0__URL": "a.mkv"}
     first = {"kind": "stream", "url": "a.mkv"}
     assert [one.model_dump(mode="json") for one in load(None, (), environment).output] == [first]
@@ -229,35 +233,35 @@ def test_outputs_can_be_set_one_by_one(tmp_path: Path):
         ("output.99999999999999999999.url=x", "output has 1: the next one is output.1"),
     ],
 )
-def test_an_output_that_is_not_there_is_named(tmp_path: Path, given: str, says: str):
+def test_an_output_that_is_not_there_is_named(tmp_path: Path, given: str, says: str) -> None:
     assert says in faults_of("[[output]]\nkind = 'camera'", tmp_path, given)[0]
 
 
-def test_an_unknown_environment_name_is_a_fault(tmp_path: Path):
+def test_an_unknown_environment_name_is_a_fault(tmp_path: Path) -> None:
     faults = faults_of("", tmp_path, RELAYD_VIDEOS__FPS="15")
     assert faults == ["RELAYD_VIDEOS__FPS (environment): unknown; did you mean RELAYD_VIDEO__FPS?"]
 
 
 @pytest.mark.parametrize("text", ["video", "=3", "video.=3", ".fps=3"])
-def test_a_set_without_key_or_value_says_how_it_goes(tmp_path: Path, text: str):
+def test_a_set_without_key_or_value_says_how_it_goes(tmp_path: Path, text: str) -> None:
     assert "section.key=value" in faults_of("", tmp_path, text)[0]
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000 + "]" * 2000, "{a=" * 2000])
-def test_a_value_of_set_that_toml_cannot_take_in_is_one_line(tmp_path: Path, value: str):
+def test_a_value_of_set_that_toml_cannot_take_in_is_one_line(tmp_path: Path, value: str) -> None:
     (fault,) = faults_of("", tmp_path, f"video.fps={value}")
     assert fault.startswith("--set video.fps: not a TOML value: ")
     assert len(fault) < 200
 
 
-def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Path):
+def test_keys_come_from_the_environment_or_from_systemd_credentials(tmp_path: Path) -> None:
     assert load(None, environment={"AKOOL_API_KEY": "k1"}).akool.api_key.get_secret_value() == "k1"
     (tmp_path / "akool-client-secret").write_text("s2\n")
     credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert load(None, environment=credentials).akool.client_secret.get_secret_value() == "s2"
 
 
-def test_a_long_path_of_a_credential_is_cut_in_its_fault():
+def test_a_long_path_of_a_credential_is_cut_in_its_fault() -> None:
     environment = {"CREDENTIALS_DIRECTORY": "/x" * 10_000}
     with pytest.raises(ConfigError) as caught:
         load(None, (), environment)
@@ -265,13 +269,13 @@ def test_a_long_path_of_a_credential_is_cut_in_its_fault():
     assert max(map(len, caught.value.faults)) < 300
 
 
-def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path):
+def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "akool-api-key").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"akool-api-key \(systemd credential\): not UTF-8"):
         load(None, environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
-def test_what_run_needs_and_lacks_is_named():
+def test_what_run_needs_and_lacks_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         require_runnable(load(None, ["output=[]"], {}))
     assert [fault.split(":")[0].split(" ")[0] for fault in caught.value.faults] == [
@@ -283,18 +287,18 @@ def test_what_run_needs_and_lacks_is_named():
         require_runnable(load(None, ["face.image=http://x/y", "akool.client_id=a"], {}))
 
 
-def test_url_templates_may_name_only_fields_of_the_session(tmp_path: Path):
+def test_url_templates_may_name_only_fields_of_the_session(tmp_path: Path) -> None:
     faults = faults_of('[rtc]\nplay_url = "http://x/{room}"', tmp_path)
     assert "{channel_id}" in faults[0]
     assert "{" in faults_of('[rtc]\nplay_url = "http://x/{"', tmp_path)[0]
 
 
-def test_options_are_handed_to_ffmpeg_as_text():
+def test_options_are_handed_to_ffmpeg_as_text() -> None:
     options = load(None, ["source.options={ low_delay = true, probesize = 32 }"], {}).source.options
     assert options == {"low_delay": "1", "probesize": "32"}
 
 
-def test_the_state_directory_is_as_set_else_systemds_else_the_users():
+def test_the_state_directory_is_as_set_else_systemds_else_the_users() -> None:
     assert state_directory(load(None, ["state.directory=/x"], {}), {}) == Path("/x")
     assert state_directory(load(None, (), {}), {"STATE_DIRECTORY": "/var/lib/relayd/a"}) == Path(
         "/var/lib/relayd/a"
@@ -304,9 +308,9 @@ def test_the_state_directory_is_as_set_else_systemds_else_the_users():
 
 def test_who_asks_about_a_relay_of_the_system_finds_its_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(configfile, "SYSTEM_CONFIGURATION", tmp_path / "etc")
-    monkeypatch.setattr(configfile, "SYSTEM_STATE", tmp_path / "lib")
+) -> None:
+    monkeypatch.setattr(loading, "SYSTEM_CONFIGURATION", tmp_path / "etc")
+    monkeypatch.setattr(loading, "SYSTEM_STATE", tmp_path / "lib")
     (tmp_path / "etc").mkdir()
     file, elsewhere = tmp_path / "etc" / "studio.toml", tmp_path / "studio.toml"
     for path in (file, elsewhere):
@@ -319,7 +323,7 @@ def test_who_asks_about_a_relay_of_the_system_finds_its_journal(
     assert load(elsewhere, (), {}).state.directory == ""
 
 
-def test_the_control_socket_lies_where_it_is_set_or_in_the_runtime_directory():
+def test_the_control_socket_lies_where_it_is_set_or_in_the_runtime_directory() -> None:
     assert control_socket(load_tree({"control": {"socket": "/x/y.sock"}}), "a") == Path("/x/y.sock")
     environment = {"RUNTIME_DIRECTORY": "/run/relayd/a"}
     path = control_socket(load_tree({}), "a", environment)
@@ -327,7 +331,7 @@ def test_the_control_socket_lies_where_it_is_set_or_in_the_runtime_directory():
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:8642", "[::]:8642", "192.0.2.1:1", "relay.lan:8642"])
-def test_an_address_that_other_machines_reach_is_refused_unless_it_is_meant(address: str):
+def test_an_address_that_other_machines_reach_is_refused_unless_it_is_meant(address: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_tree({"control": {"http": address, "token": "a-token-for-the-tests"}})
     (fault,) = caught.value.faults
@@ -339,14 +343,14 @@ def test_an_address_that_other_machines_reach_is_refused_unless_it_is_meant(addr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
-def test_an_address_of_this_machine_alone_needs_no_permission(address: str):
+def test_an_address_of_this_machine_alone_needs_no_permission(address: str) -> None:
     assert load_tree({"control": {"http": address}}).control.address
 
 
 @pytest.mark.parametrize(
     "token", ["short", "with a blank in it", "x" * 257, "größer-als-ascii-ist"]
 )
-def test_a_token_that_no_url_or_nobody_could_hold_is_refused_and_not_shown(token: str):
+def test_a_token_that_no_url_or_nobody_could_hold_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_tree({"control": {"token": token}})
     (fault,) = caught.value.faults
@@ -354,7 +358,7 @@ def test_a_token_that_no_url_or_nobody_could_hold_is_refused_and_not_shown(token
     assert token not in fault
 
 
-def test_the_token_may_come_from_the_environment_or_a_credential(tmp_path: Path):
+def test_the_token_may_come_from_the_environment_or_a_credential(tmp_path: Path) -> None:
     (tmp_path / "control-token").write_text("of-a-credential-file\n")
     folder = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     settings = load(None, (), folder)
@@ -364,7 +368,7 @@ def test_the_token_may_come_from_the_environment_or_a_credential(tmp_path: Path)
     assert settings.control.token.get_secret_value() == "of-the-environment"
 
 
-def test_what_is_public_and_which_hosts_are_allowed_is_checked():
+def test_what_is_public_and_which_hosts_are_allowed_is_checked() -> None:
     control = load_tree(
         {"control": {"public": ["healthz"], "allowed_hosts": ["relay.lan", "cam.example:8443"]}}
     ).control
@@ -379,12 +383,12 @@ def test_what_is_public_and_which_hosts_are_allowed_is_checked():
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "host:99999", ":80", "a:1/x", "u@h:1"])
-def test_an_address_needs_host_and_port(text: str):
+def test_an_address_needs_host_and_port(text: str) -> None:
     with pytest.raises(ValueError, match="port"):
         parse_address(text)
 
 
-def test_an_ipv6_address_is_read():
+def test_an_ipv6_address_is_read() -> None:
     assert parse_address("[::1]:80") == ("::1", 80)
 
 
@@ -396,13 +400,13 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*Settings.model_fields, "x"]), JSON, max_size=4))
-def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]):
+def test_no_tree_of_values_breaks_the_reading(tree: dict[str, Any]) -> None:
     overrides = [f"{key}={value!r}" for key, value in tree.items()]
     with contextlib.suppress(ConfigError):
         load(None, overrides, {})
 
 
-def test_on_demand_always_needs_a_camera_whose_readers_ask():
+def test_on_demand_always_needs_a_camera_whose_readers_ask() -> None:
     sets = ["face.image=http://x/y", "on_demand.mode=always"]
     key = {"AKOOL_API_KEY": "k"}
     require_runnable(load(None, sets, key))
@@ -432,7 +436,7 @@ def test_on_demand_always_needs_a_camera_whose_readers_ask():
         ("output.0.url='srt://:5000?mode=caller'", "it names no host"),
     ],
 )
-def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, says: str):
+def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, ["output.0.kind=stream", "output.0.url=x.mkv", given], {})
     (fault,) = caught.value.faults
@@ -442,13 +446,15 @@ def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, say
 @pytest.mark.parametrize(
     "url", ["srt://:5000?mode=listener", "tcp://:5000?listen", "tcp://:5000?listen=1", "udp://h:1"]
 )
-def test_a_stream_may_wait_for_whoever_connects(url: str):
+def test_a_stream_may_wait_for_whoever_connects(url: str) -> None:
     (output,) = load(None, ["output.0.kind=stream", f"output.0.url='{url}'"], {}).output
     assert isinstance(output, StreamSettings)
     assert output.url.reveal() == url
 
 
-def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(tmp_path: Path):
+def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(
+    tmp_path: Path,
+) -> None:
     text = "[[output]]\nkind = 'stream'\nurl = 'x.mkv'"
     for name in ("RELAYD_OUTPUT__1__URL", "RELAYD_OUTPUT__0__URL__X"):
         (fault,) = faults_of(text, tmp_path, **{name: "y.mkv"})
@@ -457,13 +463,13 @@ def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(t
 
 def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(configfile, "PIPE_PATIENCE", 0.2)
+) -> None:
+    monkeypatch.setattr(loading, "PIPE_PATIENCE", 0.2)
     fifo = tmp_path / "fifo.toml"
     os.mkfifo(fifo)
     with pytest.raises(ConfigError, match="nobody writes it to its end"):
         load(fifo, (), {})
-    monkeypatch.setattr(configfile, "PIPE_PATIENCE", 10.0)
+    monkeypatch.setattr(loading, "PIPE_PATIENCE", 10.0)
 
     def write() -> None:
         with fifo.open("w") as pipe:
@@ -478,15 +484,24 @@ def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
-def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path, encoding: str):
+def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "relay.toml"
     file.write_bytes("[video]\nfps = 7".encode(encoding))
     with pytest.raises(ConfigError, match="not UTF-8 text: NUL bytes are in it; save it as UTF-8"):
         load(file, (), {})
 
 
-def test_folders_of_xdg_that_are_relative_are_ignored_as_its_specification_says():
+def test_folders_of_xdg_that_are_relative_are_ignored_as_its_specification_says() -> None:
     assert state_directory(load(None, (), {}), {"XDG_STATE_HOME": "rel"}).is_absolute()
     socket = control_socket(load_tree({}), "a", {"XDG_RUNTIME_DIR": "rel"})
     assert socket.is_absolute()
     assert all(folder.is_absolute() for folder in user_folders({"XDG_RUNTIME_DIR": "rel"}, 1))
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "CLIENT_SECRET"])
+def test_a_secret_with_bytes_that_are_no_text_is_named_and_not_shown(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, (), {f"RELAYD_AKOOL__{name}": "sesame\udcff"})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"akool.{name.lower()} = ***: has bytes that are not UTF-8 text")
+    assert "sesame" not in fault

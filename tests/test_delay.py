@@ -3,17 +3,18 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relayd.delay import WINDOW, DelayMeter, thumbnail
-from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.delay import WINDOW, DelayMeter, thumbnail
+from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame, black
 
 GEOMETRY = Geometry(320, 240)
 FPS = 20
 PERIOD = 1 / FPS
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 
 
 class Scene:
@@ -23,6 +24,8 @@ class Scene:
         self.random = np.random.default_rng(seed)
         self.noise = noise
         self.background, self.own_face, self.new_face = (self._texture() for _ in range(3))
+        self.rows: NDArray[np.int_]
+        self.columns: NDArray[np.int_]
         self.rows, self.columns = np.mgrid[: GEOMETRY.height, : GEOMETRY.width]
 
     def _texture(self) -> Plane:
@@ -67,9 +70,31 @@ def still(step: int) -> tuple[float, float]:
     return 0.0, 0.0
 
 
+Path = Callable[[int], tuple[float, float]]
+
+
+class Film:
+    """Pairs of pictures of a scene, at each `step`th moment: drawn when first asked for."""
+
+    def __init__(self, path: Path, noise: float, step: int) -> None:
+        self._scene, self._path, self._step = Scene(noise=noise), path, step
+        self._drawn: list[tuple[I420, I420]] = []
+
+    def first(self, count: int) -> list[tuple[I420, I420]]:
+        for number in range(len(self._drawn), count):
+            self._drawn.append(self._scene.pair(*self._path(number * self._step)))
+        return self._drawn[:count]
+
+
+@cache
+def film(path: Path = talking, noise: float = 2.0, step: int = 1) -> Film:
+    """Give the film that several tests see; drawing is what takes time."""
+    return Film(path, noise, step)
+
+
 def measured(
     delay_frames: int,
-    path: Callable[[int], tuple[float, float]] = talking,
+    path: Path = talking,
     *,
     frames: int = 120,
     noise: float = 2.0,
@@ -79,14 +104,15 @@ def measured(
 
     With `repeat`, the source gives one frame for so many sent ones.
     """
-    scene, found = Scene(noise=noise), list[float]()
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
+    pairs = film(path, noise, repeat).first(-(-frames // repeat))
     on_their_way: list[I420] = []
     source = swapped = black(GEOMETRY)
     captured = 0.0
     for step in range(frames):
         if step % repeat == 0:
-            source, swapped = scene.pair(*path(step))
+            source, swapped = pairs[step // repeat]
             captured = step * PERIOD
         meter.sent(SourceFrame(source, captured))
         on_their_way.append(swapped)
@@ -100,42 +126,41 @@ def wrong(found: list[float], true_delay: float) -> list[float]:
     return [delay for delay in found if abs(delay - true_delay) > PERIOD / 10]
 
 
-def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise():
+def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise() -> None:
     for delay_frames in (2, 8, 30):
         found = measured(delay_frames, frames=120 + delay_frames)
         assert len(found) > 40, f"too few matches at {delay_frames} frames: {len(found)}"
         assert not wrong(found, delay_frames * PERIOD)
 
 
-def test_a_still_scene_is_unknown_and_never_a_wrong_figure():
+def test_a_still_scene_is_unknown_and_never_a_wrong_figure() -> None:
     assert measured(8, still) == []
     assert measured(8, still, noise=0.0) == []
 
 
-def test_a_loop_shorter_than_the_window_is_unknown():
+def test_a_loop_shorter_than_the_window_is_unknown() -> None:
     once_round = FPS
     found = measured(8, lambda step: talking(step % FPS), noise=0.0)
     assert len(found) < once_round - 8
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_delay_longer_than_the_window_gives_hardly_a_figure():
+def test_a_delay_longer_than_the_window_gives_hardly_a_figure() -> None:
     frames = int(WINDOW * FPS) + 80
     assert len(measured(int(WINDOW * FPS) + 10, frames=frames)) <= 4
 
 
-def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once():
+def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once() -> None:
     found = measured(8, repeat=2, frames=160)
     assert len(found) > 20
     assert len(found) <= 160 / 2
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
-    scene, found = Scene(), list[float]()
+def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
-    for step in range(60):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(60)):
         meter.sent(SourceFrame(source, step * PERIOD))
         frame = SwappedFrame(swapped, step * PERIOD)
         for again in range(3):
@@ -144,12 +169,11 @@ def test_a_frame_that_the_output_shows_again_is_no_new_measurement():
     assert not wrong(found, 0.01)
 
 
-def test_a_changed_delay_is_followed():
-    scene, found = Scene(), list[float]()
+def test_a_changed_delay_is_followed() -> None:
+    found = list[float]()
     meter = DelayMeter(FPS, found.append)
     way: list[I420] = []
-    for step in range(160):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(160)):
         meter.sent(SourceFrame(source, step * PERIOD))
         way.append(swapped)
         delay_frames = 5 if step < 80 else 15
@@ -159,13 +183,11 @@ def test_a_changed_delay_is_followed():
     assert round(found[-1] / PERIOD) == 15
 
 
-def test_the_spread_is_that_of_the_measurements():
+def test_the_spread_is_that_of_the_measurements() -> None:
     meter = DelayMeter(FPS)
     assert meter.spread().p50 is None
     assert meter.spread().count == 0
-    scene = Scene()
-    for step in range(60):
-        source, swapped = scene.pair(*talking(step))
+    for step, (source, swapped) in enumerate(film().first(60)):
         meter.sent(SourceFrame(source, step * PERIOD))
         meter.shown(SwappedFrame(swapped, step), step * PERIOD + 0.25)
     spread = meter.spread()
@@ -176,7 +198,7 @@ def test_the_spread_is_that_of_the_measurements():
     assert abs(spread.p95 - 0.25) < 0.001
 
 
-def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness():
+def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness() -> None:
     random = np.random.default_rng(3)
     plane = random.integers(40, 200, (GEOMETRY.height, GEOMETRY.width)).astype(np.float32)
     cells = plane.reshape(30, 8, 40, 8).mean(axis=(1, 3)).ravel()
@@ -184,9 +206,8 @@ def test_a_thumbnail_is_the_mean_of_each_cell_whatever_the_brightness():
     np.testing.assert_allclose(thumbnail(i420(plane)), thumbnail(i420(plane + 20)), atol=1e-3)
 
 
-def test_one_thread_may_send_while_another_shows():
-    scene = Scene()
-    pairs = [scene.pair(*talking(step)) for step in range(40)]
+def test_one_thread_may_send_while_another_shows() -> None:
+    pairs = film().first(40)
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     sent_steps = 0
@@ -220,7 +241,7 @@ def test_one_thread_may_send_while_another_shows():
     assert not wrong(found, 2 * PERIOD)
 
 
-def test_the_meter_costs_far_less_than_a_frame_interval():
+def test_the_meter_costs_far_less_than_a_frame_interval() -> None:
     random = np.random.default_rng(0)
     pictures = [random.integers(16, 235, (720, 640), dtype=np.uint8) for _ in range(8)]
     meter = DelayMeter(FPS)

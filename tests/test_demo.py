@@ -4,25 +4,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from relayd.demo import DemoOptions, _camera, run_demo
+from relayd.commands.demo import DemoOptions, _camera, run_demo
 from relayd.errors import CameraUnavailable, UsageError
 from relayd.output.camera import CameraOutput
 
 
-def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.MonkeyPatch):
+def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_camera: CameraOutput) -> None:
-        raise CameraUnavailable("/dev/video0 [loop] is set up wrongly", mend="sudo mend [it]")
+        raise CameraUnavailable("/dev/video0 [loop] is set up wrongly", hint="sudo repair [it]")
 
     monkeypatch.setattr(CameraOutput, "open", refuse)
     said = StringIO()
     options = DemoOptions("", "", 0, 0.0, None, use_camera=True)
     assert _camera(options, Console(file=said)) is False
     assert "/dev/video0 [loop] is set up wrongly" in said.getvalue()
-    assert "sudo mend [it]" in said.getvalue()
+    assert "sudo repair [it]" in said.getvalue()
 
 
-async def test_a_demo_refuses_a_recording_whose_name_says_no_format():
+async def test_a_demo_refuses_a_recording_whose_name_says_no_format() -> None:
     options = DemoOptions("", "", 0, 0.0, Path("x.avi"), use_camera=False)
     with pytest.raises(UsageError, match="--record: no container is known") as caught:
         await run_demo(options)
-    assert ".mp4" in caught.value.mend
+    assert ".mp4" in caught.value.hint

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.descriptors import keep_from_children, wait_readable
+from relayd.process.descriptors import keep_from_children, wait_readable
 
 MANY = """
 import os, resource, sys, threading, time
@@ -23,8 +23,8 @@ while os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) < 1024:
 
 SLOT = """
 import numpy as np
-from relayd.frames import Geometry
-from relayd.slots import SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
 
 size = Geometry(64, 48)
 slot = SharedSlot.create(size, "test")
@@ -35,7 +35,7 @@ assert slot.wait(5)
 """
 
 STREAM = """
-from relayd.frames import Geometry, StandbyFrame, black
+from relayd.media.frames import Geometry, StandbyFrame, black
 from relayd.output.stream import StreamOutput
 
 size = Geometry(64, 48)
@@ -61,7 +61,7 @@ reader.close()
 """
 
 WORKER = """
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.link import LinkEventKind
 from relayd.rtc.process import RtcWorker
 
@@ -80,7 +80,9 @@ assert [event.kind for event in events] == [LinkEventKind.READY], events
 @pytest.mark.parametrize(
     "work", [SLOT, STREAM, SRT, WORKER], ids=["slot", "stream", "srt", "worker"]
 )
-def test_a_process_with_more_than_1024_descriptors_works_all_the_same(work: str, tmp_path: Path):
+def test_a_process_with_more_than_1024_descriptors_works_all_the_same(
+    work: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MANY + work, str(tmp_path / "out.mkv")],
         check=False,
@@ -92,7 +94,7 @@ def test_a_process_with_more_than_1024_descriptors_works_all_the_same(work: str,
     assert "Traceback" not in done.stderr
 
 
-def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not():
+def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not() -> None:
     readable, into = os.pipe()
     try:
         assert wait_readable((readable,), 0) == set()
@@ -103,7 +105,7 @@ def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not():
         os.close(readable)
 
 
-def test_what_is_kept_from_children_is_closed_in_them():
+def test_what_is_kept_from_children_is_closed_in_them() -> None:
     readable, into = os.pipe()
     try:
         os.set_inheritable(into, True)
@@ -122,7 +124,7 @@ def test_what_is_kept_from_children_is_closed_in_them():
 
 STREAMS = """
 import json, os, socket, subprocess, sys
-from relayd import stdio
+from relayd.process import stdio
 
 stdio.open_missing()
 first = socket.socket().fileno()
@@ -138,7 +140,7 @@ with open(sys.argv[1], "w") as told:
 @pytest.mark.parametrize("closed", [(1,), (2,), (0,), (0, 1, 2)])
 def test_a_process_started_without_standard_streams_has_empty_ones(
     closed: tuple[int, ...], tmp_path: Path
-):
+) -> None:
     told = tmp_path / "told"
     shut = " ".join(f"{number}>&-" for number in closed)
     subprocess.run(
@@ -153,7 +155,7 @@ def test_a_process_started_without_standard_streams_has_empty_ones(
     assert all(streams[number] == "/dev/null" for number in closed)
 
 
-def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path):
+def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
     command = [sys.executable, "-m", "relayd", "check", "--config", missing]
     usual = subprocess.run(command, check=False, capture_output=True)
@@ -166,7 +168,7 @@ def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path):
 
 ODD_NAMES = """
 import sys
-from relayd import stdio
+from relayd.process import stdio
 
 stdio.escape_unprintable()
 for stream in (sys.stdout, sys.stderr):
@@ -182,7 +184,7 @@ for stream in (sys.stdout, sys.stderr):
         ("ascii", b"\\udcff\\xfc\\u2026"),
     ],
 )
-def test_what_a_terminal_cannot_show_is_written_as_an_escape(encoding: str, shown: bytes):
+def test_what_a_terminal_cannot_show_is_written_as_an_escape(encoding: str, shown: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ODD_NAMES],
         capture_output=True,

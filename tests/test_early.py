@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayd.early import command_of
+from relayd.process.early_signals import command_of
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # s that a process may take here to do what it does in a tenth of one
@@ -86,7 +86,9 @@ def first_child(process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_before_anything_is_open_is_a_clean_end(silent_file: Path, number: signal.Signals):
+def test_a_stop_before_anything_is_open_is_a_clean_end(
+    silent_file: Path, number: signal.Signals
+) -> None:
     with started(*relayd("run", silent_file)) as process:
         wait_until_heard(process.pid)
         process.send_signal(number)
@@ -101,7 +103,7 @@ def test_a_stop_before_anything_is_open_is_a_clean_end(silent_file: Path, number
 )
 def test_sigterm_is_not_lost_as_a_containers_first_process(
     silent_file: Path, command: str, code: int
-):
+) -> None:
     with started(*AS_PID_1, *relayd(command, silent_file)) as process:
         pid = first_child(process)
         wait_until_heard(pid)
@@ -109,13 +111,13 @@ def test_sigterm_is_not_lost_as_a_containers_first_process(
         assert process.wait(PATIENCE) == code
 
 
-def test_a_command_that_ends_by_itself_is_ended_by_sigterm_as_ever(silent_file: Path):
+def test_a_command_that_ends_by_itself_is_ended_by_sigterm_as_ever(silent_file: Path) -> None:
     with started(*relayd("check", silent_file)) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
-def test_a_hangup_of_a_relay_without_a_terminal_is_no_end(silent_file: Path):
+def test_a_hangup_of_a_relay_without_a_terminal_is_no_end(silent_file: Path) -> None:
     with started(*relayd("run", silent_file)) as process:
         wait_until_heard(process.pid)
         process.send_signal(signal.SIGHUP)
@@ -123,7 +125,9 @@ def test_a_hangup_of_a_relay_without_a_terminal_is_no_end(silent_file: Path):
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it(silent_file: Path):
+def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it(
+    silent_file: Path,
+) -> None:
     master, slave = pty.openpty()
     try:
         with started(*relayd("run", silent_file), stdin=slave, NOTIFY_SOCKET="") as process:
@@ -140,7 +144,7 @@ def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it
         os.close(slave)
 
 
-def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: Path):
+def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: Path) -> None:
     with started("nohup", *relayd("run", silent_file)) as process:
         wait_until_heard(process.pid)
         assert not is_caught(process.pid, signal.SIGHUP)
@@ -158,5 +162,5 @@ def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: P
         (["relayd", "check", "-c", "run"], "check"),
     ],
 )
-def test_the_command_is_the_first_word_that_is_no_option(argv: list[str], command: str):
+def test_the_command_is_the_first_word_that_is_no_option(argv: list[str], command: str) -> None:
     assert command_of(argv) == command

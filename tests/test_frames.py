@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from relayd.frames import FitMode, Geometry, plan_fit
+from relayd.media.frames import FitMode, Geometry, plan_fit
 
 even = st.integers(1, 1920).map(lambda half: half * 2)
 geometries = st.builds(Geometry, even, even)
@@ -14,7 +14,7 @@ modes: st.SearchStrategy[FitMode] = st.sampled_from(["crop", "pad", "stretch"])
 @given(sizes, sizes, aspects, geometries, modes)
 def test_a_plan_stays_within_input_and_target(
     width: int, height: int, aspect: float, target: Geometry, mode: FitMode
-):
+) -> None:
     plan = plan_fit(width, height, aspect, target, mode)
     left, top, cut_width, cut_height = plan.crop
     assert left >= 0
@@ -32,7 +32,7 @@ def test_a_plan_stays_within_input_and_target(
 @given(sizes, sizes, aspects, geometries, modes)
 def test_i420_gets_even_sizes_and_places(
     width: int, height: int, aspect: float, target: Geometry, mode: FitMode
-):
+) -> None:
     plan = plan_fit(width, height, aspect, target, mode)
     assert all(value % 2 == 0 for value in (*plan.scaled, *plan.offset))
 
@@ -40,7 +40,7 @@ def test_i420_gets_even_sizes_and_places(
 @given(sizes, sizes, aspects, geometries)
 def test_crop_fills_the_target_and_keeps_one_side_whole(
     width: int, height: int, aspect: float, target: Geometry
-):
+) -> None:
     plan = plan_fit(width, height, aspect, target, "crop")
     assert plan.scaled == (target.width, target.height)
     assert plan.offset == (0, 0)
@@ -48,7 +48,7 @@ def test_crop_fills_the_target_and_keeps_one_side_whole(
 
 
 @given(st.integers(64, 4096), st.integers(64, 4096), st.floats(0.5, 2.0))
-def test_crop_keeps_the_shown_aspect(width: int, height: int, aspect: float):
+def test_crop_keeps_the_shown_aspect(width: int, height: int, aspect: float) -> None:
     target = Geometry(640, 480)
     _, _, cut_width, cut_height = plan_fit(width, height, aspect, target, "crop").crop
     # Half a pixel of rounding in the shorter side.
@@ -58,7 +58,9 @@ def test_crop_keeps_the_shown_aspect(width: int, height: int, aspect: float):
 
 
 @given(st.integers(64, 4096), st.integers(64, 4096), st.floats(0.5, 2.0))
-def test_pad_keeps_the_shown_aspect_and_the_whole_picture(width: int, height: int, aspect: float):
+def test_pad_keeps_the_shown_aspect_and_the_whole_picture(
+    width: int, height: int, aspect: float
+) -> None:
     plan = plan_fit(width, height, aspect, Geometry(640, 480), "pad")
     assert plan.crop == (0, 0, width, height)
     shown, wanted = plan.scaled[0] / plan.scaled[1], width * aspect / height
@@ -67,7 +69,7 @@ def test_pad_keeps_the_shown_aspect_and_the_whole_picture(width: int, height: in
 
 
 @given(sizes, sizes, aspects, geometries)
-def test_pad_sits_in_the_middle(width: int, height: int, aspect: float, target: Geometry):
+def test_pad_sits_in_the_middle(width: int, height: int, aspect: float, target: Geometry) -> None:
     plan = plan_fit(width, height, aspect, target, "pad")
     for offset, scaled, whole in zip(
         plan.offset, plan.scaled, (target.width, target.height), strict=True
@@ -76,7 +78,9 @@ def test_pad_sits_in_the_middle(width: int, height: int, aspect: float, target: 
 
 
 @given(sizes, sizes, aspects, geometries)
-def test_stretch_takes_all_and_fills_all(width: int, height: int, aspect: float, target: Geometry):
+def test_stretch_takes_all_and_fills_all(
+    width: int, height: int, aspect: float, target: Geometry
+) -> None:
     plan = plan_fit(width, height, aspect, target, "stretch")
     assert plan.crop == (0, 0, width, height)
     assert plan.scaled == (target.width, target.height)
@@ -84,6 +88,6 @@ def test_stretch_takes_all_and_fills_all(width: int, height: int, aspect: float,
 
 
 @pytest.mark.parametrize("size", [(0, 2), (2, 0), (-2, 2), (3, 2), (2, 3)])
-def test_a_geometry_that_i420_cannot_hold_is_refused(size: tuple[int, int]):
+def test_a_geometry_that_i420_cannot_hold_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="even"):
         Geometry(*size)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from relayd.check import PARTS, check_part
-from relayd.config import (
+from relayd.commands.check import PARTS, check_part
+from relayd.config.loading import load
+from relayd.config.settings import (
     CameraSettings,
     Settings,
     StreamSettings,
@@ -18,11 +19,10 @@ from relayd.config import (
     require_runnable,
     state_directory,
 )
-from relayd.configfile import load
+from relayd.config.variables import ignored
 from relayd.errors import ConfigError
-from relayd.proxies import proxy_for
-from relayd.trust import client_context
-from relayd.variables import ignored
+from relayd.http.proxies import proxy_for
+from relayd.http.trust import client_context
 from tests.fuzz import TIMEOUT, fuzz
 
 SECTIONS = list(Settings.model_fields)
@@ -187,7 +187,7 @@ def require_plain(error: ConfigError) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_file_variable_or_override_is_unforeseen():
+def test_no_file_variable_or_override_is_unforeseen() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "relay.toml"
 
@@ -211,8 +211,10 @@ CHECKED = ("journal", "name", "control", "standby", "output")
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_settings_that_are_taken_make_a_check_unforeseen(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("relayd.check.FETCH_TIMEOUT", 0.2)
+def test_no_settings_that_are_taken_make_a_check_unforeseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relayd.commands.check.FETCH_TIMEOUT", 0.2)
     assert set(CHECKED) < set(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.chdir(folder)
@@ -256,7 +258,7 @@ PROXY_WORDS = st.one_of(
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_proxy_variable_is_unforeseen():
+def test_no_proxy_variable_is_unforeseen() -> None:
     names = st.sampled_from(["HTTP_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"])
     targets = st.one_of(
         st.sampled_from(["http://a.example/", "https://10.1.2.3:8443/x", "http://[fe80::1]/"]),
@@ -278,7 +280,7 @@ def test_no_proxy_variable_is_unforeseen():
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_certificate_variable_is_unforeseen(tmp_path: Path):
+def test_no_certificate_variable_is_unforeseen(tmp_path: Path) -> None:
     (tmp_path / "file.pem").write_text(
         "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"
     )

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from relayd.errors import ServerFault, ServiceUnreachable
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -58,7 +58,7 @@ async def call(transport: Transport, url: str = "http://service/", **options: An
     ],
     ids=lambda fault: type(fault).__name__,
 )
-async def test_whatever_a_transport_raises_is_no_answer(fault: Exception, *, in_body: bool):
+async def test_whatever_a_transport_raises_is_no_answer(fault: Exception, *, in_body: bool) -> None:
     with pytest.raises(ServiceUnreachable) as caught:
         await call(Transport(fault, in_body=in_body))
     assert caught.value.sent, "it may have been acted upon"
@@ -75,37 +75,37 @@ async def test_whatever_a_transport_raises_is_no_answer(fault: Exception, *, in_
         ("http://service/", OverflowError("getsockaddrarg: port must be 0-65535.")),
     ],
 )
-async def test_what_never_left_is_told_as_such(url: str, fault: Exception | None):
+async def test_what_never_left_is_told_as_such(url: str, fault: Exception | None) -> None:
     with pytest.raises(ServiceUnreachable) as caught:
         await call(Transport(fault or AssertionError("was sent")), url)
     assert not caught.value.sent
 
 
-async def test_an_answer_that_is_too_large_stays_what_it_is():
+async def test_an_answer_that_is_too_large_stays_what_it_is() -> None:
     with pytest.raises(ServerFault, match="more than 0 bytes"):
         await call(Transport(RuntimeError("unread"), in_body=True), largest=0)
 
 
-async def test_a_cancelled_call_is_cancelled():
+async def test_a_cancelled_call_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call(Transport(asyncio.CancelledError()))
 
 
-async def test_what_the_operating_system_refused_is_told_in_its_words(unused_tcp_port: int):
+async def test_what_the_operating_system_refused_is_told_in_its_words(unused_tcp_port: int) -> None:
     async with HttpClient() as client:
         with pytest.raises(ServiceUnreachable, match=r"/: Connection refused$") as caught:
             await client.request("GET", f"http://127.0.0.1:{unused_tcp_port}/")
     assert not caught.value.sent
 
 
-async def test_a_port_that_no_machine_has_is_no_answer_and_was_never_sent():
+async def test_a_port_that_no_machine_has_is_no_answer_and_was_never_sent() -> None:
     async with HttpClient() as client:
         with pytest.raises(ServiceUnreachable, match="port must be 0-65535") as caught:
             await client.request("GET", "http://127.0.0.1:99999/")
     assert not caught.value.sent
 
 
-async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request():
+async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request() -> None:
     connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +127,7 @@ async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request
     assert connections == 3
 
 
-async def test_what_cannot_even_be_prepared_was_never_sent(monkeypatch: pytest.MonkeyPatch):
+async def test_what_cannot_even_be_prepared_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async with HttpClient() as client:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
         with pytest.raises(ServiceUnreachable) as caught:

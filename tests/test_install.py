@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -5,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from relayd import installer
+from relayd.commands import installer
+from relayd.commands.installer import Installer, InstallOptions
+from relayd.commands.system_files import PIECES, FileStatus, Layout, require_visible, shipped
 from relayd.errors import ExitCode, Unavailable, UsageError
-from relayd.install import PIECES, Layout, Standing, require_visible, shipped
-from relayd.installer import Installer, InstallOptions
 
 COMMAND = "/opt/relayd/bin/relayd"
 SHIPPED = ("modprobe.d", "modules-load.d", "sysusers.d", "tmpfiles.d", "udev")
@@ -52,7 +53,7 @@ def files(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def test_every_shipped_file_has_a_place_and_no_two_share_one():
+def test_every_shipped_file_has_a_place_and_no_two_share_one() -> None:
     named = {piece.source for piece in PIECES}
     there = {
         str(path.relative_to(shipped()))
@@ -68,7 +69,7 @@ def test_every_shipped_file_has_a_place_and_no_two_share_one():
 
 
 @pytest.mark.parametrize("layout", Layout)
-def test_what_is_installed_is_removed_and_nothing_else(tmp_path: Path, layout: Layout):
+def test_what_is_installed_is_removed_and_nothing_else(tmp_path: Path, layout: Layout) -> None:
     (tmp_path / "etc/modprobe.d").mkdir(parents=True)
     (tmp_path / "etc/modprobe.d/other.conf").write_text("options snd index=1\n")
     assert at(tmp_path, Person(), layout).install() is ExitCode.CLEAN
@@ -77,21 +78,23 @@ def test_what_is_installed_is_removed_and_nothing_else(tmp_path: Path, layout: L
     assert files(tmp_path) == {"etc/modprobe.d/other.conf"}
 
 
-def test_units_start_the_relayd_that_installs_them(tmp_path: Path):
+def test_units_start_the_relayd_that_installs_them(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     unit = (tmp_path / "etc/systemd/system/relayd@.service").read_text()
     assert f"ExecStart={COMMAND} run -c /etc/relayd/%i.toml" in unit
     assert "/usr/bin/relayd" not in unit
 
 
-def test_a_second_install_has_nothing_to_do(tmp_path: Path):
+def test_a_second_install_has_nothing_to_do(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     person = Person()
     at(tmp_path, person).install()
     assert person.heard[-1] == "nothing to do"
 
 
-def test_a_file_of_an_older_relayd_is_replaced_without_a_question_of_its_own(tmp_path: Path):
+def test_a_file_of_an_older_relayd_is_replaced_without_a_question_of_its_own(
+    tmp_path: Path,
+) -> None:
     at(tmp_path, Person(), command="/opt/old/bin/relayd").install()
     person = Person(lambda question: question.startswith("put in place 2 file"))
     at(tmp_path, person, yes=False).install()
@@ -100,7 +103,7 @@ def test_a_file_of_an_older_relayd_is_replaced_without_a_question_of_its_own(tmp
     assert COMMAND in (tmp_path / "etc/systemd/system/relayd@.service").read_text()
 
 
-def test_a_file_that_somebody_changed_is_shown_asked_for_and_kept(tmp_path: Path):
+def test_a_file_that_somebody_changed_is_shown_asked_for_and_kept(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     changed = tmp_path / MODPROBE
     changed.write_text("options v4l2loopback devices=1\n")
@@ -117,7 +120,7 @@ def test_a_file_that_somebody_changed_is_shown_asked_for_and_kept(tmp_path: Path
     assert changed.read_bytes() == (shipped() / "config/modprobe.d/relayd.conf").read_bytes()
 
 
-def test_uninstall_leaves_a_changed_file_until_it_is_asked_for(tmp_path: Path):
+def test_uninstall_leaves_a_changed_file_until_it_is_asked_for(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     (tmp_path / MODPROBE).write_text("mine")
     at(tmp_path, Person()).uninstall()
@@ -126,7 +129,7 @@ def test_uninstall_leaves_a_changed_file_until_it_is_asked_for(tmp_path: Path):
     assert files(tmp_path) == set()
 
 
-def test_a_masked_unit_counts_as_changed(tmp_path: Path):
+def test_a_masked_unit_counts_as_changed(tmp_path: Path) -> None:
     mask = tmp_path / "etc/systemd/system/relayd@.service"
     mask.parent.mkdir(parents=True)
     mask.symlink_to("/dev/null")
@@ -134,15 +137,15 @@ def test_a_masked_unit_counts_as_changed(tmp_path: Path):
     assert mask.is_symlink()
 
 
-def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path):
+def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.heard if line.startswith(Standing.ABSENT.value)]) == 8
+    assert len([line for line in person.heard if line.startswith(FileStatus.ABSENT.value)]) == 8
     assert person.heard[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
 
 
-def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path):
+def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) -> None:
     other = tmp_path / "etc/modprobe.d/webcam.conf"
     other.parent.mkdir(parents=True)
     other.write_text("options v4l2loopback keep_format=1\n")
@@ -151,7 +154,7 @@ def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path):
     assert f"note      {other} sets options of v4l2loopback as well: they add up" in person.heard
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/systemd").write_text("a file where a folder belongs")
     with pytest.raises(Unavailable, match=r"etc/systemd/system/relayd@\.service: Not a directory"):
@@ -159,15 +162,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["/home/me/venv/bin/relayd", "/root/bin/relayd"])
-def test_a_relayd_that_a_service_cannot_see_is_refused(command: str):
+def test_a_relayd_that_a_service_cannot_see_is_refused(command: str) -> None:
     with pytest.raises(UsageError, match="cannot see"):
         require_visible(command)
 
 
-def test_without_root_the_command_to_type_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_root_the_command_to_type_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(installer, "user_root", lambda: tmp_path)
-    monkeypatch.setattr(installer.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(installer.sys, "argv", ["relayd", "install"])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["relayd", "install"])
     options = InstallOptions(
         Layout.SYSTEM, None, COMMAND, yes=True, changed_too=False, dry_run=False
     )
@@ -177,7 +182,7 @@ def test_without_root_the_command_to_type_is_told(monkeypatch: pytest.MonkeyPatc
         wary.install()
 
 
-def test_nobody_to_ask_is_an_error_and_not_a_no(tmp_path: Path):
+def test_nobody_to_ask_is_an_error_and_not_a_no(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             Path(sys.executable).parent / "relayd",

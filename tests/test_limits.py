@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from relayd import limits
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import ExitCode, OutputError, SourceUnreachable, Unavailable
-from relayd.frames import Geometry, StandbyFrame, black
+from relayd.media.frames import Geometry, StandbyFrame, black
+from relayd.media.slots import LatestSlot, SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.screen import Fallback, Screen
+from relayd.output.clock import Fallback, OutputClock
 from relayd.output.stream import StreamOutput
-from relayd.slots import LatestSlot, SharedSlot
+from relayd.process import limits
 from relayd.source.events import SourceDown
 from relayd.source.reader import SourceReader
+from relayd.urls.safe import MediaUrl
 
 
 def descriptors() -> int:
@@ -63,15 +64,17 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (ExceptionGroup("several", [ValueError(), OSError(errno.EMFILE, "x")]), "too many open"),
     ],
 )
-def test_a_limit_of_the_system_is_named_with_what_raises_it(fault: BaseException, words: str):
+def test_a_limit_of_the_system_is_named_with_what_raises_it(
+    fault: BaseException, words: str
+) -> None:
     named = limits.named(fault)
     assert named
     assert named.message.startswith(words)
-    assert named.mend
+    assert named.hint
     assert named.exit_code is ExitCode.UNAVAILABLE
 
 
-def test_what_is_no_limit_is_left_alone():
+def test_what_is_no_limit_is_left_alone() -> None:
     assert limits.named(ValueError("x")) is None
     assert limits.named(RuntimeError("x")) is None
     thread = threading.Thread(target=int)
@@ -84,7 +87,7 @@ def test_what_is_no_limit_is_left_alone():
 @pytest.mark.parametrize("lacking", ["ftruncate", "eventfd"])
 def test_a_slot_that_cannot_be_made_leaves_no_descriptor(
     lacking: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -97,19 +100,19 @@ def test_a_slot_that_cannot_be_made_leaves_no_descriptor(
 
 def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
     refuse_threads: Callable[[str], None], tmp_path: Path
-):
+) -> None:
     output = StreamOutput(str(tmp_path / "out.mkv"), SIZE, 20, 500)
     before = descriptors()
     refuse_threads("relayd-stream")
     for _ in range(3):
         with pytest.raises(OutputError, match="no thread can be started") as caught:
             output.open()
-        assert "ulimit" in caught.value.mend
+        assert "ulimit" in caught.value.hint
         output.close()
     assert descriptors() == before
 
 
-def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str], None]):
+def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str], None]) -> None:
     events: list[object] = []
     told = threading.Event()
 
@@ -120,7 +123,7 @@ def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str]
         else:
             told.set()
 
-    settings = SourceSettings(url="lavfi:testsrc2=size=160x120:rate=10")
+    settings = SourceSettings(url=MediaUrl("lavfi:testsrc2=size=160x120:rate=10"))
     reader = SourceReader(settings, SIZE, "crop", LatestSlot(), take)
     refuse_threads("relayd-source-read")
     reader.start()
@@ -152,7 +155,7 @@ class Broken:
 
 def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
     refuse_threads: Callable[[str], None],
-):
+) -> None:
     events: list[OutputEvent] = []
     output, back, beats = Broken(), threading.Event(), threading.Semaphore(0)
 
@@ -161,7 +164,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = Screen(
+    screen = OutputClock(
         [output],
         LatestSlot(),
         StandbyFrame(black(SIZE), ""),
@@ -182,11 +185,11 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
 
 def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
-):
-    screen = Screen(
+) -> None:
+    screen = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )
-    refuse_threads("relayd-screen")
+    refuse_threads("relayd-output-clock")
     with pytest.raises(Unavailable, match="no thread can be started"):
         screen.start()
     screen.stop()
@@ -213,7 +216,7 @@ directory = "{folder}/state"
 @pytest.mark.parametrize("limit", ["-v 250000", "-v 600000", "-n 16"])
 def test_a_relay_under_a_tight_limit_says_which_and_never_ends_with_a_traceback(
     limit: str, tmp_path: Path
-):
+) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(CONFIG.format(folder=tmp_path))
     command = f"ulimit {limit}; exec timeout -s INT 4 {sys.executable} -m relayd run -c {config}"

@@ -1,6 +1,7 @@
 import ast
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
-from relayd.concealed import Concealed
+from relayd.urls.concealed import HIDDEN, Concealed
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,13 +26,18 @@ ROOT = Path(__file__).parent.parent
         ("x-api-key=0123456789", "0123456789"),
         ("srt://host:9000?passphrase=verysecret&mode=caller", "verysecret"),
         ("front_rtc_token: 007eJxTYFj", "007eJxTYFj"),
+        ("{'authorization': 'Basic dXNlcjpwYXNz'}", "dXNl"),
+        ("Proxy-Authorization: Basic dXNlcjpwYXNz", "dXNl"),
+        ("Set-Cookie: session=9f8e7d; path=/", "9f8e7d"),
+        ('{"password": "open sesame"}', "sesame"),
+        ("token='it\\'s sesame'", "sesame"),
     ],
 )
-def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str):
+def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
     assert secret not in logs.redact(text)
 
 
-def test_the_rest_of_the_url_stays_readable():
+def test_the_rest_of_the_url_stays_readable() -> None:
     assert logs.redact("rtsp://me:pw@camera:554/stream1: no") == "rtsp://camera:554/stream1: no"
     assert logs.redact("see https://host/api/open/v3/live/create.") == (
         "see https://host/api/open/v3/live/create."
@@ -40,23 +46,25 @@ def test_the_rest_of_the_url_stays_readable():
 
 def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.conceal("sesame-open-1")
     logs.configure("info", json=True)
     log = logs.get("test")
     try:
-        {}["the key sesame-open-1 is wrong"]
+        dict[str, str]()["the key sesame-open-1 is wrong"]
     except KeyError:
         log.exception("refused", tried=["sesame-open-1"], front_rtc_token="x" * 9)
     line = capsys.readouterr().err
     event = json.loads(line)
     assert event["event"] == "refused"
-    assert event["front_rtc_token"] == logs.HIDDEN
+    assert event["front_rtc_token"] == HIDDEN
     assert "the key *** is wrong" in event["exception"]
     assert "sesame" not in line
 
 
-def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stderr = os.fdopen(writer, "w", buffering=1)
@@ -70,19 +78,19 @@ def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(monkeypatch: p
 
 
 @pytest.mark.parametrize("secrets", [("abcdefgh", "abcdefgh-tail"), ("ijklmnop-tail", "ijklmnop")])
-def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]):
+def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]) -> None:
     for secret in secrets:
         logs.conceal(secret)
-    assert logs.redact(f"{max(secrets, key=len)}!") == f"{logs.HIDDEN}!"
+    assert logs.redact(f"{max(secrets, key=len)}!") == f"{HIDDEN}!"
 
 
-def test_a_long_word_is_searched_for_secrets_in_no_time():
+def test_a_long_word_is_searched_for_secrets_in_no_time() -> None:
     """A server chooses how long its words are; this one took minutes, past the test's limit."""
     word = "x" * 200_000
     assert logs.redact(word) == word
 
 
-def test_a_program_that_ends_prints_nothing_after_its_last_event():
+def test_a_program_that_ends_prints_nothing_after_its_last_event() -> None:
     # Modules that are still in use are emptied from the newest to the oldest, so that here, as
     # in a whole relay, the log's file outlives the names of its own module.
     program = (
@@ -104,6 +112,9 @@ OURS = [
     "--set akool.api_key: a command line can be read by every user of this machine",
     "RELAYD_AKOOL__API_KEY (environment): unknown; did you mean AKOOL_API_KEY?",
     "akool.api_keys: unknown key; did you mean akool.api_key?",
+    "--set control.token: a command line can be read by every user of this machine",
+    "control.token = ***: give 16 to 256 of the characters A-Z a-z 0-9 . _ ~ -",
+    "control.token: missing",
     "no bearer token arrived",
     "the passphrase: empty",
 ]
@@ -111,11 +122,11 @@ OURS = [
 
 
 @pytest.mark.parametrize("words", OURS)
-def test_our_own_words_about_a_secret_are_left_alone(words: str):
+def test_our_own_words_about_a_secret_are_left_alone(words: str) -> None:
     assert logs.redact(words) == words
 
 
-def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch):
+def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each literal of the source that is no docstring, f-strings with a number in each gap."""
     texts = [
         text
@@ -142,12 +153,15 @@ def texts_of(tree: ast.AST) -> Iterator[str]:
                 for piece in node.values
             )
     for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and id(node) not in pieces:
-            yield str(node.value)
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in pieces
+        ):
+            yield node.value
 
 
-def test_what_a_server_says_is_redacted_before_it_is_cut():
+def test_what_a_server_says_is_redacted_before_it_is_cut() -> None:
     secret = "SUPERSECRETTOKEN-0123456789"
     logs.conceal(secret)
     for length in range(60, 100):
@@ -160,7 +174,86 @@ def test_what_a_server_says_is_redacted_before_it_is_cut():
 
 def test_the_names_in_a_mapping_are_redacted_as_its_values_are(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.configure("info", json=True)
     logs.get("test").info("outputs", states={"rtmp://h/live/kkkk-1111": "ok"})
     assert "kkkk-1111" not in capsys.readouterr().err
+
+
+def test_a_library_s_record_is_written_without_secrets_its_traceback_included(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.conceal("sesame-open-2", lasting=True)
+    logs.configure("info")
+    library = logging.getLogger("asyncio")
+    try:
+        int("sesame-open-2")
+    except ValueError:
+        library.exception("of %s", "sesame-open-2")
+    library.warning("with a stack", stack_info=True, extra={"x": "sesame-open-2"})
+    said = capsys.readouterr().err
+    assert "asyncio: of ***" in said
+    assert "ValueError: invalid literal for int() with base 10: '***'" in said
+    assert "sesame" not in said
+
+
+def test_a_record_whose_arguments_do_not_fit_quotes_none_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info")
+    logging.getLogger("library").warning("%d pictures", "sesame-open-3")
+    said = capsys.readouterr().err
+    assert "sesame" not in said
+    assert said.startswith("library: ")
+
+
+UNCAUGHT = """
+import asyncio, gc, threading, warnings
+from relayd import logs
+logs.configure("warning")
+logs.report_uncaught()
+logs.conceal("sesame-open-4", lasting=True)
+
+def fail():
+    raise RuntimeError("in a thread: sesame-open-4")
+
+class Finalized:
+    def __del__(self):
+        raise RuntimeError("in a finalizer: sesame-open-4")
+
+async def main():
+    async def job():
+        raise RuntimeError("in a task: sesame-open-4")
+    kept = asyncio.create_task(job())
+    await asyncio.sleep(0)
+    del kept
+    gc.collect()
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Finalized()
+warnings.warn("in a warning: sesame-open-4")
+asyncio.run(main())
+raise RuntimeError("in the program: sesame-open-4")
+"""
+
+
+def test_what_python_prints_by_itself_holds_no_secret() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    for place in ("a thread", "a finalizer", "a task", "a warning", "the program"):
+        assert f"in {place}: ***" in ended.stderr
+    assert "sesame" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
+def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str) -> None:
+    tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())
+    main = next(
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    calls = [ast.unparse(node) for node in ast.walk(main) if isinstance(node, ast.Call)]
+    assert "logs.report_uncaught()" in calls

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from relayd import lookup, remote
+from relayd.commands import remote
+from relayd.config.socket_folders import default_socket, fallback, make_fallback
+from relayd.control import lookup
+from relayd.control.lookup import Found, FoundRelay, HiddenPlace, choose
 from relayd.errors import (
     ExitCode,
     NotRunning,
@@ -25,8 +28,6 @@ from relayd.errors import (
     Unavailable,
     UsageError,
 )
-from relayd.lookup import Found, FoundRelay, HiddenPlace, choose
-from relayd.runtime import default_socket, fallback, make_fallback
 
 UID = os.geteuid()
 NOBODY = 65534
@@ -72,7 +73,7 @@ def look(machine: Path, uid: int = UID, **environment: str) -> Found:
 
 def test_relays_of_the_system_and_of_the_user_are_found_wherever_they_listen(
     machine: Path, listen: Listen
-):
+) -> None:
     paths = {
         "studio": machine / "system/studio/control.sock",
         "desk": machine / "xdg/relayd/desk.sock",
@@ -87,7 +88,7 @@ def test_relays_of_the_system_and_of_the_user_are_found_wherever_they_listen(
     assert not found.hidden
 
 
-def test_the_socket_of_a_relay_that_was_killed_is_no_relay(machine: Path):
+def test_the_socket_of_a_relay_that_was_killed_is_no_relay(machine: Path) -> None:
     folder = machine / "xdg/relayd"
     folder.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as killed:
@@ -96,7 +97,7 @@ def test_the_socket_of_a_relay_that_was_killed_is_no_relay(machine: Path):
     assert look(machine, XDG_RUNTIME_DIR=str(machine / "xdg")) == Found()
 
 
-def test_a_relay_whose_queue_is_full_is_found_at_once(machine: Path):
+def test_a_relay_whose_queue_is_full_is_found_at_once(machine: Path) -> None:
     path = machine / "xdg/relayd/stuck.sock"
     path.parent.mkdir(parents=True)
     with ExitStack() as stack:
@@ -111,7 +112,9 @@ def test_a_relay_whose_queue_is_full_is_found_at_once(machine: Path):
     assert (relay.name, relay.pid) == ("stuck", None)
 
 
-def test_a_folder_in_tmp_that_another_user_made_is_not_trusted(machine: Path, listen: Listen):
+def test_a_folder_in_tmp_that_another_user_made_is_not_trusted(
+    machine: Path, listen: Listen
+) -> None:
     listen(machine / f"tmp/relayd-{UID}/false.sock")
     (machine / f"tmp/relayd-{UID}").chmod(0o777)
     found = look(machine)
@@ -133,7 +136,7 @@ def _as_nobody(machine: Path, answer: Any) -> None:
 
 
 @pytest.mark.skipif(UID != 0, reason="another user can be tried by root alone")
-def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen):
+def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen) -> None:
     path = listen(machine / "system/studio/control.sock")
     os.chown(path.parent, NOBODY, NOBODY)
     place = lookup._hidden(path, "studio", PermissionError(13, "Permission denied"))
@@ -147,7 +150,7 @@ def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen):
 @pytest.mark.parametrize("closed", ["system", "system/studio", "system/studio/control.sock"])
 def test_where_a_user_may_not_look_it_never_says_that_no_relay_runs(
     machine: Path, listen: Listen, closed: str
-):
+) -> None:
     path = listen(machine / "system/studio/control.sock")
     for one in (path, *path.parents[:2]):
         one.chmod(0o777)  # what is closed is the one place below
@@ -166,7 +169,7 @@ def test_where_a_user_may_not_look_it_never_says_that_no_relay_runs(
     assert code == ExitCode.UNAVAILABLE
 
 
-def test_the_only_relay_is_chosen_or_the_named_one():
+def test_the_only_relay_is_chosen_or_the_named_one() -> None:
     assert choose(Found([STUDIO])) == STUDIO
     assert choose(Found([STUDIO], [HIDDEN])) == STUDIO
     assert choose(Found([STUDIO, KITCHEN]), "kitchen") == KITCHEN
@@ -174,35 +177,38 @@ def test_the_only_relay_is_chosen_or_the_named_one():
         choose(Found([STUDIO, KITCHEN]))
 
 
-def test_two_relays_of_one_name_are_told_apart_by_their_sockets():
+def test_two_relays_of_one_name_are_told_apart_by_their_sockets() -> None:
     twin = FoundRelay("studio", Path("/t/studio.sock"), 3)
     with pytest.raises(UsageError, match=r"/s/studio\.sock, /t/studio\.sock.*--socket"):
         choose(Found([STUDIO, twin]), "studio")
 
 
-def test_no_relay_and_none_of_a_name_end_with_3():
+def test_no_relay_and_none_of_a_name_end_with_3() -> None:
     with pytest.raises(NotRunning, match="no relay runs") as none:
         choose(Found())
-    assert none.value.exit_code == ExitCode.NOT_RUNNING == 3
+    assert none.value.exit_code == ExitCode.NOT_RUNNING
+    assert int(ExitCode.NOT_RUNNING) == 3
     with pytest.raises(NotRunning, match=r"no relay named den runs \(running: studio\)"):
         choose(Found([STUDIO]), "den")
 
 
 @pytest.mark.parametrize("name", [None, "den"])
-def test_a_relay_that_may_not_be_looked_at_is_told_with_who_may(name: str | None):
+def test_a_relay_that_may_not_be_looked_at_is_told_with_who_may(name: str | None) -> None:
     with pytest.raises(RelayHidden) as caught:
         choose(Found([], [HIDDEN]), name)
     assert str(caught.value) == "/run/relayd/den: permission denied (run it as root)"
 
 
-def test_a_socket_by_its_path_is_asked_and_a_dead_one_is_not_running(machine: Path, listen: Listen):
+def test_a_socket_by_its_path_is_asked_and_a_dead_one_is_not_running(
+    machine: Path, listen: Listen
+) -> None:
     assert lookup.at(listen(machine / "own.sock")).name == "own"
     for path in (machine / "none.sock", machine / "own.sock" / "x"):
         with pytest.raises(NotRunning, match="no relay runs on"):
             lookup.at(path)
 
 
-def test_a_process_that_a_signal_stopped_is_seen_at_once():
+def test_a_process_that_a_signal_stopped_is_seen_at_once() -> None:
     process = subprocess.Popen(["sleep", "60"])
     relay = FoundRelay("a", Path("/a.sock"), process.pid)
     try:
@@ -219,7 +225,7 @@ def test_a_process_that_a_signal_stopped_is_seen_at_once():
 
 async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
     machine: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(remote, "STUCK_AFTER", 0.2)
     relay = lookup.at(listen(machine / "studio.sock"))
     for ask in (remote.look(relay), remote.look_with_page(relay), remote.order(relay, "/x")):
@@ -228,12 +234,12 @@ async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
     assert remote.STUCK_AFTER < 3
 
 
-async def test_a_relay_that_has_ended_meanwhile_is_not_running(machine: Path):
+async def test_a_relay_that_has_ended_meanwhile_is_not_running(machine: Path) -> None:
     with pytest.raises(NotRunning, match="relay studio has ended"):
         await remote.look(FoundRelay("studio", machine / "studio.sock", 1))
 
 
-def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path):
+def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path) -> None:
     place = partial(default_socket, "a", uid=UID, users=machine / "users", shared=machine / "tmp")
     assert place(environment={"RUNTIME_DIRECTORY": "/run/relayd/a"}) == Path(
         "/run/relayd/a/control.sock"
@@ -246,7 +252,7 @@ def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path
     assert place(environment={}) == machine / f"users/{UID}/relayd/a.sock"
 
 
-def test_the_fallback_folder_is_the_users_alone_or_it_is_not_used(machine: Path):
+def test_the_fallback_folder_is_the_users_alone_or_it_is_not_used(machine: Path) -> None:
     assert make_fallback(UID, machine) == ""
     assert fallback(UID, machine).stat().st_mode & 0o777 == 0o700
     assert make_fallback(UID, machine) == ""
@@ -257,7 +263,9 @@ def test_the_fallback_folder_is_the_users_alone_or_it_is_not_used(machine: Path)
     assert "No such file" in make_fallback(UID, machine / "none")
 
 
-def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_look(machine: Path):
+def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_look(
+    machine: Path,
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(machine / "datagrams.sock"))
         for path in (machine / ("x" * 200), machine / "datagrams.sock", machine):
@@ -272,7 +280,7 @@ def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_l
 @pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found", b"500 Oops"])
 async def test_another_program_on_the_socket_is_told_as_no_relay(
     machine: Path, body: bytes, status: bytes
-):
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))

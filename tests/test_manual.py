@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from relayd.cli import app
+from relayd.commands.app import app
 from relayd.errors import ExitCode
 
 MANUAL = Path(__file__).parents[1] / "config/man/relayd.1"
@@ -31,7 +31,7 @@ def items(heading: str) -> list[str]:
     return re.findall(r"(?m)^\.It (.*)$", section[1])
 
 
-def test_each_command_is_named_with_its_options_that_it_has():
+def test_each_command_is_named_with_its_options_that_it_has() -> None:
     there = dict(commands(typer.main.get_command(app)))
     named: dict[str, set[str]] = {}
     for head in items("COMMANDS"):
@@ -44,12 +44,12 @@ def test_each_command_is_named_with_its_options_that_it_has():
         assert options <= known, name
 
 
-def test_each_exit_code_is_named():
+def test_each_exit_code_is_named() -> None:
     assert sorted(map(int, items("EXIT STATUS"))) == sorted(ExitCode)
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="no man to check it with")
-def test_man_finds_no_fault_with_it():
+def test_man_finds_no_fault_with_it() -> None:
     done = subprocess.run(
         ["man", "--warnings", "-E", "UTF-8", "-Tutf8", "-l", MANUAL],
         capture_output=True,

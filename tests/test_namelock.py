@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from relayd.errors import ExitCode, Unavailable
-from relayd.namelock import Holder, NameLock
+from relayd.process.name_lock import Holder, NameLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from relayd.namelock import NameLock
+from relayd.process.name_lock import NameLock
 NameLock(Path(sys.argv[1]), "studio").take()
 print("taken", flush=True)
 sys.stdin.read()
@@ -28,7 +28,7 @@ def lock(directory: Path, name: str = "studio") -> NameLock:
     return NameLock(directory, name, sleep=lambda _seconds: None)
 
 
-def test_a_second_relay_of_a_name_is_refused_with_who_where_and_what_to_do(tmp_path: Path):
+def test_a_second_relay_of_a_name_is_refused_with_who_where_and_what_to_do(tmp_path: Path) -> None:
     with lock(tmp_path).take(), pytest.raises(Unavailable) as caught:
         lock(tmp_path).take()
     assert caught.value.exit_code is ExitCode.UNAVAILABLE
@@ -41,14 +41,14 @@ def test_a_second_relay_of_a_name_is_refused_with_who_where_and_what_to_do(tmp_p
     lock(tmp_path).take().release()
 
 
-def test_another_name_or_another_directory_is_free(tmp_path: Path):
+def test_another_name_or_another_directory_is_free(tmp_path: Path) -> None:
     with lock(tmp_path).take(), lock(tmp_path, "kitchen").take(), lock(tmp_path / "b").take():
         assert lock(tmp_path).holder() == Holder(os.getpid(), os.uname().nodename)
         assert lock(tmp_path, "hall").holder() is None
     assert lock(tmp_path).holder() is None
 
 
-def test_a_killed_process_holds_no_name_and_its_children_never_do(tmp_path: Path):
+def test_a_killed_process_holds_no_name_and_its_children_never_do(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path],
         stdin=subprocess.PIPE,
@@ -76,11 +76,11 @@ def test_a_killed_process_holds_no_name_and_its_children_never_do(tmp_path: Path
         child.wait()
 
 
-def test_a_look_at_the_very_moment_of_a_start_does_not_refuse_it(tmp_path: Path):
+def test_a_look_at_the_very_moment_of_a_start_does_not_refuse_it(tmp_path: Path) -> None:
     lock(tmp_path).take().release()
     looking = os.open(tmp_path / "relays" / "studio.lock", os.O_RDWR)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    waits = []
+    waits: list[float] = []
 
     def look_is_over(seconds: float) -> None:
         if not waits:
@@ -93,7 +93,7 @@ def test_a_look_at_the_very_moment_of_a_start_does_not_refuse_it(tmp_path: Path)
 
 def test_a_file_system_without_locks_is_warned_of_and_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -106,7 +106,7 @@ def test_a_file_system_without_locks_is_warned_of_and_no_obstacle(
 
 def test_a_directory_that_cannot_be_used_is_warned_of_here_and_refused_by_the_journal(
     tmp_path: Path,
-):
+) -> None:
     (tmp_path / "file").write_text("")
     with capture_logs() as logs, lock(tmp_path / "file").take():
         pass
@@ -114,11 +114,13 @@ def test_a_directory_that_cannot_be_used_is_warned_of_here_and_refused_by_the_jo
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1 a", "1 a b", "9" * 11 + " a", "\0" * 600])
-def test_a_lock_whose_text_says_nothing_is_held_by_another_process(tmp_path: Path, text: str):
+def test_a_lock_whose_text_says_nothing_is_held_by_another_process(
+    tmp_path: Path, text: str
+) -> None:
     with lock(tmp_path).take():
         (tmp_path / "relays" / "studio.lock").write_text(text)
         assert str(lock(tmp_path).holder()) == "another process"
 
 
-def test_a_relay_on_another_machine_is_named_with_it():
+def test_a_relay_on_another_machine_is_named_with_it() -> None:
     assert str(Holder(1, "studio-7f9c")) == "process 1 on studio-7f9c"

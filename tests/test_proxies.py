@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from relayd.configfile import load
+from relayd.akool.connect import connect
+from relayd.config.loading import load
 from relayd.errors import ConfigError, ExitCode, ServiceUnreachable
-from relayd.http import Answer, HttpClient
-from relayd.proxies import proxy_for
-from relayd.service import connect
+from relayd.http.client import Answer, HttpClient
+from relayd.http.proxies import proxy_for
 
 TARGET = "http://service.example/x"
 KEY = {"AKOOL_API_KEY": "a-test-key"}
@@ -72,7 +72,7 @@ def unused_port() -> int:
 )  # fmt: skip
 def test_a_request_goes_through_the_proxy_of_its_scheme_and_never_to_this_machine(
     url: str, environment: dict[str, str], through: str | None
-):
+) -> None:
     proxy = proxy_for(url, environment)
     assert (proxy and proxy.url) == through
 
@@ -102,14 +102,14 @@ def test_a_request_goes_through_the_proxy_of_its_scheme_and_never_to_this_machin
 )
 def test_no_proxy_names_hosts_domains_addresses_and_networks(
     excepted: str, host: str, *, direct: bool
-):
+) -> None:
     environment = {"HTTP_PROXY": "http://p:1", "NO_PROXY": excepted}
     assert (proxy_for(f"http://{host}/", environment) is None) is direct
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("value", ["http://p:99999", "ftp://p", "http://", "p q", "http://[::1"])
-def test_a_proxy_variable_that_makes_no_sense_is_named_with_a_fix(name: str, value: str):
+def test_a_proxy_variable_that_makes_no_sense_is_named_with_a_fix(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         proxy_for(TARGET, {name: value})
     (fault,) = caught.value.faults
@@ -118,7 +118,9 @@ def test_a_proxy_variable_that_makes_no_sense_is_named_with_a_fix(name: str, val
     assert proxy_for("http://127.0.0.1/", {name: value}) is None, "it is not needed"
 
 
-def test_a_socks_proxy_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_a_socks_proxy_without_its_package_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError) as caught:
         proxy_for(TARGET, {"ALL_PROXY": "socks5://me:hunter22@127.0.0.1:1080"})
@@ -127,25 +129,27 @@ def test_a_socks_proxy_without_its_package_says_what_to_install(monkeypatch: pyt
     assert 'pip install "httpx[socks]"' in fault
 
 
-def test_a_password_of_a_proxy_is_never_shown():
+def test_a_password_of_a_proxy_is_never_shown() -> None:
     proxy = proxy_for(TARGET, {"HTTP_PROXY": "http://me:hunter22@p:1"})
     assert proxy
     assert proxy.words == "HTTP_PROXY=http://p:1"
 
 
-async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch):
+async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://me:hunter22@127.0.0.1:{unused_port()}")
     with pytest.raises(ServiceUnreachable) as caught:
         await get(TARGET)
     assert "through the proxy HTTP_PROXY=http://127.0.0.1:" in caught.value.message
     assert "Connection refused" in caught.value.message
-    assert caught.value.mend == "check HTTP_PROXY, or name the host in NO_PROXY"
+    assert caught.value.hint == "check HTTP_PROXY, or name the host in NO_PROXY"
     assert "hunter22" not in str(caught.value)
     assert not caught.value.sent
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_wants_a_password_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch):
+async def test_a_proxy_that_wants_a_password_is_named(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
     async with server(refusal) as port:
         monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
@@ -154,7 +158,7 @@ async def test_a_proxy_that_wants_a_password_is_named(scheme: str, monkeypatch: 
     assert not caught.value.sent
 
 
-async def test_a_proxy_that_hangs_up_is_named(monkeypatch: pytest.MonkeyPatch):
+async def test_a_proxy_that_hangs_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with server(b"") as port:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(ServiceUnreachable, match=r"HTTP_PROXY="):
@@ -163,7 +167,7 @@ async def test_a_proxy_that_hangs_up_is_named(monkeypatch: pytest.MonkeyPatch):
 
 async def test_this_machine_is_reached_whatever_the_proxy_variables(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     for name in NAMES[:3]:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "::1/128")
@@ -172,7 +176,7 @@ async def test_this_machine_is_reached_whatever_the_proxy_variables(
         assert (await get(f"http://localhost:{port}/")).text == "hi"
 
 
-async def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch):
+async def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi") as port:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{port}")
         assert (await get(TARGET)).text == "hi"
@@ -180,7 +184,7 @@ async def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch):
 
 async def test_a_service_behind_an_unusable_proxy_variable_is_a_fault_of_the_configuration(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setenv("ALL_PROXY", "ftp://p")
     settings = load(None, [], KEY)
     with pytest.raises(ConfigError, match=r"^ALL_PROXY \(environment\)") as caught:
@@ -202,7 +206,7 @@ async def test_a_service_behind_an_unusable_proxy_variable_is_a_fault_of_the_con
 )
 async def test_a_ca_file_or_folder_that_cannot_be_used_is_named(
     variable: str, content: bytes | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     path = tmp_path / "ca"
     if content is not None:
         path.write_bytes(content)
@@ -232,7 +236,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_a_certificate_nobody_vouches_for_gets_a_hint_and_ssl_cert_file_is_honoured(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -245,6 +249,6 @@ async def test_a_certificate_nobody_vouches_for_gets_a_hint_and_ssl_cert_file_is
         url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
         with pytest.raises(ServiceUnreachable, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await get(url)
-        assert "SSL_CERT_FILE" in caught.value.mend
+        assert "SSL_CERT_FILE" in caught.value.hint
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert (await get(url)).text == "hi"

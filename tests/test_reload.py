@@ -2,7 +2,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,15 +11,15 @@ from PIL import Image
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.config import Settings
-from relayd.configfile import load, load_tree
+from relayd.commands.run import _Announcer, _reload_on_hangup
+from relayd.config.loading import load, load_tree
+from relayd.config.reload import RELOADABLE, Reloader, differences
+from relayd.config.settings import Settings
 from relayd.control.notify import Notifier
-from relayd.daemon import _Announcer, _reload_on_hangup
 from relayd.errors import ConfigError, FaceRejected
+from relayd.process.signals import stopped_by_signals
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
-from relayd.reload import RELOADABLE, Reloader, differences
-from relayd.signals import stopped_by_signals
 
 FACE = "http://127.0.0.1:9/a.png"
 LANDMARKS = "1,2:3,4:5,6:7,8"
@@ -54,13 +54,13 @@ def reloader(
     return Reloader(running, read, apply)
 
 
-def test_every_reloadable_key_is_a_key_of_the_settings():
+def test_every_reloadable_key_is_a_key_of_the_settings() -> None:
     for key in RELOADABLE:
         section, name = key.split(".")
         assert name in type(getattr(settings(), section)).model_fields
 
 
-def test_each_key_that_differs_is_named():
+def test_each_key_that_differs_is_named() -> None:
     new = settings(
         source={"url": "a.mp4", "options": {"x": "1"}},
         akool={"api_key": "a-new-key"},
@@ -75,7 +75,7 @@ def test_each_key_that_differs_is_named():
     ]
 
 
-async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
+async def test_what_can_change_is_taken_over_and_what_cannot_is_named() -> None:
     applied = Applied()
     wanted = settings(
         face={"image": OTHER},
@@ -95,7 +95,7 @@ async def test_what_can_change_is_taken_over_and_what_cannot_is_named():
     assert merged.privacy.fallback == "standby", "a reload never shows a raw face"
 
 
-async def test_how_long_a_session_is_kept_can_change_and_whether_it_is_on_demand_cannot():
+async def test_how_long_a_session_is_kept_can_change_and_whether_it_is_on_demand_cannot() -> None:
     applied = Applied()
     wanted = settings(on_demand={"mode": "never", "grace": 5})
     result = await reloader(settings(), wanted, applied).reload()
@@ -106,7 +106,7 @@ async def test_how_long_a_session_is_kept_can_change_and_whether_it_is_on_demand
     assert merged.on_demand.mode == "auto"
 
 
-async def test_what_was_taken_over_once_is_not_taken_over_again():
+async def test_what_was_taken_over_once_is_not_taken_over_again() -> None:
     applied = Applied()
     one = reloader(settings(), settings(face={"image": OTHER}), applied)
     assert (await one.reload()).applied == ("face.image",)
@@ -116,7 +116,7 @@ async def test_what_was_taken_over_once_is_not_taken_over_again():
     assert len(applied.all) == 1
 
 
-async def test_a_restart_stays_needed_until_the_key_is_as_before():
+async def test_a_restart_stays_needed_until_the_key_is_as_before() -> None:
     wanted = [settings(video={"fps": 25}), settings(video={"fps": 25}), settings()]
     one = Reloader(settings(), lambda: wanted.pop(0), Applied())
     assert (await one.reload()).restart_needed == ("video.fps",)
@@ -124,7 +124,7 @@ async def test_a_restart_stays_needed_until_the_key_is_as_before():
     assert (await one.reload()).note == ""
 
 
-async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing():
+async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing() -> None:
     applied = Applied()
     faults = ['video.fit = "crap": give crop, pad or stretch', "face.imag: unknown key"]
     result = await reloader(settings(), ConfigError(faults), applied).reload()
@@ -133,7 +133,9 @@ async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing():
     assert not applied.all
 
 
-async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_the_next_reload():
+async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_the_next_reload() -> (
+    None
+):
     applied = Applied(FaceRejected("no face was found in [face] image"))
     one = reloader(settings(), settings(face={"image": OTHER}), applied)
     assert "no face was found" in (await one.reload()).note
@@ -141,19 +143,21 @@ async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_th
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_secret_in_a_fault_is_not_told():
+async def test_a_secret_in_a_fault_is_not_told() -> None:
     fault = ConfigError(["source.url = 'rtsp://me:hunter22@cam/': no such thing"])
     assert "hunter22" not in (await reloader(settings(), fault, Applied()).reload()).note
 
 
 @pytest.fixture
-def relay(tmp_path: Path):
+def relay(tmp_path: Path) -> Iterator[Relay]:
     relay = Relay(settings(), "studio", cast("AkoolClient", None), Journal(tmp_path))
     yield relay
     relay.pipeline.stop_outputs()
 
 
-async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(relay: Relay):
+async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_other(
+    relay: Relay,
+) -> None:
     await relay.set_face(OTHER, LANDMARKS)
     await relay.apply(settings(akool={"session_max": 60}))
     assert relay._runner.machine.face.image_url == OTHER
@@ -163,7 +167,7 @@ async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_
 
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     relay: Relay, tmp_path: Path
-):
+) -> None:
     drawn = relay.pipeline.artist.draw("x")
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
@@ -173,7 +177,9 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     assert relay.pipeline.artist.draw("x") is drawn
 
 
-async def test_another_standby_picture_is_shown_by_the_next_beat(relay: Relay, tmp_path: Path):
+async def test_another_standby_picture_is_shown_by_the_next_beat(
+    relay: Relay, tmp_path: Path
+) -> None:
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
     await relay.apply(settings(privacy={"standby_image": str(tmp_path / "white.png")}))
     relay.pipeline._studio.submit(lambda: None).result(5)  # whatever was to be drawn is drawn
@@ -182,7 +188,7 @@ async def test_another_standby_picture_is_shown_by_the_next_beat(relay: Relay, t
 
 async def test_a_reload_changes_no_word_on_the_standby_picture(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     said: list[tuple[str, str]] = []
     monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
     relay._enter(RelayState.OPENING)
@@ -212,7 +218,9 @@ class Manager:
         return message.decode().split("\n")
 
 
-async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(tmp_path: Path):
+async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
+    tmp_path: Path,
+) -> None:
     manager = Manager(tmp_path / "notify")
     announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
     one = reloader(settings(), settings(video={"fps": 25}), Applied())
@@ -223,10 +231,10 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
         await asyncio.sleep(0.05)
         assert manager.heard() == [], "READY of a reload would be taken for the start's"
         announcer(RelayState.STANDBY, "")
-        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
+        assert manager.heard() == ["READY=1", "STATUS=FileStatus by"]
         assert (await manager.next())[0] == "RELOADING=1"
         note = "[restart needed for video.fps]"
-        assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
+        assert await manager.next() == ["READY=1", f"STATUS=FileStatus by {note}"]
         announcer(RelayState.LIVE, "")
         assert manager.heard() == [f"STATUS=Live {note}"]
         assert not stop.is_set()
@@ -238,7 +246,7 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
 @pytest.mark.parametrize("fault", [RecursionError("too deep"), ValueError("4300 digits")])
 async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one_works(
     fault: Exception,
-):
+) -> None:
     wanted: list[Settings | Exception] = [fault, settings(face={"image": OTHER})]
 
     def read() -> Settings:
@@ -257,7 +265,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path):
+async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path) -> None:
     manager = Manager(tmp_path / "notify")
     announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
     file = tmp_path / "relay.toml"
@@ -282,14 +290,14 @@ async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path)
     manager.socket.close()
 
 
-async def test_the_hangup_of_the_terminal_ends_the_relay_cleanly():
+async def test_the_hangup_of_the_terminal_ends_the_relay_cleanly() -> None:
     with stopped_by_signals() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(2):
             await stop.wait()
 
 
-async def test_a_hangup_that_nohup_ignores_stays_ignored():
+async def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stopped_by_signals() as stop:

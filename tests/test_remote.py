@@ -1,14 +1,15 @@
 import dataclasses
 from typing import Any
 
+from relayd.commands.remote import _NEEDED, describe_status, outcome
 from relayd.control.api import status_json
-from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
-from relayd.remote import _NEEDED, in_words, outcome
+from relayd.media.delay import Spread
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
-def words_of(**fields: Any) -> dict[str, str]:
+def describe(**fields: Any) -> dict[str, str]:
     """Give what a person is told of a relay that stands by, but for these fields."""
-    return dict(in_words(status_json(dataclasses.replace(STANDBY, **fields))))
+    return dict(describe_status(status_json(dataclasses.replace(STANDBY, **fields))))
 
 
 STANDBY = RelayStatus(
@@ -30,43 +31,43 @@ STANDBY = RelayStatus(
 )
 
 
-def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands():
-    told = words_of()
+def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands() -> None:
+    told = describe()
     assert told["on demand"] == "idle"
     assert told["source"] == "/dev/video9 (let go of)"
     assert told["readers /dev/video0"] == "2"
     assert told["readers /dev/video1"] == "unknown"
 
 
-def test_status_tells_of_sessions_in_doubt_only_where_there_are_any():
-    assert "doubtful" not in words_of()
-    assert words_of(sessions_doubtful=2)["doubtful"] == (
+def test_status_tells_of_sessions_in_doubt_only_where_there_are_any() -> None:
+    assert "doubtful" not in describe()
+    assert describe(sessions_doubtful=2)["doubtful"] == (
         "2 session(s) may be open at the service: look at your account"
     )
 
 
-def test_status_tells_of_the_days_limit_only_where_there_is_one():
-    assert "today" not in words_of(spent_today=90.0)
-    assert words_of(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
+def test_status_tells_of_the_days_limit_only_where_there_is_one() -> None:
+    assert "today" not in describe(spent_today=90.0)
+    assert describe(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
     words = "50 of today's 60 minutes are used"
-    assert words_of(spent_today=3000.0, daily_limit=3600.0, budget=words)["today"] == words
+    assert describe(spent_today=3000.0, daily_limit=3600.0, budget=words)["today"] == words
 
 
-def test_the_status_of_a_relay_of_an_older_version_is_told_as_well():
+def test_the_status_of_a_relay_of_an_older_version_is_told_as_well() -> None:
     older = dict(status_json(STANDBY))
     for field in ("sessions_doubtful", "spent_today", "daily_limit", "budget"):
         del older[field]
-    assert ("relay", "studio") in in_words(older)
+    assert ("relay", "studio") in describe_status(older)
 
 
-def test_an_order_is_told_in_one_line_with_what_came_of_it():
+def test_an_order_is_told_in_one_line_with_what_came_of_it() -> None:
     told = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
-    assert outcome("paused", told) == "studio: paused; now Standing by: paused"
+    assert outcome("paused", told) == "studio: paused; now FileStatus by: paused"
     assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
-        "studio: resumed; now Standing by"
+        "studio: resumed; now FileStatus by"
     )
 
 
-def test_every_status_holds_what_is_told_of_it():
+def test_every_status_holds_what_is_told_of_it() -> None:
     told = status_json(STANDBY)
     assert all(isinstance(told[name], kind) for name, kind in _NEEDED.items())

@@ -7,9 +7,9 @@ import signal
 import pytest
 from structlog.testing import capture_logs
 
-from relayd import early
-from relayd.signals import REPEATED_WITHIN, StopSignals, StopStep, reload_requests
-from relayd.signals import stopped_by_signals as stopped
+from relayd.process import early_signals
+from relayd.process.signals import REPEATED_WITHIN, StopSignals, StopStep, reload_requests
+from relayd.process.signals import stopped_by_signals as stopped
 
 
 def steps(*moments: float) -> list[StopStep]:
@@ -17,11 +17,11 @@ def steps(*moments: float) -> list[StopStep]:
     return [signals.heard(moment) for moment in moments]
 
 
-def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits():
+def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits() -> None:
     assert steps(0, 5, 10, 15) == [StopStep.BEGIN, StopStep.REMIND, StopStep.EXIT, StopStep.EXIT]
 
 
-def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once():
+def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once() -> None:
     at_once = REPEATED_WITHIN / 2
     assert steps(0, at_once, 5, 5 + at_once) == [
         StopStep.BEGIN,
@@ -33,7 +33,7 @@ def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once():
 
 async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     codes: list[int] = []
     exited = asyncio.Event()
 
@@ -41,7 +41,7 @@ async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
         codes.append(code)
         exited.set()
 
-    monkeypatch.setattr("relayd.signals.REPEATED_WITHIN", 0.0)
+    monkeypatch.setattr("relayd.process.signals.REPEATED_WITHIN", 0.0)
     with capture_logs() as logs, stopped(exit_now=exit_now) as stop:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
             assert not codes
@@ -57,7 +57,7 @@ async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
     assert "once more ends at once" in reminder["hint"]
 
 
-async def test_what_signals_did_before_they_do_again_afterwards():
+async def test_what_signals_did_before_they_do_again_afterwards() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     handled = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -71,7 +71,7 @@ async def test_what_signals_did_before_they_do_again_afterwards():
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-async def test_a_hangup_that_asks_for_a_reload_ends_nothing():
+async def test_a_hangup_that_asks_for_a_reload_ends_nothing() -> None:
     with stopped(hangup_ends=False) as stop, reload_requests() as asked:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(5):
@@ -79,10 +79,10 @@ async def test_a_hangup_that_asks_for_a_reload_ends_nothing():
         assert not stop.is_set()
 
 
-async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost():
+async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:
-        early._note_hangup(signal.SIGHUP, None)
+        early_signals._note_hangup(signal.SIGHUP, None)
         with reload_requests() as asked:
             assert asked.is_set()
         with reload_requests() as asked:

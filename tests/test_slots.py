@@ -3,18 +3,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry
-from relayd.slots import LatestSlot, SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import LatestSlot, SharedSlot
 
 SIZE = Geometry(640, 480)
 
 
-def test_the_newest_item_wins_and_numbers_tell_what_was_missed():
+def test_the_newest_item_wins_and_numbers_tell_what_was_missed() -> None:
     slot: LatestSlot[str] = LatestSlot()
     assert slot.latest() == (0, None)
     for item in "abc":
@@ -24,7 +25,7 @@ def test_the_newest_item_wins_and_numbers_tell_what_was_missed():
     assert slot.wait_newer(3, 0) == (3, None)
 
 
-def test_a_cleared_item_is_shown_to_nobody_and_numbers_go_on():
+def test_a_cleared_item_is_shown_to_nobody_and_numbers_go_on() -> None:
     slot: LatestSlot[str] = LatestSlot()
     slot.put("a")
     slot.clear()
@@ -33,20 +34,20 @@ def test_a_cleared_item_is_shown_to_nobody_and_numbers_go_on():
     assert slot.wait_newer(1, 0) == (2, "b")
 
 
-def test_a_waiting_reader_wakes_on_put():
+def test_a_waiting_reader_wakes_on_put() -> None:
     slot: LatestSlot[str] = LatestSlot()
     threading.Timer(0.05, slot.put, ("a",)).start()
     assert slot.wait_newer(0, 5) == (1, "a")
 
 
 @pytest.fixture
-def shared():
+def shared() -> Iterator[SharedSlot]:
     slot = SharedSlot.create(SIZE, "test")
     yield slot
     slot.close()
 
 
-def test_a_shared_picture_is_read_once_with_its_stamp(shared: SharedSlot):
+def test_a_shared_picture_is_read_once_with_its_stamp(shared: SharedSlot) -> None:
     into = np.empty(SIZE.shape, np.uint8)
     assert shared.read(into, 0) is None
     assert not shared.wait(0)
@@ -58,7 +59,7 @@ def test_a_shared_picture_is_read_once_with_its_stamp(shared: SharedSlot):
     assert shared.read(into, 1) is None
 
 
-def test_the_bell_rings_once_for_pictures_that_were_missed(shared: SharedSlot):
+def test_the_bell_rings_once_for_pictures_that_were_missed(shared: SharedSlot) -> None:
     for shade in (1, 2, 3):
         shared.write(np.full(SIZE.shape, shade, np.uint8), float(shade))
     assert shared.wait(0)
@@ -67,7 +68,7 @@ def test_the_bell_rings_once_for_pictures_that_were_missed(shared: SharedSlot):
     assert shared.read(into, 0) == (3, 3.0)
 
 
-def test_two_mappings_of_one_slot_show_the_same_picture(shared: SharedSlot):
+def test_two_mappings_of_one_slot_show_the_same_picture(shared: SharedSlot) -> None:
     other = SharedSlot(SIZE, *(os.dup(fd) for fd in shared.fds))
     shared.write(np.full(SIZE.shape, 9, np.uint8), 1.0)
     into = np.empty(SIZE.shape, np.uint8)
@@ -79,8 +80,8 @@ def test_two_mappings_of_one_slot_show_the_same_picture(shared: SharedSlot):
 WRITER = """
 import sys, time
 import numpy as np
-from relayd.frames import Geometry
-from relayd.slots import SharedSlot
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
 
 size = Geometry(640, 480)
 slot = SharedSlot(size, *map(int, sys.argv[1:3]))
@@ -93,7 +94,7 @@ print(number)
 """
 
 
-def test_no_picture_is_ever_torn_between_two_processes_at_full_speed(shared: SharedSlot):
+def test_no_picture_is_ever_torn_between_two_processes_at_full_speed(shared: SharedSlot) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, *map(str, shared.fds)],
         pass_fds=shared.fds,
@@ -120,7 +121,7 @@ def test_no_picture_is_ever_torn_between_two_processes_at_full_speed(shared: Sha
     assert reads > 100
 
 
-def test_pictures_that_processes_share_are_left_out_of_core_dumps():
+def test_pictures_that_processes_share_are_left_out_of_core_dumps() -> None:
     slot = SharedSlot.create(Geometry(64, 48), "dumped")
     try:
         mapped = Path("/proc/self/smaps").read_text().partition("memfd:relayd-dumped")[2]

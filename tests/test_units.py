@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relayd.commands.installer import Installer, InstallOptions
+from relayd.commands.system_files import Layout, shipped
 from relayd.errors import ExitCode
-from relayd.install import Layout, shipped
-from relayd.installer import Installer, InstallOptions
 
 MOST_EXPOSURE = 2.0
 """0 is a unit that can do nothing, 9.2 a bare one."""
@@ -66,13 +66,13 @@ def analyze(*arguments: object) -> str:
 
 @needs_systemd
 @pytest.mark.parametrize("manager", ["system", "user"])
-def test_systemd_finds_no_fault_with_a_unit(units: Path, manager: str):
+def test_systemd_finds_no_fault_with_a_unit(units: Path, manager: str) -> None:
     said = analyze("verify", "--man=no", f"--{manager}", units / manager / "relayd@studio.service")
     assert "relayd" not in said
 
 
 @needs_systemd
-def test_the_service_is_exposed_to_what_it_needs_and_to_nothing_else(units: Path):
+def test_the_service_is_exposed_to_what_it_needs_and_to_nothing_else(units: Path) -> None:
     table = analyze(
         "security", "--offline=true", "--no-pager", units / "system" / "relayd@studio.service"
     )
@@ -83,7 +83,7 @@ def test_the_service_is_exposed_to_what_it_needs_and_to_nothing_else(units: Path
     assert float(overall[1]) <= MOST_EXPOSURE
 
 
-def test_the_video_driver_is_there_when_the_device_policy_is_made():
+def test_the_video_driver_is_there_when_the_device_policy_is_made() -> None:
     unit = (shipped() / "systemd/relayd@.service").read_text()
     for key in ("Wants", "After"):
         named = " ".join(re.findall(rf"^{key}=(.*)", unit, re.MULTILINE)).split()
@@ -91,7 +91,7 @@ def test_the_video_driver_is_there_when_the_device_policy_is_made():
     assert "DeviceAllow=char-video4linux rw" in unit.splitlines()
 
 
-def test_no_restart_follows_an_exit_that_a_person_must_mend():
+def test_no_restart_follows_an_exit_that_a_person_must_hint() -> None:
     for unit in ("systemd/relayd@.service", "systemd/user/relayd@.service"):
         (line,) = re.findall(
             r"^RestartPreventExitStatus=(.*)", (shipped() / unit).read_text(), re.MULTILINE

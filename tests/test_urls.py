@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from relayd import logs
-from relayd.concealed import KNOWN
-from relayd.urls import MediaUrl, service_url, shown, without_secrets
+from relayd.urls.concealed import KNOWN
+from relayd.urls.safe import MediaUrl, service_url, shown, without_secrets
 
 SAFE_FORMS = [
     ("rtsp://me:hunter22@10.0.0.5:554/stream1", "rtsp://10.0.0.5:554/stream1"),
@@ -65,7 +65,7 @@ SECRETS = (
 
 
 @pytest.mark.parametrize(("whole", "safe"), SAFE_FORMS)
-def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str):
+def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str) -> None:
     url = MediaUrl(whole)
     texts = [str(url), f"{url}", f"{url:>10}", repr(url), repr([url]), f"{url!r}"]
     assert texts[0] == safe
@@ -75,13 +75,13 @@ def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str):
 
 
 @pytest.mark.parametrize(("whole", "safe"), SAFE_FORMS)
-def test_the_safe_form_stays_as_it_is_when_it_is_made_safe_again(whole: str, safe: str):
+def test_the_safe_form_stays_as_it_is_when_it_is_made_safe_again(whole: str, safe: str) -> None:
     assert shown(safe) == safe
     assert logs.redact(f"{safe}: refused") == f"{safe}: refused"
 
 
 @given(st.text("abz09/:?#@.-_=&[]{}% …\\", max_size=40), st.sampled_from(["rtsp", "https", "rtmp"]))
-def test_no_text_after_the_scheme_breaks_it_and_its_form_is_stable(rest: str, scheme: str):
+def test_no_text_after_the_scheme_breaks_it_and_its_form_is_stable(rest: str, scheme: str) -> None:
     safe = shown(f"{scheme}://{rest}")
     assert shown(safe) == safe
     without_secrets(f"{scheme}://{rest} {rest}")
@@ -91,16 +91,16 @@ def test_no_text_after_the_scheme_breaks_it_and_its_form_is_stable(rest: str, sc
     st.from_regex(r"[A-Za-z0-9._~!$&'()*+,;=:%-]{6,30}", fullmatch=True),
     st.sampled_from(["rtsp://{}@host/cam", "rtsp://me:{}@host/cam", "https://host/x?{}", "srt://h:1?streamid={}"]),
 )  # fmt: skip
-def test_nothing_of_user_info_or_query_is_in_the_safe_form(secret: str, template: str):
+def test_nothing_of_user_info_or_query_is_in_the_safe_form(secret: str, template: str) -> None:
     assert secret not in shown(template.format(secret)) or secret in template
 
 
-def test_a_url_cannot_be_written_out_by_accident():
+def test_a_url_cannot_be_written_out_by_accident() -> None:
     with pytest.raises(TypeError):
         json.dumps(MediaUrl("rtsp://me:hunter22@host/cam"))
 
 
-def test_settings_write_the_safe_form_and_hold_the_whole():
+def test_settings_write_the_safe_form_and_hold_the_whole() -> None:
     class Table(BaseModel):
         url: MediaUrl
 
@@ -112,7 +112,7 @@ def test_settings_write_the_safe_form_and_hold_the_whole():
         Table.model_validate({"url": 5})
 
 
-def test_who_quotes_a_revealed_url_or_a_part_of_it_shows_its_safe_form():
+def test_who_quotes_a_revealed_url_or_a_part_of_it_shows_its_safe_form() -> None:
     url = "srt://h:9000?mode=caller&passphrase=open%20sesame-1&streamid=room-4711"
     MediaUrl(url).reveal()
     MediaUrl("rtmp://host/live2/kkkk-llll-mmmm").reveal()
@@ -124,7 +124,7 @@ def test_who_quotes_a_revealed_url_or_a_part_of_it_shows_its_safe_form():
         assert secret not in told
 
 
-def test_a_password_that_is_an_ordinary_word_does_not_blot_out_the_word():
+def test_a_password_that_is_an_ordinary_word_does_not_blot_out_the_word() -> None:
     MediaUrl("rtsp://camera:stream@host/cam").reveal()
     assert logs.redact("the camera gives no stream") == "the camera gives no stream"
     assert "stream" not in logs.redact("no route to rtsp://camera:stream@host/cam")
@@ -142,17 +142,17 @@ def test_a_password_that_is_an_ordinary_word_does_not_blot_out_the_word():
         ("no url // here", "no url // here"),
     ],
 )
-def test_urls_in_the_words_of_others_lose_what_is_secret(text: str, told: str):
+def test_urls_in_the_words_of_others_lose_what_is_secret(text: str, told: str) -> None:
     assert without_secrets(text) == told
 
 
-def test_a_long_text_of_slashes_and_colons_is_searched_in_no_time():
+def test_a_long_text_of_slashes_and_colons_is_searched_in_no_time() -> None:
     """A server chooses its words; the test's limit holds that they cost little."""
     for word in ("a://" * 50_000, "a" * 200_000 + "://", "x:" * 100_000, "a://" + "@" * 200_000):
         without_secrets(word)
 
 
-def test_the_url_of_a_service_keeps_its_plain_path():
+def test_the_url_of_a_service_keeps_its_plain_path() -> None:
     assert service_url("https://me:pw@host/akool/v1/") == "https://host/akool/v1"
     assert service_url("https://host") == "https://host"
     assert service_url("https://me:***@host/v1") == "https://host/v1", "as an older journal has it"
@@ -160,7 +160,7 @@ def test_the_url_of_a_service_keeps_its_plain_path():
 
 def test_a_traceback_with_a_url_in_its_error_is_logged_without_the_secret(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     logs.configure("debug", json=True)
     url = MediaUrl("rtsp://me:hunter22@host/cam?key=4711471147")
     try:

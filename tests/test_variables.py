@@ -2,10 +2,10 @@
 
 import pytest
 
-from relayd import variables
-from relayd.config import Settings
-from relayd.configfile import load
-from relayd.configtree import SettingsTree
+from relayd.config import variables
+from relayd.config.loading import load
+from relayd.config.settings import Settings
+from relayd.config.tree import SettingsTree
 from relayd.errors import ConfigError
 
 
@@ -33,14 +33,14 @@ def of_a_service(name: str) -> dict[str, str]:
         *(f"relayd-{section}".replace("_", "-") for section in Settings.model_fields),
     ],
 )
-def test_what_kubernetes_sets_for_a_service_named_relayd_is_ignored_and_named(service: str):
+def test_what_kubernetes_sets_for_a_service_named_relayd_is_ignored_and_named(service: str) -> None:
     environment = of_a_service(service)
     assert load(None, (), environment) == load(None, (), {})
     assert variables.ignored(environment) == sorted(environment)
 
 
 @pytest.mark.parametrize("name", ["NAME", "HOME", "VERSION", "LOG_LEVEL", "VM_CACHE", "IMAGE_TAG"])
-def test_a_name_that_is_near_none_of_ours_is_ignored(name: str):
+def test_a_name_that_is_near_none_of_ours_is_ignored(name: str) -> None:
     tree = SettingsTree()
     assert variables.read({f"RELAYD_{name}": "x"}, tree) == []
     assert tree.values == {}
@@ -62,7 +62,7 @@ def test_a_name_that_is_near_none_of_ours_is_ignored(name: str):
         ("VIDEOS", "VIDEO__…"),
     ],
 )
-def test_a_near_miss_is_an_error_that_names_the_right_variable(given: str, meant: str):
+def test_a_near_miss_is_an_error_that_names_the_right_variable(given: str, meant: str) -> None:
     environment = {f"RELAYD_{given}": "secret"}
     with pytest.raises(ConfigError) as caught:
         load(None, (), environment)
@@ -72,12 +72,12 @@ def test_a_near_miss_is_an_error_that_names_the_right_variable(given: str, meant
     assert variables.ignored(environment) == []
 
 
-def test_a_name_with_two_underscores_is_an_error_even_where_it_is_like_none_of_ours():
+def test_a_name_with_two_underscores_is_an_error_even_where_it_is_like_none_of_ours() -> None:
     (fault,) = variables.read({"RELAYD_XYZ__A": "1"}, SettingsTree())
     assert fault.startswith("RELAYD_XYZ__A (environment): unknown; known here: source, video,")
 
 
-def test_an_empty_variable_counts_as_unset():
+def test_an_empty_variable_counts_as_unset() -> None:
     settings = load(
         None, ["source.loop=false"], {"RELAYD_SOURCE__LOOP": "", "RELAYD_SOURCE__URL": ""}
     )
@@ -88,7 +88,9 @@ def test_an_empty_variable_counts_as_unset():
 
 @pytest.mark.parametrize("name", ["OUTPUT", "SOURCE", "SOURCE__OPTIONS", "OUTPUT__0"])
 @pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "[{", "x", "5", "null", '"x"'])
-def test_a_value_that_is_no_json_table_is_one_line_that_names_the_variable(name: str, value: str):
+def test_a_value_that_is_no_json_table_is_one_line_that_names_the_variable(
+    name: str, value: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, (), {f"RELAYD_{name}": value})
     (fault,) = caught.value.faults
@@ -97,7 +99,7 @@ def test_a_value_that_is_no_json_table_is_one_line_that_names_the_variable(name:
     assert len(fault) < 200
 
 
-def test_tables_and_lists_may_be_given_as_json():
+def test_tables_and_lists_may_be_given_as_json() -> None:
     environment = {
         "RELAYD_OUTPUT": '[{"kind": "stream", "url": "x.mkv"}]',
         "RELAYD_SOURCE": '{"url": "y.mp4"}',
@@ -111,13 +113,13 @@ def test_tables_and_lists_may_be_given_as_json():
 
 
 @pytest.mark.parametrize("name", ["RELAYD_VIDEO__", "RELAYD_OUTPUT____URL"])
-def test_a_variable_with_a_name_missing_is_named(name: str):
+def test_a_variable_with_a_name_missing_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match="a name is missing") as caught:
         load(None, (), {name: "x"})
     assert caught.value.faults[0].startswith(f"{name} (environment): ")
 
 
-def test_the_tenth_output_comes_after_the_ninth():
+def test_the_tenth_output_comes_after_the_ninth() -> None:
     environment = {
         f"RELAYD_OUTPUT__{number}__{key}": value
         for number in range(12)
@@ -129,7 +131,7 @@ def test_the_tenth_output_comes_after_the_ninth():
     ]
 
 
-def test_a_blank_variable_counts_as_unset_and_a_fault_names_it_as_it_is_spelt():
+def test_a_blank_variable_counts_as_unset_and_a_fault_names_it_as_it_is_spelt() -> None:
     environment = {"RELAYD_SOURCE__URL": " \n", "relayd_video__fps": "much"}
     with pytest.raises(ConfigError) as caught:
         load(None, (), environment)

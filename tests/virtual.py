@@ -3,18 +3,22 @@
 import asyncio
 import selectors
 from collections.abc import Callable
+from concurrent.futures import Executor
 from threading import Event
-from typing import Any
+from typing import TypeVar, TypeVarTuple
+
+Given = TypeVarTuple("Given")
+Result = TypeVar("Result")
 
 
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc,valid-type] # chosen by the platform
+class _Jumping(selectors.DefaultSelector):
     """Waits for nothing: as much time as it should wait has passed at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.passed = 0.0
 
-    def select(self, timeout: float | None = None) -> Any:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         assert timeout is not None, "nothing will ever happen any more"
         self.passed += max(0.0, timeout)
         return super().select(0)
@@ -30,8 +34,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.passed
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        future = self.create_future()
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Given], Result], *args: *Given
+    ) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as fault:  # noqa: BLE001 - as an executor does

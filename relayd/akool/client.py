@@ -11,9 +11,7 @@ from pydantic import SecretStr
 
 from relayd import logs
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials, Token
-from relayd.akool.models import Face, LiveSession, Status, read_faces, read_token
-from relayd.akool.retry import doubt_of, in_doubt, repeated, repeated_within
-from relayd.akool.verdicts import (
+from relayd.akool.error_codes import (
     BY_CODE,
     CLOSE,
     CREATE,
@@ -26,6 +24,8 @@ from relayd.akool.verdicts import (
     Endpoint,
     read_body,
 )
+from relayd.akool.models import Face, LiveSession, Status, read_faces, read_token
+from relayd.akool.retry import doubt_of, in_doubt, repeated, repeated_within
 from relayd.errors import (
     CredentialsRefused,
     QuotaExhausted,
@@ -35,8 +35,8 @@ from relayd.errors import (
     ServiceUnreachable,
     SessionUnknown,
 )
-from relayd.http import HttpClient
-from relayd.urls import MediaUrl, service_url
+from relayd.http.client import HttpClient
+from relayd.urls.safe import MediaUrl, service_url
 
 CALL_DEADLINE = 20.0
 """s for one request and its whole answer: detect and create were seen to take a few."""

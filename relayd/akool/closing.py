@@ -8,12 +8,12 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.records import JournalRecord
 from relayd.errors import InternalFault, ServiceError, Unavailable
-from relayd.urls import service_url
+from relayd.urls.safe import service_url
 
 CLOSE_WITHIN = 10.0
 """s that a close is tried for, where the caller does not say."""
 AT_ONCE = 4
-"""Leftovers closed at the same time."""
+"""Orphaned sessions closed at the same time."""
 OF_ANOTHER_KEY = "unknown to this key; it was opened with another one: close it with that"
 """Why a session that the service does not know stays on the journal."""
 
@@ -21,7 +21,7 @@ _log = logs.get("akool")
 
 
 @dataclass(frozen=True, slots=True)
-class LeftoverResult:
+class OrphanResult:
     """What became of one session that nobody cared for."""
 
     record: JournalRecord
@@ -30,14 +30,14 @@ class LeftoverResult:
     """Why not, in words; empty when it was closed."""
 
 
-async def close_leftovers(
+async def close_orphaned_sessions(
     client: AkoolClient,
     journal: Journal,
     *,
     session_id: str | None = None,
     within: float = CLOSE_WITHIN,
     hopeless: dict[str, str] | None = None,
-) -> list[LeftoverResult]:
+) -> list[OrphanResult]:
     """Close the sessions on the journal whose owner died, or only the one named.
 
     Those at another service than `client`'s are left alone: its answer would be about a stranger.
@@ -48,11 +48,11 @@ async def close_leftovers(
     hopeless = {} if hopeless is None else hopeless
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def settle(entry: JournalEntry) -> LeftoverResult:
+    async def settle(entry: JournalEntry) -> OrphanResult:
         session = entry.record.id
         try:
             async with turns:
-                reason = hopeless.get(session) or await _close_leftover(
+                reason = hopeless.get(session) or await _close_orphaned_session(
                     client, entry, within, hopeless
                 )
         except Exception as fault:  # noqa: BLE001 - the others are closed whatever befalls it
@@ -60,9 +60,9 @@ async def close_leftovers(
             reason = str(InternalFault.of(fault))
         finally:
             entry.release()
-        return LeftoverResult(entry.record, closed=not reason, reason=reason)
+        return OrphanResult(entry.record, closed=not reason, reason=reason)
 
-    entries = await asyncio.to_thread(journal.leftovers)
+    entries = await asyncio.to_thread(journal.orphans)
     chosen = [entry for entry in entries if session_id in (None, entry.record.id)]
     try:
         return await asyncio.gather(*(settle(entry) for entry in chosen))
@@ -71,7 +71,7 @@ async def close_leftovers(
             entry.release()
 
 
-async def _close_leftover(
+async def _close_orphaned_session(
     client: AkoolClient, entry: JournalEntry, within: float, hopeless: dict[str, str]
 ) -> str:
     """Close a session whose owner died; "" or why that is not confirmed."""

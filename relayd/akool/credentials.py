@@ -45,7 +45,7 @@ class ClientSecret:
         conceal(self.client_secret)
         if not self.client_id or not self.client_secret:
             raise CredentialsRefused(
-                "[akool] client_id or client_secret is empty", mend="set both, or api_key"
+                "[akool] client_id or client_secret is empty", hint="set both, or api_key"
             )
 
     @property
@@ -64,7 +64,7 @@ def _fingerprint(secret: str) -> str:
 def _check_header(value: str, name: str) -> None:
     if not value or not (value.isascii() and value.isprintable()) or " " in value:
         raise CredentialsRefused(
-            f"{name} is empty or holds characters that no key has", mend="copy it anew"
+            f"{name} is empty or holds characters that no key has", hint="copy it anew"
         )
 
 

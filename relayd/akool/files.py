@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relayd.errors import Unavailable
+from relayd.process.folders import make_private
 
 VERSION = 1
 """Of what is written; fields may be added to it, a change of their meaning raises it."""
@@ -35,19 +36,19 @@ def disk_access(directory: Path) -> Iterator[None]:
     except PermissionError as fault:
         raise Unavailable(
             f"[state] directory {str(directory)!r} cannot be used: {fault.strerror}",
-            mend=f"run this as {_owner(directory)}, or set [state] directory to a folder of yours",
+            hint=f"run this as {_owner(directory)}, or set [state] directory to a folder of yours",
         ) from fault
     except OSError as fault:
         raise Unavailable(
             f"[state] directory {str(directory)!r} cannot be used: {fault.strerror or fault}",
-            mend="set [state] directory to a folder that relayd may write, with space left",
+            hint="set [state] directory to a folder that relayd may write, with space left",
         ) from fault
 
 
 def make_folder(path: Path) -> None:
     """Make a folder for the owner alone, and what is missing above it; on disk for good."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path)
     for made in missing:
         sync_folder(made.parent)
 

@@ -69,7 +69,7 @@ class JournalEntry:
         self.release()
 
     def release(self) -> None:
-        """Give the session out of this process's care; it stays on the book, as a leftover."""
+        """Give the session out of this process's care; it stays on the journal, orphaned."""
         with self._releasing:
             if self._lock is not None:
                 os.close(self._lock)
@@ -196,7 +196,7 @@ class Journal:
         """
         return list(self.contents().records)
 
-    def leftovers(self) -> list[JournalEntry]:
+    def orphans(self) -> list[JournalEntry]:
         """Take the sessions whose owner died into our care, oldest first.
 
         What cannot be read is left where it is, and told once in the log. Raises Unavailable when

@@ -12,7 +12,7 @@ import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from relayd import logs
-from relayd.akool.verdicts import BY_CODE
+from relayd.akool.error_codes import BY_CODE
 from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Throttled
 
 ATTEMPTS = 3
@@ -77,7 +77,7 @@ def doubt_of(fault: Exception) -> SessionDoubtful:
     words = str(fault) if isinstance(fault, ServiceError) else f"{type(fault).__name__}: {fault}"
     return SessionDoubtful(
         f"a session may be open at the service: {words}",
-        mend="look at your account at the service",
+        hint="look at your account at the service",
         code=fault.code if isinstance(fault, ServiceError) else None,
     )
 

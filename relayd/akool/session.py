@@ -2,8 +2,8 @@
 
 The service bills a session from create to close. So a create in flight is waited for even when
 its task is cancelled, what it opened is closed, and what could not be closed stays on the journal
-for `close_leftovers`, of this process or a later one. Left over for nobody is only a session whose
-create answer never arrived, or arrived at a process killed before the write: the API cannot list
+for `close_orphaned_sessions`, of this process or a later one. Only a session whose create answer
+never arrived, or arrived at a process killed before the write, can be lost: the API cannot list
 sessions. The journal tells of these as doubts, and `session.maybe_open` in the log.
 """
 
@@ -27,7 +27,7 @@ from relayd.errors import (
     SessionDoubtful,
     SessionFailed,
 )
-from relayd.urls import service_url
+from relayd.urls.safe import service_url
 
 ANSWER_WITHIN = 10.0
 """s that a cancelled open waits for the answer of a create in flight."""
@@ -147,7 +147,7 @@ class SwapSession:
     async def close(self, *, within: float = CLOSE_WITHIN) -> bool:
         """Close at the service, trying for `within` s; True when that is confirmed.
 
-        Otherwise it stays on the journal, given free for `close_leftovers`. May be called again.
+        Otherwise it stays on the journal, free for `close_orphaned_sessions`. May be called again.
         """
         async with self._closing:
             if not self.closed:
@@ -221,13 +221,13 @@ class SessionKeeper:
         faces = await self.client.detect_faces(image_url)
         if not faces:
             raise FaceRejected(
-                "no face was found in [face] image", mend="choose a picture with a clear face"
+                "no face was found in [face] image", hint="choose a picture with a clear face"
             )
         if len(faces) > 1:
             found = "; ".join(f'"{face.landmarks}"' for face in faces[:10])
             raise FaceRejected(
                 f"[face] image has {len(faces)} faces: {found}",
-                mend="set [face] landmarks to one of them",
+                hint="set [face] landmarks to one of them",
             )
         return faces[0].landmarks
 

@@ -22,7 +22,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
 @app.command()
 def devices() -> None:
     """List capture devices and loopback cameras, and who may use them."""
-    from relayd.output.choice import modprobe  # noqa: PLC0415 - loads media libraries
+    from relayd.output.device_choice import modprobe  # noqa: PLC0415 - loads media libraries
     from relayd.output.devices import list_devices  # noqa: PLC0415 - as above
 
     found = list_devices()
@@ -74,8 +74,8 @@ def install(
     command: Annotated[str, typer.Option(help="What units start; default: this relayd.")] = "",
 ) -> None:
     """Put units, the service's user and the virtual camera's options in place."""
-    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
-    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+    from relayd.commands.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+    from relayd.commands.system_files import Layout  # noqa: PLC0415 - only this command needs it
 
     layout = Layout.PACKAGE if package else Layout.USER if user else Layout.SYSTEM
     options = InstallOptions(
@@ -94,8 +94,8 @@ def uninstall(
     dry_run: DryRun = False,
 ) -> None:
     """Remove what `install` put in place; configuration and journal stay."""
-    from relayd.install import Layout  # noqa: PLC0415 - only this command needs it
-    from relayd.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+    from relayd.commands.installer import Installer, InstallOptions  # noqa: PLC0415 - as above
+    from relayd.commands.system_files import Layout  # noqa: PLC0415 - only this command needs it
 
     layout = Layout.USER if user else Layout.SYSTEM
     options = InstallOptions(layout, root, "", yes=yes, changed_too=changed_too, dry_run=dry_run)
@@ -104,5 +104,5 @@ def uninstall(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", mend="give --yes or --dry-run")
+        raise UsageError("there is nobody to ask", hint="give --yes or --dry-run")
     return typer.confirm(question)

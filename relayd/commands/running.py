@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from relayd import lookup, remote
-from relayd.configfile import load
+from relayd.commands import remote
+from relayd.config.loading import load
+from relayd.control import lookup
 from relayd.errors import ExitCode, UsageError
 
 app = typer.Typer()
@@ -40,7 +41,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
-        for what, words in remote.in_words(told):
+        for what, words in remote.describe_status(told):
             typer.echo(f"{what:10} {words}")
         if page:
             typer.echo(f"{'page':10} {page}")
@@ -81,7 +82,7 @@ def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.
     Raises UsageError where it is named twice, ConfigError of its file, and as `lookup.choose`.
     """
     if sum(one is not None for one in (name, config, socket)) > 1:
-        raise UsageError("the relay is named twice", mend="give its name, -c FILE or --socket PATH")
+        raise UsageError("the relay is named twice", hint="give its name, -c FILE or --socket PATH")
     if socket is not None:
         return lookup.at(socket)
     if config is not None:

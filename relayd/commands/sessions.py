@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from relayd.configfile import load
+from relayd.config.loading import load
 from relayd.errors import UsageError
 
 app = typer.Typer(help="Sessions that the journal holds.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the sessions that are or may be open, and how long sessions were open lately."""
-    from relayd.sessions import look  # noqa: PLC0415 - loads the service's client
+    from relayd.commands.open_sessions import look  # noqa: PLC0415 - loads the service's client
 
     found = look(load(config, overrides or ()))
     if as_json:
@@ -41,7 +41,9 @@ def list_(
 
 @app.command()
 def close(
-    session: Annotated[str | None, typer.Argument(help="Its id; default: all leftovers.")] = None,
+    session: Annotated[
+        str | None, typer.Argument(help="Its id; default: all orphaned sessions.")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     *,
@@ -50,7 +52,7 @@ def close(
     ] = False,
 ) -> None:
     """Close sessions that a relay left open; one that a living relay uses is left alone."""
-    from relayd.sessions import close_sessions  # noqa: PLC0415 - loads the service's client
+    from relayd.commands.open_sessions import close_sessions  # noqa: PLC0415 - loads the service's client
 
     def agree(question: str) -> bool:
         return yes or _ask(question)
@@ -61,5 +63,5 @@ def close(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is nobody to ask", mend="give --yes")
+        raise UsageError(f"{question} There is nobody to ask", hint="give --yes")
     return typer.confirm(question)

@@ -49,8 +49,9 @@ class Token:
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Keep it out of everything logged."""
-        conceal(self.text)
+        """Keep it, and what is made of it, out of everything logged, for as long as it is good."""
+        conceal(self.text, lasting=True)
+        conceal(self.cookie, lasting=True)
 
     @classmethod
     def random(cls) -> "Token":
@@ -109,7 +110,7 @@ class Access:
             return refuse_entry(scope, "the token in this URL is wrong, or of an earlier start")
         answer: Response = RedirectResponse("./", 303)
         if _from_a_link(scope):
-            answer = HTMLResponse(_page("Opening", "", refresh=True), headers=_POLICY)
+            answer = HTMLResponse(_page("InputPlan", "", refresh=True), headers=_POLICY)
         answer.set_cookie(
             cookie_name(Headers(scope=scope).get("host", "")),
             self.token.cookie,
@@ -127,7 +128,7 @@ def refuse_entry(scope: Scope, error: str = "this needs the relay's token") -> R
         sentence = f"{error[0].upper()}{error[1:]}: {_in_html(WHERE_TO_GET_IT)}."
         page = _page("The page needs a token", sentence, refresh=_from_a_link(scope))
         return HTMLResponse(page, 401, headers=challenge | _POLICY)
-    return JSONResponse({"error": error, "mend": WHERE_TO_GET_IT}, 401, headers=challenge)
+    return JSONResponse(error_body(error, WHERE_TO_GET_IT), 401, headers=challenge)
 
 
 def over_tcp(scope: Scope) -> bool:
@@ -178,3 +179,8 @@ def _cookies(headers: Headers, name: str) -> list[str]:
 
 def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
+
+
+def error_body(error: str, hint: str = "") -> dict[str, str]:
+    """Give the JSON of an error; `mend` is what `hint` was called in 0.1, for one release."""
+    return {"error": error, "hint": hint, "mend": hint}

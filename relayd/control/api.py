@@ -14,7 +14,7 @@
 | GET /api/page                         | the page's URL with its token; unix socket only     |
 
 Over TCP each needs the token (relayd.control.access), unless it is made public. A POST answers
-with the status after it; where it has no fields it needs no body. Errors are JSON {error, mend}.
+with the status after it; where it has no fields it needs no body. Errors are JSON {error, hint}.
 """
 
 import json
@@ -34,9 +34,9 @@ from relayd import errors
 from relayd.control import page
 from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
-from relayd.control.metrics import Metrics
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
 from relayd.logs import printable, redact
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, RelayStatus
 
 _LARGEST_BODY = 16 * 1024
@@ -265,7 +265,7 @@ async def _body(request: Request, known: dict[str, bool]) -> dict[str, str]:
 async def _answer_relayd_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, errors.RelaydError)  # starlette's handler type is wider
     status = next(code for kind, code in _STATUS_CODES if isinstance(error, kind))
-    return refuse(status, redact(error.message), redact(error.mend))
+    return refuse(status, redact(error.message), redact(error.hint))
 
 
 async def _answer_http_error(_: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relayd.control.access import Access, Proof, over_tcp, refuse_entry
+from relayd.control.access import Access, Proof, error_body, over_tcp, refuse_entry
 
 _HARDENING = {
     "x-content-type-options": "nosniff",
@@ -85,9 +85,9 @@ def names_us(host: str, *names: str) -> bool:
     return True
 
 
-def refuse(status: int, error: str, mend: str = "") -> JSONResponse:
+def refuse(status: int, error: str, hint: str = "") -> JSONResponse:
     """Answer with an error as the API gives all of them."""
-    return JSONResponse({"error": error, "mend": mend}, status)
+    return JSONResponse(error_body(error, hint), status)
 
 
 def _forged(scope: Scope, proof: Proof, access: Access) -> Response | None:

@@ -14,6 +14,7 @@ import uvicorn
 from relayd import logs
 from relayd.control.api import ControlApp
 from relayd.errors import AddressUnavailable
+from relayd.process.folders import make_private
 
 STOP_DEADLINE = 1.0
 """s that `stop` may take at most."""
@@ -188,7 +189,7 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError, OverflowError) as fault:
         raise AddressUnavailable(
             f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}",
-            mend='give an address of this machine, like "127.0.0.1:8642"',
+            hint='give an address of this machine, like "127.0.0.1:8642"',
         ) from fault
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
@@ -198,13 +199,13 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as fault:
         listener.close()
-        mend = (
+        hint = (
             "choose another port, or stop what listens there"
             if fault.errno == errno.EADDRINUSE
             else 'give an address of this machine, like "127.0.0.1:8642"'
         )
         raise AddressUnavailable(
-            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", mend=mend
+            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", hint=hint
         ) from fault
     return listener
 
@@ -218,7 +219,7 @@ def _listen_unix(path: Path) -> socket.socket:
     """Bind a socket that its owner alone may use; its folder is made if it is not there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         _remove_stale(path)
         listener.bind(str(path))
         # Nobody can connect before listen(), so the mode is right from the first moment.
@@ -231,7 +232,7 @@ def _listen_unix(path: Path) -> socket.socket:
         listener.close()
         raise AddressUnavailable(
             f"[control] socket = {str(path)!r}: {_words(fault)}",
-            mend="give a path, shorter than 108 bytes, in a folder that relayd may write",
+            hint="give a path, shorter than 108 bytes, in a folder that relayd may write",
         ) from fault
     return listener
 
@@ -245,7 +246,7 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise AddressUnavailable(
             f"[control] socket = {str(path)!r}: there is a file of another kind",
-            mend="remove it or give another path",
+            hint="remove it or give another path",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
         try:
@@ -257,7 +258,7 @@ def _remove_stale(path: Path) -> None:
             pass
     raise AddressUnavailable(
         f"[control] socket = {str(path)!r}: another relay serves it",
-        mend="stop that one or give another path",
+        hint="stop that one or give another path",
     )
 
 

@@ -24,7 +24,7 @@ from relayd.emulator.images import PARAMETER_ERROR, ImageShelf, fetch_image
 from relayd.emulator.sessions import EndReason, Session, SessionStatus, SessionStore
 from relayd.emulator.swap import SourceFace
 from relayd.errors import RequestRefused, ServiceError
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 SUCCESS = 1000
 LARGEST_REQUEST = 1024 * 1024

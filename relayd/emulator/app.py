@@ -19,7 +19,7 @@ from relayd.emulator.images import ImageShelf
 from relayd.emulator.rtc import RtcGate
 from relayd.emulator.sessions import SessionRules, SessionStore
 from relayd.emulator.swap import FaceSwapper, SourceFace
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 SWEEP_INTERVAL = 1.0
 """s between two looks for sessions to end."""

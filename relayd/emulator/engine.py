@@ -11,8 +11,8 @@ from threading import Event, Thread
 from typing import Generic, Protocol, TypeVar
 
 from relayd import logs
-from relayd.frames import I420
-from relayd.slots import LatestSlot
+from relayd.media.frames import I420
+from relayd.media.slots import LatestSlot
 
 Face_contra = TypeVar("Face_contra", contravariant=True)
 AnyFace = TypeVar("AnyFace")

@@ -21,7 +21,7 @@ import numpy as np
 
 from relayd.clock import Clock
 from relayd.errors import UsageError
-from relayd.frames import I420, luma
+from relayd.media.frames import I420, luma
 
 ENDPOINTS = (
     "getToken", "detect_faces", "create", "update", "close", "info", "quota", "whip", "whep",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relayd.errors import FaceRejected, ServiceError
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 LARGEST_IMAGE = 10 * 1024 * 1024
 """Bytes of one image file."""

@@ -23,7 +23,7 @@ from relayd.emulator.faults import FaultBoard
 from relayd.emulator.sessions import Connection, Role, Session, SessionStore
 from relayd.emulator.swap import SourceFace
 from relayd.errors import JoinRefused
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
 
 SDP = "application/sdp"

@@ -142,7 +142,7 @@ def _require_libraries() -> None:
     except ImportError as fault:
         raise LibraryUnavailable(
             f"The emulator needs {fault.name}, which cannot be loaded",
-            mend='pip install "relayd[emulator]"',
+            hint='pip install "relayd[emulator]"',
         ) from fault
 
 
@@ -156,5 +156,5 @@ def _bound(host: str, port: int) -> socket.socket:
         return socket.create_server((address[0], port), family=family, backlog=128)
     except (OSError, UnicodeError) as fault:
         raise AddressUnavailable(
-            f"{host}:{port} cannot be bound: {fault}", mend="choose another with --host and --port"
+            f"{host}:{port} cannot be bound: {fault}", hint="choose another with --host and --port"
         ) from fault

@@ -19,7 +19,7 @@ from relayd import logs
 from relayd.clock import Clock
 from relayd.emulator.engine import AnyFace, EngineFigures, SwapEngine, Swapper
 from relayd.errors import SessionUnknown
-from relayd.frames import I420
+from relayd.media.frames import I420
 
 UNKNOWN_SESSION = 1008
 """The service's code for content that does not exist."""

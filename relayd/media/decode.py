@@ -17,11 +17,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, FitMode, Geometry
 from relayd.media import compat
-from relayd.media.fit import Fitter, words_of
+from relayd.media.fit import Fitter, describe
+from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.srt import SrtReader, is_srt
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -213,7 +213,7 @@ class VideoInput:
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceLost(f"{self._name}: {words_of(error)}") from None
+            raise SourceLost(f"{self._name}: {describe(error)}") from None
 
     def rewind(self) -> bool:
         """Go back to the start for another round of `pictures`; False if it cannot seek."""
@@ -282,6 +282,6 @@ def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
     """Give the error to raise when opening failed."""
     for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
         if isinstance(error, kinds):
-            message = text.format(name=name, words=words_of(error))
-            return raised(message, mend="see [source]" if raised is SourceUnusable else "")
+            message = text.format(name=name, words=describe(error))
+            return raised(message, hint="see [source]" if raised is SourceUnusable else "")
     raise error

@@ -20,11 +20,11 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from relayd.errors import OutputError
-from relayd.frames import I420, Geometry
 from relayd.logs import redact
+from relayd.media.frames import I420, Geometry
 from relayd.media.srt import SrtPipe
-from relayd.targets import format_of, scheme_of
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
+from relayd.urls.targets import format_of, scheme_of
 
 _MUXER_OPTIONS: Final = {
     # Fragments while it grows, so that a killed process leaves a file that plays up to the last

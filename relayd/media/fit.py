@@ -12,9 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from relayd.errors import SourceUnusable
-from relayd.frames import I420, FitMode, Geometry, plan_fit
 from relayd.logs import redact
 from relayd.media import compat
+from relayd.media.frames import I420, FitMode, Geometry, plan_fit
 
 if TYPE_CHECKING:
     from av.filter import Graph
@@ -86,7 +86,7 @@ class Fitter:
             self._ends = None
             raise SourceUnusable(
                 f"{self._name}: a {shape.width}x{shape.height} {shape.pixel_format} picture"
-                f" cannot be converted: {words_of(error)}"
+                f" cannot be converted: {describe(error)}"
             ) from None
         return fitted.to_ndarray()  # type: ignore[attr-defined,no-any-return]  # it is a VideoFrame
 
@@ -161,7 +161,7 @@ def _quarter_turns(frame: VideoFrame) -> int:
     return -round(frame.rotation / 90) % 4
 
 
-def words_of(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Say in plain words what FFmpeg complains of, without any URL."""
     if isinstance(error, av.error.ExitError):
         return "no answer in time"

@@ -4,7 +4,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from relayd.frames import I420, Geometry, black, plan_fit, planes
+from relayd.media.frames import I420, Geometry, black, plan_fit, planes
 
 
 class Scaler:

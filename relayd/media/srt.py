@@ -1,9 +1,11 @@
 """SRT through the system's ffmpeg program, because the FFmpeg inside PyAV's wheels has no libsrt.
 
 The program only carries ready bytes between a pipe and the peer; it encodes and decodes nothing.
-The URL is an argument of the program, so users of the same machine can read a passphrase in
-it. A source's could be hidden in a concat script (FFmpeg 5 knows no other way), but that takes
-the stream apart and puts it together anew, at the cost of 80 ms.
+The URL is an argument of the program, which every user of the machine can read. An output's
+passphrase and streamid are therefore handed over as a preset file, on a descriptor. FFmpeg takes
+none for an input: a source's could be hidden in a concat script (FFmpeg 5 knows no other way), but
+that takes the stream apart and puts it together anew, at the cost of 80 ms. So they are to be read
+there, and `shows_secret` tells of it.
 """
 
 import os
@@ -11,13 +13,17 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import Final
+from urllib.parse import unquote
 
-from relayd.descriptors import wait_readable
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.logs import excerpt, redact
 from relayd.process.child import Child
+from relayd.process.descriptors import wait_readable
+from relayd.urls.safe import is_secret_name
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send what is left, at close."""
@@ -34,9 +40,49 @@ _BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, no secret
 """libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg itself calls an input/output error."""
 
 
+_LONGEST_PRESET_LINE: Final = 900
+"""Bytes; FFmpeg reads 999 at a time."""
+
+
 def is_srt(url: str) -> bool:
     """Whether a URL is for this module."""
     return url.lower().startswith("srt://")
+
+
+def shows_secret(url: str) -> bool:
+    """Whether reading from this URL shows its secret to every user of this machine."""
+    return is_srt(url) and bool(_parted(url)[1])
+
+
+def _parted(url: str) -> tuple[str, list[str]]:
+    """Part a URL from its secret options, each as a line of a preset file, decoded as in URLs."""
+    before, mark, query = url.partition("?")
+    plain, secret = [], []
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        value = value.replace("+", " ")
+        line = f"{name}={unquote(value) if name == 'streamid' else value}"
+        fits = len(line.encode()) <= _LONGEST_PRESET_LINE and line.isprintable()
+        if value and fits and is_secret_name(name):
+            secret.append(line)
+        else:
+            plain.append(pair)
+    rest = "&".join(plain)
+    return f"{before}{mark if rest else ''}{rest}", secret
+
+
+@contextmanager
+def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
+    """Give the arguments that hand lines to an output of ffmpeg, and the descriptors to pass."""
+    if not lines:
+        yield [], []
+        return
+    descriptor = os.memfd_create("relayd-srt")
+    try:
+        os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
+        yield ["-fpre", f"/proc/self/fd/{descriptor}"], [descriptor]
+    finally:
+        os.close(descriptor)
 
 
 class _Program:
@@ -48,6 +94,7 @@ class _Program:
         url: str,
         name: str,
         missing: type[OutputError | SourceUnusable],
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start it; raises `missing` where there is no such program, or none can be started."""
         self._url, self._name = url, name
@@ -57,11 +104,11 @@ class _Program:
             self._words.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
-                mend="sudo apt install ffmpeg",
+                hint="sudo apt install ffmpeg",
             )
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
         try:
-            self._process = Child.start_program(command, stderr=self._words)
+            self._process = Child.start_program(command, stderr=self._words, pass_fds=pass_fds)
         except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
             self._words.close()
             why = redact(str(fault))
@@ -99,14 +146,17 @@ class SrtPipe:
         """Start the program; `name` stands for the URL in errors, which are OutputError."""
         self.name = name
         self._connected = False
-        # fmt: off
-        arguments = [
-            "-fflags", "nobuffer", "-analyzeduration", "300000", "-fpsprobesize", "0",
-            "-progress", "pipe:1", "-f", "mpegts", "-i", "pipe:0",
-            "-c", "copy", "-flush_packets", "1", "-muxdelay", "0", "-f", "mpegts", url,
-        ]
-        # fmt: on
-        self._program = _Program(arguments, url, name, OutputError)
+        plain, secret = _parted(url)
+        with _preset(secret) as (preset, descriptors):
+            # fmt: off
+            arguments = [
+                "-fflags", "nobuffer", "-analyzeduration", "300000", "-fpsprobesize", "0",
+                "-progress", "pipe:1", "-f", "mpegts", "-i", "pipe:0",
+                "-c", "copy", "-flush_packets", "1", "-muxdelay", "0", *preset,
+                "-f", "mpegts", plain,
+            ]
+            # fmt: on
+            self._program = _Program(arguments, plain, name, OutputError, descriptors)
 
     @property
     def connected(self) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from relayd.frames import OutputFrame
+from relayd.media.frames import OutputFrame
 
 
 class Output(Protocol):

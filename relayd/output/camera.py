@@ -19,10 +19,10 @@ import pyvirtualcam
 from numpy.typing import NDArray
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import Geometry, OutputFrame
 from relayd.logs import get
+from relayd.media.frames import Geometry, OutputFrame
 from relayd.output import devices, v4l2
-from relayd.output.choice import find_device, is_path, modprobe
+from relayd.output.device_choice import find_device, is_path, modprobe
 
 _log = get("camera")
 
@@ -42,7 +42,7 @@ class Loopback:
         version: str = "",
         was_open: bool = False,
     ) -> None:
-        """Open `path`; raises CameraUnavailable with what is wrong and what mends it.
+        """Open `path`; raises CameraUnavailable with what is wrong and how to fix it.
 
         `version` is the loaded module's, for the words of an error alone. A device that
         `was_open` is in a call: what is not as it should be and yet no hindrance is told then.
@@ -60,7 +60,7 @@ class Loopback:
             self._require_exclusive_caps()
         except OSError as fault:
             self.close()
-            raise CameraUnavailable(f"{path}: {_words(fault)}", mend=_reload()) from fault
+            raise CameraUnavailable(f"{path}: {_words(fault)}", hint=_reload()) from fault
         except CameraUnavailable:
             self.close()
             raise
@@ -71,19 +71,19 @@ class Loopback:
         except OSError as fault:
             if fault.errno in {errno.ENOTTY, errno.EINVAL}:
                 raise CameraUnavailable(
-                    f"{self.path} is no video device", mend="`relayd devices` lists what there is"
+                    f"{self.path} is no video device", hint="`relayd devices` lists what there is"
                 ) from fault
             raise
         if not capability.is_loopback:
             raise CameraUnavailable(
                 f"{self.path} is a real device ({capability.card or capability.driver}),"
                 " not a virtual camera",
-                mend=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
+                hint=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
             refusal = CameraUnavailable(
                 f"{self.path} has keep_format=1: it may take no pictures after a restart",
-                mend=f"v4l2-ctl -d {self.path} -c keep_format=0",
+                hint=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
             self._refuse(refusal, is_hindrance=not capability.can_output)
         if capability.can_output:
@@ -92,16 +92,16 @@ class Loopback:
             raise CameraUnavailable(
                 f"{self.path} takes no pictures any more: v4l2loopback before 0.13 gets stuck so"
                 " when a program that wrote to it ends",
-                mend=f"close what uses it, then: {_reload()}",
+                hint=f"close what uses it, then: {_reload()}",
             )
         if version == devices.BEFORE_0_13:
             raise CameraUnavailable(
                 f"{self.path} is written by another program, or got stuck when one ended"
                 f" (v4l2loopback {version})",
-                mend=f"end that program and close what watches the camera, then: {_reload()}",
+                hint=f"end that program and close what watches the camera, then: {_reload()}",
             )
         raise CameraUnavailable(
-            f"{self.path} is written by another program", mend="end that program"
+            f"{self.path} is written by another program", hint="end that program"
         )
 
     def _fix_format(self) -> None:
@@ -113,7 +113,7 @@ class Loopback:
                 raise
             raise CameraUnavailable(
                 f"{self.path} is in use: it cannot be set to {self.geometry}",
-                mend="close the programs that watch or write it",
+                hint="close the programs that watch or write it",
             ) from fault
         # A device that is being watched may agree and yet stay as it was.
         kept = v4l2.get_format(self._system, self._fd, v4l2.BufferType.OUTPUT)
@@ -122,7 +122,7 @@ class Loopback:
                 raise CameraUnavailable(
                     f"{self.path} stays at {answer.fourcc} {answer.width}x{answer.height}"
                     f" instead of {wanted.fourcc} {self.geometry}",
-                    mend="close the programs that watch it",
+                    hint="close the programs that watch it",
                 )
 
     def _tell_frame_rate(self, fps: float) -> None:
@@ -142,12 +142,12 @@ class Loopback:
         if capability.can_output and capability.can_capture:
             refusal = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
-                mend=f"with a 1 for each camera: {_reload()}",
+                hint=f"with a 1 for each camera: {_reload()}",
             )
             self._refuse(refusal, is_hindrance=False)
 
     def _refuse(self, refusal: CameraUnavailable, *, is_hindrance: bool) -> None:
-        """Raise it, or in a call that can go on without its mend tell it."""
+        """Raise it, or in a call that can go on without its hint tell it."""
         if is_hindrance or not self._was_open:
             raise refusal
         _log.warning("camera.set_up_wrongly", device=self.path, reason=str(refusal))
@@ -157,9 +157,9 @@ class Loopback:
         try:
             written = self._system.write(self._fd, picture.data)
         except OSError as fault:
-            mend = modprobe() if fault.errno == errno.ENODEV else ""
+            hint = modprobe() if fault.errno == errno.ENODEV else ""
             raise CameraUnavailable(
-                f"{self.path} refused a picture: {_words(fault)}", mend=mend
+                f"{self.path} refused a picture: {_words(fault)}", hint=hint
             ) from fault
         if written != self.geometry.nbytes:
             raise CameraUnavailable(
@@ -183,15 +183,15 @@ def _open(system: v4l2.System, path: str) -> int:
         fd = system.open(path, os.O_RDWR)
     except OSError as fault:
         is_missing = fault.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}
-        mend = modprobe() if is_missing else _OPEN_MENDS.get(fault.errno or 0, "")
-        raise CameraUnavailable(f"{path}: {_words(fault)}", mend=mend) from fault
+        hint = modprobe() if is_missing else _OPEN_HINTS.get(fault.errno or 0, "")
+        raise CameraUnavailable(f"{path}: {_words(fault)}", hint=hint) from fault
     # Other relays cannot look into this one; the lock shows them who has the device (openers).
     with suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd
 
 
-_OPEN_MENDS: Final = {
+_OPEN_HINTS: Final = {
     errno.EACCES: "sudo usermod -aG video $USER, then log in anew;"
     " in a systemd unit: SupplementaryGroups=video",
     errno.EPERM: "allow the device in the unit or container: DeviceAllow=char-video4linux rw",
@@ -253,7 +253,7 @@ class CameraOutput:
         return self._name
 
     def open(self) -> None:
-        """Take the device; raises CameraUnavailable with what is wrong and what mends it."""
+        """Take the device; raises CameraUnavailable with what is wrong and how to fix it."""
         if self._camera:
             return
         path = (

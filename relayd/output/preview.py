@@ -5,9 +5,9 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from relayd.frames import I420, Geometry, OutputFrame, SourceFrame
 from relayd.media.encode import JpegEncoder
-from relayd.slots import LatestSlot
+from relayd.media.frames import I420, Geometry, OutputFrame, SourceFrame
+from relayd.media.slots import LatestSlot
 
 QUALITY: Final = 80
 """Of 100: no blocks to be seen at 640x480, some 40 kB a picture."""

@@ -20,12 +20,13 @@ from typing import Final, Self
 
 import numpy as np
 
-from relayd.descriptors import keep_from_children, wait_readable
+from relayd import logs
 from relayd.errors import OutputError
-from relayd.frames import Geometry
 from relayd.media.encode import VideoWriter
+from relayd.media.frames import Geometry
+from relayd.media.slots import SharedSlot
+from relayd.process.descriptors import keep_from_children, wait_readable
 from relayd.process.hardening import die_with_parent, forbid_dumps
-from relayd.slots import SharedSlot
 
 REPORT_EVERY: Final = 0.5
 """s between two reports; a parent that hears none for long knows that we hang."""
@@ -90,6 +91,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     forbid_dumps()
+    logs.configure("warning")
+    logs.report_uncaught()
     os.nice(_NICE)
     lifeline, reports = _take_pipes()
     # Unbuffered: what follows the order must stay in the pipe for poll to see.
@@ -131,7 +134,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             bitrate_kbit=order.bitrate_kbit,
         )
     except OutputError as fault:
-        return Report(error=str(fault)[:_MOST_WORDS])
+        return Report(error=logs.excerpt(str(fault), _MOST_WORDS))
     error = ""
     try:
         while _wait(slot, lifeline):
@@ -154,7 +157,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
         writer.close()
     except OutputError as fault:
         error = error or str(fault)
-    return replace(report, error=error[:_MOST_WORDS])
+    return replace(report, error=logs.excerpt(error, _MOST_WORDS))
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:

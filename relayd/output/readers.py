@@ -11,11 +11,11 @@ from threading import Event, Thread
 from typing import Final, Protocol
 
 from relayd.clock import Clock, MonotonicClock
-from relayd.frames import OutputFrame
 from relayd.logs import get
+from relayd.media.frames import OutputFrame
 from relayd.output import v4l2
 from relayd.output.base import Output
-from relayd.output.openings import Openings
+from relayd.output.open_tracker import OpenTracker
 
 RETRY: Final = 5.0
 """s between two tries to see again."""
@@ -25,7 +25,7 @@ PATIENCE: Final = 10.0
 _log = get("readers")
 
 
-class Sight(Protocol):
+class ReaderCounter(Protocol):
     """A way to see who reads a device."""
 
     mask: int
@@ -94,13 +94,13 @@ class ClientUsage:
             self._system.close(fd)
 
 
-def best_sight(path: str, system: v4l2.System, now: float) -> Sight:
+def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCounter:
     """Give the best way that there is; raises OSError when there is none."""
     try:
         return ClientUsage(path, system)
     except OSError as fault:
         _log.debug("client usage is not told", device=path, reason=str(fault))
-    return Openings(path, now)
+    return OpenTracker(path, now)
 
 
 class ReadersWatch:
@@ -111,7 +111,7 @@ class ReadersWatch:
         path: str,
         on_readers: Callable[[int | None], None],
         *,
-        see: Callable[[str, v4l2.System, float], Sight] = best_sight,
+        see: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
         system: v4l2.System | None = None,
         clock: Clock | None = None,
     ) -> None:

@@ -2,12 +2,13 @@
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from relayd.errors import OutputError
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 SECONDS_OF_ROOM: Final = 10.0
 """s of recording that must fit on the disk before a part is begun: with less, a disk that is full
@@ -40,12 +41,13 @@ class Part:
         try:
             path = Path(wanted).expanduser()
             if path.exists() and not path.is_file() and not path.is_dir():
+                _require_ours(path, wanted)
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
             return cls._new(path, _room_for(bitrate_kbit))
         except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            raise OutputError(f"{MediaUrl(wanted)}: {why}", mend=_hint(fault)) from fault
+            raise OutputError(f"{MediaUrl(wanted)}: {why}", hint=_hint(fault)) from fault
 
     @classmethod
     def _new(cls, wanted: Path, room: int) -> Self:
@@ -64,7 +66,7 @@ class Part:
             return part
         raise OutputError(
             f"{MediaUrl(str(wanted))}: {_MOST_NAMES} files of that name exist",
-            mend="remove some of them",
+            hint="remove some of them",
         )
 
     def require_there(self, name: str) -> None:
@@ -96,6 +98,18 @@ class Part:
         return os.path.samestat(found, os.fstat(self._fd))
 
 
+def _require_ours(path: Path, wanted: str) -> None:
+    """Raise OutputError for a FIFO or link that another user has put where all may write."""
+    ours = {os.geteuid(), 0}
+    owners = {path.lstat().st_uid, path.stat().st_uid}
+    may_be_anybody_s = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    if may_be_anybody_s and not owners <= ours:
+        raise OutputError(
+            f"{MediaUrl(wanted)}: it belongs to another user, who would get the pictures",
+            hint="remove it, or choose a folder that this user alone may write to",
+        )
+
+
 def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
     needed = _room_for(bitrate_kbit)
     disk = os.statvfs(folder)
@@ -103,7 +117,7 @@ def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
         least = f"{needed / _BYTES_PER_MEGABYTE:.1f} MB"
         raise OutputError(
             f"{MediaUrl(wanted)}: no space left: less than {least} are free",
-            mend="make room there",
+            hint="make room there",
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from relayd.errors import ConfigError
-from relayd.frames import I420, Geometry, StandbyFrame
+from relayd.media.frames import I420, Geometry, StandbyFrame
 
 _TOP, _BOTTOM = (24, 29, 38), (11, 13, 18)
 """The ground's colours, RGB: a dark blue-grey, a little lighter above."""
@@ -56,7 +56,7 @@ _RGB_TO_YUV: Final = np.array(
 Rgb = NDArray[np.uint8]
 
 
-class StandbyArtist:
+class StandbyRenderer:
     """Draws standby pictures, or gives the user's own one."""
 
     def __init__(self, geometry: Geometry, image_path: str = "") -> None:

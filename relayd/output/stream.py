@@ -11,18 +11,18 @@ from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.errors import OutputError, Unavailable
-from relayd.frames import Geometry, OutputFrame
-from relayd.limits import start_thread
 from relayd.logs import get, redact
+from relayd.media.frames import Geometry, OutputFrame
+from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.output.recording import Part
 from relayd.process.child import Child, end_words
 from relayd.process.environment import proxies, python_environment
+from relayd.process.limits import start_thread
 from relayd.process.lines import LineReader, LineTooLong
-from relayd.slots import SharedSlot
-from relayd.targets import format_of, is_push
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
+from relayd.urls.targets import format_of, is_push
 
 _log = get("stream")
 
@@ -123,7 +123,7 @@ class StreamOutput:
             start_thread(thread)
         except Unavailable as fault:
             slot.close()
-            raise OutputError(f"{self.name}: {fault.message}", mend=fault.mend) from fault
+            raise OutputError(f"{self.name}: {fault.message}", hint=fault.hint) from fault
         self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:

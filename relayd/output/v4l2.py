@@ -13,7 +13,7 @@ from enum import IntEnum
 from fractions import Fraction
 from typing import Final, Protocol
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 
 LOOPBACK_DRIVER: Final = "v4l2 loopback"
 """The driver name in v4l2loopback's answer to QUERYCAP, in all its versions."""

@@ -66,7 +66,9 @@ class Child:
         )
 
     @classmethod
-    def start_program(cls, command: Sequence[str], *, stderr: "IO[bytes]") -> "Child":
+    def start_program(
+        cls, command: Sequence[str], *, stderr: "IO[bytes]", pass_fds: Sequence[int] = ()
+    ) -> "Child":
         """Start a program of another maker, with pipes as its stdin and stdout.
 
         `command` begins with its full path. It is killed when the calling thread ends. Raises
@@ -77,6 +79,7 @@ class Child:
         return cls.start(
             [*launcher, *command],
             environment=python_environment(),
+            pass_fds=pass_fds,
             with_stdin=True,
             with_stdout=True,
             stderr=stderr,
@@ -111,7 +114,7 @@ class Child:
             return None
 
     def kill(self) -> None:
-        """Send SIGKILL; what it started goes with `end` or `bury`."""
+        """Send SIGKILL; what it started goes with `end` or `reap`."""
         self._process.kill()
 
     def end(self, within: float) -> bool:
@@ -124,10 +127,10 @@ class Child:
             self.kill()
             if self.wait(KILL_TIMEOUT) is None:
                 _log.error("a killed process does not end: the kernel holds it", pid=self.pid)
-        self.bury()
+        self.reap()
         return in_time
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Kill what it started and left behind, which is in its process group; once only."""
         with self._burial:
             if self._is_buried:

@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from relayd.descriptors import wait_readable
+from relayd.process.descriptors import wait_readable
 
 _READ_AT_ONCE: Final = 64 * 1024
 """Bytes: all that a pipe holds."""

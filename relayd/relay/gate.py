@@ -6,8 +6,8 @@ lock makes the look and the act one step, so no late frame slips in behind a dec
 
 from threading import Lock
 
-from relayd.frames import SwappedFrame
-from relayd.slots import LatestSlot
+from relayd.media.frames import SwappedFrame
+from relayd.media.slots import LatestSlot
 
 
 class FrameGate:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from relayd.akool.session import SessionKeeper
 from relayd.clock import Clock
-from relayd.config import RtcSettings, VideoSettings
+from relayd.config.settings import RtcSettings, VideoSettings
 from relayd.relay.gate import FrameGate
 
 

@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 from relayd.clock import Clock
-from relayd.config import CameraSettings, Settings, StreamSettings
-from relayd.control.metrics import Metrics
-from relayd.delay import DelayMeter
-from relayd.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.config.settings import CameraSettings, Settings, StreamSettings
 from relayd.logs import get
+from relayd.media.delay import DelayMeter, Spread
+from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame
+from relayd.media.slots import LatestSlot
 from relayd.output.base import Output, OutputEvent
 from relayd.output.camera import CameraOutput
+from relayd.output.clock import Fallback, OutputClock, Shown
 from relayd.output.readers import WatchedCamera
-from relayd.output.screen import Fallback, Screen, Shown
-from relayd.output.standby import StandbyArtist
+from relayd.output.standby import StandbyRenderer
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
+from relayd.relay.metrics import Metrics
 from relayd.relay.recent import Recent, spread_of_sum
-from relayd.relay.status import RelayState, Spread
-from relayd.slots import LatestSlot
+from relayd.relay.status import RelayState
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
@@ -73,7 +73,7 @@ class Pipeline:
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
-        self.artist = StandbyArtist(video.geometry, settings.privacy.standby_image)
+        self.artist = StandbyRenderer(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
@@ -82,7 +82,7 @@ class Pipeline:
             *more_outputs,
         ]
         self._counted = self.outputs[: len(settings.output)] or self.outputs
-        self.screen = Screen(
+        self.screen = OutputClock(
             self.outputs,
             swapped,
             self.artist.draw(*RelayState.STARTING.on_picture("")),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relayd.config import CameraSettings, Settings
+from relayd.config.settings import CameraSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)

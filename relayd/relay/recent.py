@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from relayd.relay.status import Spread
+from relayd.media.delay import Spread
 
 _SAMPLES = 64
 """Quantiles that stand for each half of a sum: their pairs give the 95th percentile within about

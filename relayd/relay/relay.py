@@ -11,24 +11,24 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from relayd.akool.budget import BudgetReading, BudgetState
-from relayd.akool.chores import CreditWatch, keep_closing_leftovers
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
-from relayd.background import in_background
+from relayd.akool.upkeep import CreditWatch, keep_closing_orphaned_sessions
 from relayd.clock import Clock, MonotonicClock
-from relayd.config import Settings, state_directory
-from relayd.control.metrics import Metrics
+from relayd.config.settings import Settings, state_directory
 from relayd.errors import Unavailable
-from relayd.frames import SourceFrame
 from relayd.logs import get, redact
+from relayd.media.frames import SourceFrame
 from relayd.output.base import Output, OutputChange, OutputEvent
-from relayd.output.standby import StandbyArtist
+from relayd.output.standby import StandbyRenderer
+from relayd.process.background import in_background
 from relayd.relay import events as on
 from relayd.relay.budget import BudgetWatch
 from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
+from relayd.relay.metrics import Metrics
 from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of
@@ -119,7 +119,7 @@ class Relay:
             started.callback(self._enter, RelayState.STOPPED)
             started.callback(self._runner.stop_timer)
             jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-                "leftovers": lambda: keep_closing_leftovers(self._client, self._journal),
+                "orphans": lambda: keep_closing_orphaned_sessions(self._client, self._journal),
                 "credit": self._credit.run,
                 "budget": self._budget.run,
             }
@@ -154,13 +154,13 @@ class Relay:
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
-        """Take over those keys of `settings` that relayd.reload names; the rest is not looked at.
+        """Take over those keys of `settings` that a reload may change; the rest is not looked at.
 
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
         `set_face` raises, and then everything but a face that is tried again is as before.
         """
         artist = await asyncio.to_thread(
-            StandbyArtist, self._settings.video.geometry, settings.privacy.standby_image
+            StandbyRenderer, self._settings.video.geometry, settings.privacy.standby_image
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)

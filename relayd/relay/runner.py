@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
-from relayd.frames import SourceFrame
 from relayd.logs import get
+from relayd.media.frames import SourceFrame
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from relayd.akool.session import FaceChoice, SwapSession
 from relayd.errors import InternalFault, RelaydError, SessionDoubtful, SessionFailed
-from relayd.frames import SourceFrame
 from relayd.logs import get
+from relayd.media.frames import SourceFrame
 from relayd.relay import events as on
 from relayd.relay.events import Event
 from relayd.relay.parts import LinkParts

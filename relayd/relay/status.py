@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from relayd.media.delay import Spread
+
 
 class RelayState(Enum):
     """Where a relay stands; each is a metric label, a log event and systemd's STATUS line."""
 
     STARTING = "starting"
-    """Opening outputs; nothing is shown yet."""
+    """InputPlan outputs; nothing is shown yet."""
     STANDBY = "standby"
     """Outputs show the standby picture and no session is wanted: nobody looks, a person paused it,
     or the source is away."""
@@ -55,8 +57,8 @@ class RelayState(Enum):
 
 _WORDS = {
     RelayState.STARTING: "Starting",
-    RelayState.STANDBY: "Standing by",
-    RelayState.OPENING: "Opening a face swap session",
+    RelayState.STANDBY: "FileStatus by",
+    RelayState.OPENING: "InputPlan a face swap session",
     RelayState.QUEUED: "Waiting in the service's queue",
     RelayState.JOINING: "Connecting to the swap engine",
     RelayState.WAITING: "Waiting for the first swapped frame",
@@ -111,15 +113,6 @@ OUTPUT_OK = "ok"
 """What is told of an output that works."""
 OUTPUT_PENDING = "not connected yet"
 """What is told of an output that nothing got through to so far, and that did not fail either."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How a measured quantity is spread, in seconds; None before anything was measured."""
-
-    p50: float | None = None
-    p95: float | None = None
-    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

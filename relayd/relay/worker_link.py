@@ -8,8 +8,8 @@ from collections.abc import Callable
 from threading import Lock
 
 from relayd.errors import InternalFault, LinkError, LinkLost, RelaydError
-from relayd.frames import SourceFrame, SwappedFrame
 from relayd.logs import get
+from relayd.media.frames import SourceFrame, SwappedFrame
 from relayd.relay import events as on
 from relayd.relay.events import Event
 from relayd.relay.parts import LinkParts

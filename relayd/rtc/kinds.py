@@ -7,7 +7,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from relayd.errors import LibraryUnavailable
-from relayd.frames import I420
+from relayd.media.frames import I420
 from relayd.process.environment import proxies
 from relayd.rtc.agora import installation
 from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget
@@ -23,7 +23,7 @@ class _Make:
     module: str
     name: str
     library: str
-    mend: str
+    hint: str
     require: Callable[[], str]
     """Raises LibraryUnavailable, or gives the library's name and version; loads nothing."""
     environment: Callable[[], Mapping[str, str]] = dict
@@ -41,7 +41,7 @@ _MAKES: dict[LinkKind, _Make] = {
         module="relayd.rtc.agora.link",
         name="AgoraLink",
         library="agora-python-server-sdk",
-        mend="relayd agora-install",
+        hint="relayd agora-install",
         require=lambda: str(installation.require()),
         environment=installation.worker_environment,
     ),
@@ -49,7 +49,7 @@ _MAKES: dict[LinkKind, _Make] = {
         module="relayd.rtc.webrtc",
         name="WebRtcLink",
         library="aiortc",
-        mend="pip install 'relayd[webrtc]'",
+        hint="pip install 'relayd[webrtc]'",
         require=_require_aiortc,
         environment=proxies,  # WHIP and WHEP are HTTP
     ),
@@ -83,4 +83,4 @@ def load_link(kind: LinkKind) -> MakeLink:
 
 
 def _unavailable(kind: LinkKind, library: str) -> LibraryUnavailable:
-    return LibraryUnavailable(f"rtc.kind = {kind!r} needs {library}", mend=_MAKES[kind].mend)
+    return LibraryUnavailable(f"rtc.kind = {kind!r} needs {library}", hint=_MAKES[kind].hint)

@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol
 
 from relayd import errors, logs
 from relayd.errors import ConfigError, LinkLost, RelaydError
-from relayd.frames import I420, Geometry
-from relayd.templates import TEMPLATE_FIELDS, fill_url
-from relayd.urls import MediaUrl
+from relayd.media.frames import I420, Geometry
+from relayd.urls.safe import MediaUrl
+from relayd.urls.templates import TEMPLATE_FIELDS, fill_url
 
 LinkKind = Literal["agora", "webrtc"]
 
@@ -120,9 +120,9 @@ class LinkEventKind(Enum):
     FIRST_PICTURE = "first_picture"
     """The swapped user is there: its first picture since the join arrived."""
     DEGRADED = "degraded"
-    """A connection broke; the link is mending it by itself. `reason` says which and why."""
+    """A connection broke; the link repairs it by itself. `reason` says which and why."""
     RECOVERED = "recovered"
-    """What DEGRADED told of is mended."""
+    """What DEGRADED told of is repaired."""
     TOKEN_EXPIRING = "token_expiring"  # noqa: S105 - an event's name
     """The token ends soon: a fresh one is wanted, or another session in time."""
     STATS = "stats"
@@ -162,7 +162,7 @@ class LinkEvent:
             data["error"] = {
                 "class": type(self.error).__name__,
                 "message": _cut(self.error.message),
-                "mend": _cut(self.error.mend),
+                "hint": _cut(self.error.hint),
                 "retry_after": self.error.retry_after,
             }
         if self.stats is not None:
@@ -216,14 +216,14 @@ def _cut(text: str) -> str:
 
 def _error_from_json(data: object) -> RelaydError:
     parts = _mapping(data)
-    name, message, mend = (_text(parts, key) for key in ("class", "message", "mend"))
+    name, message, hint = (_text(parts, key) for key in ("class", "message", "hint"))
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, RelaydError)):
         _log.warning("unknown error of the worker", name=name)
         kind = LinkLost
     if kind is ConfigError:
         return ConfigError(message.splitlines())
-    error: RelaydError = kind(message, mend=mend)
+    error: RelaydError = kind(message, hint=hint)
     if parts.get("retry_after") is not None:
         wait = _number("retry_after", parts["retry_after"])
         if not math.isfinite(wait) or wait < 0:

@@ -29,7 +29,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from relayd import logs
 from relayd.errors import JoinRefused
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 
 VIDEO_CLOCK_RATE = 90_000
 """Hz, the RTP clock of every video codec (RFC 3551 §5)."""

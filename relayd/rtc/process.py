@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from relayd import logs
-from relayd.descriptors import wait_readable
 from relayd.errors import JoinRefused, WorkerDied
-from relayd.frames import Geometry, SourceFrame, SwappedFrame
+from relayd.media.frames import Geometry, SourceFrame, SwappedFrame
+from relayd.media.slots import SharedSlot
 from relayd.process.child import Child, end_words
+from relayd.process.descriptors import wait_readable
 from relayd.process.environment import python_environment
 from relayd.rtc.gate import Gate
 from relayd.rtc.link import (
@@ -25,7 +26,6 @@ from relayd.rtc.link import (
     LinkKind,
     LinkTarget,
 )
-from relayd.slots import SharedSlot
 
 BELL_TIMEOUT = 0.2
 """s after which the arrival thread looks whether it should end."""
@@ -182,9 +182,9 @@ class RtcWorker:
         deadline = time.monotonic() + within
         self.leave(max(0.0, within - EXIT_GRACE))
         self._stop.set()
-        self._hang_up(socket.SHUT_WR)  # the order to exit
+        self._shut_down(socket.SHUT_WR)  # the order to exit
         self._end(deadline - time.monotonic())
-        self._hang_up(socket.SHUT_RDWR)  # whoever else may hold the other end
+        self._shut_down(socket.SHUT_RDWR)  # whoever else may hold the other end
         self._end_threads()
         self._outbound.close()
 
@@ -194,7 +194,7 @@ class RtcWorker:
         if not self._process.end(within):
             _log.warning("worker killed", pid=self._process.pid)
 
-    def _hang_up(self, how: int) -> None:
+    def _shut_down(self, how: int) -> None:
         with self._ordering, contextlib.suppress(OSError):
             self._control.shutdown(how)
 
@@ -218,7 +218,7 @@ class RtcWorker:
         except Exception as fault:  # noqa: BLE001 - a worker may send anything
             distrust = f"the worker sent what makes no sense ({fault}) and was killed"
             self.kill()
-        error = None if self._stop.is_set() else WorkerDied(self._bury(distrust))
+        error = None if self._stop.is_set() else WorkerDied(self._reap(distrust))
         with self._ordering:
             self._control.close()
         if error is not None:
@@ -248,7 +248,7 @@ class RtcWorker:
         if event.kind in FINAL_KINDS:
             self._left.set()
 
-    def _bury(self, distrust: str) -> str:
+    def _reap(self, distrust: str) -> str:
         """Wait for the process and say why it ended; kills one that only hung up."""
         assert self._process is not None
         if not self._process.end(REAP_TIMEOUT):

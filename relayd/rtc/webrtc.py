@@ -17,12 +17,12 @@ from typing import NoReturn
 from relayd import logs
 from relayd.clock import Backoff
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
-from relayd.frames import I420
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
+from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 POST_TIMEOUT = 10.0
 """s for a server to answer an offer; one that starts its engine first takes a while."""
@@ -251,7 +251,7 @@ class WebRtcLink:
         if leg.sends:
             if not leg.was_up:
                 self._on_event(LinkEvent(LinkEventKind.JOINED))
-            self._mended(leg)
+            self._repaired(leg)
         leg.was_up = True
 
     def _take_picture(self, picture: I420, received_at: float) -> None:
@@ -259,10 +259,10 @@ class WebRtcLink:
             self._has_played = True
             self._on_event(LinkEvent(LinkEventKind.FIRST_PICTURE))
         if self._broken:
-            self._mended(self._play)
+            self._repaired(self._play)
         self._on_picture(picture, received_at)
 
-    def _mended(self, leg: _Leg) -> None:
+    def _repaired(self, leg: _Leg) -> None:
         if leg.name in self._broken:
             self._broken.remove(leg.name)
             if not self._broken:

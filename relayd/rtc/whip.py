@@ -10,9 +10,9 @@ from urllib.parse import urljoin, urlsplit
 
 from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
-from relayd.http import Answer, HttpClient
+from relayd.http.client import Answer, HttpClient
 from relayd.logs import excerpt
-from relayd.urls import MediaUrl
+from relayd.urls.safe import MediaUrl
 
 SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3
@@ -128,9 +128,9 @@ def _read(url: str, answer: Answer) -> Resource | NotNow:
 
 
 def _sdp_of(url: str, answer: Answer) -> str:
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != SDP_TYPE:
-        said = _quoted(kind) or "no type"
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+    if kind.lower() != SDP_TYPE:
+        said = _quoted(kind) or "no type"  # as it was sent: a token in lower case is not known
         raise JoinFailed(f"{MediaUrl(url)} answered {said!r} where {SDP_TYPE} must be")
     return answer.text
 

@@ -27,15 +27,15 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from relayd import logs
-from relayd.descriptors import keep_from_children
 from relayd.errors import LinkLost, RelaydError
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 from relayd.media.scale import Scaler
+from relayd.media.slots import SharedSlot
+from relayd.process.descriptors import keep_from_children
 from relayd.process.hardening import forbid_dumps
 from relayd.rtc.kinds import load_link
 from relayd.rtc.link import LARGEST_PACKET, Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.rtc.outbox import Outbox
-from relayd.slots import SharedSlot
 
 FAREWELL = 1.5
 """s to leave in when the parent is gone or has hung up."""
@@ -180,6 +180,7 @@ def main() -> None:
     os.dup2(2, 1)  # native libraries chat on stdout
     faulthandler.enable()
     logs.configure(told.log_level)
+    logs.report_uncaught()
     control = socket.socket(fileno=told.control)
 
     def hang_up(_number: int, _frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ class SourceKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class InputPlan:
     """How a source is opened: what FFmpeg gets, and what else is worth a try."""
 
     kind: SourceKind
@@ -68,9 +68,9 @@ _CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
 """USB cameras reach 720p30 as MJPEG alone; any reaches 640x480; else whatever is set."""
 
 
-def plan_opening(
+def plan_input(
     url: str, demuxer: str, options: Mapping[str, str], read_timeout: float
-) -> Opening:
+) -> InputPlan:
     """Tell the kind of a URL and how to open it; what the user set in `options` wins.
 
     An http(s) URL is a recording or an image if its path ends like one, else live; the
@@ -78,15 +78,15 @@ def plan_opening(
     """
     kind = classify(url, demuxer)
     if kind is SourceKind.GENERATOR:
-        return Opening(kind, url.removeprefix(_LAVFI), "lavfi", (dict(options),))
+        return InputPlan(kind, url.removeprefix(_LAVFI), "lavfi", (dict(options),))
     if kind is SourceKind.DEVICE:
-        return Opening(
+        return InputPlan(
             kind, url, demuxer or "v4l2", tuple(mode | dict(options) for mode in _CAMERA_MODES)
         )
     defaults = _live_options(url, read_timeout) if kind is SourceKind.LIVE else {}
     if _scheme_and_path(url)[0] == "srt":
         url = _with_srt_options(url, options, read_timeout)
-    return Opening(kind, url, demuxer, (defaults | dict(options),))
+    return InputPlan(kind, url, demuxer, (defaults | dict(options),))
 
 
 def classify(url: str, demuxer: str = "") -> SourceKind:

@@ -7,10 +7,10 @@ from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock, MonotonicClock, PhaseLock, Tick, Ticker
-from relayd.frames import SourceFrame
-from relayd.limits import start_thread
 from relayd.logs import get
-from relayd.slots import LatestSlot
+from relayd.media.frames import SourceFrame
+from relayd.media.slots import LatestSlot
+from relayd.process.limits import start_thread
 
 RATE_WINDOW: Final = 5.0
 """s over which the source's own rate is measured."""

@@ -2,7 +2,7 @@
 
 Two threads. `relayd-source` only watches and waits, so it can always be stopped and always
 sees a stall in time. FFmpeg's calls, which may hang for seconds whatever time limits they
-are given, are made by a thread of each `Attempt`; one that hangs is abandoned: nothing it
+are given, are made by a thread of each `SourceConnection`; one that hangs is abandoned: nothing it
 still brings is taken, and it ends when FFmpeg's own time limits let it go.
 """
 
@@ -11,12 +11,12 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
-from relayd.frames import I420, FitMode, Geometry, SourceFrame
-from relayd.limits import start_thread
-from relayd.slots import LatestSlot
-from relayd.source.attempt import OPEN_TIMEOUT, Attempt
+from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.media.slots import LatestSlot
+from relayd.process.limits import start_thread
+from relayd.source.connection import OPEN_TIMEOUT, SourceConnection
 from relayd.source.events import (
     SourceCounters,
     SourceDown,
@@ -72,8 +72,8 @@ class SourceReader:
         self._stop, self._restart, self._wake = Event(), Event(), Event()
         self._resting = Event()
         self._lock = Lock()
-        self._current: Attempt | None = None
-        self._hung: list[Attempt] = []
+        self._current: SourceConnection | None = None
+        self._hung: list[SourceConnection] = []
         self._left_at = float("-inf")
         self._is_reconnect = self._is_up = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
@@ -167,8 +167,8 @@ class SourceReader:
             error = SourceUnreachable(f"{name}: {count} earlier connections still hang")
             self._on_event(SourceDown(error, FIRST_RETRY))
 
-    def _begin(self) -> Attempt:
-        attempt = Attempt(
+    def _begin(self) -> SourceConnection:
+        attempt = SourceConnection(
             self._settings,
             self._geometry,
             self._fit,
@@ -181,7 +181,7 @@ class SourceReader:
         attempt.start()
         return attempt
 
-    def _watch(self, attempt: Attempt) -> bool:
+    def _watch(self, attempt: SourceConnection) -> bool:
         """Stay until the attempt is over: True; or somebody asks for something else: False.
 
         Raises SourceError when it failed or stalled.
@@ -202,14 +202,14 @@ class SourceReader:
             self._clock.sleep_until(deadline, self._wake)
         return False
 
-    def _must_leave(self, attempt: Attempt) -> bool:
+    def _must_leave(self, attempt: SourceConnection) -> bool:
         """Whether what is asked for needs another attempt, or none; else it is done."""
         self._restart.clear()  # before the look at what is wanted
         is_fresh = attempt.first_at is None and not attempt.over.is_set()
         is_fresh = is_fresh and self._clock.now() < attempt.started_at + FRESH_OPENING
         return self._stop.is_set() or self._resting.is_set() or not is_fresh
 
-    def _deadline(self, attempt: Attempt) -> tuple[float, SourceError]:
+    def _deadline(self, attempt: SourceConnection) -> tuple[float, SourceError]:
         """Give the moment by which something must happen, and the fault if it does not."""
         name, limit = self._settings.url, self._settings.stall_timeout
         if attempt.last_at is not None:
@@ -224,7 +224,7 @@ class SourceReader:
             f"{name}: could not be opened within {limit:g} s"
         )
 
-    def _take(self, attempt: Attempt, i420: I420) -> bool:
+    def _take(self, attempt: SourceConnection, i420: I420) -> bool:
         """Hand on a picture, unless it comes from an attempt that was abandoned."""
         with self._lock:
             if attempt is not self._current:
@@ -240,13 +240,13 @@ class SourceReader:
             self._wake.set()
         return True
 
-    def _tell_opened(self, attempt: Attempt) -> None:
+    def _tell_opened(self, attempt: SourceConnection) -> None:
         self.counters.reconnects += self._is_reconnect
         self._is_reconnect = self._is_up = True
         if attempt.facts is not None:
             self._on_event(attempt.facts)
 
-    def _leave(self, attempt: Attempt) -> None:
+    def _leave(self, attempt: SourceConnection) -> None:
         with self._lock:
             self._current = None
         attempt.abandon()
@@ -255,7 +255,7 @@ class SourceReader:
         self.counters.late += attempt.late
         self._hung = [earlier for earlier in [*self._hung, attempt] if earlier.alive]
 
-    def _wait_to_retry(self, attempt: Attempt, error: SourceError) -> None:
+    def _wait_to_retry(self, attempt: SourceConnection, error: SourceError) -> None:
         self._slot.clear()
         good_for = 0.0
         if attempt.first_at is not None and attempt.last_at is not None:

@@ -215,7 +215,7 @@ class Cloud:
         width, height = size
         self.control.ask("pictures", uid=uid, channel=channel, width=width, height=height, **fault)
 
-    def mend(self, uid: str = FRONT, *, channel: str = "") -> None:
+    def repair(self, uid: str = FRONT, *, channel: str = "") -> None:
         """Let the pictures for a member pass as they are."""
         self.control.ask("pictures", uid=uid, channel=channel)
 

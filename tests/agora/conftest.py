@@ -135,7 +135,7 @@ def start(target: LinkTarget) -> Iterator[Callable[..., Side]]:
     sides: list[Side] = []
 
     def start(**changes: object) -> Side:
-        side = Side(replace(target, **changes))  # type: ignore[arg-type]
+        side = Side(replace(target, **changes))  # type: ignore[arg-type]  # values of several types
         sides.append(side)
         side.worker.start()
         return side

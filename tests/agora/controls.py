@@ -154,7 +154,7 @@ class Controls:
     # Pictures
 
     def pictures(self, uid: str, channel: str = "", **fault: Any) -> None:
-        """Spoil the pictures for a member, or with no fault mend them; see PictureFault."""
+        """Spoil the pictures for a member, or with no fault repair them; see PictureFault."""
         self._reception.faults.pictures[channel, uid] = PictureFault(**fault)
 
     def burst(self, uid: str, count: int, sender: str = "77", channel: str = "") -> None:

@@ -22,7 +22,7 @@ from relayd.emulator.server import EmulatorSettings, run
 from relayd.emulator.sessions import Connection as Presence
 from relayd.emulator.sessions import Role, Session, SessionRules, SessionStore
 from relayd.emulator.swap import SourceFace
-from relayd.frames import I420
+from relayd.media.frames import I420
 from tests.agora.connection import Connection
 from tests.agora.control import Control, Refused
 from tests.agora.member import BROADCASTER
@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     asked = parser.parse_args()
     logs.configure()
-    relayd.emulator.app.Emulator = bridged(asked.hub, asked.app_id)
+    relayd.emulator.app.Emulator = bridged(asked.hub, asked.app_id)  # type: ignore[misc]  # `run` makes a bridged one
     rules = SessionRules(queue_seconds=asked.queue_seconds)
     return run(EmulatorSettings(port=asked.port, sessions=rules))
 

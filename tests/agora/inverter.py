@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -24,8 +25,9 @@ class Inverter:
     """The algorithm user of one channel, on a thread of its own while the context lasts."""
 
     def __init__(self, hub: str, *, app_id: str, channel: str, token: str) -> None:
-        self._join = {"app_id": app_id, "channel": channel, "uid": ENGINE, "token": token}
-        self._hub = hub
+        self._join = partial(
+            Caller.join, hub, app_id=app_id, channel=channel, uid=ENGINE, token=token
+        )
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -46,7 +48,7 @@ class Inverter:
         self._thread.join()
 
     async def _run(self) -> None:
-        async with Caller.join(self._hub, **self._join) as caller:
+        async with self._join() as caller:
             await caller.event("connected")
             caller.say("publish", "video")
             caller.say("subscribe", FRONT)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame
+from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker

@@ -13,7 +13,7 @@ from tests.agora.side import APP, TOKEN
 LEAVE_IN_A_BURST = """
 import faulthandler, gc, sys, threading, time
 from pathlib import Path
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.agora import sdk
 from relayd.rtc.agora.events import Connected
 
@@ -44,7 +44,7 @@ for _ in range(int(rounds)):
     time.sleep(0.05)
     if keeps != "keeps":
         sdk._kept.clear()
-    channel.hush()
+    channel.mute()
     channel.disconnect()
     channel.release()
     del channel
@@ -108,7 +108,7 @@ def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
 
 def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keeps: str) -> int:
     """Leave a channel so many times while pictures pour in; gives the process's exit status."""
-    arguments = [APP, channel, TOKEN, folder, str(rounds), keeps]
+    arguments = [APP, channel, TOKEN, str(folder), str(rounds), keeps]
     with subprocess.Popen(
         [sys.executable, "-c", LEAVE_IN_A_BURST, *arguments],
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
@@ -127,17 +127,19 @@ def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keep
     return process.returncode
 
 
-def test_a_callback_that_comes_late_finds_what_it_needs(agora: Cloud, channel: str, tmp_path: Path):
+def test_a_callback_that_comes_late_finds_what_it_needs(
+    agora: Cloud, channel: str, tmp_path: Path
+) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 6, "keeps") == 0
 
 
 def test_without_the_references_that_are_kept_it_would_crash(
     agora: Cloud, channel: str, tmp_path: Path
-):
+) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 60, "drops") < 0
 
 
-def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
+def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path) -> None:
     done = run(RAISE, agora_site)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
     assert done.stderr.count('"event": "callback.failed"') == 3
@@ -145,6 +147,8 @@ def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(agora_site: Path):
+def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(
+    agora_site: Path,
+) -> None:
     done = run(CLOSED, agora_site)
     assert done.stdout.splitlines() == ["ReceivedFrame UserJoined Disconnected", "Disconnected"]

@@ -41,14 +41,16 @@ def person() -> list[Picture]:
 
 def fitted(frame: av.VideoFrame) -> Picture:
     left = (frame.width - frame.height * 4 // 3) // 2
-    shown = np.ascontiguousarray(frame.to_ndarray(format="bgr24")[:, left : frame.width - left])
+    whole = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+    shown = np.ascontiguousarray(whole[:, left : frame.width - left])
     i420 = av.VideoFrame.from_ndarray(shown, "bgr24").reformat(640, 480, "yuv420p").to_ndarray()
     return Picture(640, 480, 0, i420.tobytes())
 
 
 def bgr(payload: Payload) -> NDArray[np.uint8]:
     i420 = np.frombuffer(payload, np.uint8).reshape(720, 640)
-    return av.VideoFrame.from_ndarray(i420, "yuv420p").to_ndarray(format="bgr24")
+    frame = av.VideoFrame.from_ndarray(i420, "yuv420p")
+    return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
 def ask(emulator: Emulator, what: str, **body: Any) -> dict[str, Any]:
@@ -84,7 +86,7 @@ async def join(cloud: Cloud, session: dict[str, Any]) -> AsyncIterator[Caller]:
 
 async def test_a_session_swaps_what_its_front_user_publishes(
     cloud: Cloud, emulator: Emulator, person: list[Picture]
-):
+) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         began = time.monotonic()
@@ -104,7 +106,7 @@ async def test_a_session_swaps_what_its_front_user_publishes(
     ask(emulator, "close", _id=session["_id"])
 
 
-async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator: Emulator):
+async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator: Emulator) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         ask(emulator, "close", _id=session["_id"])
@@ -113,7 +115,7 @@ async def test_a_session_that_is_closed_ends_its_channel(cloud: Cloud, emulator:
 
 async def test_connections_that_die_fail_the_front_user_who_may_come_back(
     cloud: Cloud, emulator: Emulator
-):
+) -> None:
     session = create(emulator, cloud)
     async with join(cloud, session) as front:
         wait_for("the front user", lambda: emulator.sessions()[0]["publishers"] == 1, 5)

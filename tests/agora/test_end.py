@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayd.frames import SourceFrame
+from relayd.media.frames import SourceFrame
 from relayd.rtc.link import LinkEventKind, LinkTarget
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter
@@ -29,7 +29,7 @@ from tests.agora.side import (
 from tests.agora.wire import Reason
 
 
-def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud):
+def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
     stop_and_hear_all(agora, side)
@@ -50,7 +50,7 @@ def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: C
 )
 def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
     side: Side, agora: Cloud, call: str
-):
+) -> None:
     side.live()
     agora.hang(call)
     began = time.monotonic()
@@ -60,7 +60,9 @@ def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
 
 
 @pytest.mark.parametrize("call", ["video_frame_sender_send", "local_user_send_intra_request"])
-def test_an_sdk_that_hangs_never_blocks_whoever_publishes(side: Side, agora: Cloud, call: str):
+def test_an_sdk_that_hangs_never_blocks_whoever_publishes(
+    side: Side, agora: Cloud, call: str
+) -> None:
     side.live()
     agora.hang(call)
     began = time.monotonic()
@@ -74,14 +76,14 @@ def test_an_sdk_that_hangs_never_blocks_whoever_publishes(side: Side, agora: Clo
 @pytest.mark.parametrize("way", ["abort", "segv"])
 def test_an_sdk_that_takes_its_process_down_is_reported_by_the_signal(
     side: Side, agora: Cloud, way: str
-):
+) -> None:
     side.live()
     getattr(agora, way)()
     died = side.heard(LinkEventKind.DIED, within=3.0)
     assert {"abort": "SIGABRT", "segv": "SIGSEGV"}[way] in str(died.error)
 
 
-def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud):
+def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud) -> None:
     for _ in range(2):
         side.events.clear()
         side.live()
@@ -90,7 +92,7 @@ def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud):
     assert [each.encoder["bitrate"] for each in agora.members("1")[-2:]] == [2_000_000] * 2
 
 
-def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud):
+def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
     side.events.clear()
@@ -103,7 +105,7 @@ PARENT = str(Path(__file__).parents[1] / "rtc" / "parent.py")
 
 def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
     engine: Inverter, agora: Cloud, target: LinkTarget
-):
+) -> None:
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(
         [sys.executable, PARENT, json.dumps(target.to_json())],
@@ -121,7 +123,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
     assert member(agora).state == "left"
 
 
-def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud):
+def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud) -> None:
     side.live()
     os.kill(side.worker.pid or 0, signal.SIGTERM)
     side.heard(LinkEventKind.LEFT)
@@ -131,7 +133,7 @@ def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud):
 
 def test_the_token_is_in_no_command_line_environment_or_log(
     agora: Cloud, start: Callable[..., Side], capfd: pytest.CaptureFixture[str]
-):
+) -> None:
     agora.refuse_joins(Reason.INVALID_TOKEN)
     side = start()
     side.worker.join(side.target)
@@ -147,7 +149,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
 
 def test_chatter_of_the_library_on_stdout_goes_to_stderr(
     side: Side, capfd: pytest.CaptureFixture[str]
-):
+) -> None:
     side.live()
     link = Path(f"/proc/{side.worker.pid}/fd/1").readlink()
     assert link == Path(f"/proc/{side.worker.pid}/fd/2").readlink()

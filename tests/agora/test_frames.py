@@ -7,13 +7,13 @@ from tests.agora.cloud import Cloud
 from tests.agora.side import GEOMETRY, Side, picture
 
 
-def test_padded_rows_are_unpadded(side: Side, agora: Cloud):
+def test_padded_rows_are_unpadded(side: Side, agora: Cloud) -> None:
     agora.spoil(pad=64)
     side.live()
     np.testing.assert_array_equal(side.new_frame(), 255 - picture())
 
 
-def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud):
+def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud) -> None:
     side.live()
     for rotation in (90, 180, 270):
         agora.spoil(rotation=rotation, pad=16)
@@ -21,7 +21,7 @@ def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud):
         np.testing.assert_array_equal(side.new_frame(), 255 - picture())
 
 
-def test_pictures_of_any_size_arrive_in_ours(side: Side, agora: Cloud):
+def test_pictures_of_any_size_arrive_in_ours(side: Side, agora: Cloud) -> None:
     side.live()
     for size in ((640, 480), (160, 120), (319, 239), (240, 320), (2, 2), (1280, 720)):
         agora.spoil(size=size, pad=3)
@@ -29,7 +29,7 @@ def test_pictures_of_any_size_arrive_in_ours(side: Side, agora: Cloud):
         assert side.new_frame().shape == GEOMETRY.shape
 
 
-def test_our_own_pictures_under_uid_0_never_arrive(side: Side, agora: Cloud):
+def test_our_own_pictures_under_uid_0_never_arrive(side: Side, agora: Cloud) -> None:
     agora.spoil(echo=True)
     side.live()
     side.pump_for(1.0)
@@ -39,7 +39,7 @@ def test_our_own_pictures_under_uid_0_never_arrive(side: Side, agora: Cloud):
 
 
 @pytest.mark.parametrize("sender", ["0", "77", "33", ""])
-def test_pictures_of_somebody_else_never_arrive(side: Side, agora: Cloud, sender: str):
+def test_pictures_of_somebody_else_never_arrive(side: Side, agora: Cloud, sender: str) -> None:
     side.live()
     agora.spoil(stopped=True)  # the engine's own would hide them
     side.pump_for(0.2)
@@ -49,10 +49,10 @@ def test_pictures_of_somebody_else_never_arrive(side: Side, agora: Cloud, sender
     assert side.frames == []
 
 
-def test_broken_frames_are_left_out_and_the_link_goes_on(side: Side, agora: Cloud):
+def test_broken_frames_are_left_out_and_the_link_goes_on(side: Side, agora: Cloud) -> None:
     side.live()
     agora.spoil(broken=True)
     side.frames.clear()
     side.pump_for(1.0)
-    agora.mend()
+    agora.repair()
     np.testing.assert_array_equal(side.new_frame(), 255 - picture())

@@ -35,9 +35,10 @@ def channel(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[str]:
 def join(cloud: Cloud, channel: str) -> Join:
     """Give a function that joins the channel."""
 
-    def join(uid: str, **other: str) -> AbstractAsyncContextManager[Caller]:
-        asked = {"app_id": APP, "channel": channel, "uid": uid, "token": TOKEN} | other
-        return Caller.join(cloud.path, **asked)
+    def join(
+        uid: str = "1", *, app_id: str = APP, channel: str = channel, token: str = TOKEN
+    ) -> AbstractAsyncContextManager[Caller]:
+        return Caller.join(cloud.path, app_id=app_id, channel=channel, uid=uid, token=token)
 
     return join
 
@@ -84,7 +85,7 @@ def same(received: Received, sent: Picture) -> bool:
 # Admission
 
 
-async def test_a_user_with_the_channels_token_is_let_in(join: Join):
+async def test_a_user_with_the_channels_token_is_let_in(join: Join) -> None:
     async with join("1") as caller:
         await caller.event("connected", Reason.JOINED, "1")
         assert caller.events[0] == ("connecting", "0")
@@ -101,15 +102,14 @@ async def test_a_user_with_the_channels_token_is_let_in(join: Join):
     ],
 )
 async def test_whoever_is_wrong_about_something_fails_for_agoras_reason(
-    cloud: Cloud, channel: str, wrong: dict[str, str], reason: Reason
-):
-    right = {"app_id": APP, "channel": channel, "uid": "1", "token": TOKEN}
-    async with Caller.join(cloud.path, **(right | wrong)) as caller:
+    join: Join, wrong: dict[str, str], reason: Reason
+) -> None:
+    async with join(**wrong) as caller:
         await caller.event("failed", reason)
         assert [event[0] for event in caller.events] == ["connecting", "failed"]
 
 
-async def test_an_expired_token_lets_nobody_in(cloud: Cloud, channel: str, join: Join):
+async def test_an_expired_token_lets_nobody_in(cloud: Cloud, channel: str, join: Join) -> None:
     cloud.expire_token(channel, TOKEN)
     async with join("1") as caller:
         await caller.event("failed", Reason.TOKEN_EXPIRED)
@@ -118,7 +118,7 @@ async def test_an_expired_token_lets_nobody_in(cloud: Cloud, channel: str, join:
         await caller.event("connected")
 
 
-async def test_the_second_user_of_a_uid_takes_the_firsts_place(join: Join):
+async def test_the_second_user_of_a_uid_takes_the_firsts_place(join: Join) -> None:
     async with join("1") as first:
         await first.event("connected")
         async with join("1") as second:
@@ -128,7 +128,7 @@ async def test_the_second_user_of_a_uid_takes_the_firsts_place(join: Join):
 
 async def test_a_closed_channel_rejects_its_members_and_all_to_come(
     cloud: Cloud, channel: str, join: Join
-):
+) -> None:
     async with join("1") as caller:
         await caller.event("connected")
         cloud.close(channel)
@@ -137,16 +137,19 @@ async def test_a_closed_channel_rejects_its_members_and_all_to_come(
         await caller.event("failed", Reason.REJECTED)
 
 
-async def test_a_user_who_leaves_the_choice_to_the_server_gets_a_uid(cloud: Cloud, channel: str):
+async def test_a_user_who_leaves_the_choice_to_the_server_gets_a_uid(
+    cloud: Cloud, channel: str, join: Join
+) -> None:
     cloud.open(f"{channel}, for anybody", app_id=APP, token=TOKEN)
-    asked = {"app_id": APP, "channel": f"{channel}, for anybody", "token": TOKEN}
-    async with Caller.join(cloud.path, uid="0", **asked) as caller:
+    async with join("0", channel=f"{channel}, for anybody") as caller:
         _, _, uid = await caller.event("connected")
     assert int(uid) > 0
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
-async def test_joins_can_be_refused_for_each_reason(cloud: Cloud, join: Join, reason: Reason):
+async def test_joins_can_be_refused_for_each_reason(
+    cloud: Cloud, join: Join, reason: Reason
+) -> None:
     cloud.refuse_joins(reason)
     async with join("1") as caller:
         await caller.event("failed", reason)
@@ -154,14 +157,14 @@ async def test_joins_can_be_refused_for_each_reason(cloud: Cloud, join: Join, re
         await caller.event("connected")
 
 
-async def test_joins_can_end_in_an_error_alone(cloud: Cloud, join: Join):
+async def test_joins_can_end_in_an_error_alone(cloud: Cloud, join: Join) -> None:
     cloud.refuse_joins(None, error=109)
     async with join("1") as caller:
         await caller.event("error", 109)
         assert cloud.members()[-1].state == "connecting"
 
 
-async def test_joins_can_be_delayed_or_stay_unanswered(cloud: Cloud, join: Join):
+async def test_joins_can_be_delayed_or_stay_unanswered(cloud: Cloud, join: Join) -> None:
     cloud.ignore_joins()
     cloud.delay_joins(0.3)
     began = time.monotonic()
@@ -176,7 +179,7 @@ async def test_joins_can_be_delayed_or_stay_unanswered(cloud: Cloud, join: Join)
 # Others
 
 
-async def test_members_hear_of_each_other(join: Join):
+async def test_members_hear_of_each_other(join: Join) -> None:
     async with join("1") as first, join("3") as second:
         await first.event("joined", "3")
         await second.event("joined", "1")
@@ -185,7 +188,7 @@ async def test_members_hear_of_each_other(join: Join):
         await first.event("left", "3", 0)
 
 
-async def test_a_user_who_hangs_up_has_dropped_out(front: Caller, engine: Caller):
+async def test_a_user_who_hangs_up_has_dropped_out(front: Caller, engine: Caller) -> None:
     await engine.hang_up()
     await front.event("left", "3", 1)
     await front.event("video_state", "3", 0, 7)
@@ -193,7 +196,7 @@ async def test_a_user_who_hangs_up_has_dropped_out(front: Caller, engine: Caller
 
 async def test_an_engine_that_goes_away_and_comes_back_is_seen_to(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     engine.push(picture())
     await front.picture()
     cloud.go_away("3")
@@ -211,7 +214,9 @@ async def test_an_engine_that_goes_away_and_comes_back_is_seen_to(
     await front.picture()
 
 
-async def test_what_was_asked_for_before_the_answer_holds_after_it(cloud: Cloud, join: Join):
+async def test_what_was_asked_for_before_the_answer_holds_after_it(
+    cloud: Cloud, join: Join
+) -> None:
     cloud.delay_joins(0.1)
     async with join("1") as early, join("3") as other:
         early.say("encoder", 640, 480, 20, 5_000_000, 5_000_000, 2)
@@ -230,7 +235,9 @@ async def test_what_was_asked_for_before_the_answer_holds_after_it(cloud: Cloud,
 # Pictures
 
 
-async def test_a_picture_reaches_those_who_subscribed_its_user(front: Caller, engine: Caller):
+async def test_a_picture_reaches_those_who_subscribed_its_user(
+    front: Caller, engine: Caller
+) -> None:
     engine.push(sent := picture())
     received = await front.picture()
     assert (received.uid, received.width, received.height) == ("3", 64, 48)
@@ -238,7 +245,7 @@ async def test_a_picture_reaches_those_who_subscribed_its_user(front: Caller, en
     assert same(received, sent)
 
 
-async def test_pictures_of_odd_sizes_pass(front: Caller, engine: Caller):
+async def test_pictures_of_odd_sizes_pass(front: Caller, engine: Caller) -> None:
     engine.push(sent := picture(639, 479))
     received = await front.picture()
     assert received.strides == (639, 320, 320)
@@ -247,7 +254,7 @@ async def test_pictures_of_odd_sizes_pass(front: Caller, engine: Caller):
 
 async def test_nothing_reaches_those_who_did_not_subscribe(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     front.say("unsubscribe", "3")
     front.say("publish", "video")
     engine.say("subscribe", "1")
@@ -259,7 +266,7 @@ async def test_nothing_reaches_those_who_did_not_subscribe(
 
 async def test_no_picture_comes_before_a_key_frame_is_asked_for(
     cloud: Cloud, join: Join, front: Caller
-):
+) -> None:
     front.say("intra", "3")  # too early: nobody there to hear it
     await until(lambda: cloud.members("1")[-1].intra_requests)
     async with join("3") as engine:
@@ -276,13 +283,12 @@ async def test_no_picture_comes_before_a_key_frame_is_asked_for(
         await front.event("video_state", "3", 2)
 
 
-async def test_a_key_frame_comes_unasked_after_the_channels_interval(cloud: Cloud, channel: str):
-    cloud.open(f"{channel}, with key frames", app_id=APP, token=TOKEN, key_seconds=0.4)
-    asked = {"app_id": APP, "channel": f"{channel}, with key frames", "token": TOKEN}
-    async with (
-        Caller.join(cloud.path, uid="1", **asked) as front,
-        Caller.join(cloud.path, uid="3", **asked) as engine,
-    ):
+async def test_a_key_frame_comes_unasked_after_the_channels_interval(
+    cloud: Cloud, channel: str, join: Join
+) -> None:
+    paced = f"{channel}, with key frames"
+    cloud.open(paced, app_id=APP, token=TOKEN, key_seconds=0.4)
+    async with join("1", channel=paced) as front, join("3", channel=paced) as engine:
         front.say("subscribe", "3")
         engine.say("publish", "video")
         await front.event("video_subscribed", "3")
@@ -295,7 +301,7 @@ async def test_a_key_frame_comes_unasked_after_the_channels_interval(cloud: Clou
 
 async def test_a_slow_member_holds_nobody_up_and_gets_the_newest(
     cloud: Cloud, front: Caller, engine: Caller, join: Join
-):
+) -> None:
     await front.stop_reading()
     async with join("2") as quick:
         quick.say("subscribe", "3")
@@ -317,7 +323,7 @@ async def test_a_slow_member_holds_nobody_up_and_gets_the_newest(
 
 
 @pytest.mark.parametrize("pad", [1, 7, 64])
-async def test_rows_can_be_padded(cloud: Cloud, front: Caller, engine: Caller, pad: int):
+async def test_rows_can_be_padded(cloud: Cloud, front: Caller, engine: Caller, pad: int) -> None:
     cloud.spoil(pad=pad)
     engine.push(sent := picture())
     received = await front.picture()
@@ -329,7 +335,7 @@ async def test_rows_can_be_padded(cloud: Cloud, front: Caller, engine: Caller, p
 @pytest.mark.parametrize("size", [(639, 479), (2, 2), (1, 1), (1280, 720)])
 async def test_pictures_can_have_another_size(
     cloud: Cloud, front: Caller, engine: Caller, size: tuple[int, int]
-):
+) -> None:
     cloud.spoil(size=size)
     engine.push(sent := picture())
     received = await front.picture()
@@ -343,7 +349,7 @@ async def test_pictures_can_have_another_size(
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 async def test_a_rotated_picture_is_upright_once_it_is_turned_clockwise(
     cloud: Cloud, front: Caller, engine: Caller, rotation: int
-):
+) -> None:
     cloud.spoil(rotation=rotation)
     engine.push(sent := picture())
     received = await front.picture()
@@ -354,32 +360,32 @@ async def test_a_rotated_picture_is_upright_once_it_is_turned_clockwise(
 
 async def test_the_same_picture_can_come_again_and_again(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     cloud.spoil(frozen=True)
     engine.push(first := picture())
     await front.picture()
     engine.push(picture(32, 24))
     assert same(await front.picture(1), first)
-    cloud.mend()
+    cloud.repair()
     engine.push(picture(32, 24))
     assert (await front.picture(2)).width == 32
 
 
 async def test_pictures_can_stop_while_the_connection_stays(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     cloud.spoil(stopped=True)
     engine.push(picture())
     await front.event("first_picture")
     assert not front.pictures
-    cloud.mend()
+    cloud.repair()
     engine.push(picture())
     await front.picture()
 
 
 async def test_a_member_can_get_its_own_pictures_as_user_0(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     cloud.spoil(echo=True)
     front.say("publish", "video")
     engine.say("subscribe", "1")
@@ -391,14 +397,14 @@ async def test_a_member_can_get_its_own_pictures_as_user_0(
     assert [one.uid for one in (front.pictures[0], await front.picture(1))] == ["0", "3"]
 
 
-async def test_a_picture_can_have_no_size(cloud: Cloud, front: Caller, engine: Caller):
+async def test_a_picture_can_have_no_size(cloud: Cloud, front: Caller, engine: Caller) -> None:
     cloud.spoil(broken=True)
     engine.push(picture())
     received = await front.picture()
     assert (received.width, received.height, received.payload) == (0, 0, b"")
 
 
-async def test_a_burst_of_another_users_pictures_comes_whole(cloud: Cloud, front: Caller):
+async def test_a_burst_of_another_users_pictures_comes_whole(cloud: Cloud, front: Caller) -> None:
     cloud.burst(20)
     await front.picture(19)
     assert {one.uid for one in front.pictures} == {"77"}
@@ -407,7 +413,7 @@ async def test_a_burst_of_another_users_pictures_comes_whole(cloud: Cloud, front
 # What may befall a member
 
 
-async def test_tokens_can_run_out_and_be_renewed(cloud: Cloud, join: Join, front: Caller):
+async def test_tokens_can_run_out_and_be_renewed(cloud: Cloud, join: Join, front: Caller) -> None:
     cloud.will_expire(TOKEN)
     await front.event("will_expire", TOKEN)
     front.say("renew", "a new one")
@@ -416,7 +422,9 @@ async def test_tokens_can_run_out_and_be_renewed(cloud: Cloud, join: Join, front
     await until(lambda: cloud.members("1")[-1].renewed == ["a new one"])
 
 
-async def test_a_token_that_did_expire_admits_no_more(cloud: Cloud, join: Join, front: Caller):
+async def test_a_token_that_did_expire_admits_no_more(
+    cloud: Cloud, join: Join, front: Caller
+) -> None:
     cloud.did_expire()
     await front.event("did_expire")
     async with join("1") as caller:
@@ -425,7 +433,7 @@ async def test_a_token_that_did_expire_admits_no_more(cloud: Cloud, join: Join, 
 
 async def test_an_interrupted_member_gets_pictures_again_after_a_key_frame(
     cloud: Cloud, front: Caller, engine: Caller
-):
+) -> None:
     engine.push(picture())
     await front.picture()
     engine.forget()
@@ -448,14 +456,14 @@ async def test_an_interrupted_member_gets_pictures_again_after_a_key_frame(
 @pytest.mark.parametrize("state", ["failed", "disconnected"])
 async def test_a_membership_can_end_for_any_reason(
     cloud: Cloud, front: Caller, engine: Caller, state: str
-):
+) -> None:
     {"failed": cloud.fail, "disconnected": cloud.disconnect}[state](Reason.BANNED)
     await front.event(state, Reason.BANNED)
     await engine.event("left", "1", 1)
     assert cloud.members("1")[-1].state == state
 
 
-async def test_errors_and_the_networks_state_can_be_reported(cloud: Cloud, front: Caller):
+async def test_errors_and_the_networks_state_can_be_reported(cloud: Cloud, front: Caller) -> None:
     cloud.error(17, "join rejected")
     await front.event("error", 17, "join rejected")
     cloud.network(rtt_ms=300, tx_loss=5, rx_loss=7)
@@ -465,7 +473,7 @@ async def test_errors_and_the_networks_state_can_be_reported(cloud: Cloud, front
 # Services
 
 
-def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Cloud):
+def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Cloud) -> None:
     cloud.preset(hang=["rtc_conn_connect"], fail={"local_user_publish_video": -8}, init=-7)
     with socket.socket(socket.AF_UNIX) as service, service.makefile("rb") as lines:
         service.connect(cloud.path)
@@ -493,27 +501,27 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
 
 
 @pytest.mark.parametrize(
-    ("wish", "why"),
+    ("do", "words", "why"),
     [
-        ({"do": "fly"}, "'fly' cannot be done; .*open"),
-        ({"do": "close"}, "close: missing a required argument: 'channel'"),
-        ({"do": "close", "channel": "nowhere"}, "there is no channel 'nowhere'"),
-        ({"do": "interrupt", "uid": "5"}, "user '5' is in no channel"),
-        ({"do": "pictures", "uid": "1", "rotation": 45}, "rotation is 0, 90, 180 or 270, not 45"),
-        ({"do": "pictures", "uid": "1", "blur": 1}, "unexpected keyword argument 'blur'"),
-        ({"do": "order", "name": "abort", "words": []}, "there is no service"),
+        ("fly", {}, "'fly' cannot be done; .*open"),
+        ("close", {}, "close: missing a required argument: 'channel'"),
+        ("close", {"channel": "nowhere"}, "there is no channel 'nowhere'"),
+        ("interrupt", {"uid": "5"}, "user '5' is in no channel"),
+        ("pictures", {"uid": "1", "rotation": 45}, "rotation is 0, 90, 180 or 270, not 45"),
+        ("pictures", {"uid": "1", "blur": 1}, "unexpected keyword argument 'blur'"),
+        ("order", {"name": "abort", "words": []}, "there is no service"),
     ],
 )
 def test_what_the_hub_cannot_do_it_refuses_in_words(
-    cloud: Cloud, wish: dict[str, object], why: str
-):
+    cloud: Cloud, do: str, words: dict[str, object], why: str
+) -> None:
     with pytest.raises(Refused, match=why):
-        cloud.control.ask(**wish)
+        cloud.control.ask(do, **words)
 
 
 async def test_whoever_makes_no_sense_is_hung_up_on_and_the_hub_lives_on(
     cloud: Cloud, front: Caller
-):
+) -> None:
     front.say("dance")
     await front._listening
     assert cloud.members("1")[-1].state == "vanished"

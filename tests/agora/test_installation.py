@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def wrapper(agora_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path / "site" / "agora"
 
 
-def test_a_good_installation_is_named_with_its_version(wrapper: Path):
+def test_a_good_installation_is_named_with_its_version(wrapper: Path) -> None:
     found = installation.require()
     assert str(found) == "agora-python-server-sdk 2.4.10"
     assert found.libraries == wrapper / "agora_sdk"
@@ -38,17 +38,19 @@ def test_a_good_installation_is_named_with_its_version(wrapper: Path):
 
 def test_the_worker_gets_the_librarys_folder_at_its_start(
     wrapper: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
     environment = installation.worker_environment()
     assert environment == {"LD_LIBRARY_PATH": f"{wrapper}/agora_sdk:/elsewhere"}
 
 
-def test_the_url_is_the_one_that_the_wrapper_compares_with(wrapper: Path):
+def test_the_url_is_the_one_that_the_wrapper_compares_with(wrapper: Path) -> None:
     assert installation.native_sdk_url(wrapper) == download_url(wrapper)
 
 
-def test_on_another_machine_another_url_counts(wrapper: Path, monkeypatch: pytest.MonkeyPatch):
+def test_on_another_machine_another_url_counts(
+    wrapper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert "aarch64" in installation.native_sdk_url(wrapper)
 
@@ -74,16 +76,16 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_what_an_import_would_stumble_over_is_told_with_the_command_that_mends_it(
     wrapper: Path, spoil: str
-):
+) -> None:
     act, words = SPOILT[spoil]
     act(wrapper)
     with pytest.raises(LibraryUnavailable, match=words) as raised:
         installation.require()
-    assert raised.value.mend == "relayd agora-install"
+    assert raised.value.hint == "relayd agora-install"
     assert "agora" not in sys.modules
 
 
-def test_a_library_for_another_machine_is_told(wrapper: Path):
+def test_a_library_for_another_machine_is_told(wrapper: Path) -> None:
     library = wrapper / "agora_sdk/libagora_rtc_sdk.so"
     head = bytearray(library.read_bytes())
     head[18:20] = (183 if platform.machine() == "x86_64" else 62).to_bytes(2, "little")
@@ -94,25 +96,25 @@ def test_a_library_for_another_machine_is_told(wrapper: Path):
 
 def test_a_machine_that_agora_has_nothing_for_is_told(
     wrapper: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(LibraryUnavailable, match="Linux on riscv64"):
         installation.require()
 
 
-def test_no_wrapper_is_told():
+def test_no_wrapper_is_told() -> None:
     with pytest.raises(LibraryUnavailable, match=r"needs agora-python-server-sdk 2\.4\.10"):
         installation.require()
 
 
 @pytest.mark.parametrize("version", ["2.4.9", "2.4.11", "3.0"])
-def test_another_version_is_refused_since_units_differ(wrapper: Path, version: str):
+def test_another_version_is_refused_since_units_differ(wrapper: Path, version: str) -> None:
     (metadata,) = wrapper.parent.glob("*.dist-info/METADATA")
     metadata.write_text(metadata.read_text().replace("Version: 2.4.10", f"Version: {version}"))
     with pytest.raises(LibraryUnavailable, match="units") as raised:
         installation.require()
     assert version in str(raised.value)
-    assert raised.value.mend == "relayd agora-install"
+    assert raised.value.hint == "relayd agora-install"
 
 
 # What the import itself does: each in a process of its own, which it would spoil.
@@ -144,17 +146,17 @@ def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tls_is_verified_after_the_import_as_before(wrapper: Path):
+def test_tls_is_verified_after_the_import_as_before(wrapper: Path) -> None:
     done = run(TAMED, wrapper.parent)
     assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr
 
 
-def test_the_import_says_nothing_of_its_own(wrapper: Path):
+def test_the_import_says_nothing_of_its_own(wrapper: Path) -> None:
     done = run(TAMED, wrapper.parent)
     assert done.stderr == ""
 
 
-def test_the_bare_wrapper_would_switch_verification_off(wrapper: Path):
+def test_the_bare_wrapper_would_switch_verification_off(wrapper: Path) -> None:
     script = "import ssl, agora.rtc; print(repr(ssl._create_default_https_context().verify_mode))"
     assert "CERT_NONE" in run(script, wrapper.parent).stdout
 
@@ -172,7 +174,7 @@ def test_the_bare_wrapper_would_switch_verification_off(wrapper: Path):
 )  # fmt: skip
 def test_a_failing_import_is_one_error_in_words_downloads_nothing_and_verifies_still(
     wrapper: Path, spoil: Callable[[Path], object], words: str
-):
+) -> None:
     spoil(wrapper)
     done = run(UNCHECKED + TAMED, wrapper.parent)
     assert done.returncode == 0, done.stderr
@@ -194,13 +196,13 @@ def archive(wrapper: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_complete_installation_is_left_alone(wrapper: Path):
+def test_a_complete_installation_is_left_alone(wrapper: Path) -> None:
     said: list[str] = []
     assert install.install(said.append).folder == wrapper
     assert said == ["agora-python-server-sdk 2.4.10 is installed"]
 
 
-def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Path):
+def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Path) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
     said: list[str] = []
     install.install(said.append, archive)
@@ -230,7 +232,9 @@ def damaged() -> bytes:
     [b"<html>no such file</html>", b"", half_an_sdk(), damaged()],
     ids=["page", "empty", "half", "damaged"],
 )
-def test_a_file_that_is_no_sdk_leaves_what_was_there(wrapper: Path, tmp_path: Path, content: bytes):
+def test_a_file_that_is_no_sdk_leaves_what_was_there(
+    wrapper: Path, tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "sdk.zip"
     file.write_bytes(content)
     with pytest.raises(LibraryUnavailable, match=r"sdk\.zip"):
@@ -239,14 +243,14 @@ def test_a_file_that_is_no_sdk_leaves_what_was_there(wrapper: Path, tmp_path: Pa
     assert not list(wrapper.glob(".relayd-*"))
 
 
-def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path):
+def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path) -> None:
     with pytest.raises(LibraryUnavailable, match=r"none\.zip cannot be read: No such file"):
         install.install(lambda _: None, tmp_path / "none.zip")
 
 
 def test_a_swap_that_fails_half_way_is_taken_back(
     wrapper: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     rename = Path.rename
 
     def fail_for_the_new(self: Path, target: Path) -> Path:
@@ -262,7 +266,7 @@ def test_a_swap_that_fails_half_way_is_taken_back(
 
 def test_libraries_can_be_read_by_the_services_user_whatever_the_umask(
     wrapper: Path, archive: Path
-):
+) -> None:
     (wrapper / "version.txt").unlink()
     before = os.umask(0o077)
     try:
@@ -276,7 +280,7 @@ def test_libraries_can_be_read_by_the_services_user_whatever_the_umask(
 def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
     sdist: Path,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     said = "error: externally-managed-environment\n\nThis environment is externally managed\n"
     answer = subprocess.CompletedProcess([], 1, "", said)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
@@ -284,11 +288,11 @@ def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
         LibraryUnavailable, match="pip install failed: externally-managed"
     ) as raised:
         install.install(lambda _: None, wrapper=sdist)
-    assert "venv" in raised.value.mend
+    assert "venv" in raised.value.hint
 
 
 @pytest.fixture
-def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A host that serves the SDK over TLS, under a certificate of its own making."""
     with serving(archive.parent, tmp_path) as (server, certificate):
         url = f"{server}/{archive.name}"
@@ -299,7 +303,7 @@ def vendor(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_library_is_fetched_over_tls_that_is_verified(
     wrapper: Path, vendor: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
     monkeypatch.setenv("SSL_CERT_FILE", str(vendor))
     said: list[str] = []
@@ -309,23 +313,27 @@ def test_the_library_is_fetched_over_tls_that_is_verified(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_host_whose_certificate_nobody_vouches_for_is_refused(wrapper: Path, vendor: Path):
+def test_a_host_whose_certificate_nobody_vouches_for_is_refused(
+    wrapper: Path, vendor: Path
+) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
     with pytest.raises(LibraryUnavailable, match="CERTIFICATE_VERIFY_FAILED") as raised:
         install.install(lambda _: None)
-    assert "--from FILE" in raised.value.mend
+    assert "--from FILE" in raised.value.hint
     assert not (wrapper / "agora_sdk").exists()
 
 
 @pytest.mark.relay
 def test_a_python_that_has_nothing_gets_it_all_by_one_command_and_pip_can_take_it_back(
     archive: Path, sdist: Path, tmp_path: Path
-):
+) -> None:
     """From the real index, or its file at hand; only Agora's own host is not asked."""
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     ours = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))
-    script = f"from relayd.cli import app; app(['agora-install', '--from', {str(archive)!r}])"
+    script = (
+        f"from relayd.commands.app import app; app(['agora-install', '--from', {str(archive)!r}])"
+    )
     environment = {**os.environ, "PYTHONPATH": ours, "PIP_FIND_LINKS": str(sdist.parent)}
     done = subprocess.run(
         [python, "-c", script], env=environment, capture_output=True, text=True, check=False

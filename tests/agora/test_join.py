@@ -16,7 +16,7 @@ from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_a
 from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
-def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side):
+def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side) -> None:
     side.live()
     returned = side.new_frame()
     np.testing.assert_array_equal(returned, 255 - picture())
@@ -30,7 +30,7 @@ def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side):
 
 def test_the_service_is_started_with_video_and_without_its_own_audio_scenario(
     side: Side, agora: Cloud
-):
+) -> None:
     side.live()
     seen = agora.services()[-1]
     assert (seen.video, seen.profile, seen.scenario, seen.string_uid) == (1, 1, 0, 0)
@@ -39,7 +39,9 @@ def test_the_service_is_started_with_video_and_without_its_own_audio_scenario(
     }
 
 
-def test_ids_that_are_no_numbers_are_joined_as_text(agora: Cloud, start: Callable[..., Side]):
+def test_ids_that_are_no_numbers_are_joined_as_text(
+    agora: Cloud, start: Callable[..., Side]
+) -> None:
     agora.open("by-name", app_id=APP, token=TOKEN)
     side = start(channel_id="by-name", front_user_id="anna", algorithm_user_id="swap")
     side.worker.join(side.target)
@@ -48,7 +50,7 @@ def test_ids_that_are_no_numbers_are_joined_as_text(agora: Cloud, start: Callabl
     side.pump_until("subscription", lambda: agora.members("anna")[-1].subscribes == ["swap"])
 
 
-def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: Cloud):
+def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: Cloud) -> None:
     side.live()
     assert member(agora).encoder == {
         "width": 320,
@@ -60,7 +62,9 @@ def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: 
     }
 
 
-def test_all_is_registered_published_and_subscribed_before_the_join(side: Side, agora: Cloud):
+def test_all_is_registered_published_and_subscribed_before_the_join(
+    side: Side, agora: Cloud
+) -> None:
     side.live()
     stop_and_hear_all(agora, side)
     names = names_of(agora, side)
@@ -76,7 +80,9 @@ def test_all_is_registered_published_and_subscribed_before_the_join(side: Side, 
         assert call in before
 
 
-def test_every_call_comes_from_one_thread_and_none_from_a_callback(side: Side, agora: Cloud):
+def test_every_call_comes_from_one_thread_and_none_from_a_callback(
+    side: Side, agora: Cloud
+) -> None:
     side.live()
     agora.will_expire(TOKEN)
     agora.interrupt()
@@ -91,7 +97,7 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(side: Side, a
     assert {"rtc_conn_renew_token", "rtc_conn_destroy"} <= {call.name for call in calls}
 
 
-def test_each_observer_is_registered_once(side: Side, agora: Cloud):
+def test_each_observer_is_registered_once(side: Side, agora: Cloud) -> None:
     side.live()
     stop_and_hear_all(agora, side)
     names = names_of(agora, side)
@@ -102,7 +108,7 @@ def test_each_observer_is_registered_once(side: Side, agora: Cloud):
         assert names.count(name) == 1
 
 
-def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cloud):
+def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cloud) -> None:
     """In this channel a key frame comes by itself only each 60 s."""
     began = time.monotonic()
     side.live()
@@ -112,7 +118,7 @@ def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cl
 
 def test_key_frames_are_asked_for_until_the_engine_comes(
     agora: Cloud, channel: str, start: Callable[..., Side]
-):
+) -> None:
     side = start()
     side.worker.join(side.target)
     side.heard(LinkEventKind.JOINED)
@@ -125,14 +131,16 @@ def test_key_frames_are_asked_for_until_the_engine_comes(
 
 def test_the_project_is_read_from_the_token_where_nobody_names_it(
     agora: Cloud, start: Callable[..., Side]
-):
+) -> None:
     agora.open(PUBLISHED_CHANNEL, app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
     side = start(app_id="", token=PUBLISHED, channel_id=PUBLISHED_CHANNEL)
     side.worker.join(side.target)
     side.heard(LinkEventKind.JOINED)
 
 
-def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(start: Callable[..., Side]):
+def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(
+    start: Callable[..., Side],
+) -> None:
     side = start(app_id="")
     side.worker.join(side.target)
     refused = side.heard(LinkEventKind.REFUSED).error
@@ -162,7 +170,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, str], type[LinkError], str]] = {
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
     agora: Cloud, start: Callable[..., Side], case: str
-):
+) -> None:
     changes, error, words = IMPOSSIBLE[case]
     side = start(**changes)
     side.worker.join(side.target)
@@ -172,13 +180,13 @@ def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
     assert names_of(agora, side) == []
 
 
-def test_each_process_of_the_sdk_has_a_folder_of_its_own_in_the_state_directory(side: Side):
+def test_each_process_of_the_sdk_has_a_folder_of_its_own_in_the_state_directory(side: Side) -> None:
     side.live()
     folder = Path(side.target.state_directory) / "agora" / str(side.worker.pid)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_folders_of_dead_processes_do_not_pile_up(side: Side):
+def test_folders_of_dead_processes_do_not_pile_up(side: Side) -> None:
     folders = Path(side.target.state_directory) / "agora"
     for number in range(10):
         (folders / str(2**22 + number)).mkdir(parents=True)
@@ -186,7 +194,7 @@ def test_folders_of_dead_processes_do_not_pile_up(side: Side):
     assert len(list(folders.iterdir())) == 1 + KEPT
 
 
-def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]):
+def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]) -> None:
     side = start(state_directory="/proc/none")
     side.worker.join(side.target)
     refused = side.heard(LinkEventKind.REFUSED).error
@@ -194,7 +202,7 @@ def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[...
     assert "state.directory" in str(refused)
 
 
-def test_the_worker_finds_the_librarys_parts_by_bare_name(side: Side, agora_site: Path):
+def test_the_worker_finds_the_librarys_parts_by_bare_name(side: Side, agora_site: Path) -> None:
     environment = Path(f"/proc/{side.worker.pid}/environ").read_bytes().split(b"\0")
     libraries = f"LD_LIBRARY_PATH={agora_site}/agora/agora_sdk".encode()
     assert any(line.startswith(libraries) for line in environment)

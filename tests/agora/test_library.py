@@ -95,7 +95,7 @@ class Hub(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: str, greeting: str = "inited 0 0\n") -> None:
         """Answer a new service with `greeting`."""
         super().__init__(path, Member)
-        self.greeting = greeting
+        self.path, self.greeting = path, greeting
         self.rest_at_frame = 0.0
         """Seconds that it does not read for when a frame comes, once."""
         self.lines: list[str] = []
@@ -176,7 +176,7 @@ def result_of(site: Path, script: str, hub_path: str = "") -> dict[str, object]:
     return result
 
 
-def test_everything_the_wrapper_looks_up_is_exported_and_nothing_else(agora_site: Path):
+def test_everything_the_wrapper_looks_up_is_exported_and_nothing_else(agora_site: Path) -> None:
     path = agora_site / "agora" / "agora_sdk" / "libagora_rtc_sdk.so"
     listing = subprocess.run(
         ["nm", "-D", "--defined-only", path], check=True, capture_output=True, text=True
@@ -201,7 +201,7 @@ STRUCTURES = {
 }
 
 
-def test_arguments_are_laid_out_as_the_wrapper_has_them(agora_site: Path, tmp_path: Path):
+def test_arguments_are_laid_out_as_the_wrapper_has_them(agora_site: Path, tmp_path: Path) -> None:
     script = f"""
 import ctypes
 import agora.rtc.rtc_connection as wrapper
@@ -227,14 +227,14 @@ finish(**{{name: layout(kind) for name, kind in {STRUCTURES}.items()}})
         pytest.skip("NO LAYOUT COMPARED: gcc is missing, apt-get install gcc")
     source = tmp_path / "layout.c"
     source.write_text("\n".join(lines))
-    command = ["gcc", "-std=gnu11", "-fsyntax-only", f"-I{library.NATIVE}", source]
+    command = ["gcc", "-std=gnu11", "-fsyntax-only", f"-I{library.NATIVE}", str(source)]
     compiled = subprocess.run(command, check=False, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
     assert len(lines) > 150
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere/hub"])
-def test_without_a_hub_the_service_is_not_initialised(agora_site: Path, path: str):
+def test_without_a_hub_the_service_is_not_initialised(agora_site: Path, path: str) -> None:
     script = """
 from importlib.metadata import version
 service = start()
@@ -243,7 +243,7 @@ finish(version=version("agora-python-server-sdk"), inited=service.inited)
     assert result_of(agora_site, script, path) == {"version": "2.4.10", "inited": False}
 
 
-def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub):
+def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -268,7 +268,7 @@ finish(
     error=error, rates=[stats.tx_video_k_bit_rate, stats.rx_video_k_bit_rate, stats.gateway_rtt],
     foreign=thread != threading.get_native_id(), reason=reason, again=again, twice=twice)
 """
-    assert result_of(agora_site, script, hub.server_address) == {
+    assert result_of(agora_site, script, hub.path) == {
         "same": True,
         "returned": 0,
         "user": ["room/1", "7", 3, "room/1", "3"],
@@ -294,7 +294,7 @@ finish(
     assert calls[-1] == "call service_release 0"
 
 
-def test_a_crop_takes_its_part_of_each_plane(agora_site: Path, hub: Hub):
+def test_a_crop_takes_its_part_of_each_plane(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -307,7 +307,7 @@ frame = wait_for("on_frame")[2]
 odd = push(connection, pixels, 8, 6, crop_left=4, crop_right=4)
 finish(y=list(frame.y_buffer), u=list(frame.u_buffer), v=list(frame.v_buffer), odd=odd)
 """
-    assert result_of(agora_site, script, hub.server_address) == {
+    assert result_of(agora_site, script, hub.path) == {
         "y": [row * 8 + column for row in range(2, 6) for column in range(2, 6)],
         "u": [105, 106, 109, 110],
         "v": [155, 156, 159, 160],
@@ -315,18 +315,18 @@ finish(y=list(frame.y_buffer), u=list(frame.u_buffer), v=list(frame.v_buffer), o
     }
 
 
-def test_nothing_is_seen_without_video(agora_site: Path, hub: Hub):
+def test_nothing_is_seen_without_video(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start(video=0)
 connection = connect(service)
 wait_for("on_transport_stats")
 finish(returned=push(connection, bytearray(96), 8, 8))
 """
-    assert result_of(agora_site, script, hub.server_address) == {"returned": -4}
+    assert result_of(agora_site, script, hub.path) == {"returned": -4}
     assert not [line for line in hub.heard() if line.startswith("frame")]
 
 
-def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub):
+def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -342,12 +342,12 @@ kept[0].on_token_privilege_will_expire = renew_again
 connection.renew_token("second")
 finish(done=done.wait(10))
 """
-    assert result_of(agora_site, script, hub.server_address) == {"done": True}
+    assert result_of(agora_site, script, hub.path) == {"done": True}
     calls = [line for line in hub.heard() if "renew_token" in line]
     assert calls[:2] == ["call rtc_conn_renew_token 0", "call rtc_conn_renew_token 1"]
 
 
-def test_a_hub_has_calls_fail_and_hang_without_others_noticing(agora_site: Path, hub: Hub):
+def test_a_hub_has_calls_fail_and_hang_without_others_noticing(agora_site: Path, hub: Hub) -> None:
     hub.greeting = "fail local_user_publish_video -5 0\nhang rtc_conn_renew_token 0\ninited 0 0\n"
     script = """
 service = start()
@@ -356,12 +356,14 @@ threading.Thread(target=connection.renew_token, args=("new",), daemon=True).star
 wait_for("on_connected")
 finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
 """
-    assert result_of(agora_site, script, hub.server_address) == {"published": -5, "user": "3"}
+    assert result_of(agora_site, script, hub.path) == {"published": -5, "user": "3"}
     assert not [line for line in hub.heard() if line.startswith(("publish", "renew"))]
     assert "call rtc_conn_renew_token 0" in hub.heard()
 
 
-def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(agora_site: Path, hub: Hub):
+def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(
+    agora_site: Path, hub: Hub
+) -> None:
     early, late = "fail rtc_conn_renew_token -5 0", "fail local_user_publish_video -5 0"
     hub.greeting = f"{early}\ninited 0 0\n{early}\n{late}\n"
     script = """
@@ -371,33 +373,31 @@ while connection.publish_video() == 0:
     time.sleep(0.01)
 finish(done=True)
 """
-    assert result_of(agora_site, script, hub.server_address) == {"done": True}
+    assert result_of(agora_site, script, hub.path) == {"done": True}
     assert hub.heard().count("obeyed 0") in (1, 2)  # its end may overtake the last one
 
 
 @pytest.mark.parametrize(
     "greeting", ["inited -7 0\n", "fail service_initialize -7 0\ninited 0 0\n"]
 )
-def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str):
+def test_a_hub_may_refuse_the_service(agora_site: Path, hub: Hub, greeting: str) -> None:
     hub.greeting = greeting
-    assert result_of(agora_site, "finish(inited=start().inited)", hub.server_address) == {
-        "inited": False
-    }
+    assert result_of(agora_site, "finish(inited=start().inited)", hub.path) == {"inited": False}
 
 
 @pytest.mark.parametrize(
     ("crash", "status"), [("abort", -signal.SIGABRT), ("segv", -signal.SIGSEGV)]
 )
-def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: int):
+def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: int) -> None:
     hub.greeting = f"inited 0 0\n{crash} 0\n"
     # Without faulthandler: it looks at threads that run on, and may crash in another way.
     script = "faulthandler.disable()\nservice = start()\ntime.sleep(10)"
-    assert run(agora_site, script, hub.server_address).returncode == status
+    assert run(agora_site, script, hub.path).returncode == status
 
 
 def test_a_hub_that_does_not_read_holds_nobody_up_and_later_gets_whole_frames(
     agora_site: Path, hub: Hub
-):
+) -> None:
     hub.rest_at_frame = 1.0
     script = """
 service = start()
@@ -416,5 +416,5 @@ first = shades()
 push(connection, bytearray([99]) * (640 * 480 * 3 // 2), 640, 480)
 finish(quick=took < 0.9, first=first, then=shades())
 """
-    result = result_of(agora_site, script, hub.server_address)
+    result = result_of(agora_site, script, hub.path)
     assert result == {"quick": True, "first": [0], "then": [99]}

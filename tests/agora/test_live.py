@@ -12,7 +12,7 @@ from tests.agora.side import TOKEN, Side, member, picture
 from tests.agora.wire import Reason
 
 
-def test_an_interruption_is_told_and_mended(side: Side, agora: Cloud):
+def test_an_interruption_is_told_and_repaired(side: Side, agora: Cloud) -> None:
     side.live()
     agora.interrupt()
     assert "interrupted" in side.heard(LinkEventKind.DEGRADED).reason
@@ -21,7 +21,9 @@ def test_an_interruption_is_told_and_mended(side: Side, agora: Cloud):
     side.new_frame()
 
 
-def test_an_interruption_has_our_own_deadline_not_the_sdks_twenty_minutes(side: Side, agora: Cloud):
+def test_an_interruption_has_our_own_deadline_not_the_sdks_twenty_minutes(
+    side: Side, agora: Cloud
+) -> None:
     side.live()
     agora.interrupt()
     agora.lose()
@@ -32,7 +34,7 @@ def test_an_interruption_has_our_own_deadline_not_the_sdks_twenty_minutes(side: 
 
 def test_an_engine_that_leaves_and_comes_back_is_told_and_asked_for_a_key_frame(
     side: Side, agora: Cloud
-):
+) -> None:
     side.live()
     before = member(agora).intra_requests["3"]
     agora.go_away("3")
@@ -42,13 +44,13 @@ def test_an_engine_that_leaves_and_comes_back_is_told_and_asked_for_a_key_frame(
     side.pump_until("a request", lambda: member(agora).intra_requests["3"] > before)
 
 
-def test_a_user_who_joins_elsewhere_under_our_id_ends_the_link(side: Side, agora: Cloud):
+def test_a_user_who_joins_elsewhere_under_our_id_ends_the_link(side: Side, agora: Cloud) -> None:
     side.live()
     agora.fail(Reason.SAME_UID)
     assert "same user id" in str(side.heard(LinkEventKind.LOST).error)
 
 
-def test_a_token_that_will_end_is_told_and_another_one_used(side: Side, agora: Cloud):
+def test_a_token_that_will_end_is_told_and_another_one_used(side: Side, agora: Cloud) -> None:
     side.live()
     agora.will_expire(TOKEN)
     side.heard(LinkEventKind.TOKEN_EXPIRING)
@@ -56,13 +58,15 @@ def test_a_token_that_will_end_is_told_and_another_one_used(side: Side, agora: C
     side.pump_until("renewal", lambda: member(agora).renewed == ["the-next-token"])
 
 
-def test_a_token_that_has_ended_needs_another_session(side: Side, agora: Cloud):
+def test_a_token_that_has_ended_needs_another_session(side: Side, agora: Cloud) -> None:
     side.live()
     agora.did_expire()
     assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
 
 
-def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(side: Side, agora: Cloud):
+def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(
+    side: Side, agora: Cloud
+) -> None:
     side.live()
     agora.fail_calls("rtc_conn_renew_token", -110)
     side.worker.renew("a-bad-token")
@@ -74,7 +78,7 @@ def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(side: Side, 
 @pytest.mark.parametrize(("code", "ends"), [(109, True), (110, True), (14, False), (115, False)])
 def test_errors_that_the_sdk_reports_end_the_link_only_where_they_are_final(
     side: Side, agora: Cloud, code: int, *, ends: bool
-):
+) -> None:
     side.live()
     agora.error(code, "a text of the SDK")
     if ends:
@@ -84,7 +88,7 @@ def test_errors_that_the_sdk_reports_end_the_link_only_where_they_are_final(
         assert LinkEventKind.REFUSED not in side.kinds()
 
 
-def test_figures_of_the_network_are_told(side: Side, agora: Cloud):
+def test_figures_of_the_network_are_told(side: Side, agora: Cloud) -> None:
     side.live()
     agora.network(rtt_ms=42, tx_loss=0, rx_loss=0)
 
@@ -94,7 +98,9 @@ def test_figures_of_the_network_are_told(side: Side, agora: Cloud):
     side.pump_until("stats", told)
 
 
-def test_pushes_that_the_sdk_refuses_are_counted_and_the_link_goes_on(side: Side, agora: Cloud):
+def test_pushes_that_the_sdk_refuses_are_counted_and_the_link_goes_on(
+    side: Side, agora: Cloud
+) -> None:
     side.live()
     agora.fail_calls("video_frame_sender_send", -1)
     side.pump_for(1.0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relayd.frames import I420, Geometry, planes
+from relayd.media.frames import I420, Geometry, planes
 from relayd.rtc.agora.events import ReceivedFrame
 from relayd.rtc.agora.planes import Packer
 
@@ -35,19 +35,19 @@ def assert_same(packed: I420 | None, wanted: Planes) -> None:
 
 @pytest.mark.parametrize("pad", [0, 1, 16, 64])
 @pytest.mark.parametrize("size", [(640, 480), (64, 48), (2, 2), (1280, 720)])
-def test_padding_is_left_out(size: tuple[int, int], pad: int):
+def test_padding_is_left_out(size: tuple[int, int], pad: int) -> None:
     picture = noise(*size)
     assert_same(Packer().pack(frame(picture, pad)), picture)
 
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, -1), (180, 2), (270, 1), (360, 0), (-90, 1)])
-def test_a_turned_picture_is_brought_upright_clockwise(rotation: int, turns: int):
+def test_a_turned_picture_is_brought_upright_clockwise(rotation: int, turns: int) -> None:
     picture = noise(64, 48)
     packed = Packer().pack(frame(picture, 16, rotation))
     assert_same(packed, [np.rot90(plane, turns) for plane in picture])
 
 
-def test_clockwise_means_that_the_top_row_becomes_the_right_column():
+def test_clockwise_means_that_the_top_row_becomes_the_right_column() -> None:
     picture = noise(64, 48)
     packed = Packer().pack(frame(picture, rotation=90))
     assert packed is not None
@@ -55,7 +55,7 @@ def test_clockwise_means_that_the_top_row_becomes_the_right_column():
 
 
 @pytest.mark.parametrize("size", [(639, 479), (639, 480), (640, 479), (3, 3)])
-def test_an_odd_size_loses_its_last_row_or_column(size: tuple[int, int]):
+def test_an_odd_size_loses_its_last_row_or_column(size: tuple[int, int]) -> None:
     picture = noise(*size)
     packed = Packer().pack(frame(picture, 7))
     even = Geometry(size[0] // 2 * 2, size[1] // 2 * 2)
@@ -64,7 +64,7 @@ def test_an_odd_size_loses_its_last_row_or_column(size: tuple[int, int]):
     assert_same(packed, wanted)
 
 
-def test_the_size_may_change_from_picture_to_picture():
+def test_the_size_may_change_from_picture_to_picture() -> None:
     packer = Packer()
     for size in ((640, 480), (320, 240), (480, 640), (640, 480)):
         picture = noise(*size)
@@ -86,10 +86,10 @@ def test_the_size_may_change_from_picture_to_picture():
     ],
     ids=["empty", "negative", "a line", "no planes", "short", "narrow", "backwards", "v", "askew"],
 )
-def test_a_broken_frame_gives_no_picture(broken: ReceivedFrame):
+def test_a_broken_frame_gives_no_picture(broken: ReceivedFrame) -> None:
     assert Packer().pack(broken) is None
 
 
-def test_the_buffer_is_kept_while_the_size_stays():
+def test_the_buffer_is_kept_while_the_size_stays() -> None:
     packer = Packer()
     assert packer.pack(frame(noise(64, 48))) is packer.pack(frame(noise(64, 48)))

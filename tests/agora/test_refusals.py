@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkForbidden, LinkLost, LinkStalled
-from relayd.rtc.agora.verdicts import REFUSAL_PAUSE
+from relayd.rtc.agora.error_codes import REFUSAL_PAUSE
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.side import TOKEN, Side, names_of
@@ -19,7 +19,7 @@ PAUSING = {7, 8, 10, 20, 22}
 
 def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
     agora: Cloud, start: Callable[..., Side]
-):
+) -> None:
     side = start()
     for reason in sorted(REFUSING | {2, 4, 5, 14, 16, 19}):
         agora.refuse_joins(reason)
@@ -34,13 +34,13 @@ def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
         assert told.retry_after == (REFUSAL_PAUSE if reason in PAUSING else None)
 
 
-def test_a_wrong_token_is_refused(agora: Cloud, start: Callable[..., Side]):
+def test_a_wrong_token_is_refused(agora: Cloud, start: Callable[..., Side]) -> None:
     side = start(token="forged")
     side.worker.join(side.target)
     assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
 
 
-def test_connects_own_0_is_no_success(agora: Cloud, start: Callable[..., Side]):
+def test_connects_own_0_is_no_success(agora: Cloud, start: Callable[..., Side]) -> None:
     agora.ignore_joins()
     side = start()
     side.worker.join(side.target)
@@ -62,7 +62,7 @@ def test_connects_own_0_is_no_success(agora: Cloud, start: Callable[..., Side]):
 )
 def test_a_call_that_the_sdk_refuses_ends_the_join_with_its_name(
     agora: Cloud, start: Callable[..., Side], call: str, returned: int, error: type[LinkError]
-):
+) -> None:
     agora.preset(fail={call: returned})
     side = start()
     side.worker.join(side.target)
@@ -74,7 +74,7 @@ def test_a_call_that_the_sdk_refuses_ends_the_join_with_its_name(
 
 def test_a_service_that_did_not_start_is_seen_whatever_initialize_returns(
     agora: Cloud, start: Callable[..., Side]
-):
+) -> None:
     agora.preset(init=-7)  # over which the wrapper returns 0, or breaks
     side = start()
     side.worker.join(side.target)
@@ -82,13 +82,17 @@ def test_a_service_that_did_not_start_is_seen_whatever_initialize_returns(
     assert "rtc_conn_connect" not in names_of(agora, side)
 
 
-def test_an_engine_that_never_comes_ends_the_link_after_its_limit(start: Callable[..., Side]):
+def test_an_engine_that_never_comes_ends_the_link_after_its_limit(
+    start: Callable[..., Side],
+) -> None:
     side = start(first_frame_timeout=1.0)
     side.worker.join(side.target)
     assert isinstance(side.heard(LinkEventKind.LOST).error, LinkStalled)
 
 
-def test_a_link_that_has_failed_frees_its_connection(agora: Cloud, start: Callable[..., Side]):
+def test_a_link_that_has_failed_frees_its_connection(
+    agora: Cloud, start: Callable[..., Side]
+) -> None:
     agora.refuse_joins(Reason.LOST)
     side = start()
     side.worker.join(side.target)

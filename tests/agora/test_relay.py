@@ -41,7 +41,7 @@ LEAVE = 2.0
 JOIN = 15.0
 """s after which a join counts as failed at the latest."""
 RECOVERY = 15.0
-"""s that a link may take to mend itself."""
+"""s that a link may take to repair itself."""
 ENGINE = "3"
 """The swap engine's user."""
 MAGENTA = "lavfi:color=c=magenta:size=640x480:rate=30"
@@ -124,7 +124,7 @@ def shared_memory_of(relay: RunningRelay) -> int:
 
 def test_a_relay_swaps_the_face_at_20_fps_and_leaves_no_session_and_no_process(
     live: RunningRelay, agora: Cloud, agora_emulator: Emulator, face: SourceFace, tmp_path: Path
-):
+) -> None:
     time.sleep(4.0)
     alike = mean_likeness(some_pictures(live, 5), face)
     status = live.status()
@@ -147,7 +147,7 @@ def test_a_relay_swaps_the_face_at_20_fps_and_leaves_no_session_and_no_process(
 
 def test_the_library_is_called_from_one_thread_and_never_from_its_own(
     live: RunningRelay, agora: Cloud
-):
+) -> None:
     time.sleep(1.0)
     assert live.stop() == 0
     calls = [call for call in agora.calls() if not call.name.startswith(("service_", "parameter_"))]
@@ -155,7 +155,7 @@ def test_the_library_is_called_from_one_thread_and_never_from_its_own(
     assert not [call.name for call in calls if call.in_callback]
 
 
-def test_check_names_the_library_that_would_run(agora_emulator: Emulator, tmp_path: Path):
+def test_check_names_the_library_that_would_run(agora_emulator: Emulator, tmp_path: Path) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(relay_config(agora_emulator, PERSON, tmp_path))
     asked = ("check", "-c", config, "--set", "rtc.kind=agora")
@@ -167,7 +167,7 @@ def test_check_names_the_library_that_would_run(agora_emulator: Emulator, tmp_pa
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_without_the_library_a_command_ends_with_69_and_says_how_to_install_it(
     agora_emulator: Emulator, tmp_path: Path, command: str
-):
+) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(relay_config(agora_emulator, PERSON, tmp_path))
     done = relayd(command, "-c", config, "--set", "rtc.kind=agora")
@@ -179,7 +179,9 @@ def test_without_the_library_a_command_ends_with_69_and_says_how_to_install_it(
 # Privacy
 
 
-def test_what_the_engine_sends_back_is_recorded(start_agora_relay: StartRelay, tmp_path: Path):
+def test_what_the_engine_sends_back_is_recorded(
+    start_agora_relay: StartRelay, tmp_path: Path
+) -> None:
     """The yardstick: the engine leaves a picture without a face as it is."""
     relay = start_agora_relay(source=MAGENTA)
     relay.wait_state("live")
@@ -195,7 +197,7 @@ def test_neither_own_pictures_nor_those_of_strangers_are_ever_shown(
     agora_emulator: Emulator,
     fallback: str,
     tmp_path: Path,
-):
+) -> None:
     agora_emulator.fault("corrupt", kind="green")
     agora.spoil(echo=True)
     relay = start_agora_relay(
@@ -230,7 +232,7 @@ def test_neither_own_pictures_nor_those_of_strangers_are_ever_shown(
 
 def test_a_token_that_has_ended_is_followed_by_another_session_soon(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     before = agora_emulator.created()
     reason = Reason.TOKEN_EXPIRED
     agora.refuse_joins(reason)
@@ -247,7 +249,7 @@ def test_a_token_that_has_ended_is_followed_by_another_session_soon(
 
 def test_a_refusal_that_nobody_explains_is_not_tried_again_soon(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     words = {
         Reason.INVALID_TOKEN: "the token is refused",
         Reason.REJECTED: "the server refuses this user",
@@ -271,9 +273,9 @@ def test_a_refusal_that_nobody_explains_is_not_tried_again_soon(
     relay.wait_state("live")
 
 
-def test_a_refusal_that_only_a_person_can_mend_blocks_the_relay(
+def test_a_refusal_that_only_a_person_can_hint_blocks_the_relay(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     reasons = [
         Reason.BANNED, Reason.INVALID_APP_ID, Reason.LICENSE, Reason.INCONSISTENT_APP_ID,
     ]  # fmt: skip
@@ -293,7 +295,7 @@ def test_a_refusal_that_only_a_person_can_mend_blocks_the_relay(
 
 def test_a_join_that_is_never_answered_is_given_up_and_another_session_is_asked_for(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     agora.ignore_joins()
     relay = start_agora_relay()
     course = Course(relay, "join never answered")
@@ -311,7 +313,7 @@ def test_a_library_that_does_not_start_is_tried_again_in_another_session(
     agora_emulator: Emulator,
     table: Table,
     fault: str,
-):
+) -> None:
     if fault == "hang":
         agora.preset(hang=["service_initialize"])
     else:
@@ -331,7 +333,7 @@ def test_a_library_that_does_not_start_is_tried_again_in_another_session(
 
 def test_a_token_that_ends_and_has_no_heir_gives_a_new_session_and_no_standby(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     ends = course("token ends soon, no newer one")
     agora.will_expire(agora.members(FRONT)[-1].token)
     ends.until_state("rotating", LEAST_LIFE + EXTRA)
@@ -345,7 +347,7 @@ def test_a_token_that_ends_and_has_no_heir_gives_a_new_session_and_no_standby(
 
 def test_a_token_that_ends_is_renewed_where_the_service_has_a_newer_one(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     first = "an-early-token"
     agora_emulator.fault("no_token", calls=1, fields={"front_rtc_token": first})
     relay = start_agora_relay()
@@ -365,7 +367,7 @@ def test_a_token_that_ends_is_renewed_where_the_service_has_a_newer_one(
 
 def test_a_token_that_ended_gives_a_new_session(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     ended = course("token ended")
     agora.did_expire()
     ended.until_repair("session", 3)
@@ -380,7 +382,7 @@ def test_a_token_that_ended_gives_a_new_session(
 
 def test_an_engine_that_leaves_and_comes_back_costs_no_session_and_no_worker(
     course: Callable[[str], Course], agora: Cloud, table: Table
-):
+) -> None:
     gone = course("engine left, back after 1.5 s")
     agora.go_away(ENGINE)
     gone.until_state("degraded", 1)
@@ -397,7 +399,7 @@ def test_an_engine_that_leaves_and_comes_back_costs_no_session_and_no_worker(
 @pytest.mark.parametrize("seconds", [0.5, LONG_STALL + 0.5])
 def test_a_connection_that_mends_itself_costs_no_session_and_no_worker(
     start_agora_relay: StartRelay, agora: Cloud, table: Table, seconds: float
-):
+) -> None:
     relay = start_agora_relay(f"rtc.stall_timeout={LONG_STALL}")
     relay.wait_state("live")
     broken = Course(relay, f"reconnecting, reconnected after {seconds:g} s")
@@ -414,9 +416,9 @@ def test_a_connection_that_mends_itself_costs_no_session_and_no_worker(
     assert broken.now["session_id"] == broken.before["session_id"]
 
 
-def test_a_connection_that_does_not_mend_itself_is_made_anew_in_the_same_session(
+def test_a_connection_that_does_not_hint_itself_is_made_anew_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, table: Table
-):
+) -> None:
     broken = course("reconnecting, lost, never back")
     agora.interrupt()
     broken.until_standby(STALL)
@@ -430,8 +432,8 @@ def test_a_connection_that_does_not_mend_itself_is_made_anew_in_the_same_session
 
 def test_a_connection_that_ends_is_made_anew_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
-):
-    ends = {
+) -> None:
+    ends: dict[str, Callable[[], None]] = {
         "failed, reason 16": lambda: agora_emulator.fault("drop_rtc"),
         "failed, reason 19": lambda: agora.fail(Reason.SAME_UID),
         "disconnected, reason 5": lambda: agora.disconnect(Reason.LEFT),
@@ -448,7 +450,7 @@ def test_a_connection_that_ends_is_made_anew_in_the_same_session(
 
 def test_a_relay_that_is_banned_while_live_is_blocked(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
-):
+) -> None:
     banned = course("failed, reason 3")
     agora.fail(Reason.BANNED)
     banned.until_state("blocked", 3)
@@ -466,8 +468,8 @@ def test_pictures_of_any_shape_are_shown_upright_and_whole(
     agora: Cloud,
     table: Table,
     face: SourceFace,
-):
-    shapes = {
+) -> None:
+    shapes: dict[str, Callable[[], None]] = {
         "padded by 16": lambda: agora.spoil(pad=16),
         "320x240": lambda: agora.spoil(size=(320, 240)),
         "639x479": lambda: agora.spoil(size=(639, 479)),
@@ -486,7 +488,7 @@ def test_pictures_of_any_shape_are_shown_upright_and_whole(
 
 def test_a_frozen_picture_is_shown_like_any_other(
     course: Callable[[str], Course], live: RunningRelay, agora: Cloud, table: Table
-):
+) -> None:
     frozen = course("pictures frozen")
     agora.spoil(frozen=True)
     time.sleep(0.3)
@@ -500,13 +502,17 @@ def test_a_frozen_picture_is_shown_like_any_other(
 
 def test_pictures_that_cease_give_standby_and_another_worker(
     course: Callable[[str], Course], agora: Cloud, table: Table
-):
-    for fault in ("stopped", "broken"):
+) -> None:
+    faults: dict[str, Callable[[], None]] = {
+        "stopped": lambda: agora.spoil(stopped=True),
+        "broken": lambda: agora.spoil(broken=True),
+    }
+    for fault, spoil in faults.items():
         ceased = course(f"pictures {fault}")
-        agora.spoil(**{fault: True})
+        spoil()
         ceased.until_standby(STALL)
         ceased.until_repair("link", STALL + EXTRA)
-        agora.mend()
+        agora.repair()
         ceased.end()
         ceased.until_live(BACK)
         ceased.note(table)
@@ -518,8 +524,8 @@ def test_pictures_that_cease_give_standby_and_another_worker(
 
 def test_a_worker_that_dies_is_replaced_in_the_same_session(
     course: Callable[[str], Course], live: RunningRelay, agora: Cloud, table: Table
-):
-    deaths = {
+) -> None:
+    deaths: dict[str, Callable[[], None]] = {
         "SIGKILL": lambda: os.kill(agora.services()[-1].pid, signal.SIGKILL),
         "SIGABRT": agora.abort,
         "SIGSEGV": agora.segv,
@@ -540,7 +546,7 @@ def test_a_worker_that_dies_is_replaced_in_the_same_session(
 
 def test_a_worker_whose_call_never_returns_is_replaced_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, table: Table
-):
+) -> None:
     worker = agora.services()[-1].pid
     stuck = course("video_frame_sender_send hangs")
     agora.hang("video_frame_sender_send")
@@ -554,7 +560,7 @@ def test_a_worker_whose_call_never_returns_is_replaced_in_the_same_session(
 
 def test_a_worker_that_hangs_while_it_asks_for_a_key_frame_is_replaced(
     course: Callable[[str], Course], agora: Cloud, table: Table
-):
+) -> None:
     worker = agora.services()[-1].pid
     stuck = course("local_user_send_intra_request hangs")
     agora.hang("local_user_send_intra_request")
@@ -574,7 +580,7 @@ def test_a_release_that_hangs_holds_up_neither_the_next_worker_nor_the_end(
     agora: Cloud,
     agora_emulator: Emulator,
     table: Table,
-):
+) -> None:
     worker = agora.services()[-1].pid
     stuck = course("failed, then rtc_conn_destroy hangs")
     agora.hang("rtc_conn_destroy")

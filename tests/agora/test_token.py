@@ -34,7 +34,7 @@ def token(life: int, *lives: int, service: int = 1) -> str:
     return "007" + base64.b64encode(zlib.compress(body)).decode()
 
 
-def test_the_token_of_the_services_own_example_names_project_channel_user_and_end():
+def test_the_token_of_the_services_own_example_names_project_channel_user_and_end() -> None:
     facts = read_token(PUBLISHED)
     assert facts == TokenFacts(
         app_id="ea4df2d20e43424ab4a8028e1883b17f",
@@ -44,13 +44,13 @@ def test_the_token_of_the_services_own_example_names_project_channel_user_and_en
     )
 
 
-def test_the_shortest_life_of_its_privileges_is_the_tokens():
+def test_the_shortest_life_of_its_privileges_is_the_tokens() -> None:
     facts = read_token(token(3600, 3600, 600, 0))
     assert facts is not None
     assert facts.life == 600
 
 
-def test_a_token_for_another_service_still_names_its_project():
+def test_a_token_for_another_service_still_names_its_project() -> None:
     assert read_token(token(60, service=2)) == TokenFacts("app", 60)
 
 
@@ -58,15 +58,15 @@ def test_a_token_for_another_service_still_names_its_project():
     "text",
     ["", "006abc", "007", "007!!!", PUBLISHED[:-20], "007" + base64.b64encode(b"x").decode()],
 )
-def test_a_token_that_makes_no_sense_says_nothing(text: str):
+def test_a_token_that_makes_no_sense_says_nothing(text: str) -> None:
     assert read_token(text) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_token_raises(body: bytes):
+def test_no_token_raises(body: bytes) -> None:
     read_token("007" + base64.b64encode(zlib.compress(body)).decode())
 
 
-def test_a_token_that_would_unpack_to_gigabytes_is_not_unpacked():
+def test_a_token_that_would_unpack_to_gigabytes_is_not_unpacked() -> None:
     bomb = "007" + base64.b64encode(zlib.compress(bytes(50_000_000))).decode()
     assert read_token(bomb) is None

@@ -79,7 +79,7 @@ def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 def test_nothing_of_the_wrapper_is_run_though_it_is_installed(
     source: bytes, marker: Path, only_here: Callable[..., None], tmp_path: Path
-):
+) -> None:
     folder = tmp_path / "links"
     folder.mkdir()
     (folder / NAME).write_bytes(source)
@@ -94,7 +94,7 @@ def test_nothing_of_the_wrapper_is_run_though_it_is_installed(
 
 def test_pip_alone_would_run_it(
     source: bytes, marker: Path, only_here: Callable[..., None], tmp_path: Path
-):
+) -> None:
     """What the test above guards against: such a download is no mere download."""
     (tmp_path / NAME).write_bytes(source)
     options = ["--find-links", str(tmp_path), "--dest", str(tmp_path / "got")]
@@ -108,7 +108,7 @@ def test_pip_alone_would_run_it(
 
 def test_a_file_at_hand_is_taken_and_no_index_is_asked(
     source: bytes, only_here: Callable[..., None], tmp_path: Path
-):
+) -> None:
     file = tmp_path / "any name"
     file.write_bytes(source)
     assert sdist.obtain(pytest.fail, file) == source
@@ -155,12 +155,14 @@ class Redirecting(Quiet):
 @pytest.mark.parametrize("where", [f"../../{NAME}", f"/moved/{NAME}", "absolute"])
 def test_it_is_fetched_from_the_configured_index_over_tls(
     index_host: str, source: bytes, tmp_path: Path, kind: str, where: str
-):
+) -> None:
     page(tmp_path, kind, f"{index_host}/{NAME}" if where == "absolute" else where)
     assert sdist.obtain(lambda _: None) == source
 
 
-def test_a_file_index_will_do(source: bytes, only_here: Callable[..., None], tmp_path: Path):
+def test_a_file_index_will_do(
+    source: bytes, only_here: Callable[..., None], tmp_path: Path
+) -> None:
     (tmp_path / NAME).write_bytes(source)
     page(tmp_path, "html", f"../../{NAME}")
     nowhere = (tmp_path / "nowhere").as_uri()
@@ -180,17 +182,17 @@ def test_a_file_index_will_do(source: bytes, only_here: Callable[..., None], tmp
 )
 def test_what_an_index_cannot_give_is_told_with_the_way_by_hand(
     index_host: str, tmp_path: Path, where: str, words: str
-):
+) -> None:
     page(tmp_path, "html", where)
     with pytest.raises(LibraryUnavailable, match=words) as raised:
         sdist.obtain(lambda _: None)
-    assert "--wrapper FILE" in raised.value.mend
+    assert "--wrapper FILE" in raised.value.hint
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_an_index_whose_certificate_nobody_vouches_for_is_refused(
     index_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     page(tmp_path, "html", f"../../{NAME}")
     monkeypatch.delenv("SSL_CERT_FILE")
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
@@ -200,7 +202,7 @@ def test_an_index_whose_certificate_nobody_vouches_for_is_refused(
 
 def test_another_file_of_that_name_is_refused_with_both_hashes(
     index_host: str, source: bytes, tmp_path: Path
-):
+) -> None:
     page(tmp_path, "html", f"../../{NAME}")
     (tmp_path / NAME).write_bytes(source + b"more")
     with pytest.raises(LibraryUnavailable) as raised:
@@ -209,7 +211,7 @@ def test_another_file_of_that_name_is_refused_with_both_hashes(
     assert sdist.SHA256 in raised.value.message
 
 
-def test_the_password_of_an_index_is_used_for_its_own_links_alone():
+def test_the_password_of_an_index_is_used_for_its_own_links_alone() -> None:
     here = "https://me:secretword@host:8443/simple/x/"
     for url in (f"../../{NAME}", f"https://host:8443/{NAME}"):
         found = index.link(here, f'<a href="{url}">'.encode(), NAME)
@@ -221,11 +223,11 @@ def test_the_password_of_an_index_is_used_for_its_own_links_alone():
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\x00", b"[1]", b'{"files": 7}', b'{"files": [7, {}]}', b"<a><a href>"]
 )
-def test_a_page_that_is_none_links_to_nothing(content: bytes):
+def test_a_page_that_is_none_links_to_nothing(content: bytes) -> None:
     assert index.link("https://host/", content, NAME) is None
 
 
-def test_pips_configuration_is_read_as_pip_does():
+def test_pips_configuration_is_read_as_pip_does() -> None:
     config = """:env:.index-url='https://mine/simple'
 global.index-url='https://other/simple'
 global.extra-index-url='https://a/ https://b'
@@ -239,7 +241,7 @@ what pip else says
     assert index.places("x", "global.no-index='true'").pages == ()
 
 
-def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path):
+def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
     file = tmp_path / NAME
     with file.open("wb") as stream:
         stream.truncate(sdist.LARGEST + 1)
@@ -271,7 +273,7 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_a_source_that_is_not_sound_makes_no_wheel(tmp_path: Path, name: str):
+def test_a_source_that_is_not_sound_makes_no_wheel(tmp_path: Path, name: str) -> None:
     with pytest.raises(LibraryUnavailable, match="not sound"):
         wheel.pack(UNSOUND[name], tmp_path)
 
@@ -306,7 +308,7 @@ def nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_archive_is_told_before_anything_is_installed(
     tmp_path: Path, content: bytes | None, words: str
-):
+) -> None:
     file = tmp_path / "none.zip"
     if content is not None:
         file.write_bytes(content)
@@ -315,7 +317,7 @@ def test_a_wrong_archive_is_told_before_anything_is_installed(
 
 
 @pytest.mark.usefixtures("nothing_is_installed")
-def test_a_hash_that_is_required_is_enforced_before_anything_is_installed(tmp_path: Path):
+def test_a_hash_that_is_required_is_enforced_before_anything_is_installed(tmp_path: Path) -> None:
     file = sdk_zip(tmp_path)
     with pytest.raises(LibraryUnavailable, match="is refused: its SHA-256 is"):
         install.install(lambda _: None, file, require_hash="0" * 64)
@@ -323,7 +325,7 @@ def test_a_hash_that_is_required_is_enforced_before_anything_is_installed(tmp_pa
         install.install(lambda _: None, file, require_hash="abc")
 
 
-def test_the_hash_of_an_archive_is_compared_with_those_that_are_known(tmp_path: Path):
+def test_the_hash_of_an_archive_is_compared_with_those_that_are_known(tmp_path: Path) -> None:
     file = sdk_zip(tmp_path)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert "knows none" in archive.inspect(file)
@@ -337,7 +339,7 @@ def test_the_hash_of_an_archive_is_compared_with_those_that_are_known(tmp_path: 
 
 def test_an_archive_that_is_too_large_or_holds_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     file = sdk_zip(tmp_path)
     monkeypatch.setattr(archive, "LARGEST_UNPACKED", 7)
     with pytest.raises(LibraryUnavailable, match="7 bytes in it"):
@@ -349,7 +351,7 @@ def test_an_archive_that_is_too_large_or_holds_too_much_is_refused(
         archive.inspect(Path("/dev/zero"))
 
 
-def test_only_the_sdk_is_unpacked_and_below_its_folder(tmp_path: Path):
+def test_only_the_sdk_is_unpacked_and_below_its_folder(tmp_path: Path) -> None:
     file = sdk_zip(tmp_path)
     with zipfile.ZipFile(file, "a") as zipped:
         zipped.writestr("agora_sdk/../../escaped", b"x")

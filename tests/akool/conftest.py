@@ -12,7 +12,7 @@ import stamina
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 HEAD_TIMEOUT = 1.0
 """s for a request to come on a new connection, as servers have it."""

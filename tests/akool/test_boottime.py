@@ -4,16 +4,16 @@ from pathlib import Path
 from relayd.akool.boottime import Moment, boottime, read_boot_id
 
 
-def test_the_machines_sleep_counts():
+def test_the_machines_sleep_counts() -> None:
     assert boottime() >= time.monotonic() - 0.1
 
 
-def test_a_boot_has_a_name_and_none_where_the_kernel_tells_none(tmp_path: Path):
+def test_a_boot_has_a_name_and_none_where_the_kernel_tells_none(tmp_path: Path) -> None:
     assert read_boot_id() == read_boot_id() != ""
     assert read_boot_id(tmp_path / "none") == ""
 
 
-def test_within_a_boot_its_own_clock_counts_and_else_the_wall_clock_never_backwards():
+def test_within_a_boot_its_own_clock_counts_and_else_the_wall_clock_never_backwards() -> None:
     opened = Moment(1000.0, 50.0, "a")
     assert Moment(90_000.0, 67.0, "a").seconds_since(opened) == 17
     assert Moment(0.0, 67.0, "a").seconds_since(opened) == 17

@@ -42,7 +42,7 @@ def read(
     return read_budget(sessions, [Spending(one) for one in still], limit, now, DAY)
 
 
-def test_without_a_limit_the_day_is_summed_up_and_nothing_is_said():
+def test_without_a_limit_the_day_is_summed_up_and_nothing_is_said() -> None:
     reading = read(closed(NOON, 5 * HOUR), still=(HOUR,), limit=0)
     assert (reading.state, reading.spent, reading.limit) == (BudgetState.OK, 6 * HOUR, 0)
     assert (reading.words, reading.next_change_in) == ("", 12 * HOUR)
@@ -64,17 +64,17 @@ def test_without_a_limit_the_day_is_summed_up_and_nothing_is_said():
 )
 def test_the_limit_is_near_at_80_percent_and_spent_at_all_of_it(
     seconds: float, state: BudgetState, words: str
-):
+) -> None:
     reading = read(closed(NOON, seconds))
     assert (reading.state, reading.words) == (state, words)
 
 
-def test_relays_on_one_journal_share_the_limit():
+def test_relays_on_one_journal_share_the_limit() -> None:
     reading = read(closed(NOON, 1200, "studio"), closed(NOON, 1000, "kitchen"), still=(900.0, 500))
     assert (reading.spent, reading.state) == (3600, BudgetState.SPENT)
 
 
-def test_a_session_over_midnight_counts_from_midnight():
+def test_a_session_over_midnight_counts_from_midnight() -> None:
     reading = read(closed(600.0, 5 * HOUR), still=(9 * HOUR,), now=HOUR)
     assert reading.spent == 600 + HOUR
     assert read(closed(-1.0, HOUR), now=HOUR).spent == 0
@@ -93,12 +93,12 @@ def test_a_session_over_midnight_counts_from_midnight():
 )
 def test_the_next_look_is_when_the_state_changes_with_so_many_sessions_open(
     spent: float, still: int, expected: float
-):
+) -> None:
     reading = read(closed(NOON, spent), still=(0.0,) * still)
     assert reading.next_change_in == pytest.approx(expected)
 
 
-def test_the_next_look_is_at_midnight_where_that_is_sooner():
+def test_the_next_look_is_at_midnight_where_that_is_sooner() -> None:
     assert read(closed(NOON, HOUR), now=24 * HOUR - 20).next_change_in == 20
 
 
@@ -110,7 +110,7 @@ def test_the_next_look_is_at_midnight_where_that_is_sooner():
 )
 def test_whoever_looks_again_when_told_misses_no_change(
     spent: float, still: list[float], limit: float, now: float
-):
+) -> None:
     reading = read(closed(now, spent), still=tuple(still), limit=limit, now=now)
     step = reading.next_change_in
     assert SHORTEST_LOOK <= step <= 24 * HOUR
@@ -121,7 +121,7 @@ def test_whoever_looks_again_when_told_misses_no_change(
         assert unchanged.state is reading.state
 
 
-def test_sessions_left_over_count_on_and_are_named():
+def test_sessions_left_over_count_on_and_are_named() -> None:
     reading = read_budget([], [Spending(HOUR, left_over=True)], 60, NOON, DAY)
     assert reading.state is BudgetState.SPENT
     assert reading.words.endswith("1 left over count on: relayd sessions close")
@@ -131,7 +131,9 @@ def test_sessions_left_over_count_on_and_are_named():
     ("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-26", 24)]
 )
 @pytest.mark.parametrize("time", ["00:00:00", "02:30:00", "12:00:00", "23:59:59"])
-def test_a_day_has_its_own_length_where_the_clock_is_changed(day: str, hours: int, time: str):
+def test_a_day_has_its_own_length_where_the_clock_is_changed(
+    day: str, hours: int, time: str
+) -> None:
     now = datetime.fromisoformat(f"{day} {time}").replace(tzinfo=BERLIN).timestamp()
     found = local_day(now, BERLIN)
     assert (found.end - found.start) / HOUR == hours
@@ -139,7 +141,7 @@ def test_a_day_has_its_own_length_where_the_clock_is_changed(day: str, hours: in
     assert datetime.fromtimestamp(found.start, BERLIN).isoformat()[:19] == f"{day}T00:00:00"
 
 
-def test_a_day_without_a_midnight_begins_when_the_clock_is_changed():
+def test_a_day_without_a_midnight_begins_when_the_clock_is_changed() -> None:
     cairo = ZoneInfo("Africa/Cairo")  # from 00:00 to 01:00, 24 April 2026
     noon = datetime(2026, 4, 24, 12, tzinfo=cairo).timestamp()
     found = local_day(noon, cairo)
@@ -147,7 +149,7 @@ def test_a_day_without_a_midnight_begins_when_the_clock_is_changed():
     assert datetime.fromtimestamp(found.start, cairo).hour == 1
 
 
-def test_the_machines_own_zone_counts_where_none_is_given():
+def test_the_machines_own_zone_counts_where_none_is_given() -> None:
     now = datetime(2026, 11, 26, 15, 30).astimezone().timestamp()
     assert local_day(now).start == datetime(2026, 11, 26).astimezone().timestamp()
 
@@ -183,7 +185,7 @@ def live(session_id: str = "abc") -> LiveSession:
     return made
 
 
-def test_the_days_sum_survives_a_restart(journal_of: Callable[[], Journal], clocks: Clocks):
+def test_the_days_sum_survives_a_restart(journal_of: Callable[[], Journal], clocks: Clocks) -> None:
     first = journal_of()
     entry = first.record(live(), base_url="u", relay="r")
     clocks.passes(40 * 60)
@@ -198,14 +200,19 @@ def test_the_days_sum_survives_a_restart(journal_of: Callable[[], Journal], cloc
 
 def test_a_session_that_is_closed_while_the_day_is_read_counts_once(
     journal_of: Callable[[], Journal], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     journal = journal_of()
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(60 * 60)
     entries, sessions = journal.entries, journal.history.sessions
 
     def then_closed(read: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: (read(), entry.remove())[0]
+        def read_then_close() -> Any:
+            found = read()
+            entry.remove()
+            return found
+
+        return read_then_close
 
     monkeypatch.setattr(journal.history, "sessions", then_closed(sessions))
     assert journal.budget(60).state is BudgetState.SPENT
@@ -218,7 +225,7 @@ def test_a_session_that_is_closed_while_the_day_is_read_counts_once(
 
 def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
     journal_of: Callable[[], Journal], clocks: Clocks
-):
+) -> None:
     journal = journal_of()
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(60)
@@ -226,15 +233,15 @@ def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
     entry.release()  # as when it is killed before the file is removed
     clocks.passes(600)
     assert journal.budget(60).spent == 60
-    (leftover,) = journal.leftovers()
-    leftover.remove()
+    (orphan,) = journal.orphans()
+    orphan.remove()
     assert journal.budget(60).spent == 60
 
 
 @pytest.mark.parametrize("step", [6 * HOUR, -3 * HOUR])
 def test_a_clock_that_is_set_in_a_session_changes_no_bill(
     journal_of: Callable[[], Journal], clocks: Clocks, step: float
-):
+) -> None:
     journal = journal_of()
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(10)
@@ -249,7 +256,7 @@ def test_a_clock_that_is_set_in_a_session_changes_no_bill(
 
 def test_a_session_that_outlived_its_boot_is_counted_by_the_wall_clock_and_never_negative(
     journal_of: Callable[[], Journal], clocks: Clocks, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     journal_of().record(live(), base_url="u", relay="r").release()
     clocks.passes(100)
     clocks.boot = 30.0
@@ -259,7 +266,9 @@ def test_a_session_that_outlived_its_boot_is_counted_by_the_wall_clock_and_never
     assert journal_of().budget(60).spent == 0
 
 
-def test_at_midnight_the_limit_is_there_again(journal_of: Callable[[], Journal], clocks: Clocks):
+def test_at_midnight_the_limit_is_there_again(
+    journal_of: Callable[[], Journal], clocks: Clocks
+) -> None:
     journal = journal_of()
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(2 * HOUR)
@@ -272,7 +281,7 @@ def test_at_midnight_the_limit_is_there_again(journal_of: Callable[[], Journal],
 
 def test_a_history_that_cannot_be_read_is_unavailable(
     journal_of: Callable[[], Journal], tmp_path: Path
-):
+) -> None:
 
     (tmp_path / "history.jsonl").mkdir()
     with pytest.raises(Unavailable):

@@ -30,7 +30,7 @@ from relayd.errors import (
     SessionUnknown,
     Throttled,
 )
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service
@@ -111,21 +111,21 @@ CODES: list[tuple[int, type[ServiceError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "error", "mend"), CODES)
+@pytest.mark.parametrize(("code", "error", "hint"), CODES)
 async def test_each_documented_code_is_its_error(
-    service: "Service", client: AkoolClient, code: int, error: type[ServiceError], mend: str
-):
+    service: "Service", client: AkoolClient, code: int, error: type[ServiceError], hint: str
+) -> None:
     service.on("update", {"code": code, "msg": "because of it"})
     with pytest.raises(error) as caught:
         await client.update("1", IMAGE, FACE)
     assert type(caught.value) is error
     assert caught.value.code == code
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert all(word in str(caught.value) for word in ("live/update", str(code), "because of it"))
     assert service.count("update") == (3 if error.retryable else 1)
 
 
-async def test_a_code_may_come_as_text(service: "Service", client: AkoolClient):
+async def test_a_code_may_come_as_text(service: "Service", client: AkoolClient) -> None:
     service.on("update", {"code": "1104"})
     with pytest.raises(QuotaExhausted):
         await client.update("1", IMAGE, FACE)
@@ -149,7 +149,7 @@ async def test_a_code_may_come_as_text(service: "Service", client: AkoolClient):
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"msg": "no"}', b"null"])
 async def test_each_http_status_is_its_error(
     service: "Service", client: AkoolClient, status: int, error: type[ServiceError], body: bytes
-):
+) -> None:
     service.on("update", answer(body, status))
     with pytest.raises(error) as caught:
         await client.update("1", IMAGE, FACE)
@@ -160,7 +160,7 @@ async def test_each_http_status_is_its_error(
 @pytest.mark.parametrize(("reply", "error"), NONSENSE)
 async def test_nonsense_is_a_clear_error_within_the_deadline(
     service: "Service", http: HttpClient, reply: Any, error: type[ServiceError]
-):
+) -> None:
     client = AkoolClient(service.url, ApiKey("the-key-of-the-tests"), http, call_deadline=0.4)
     service.on("create", reply)
     began = time.monotonic()
@@ -174,7 +174,9 @@ async def test_nonsense_is_a_clear_error_within_the_deadline(
     assert not never_acted_on(caught.value)
 
 
-async def test_an_answer_is_not_read_past_its_largest_size(service: "Service", client: AkoolClient):
+async def test_an_answer_is_not_read_past_its_largest_size(
+    service: "Service", client: AkoolClient
+) -> None:
     service.on("update", answer(b" " * (LARGEST_BODY + 1)))
     with pytest.raises(ServerFault, match="more than"):
         await client.update("1", IMAGE, FACE)
@@ -182,7 +184,7 @@ async def test_an_answer_is_not_read_past_its_largest_size(service: "Service", c
 
 async def test_the_services_words_are_cut_cleaned_and_redacted(
     service: "Service", client: AkoolClient
-):
+) -> None:
     logs.conceal("sesame-open-now")
     said = "no\x1b[31m\r\nway\u202e " + "x" * 180 + "sesame-open-now" + "y" * 5000
     service.on("update", {"code": 1003, "msg": said})
@@ -196,7 +198,7 @@ async def test_the_services_words_are_cut_cleaned_and_redacted(
 
 async def test_nobody_listening_is_unreachable_and_never_sent(
     http: HttpClient, unused_tcp_port: int
-):
+) -> None:
     client = AkoolClient(f"http://127.0.0.1:{unused_tcp_port}", ApiKey("the-key"), http)
     with pytest.raises(ServiceUnreachable) as caught:
         await client.create(IMAGE, FACE)
@@ -223,14 +225,14 @@ async def test_nobody_listening_is_unreachable_and_never_sent(
 )
 async def test_create_is_sent_again_only_where_it_certainly_did_nothing(
     service: "Service", client: AkoolClient, reply: Any, times: int
-):
+) -> None:
     service.on("create", reply)
     with pytest.raises(ServiceError):
         await repeated_if_not_acted_on(client.create, IMAGE, FACE)
     assert service.count("create") == times
 
 
-async def test_create_gives_what_the_service_made(service: "Service", client: AkoolClient):
+async def test_create_gives_what_the_service_made(service: "Service", client: AkoolClient) -> None:
     session = await client.create(IMAGE, FACE)
     session.check()
     assert service.open == {session.id}
@@ -251,7 +253,7 @@ async def test_create_gives_what_the_service_made(service: "Service", client: Ak
 )
 async def test_create_gives_the_id_whatever_else_is_amiss(
     service: "Service", client: AkoolClient, reply: Any
-):
+) -> None:
     service.on("create", reply)
     session = await client.create(IMAGE, FACE)
     assert session.id == "1"
@@ -271,7 +273,7 @@ async def test_create_gives_the_id_whatever_else_is_amiss(
 )
 async def test_detect_that_refuses_the_image_rejects_the_face(
     service: "Service", client: AkoolClient, reply: Any
-):
+) -> None:
     service.on("detect_faces", reply)
     with pytest.raises(FaceRejected):
         await client.detect_faces(IMAGE)
@@ -290,7 +292,7 @@ async def test_detect_that_refuses_the_image_rejects_the_face(
 )
 async def test_detect_that_fails_otherwise_does_not_blame_the_face(
     service: "Service", client: AkoolClient, reply: Any, error: type[ServiceError]
-):
+) -> None:
     service.on("detect_faces", reply)
     with pytest.raises(error) as caught:
         await client.detect_faces(IMAGE)
@@ -299,18 +301,18 @@ async def test_detect_that_fails_otherwise_does_not_blame_the_face(
 
 async def test_create_refused_for_its_image_rejects_the_face(
     service: "Service", client: AkoolClient
-):
+) -> None:
     service.on("create", {"code": 1003, "msg": "landmarks do not match the face"})
     with pytest.raises(FaceRejected):
         await client.create(IMAGE, FACE)
 
 
-async def test_a_failure_between_is_retried(service: "Service", client: AkoolClient):
+async def test_a_failure_between_is_retried(service: "Service", client: AkoolClient) -> None:
     service.on("detect_faces", answer(b"", 503), cut, {"error_code": 0, "landmarks_str": FACE})
     assert [face.landmarks for face in await client.detect_faces(IMAGE)] == [FACE]
 
 
-async def test_a_retry_after_is_waited_for(service: "Service", client: AkoolClient):
+async def test_a_retry_after_is_waited_for(service: "Service", client: AkoolClient) -> None:
     service.on("update", answer(b"", 429, retry_after="0.3"), {"code": 1000})
     with stamina.set_testing(False):
         began = time.monotonic()
@@ -320,7 +322,7 @@ async def test_a_retry_after_is_waited_for(service: "Service", client: AkoolClie
 
 async def test_a_retry_after_that_is_too_long_is_left_to_the_caller(
     service: "Service", client: AkoolClient
-):
+) -> None:
     service.on("update", answer(b"", 429, retry_after="3600"))
     with pytest.raises(Throttled) as caught:
         await client.update("1", IMAGE, FACE)
@@ -331,14 +333,14 @@ async def test_a_retry_after_that_is_too_long_is_left_to_the_caller(
 @pytest.mark.parametrize("value", ["soon", "nan", "inf", "-3", "Wed, 21 Oct 2015 07:28:00 GMT"])
 async def test_an_unreadable_retry_after_is_none(
     service: "Service", client: AkoolClient, value: str
-):
+) -> None:
     service.on("update", answer(b"", 429, retry_after=value))
     with pytest.raises(Throttled) as caught:
         await client.update("1", IMAGE, FACE)
     assert caught.value.retry_after is None
 
 
-def test_only_what_is_retryable_is_repeated():
+def test_only_what_is_retryable_is_repeated() -> None:
     assert worth_repeating(ServerFault("x")) is True
     assert worth_repeating(Throttled("x", retry_after=2.5)) == 2.5
     assert worth_repeating(Throttled("x", retry_after=LONGEST_WAIT + 1)) is False
@@ -346,7 +348,7 @@ def test_only_what_is_retryable_is_repeated():
     assert worth_repeating(KeyError("x")) is False
 
 
-async def test_a_token_is_bought_once_and_kept(service: "Service", http: HttpClient):
+async def test_a_token_is_bought_once_and_kept(service: "Service", http: HttpClient) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     await asyncio.gather(*(client.credit() for _ in range(5)))
     assert service.count("getToken") == 1
@@ -355,7 +357,7 @@ async def test_a_token_is_bought_once_and_kept(service: "Service", http: HttpCli
     assert "x-api-key" not in service.calls[-1].headers
 
 
-async def test_a_token_near_its_end_is_renewed(service: "Service", http: HttpClient):
+async def test_a_token_near_its_end_is_renewed(service: "Service", http: HttpClient) -> None:
     now = 1000.0
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http, wall=lambda: now)
     service.on("getToken", {"token": "first-token", "expire": 600}, {"token": "second-token"})
@@ -371,14 +373,14 @@ async def test_a_token_near_its_end_is_renewed(service: "Service", http: HttpCli
 @pytest.mark.parametrize("refusal", [{"code": 1101}, answer(b"", 401), answer(b"{}", 401)])
 async def test_a_refused_token_is_bought_anew_once(
     service: "Service", http: HttpClient, refusal: Any
-):
+) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     service.on("create", refusal, service.session())
     (await client.create(IMAGE, FACE)).check()
     assert (service.count("getToken"), service.count("create")) == (2, 2)
 
 
-async def test_a_token_refused_twice_is_an_error(service: "Service", http: HttpClient):
+async def test_a_token_refused_twice_is_an_error(service: "Service", http: HttpClient) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     service.on("create", {"code": 1101})
     with pytest.raises(CredentialsRefused):
@@ -386,7 +388,7 @@ async def test_a_token_refused_twice_is_an_error(service: "Service", http: HttpC
     assert (service.count("getToken"), service.count("create")) == (2, 2)
 
 
-async def test_a_refused_key_is_not_tried_again(service: "Service", client: AkoolClient):
+async def test_a_refused_key_is_not_tried_again(service: "Service", client: AkoolClient) -> None:
     service.on("create", {"code": 1101})
     with pytest.raises(CredentialsRefused):
         await client.create(IMAGE, FACE)
@@ -395,20 +397,20 @@ async def test_a_refused_key_is_not_tried_again(service: "Service", client: Akoo
 
 async def test_a_login_lost_on_the_way_is_repeated_before_create(
     service: "Service", http: HttpClient
-):
+) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     service.on("getToken", cut, answer(b"", 502), {"token": "third-token"})
     (await client.create(IMAGE, FACE)).check()
 
 
-async def test_status_is_looked_up(service: "Service", client: AkoolClient):
+async def test_status_is_looked_up(service: "Service", client: AkoolClient) -> None:
     session = await client.create(IMAGE, FACE)
     assert await client.status(session.id) is Status.PROCESSING
     service.on("info", {"code": 1000, "data": {"status": "4"}})
     assert await client.status(session.id) is Status.FAILED
 
 
-async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolClient):
+async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolClient) -> None:
     service.on("info", {"code": 1000, "data": {"front_rtc_token": "007eJx-a-newer-one"}})
     token = await client.fresh_token("0")
     assert token is not None
@@ -425,7 +427,7 @@ async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolC
 )
 async def test_a_service_that_gives_no_newer_token_is_no_error(
     service: "Service", client: AkoolClient, reply: dict[str, object]
-):
+) -> None:
     service.on("info", reply)
     assert await client.fresh_token("0") is None
 
@@ -436,7 +438,7 @@ async def test_a_service_that_gives_no_newer_token_is_no_error(
 )
 async def test_a_missing_status_look_up_is_none_and_remembered(
     service: "Service", client: AkoolClient, reply: Any
-):
+) -> None:
     service.on("info", reply)
     assert [await client.status("1"), await client.status("1")] == [None, None]
     assert service.count("info") == 1
@@ -447,14 +449,14 @@ async def test_a_missing_status_look_up_is_none_and_remembered(
 )
 async def test_a_failed_status_look_up_is_an_error_sent_once(
     service: "Service", client: AkoolClient, reply: Any
-):
+) -> None:
     service.on("info", reply)
     with pytest.raises((ServerFault, ServiceUnreachable)):
         await client.status("1")
     assert service.count("info") == 1
 
 
-async def test_a_session_unknown_at_close_counts_as_closed(client: AkoolClient):
+async def test_a_session_unknown_at_close_counts_as_closed(client: AkoolClient) -> None:
     await client.close("../../etc/passwd")
 
 
@@ -470,13 +472,15 @@ async def test_a_session_unknown_at_close_counts_as_closed(client: AkoolClient):
 )
 async def test_a_close_that_was_not_confirmed_is_an_error(
     service: "Service", client: AkoolClient, reply: Any, error: type[ServiceError]
-):
+) -> None:
     service.on("close", reply)
     with pytest.raises(error):
         await client.close("1", within=2.0)
 
 
-async def test_close_is_tried_until_it_is_confirmed(service: "Service", client: AkoolClient):
+async def test_close_is_tried_until_it_is_confirmed(
+    service: "Service", client: AkoolClient
+) -> None:
     session = await client.create(IMAGE, FACE)
     replies: list[Any] = [cut, answer(b"", 502), {"code": 1005}, hang_up]
     service.on("close", *replies, {"code": 1000})
@@ -490,7 +494,7 @@ async def test_close_ends_at_its_deadline_with_the_reason(
     service: "Service",
     client: AkoolClient,
     reply: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]],
-):
+) -> None:
     service.on("close", reply)
     with stamina.set_testing(False):
         began = time.monotonic()
@@ -502,19 +506,21 @@ async def test_close_ends_at_its_deadline_with_the_reason(
 @pytest.mark.parametrize("told", [float("nan"), float("inf"), "1e999", True, None, [], "much"])
 async def test_a_credit_that_is_no_amount_is_not_known(
     service: "Service", client: AkoolClient, told: object
-):
+) -> None:
     service.on("credit", {"code": 1000, "data": {"credit": told}})
     assert await client.credit() is None
 
 
-async def test_a_key_is_checked_by_reading_the_credit(service: "Service", client: AkoolClient):
+async def test_a_key_is_checked_by_reading_the_credit(
+    service: "Service", client: AkoolClient
+) -> None:
     await client.check_credentials()
     assert [call.name for call in service.calls] == ["credit"]
 
 
 async def test_where_credit_is_not_served_a_key_is_checked_by_closing_nothing(
     service: "Service", client: AkoolClient
-):
+) -> None:
     service.on("credit", answer(b"", 404))
     await client.check_credentials()
     assert [call.name for call in service.calls] == ["credit", "close"]
@@ -525,7 +531,7 @@ async def test_where_credit_is_not_served_a_key_is_checked_by_closing_nothing(
 
 async def test_a_wrong_base_url_does_not_pass_for_good_credentials(
     service: "Service", client: AkoolClient
-):
+) -> None:
     service.on("credit", answer(b"", 404))
     service.on("close", answer(b"", 404))
     with pytest.raises(RequestRefused, match="base_url"):
@@ -535,7 +541,7 @@ async def test_a_wrong_base_url_does_not_pass_for_good_credentials(
 @pytest.mark.parametrize("reply", [{"code": 1101}, {"code": 1200}, answer(b"", 401)])
 async def test_refused_credentials_are_told(
     service: "Service", client: AkoolClient, http: HttpClient, reply: Any
-):
+) -> None:
     service.on("credit", reply)
     service.on("getToken", reply)
     for one in (client, AkoolClient(service.url, ClientSecret("me", "my-secret"), http)):
@@ -556,11 +562,11 @@ async def test_refused_credentials_are_told(
 )
 async def test_credit_is_a_number_or_none(
     service: "Service", client: AkoolClient, reply: Any, credit: float | None
-):
+) -> None:
     service.on("credit", reply)
     assert await client.credit() == credit
 
 
-async def test_an_update_of_a_session_that_is_gone_says_so(client: AkoolClient):
+async def test_an_update_of_a_session_that_is_gone_says_so(client: AkoolClient) -> None:
     with pytest.raises(SessionUnknown):
         await client.update("gone", IMAGE, FACE)

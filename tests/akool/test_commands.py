@@ -12,10 +12,10 @@ import pytest
 
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession
-from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.commands.open_sessions import close_sessions, look
+from relayd.config.loading import load_tree
+from relayd.config.settings import Settings
 from relayd.errors import ExitCode, UsageError
-from relayd.sessions import close_sessions, look
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service
@@ -90,7 +90,7 @@ def relayd(*arguments: object, state: Path, **environment: str) -> subprocess.Co
     )
 
 
-def test_ids_are_whole_however_narrow_the_terminal_is(journal: Journal, state: Path):
+def test_ids_are_whole_however_narrow_the_terminal_is(journal: Journal, state: Path) -> None:
     entry = put(journal, LONG_ID)
     done = relayd("sessions", "list", state=state)
     entry.release()
@@ -100,7 +100,7 @@ def test_ids_are_whole_however_narrow_the_terminal_is(journal: Journal, state: P
     assert line.endswith("in use")
 
 
-def test_a_program_gets_all_of_it_as_json(journal: Journal, state: Path):
+def test_a_program_gets_all_of_it_as_json(journal: Journal, state: Path) -> None:
     put(journal, "closed").remove()
     put(journal, LONG_ID).release()
     (state / "sessions" / "torn.json").write_bytes(b"{")
@@ -120,7 +120,9 @@ def test_a_program_gets_all_of_it_as_json(journal: Journal, state: Path):
     assert told["journal"] == str(state)
 
 
-def test_a_file_that_cannot_be_read_is_never_no_open_sessions(journal: Journal, state: Path):
+def test_a_file_that_cannot_be_read_is_never_no_open_sessions(
+    journal: Journal, state: Path
+) -> None:
     (state / "sessions" / "abc.json").write_bytes(b"")
     lines = list(look(settings_of(state)).as_lines())
     assert "no open sessions" not in lines
@@ -129,14 +131,14 @@ def test_a_file_that_cannot_be_read_is_never_no_open_sessions(journal: Journal, 
     assert "relayd sessions close abc" in line
 
 
-def test_a_file_name_cannot_steer_the_terminal(journal: Journal, state: Path):
+def test_a_file_name_cannot_steer_the_terminal(journal: Journal, state: Path) -> None:
     (state / "sessions" / "\x1b[31mred.json").write_bytes(b"")
     assert all(line.isprintable() for line in look(settings_of(state)).as_lines())
 
 
 def test_doubts_of_the_last_days_are_told_and_a_create_in_flight_as_such(
     journal: Journal, state: Path
-):
+) -> None:
     old = Journal(state, wall=lambda: time.time() - 8 * 24 * 3600)
     old.begin_create("http://old.example", "studio", "").doubtful("lost")
     journal.begin_create("http://new.example", "studio", "").doubtful("HTTP 502")
@@ -152,10 +154,10 @@ def test_doubts_of_the_last_days_are_told_and_a_create_in_flight_as_such(
     assert "by relay kitchen" in text
 
 
-def test_open_sessions_count_into_the_sums(state: Path):
+def test_open_sessions_count_into_the_sums(state: Path) -> None:
     wall = time.time()
     Journal(state, wall=lambda: wall - 5).record(
-        LiveSession.read({"_id": "a", "channel_id": "c"}),  # type: ignore[arg-type] # it has an id
+        LiveSession.read({"_id": "a", "channel_id": "c"}),  # type: ignore[arg-type]  # it has an id
         base_url="u",
         relay="r",
     ).release()
@@ -165,7 +167,7 @@ def test_open_sessions_count_into_the_sums(state: Path):
     assert report.lately.words.startswith("0:00:00 in 0 closed sessions, 0:00:0")
 
 
-def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path):
+def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path) -> None:
     assert "today: 0:00:00 in 0 closed sessions" in look(settings_of(state)).as_lines()
     tree = {"state": {"directory": str(state)}, "akool": {"daily_limit": 90}}
     report = look(load_tree(tree))
@@ -173,14 +175,14 @@ def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path
     assert report.as_dict()["daily_limit"] == 5400
 
 
-async def test_nothing_left_open_is_clean(journal: Journal, settings: Settings):
+async def test_nothing_left_open_is_clean(journal: Journal, settings: Settings) -> None:
     code, said, _ = await close(settings)
     assert (code, said) == (ExitCode.CLEAN, "nothing is left open")
 
 
 async def test_nothing_is_said_to_be_closed_of_a_create_in_doubt(
     journal: Journal, settings: Settings
-):
+) -> None:
     journal.begin_create("http://127.0.0.1:9", "studio", "").doubtful("HTTP 502")
     code, said, _ = await close(settings)
     assert code is ExitCode.CLEAN
@@ -191,7 +193,7 @@ async def test_nothing_is_said_to_be_closed_of_a_create_in_doubt(
 
 async def test_closing_all_tells_of_what_cannot_be_read_and_is_not_clean(
     service: "Service", journal: Journal, settings: Settings, state: Path
-):
+) -> None:
     session = service.session()["data"]["_id"]
     put(journal, session, service.url).release()
     (state / "sessions" / "torn.json").write_bytes(b"{")
@@ -205,7 +207,7 @@ async def test_closing_all_tells_of_what_cannot_be_read_and_is_not_clean(
 
 async def test_a_session_that_is_not_on_the_journal_is_closed_after_a_question(
     service: "Service", journal: Journal, settings: Settings
-):
+) -> None:
     session = service.session()["data"]["_id"]
     code, said, asked = await close(settings, session, agrees=False)
     assert (code, said, service.open) == (ExitCode.FAILED, "", {session})
@@ -218,14 +220,14 @@ async def test_a_session_that_is_not_on_the_journal_is_closed_after_a_question(
 
 async def test_an_id_that_the_service_does_not_know_is_not_said_to_be_closed(
     journal: Journal, settings: Settings
-):
+) -> None:
     code, said, _ = await close(settings, "abc", agrees=True)
     assert (code, said) == (ExitCode.FAILED, "abc: the service knows no such session")
 
 
 async def test_closing_a_session_whose_file_cannot_be_read_takes_the_file_away(
     service: "Service", journal: Journal, settings: Settings, state: Path
-):
+) -> None:
     session = service.session()["data"]["_id"]
     file = state / "sessions" / f"{session}.json"
     file.write_bytes(b'{"version": 2}')
@@ -238,7 +240,7 @@ async def test_closing_a_session_whose_file_cannot_be_read_takes_the_file_away(
 @pytest.mark.parametrize("spoil", [False, True])
 async def test_a_session_that_a_living_relay_has_is_left_alone_even_where_its_file_is_unreadable(
     service: "Service", journal: Journal, settings: Settings, state: Path, *, spoil: bool
-):
+) -> None:
     session = service.session()["data"]["_id"]
     entry = put(journal, session, service.url)
     if spoil:
@@ -250,14 +252,16 @@ async def test_a_session_that_a_living_relay_has_is_left_alone_even_where_its_fi
 
 
 @pytest.mark.parametrize("session_id", ["", "  ", "a\nb", "x" * 2000])
-async def test_what_is_no_id_is_wrong_usage(journal: Journal, settings: Settings, session_id: str):
+async def test_what_is_no_id_is_wrong_usage(
+    journal: Journal, settings: Settings, session_id: str
+) -> None:
     with pytest.raises(UsageError):
         await close(settings, session_id, agrees=True)
 
 
 def test_with_nobody_to_ask_and_no_yes_an_unlisted_session_is_wrong_usage(
     journal: Journal, state: Path
-):
+) -> None:
     done = relayd("sessions", "close", "abc", state=state)
     assert done.returncode == ExitCode.USAGE
     assert "not on the journal of this machine" in done.stderr
@@ -268,7 +272,7 @@ def test_with_nobody_to_ask_and_no_yes_an_unlisted_session_is_wrong_usage(
 
 def test_a_journal_that_may_not_be_read_is_unavailable_and_says_who_may(
     journal: Journal, state: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root, to be another user")
     state.chmod(0o700)

@@ -31,7 +31,7 @@ from relayd.errors import (
     Throttled,
     Unavailable,
 )
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.akool.conftest import http_answer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ REFUSED = [
 @pytest.mark.parametrize(("reply", "words"), LOST)
 async def test_a_create_whose_answer_is_lost_is_a_doubt_in_the_words_of_its_cause(
     service: "Service", http: HttpClient, journal: Journal, reply: Any, words: str
-):
+) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http, call_deadline=0.4)
     keeper = SessionKeeper(client, journal, relay="studio")
     service.on("create", reply)
@@ -105,7 +105,7 @@ async def test_a_create_that_was_refused_is_no_doubt(
     journal: Journal,
     reply: Any,
     error: type[ServiceError],
-):
+) -> None:
     service.on("create", reply)
     with pytest.raises(error):
         await keeper.open_session(FACE)
@@ -114,7 +114,7 @@ async def test_a_create_that_was_refused_is_no_doubt(
 
 async def test_nobody_listening_is_no_doubt(
     journal: Journal, http: HttpClient, unused_tcp_port: int
-):
+) -> None:
     client = AkoolClient(f"http://127.0.0.1:{unused_tcp_port}", ClientSecret("me", "s3cret"), http)
     keeper = SessionKeeper(client, journal, relay="studio")
     with pytest.raises(ServiceError):
@@ -125,7 +125,7 @@ async def test_nobody_listening_is_no_doubt(
 @pytest.mark.parametrize("reply", [b"", http_answer(b"", 502)])
 async def test_a_login_whose_answer_is_lost_is_no_doubt_for_no_create_was_sent(
     service: "Service", journal: Journal, http: HttpClient, reply: bytes
-):
+) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     keeper = SessionKeeper(client, journal, relay="studio")
     service.on("getToken", reply)
@@ -137,7 +137,7 @@ async def test_a_login_whose_answer_is_lost_is_no_doubt_for_no_create_was_sent(
 
 async def test_an_error_that_nothing_foresees_leaves_a_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of httpx")
 
@@ -149,7 +149,7 @@ async def test_an_error_that_nothing_foresees_leaves_a_doubt(
 
 async def test_an_answered_create_leaves_no_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     session = await keeper.open_session(FACE)
     assert (journal.doubts(), len(journal.entries())) == ([], 1)
     await session.close()
@@ -157,7 +157,7 @@ async def test_an_answered_create_leaves_no_doubt(
 
 async def test_a_session_that_cannot_be_used_nor_closed_is_on_the_journal_and_no_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", {"code": 1000, "data": {"_id": "broken"}})
     service.on("close", {"code": 1016})
     with pytest.raises(ServerFault, match="channel_id"):
@@ -167,7 +167,7 @@ async def test_a_session_that_cannot_be_used_nor_closed_is_on_the_journal_and_no
 
 async def test_a_session_that_can_be_neither_recorded_nor_closed_is_a_doubt_with_its_id(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise Unavailable("no space left")
 
@@ -181,7 +181,7 @@ async def test_a_session_that_can_be_neither_recorded_nor_closed_is_a_doubt_with
 
 async def test_the_intent_is_on_disk_before_the_create_is_sent_and_held_while_it_is_awaited(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     seen: list[list[Doubt]] = []
 
     async def look(writer: asyncio.StreamWriter) -> None:
@@ -197,7 +197,7 @@ async def test_the_intent_is_on_disk_before_the_create_is_sent_and_held_while_it
 
 async def test_a_create_that_cannot_be_noted_first_is_not_sent(
     service: "Service", keeper: SessionKeeper, tmp_path: Path
-):
+) -> None:
     (tmp_path / "doubts").write_text("")
     with pytest.raises(Unavailable, match=r"\[state\] directory"):
         await keeper.open_session(FACE)
@@ -206,7 +206,7 @@ async def test_a_create_that_cannot_be_noted_first_is_not_sent(
 
 async def test_a_cancelled_create_that_nobody_answers_is_a_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", never)
     opening = asyncio.create_task(keeper.open_session(FACE))
     await service.arrived("create")
@@ -219,7 +219,7 @@ async def test_a_cancelled_create_that_nobody_answers_is_a_doubt(
 
 async def test_cancelled_while_the_intent_is_written_nothing_is_sent_and_no_doubt_left(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     writing, real = asyncio.Event(), journal.begin_create
     loop = asyncio.get_running_loop()
 
@@ -264,7 +264,7 @@ def opener(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_a_relay_killed_before_the_answer_leaves_a_doubt(tmp_path: Path, journal: Journal):
+def test_a_relay_killed_before_the_answer_leaves_a_doubt(tmp_path: Path, journal: Journal) -> None:
     with opener(tmp_path) as process:
         assert [(one.held, one.reason) for one in journal.doubts()] == [(True, "")]
         process.send_signal(signal.SIGKILL)
@@ -273,7 +273,7 @@ def test_a_relay_killed_before_the_answer_leaves_a_doubt(tmp_path: Path, journal
     assert (doubt.held, doubt.reason, doubt.account) == (False, KILLED, "me")
 
 
-def test_doubts_are_told_since_a_moment_and_forgotten_after_a_week(tmp_path: Path):
+def test_doubts_are_told_since_a_moment_and_forgotten_after_a_week(tmp_path: Path) -> None:
     now = 1000.0 * DAY
     journal = Journal(tmp_path, wall=lambda: now)
     for day in range(3):
@@ -286,7 +286,7 @@ def test_doubts_are_told_since_a_moment_and_forgotten_after_a_week(tmp_path: Pat
     assert [one.relay for one in journal.doubts()] == ["2"]
 
 
-def test_doubts_that_a_person_looked_at_are_told_on_and_marked(tmp_path: Path):
+def test_doubts_that_a_person_looked_at_are_told_on_and_marked(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for relay in ("studio", "other"):
         journal.begin_create("u", relay, "key").doubtful("no answer")
@@ -303,7 +303,7 @@ def test_doubts_that_a_person_looked_at_are_told_on_and_marked(tmp_path: Path):
     assert [one.looked_at for one in journal.doubts()] == [True, False, False]
 
 
-def test_an_old_intent_that_is_still_held_stays(tmp_path: Path):
+def test_an_old_intent_that_is_still_held_stays(tmp_path: Path) -> None:
     now = 1000.0 * DAY
     journal = Journal(tmp_path, wall=lambda: now)
     hanging = journal.begin_create(URL, "hanging", "")
@@ -317,14 +317,16 @@ def test_an_old_intent_that_is_still_held_stays(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b'{"at": 1', b"[]", b'{"version": 2}', b'{"at": "x"}'])
 def test_an_intent_that_cannot_be_read_is_a_doubt_too(
     tmp_path: Path, journal: Journal, content: bytes
-):
+) -> None:
     journal.begin_create(URL, "studio", "").answered()
     (tmp_path / "doubts" / "broken.json").write_bytes(content)
     (doubt,) = journal.doubts(time.time() - 60)
     assert "broken.json cannot be read" in doubt.reason
 
 
-def test_an_intent_holds_no_secret_and_is_the_owners_alone(tmp_path: Path, journal: Journal):
+def test_an_intent_holds_no_secret_and_is_the_owners_alone(
+    tmp_path: Path, journal: Journal
+) -> None:
     intent = journal.begin_create(URL, "studio", "fingerprint")
     (path,) = (tmp_path / "doubts").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
@@ -339,7 +341,7 @@ def test_an_intent_holds_no_secret_and_is_the_owners_alone(tmp_path: Path, journ
 
 def test_a_disk_that_fills_up_meanwhile_keeps_the_doubt(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -354,7 +356,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_the_doubt(
 @pytest.mark.parametrize("call", ["answered", "doubtful"])
 def test_a_folder_that_is_gone_ends_an_intent_without_an_error(
     tmp_path: Path, journal: Journal, call: str
-):
+) -> None:
     intent = journal.begin_create(URL, "studio", "")
     (path,) = (tmp_path / "doubts").iterdir()
     path.unlink()
@@ -366,7 +368,7 @@ def test_a_folder_that_is_gone_ends_an_intent_without_an_error(
 
 def test_file_and_folder_are_on_the_disk_before_the_create_is_sent(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     synced: list[str] = []
     real = os.fsync
 

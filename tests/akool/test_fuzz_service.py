@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret
 from relayd.errors import ServiceError
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.fuzz import TIMEOUT, fuzz
 
 KEYS = st.sampled_from(
@@ -119,7 +119,7 @@ LONGEST = 10.0
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_answer_of_the_service_is_unforeseen_or_hangs():
+def test_no_answer_of_the_service_is_unforeseen_or_hangs() -> None:
     now = [b""]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

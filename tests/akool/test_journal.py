@@ -65,33 +65,35 @@ def holder(directory: Path, session_id: str) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-def test_a_session_of_a_living_process_is_held_and_of_a_killed_one_left_over(tmp_path: Path):
+def test_a_session_of_a_living_process_is_held_and_of_a_killed_one_left_over(
+    tmp_path: Path,
+) -> None:
     journal = Journal(tmp_path)
     with holder(tmp_path, "abc") as process:
         assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
-        assert journal.leftovers() == []
+        assert journal.orphans() == []
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert [(record.id, record.held) for record in journal.entries()] == [("abc", False)]
-        (left,) = journal.leftovers()
+        (left,) = journal.orphans()
         assert left.record.pid == process.pid
         assert left.record.base_url == BASE_URL
-        assert journal.leftovers() == []  # one process adopts it
+        assert journal.orphans() == []  # one process adopts it
         left.remove()
     assert journal.entries() == []
 
 
-def test_a_child_process_does_not_keep_its_parents_session(tmp_path: Path):
+def test_a_child_process_does_not_keep_its_parents_session(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         entry.release()
-        (left,) = journal.leftovers()
+        (left,) = journal.orphans()
         left.release()
         child.communicate(b"\n")
 
 
-def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path):
+def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path) -> None:
     journal = Journal(tmp_path, wall=lambda: 1000.0, boottime=lambda: 77.5)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     (path,) = (tmp_path / "sessions").iterdir()
@@ -115,7 +117,7 @@ def test_an_entry_holds_what_closing_needs_and_no_secret(tmp_path: Path):
     entry.release()
 
 
-def test_a_removed_session_is_in_the_history(tmp_path: Path):
+def test_a_removed_session_is_in_the_history(tmp_path: Path) -> None:
     now = 1000.0
     journal = Journal(tmp_path, wall=lambda: now)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
@@ -135,7 +137,7 @@ def test_a_removed_session_is_in_the_history(tmp_path: Path):
 
 def test_the_history_is_bounded_and_keeps_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(history_module, "LARGEST_HISTORY", 2000)
     journal = Journal(tmp_path, wall=lambda: 1000.0)
     for number in range(60):
@@ -147,7 +149,7 @@ def test_the_history_is_bounded_and_keeps_the_newest(
     assert len(numbers) >= 10
 
 
-def test_an_unwritable_history_keeps_no_session_on_the_book(tmp_path: Path):
+def test_an_unwritable_history_keeps_no_session_on_the_book(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     (tmp_path / "history.jsonl").mkdir()
@@ -159,7 +161,9 @@ def test_an_unwritable_history_keeps_no_session_on_the_book(tmp_path: Path):
     "session_id",
     ["../../../etc/cron.d/x", "/etc/passwd", "..", ".hidden", "a/b", "x" * 1000, "ünïcode", "a-b"],
 )
-def test_a_hostile_id_stays_in_the_folder_and_comes_back_whole(tmp_path: Path, session_id: str):
+def test_a_hostile_id_stays_in_the_folder_and_comes_back_whole(
+    tmp_path: Path, session_id: str
+) -> None:
     state = tmp_path / "state"
     journal = Journal(state)
     entry = journal.record(session(session_id), base_url=BASE_URL, relay="studio")
@@ -172,7 +176,7 @@ def test_a_hostile_id_stays_in_the_folder_and_comes_back_whole(tmp_path: Path, s
 
 
 @given(st.lists(st.text(min_size=1).filter(str.isprintable), unique=True, min_size=2, max_size=5))
-def test_no_two_ids_share_a_file_name(ids: list[str]):
+def test_no_two_ids_share_a_file_name(ids: list[str]) -> None:
     names = {journal_module._file_name(session_id) for session_id in ids}
     assert len(names) == len(ids)
     assert all(name.isascii() and "/" not in name and name[0] != "." for name in names)
@@ -195,7 +199,7 @@ def test_no_two_ids_share_a_file_name(ids: list[str]):
         + b"x",
     ],
 )
-def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes):
+def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     broken = tmp_path / "sessions" / "0.json"
@@ -205,7 +209,7 @@ def test_a_broken_file_hides_no_other_session(tmp_path: Path, content: bytes):
         expected = ["a", session().id]
     assert [record.id for record in journal.entries()] == expected
     entry.release()
-    left = journal.leftovers()
+    left = journal.orphans()
     assert [one.record.id for one in left] == expected
     for one in left:
         one.release()
@@ -236,7 +240,7 @@ UNREADABLE = [
 @pytest.mark.parametrize(("content", "why"), UNREADABLE)
 def test_a_file_that_cannot_be_read_is_told_and_never_taken_for_nothing(
     tmp_path: Path, content: bytes, why: str
-):
+) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(content)
@@ -251,7 +255,7 @@ def test_a_file_that_cannot_be_read_is_told_and_never_taken_for_nothing(
 @pytest.mark.parametrize("more", [{}, {"version": 1}, {"version": 1, "colour": "blue"}])
 def test_entries_of_0_1_and_of_version_1_with_unknown_fields_are_read(
     tmp_path: Path, more: dict[str, Any]
-):
+) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     (tmp_path / "sessions" / "a.json").write_bytes(entry_fields(**more))
@@ -259,13 +263,13 @@ def test_entries_of_0_1_and_of_version_1_with_unknown_fields_are_read(
     assert journal.contents().unreadable == ()
 
 
-def test_an_entry_tells_its_version(tmp_path: Path):
+def test_an_entry_tells_its_version(tmp_path: Path) -> None:
     Journal(tmp_path).record(session(), base_url=BASE_URL, relay="studio").release()
     (path,) = (tmp_path / "sessions").iterdir()
     assert json.loads(path.read_text())["version"] == 1
 
 
-def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path):
+def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     (tmp_path / "sessions" / "abc.part").write_bytes(b'{"id": "ab')
@@ -273,7 +277,7 @@ def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path):
     assert journal.unreadable_file_of("abc") is not None
 
 
-def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path):
+def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
     (path,) = (tmp_path / "sessions").iterdir()
@@ -283,7 +287,7 @@ def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path):
     assert [one.held for one in journal.contents().unreadable] == [False]
 
 
-def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     journal.record(session("abc"), base_url=BASE_URL, relay="studio").release()
     real = os.open
@@ -295,13 +299,13 @@ def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("relayd.akool.files.os.open", refuse)
     assert [one.why for one in journal.contents().unreadable] == ["Permission denied"]
-    assert journal.leftovers() == []
+    assert journal.orphans() == []
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM, errno.EACCES])
 def test_entries_are_read_where_the_disk_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-):
+) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
     real = os.open
@@ -314,13 +318,13 @@ def test_entries_are_read_where_the_disk_cannot_be_written(
     monkeypatch.setattr("relayd.akool.files.os.open", read_only)
     assert [(record.id, record.held) for record in journal.entries()] == [("abc", True)]
     entry.release()
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     left.release()
 
 
 def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse(_: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -328,10 +332,10 @@ def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
     for attempt in (Journal(tmp_path).entries, Journal(tmp_path).doubts):
         with pytest.raises(Unavailable, match="Permission denied") as caught:
             attempt()
-        assert f"run this as {tmp_path.owner()}" in caught.value.mend
+        assert f"run this as {tmp_path.owner()}" in caught.value.hint
 
 
-def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path):
+def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     folder = tmp_path / "sessions"
@@ -346,33 +350,33 @@ def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path):
     assert {entry.name: entry.why for entry in contents.unreadable} == dict.fromkeys(
         ("folder.json", "link.json", "pipe.json"), "not a regular file"
     )
-    assert journal.leftovers() == []
+    assert journal.orphans() == []
     assert len(list(folder.iterdir())) == 4
 
 
 def test_what_cannot_be_read_is_logged_once_and_not_at_each_look(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     (tmp_path / "sessions" / "abc.json").write_bytes(b"7")
     for _ in range(3):
-        assert journal.leftovers() == []
+        assert journal.orphans() == []
     assert capsys.readouterr().out.count("journal.unreadable") == 1
 
 
-def test_a_crash_between_write_and_rename_loses_no_session(tmp_path: Path):
+def test_a_crash_between_write_and_rename_loses_no_session(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.record(session(), base_url=BASE_URL, relay="studio").release()
     (path,) = (tmp_path / "sessions").iterdir()
     path.rename(path.with_suffix(".part"))
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     assert left.record.id == session().id
     left.remove()
     assert journal.entries() == []
 
 
-def test_a_state_folder_that_is_a_file_names_the_setting(tmp_path: Path):
+def test_a_state_folder_that_is_a_file_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     journal = Journal(tmp_path / "state")
     for attempt in (
@@ -384,7 +388,7 @@ def test_a_state_folder_that_is_a_file_names_the_setting(tmp_path: Path):
             attempt()
 
 
-def test_a_read_only_state_folder_names_the_setting():
+def test_a_read_only_state_folder_names_the_setting() -> None:
     # /proc refuses to make folders, even to root.
     with pytest.raises(Unavailable, match=r"\[state\] directory"):
         Journal(Path("/proc/relayd")).probe()
@@ -393,7 +397,7 @@ def test_a_read_only_state_folder_names_the_setting():
 @pytest.mark.parametrize("step", ["write", "fsync"])
 def test_a_full_disk_records_nothing_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-):
+) -> None:
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -408,7 +412,7 @@ def test_a_full_disk_records_nothing_and_leaves_nothing(
 
 def test_file_and_folder_are_on_the_disk_before_a_session_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     synced: list[str] = []
@@ -424,11 +428,11 @@ def test_file_and_folder_are_on_the_disk_before_a_session_is_used(
     entry.release()
 
 
-def test_closing_another_processes_file_is_no_error(tmp_path: Path):
+def test_closing_another_processes_file_is_no_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     entry.release()
-    (left,) = journal.leftovers()
+    (left,) = journal.orphans()
     left.remove()
     entry.remove()
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relayd.akool.client import AkoolClient
-from relayd.akool.closing import close_leftovers
+from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.doubts import KILLED
 from relayd.akool.journal import Journal
 
@@ -32,7 +32,7 @@ OPENER = textwrap.dedent(
     from relayd.akool.credentials import ApiKey
     from relayd.akool.journal import Journal
     from relayd.akool.session import FaceChoice, SessionKeeper
-    from relayd.http import HttpClient
+    from relayd.http.client import HttpClient
 
     logs.configure("error")
 
@@ -53,7 +53,7 @@ OPENER = textwrap.dedent(
 @pytest.mark.timeout(60 + 5 * KILLS)
 async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_knows_of(
     service: "Service", client: AkoolClient, tmp_path: Path
-):
+) -> None:
     journal, known = Journal(tmp_path), 0
     for _ in range(KILLS):
         process = await asyncio.create_subprocess_exec(
@@ -69,7 +69,7 @@ async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_know
         await client.credit()  # answered after what the killed one had sent was taken in
         await service.idle()
 
-        results = await close_leftovers(client, journal)
+        results = await close_orphaned_sessions(client, journal)
         assert all(result.closed for result in results)
         doubts = journal.doubts()
         assert all(not doubt.held and doubt.reason == KILLED for doubt in doubts)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from relayd import logs
 from relayd.akool.credentials import ApiKey, ClientSecret, Token
+from relayd.akool.error_codes import CREATE, DETECT, GET_TOKEN, read_body
 from relayd.akool.models import Face, LiveSession, Status, read_faces
-from relayd.akool.verdicts import CREATE, DETECT, GET_TOKEN, read_body
 from relayd.errors import CredentialsRefused, ServerFault, ServiceError
-from relayd.http import Answer
+from relayd.http.client import Answer
 
 FACE = "249,510:460,516:343,657:351,739"
 SIX = [[249, 510], [460, 516], [343, 657], [351, 739], [254, 739], [449, 745]]
@@ -51,15 +51,15 @@ ANY_JSON = st.recursive(
         {"data": {"faces_obj": {"0": {"landmarks_str": [" 249, 510:460,516 :343,657:351,739"]}}}},
     ],
 )
-def test_one_face_is_read_from_every_known_shape(body: dict[str, Any]):
+def test_one_face_is_read_from_every_known_shape(body: dict[str, Any]) -> None:
     assert read_faces(body) == [Face(FACE)]
 
 
-def test_points_are_those_of_the_text():
+def test_points_are_those_of_the_text() -> None:
     assert Face(FACE).points == ((249, 510), (460, 516), (343, 657), (351, 739))
 
 
-def test_several_faces_keep_their_order():
+def test_several_faces_keep_their_order() -> None:
     other = "1,2:3,4:5,6:7,8"
     listed = {"0": {"landmarks_str": [FACE]}, "1": {"landmarks_str": [other]}}
     assert [face.landmarks for face in read_faces({"faces_obj": listed})] == [FACE, other]
@@ -68,7 +68,7 @@ def test_several_faces_keep_their_order():
 @pytest.mark.parametrize(
     "body", [{"faces_obj": {}}, {"faces_obj": []}, {"faces_obj": None}, {"landmarks_str": []}]
 )
-def test_an_empty_answer_is_no_face(body: dict[str, Any]):
+def test_an_empty_answer_is_no_face(body: dict[str, Any]) -> None:
     assert read_faces(body) == []
 
 
@@ -84,12 +84,12 @@ def test_an_empty_answer_is_no_face(body: dict[str, Any]):
         {"landmarks": [[[[[[1, 2], [3, 4], [5, 6], [7, 8]]]]]]},
     ],
 )
-def test_unreadable_landmarks_are_the_services_fault(body: dict[str, Any]):
+def test_unreadable_landmarks_are_the_services_fault(body: dict[str, Any]) -> None:
     with pytest.raises(ServerFault):
         read_faces(body)
 
 
-def test_a_create_answer_is_read_whole():
+def test_a_create_answer_is_read_whole() -> None:
     session = LiveSession.read(DATA)
     assert session is not None
     session.check()
@@ -97,14 +97,14 @@ def test_a_create_answer_is_read_whole():
     assert session.front_rtc_token.get_secret_value() == DATA["front_rtc_token"]
 
 
-def test_ids_may_be_numbers():
+def test_ids_may_be_numbers() -> None:
     session = LiveSession.read({**DATA, "front_user_id": 1, "algorithm_user_id": 3})
     assert session is not None
     session.check()
     assert (session.front_user_id, session.algorithm_user_id) == ("1", "3")
 
 
-def test_the_token_shows_in_no_repr_and_no_log():
+def test_the_token_shows_in_no_repr_and_no_log() -> None:
     session = LiveSession.read(DATA)
     token = str(DATA["front_rtc_token"])
     assert token not in repr(session)
@@ -115,7 +115,7 @@ def test_the_token_shows_in_no_repr_and_no_log():
     "field", ["channel_id", "front_rtc_token", "front_user_id", "algorithm_user_id"]
 )
 @pytest.mark.parametrize("value", [None, "", {}, True, "a\nb", "x" * 5000])
-def test_a_session_without_a_needed_field_exists_but_names_it(field: str, value: object):
+def test_a_session_without_a_needed_field_exists_but_names_it(field: str, value: object) -> None:
     session = LiveSession.read({**DATA, field: value})
     assert session is not None
     assert session.id == DATA["_id"]
@@ -126,14 +126,14 @@ def test_a_session_without_a_needed_field_exists_but_names_it(field: str, value:
 @pytest.mark.parametrize("engine", [0, "0", "1"])
 def test_a_swap_engine_under_our_own_id_is_a_flaw_since_its_pictures_would_be_our_own(
     engine: object,
-):
+) -> None:
     session = LiveSession.read(DATA | {"algorithm_user_id": engine})
     assert session is not None
     with pytest.raises(ServerFault, match="algorithm_user_id"):
         session.check()
 
 
-def test_a_missing_app_id_is_no_flaw():
+def test_a_missing_app_id_is_no_flaw() -> None:
     session = LiveSession.read({key: value for key, value in DATA.items() if key != "app_id"})
     assert session is not None
     session.check()
@@ -141,12 +141,12 @@ def test_a_missing_app_id_is_no_flaw():
 
 
 @pytest.mark.parametrize("value", [5, 0, "soon", None, [], 1.5, True, float("inf")])
-def test_a_status_out_of_the_list_is_none(value: object):
+def test_a_status_out_of_the_list_is_none(value: object) -> None:
     assert Status.read(value) is None
 
 
 @given(st.one_of(ANY_JSON, st.fixed_dictionaries(dict.fromkeys(DATA, ANY_JSON))))
-def test_no_create_answer_breaks_the_reader(data: object):
+def test_no_create_answer_breaks_the_reader(data: object) -> None:
     session = LiveSession.read(data)
     if session is not None:
         assert session.id
@@ -168,7 +168,7 @@ def test_no_create_answer_breaks_the_reader(data: object):
         st.fixed_dictionaries({"landmarks": ANY_JSON, "landmarks_str": ANY_JSON}),
     )
 )
-def test_no_detect_answer_breaks_the_reader(body: dict[str, Any]):
+def test_no_detect_answer_breaks_the_reader(body: dict[str, Any]) -> None:
     try:
         faces = read_faces(body)
     except ServerFault:
@@ -187,7 +187,7 @@ def test_no_detect_answer_breaks_the_reader(body: dict[str, Any]):
         ),
     ),
 )
-def test_no_answer_breaks_the_judgement(endpoint: Any, status: int, content: bytes):
+def test_no_answer_breaks_the_judgement(endpoint: Any, status: int, content: bytes) -> None:
     body, fault = read_body(endpoint, Answer(status, {}, content))
     assert isinstance(body, dict)
     assert fault is None or isinstance(fault, ServiceError)
@@ -210,7 +210,7 @@ def test_no_answer_breaks_the_judgement(endpoint: Any, status: int, content: byt
         ({"data": {"token": "abcdefgh", "expire": -1}}, float("inf")),
     ],
 )
-def test_a_token_is_read_from_both_shapes(body: dict[str, Any], renew_at: float):
+def test_a_token_is_read_from_both_shapes(body: dict[str, Any], renew_at: float) -> None:
     token = Token.read(body, lambda: 1000.0)
     assert token.text == "abcdefgh"
     assert token.renew_at == renew_at
@@ -218,17 +218,17 @@ def test_a_token_is_read_from_both_shapes(body: dict[str, Any], renew_at: float)
 
 
 @pytest.mark.parametrize("token", [None, "", 7, "a\r\nx: y", "a b", "ü"])
-def test_a_token_that_no_header_carries_is_refused(token: object):
+def test_a_token_that_no_header_carries_is_refused(token: object) -> None:
     with pytest.raises(ServerFault, match="token"):
         Token.read({"data": {"token": token}})
 
 
 @pytest.mark.parametrize("key", ["", "a\r\nx-evil: 1", "key with spaces", "schlüssel"])
-def test_a_key_that_no_header_carries_is_refused_unseen(key: str):
+def test_a_key_that_no_header_carries_is_refused_unseen(key: str) -> None:
     with pytest.raises(CredentialsRefused, match="api_key") as caught:
         ApiKey(key)
     assert not key or key not in str(caught.value)
 
 
-def test_credentials_show_no_secret():
+def test_credentials_show_no_secret() -> None:
     assert "sesame-open" not in repr([ApiKey("sesame-open"), ClientSecret("id", "sesame-open")])

@@ -11,7 +11,7 @@ import pytest
 import stamina
 
 from relayd.akool.client import AkoolClient
-from relayd.akool.closing import close_leftovers
+from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.credentials import ApiKey
 from relayd.akool.journal import Journal
 from relayd.akool.session import (
@@ -30,7 +30,7 @@ from relayd.errors import (
     SessionFailed,
     Unavailable,
 )
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service
@@ -95,7 +95,7 @@ def slow_session(service: "Service", seconds: float) -> Callable[..., Awaitable[
 
 async def test_a_session_is_on_the_journal_until_its_close_is_confirmed(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     session = await keeper.open_session(FACE)
     assert ids(journal) == [session.live.id] == list(service.open)
     assert await session.close()
@@ -103,7 +103,9 @@ async def test_a_session_is_on_the_journal_until_its_close_is_confirmed(
     assert (ids(journal), service.open, service.count("close")) == ([], set(), 1)
 
 
-async def test_landmarks_are_asked_for_once_an_image(service: "Service", keeper: SessionKeeper):
+async def test_landmarks_are_asked_for_once_an_image(
+    service: "Service", keeper: SessionKeeper
+) -> None:
     for _ in range(2):
         await (await keeper.open_session(UNMARKED)).close()
     assert service.count("detect_faces") == 1
@@ -120,7 +122,7 @@ def two_pictures(service: "Service") -> tuple[str, str]:
 
 async def test_another_picture_under_the_same_url_is_seen_in_time(
     service: "Service", keeper: SessionKeeper, fake_time: FakeTime
-):
+) -> None:
     first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
     service.on(
         "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
@@ -134,7 +136,7 @@ async def test_another_picture_under_the_same_url_is_seen_in_time(
 
 async def test_landmarks_are_asked_for_afresh_where_a_face_is_set_anew(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
     service.on(
         "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
@@ -147,7 +149,7 @@ async def test_landmarks_are_asked_for_afresh_where_a_face_is_set_anew(
 
 async def test_a_fresh_look_that_finds_no_face_forgets_the_old_landmarks(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     await keeper.landmarks(UNMARKED)
     service.on("detect_faces", {"error_code": 0, "faces_obj": {}})
     for fresh in (True, False):
@@ -157,7 +159,7 @@ async def test_a_fresh_look_that_finds_no_face_forgets_the_old_landmarks(
 
 async def test_a_session_counts_its_seconds_through_suspend_until_its_close_is_confirmed(
     service: "Service", client: AkoolClient, journal: Journal
-):
+) -> None:
     boottime = 1000.0
     keeper = SessionKeeper(client, journal, relay="studio", boottime=lambda: boottime)
     session = await keeper.open_session(FACE)
@@ -171,31 +173,33 @@ async def test_a_session_counts_its_seconds_through_suspend_until_its_close_is_c
     assert session.seconds() == 3660
 
 
-async def test_given_landmarks_are_not_asked_for(service: "Service", keeper: SessionKeeper):
+async def test_given_landmarks_are_not_asked_for(service: "Service", keeper: SessionKeeper) -> None:
     await (await keeper.open_session(FACE)).close()
     assert service.count("detect_faces") == 0
 
 
-async def test_no_face_opens_nothing(service: "Service", keeper: SessionKeeper):
+async def test_no_face_opens_nothing(service: "Service", keeper: SessionKeeper) -> None:
     service.on("detect_faces", {"error_code": 0, "faces_obj": {}})
     with pytest.raises(FaceRejected, match="no face"):
         await keeper.open_session(UNMARKED)
     assert service.count("create") == 0
 
 
-async def test_several_faces_are_listed_to_choose_from(service: "Service", keeper: SessionKeeper):
+async def test_several_faces_are_listed_to_choose_from(
+    service: "Service", keeper: SessionKeeper
+) -> None:
     found = ["1,2:3,4:5,6:7,8", "9,9:8,8:7,7:6,6"]
     service.on("detect_faces", {"error_code": 0, "landmarks_str": found})
     with pytest.raises(FaceRejected) as caught:
         await keeper.open_session(UNMARKED)
     assert all(f'"{landmarks}"' in str(caught.value) for landmarks in found)
-    assert "[face] landmarks" in caught.value.mend
+    assert "[face] landmarks" in caught.value.hint
     assert service.count("create") == 0
 
 
 async def test_a_journal_that_cannot_be_written_opens_nothing(
     service: "Service", client: AkoolClient, tmp_path: Path
-):
+) -> None:
     (tmp_path / "state").write_text("")
     keeper = SessionKeeper(client, Journal(tmp_path / "state"), relay="studio")
     with pytest.raises(Unavailable, match=r"\[state\] directory"):
@@ -205,7 +209,7 @@ async def test_a_journal_that_cannot_be_written_opens_nothing(
 
 async def test_a_session_that_cannot_be_recorded_is_closed_at_once(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise Unavailable("no space left")
 
@@ -218,7 +222,7 @@ async def test_a_session_that_cannot_be_recorded_is_closed_at_once(
 @pytest.mark.parametrize("field", ["channel_id", "front_rtc_token"])
 async def test_a_session_without_a_needed_field_is_closed_and_named(
     service: "Service", keeper: SessionKeeper, journal: Journal, field: str
-):
+) -> None:
     answer = service.session()
     del answer["data"][field]
     service.on("create", answer)
@@ -229,7 +233,7 @@ async def test_a_session_without_a_needed_field_is_closed_and_named(
 
 async def test_a_broken_session_that_cannot_be_closed_stays_on_the_journal(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", {"code": 1000, "data": {"_id": "broken"}})
     service.on("close", {"code": 1016})
     with pytest.raises(ServerFault, match="channel_id"):
@@ -239,7 +243,7 @@ async def test_a_broken_session_that_cannot_be_closed_stays_on_the_journal(
 
 async def test_refused_credentials_open_nothing(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", {"code": 1101})
     with pytest.raises(CredentialsRefused):
         await keeper.open_session(FACE)
@@ -248,7 +252,7 @@ async def test_refused_credentials_open_nothing(
 
 async def test_ready_is_when_the_service_says_processing(
     service: "Service", keeper: SessionKeeper, fake_time: FakeTime
-):
+) -> None:
     session = await keeper.open_session(FACE)
     queued, ready = ({"code": 1000, "data": {"faceswap_status": n}} for n in (1, 2))
     service.on("info", queued, queued, ready)
@@ -257,7 +261,7 @@ async def test_ready_is_when_the_service_says_processing(
     await session.close()
 
 
-async def test_ready_at_once_needs_no_look_up(service: "Service", keeper: SessionKeeper):
+async def test_ready_at_once_needs_no_look_up(service: "Service", keeper: SessionKeeper) -> None:
     answer = service.session()
     answer["data"]["faceswap_status"] = 2
     service.on("create", answer)
@@ -269,7 +273,7 @@ async def test_ready_at_once_needs_no_look_up(service: "Service", keeper: Sessio
 
 async def test_ready_is_assumed_where_there_is_no_look_up(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     service.on("info", {"code": 404, "msg": "Not Found"})
     session = await keeper.open_session(FACE)
     assert await session.wait_ready() is Readiness.ASSUMED
@@ -279,7 +283,7 @@ async def test_ready_is_assumed_where_there_is_no_look_up(
 
 async def test_ready_is_assumed_after_three_failures_in_a_row(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     session = await keeper.open_session(FACE)
     bad: dict[str, Any] = {"code": 1017}
     queued: dict[str, Any] = {"code": 1000, "data": {"faceswap_status": 1}}
@@ -291,7 +295,7 @@ async def test_ready_is_assumed_after_three_failures_in_a_row(
 
 async def test_a_newer_token_takes_the_place_of_the_sessions_own(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     session = await keeper.open_session(FACE)
     first = session.token
     service.on("info", {"code": 1000, "data": {"front_rtc_token": first.get_secret_value()}})
@@ -308,7 +312,7 @@ async def test_a_newer_token_takes_the_place_of_the_sessions_own(
 @pytest.mark.parametrize(("status", "words"), [(3, "ended"), (4, "gave the session up")])
 async def test_a_session_that_ended_before_it_was_ready_failed(
     service: "Service", keeper: SessionKeeper, status: int, words: str
-):
+) -> None:
     session = await keeper.open_session(FACE)
     service.status = status
     with pytest.raises(SessionFailed, match=words):
@@ -318,7 +322,7 @@ async def test_a_session_that_ended_before_it_was_ready_failed(
 
 async def test_an_endless_queue_fails_in_time(
     service: "Service", keeper: SessionKeeper, fake_time: FakeTime
-):
+) -> None:
     session = await keeper.open_session(FACE)
     service.status = 1
     with pytest.raises(SessionFailed, match="queued"):
@@ -327,7 +331,7 @@ async def test_an_endless_queue_fails_in_time(
     await session.close()
 
 
-async def test_the_face_changes_within_a_session(service: "Service", keeper: SessionKeeper):
+async def test_the_face_changes_within_a_session(service: "Service", keeper: SessionKeeper) -> None:
     session = await keeper.open_session(FACE)
     await session.update_face(FaceChoice("https://example.org/other.png"))
     assert service.calls[-1].body == {
@@ -339,15 +343,15 @@ async def test_the_face_changes_within_a_session(service: "Service", keeper: Ses
     await session.close()
 
 
-async def test_an_unconfirmed_close_is_done_later_as_a_leftover(
+async def test_an_unconfirmed_close_is_done_later_as_an_orphan(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     session = await keeper.open_session(FACE)
     service.on("close", {"code": 1016})
     assert not await session.close()
     assert ids(journal) == [session.live.id]
     service._scripts.clear()
-    (result,) = await close_leftovers(client, journal)
+    (result,) = await close_orphaned_sessions(client, journal)
     assert (result.closed, result.reason, result.record.id) == (True, "", session.live.id)
     assert (ids(journal), service.open) == ([], set())
     assert await session.close()
@@ -355,7 +359,7 @@ async def test_an_unconfirmed_close_is_done_later_as_a_leftover(
 
 async def test_a_close_may_be_tried_again(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     session = await keeper.open_session(FACE)
     service.on("close", {"code": 1101}, {"code": 1000})
     assert not await session.close()
@@ -363,78 +367,78 @@ async def test_a_close_may_be_tried_again(
     assert ids(journal) == []
 
 
-async def test_closes_at_the_same_time_send_one(service: "Service", keeper: SessionKeeper):
+async def test_closes_at_the_same_time_send_one(service: "Service", keeper: SessionKeeper) -> None:
     session = await keeper.open_session(FACE)
-    assert await asyncio.gather(session.close(), session.close()) == [True, True]
+    assert list(await asyncio.gather(session.close(), session.close())) == [True, True]
     assert service.count("close") == 1
 
 
-async def test_leftovers_report_each_session_and_keep_what_failed(
+async def test_orphans_report_each_session_and_keep_what_failed(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("close", {"code": 1016})
     for _ in range(6):
         await (await keeper.open_session(FACE)).close()
     refused = {"code": 1009, "msg": "not yours"}
     service.on("close", {"code": 1000}, refused, {"code": 1008}, refused, {"code": 1000})
-    results = await close_leftovers(client, journal)
+    results = await close_orphaned_sessions(client, journal)
     assert [result.closed for result in results].count(True) == 4
     assert all("not yours" in result.reason for result in results if not result.closed)
     assert len(ids(journal)) == 2
 
 
-async def test_a_held_session_is_no_leftover(
+async def test_a_held_session_is_no_orphan(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     session = await keeper.open_session(FACE)
-    assert await close_leftovers(client, journal) == []
+    assert await close_orphaned_sessions(client, journal) == []
     assert service.open == {session.live.id}
     await session.close()
 
 
-async def test_only_the_leftover_named_is_closed(
+async def test_only_the_orphan_named_is_closed(
     service: "Service", client: AkoolClient, keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("close", {"code": 1016})
     sessions = [await keeper.open_session(FACE) for _ in range(2)]
     for session in sessions:
         await session.close()
     service._scripts.clear()
     chosen, other = (session.live.id for session in sessions)
-    (result,) = await close_leftovers(client, journal, session_id=chosen)
+    (result,) = await close_orphaned_sessions(client, journal, session_id=chosen)
     assert (result.record.id, ids(journal)) == (chosen, [other])
     assert not journal.entries()[0].held
 
 
-async def test_a_leftover_of_another_service_is_left_alone(
+async def test_an_orphan_of_another_service_is_left_alone(
     service: "Service",
     client: AkoolClient,
     keeper: SessionKeeper,
     journal: Journal,
     http: HttpClient,
-):
+) -> None:
     session = await keeper.open_session(FACE)
     session._entry.release()
     elsewhere = AkoolClient("https://openapi.elsewhere.example", ApiKey("the-key"), http)
-    (result,) = await close_leftovers(elsewhere, journal)
+    (result,) = await close_orphaned_sessions(elsewhere, journal)
     assert not result.closed
     assert service.url in result.reason
     assert ids(journal) == [session.live.id]
     assert await session.close()
 
 
-async def test_a_leftover_that_another_keys_service_does_not_know_stays_on_the_journal(
+async def test_an_orphan_that_another_keys_service_does_not_know_stays_on_the_journal(
     service: "Service",
     client: AkoolClient,
     keeper: SessionKeeper,
     journal: Journal,
     http: HttpClient,
-):
+) -> None:
     session = await keeper.open_session(FACE)
     session._entry.release()
     service.open.clear()  # as it looks from another account
     other = AkoolClient(service.url, ApiKey("another-key"), http)
-    (result,) = await close_leftovers(other, journal)
+    (result,) = await close_orphaned_sessions(other, journal)
     assert not result.closed
     assert "another" in result.reason
     assert ids(journal) == [session.live.id]
@@ -444,7 +448,7 @@ async def test_a_leftover_that_another_keys_service_does_not_know_stays_on_the_j
 
 async def test_a_create_in_flight_when_cancelled_is_waited_for_and_closed(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", slow_session(service, 0.3))
     opening = asyncio.create_task(keeper.open_session(FACE))
     await service.arrived("create")
@@ -458,7 +462,7 @@ async def test_a_create_in_flight_when_cancelled_is_waited_for_and_closed(
 
 async def test_a_hail_of_cancellations_changes_nothing(
     service: "Service", keeper: SessionKeeper, journal: Journal
-):
+) -> None:
     service.on("create", slow_session(service, 0.3))
     opening = asyncio.create_task(keeper.open_session(FACE))
     await service.arrived("create")
@@ -472,7 +476,7 @@ async def test_a_hail_of_cancellations_changes_nothing(
 @pytest.mark.parametrize("step", range(25))
 async def test_cancelled_at_any_moment_no_session_stays_open(
     service: "Service", keeper: SessionKeeper, journal: Journal, step: int
-):
+) -> None:
     opening = asyncio.create_task(keeper.open_session(UNMARKED))
     await asyncio.sleep(step * 0.001)
     opening.cancel()
@@ -487,7 +491,7 @@ async def test_cancelled_at_any_moment_no_session_stays_open(
 
 async def test_cancelled_while_recording_closes_the_session(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     recording, real = asyncio.Event(), journal.record
     loop = asyncio.get_running_loop()
 
@@ -507,7 +511,7 @@ async def test_cancelled_while_recording_closes_the_session(
 
 async def test_a_cancelled_create_that_nobody_answers_ends_in_time_and_says_so(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     service.on("create", slow_session(service, 1.5))
     opening = asyncio.create_task(keeper.open_session(FACE))
     await service.arrived("create")
@@ -521,7 +525,7 @@ async def test_a_cancelled_create_that_nobody_answers_ends_in_time_and_says_so(
 
 async def test_an_answer_lost_after_create_was_sent_is_said_and_not_repeated(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     service.on("create", b"")
     with pytest.raises(SessionDoubtful):
         await keeper.open_session(FACE)
@@ -532,7 +536,7 @@ async def test_an_answer_lost_after_create_was_sent_is_said_and_not_repeated(
 @pytest.mark.parametrize("code", [1005, 1015])
 async def test_a_create_that_certainly_did_nothing_is_repeated(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str], code: int
-):
+) -> None:
     service.on("create", {"code": code}, service.session())
     session = await keeper.open_session(FACE)
     assert service.count("create") == 2
@@ -542,7 +546,7 @@ async def test_a_create_that_certainly_did_nothing_is_repeated(
 
 async def test_cancelled_between_two_tries_sends_no_further_create(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     service.on("create", {"code": 1005})
     with stamina.set_testing(False):
         opening = asyncio.create_task(keeper.open_session(FACE))
@@ -556,7 +560,7 @@ async def test_cancelled_between_two_tries_sends_no_further_create(
 
 async def test_a_cancelled_open_that_fails_ends_as_cancelled(
     service: "Service", keeper: SessionKeeper
-):
+) -> None:
     async def refuse(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.2)
         writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"code": 1104}')
@@ -569,7 +573,9 @@ async def test_a_cancelled_open_that_fails_ends_as_cancelled(
         await opening
 
 
-async def test_no_quota_is_told_and_opens_nothing(service: "Service", keeper: SessionKeeper):
+async def test_no_quota_is_told_and_opens_nothing(
+    service: "Service", keeper: SessionKeeper
+) -> None:
     service.on("create", {"code": 1104})
     with pytest.raises(QuotaExhausted):
         await keeper.open_session(FACE)
@@ -577,7 +583,7 @@ async def test_no_quota_is_told_and_opens_nothing(service: "Service", keeper: Se
 
 async def test_no_token_or_key_reaches_disk_or_log(
     service: "Service", keeper: SessionKeeper, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     session = await keeper.open_session(UNMARKED)
     service.on("close", {"code": 1101, "msg": "bad key the-key-of-the-tests"})
     await session.close()
@@ -597,7 +603,7 @@ async def test_away_network_keeps_the_session_on_the_journal(
     service: "Service",
     keeper: SessionKeeper,
     client: AkoolClient,
-):
+) -> None:
     session = await keeper.open_session(FACE)
     client.base_url = "http://127.0.0.1:1"
     with stamina.set_testing(False):
@@ -607,6 +613,6 @@ async def test_away_network_keeps_the_session_on_the_journal(
     client.base_url = service.url
     with pytest.raises(ServiceError):
         await client.update("other", FACE.image_url, FACE.landmarks)
-    (result,) = await close_leftovers(client, journal)
+    (result,) = await close_orphaned_sessions(client, journal)
     assert result.closed
     assert service.open == set()

@@ -52,12 +52,12 @@ def measure_inside(seconds: float) -> None:
     """Run one link at 20 fps and print what each step took."""
     from agora.rtc.local_user import VideoFrameObserverInner  # noqa: PLC0415 - timed process
 
-    from relayd.frames import Geometry  # noqa: PLC0415 - as above
+    from relayd.media.frames import Geometry  # noqa: PLC0415 - as above
+    from relayd.media.slots import SharedSlot  # noqa: PLC0415 - as above
     from relayd.rtc.agora.link import AgoraLink  # noqa: PLC0415 - as above
     from relayd.rtc.agora.planes import Packer  # noqa: PLC0415 - as above
     from relayd.rtc.agora.sdk import Channel  # noqa: PLC0415 - as above
     from relayd.rtc.link import LinkTarget  # noqa: PLC0415 - as above
-    from relayd.slots import SharedSlot  # noqa: PLC0415 - as above
 
     took: Seconds = defaultdict(list)
     geometry = Geometry(640, 480)

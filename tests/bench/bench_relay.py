@@ -16,10 +16,10 @@ import time
 import numpy as np
 import psutil
 
-from relayd.demo import emulator, settings_for, upload_face
-from relayd.frames import OutputFrame
+from relayd.akool.connect import connect, open_journal
+from relayd.commands.demo import emulator, settings_for, upload_face
+from relayd.media.frames import OutputFrame
 from relayd.relay.relay import Relay
-from relayd.service import connect, open_journal
 
 FPS = 20.0
 WARM_UP = 12.0
@@ -108,7 +108,7 @@ def _print(beats: np.ndarray, peers: np.ndarray) -> None:
 
 
 def _cpu() -> dict[str, float]:
-    used = {}
+    used: dict[str, float] = {}
     for process in [psutil.Process(), *psutil.Process().children()]:
         if process.status() == psutil.STATUS_ZOMBIE:
             continue

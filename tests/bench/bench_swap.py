@@ -8,15 +8,16 @@ The peers tell how fast the machine is just now: read the ratios, not the millis
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
-from relayd.emulator.make_media import MEDIA
 from relayd.emulator.swap import FaceSwapper, SourceFace, decode_image
-from relayd.frames import I420
+from relayd.media.frames import I420
+from tests.people.make_media import MEDIA
 
 SIZES = ((640, 480), (1280, 720))
 WARM_UP = 10  # frames: the swap fades in, buffers grow
@@ -56,7 +57,7 @@ def encoder(size: tuple[int, int]) -> Callable[[I420], object]:
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height = size
     codec.pix_fmt = "yuv420p"
-    codec.framerate = 25
+    codec.framerate = Fraction(25)
     codec.thread_count = 1
     codec.options = {"preset": "ultrafast", "tune": "zerolatency"}
 

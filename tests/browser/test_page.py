@@ -17,12 +17,12 @@ import pytest
 
 from relayd.control.access import Access, Token
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
-from relayd.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.frames import Geometry, SourceFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
-from relayd.slots import LatestSlot
 from tests.control.credentials import TOKEN
 from tests.proxy import proxied
 
@@ -209,7 +209,7 @@ async def moves(browser: Browser, picture: str) -> bool:
     return False
 
 
-async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Browser):
+async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Browser) -> None:
     async with playing(with_source=True) as on:
         await browser.go(on.server.page_url or "")
         assert await moves(browser, "output-picture")
@@ -223,7 +223,7 @@ async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Brows
         assert await browser.complaints() == []
 
 
-async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser):
+async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser) -> None:
     async with playing(with_source=False) as on:
         await browser.go(on.server.page_url or "")
         assert await moves(browser, "output-picture")
@@ -232,7 +232,7 @@ async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser)
         assert await browser.complaints() == []
 
 
-async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
+async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser) -> None:
     async with playing(with_source=False) as on:
         await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
@@ -241,14 +241,16 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser):
         await browser.press("\ue007")  # Enter
         await eventually(lambda: browser.text("pause"), "Resume")
         assert on.relay.asked == [("pause",)]
-        assert (await browser.text("state")) == "Standing by"
+        assert (await browser.text("state")) == "FileStatus by"
         assert await browser.run("return document.activeElement.id") == "pause"
         await browser.press("\ue00d")  # Space
         await eventually(lambda: browser.text("pause"), "Pause")
         assert on.relay.asked == [("pause",), ("resume",)]
 
 
-async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(browser: Browser):
+async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(
+    browser: Browser,
+) -> None:
     async with playing(with_source=True) as on:
         await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
@@ -265,7 +267,7 @@ async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(brows
 
 async def test_the_url_with_the_token_leaves_no_token_in_the_address_or_the_history(
     browser: Browser,
-):
+) -> None:
     async with playing(with_source=False) as on:
         await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
@@ -276,7 +278,7 @@ async def test_the_url_with_the_token_leaves_no_token_in_the_address_or_the_hist
         await eventually(lambda: browser.text("state"), "Live")
 
 
-async def test_a_browser_without_the_token_is_told_where_it_is(browser: Browser):
+async def test_a_browser_without_the_token_is_told_where_it_is(browser: Browser) -> None:
     async with playing(with_source=True) as on:
         await browser.go(on.server.url or "")
         body = "return document.body.innerText"
@@ -284,7 +286,9 @@ async def test_a_browser_without_the_token_is_told_where_it_is(browser: Browser)
         assert await browser.run("return document.images.length") == 0
 
 
-async def test_a_page_whose_relay_has_another_token_since_says_where_it_is(browser: Browser):
+async def test_a_page_whose_relay_has_another_token_since_says_where_it_is(
+    browser: Browser,
+) -> None:
     async with playing(with_source=False) as on:
         await browser.go(on.server.page_url or "")
         await eventually(lambda: browser.text("state"), "Live")
@@ -299,7 +303,7 @@ async def test_a_page_whose_relay_has_another_token_since_says_where_it_is(brows
 
 async def test_below_a_sub_path_of_a_reverse_proxy_pictures_move_and_the_button_works(
     browser: Browser,
-):
+) -> None:
     async with playing(with_source=True) as on:
         assert on.server.address
         async with proxied(on.server.address, "/studio") as proxy:
@@ -317,7 +321,7 @@ async def test_below_a_sub_path_of_a_reverse_proxy_pictures_move_and_the_button_
             assert all("/studio/" in name for name in seen)
 
 
-async def test_the_page_fits_a_narrow_phone(browser: Browser):
+async def test_the_page_fits_a_narrow_phone(browser: Browser) -> None:
     async with playing(with_source=True) as on:
         on.relay.change(name="studioofeverybody")
         await browser.narrow_to(320)

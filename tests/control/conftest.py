@@ -9,10 +9,11 @@ import pytest
 
 from relayd.control.access import Access
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
-from relayd.relay.status import DemandState, RelayState, RelayStatus, Spread
+from relayd.media.delay import Spread
+from relayd.relay.metrics import Metrics
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 from tests.control.credentials import BEARER, TOKEN
 
 STATUS = RelayStatus(
@@ -52,7 +53,7 @@ class FakeRelay:
         self.failure: RelaydError | None = None
 
     def change(self, **fields: object) -> None:
-        self.now = dataclasses.replace(self.now, **fields)  # type: ignore[arg-type] # test data
+        self.now = dataclasses.replace(self.now, **fields)  # type: ignore[arg-type]  # test data
 
     def status(self) -> RelayStatus:
         return self.now
@@ -122,6 +123,6 @@ async def client(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
 def app_of(relay: FakeRelay) -> Callable[..., ControlServer]:
     def make(pictures: Pictures, **where: object) -> ControlServer:
         app = build_app(relay, Metrics(), pictures, Access(TOKEN))
-        return ControlServer(app, **where)  # type: ignore[arg-type] # test data
+        return ControlServer(app, **where)  # type: ignore[arg-type]  # test data
 
     return make

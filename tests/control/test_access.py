@@ -1,6 +1,7 @@
 """Who gets in over TCP: the token, the cookie, other users, other sites, reverse proxies."""
 
 import asyncio
+import hmac
 import os
 import re
 import subprocess
@@ -14,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from relayd.control import access, page
+from relayd.control import page
 from relayd.control.access import Access, Token, cookie_name
 from relayd.control.api import Pictures, build_app
-from relayd.control.metrics import Metrics
 from relayd.control.server import ControlServer
 from relayd.logs import redact
+from relayd.relay.metrics import Metrics
 from tests.control.credentials import BEARER, TOKEN
 from tests.proxy import proxied
 
@@ -72,11 +73,11 @@ async def stranger(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize("path", PATHS)
 async def test_without_the_token_nothing_is_served_and_a_sentence_says_where_it_is(
     stranger: httpx.AsyncClient, path: str
-):
+) -> None:
     answer = await stranger.get(path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert "`relayd status`" in answer.json()["mend"]
+    assert "`relayd status`" in answer.json()["hint"]
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -93,14 +94,14 @@ async def test_without_the_token_nothing_is_served_and_a_sentence_says_where_it_
 )
 async def test_what_is_not_the_token_opens_nothing(
     stranger: httpx.AsyncClient, relay: Any, headers: dict[str, str]
-):
-    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+) -> None:
+    raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     assert (await stranger.get("/api/status", headers=raw)).status_code == 401
     assert (await stranger.post("/api/pause", headers=raw, json={})).status_code == 401
     assert relay.asked == []
 
 
-async def test_a_browser_without_the_token_gets_a_small_page(stranger: httpx.AsyncClient):
+async def test_a_browser_without_the_token_gets_a_small_page(stranger: httpx.AsyncClient) -> None:
     answer = await stranger.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -110,7 +111,7 @@ async def test_a_browser_without_the_token_gets_a_small_page(stranger: httpx.Asy
 
 async def test_the_urls_token_becomes_a_strict_cookie_and_a_clean_url(
     stranger: httpx.AsyncClient, server: ControlServer
-):
+) -> None:
     entered = await stranger.get(server.page_url or "")
     assert (entered.status_code, entered.headers["location"]) == (303, "./")
     cookie = entered.headers["set-cookie"]
@@ -125,7 +126,7 @@ async def test_the_urls_token_becomes_a_strict_cookie_and_a_clean_url(
 
 async def test_a_link_on_another_site_gets_in_as_well(
     stranger: httpx.AsyncClient, server: ControlServer
-):
+) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Accept": "text/html"}
     entered = await stranger.get(server.page_url or "", headers=headers)
     assert entered.status_code == 200
@@ -134,28 +135,30 @@ async def test_a_link_on_another_site_gets_in_as_well(
     assert (await stranger.get("/", headers={"Sec-Fetch-Site": "same-origin"})).status_code == 200
 
 
-async def test_a_wrong_token_in_the_url_is_told_and_sets_no_cookie(stranger: httpx.AsyncClient):
+async def test_a_wrong_token_in_the_url_is_told_and_sets_no_cookie(
+    stranger: httpx.AsyncClient,
+) -> None:
     answer = await stranger.get("/?token=of-yesterday", headers={"Accept": "text/html"})
     assert answer.status_code == 401
     assert "of an earlier start" in answer.text
     assert "set-cookie" not in answer.headers
 
 
-async def test_relays_on_two_ports_of_a_host_keep_their_cookies_apart():
+async def test_relays_on_two_ports_of_a_host_keep_their_cookies_apart() -> None:
     assert cookie_name("127.0.0.1:8642") != cookie_name("127.0.0.1:8643")
     assert cookie_name("relay.lan") == cookie_name("[") == "relayd"
 
 
 async def test_a_cookie_of_a_shorter_path_does_not_hide_ours(
     stranger: httpx.AsyncClient, server: ControlServer
-):
+) -> None:
     assert server.address
     name = f"relayd-{server.address[1]}"
     both = f"{name}={TOKEN.cookie}; {name}=of-another-relay"
     assert (await stranger.get("/api/status", headers={"Cookie": both})).status_code == 200
 
 
-async def test_each_start_has_a_token_of_its_own_which_no_log_shows():
+async def test_each_start_has_a_token_of_its_own_which_no_log_shows() -> None:
     one, other = Token.random(), Token.random()
     assert one.text != other.text
     assert len(one.text) >= 22  # 128 bits in base64
@@ -163,15 +166,20 @@ async def test_each_start_has_a_token_of_its_own_which_no_log_shows():
     assert one.text not in repr(one)
 
 
-def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch):
+def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr(access.hmac, "compare_digest", lambda *both: compared.append(both) or True)
+
+    def equal(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return True
+
+    monkeypatch.setattr(hmac, "compare_digest", equal)
     assert TOKEN.accepts("x")
     assert TOKEN.accepts_cookie("y")
     assert compared == [(b"x", TOKEN.text.encode()), (b"y", TOKEN.cookie.encode())]
 
 
-async def test_a_server_whose_token_nobody_set_has_one(relay: Any):
+async def test_a_server_whose_token_nobody_set_has_one(relay: Any) -> None:
     server = ControlServer(build_app(relay, Metrics(), Pictures()), None, ("127.0.0.1", 0))
     await server.start()
     try:
@@ -182,7 +190,9 @@ async def test_a_server_whose_token_nobody_set_has_one(relay: Any):
         await server.stop()
 
 
-async def test_what_is_public_needs_no_token_and_nothing_else_is_opened(serve: Serve, relay: Any):
+async def test_what_is_public_needs_no_token_and_nothing_else_is_opened(
+    serve: Serve, relay: Any
+) -> None:
     async with (
         serve(public=frozenset({"healthz", "metrics"})) as server,
         httpx.AsyncClient(base_url=server.url or "") as client,
@@ -195,7 +205,7 @@ async def test_what_is_public_needs_no_token_and_nothing_else_is_opened(serve: S
 
 async def test_only_the_unix_socket_tells_the_pages_url(
     client: httpx.AsyncClient, server: ControlServer
-):
+) -> None:
     assert (await client.get("/api/page")).status_code == 404
     transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
     async with httpx.AsyncClient(transport=transport) as owner:
@@ -205,7 +215,7 @@ async def test_only_the_unix_socket_tells_the_pages_url(
 
 
 @pytest.mark.parametrize("path", ["/api/status", "/metrics", "/", "/healthz"])
-async def test_no_answer_holds_the_token(client: httpx.AsyncClient, path: str):
+async def test_no_answer_holds_the_token(client: httpx.AsyncClient, path: str) -> None:
     assert TOKEN.text not in (await client.get(path)).text
 
 
@@ -226,7 +236,7 @@ async def browser(stranger: httpx.AsyncClient, server: ControlServer) -> httpx.A
 @pytest.mark.parametrize("body", [b"", b"a=b"])
 async def test_a_post_that_a_form_elsewhere_could_send_is_refused(
     browser: httpx.AsyncClient, relay: Any, kind: str | None, origin: str | None, body: bytes
-):
+) -> None:
     headers = {"Content-Type": kind} if kind else {}
     headers |= {"Origin": origin} if origin else {}
     answer = await browser.post("/api/pause", headers=headers, content=body)
@@ -236,7 +246,7 @@ async def test_a_post_that_a_form_elsewhere_could_send_is_refused(
 
 async def test_our_own_pages_buttons_work_with_and_without_a_body(
     browser: httpx.AsyncClient, server: ControlServer, relay: Any
-):
+) -> None:
     own = {"Origin": (server.url or "").rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     assert (await browser.post("/api/pause", headers=own)).status_code == 200
     assert (await browser.post("/api/resume", headers=own, json={})).status_code == 200
@@ -246,7 +256,7 @@ async def test_our_own_pages_buttons_work_with_and_without_a_body(
 # Reverse proxies
 
 
-async def test_an_allowed_name_is_served_and_others_are_not(serve: Serve):
+async def test_an_allowed_name_is_served_and_others_are_not(serve: Serve) -> None:
     async with (
         serve(allowed_hosts=("relay.lan", "cam.example:8443")) as server,
         httpx.AsyncClient(base_url=server.url or "", headers=BEARER) as client,
@@ -255,13 +265,13 @@ async def test_an_allowed_name_is_served_and_others_are_not(serve: Serve):
             assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
         answer = await client.get("/api/status", headers={"Host": "evil.relay.lan"})
         assert answer.status_code == 421
-        assert "[control] allowed_hosts" in answer.json()["mend"]
+        assert "[control] allowed_hosts" in answer.json()["hint"]
 
 
 @pytest.mark.parametrize("host", ["relay.lan", "127.0.0.1:8642"])
 async def test_a_post_through_a_proxy_is_taken_from_an_allowed_origin_alone(
     serve: Serve, relay: Any, host: str
-):
+) -> None:
     async with (
         serve(allowed_hosts=("relay.lan",)) as server,
         httpx.AsyncClient(base_url=server.url or "") as client,
@@ -280,7 +290,9 @@ async def test_a_post_through_a_proxy_is_taken_from_an_allowed_origin_alone(
 
 
 @pytest.mark.parametrize("keep_host", [True, False])
-async def test_below_a_sub_path_of_a_proxy_all_works(serve: Serve, relay: Any, keep_host: bool):  # noqa: FBT001 - a parameter of the test
+async def test_below_a_sub_path_of_a_proxy_all_works(
+    serve: Serve, relay: Any, *, keep_host: bool
+) -> None:
     async with serve(allowed_hosts=("relay.lan",)) as server:
         assert server.address
         async with (
@@ -302,7 +314,7 @@ async def test_below_a_sub_path_of_a_proxy_all_works(serve: Serve, relay: Any, k
     assert relay.asked == [("pause",)]
 
 
-def test_the_page_names_no_absolute_path():
+def test_the_page_names_no_absolute_path() -> None:
     text = page.html(has_source=True)
     assert not re.findall(r"""(?:src|href)=["']/|["'`]/(?:api|preview|metrics)""", text)
 
@@ -311,7 +323,9 @@ def test_the_page_names_no_absolute_path():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user can be tried by root alone")
-async def test_another_user_gets_no_page_no_picture_no_api_and_no_socket(relay: Any, feed: Any):
+async def test_another_user_gets_no_page_no_picture_no_api_and_no_socket(
+    relay: Any, feed: Any
+) -> None:
     app = build_app(relay, Metrics(), Pictures(feed, feed))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "control.sock"

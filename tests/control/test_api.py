@@ -6,14 +6,15 @@ import pytest
 
 from relayd import errors
 from relayd.control.server import ControlServer
-from relayd.relay.status import OUTPUT_PENDING, RelayState, Spread
+from relayd.media.delay import Spread
+from relayd.relay.status import OUTPUT_PENDING, RelayState
 
 JSON = {"Content-Type": "application/json"}
 
 
 async def test_status_tells_every_field_with_the_state_by_name_and_in_words(
     client: httpx.AsyncClient, relay: Any
-):
+) -> None:
     relay.change(state=RelayState.QUEUED, reason="3 ahead", longest_gap=float("inf"))
     told = (await client.get("/api/status")).json()
     assert told["state"] == "queued"
@@ -26,7 +27,7 @@ async def test_status_tells_every_field_with_the_state_by_name_and_in_words(
 
 async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise(
     client: httpx.AsyncClient, relay: Any
-):
+) -> None:
     good = await client.get("/healthz")
     assert (good.status_code, good.text) == (200, "Live\n")
     relay.change(healthy=False, state=RelayState.BACKOFF, reason="the service does not answer")
@@ -35,7 +36,7 @@ async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise
     assert bad.text == "Will try again shortly: the service does not answer\n"
 
 
-async def test_healthz_names_each_lost_output(relay: Any, client: httpx.AsyncClient):
+async def test_healthz_names_each_lost_output(relay: Any, client: httpx.AsyncClient) -> None:
     outputs = {"/dev/video10": "ok", "rtmp://h/live/***": "Connection refused"}
     relay.change(healthy=False, outputs=outputs)
     bad = await client.get("/healthz")
@@ -43,7 +44,7 @@ async def test_healthz_names_each_lost_output(relay: Any, client: httpx.AsyncCli
     assert bad.text == "Live\noutput rtmp://h/live/… is lost: Connection refused\n"
 
 
-async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, relay: Any):
+async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, relay: Any) -> None:
     relay.change(reason="cannot open rtsp://me:hunter22@camera/", healthy=False)
     relay.failure = errors.ServerFault("Bearer abcdef123456 was refused")
     answers = [
@@ -56,7 +57,7 @@ async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, re
         assert "abcdef123456" not in answer.text
 
 
-async def test_a_face_is_handed_to_the_relay(client: httpx.AsyncClient, relay: Any):
+async def test_a_face_is_handed_to_the_relay(client: httpx.AsyncClient, relay: Any) -> None:
     answer = await client.post("/api/face", json={"image": "https://x/f.png", "landmarks": "1,2"})
     assert answer.status_code == 200
     assert answer.json()["state"] == "live"
@@ -66,7 +67,7 @@ async def test_a_face_is_handed_to_the_relay(client: httpx.AsyncClient, relay: A
 
 async def test_pause_resume_and_retry_reach_the_relay_and_answer_with_the_status_after(
     client: httpx.AsyncClient, relay: Any
-):
+) -> None:
     assert (await client.post("/api/pause", headers=JSON)).json()["paused"] is True
     assert (await client.post("/api/resume", json={})).json()["paused"] is False
     assert (await client.post("/api/source/retry", headers=JSON)).status_code == 200
@@ -93,7 +94,7 @@ async def test_pause_resume_and_retry_reach_the_relay_and_answer_with_the_status
 )
 async def test_a_bad_body_is_refused_with_the_field_named(
     client: httpx.AsyncClient, relay: Any, body: bytes, status: int, names: str
-):
+) -> None:
     answer = await client.post("/api/face", content=body, headers=JSON)
     assert answer.status_code == status
     assert names in answer.json()["error"]
@@ -113,17 +114,21 @@ async def test_a_bad_body_is_refused_with_the_field_named(
         (errors.WorkerDied("x"), 503),
     ],
 )
-async def test_an_error_of_the_relay_is_told_with_its_mend(
+async def test_an_error_of_the_relay_is_told_with_its_hint(
     client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
-):
-    failure.mend = "do this"
+) -> None:
+    failure.hint = "do this"
     relay.failure = failure
     answer = await client.post("/api/source/retry", headers=JSON)
     assert answer.status_code == status
-    assert answer.json() == {"error": failure.message, "mend": "do this"}
+    assert answer.json() == {
+        "error": failure.message,
+        "hint": "do this",
+        "mend": "do this",
+    }
 
 
-async def test_unknown_paths_and_methods_are_json_errors(client: httpx.AsyncClient):
+async def test_unknown_paths_and_methods_are_json_errors(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nothing")).json()["error"] == "Not Found"
     wrong = await client.get("/api/pause")
     assert wrong.status_code == 405
@@ -133,7 +138,7 @@ async def test_unknown_paths_and_methods_are_json_errors(client: httpx.AsyncClie
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "["])
 async def test_a_foreign_host_name_is_refused_against_dns_rebinding(
     client: httpx.AsyncClient, host: str
-):
+) -> None:
     for path in ("/", "/api/status", "/preview/output.jpg"):
         answer = await client.get(path, headers={"Host": host})
         assert answer.status_code == 421
@@ -141,7 +146,7 @@ async def test_a_foreign_host_name_is_refused_against_dns_rebinding(
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:99", "127.0.0.1", "[::1]:8642"])
-async def test_our_own_names_are_served(client: httpx.AsyncClient, host: str):
+async def test_our_own_names_are_served(client: httpx.AsyncClient, host: str) -> None:
     assert (await client.get("/api/status", headers={"Host": host})).status_code == 200
 
 
@@ -158,7 +163,7 @@ async def test_our_own_names_are_served(client: httpx.AsyncClient, host: str):
 )
 async def test_a_post_from_a_foreign_page_is_refused(
     client: httpx.AsyncClient, relay: Any, headers: dict[str, str]
-):
+) -> None:
     answer = await client.post("/api/pause", headers={**JSON, **headers})
     assert answer.status_code == 403
     assert relay.asked == []
@@ -166,7 +171,7 @@ async def test_a_post_from_a_foreign_page_is_refused(
 
 async def test_a_post_of_our_own_page_is_served(
     client: httpx.AsyncClient, server: ControlServer, relay: Any
-):
+) -> None:
     assert server.url
     own = {**JSON, "Origin": server.url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     assert (await client.post("/api/pause", headers=own)).status_code == 200
@@ -176,22 +181,24 @@ async def test_a_post_of_our_own_page_is_served(
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
 async def test_a_body_that_is_no_json_is_refused_with_what_to_send(
     client: httpx.AsyncClient, relay: Any, kind: str | None
-):
+) -> None:
     headers = {"Content-Type": kind} if kind else {}
     answer = await client.post("/api/pause", headers=headers, content=b"a=b")
     assert answer.status_code == 415
-    assert "or no body" in answer.json()["mend"]
+    assert "or no body" in answer.json()["hint"]
     assert relay.asked == []
 
 
 @pytest.mark.parametrize("kind", [None, "application/json", "application/x-www-form-urlencoded"])
-async def test_a_button_needs_no_body(client: httpx.AsyncClient, relay: Any, kind: str | None):
+async def test_a_button_needs_no_body(
+    client: httpx.AsyncClient, relay: Any, kind: str | None
+) -> None:
     headers = {"Content-Type": kind} if kind else {}
     assert (await client.post("/api/pause", headers=headers)).status_code == 200
     assert relay.asked == [("pause",)]
 
 
-async def test_the_unix_socket_serves_any_host_name_without_a_token(server: ControlServer):
+async def test_the_unix_socket_serves_any_host_name_without_a_token(server: ControlServer) -> None:
     transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
     async with httpx.AsyncClient(transport=transport) as client:
         assert (await client.get("http://relayd/api/status")).status_code == 200
@@ -200,7 +207,9 @@ async def test_the_unix_socket_serves_any_host_name_without_a_token(server: Cont
         assert refused.status_code == 415
 
 
-async def test_answers_may_not_be_embedded_framed_sniffed_or_kept(client: httpx.AsyncClient):
+async def test_answers_may_not_be_embedded_framed_sniffed_or_kept(
+    client: httpx.AsyncClient,
+) -> None:
     for path in ("/", "/api/status", "/preview/output.jpg", "/nothing"):
         headers = (await client.get(path)).headers
         assert headers["cross-origin-resource-policy"] == "same-origin"
@@ -209,18 +218,22 @@ async def test_answers_may_not_be_embedded_framed_sniffed_or_kept(client: httpx.
         assert headers["cache-control"] == "no-store"
 
 
-async def test_metrics_are_served_as_prometheus_text(client: httpx.AsyncClient):
+async def test_metrics_are_served_as_prometheus_text(client: httpx.AsyncClient) -> None:
     answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert 'relayd_state{state="live"} 1.0' in answer.text
 
 
-async def test_a_relay_without_measurements_has_a_status(client: httpx.AsyncClient, relay: Any):
+async def test_a_relay_without_measurements_has_a_status(
+    client: httpx.AsyncClient, relay: Any
+) -> None:
     relay.change(delay=Spread(), session_id=None)
     assert (await client.get("/api/status")).json()["delay"]["p50"] is None
 
 
-async def test_names_that_are_no_utf8_are_told_as_escapes(client: httpx.AsyncClient, relay: Any):
+async def test_names_that_are_no_utf8_are_told_as_escapes(
+    client: httpx.AsyncClient, relay: Any
+) -> None:
     relay.change(
         name="\udcff", source="/\udcff.mp4", outputs={"/\udcff.mkv": "away"}, healthy=False
     )
@@ -233,7 +246,7 @@ async def test_names_that_are_no_utf8_are_told_as_escapes(client: httpx.AsyncCli
 
 async def test_healthz_names_an_output_that_is_not_connected_yet(
     relay: Any, client: httpx.AsyncClient
-):
+) -> None:
     relay.change(healthy=False, outputs={"rtmp://h/…": OUTPUT_PENDING})
     told = await client.get("/healthz")
     assert (told.status_code, told.text) == (503, "Live\noutput rtmp://h/… is not connected yet\n")

@@ -3,11 +3,13 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from relayd.control.metrics import Metrics
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, DemandState, RelayState, RelayStatus
 
 
-def samples(metrics: Metrics, status: RelayStatus):
+def samples(
+    metrics: Metrics, status: RelayStatus
+) -> dict[tuple[str | tuple[str, str], ...], float]:
     """All samples by name and labels, read back by Prometheus' own parser."""
     body, _ = metrics.render(status)
     return {
@@ -17,14 +19,14 @@ def samples(metrics: Metrics, status: RelayStatus):
     }
 
 
-def test_exactly_one_state_is_set(relay: Any):
+def test_exactly_one_state_is_set(relay: Any) -> None:
     for state in RelayState:
         found = samples(Metrics(), dataclasses.replace(relay.now, state=state))
         states = {key[1][1]: value for key, value in found.items() if key[0] == "relayd_state"}
         assert states == {one.value: float(one is state) for one in RelayState}
 
 
-def test_the_series_hold_what_the_status_says(relay: Any):
+def test_the_series_hold_what_the_status_says(relay: Any) -> None:
     found = samples(Metrics(), relay.now)
     assert found["relayd_frames_total", ("stage", "shown")] == 20
     assert found["relayd_frames_dropped_total", ("reason", "late"), ("stage", "pacer")] == 3
@@ -41,7 +43,7 @@ def test_the_series_hold_what_the_status_says(relay: Any):
     assert ("relay", "studio") in build
 
 
-def test_readers_are_a_series_a_camera_and_none_where_they_are_not_known(relay: Any):
+def test_readers_are_a_series_a_camera_and_none_where_they_are_not_known(relay: Any) -> None:
     readers = {"/dev/video10": 1, "/dev/video11": None}
     found = samples(Metrics(), dataclasses.replace(relay.now, readers=readers))
     assert found["relayd_camera_readers", ("device", "/dev/video10")] == 1
@@ -50,13 +52,13 @@ def test_readers_are_a_series_a_camera_and_none_where_they_are_not_known(relay: 
     assert demand == {one.value: float(one is DemandState.LIVE) for one in DemandState}
 
 
-def test_credit_is_a_series_only_where_the_service_reports_it(relay: Any):
+def test_credit_is_a_series_only_where_the_service_reports_it(relay: Any) -> None:
     assert ("relayd_service_credit",) not in samples(Metrics(), relay.now)
     status = dataclasses.replace(relay.now, credit=42.5)
     assert samples(Metrics(), status)["relayd_service_credit",] == 42.5
 
 
-def test_each_histogram_counts_what_was_observed(relay: Any):
+def test_each_histogram_counts_what_was_observed(relay: Any) -> None:
     metrics = Metrics()
     for seconds in (0.012, 0.04, 0.3):
         metrics.observe_frame_age(seconds)
@@ -72,25 +74,25 @@ def test_each_histogram_counts_what_was_observed(relay: Any):
     assert found["relayd_delay_seconds_bucket", ("le", "0.5")] == 1
 
 
-def test_two_relays_in_one_process_share_no_series(relay: Any):
+def test_two_relays_in_one_process_share_no_series(relay: Any) -> None:
     one, other = Metrics(), Metrics()
     one.observe_delay(1.0)
     assert samples(other, relay.now)["relayd_delay_seconds_count",] == 0
 
 
-def test_a_hostile_label_cannot_forge_a_line(relay: Any):
+def test_a_hostile_label_cannot_forge_a_line(relay: Any) -> None:
     status = dataclasses.replace(relay.now, reconnects={'x"} 1\nrelayd_healthy 0\n': 1})
     assert samples(Metrics(), status)["relayd_healthy",] == 1
 
 
-def test_each_output_has_a_series_that_says_whether_it_works(relay: Any):
+def test_each_output_has_a_series_that_says_whether_it_works(relay: Any) -> None:
     outputs = {"/dev/video10": "ok", "rtmp://h/live/***": "Connection refused"}
     found = samples(Metrics(), dataclasses.replace(relay.now, outputs=outputs))
     assert found["relayd_output_up", ("output", "/dev/video10")] == 1
     assert found["relayd_output_up", ("output", "rtmp://h/live/***")] == 0
 
 
-def test_names_that_are_no_utf8_are_written_as_escapes(relay: Any):
+def test_names_that_are_no_utf8_are_written_as_escapes(relay: Any) -> None:
     name = "/srv/\udcff.mkv"
     status = dataclasses.replace(
         relay.now, name="\udcff", outputs={name: "ok"}, readers={"/dev/\udcff": 1}
@@ -100,6 +102,6 @@ def test_names_that_are_no_utf8_are_written_as_escapes(relay: Any):
     assert found["relayd_camera_readers", ("device", "/dev/\\udcff")] == 1
 
 
-def test_an_output_that_is_not_connected_yet_is_not_up(relay: Any):
+def test_an_output_that_is_not_connected_yet_is_not_up(relay: Any) -> None:
     status = dataclasses.replace(relay.now, outputs={"rtmp://h/…": OUTPUT_PENDING})
     assert samples(Metrics(), status)["relayd_output_up", ("output", "rtmp://h/…")] == 0

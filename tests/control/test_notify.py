@@ -23,7 +23,7 @@ def heard(receiver: socket.socket) -> list[str]:
     return receiver.recv(4096).decode().split("\n")
 
 
-def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.socket]):
+def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.socket]) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
     assert notifier.active
@@ -31,15 +31,15 @@ def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.s
     assert heard(receiver) == ["READY=1", "STATUS=Live"]
     notifier.ready()
     assert heard(receiver) == ["READY=1"]
-    notifier.status("Standing by")
-    assert heard(receiver) == ["STATUS=Standing by"]
+    notifier.status("FileStatus by")
+    assert heard(receiver) == ["STATUS=FileStatus by"]
     notifier.alive()
     assert heard(receiver) == ["WATCHDOG=1"]
     notifier.stopping("Closing")
     assert heard(receiver) == ["STOPPING=1", "STATUS=Closing"]
 
 
-def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket]):
+def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket]) -> None:
     name, receiver = manager
     before = time.monotonic_ns() // 1000
     Notifier({"NOTIFY_SOCKET": name}).reloading()
@@ -50,7 +50,9 @@ def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket])
     assert before <= int(value) <= time.monotonic_ns() // 1000
 
 
-def test_a_line_break_in_a_status_cannot_forge_an_assignment(manager: tuple[str, socket.socket]):
+def test_a_line_break_in_a_status_cannot_forge_an_assignment(
+    manager: tuple[str, socket.socket],
+) -> None:
     name, receiver = manager
     Notifier({"NOTIFY_SOCKET": name}).status("bad\nREADY=1\n" + "x" * 9999)
     (line,) = heard(receiver)
@@ -81,12 +83,12 @@ def empty_queue(receiver: socket.socket) -> list[str]:
 
 def test_ready_is_told_with_each_later_message_until_one_was_delivered(
     manager: tuple[str, socket.socket],
-):
+) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
     fill_queue(name)
-    notifier.ready("Standing by")
-    notifier.status("Opening")
+    notifier.ready("FileStatus by")
+    notifier.status("InputPlan")
     assert "READY=1" not in empty_queue(receiver)
     notifier.status("Live")
     assert heard(receiver) == ["READY=1", "STATUS=Live"]
@@ -98,7 +100,7 @@ def test_ready_is_told_with_each_later_message_until_one_was_delivered(
 
 def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
     manager: tuple[str, socket.socket],
-):
+) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
     notifier.repeat()
@@ -113,7 +115,7 @@ def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
 
 def test_a_lost_ready_is_not_told_in_the_midst_of_a_reload_or_of_the_end(
     manager: tuple[str, socket.socket],
-):
+) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
     fill_queue(name)
@@ -130,7 +132,7 @@ def test_a_lost_ready_is_not_told_in_the_midst_of_a_reload_or_of_the_end(
     assert empty_queue(receiver) == ["STOPPING=1", "STATUS=Closing"]
 
 
-def test_without_a_service_manager_nothing_happens():
+def test_without_a_service_manager_nothing_happens() -> None:
     for environment in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}):
         notifier = Notifier(environment)
         assert not notifier.active
@@ -138,13 +140,13 @@ def test_without_a_service_manager_nothing_happens():
         notifier.alive()
 
 
-def test_a_service_manager_that_is_gone_is_no_failure(tmp_path: Path):
+def test_a_service_manager_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     notifier.ready()
     notifier.alive()
 
 
-def test_a_full_queue_holds_nobody_up(tmp_path: Path):
+def test_a_full_queue_holds_nobody_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
@@ -168,6 +170,6 @@ def test_a_full_queue_holds_nobody_up(tmp_path: Path):
 )
 def test_the_watchdog_is_fed_twice_as_often_as_asked_for(
     environment: dict[str, str], interval: float | None
-):
+) -> None:
     assert watchdog_interval(environment) == interval
     assert Notifier(environment).watchdog == interval

@@ -5,13 +5,13 @@ import re
 from relayd.control import page
 
 
-def test_the_page_loads_nothing_from_elsewhere():
+def test_the_page_loads_nothing_from_elsewhere() -> None:
     text = page.html(has_source=True)
     assert not re.findall(r"""(?:src|href|action)=["']?(?:https?:)?//""", text)
     assert not re.findall(r"url\(|@import|<link (?!rel=\"icon\" href=\"data:)", text)
 
 
-def test_the_policy_allows_exactly_the_inline_script_and_style():
+def test_the_policy_allows_exactly_the_inline_script_and_style() -> None:
     policy = page.HEADERS["content-security-policy"]
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
@@ -22,7 +22,7 @@ def test_the_policy_allows_exactly_the_inline_script_and_style():
     assert not re.findall(r"<[a-z]+[^>]* (?:on\w+|style)=", page.html(has_source=True))
 
 
-def test_text_has_a_contrast_of_at_least_4_5_on_every_ground():
+def test_text_has_a_contrast_of_at_least_4_5_on_every_ground() -> None:
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", page.html(has_source=True)))
     for ground in ("ground", "card"):
         for text in ("text", "soft", "good", "busy", "bad", "accent"):

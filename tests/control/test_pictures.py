@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_viewer_sees_each_new_picture_once(client: httpx.AsyncClient, feed: Any):
+async def test_a_viewer_sees_each_new_picture_once(client: httpx.AsyncClient, feed: Any) -> None:
     seen = []
     async with client.stream("GET", "/preview/output.mjpeg") as response:
         kind = response.headers["content-type"]
@@ -55,7 +55,7 @@ async def test_a_viewer_sees_each_new_picture_once(client: httpx.AsyncClient, fe
 
 async def test_a_viewer_that_leaves_is_forgotten_at_once(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
-):
+) -> None:
     viewers = server._app.viewers
     async with client.stream("GET", "/preview/output.mjpeg") as response:
         await anext(parts(response))
@@ -65,14 +65,14 @@ async def test_a_viewer_that_leaves_is_forgotten_at_once(
 
 async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
-):
+) -> None:
     feed.size = 400_000  # far above the socket's buffers
-    host, port = server.address
+    assert server.address
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(slow, (host, port))
+        await loop.sock_connect(slow, server.address)
         await loop.sock_sendall(slow, raw_get("/preview/output.mjpeg"))
         await until(lambda: len(server._app.viewers) == 1)
         seen = 0
@@ -83,7 +83,7 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
                 if seen == 40:
                     break
         # The slow one now reads: after what the buffers held comes the newest, not number 2.
-        numbers = []
+        numbers: list[int] = []
         data = b""
         while not numbers or numbers[-1] < 41:
             data += await asyncio.wait_for(loop.sock_recv(slow, 1 << 20), 3)
@@ -96,7 +96,8 @@ async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
 
 async def test_more_viewers_than_allowed_are_refused_until_one_leaves(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
-):
+) -> None:
+    assert server.address
     loop = asyncio.get_running_loop()
     sockets = []
     try:
@@ -119,7 +120,7 @@ async def test_more_viewers_than_allowed_are_refused_until_one_leaves(
             viewer.close()
 
 
-async def test_a_single_picture_is_a_jpeg(client: httpx.AsyncClient):
+async def test_a_single_picture_is_a_jpeg(client: httpx.AsyncClient) -> None:
     answer = await client.get("/preview/output.jpg")
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.content.startswith(b"\xff\xd8")
@@ -127,18 +128,20 @@ async def test_a_single_picture_is_a_jpeg(client: httpx.AsyncClient):
 
 async def test_a_picture_that_does_not_come_is_a_503(
     client: httpx.AsyncClient, feed: Any, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("relayd.control.mjpeg._FIRST_WAIT", 0.05)
     feed.number = 0
     assert (await client.get("/preview/output.jpg")).status_code == 503
 
 
 @pytest.mark.parametrize("name", ["source.mjpeg", "source.jpg", "other.mjpeg", "output.png"])
-async def test_a_picture_that_was_not_given_is_not_there(client: httpx.AsyncClient, name: str):
+async def test_a_picture_that_was_not_given_is_not_there(
+    client: httpx.AsyncClient, name: str
+) -> None:
     assert (await client.get(f"/preview/{name}")).status_code == 404
 
 
-async def test_the_source_is_shown_where_it_was_given(app_of: Any, feed: Any):
+async def test_the_source_is_shown_where_it_was_given(app_of: Any, feed: Any) -> None:
     server = app_of(Pictures(output=feed, source=feed), tcp=("127.0.0.1", 0))
     await server.start()
     try:
@@ -149,7 +152,7 @@ async def test_the_source_is_shown_where_it_was_given(app_of: Any, feed: Any):
         await server.stop()
 
 
-async def test_the_page_hides_the_source_where_it_was_not_given(client: httpx.AsyncClient):
+async def test_the_page_hides_the_source_where_it_was_not_given(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert 'data-source="absent"' in page.text
@@ -162,7 +165,7 @@ async def test_a_feed_that_fails_ends_its_own_viewer_only(
     feed: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-):
+) -> None:
     def fail(after: int = 0) -> None:
         raise ServerFault("no encoder")
 

@@ -19,13 +19,13 @@ from tests.control.credentials import BEARER, raw_get
 NO_PICTURES = Pictures()
 
 
-async def get(path: Any, server: ControlServer):
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
+async def get(unix_path: Path, path: str) -> httpx.Response:
+    transport = httpx.AsyncHTTPTransport(uds=str(unix_path))
     async with httpx.AsyncClient(transport=transport, base_url="http://relayd") as client:
-        return await client.get(server)
+        return await client.get(path)
 
 
-async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any):
+async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any) -> None:
     server = app_of(NO_PICTURES, tcp=("127.0.0.1", 0))
     await server.start()
     try:
@@ -37,7 +37,9 @@ async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any):
         await server.stop()
 
 
-async def test_the_unix_socket_and_its_folder_are_the_owners_alone(app_of: Any, tmp_path: Path):
+async def test_the_unix_socket_and_its_folder_are_the_owners_alone(
+    app_of: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "run" / "control.sock"
     server = app_of(NO_PICTURES, unix_path=path)
     await server.start()
@@ -50,7 +52,9 @@ async def test_the_unix_socket_and_its_folder_are_the_owners_alone(app_of: Any, 
     assert not path.exists()
 
 
-async def test_a_socket_file_that_a_killed_relay_left_is_replaced(app_of: Any, tmp_path: Path):
+async def test_a_socket_file_that_a_killed_relay_left_is_replaced(
+    app_of: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
@@ -62,7 +66,9 @@ async def test_a_socket_file_that_a_killed_relay_left_is_replaced(app_of: Any, t
         await server.stop()
 
 
-async def test_a_socket_that_another_relay_serves_is_left_alone(app_of: Any, tmp_path: Path):
+async def test_a_socket_that_another_relay_serves_is_left_alone(
+    app_of: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "control.sock"
     first, second = (app_of(NO_PICTURES, unix_path=path) for _ in range(2))
     await first.start()
@@ -75,7 +81,7 @@ async def test_a_socket_that_another_relay_serves_is_left_alone(app_of: Any, tmp
         await first.stop()
 
 
-async def test_a_file_of_another_kind_is_never_removed(app_of: Any, tmp_path: Path):
+async def test_a_file_of_another_kind_is_never_removed(app_of: Any, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     path.write_text("precious")
     with pytest.raises(AddressUnavailable, match="another kind"):
@@ -83,9 +89,9 @@ async def test_a_file_of_another_kind_is_never_removed(app_of: Any, tmp_path: Pa
     assert path.read_text() == "precious"
 
 
-async def test_a_port_in_use_is_named_with_key_value_and_mend_and_nothing_stays_bound(
+async def test_a_port_in_use_is_named_with_key_value_and_hint_and_nothing_stays_bound(
     app_of: Any, tmp_path: Path
-):
+) -> None:
     path = tmp_path / "control.sock"
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
@@ -94,18 +100,18 @@ async def test_a_port_in_use_is_named_with_key_value_and_mend_and_nothing_stays_
             await server.start()
         await server.stop()
     assert f"[control] http = '127.0.0.1:{port}'" in refused.value.message
-    assert "another port" in refused.value.mend
+    assert "another port" in refused.value.hint
     assert refused.value.exit_code is ExitCode.UNAVAILABLE
     assert not path.exists()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a" * 300, "."])
-async def test_an_address_that_is_not_ours_is_named(app_of: Any, host: str):
+async def test_an_address_that_is_not_ours_is_named(app_of: Any, host: str) -> None:
     with pytest.raises(AddressUnavailable, match=r"\[control\] http"):
         await app_of(NO_PICTURES, tcp=(host, 0)).start()
 
 
-async def test_a_socket_path_that_cannot_be_is_named(app_of: Any, tmp_path: Path):
+async def test_a_socket_path_that_cannot_be_is_named(app_of: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x.sock", tmp_path / ("x" * 120)):
         with pytest.raises(AddressUnavailable, match=r"\[control\] socket"):
@@ -114,7 +120,7 @@ async def test_a_socket_path_that_cannot_be_is_named(app_of: Any, tmp_path: Path
 
 async def test_stop_is_quick_with_viewers_open_even_stuck_ones(
     app_of: Any, feed: Any, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     feed.size = 2_000_000
     server = app_of(Pictures(output=feed), tcp=("127.0.0.1", 0))
     await server.start()
@@ -135,7 +141,7 @@ async def test_stop_is_quick_with_viewers_open_even_stuck_ones(
 
 async def test_stop_ends_reading_viewers_cleanly(
     client: httpx.AsyncClient, server: ControlServer, feed: Any, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     async with client.stream("GET", "/preview/output.mjpeg") as response:
         pictures = response.aiter_raw()
         while b"picture 000001" not in await anext(pictures):
@@ -147,7 +153,9 @@ async def test_stop_ends_reading_viewers_cleanly(
     assert not caplog.records
 
 
-async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_cut(app_of: Any, relay: Any):
+async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_cut(
+    app_of: Any, relay: Any
+) -> None:
     entered = asyncio.Event()
 
     async def hang() -> None:
@@ -169,7 +177,7 @@ async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_cut(app_of:
             await asking
 
 
-async def test_stop_without_start_and_twice_does_nothing(app_of: Any):
+async def test_stop_without_start_and_twice_does_nothing(app_of: Any) -> None:
     server = app_of(NO_PICTURES, tcp=("127.0.0.1", 0))
     await server.stop()
     await server.start()
@@ -177,7 +185,7 @@ async def test_stop_without_start_and_twice_does_nothing(app_of: Any):
     await server.stop()
 
 
-async def test_the_signal_handlers_stay_the_relays(app_of: Any):
+async def test_the_signal_handlers_stay_the_relays(app_of: Any) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     server = app_of(NO_PICTURES, tcp=("127.0.0.1", 0))
     await server.start()
@@ -188,7 +196,10 @@ async def test_the_signal_handlers_stay_the_relays(app_of: Any):
         await server.stop()
 
 
-async def test_garbage_on_the_wire_harms_nobody(client: httpx.AsyncClient, server: ControlServer):
+async def test_garbage_on_the_wire_harms_nobody(
+    client: httpx.AsyncClient, server: ControlServer
+) -> None:
+    assert server.address
     for garbage in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000):
         with socket.create_connection(server.address) as attacker:
             attacker.sendall(garbage)
@@ -198,7 +209,7 @@ async def test_garbage_on_the_wire_harms_nobody(client: httpx.AsyncClient, serve
 
 async def test_connections_that_fill_the_tcp_port_leave_the_unix_socket_free(
     app_of: Any, tmp_path: Path
-):
+) -> None:
     path = tmp_path / "control.sock"
     server = app_of(NO_PICTURES, unix_path=path, tcp=("127.0.0.1", 0))
     await server.start()

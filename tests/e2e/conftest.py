@@ -12,15 +12,22 @@ from tests.e2e.stage import (
     Emulator,
     StartRelay,
     no_session_left,
+    ready_interpreter,
     relays_of,
     running_emulator,
 )
 from tests.rtsp import RtspCamera
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forked_commands() -> Iterator[None]:
+    with ready_interpreter():
+        yield
+
+
 @pytest.fixture(scope="session")
 def emulator_process() -> Iterator[Emulator]:
-    command = [RELAYD, "emulator", "--port", "0", "--queue-seconds", "0.3"]
+    command = [str(RELAYD), "emulator", "--port", "0", "--queue-seconds", "0.3"]
     with running_emulator(*command) as emulator:
         yield emulator
 

@@ -9,9 +9,9 @@ import shlex
 import signal
 import sys
 
-import relayd.daemon
+import relayd.commands.run
 import relayd.relay.relay  # noqa: F401 - shared with every run
-from relayd import cli
+from relayd.commands import app
 
 
 def run(arguments: list[str]) -> None:
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> None:
     sys.argv = ["relayd", *arguments]
     status = 1
     try:
-        cli.main()
+        app.main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:

@@ -16,11 +16,13 @@ import httpx
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.interpreter import ENVIRONMENT, ROOT, Interpreter
+
 RELAYD = Path(sys.executable).parent / "relayd"
 MEDIA = ROOT / "relayd" / "emulator" / "media"
 PERSON, PORTRAIT = MEDIA / "person.mp4", MEDIA / "portrait.png"
 START = 30.0  # s that a process may take to start here
+LONGEST_RUN = 50.0  # s that a command may take here that ends by itself
 LIVE = 25.0  # s that a relay may take to be live here
 GAP = 0.1
 """s that outputs may wait for a picture, whatever fails."""
@@ -30,6 +32,7 @@ TOKEN = "the-token-of-the-tests"
 """What the relays here take over TCP."""
 BUSY = 50.0
 """Percent of the processors' time in use from which on it counts as busy; a test takes 30."""
+_interpreter: Interpreter | None = None
 
 
 def wait_for(what: str, done: Callable[[], object], within: float, every: float = 0.05) -> float:
@@ -48,21 +51,36 @@ def longest_gap_allowed() -> float:
     return BUSY_GAP if is_loaded or os.nice(0) > 0 else GAP
 
 
+@contextlib.contextmanager
+def ready_interpreter() -> Iterator[None]:
+    """Let `relayd` fork its runs, rather than start Python for each."""
+    global _interpreter  # noqa: PLW0603 - one for all tests of a process
+    _interpreter = Interpreter()
+    try:
+        yield
+    finally:
+        _interpreter.close()
+        _interpreter = None
+
+
+def running_interpreter() -> Interpreter:
+    """Give the interpreter that `ready_interpreter` started."""
+    assert _interpreter is not None
+    return _interpreter
+
+
 def relayd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    words = [str(each) for each in arguments]
+    if _interpreter is not None:
+        return _interpreter.run(words, ENVIRONMENT | environment, LONGEST_RUN)
     return subprocess.run(
-        [str(RELAYD), *map(str, arguments)],
+        [str(RELAYD), *words],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=LONGEST_RUN,
         check=False,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "COLUMNS": "120",
-            "HOME": "/nonexistent",
-            "PYTHONPATH": str(ROOT),
-            **environment,
-        },
+        env=ENVIRONMENT | environment,
     )
 
 
@@ -79,10 +97,11 @@ class Emulator:
     process: subprocess.Popen[str]
 
     def state(self) -> dict[str, Any]:
-        return httpx.get(f"{self.url}/emulator/state").json()
+        told: dict[str, Any] = httpx.get(f"{self.url}/emulator/state").json()
+        return told
 
     def sessions(self) -> list[dict[str, Any]]:
-        return self.state()["sessions"]
+        return list(self.state()["sessions"])
 
     def open(self) -> list[str]:
         """Ids of the sessions that are open, oldest first."""
@@ -153,7 +172,8 @@ class RunningRelay:
     )
 
     def status(self) -> dict[str, Any]:
-        return self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
+        told: dict[str, Any] = self._client.get(f"http://127.0.0.1:{self.port}/api/status").json()
+        return told
 
     def state(self) -> str:
         try:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from relayd.check import PARTS, check_part
-from relayd.config import Settings, require_runnable
-from relayd.configfile import load
-from relayd.daemon import run_daemon
+from relayd.commands.check import PARTS, check_part
+from relayd.commands.finding import Finding
+from relayd.commands.run import run_daemon
+from relayd.config.loading import load
+from relayd.config.settings import Settings, require_runnable
 from relayd.errors import ConfigError, RelaydError
-from relayd.finding import Finding
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from tests.e2e.stage import PERSON, PORTRAIT, Emulator, rtc_keys
 
 WITHIN = 25.0  # s that a relay may take here to say what is wrong
@@ -220,7 +220,7 @@ def failed_words(findings: list[Finding], part: str) -> str:
     failures = [found for found in findings if found.is_failure]
     assert [found.part for found in failures] == [part] * len(failures)
     assert failures, findings
-    words = (f"{found.why} ({found.mend})" if found.mend else found.why for found in failures)
+    words = (f"{found.why} ({found.hint})" if found.hint else found.why for found in failures)
     return "\n".join(words)
 
 
@@ -232,7 +232,7 @@ def part_of(part: str) -> str:
 @pytest.mark.parametrize("name", AT_LOAD)
 def test_what_is_wrong_with_the_settings_ends_check_and_run_alike(
     name: str, prepare: Callable[..., Any]
-):
+) -> None:
     read, says = prepare(AT_LOAD[name])
     with pytest.raises(ConfigError) as caught:  # both commands begin with this
         read()
@@ -242,7 +242,7 @@ def test_what_is_wrong_with_the_settings_ends_check_and_run_alike(
 @pytest.mark.parametrize("name", AT_START)
 async def test_what_keeps_a_relay_from_starting_is_found_by_check(
     name: str, prepare: Callable[..., Any]
-):
+) -> None:
     set_up = AT_START[name]
     read, says = prepare(set_up)
     with pytest.raises(RelaydError) as caught:
@@ -268,7 +268,7 @@ async def running(settings: Settings, read: Callable[[], Settings]) -> AsyncIter
 @pytest.mark.parametrize("name", WHILE_RUNNING)
 async def test_what_a_relay_waits_for_is_in_its_status_and_found_by_check(
     name: str, prepare: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     set_up = WHILE_RUNNING[name]
     read, says = prepare(set_up)
     settings = read()
@@ -288,7 +288,7 @@ async def test_what_a_relay_waits_for_is_in_its_status_and_found_by_check(
     assert status["healthy"] is False
 
 
-def test_every_part_of_check_has_a_wrong_set_up_here():
+def test_every_part_of_check_has_a_wrong_set_up_here() -> None:
     tried = {part_of(one.part) for one in (*AT_START.values(), *WHILE_RUNNING.values())}
     assert tried | {"name"} == set(PARTS), "name: test_check has it"
     assert len(AT_LOAD) + len(AT_START) + len(WHILE_RUNNING) >= 30

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -93,7 +94,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                **settings,  # type: ignore[call-overload]
+                **settings,  # type: ignore[call-overload]  # pass_fds, where a test has some
             )
         running.append(Crowd(process, folder, log))
         return running[-1]
@@ -142,19 +143,35 @@ def camera() -> Iterator[SrtCamera]:
     camera.kill()
 
 
+def is_ffmpeg(child: psutil.Process) -> bool:
+    return child.name() == "ffmpeg"
+
+
+def is_limited(child: psutil.Process) -> bool:
+    return limits(child.pid) == ["0", "0"]
+
+
+def is_gone(child: psutil.Process) -> bool:
+    return not child.is_running()
+
+
+def has_died(child: psutil.Process) -> bool:
+    return is_gone(child) or child.status() == "zombie"
+
+
 needs_ffmpeg = pytest.mark.skipif(not FFMPEG, reason="SRT goes through the program ffmpeg")
 
 
 @needs_ffmpeg
 def test_no_child_of_a_relay_gets_the_key_or_anything_else_of_its_environment(
     start_relay: Start, camera: SrtCamera
-):
+) -> None:
     relay = start_relay(camera.url())
     assert "marker-key" in environment(psutil.Process(relay.process.pid))
     for word in (FFMPEG, PUSHER, WORKER):
         child = relay.child(word)
         if word == FFMPEG:
-            wait_for("ffmpeg itself", lambda c=child: c.name() == "ffmpeg", LIVE)
+            wait_for("ffmpeg itself", partial(is_ffmpeg, child), LIVE)
         seen = environment(child)
         assert "PATH=" in seen
         assert "marker" not in seen
@@ -167,7 +184,7 @@ def test_no_child_of_a_relay_gets_the_key_or_anything_else_of_its_environment(
 @needs_ffmpeg
 def test_children_inherit_what_was_passed_and_no_other_descriptor(
     start_relay: Start, camera: SrtCamera
-):
+) -> None:
     readable, into = os.pipe()
     try:
         relay = start_relay(camera.url(), pass_fds=(into,))
@@ -182,22 +199,22 @@ def test_children_inherit_what_was_passed_and_no_other_descriptor(
         os.close(into)
 
 
-def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start):
+def test_a_relay_and_its_children_that_abort_leave_no_core(start_relay: Start) -> None:
     relay = start_relay()
     for word in (WORKER, PUSHER):
         child = relay.child(word)
-        wait_for("its limits", lambda c=child: limits(c.pid) == ["0", "0"], LIVE)
+        wait_for("its limits", partial(is_limited, child), LIVE)
         filter_ = Path(f"/proc/{child.pid}/coredump_filter")
         assert int(filter_.read_text(), 16) == 0
         child.send_signal(signal.SIGABRT)
-        wait_for("its end", lambda c=child: not c.is_running() or c.status() == "zombie", LIVE)
+        wait_for("its end", partial(has_died, child), LIVE)
     wait_for("it is noticed", lambda: "SIGABRT" in relay.log.read_text(), LIVE)
     relay.process.send_signal(signal.SIGABRT)
     assert relay.process.wait(20) == -signal.SIGABRT
     assert relay.cores() == []
 
 
-def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start):
+def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start) -> None:
     demo = start("demo", "--no-camera", "--port", "0", "--seconds", "60")
     for word in (EMULATOR, WORKER):
         seen = environment(demo.child(word))
@@ -206,10 +223,10 @@ def test_the_demos_emulator_gets_nothing_of_the_environment_either(start: Start)
 
 
 @needs_ffmpeg
-def test_a_relay_that_is_killed_leaves_no_process(start_relay: Start):
+def test_a_relay_that_is_killed_leaves_no_process(start_relay: Start) -> None:
     relay = start_relay(f"srt://127.0.0.1:{free_port()}?mode=listener")
     children = [relay.child(word) for word in (FFMPEG, PUSHER)]
     wait_for("ffmpeg itself", lambda: children[0].name() == "ffmpeg", LIVE)
     relay.process.kill()
     for child in children:
-        wait_for(f"the end of {child}", lambda c=child: not c.is_running(), 10)
+        wait_for(f"the end of {child}", partial(is_gone, child), 10)

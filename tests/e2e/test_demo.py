@@ -9,7 +9,7 @@ import av
 import httpx
 import pytest
 
-from relayd.demo import emulator
+from relayd.commands.demo import emulator
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
 
@@ -31,7 +31,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Completed
     return done, folder / "out-1.mp4"
 
 
-def test_the_demo_ends_well_and_sums_up(demo: tuple[subprocess.CompletedProcess[str], Path]):
+def test_the_demo_ends_well_and_sums_up(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
     done, _ = demo
     assert done.returncode == 0, done.stderr
     assert re.search(r"delay, glass to glass +p50 \d+ ms, p95 \d+ ms", done.stdout)
@@ -43,11 +45,12 @@ def test_the_demo_ends_well_and_sums_up(demo: tuple[subprocess.CompletedProcess[
 
 def test_the_recording_is_640x480_at_20_fps_and_its_face_is_the_portraits(
     demo: tuple[subprocess.CompletedProcess[str], Path],
-):
+) -> None:
     face = SourceFace.prepare(decode_image(PORTRAIT.read_bytes()))
     with av.open(str(demo[1])) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height) == (640, 480)
+        assert stream.base_rate is not None
         assert float(stream.base_rate) == pytest.approx(20, abs=0.1)
         pictures = [frame.to_ndarray(format="bgr24") for frame in container.decode(stream)]
     assert len(pictures) > 200
@@ -61,7 +64,7 @@ def test_the_recording_is_640x480_at_20_fps_and_its_face_is_the_portraits(
     assert sum(swapped) / len(swapped) > sum(unswapped) / len(unswapped) + 0.15
 
 
-async def test_the_demos_service_gives_its_sessions_to_the_demo_alone():
+async def test_the_demos_service_gives_its_sessions_to_the_demo_alone() -> None:
     """Whoever could ask for a session's token could watch it: the true face where none is found."""
     api = "/api/open/v3"
     pair = {"clientId": "id", "clientSecret": "secret"}

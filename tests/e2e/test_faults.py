@@ -29,7 +29,7 @@ def swapped(relay: RunningRelay) -> int:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_dies_is_replaced_within_the_same_session(
     live: RunningRelay, emulator: Emulator, number: int
-):
+) -> None:
     before = live.status()
     os.kill(workers_of(live)[0].pid, number)
     wait_for("the loss is seen", lambda: live.status()["reconnects"]["link"] == 1, 3)
@@ -40,7 +40,7 @@ def test_a_worker_that_dies_is_replaced_within_the_same_session(
     assert signal.Signals(number).name in live.events()
 
 
-def test_a_worker_that_hangs_is_replaced(live: RunningRelay):
+def test_a_worker_that_hangs_is_replaced(live: RunningRelay) -> None:
     worker = workers_of(live)[0]
     worker.suspend()
     wait_for("the loss is seen", lambda: live.status()["reconnects"]["link"] == 1, 4)
@@ -48,7 +48,9 @@ def test_a_worker_that_hangs_is_replaced(live: RunningRelay):
     assert not worker.is_running()
 
 
-def test_connections_that_die_without_a_goodbye_come_back(live: RunningRelay, emulator: Emulator):
+def test_connections_that_die_without_a_goodbye_come_back(
+    live: RunningRelay, emulator: Emulator
+) -> None:
     session = live.status()["session_id"]
     emulator.fault("drop_rtc")
     live.wait_state("degraded", within=5)
@@ -58,7 +60,7 @@ def test_connections_that_die_without_a_goodbye_come_back(live: RunningRelay, em
 
 def test_swapped_video_that_stalls_gives_standby_and_comes_back(
     live: RunningRelay, emulator: Emulator
-):
+) -> None:
     standby = live.status()["frames"]["standby"]
     emulator.fault("stall")
     seconds = wait_for("standby", lambda: live.status()["frames"]["standby"] > standby, 4)
@@ -72,7 +74,7 @@ def test_swapped_video_that_stalls_gives_standby_and_comes_back(
 @pytest.mark.parametrize("fault", ["end_session", "fail_session"])
 def test_a_session_that_the_service_ends_is_followed_by_a_new_one(
     live: RunningRelay, emulator: Emulator, fault: str
-):
+) -> None:
     session = live.status()["session_id"]
     emulator.fault(fault)
     wait_for("a new session", lambda: live.status()["session_id"] not in {session, None}, 15)
@@ -81,7 +83,9 @@ def test_a_session_that_the_service_ends_is_followed_by_a_new_one(
 
 
 @pytest.mark.parametrize("kind", ["noise", "green", "garbled"])
-def test_spoiled_pictures_do_not_end_the_relay(live: RunningRelay, emulator: Emulator, kind: str):
+def test_spoiled_pictures_do_not_end_the_relay(
+    live: RunningRelay, emulator: Emulator, kind: str
+) -> None:
     before = swapped(live)
     emulator.fault("corrupt", kind=kind, seconds=1.0)
     wait_for("pictures", lambda: swapped(live) > before + 40, 6)
@@ -98,7 +102,7 @@ def test_spoiled_pictures_do_not_end_the_relay(live: RunningRelay, emulator: Emu
 )
 def test_a_create_that_certainly_failed_is_tried_again_and_leaves_no_session(
     start_relay: StartRelay, emulator: Emulator, fault: str, options: dict[str, int]
-):
+) -> None:
     where = {"endpoint": "create"} if fault == "http_status" else {}
     emulator.fault(fault, calls=1, **where, **options)
     relay = start_relay()
@@ -111,7 +115,7 @@ def test_a_create_that_certainly_failed_is_tried_again_and_leaves_no_session(
 )
 def test_a_create_whose_answer_is_lost_is_not_tried_again_until_a_person_says_so(
     start_relay: StartRelay, emulator: Emulator, fault: str, options: dict[str, int]
-):
+) -> None:
     emulator.fault(fault, calls=1, endpoint="create", **options)
     relay = start_relay()
     relay.wait_state("backoff")
@@ -124,7 +128,9 @@ def test_a_create_whose_answer_is_lost_is_not_tried_again_until_a_person_says_so
     emulator.reset()
 
 
-def test_a_missing_status_lookup_is_no_hindrance(start_relay: StartRelay, emulator: Emulator):
+def test_a_missing_status_lookup_is_no_hindrance(
+    start_relay: StartRelay, emulator: Emulator
+) -> None:
     emulator.fault("no_info")
     relay = start_relay()
     relay.wait_state("live")
@@ -133,7 +139,7 @@ def test_a_missing_status_lookup_is_no_hindrance(start_relay: StartRelay, emulat
 
 def test_a_new_face_shows_on_the_live_session_within_seconds(
     live: RunningRelay, emulator: Emulator
-):
+) -> None:
     session = live.status()["session_id"]
     answer = live.post("/api/face", image=emulator.upload(PORTRAIT2))
     assert answer.status_code == 200, answer.text
@@ -142,13 +148,15 @@ def test_a_new_face_shows_on_the_live_session_within_seconds(
 
 def test_a_face_that_the_service_refuses_leaves_the_old_one_on(
     live: RunningRelay, emulator: Emulator, tmp_path: Path
-):
+) -> None:
     refused = live.post("/api/face", image="http://127.0.0.1:9/none.png")
     assert refused.status_code in {422, 502}
     assert live.state() == "live"
 
 
-def test_all_of_it_never_leaves_the_outputs_without_a_frame(live: RunningRelay, emulator: Emulator):
+def test_all_of_it_never_leaves_the_outputs_without_a_frame(
+    live: RunningRelay, emulator: Emulator
+) -> None:
     """Promise 3."""
     for fault in ("drop_rtc", "end_session"):
         emulator.fault(fault)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.relay
 
 def test_a_session_that_a_killed_relay_left_is_closed_by_the_next_start(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     first = start_relay()
     first.wait_state("live")
     lost = emulator.sessions()[0]["_id"]
@@ -43,7 +43,7 @@ def test_a_session_that_a_killed_relay_left_is_closed_by_the_next_start(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_session_whose_create_is_answered_slowly_is_closed_before_a_signal_ends_the_relay(
     start_relay: Callable[..., RunningRelay], emulator: Emulator, number: int
-):
+) -> None:
     emulator.fault("slow", endpoint="create", delay=3.0)
     relay = start_relay()
     relay.wait_state("opening")
@@ -56,7 +56,7 @@ def test_a_session_whose_create_is_answered_slowly_is_closed_before_a_signal_end
 @pytest.mark.parametrize("state", ["queued", "joining", "waiting", "live"])
 def test_sigterm_in_any_state_closes_the_session(
     start_relay: Callable[..., RunningRelay], emulator: Emulator, state: str
-):
+) -> None:
     if state == "queued":
         emulator.fault("queue", queue_seconds=30.0)
     elif state == "joining":
@@ -71,7 +71,7 @@ def test_sigterm_in_any_state_closes_the_session(
 
 def test_a_close_that_the_service_does_not_confirm_stays_on_the_journal(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     relay = start_relay()
     relay.wait_state("live")
     emulator.fault("http_status", endpoint="close", status=500)
@@ -87,7 +87,7 @@ def test_a_close_that_the_service_does_not_confirm_stays_on_the_journal(
 
 def test_no_session_is_opened_while_the_source_gives_no_picture(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     before = emulator.created()
     relay = start_relay("source.url=/nowhere.mp4")
     wait_for("the relay says why", lambda: "nowhere" in relay.status()["reason"], 10)
@@ -97,7 +97,7 @@ def test_no_session_is_opened_while_the_source_gives_no_picture(
 
 def test_a_refusal_is_told_and_not_tried_again_at_once(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     emulator.fault("refuse", endpoint="create", code=1104)
     relay = start_relay()
     relay.wait_state("blocked")
@@ -109,7 +109,7 @@ def test_a_refusal_is_told_and_not_tried_again_at_once(
 
 def test_pausing_closes_the_session_and_resuming_opens_a_new_one(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     relay = start_relay()
     relay.wait_state("live")
     relay.post("/api/pause")
@@ -121,7 +121,7 @@ def test_pausing_closes_the_session_and_resuming_opens_a_new_one(
 
 def test_a_pause_shows_at_once_even_while_the_service_takes_its_time_to_close(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     relay = start_relay()
     relay.wait_state("live")
     emulator.fault("slow", endpoint="close", delay=5.0)  # it closes at once, and answers then
@@ -133,7 +133,7 @@ def test_a_pause_shows_at_once_even_while_the_service_takes_its_time_to_close(
 
 def test_a_resume_while_an_unwanted_session_is_still_being_undone_opens_a_new_one(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     emulator.fault("slow", endpoint="create", delay=3.0)
     relay = start_relay()
     relay.wait_state("opening")
@@ -150,7 +150,7 @@ def test_a_resume_while_an_unwanted_session_is_still_being_undone_opens_a_new_on
 
 def test_rotation_takes_a_new_session_before_it_closes_the_old_one_and_shows_no_standby(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     relay = start_relay("akool.session_max=3")
     relay.wait_state("live")
     before = relay.status()
@@ -163,7 +163,7 @@ def test_rotation_takes_a_new_session_before_it_closes_the_old_one_and_shows_no_
 
 def test_a_create_whose_answer_is_lost_is_not_repeated_and_told_everywhere(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     emulator.fault("garbage", endpoint="create")
     relay = start_relay()
     relay.wait_state("backoff")
@@ -185,7 +185,7 @@ def test_a_create_whose_answer_is_lost_is_not_repeated_and_told_everywhere(
 
 def test_doubts_outlive_the_relay_that_had_them(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     emulator.fault("garbage", endpoint="create")
     relay = start_relay()
     relay.wait_state("backoff")
@@ -199,7 +199,7 @@ def test_doubts_outlive_the_relay_that_had_them(
 
 def test_a_successor_is_used_when_the_old_link_dies_and_no_third_session_is_opened(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     before = emulator.created()
     relay = start_relay("akool.session_max=6", "rtc.stall_timeout=1.0")
     relay.wait_state("live")
@@ -216,7 +216,7 @@ def test_a_successor_is_used_when_the_old_link_dies_and_no_third_session_is_open
 
 def test_a_session_is_closed_in_time_though_its_worker_hangs(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     relay = start_relay()
     relay.wait_state("live")
     (worker,) = workers_of(relay)
@@ -229,7 +229,7 @@ def test_a_session_is_closed_in_time_though_its_worker_hangs(
 
 def test_the_days_limit_ends_the_session_and_says_so(
     start_relay: Callable[..., RunningRelay], emulator: Emulator
-):
+) -> None:
     before = emulator.created()
     relay = start_relay("akool.daily_limit=0.1")
     relay.wait_state("live")

@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from relayd.config import CameraSettings, Settings
-from relayd.configfile import load
+from relayd.akool.connect import connect, open_journal
+from relayd.config.loading import load
+from relayd.config.settings import CameraSettings, Settings
 from relayd.output.camera import CameraOutput
 from relayd.output.readers import ReadersWatch, WatchedCamera
 from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
-from relayd.service import connect, open_journal
 from tests.e2e.stage import PERSON, Emulator, relay_config
 from tests.output.conftest import LoopbackDouble
 
@@ -115,7 +115,7 @@ async def _running(settings: Settings) -> AsyncIterator[Relay]:
 
 async def test_the_first_reader_opens_all_and_the_last_one_leaves_nothing_open(
     stage: Stage, emulator: Emulator, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     await asyncio.sleep(0.5)
     idle = stage.relay.status()
     assert (idle.on_demand, idle.state, idle.healthy) == (
@@ -148,7 +148,7 @@ async def test_the_first_reader_opens_all_and_the_last_one_leaves_nothing_open(
         )
 
 
-async def test_a_probe_opens_no_session(stage: Stage, emulator: Emulator):
+async def test_a_probe_opens_no_session(stage: Stage, emulator: Emulator) -> None:
     before = emulator.created()
     for _ in range(4):
         os.close(os.open(stage._node, os.O_RDWR))
@@ -159,7 +159,7 @@ async def test_a_probe_opens_no_session(stage: Stage, emulator: Emulator):
 
 async def test_a_reader_who_comes_back_within_the_grace_time_finds_the_same_session(
     stage: Stage, emulator: Emulator
-):
+) -> None:
     stage.read()
     await stage.until(lambda status: status.frames["fresh"] > 0)
     session = stage.relay.status().session_id
@@ -176,7 +176,7 @@ async def test_a_reader_who_comes_back_within_the_grace_time_finds_the_same_sess
 
 async def test_a_camera_that_goes_away_in_a_call_ends_the_session_and_is_used_again_when_it_is_back(
     stage: Stage, emulator: Emulator
-):
+) -> None:
     stage.read()
     await stage.until(lambda status: status.frames["fresh"] > 0)
     stage.double.open_error = stage.double.write_error = errno.ENODEV

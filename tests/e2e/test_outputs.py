@@ -50,7 +50,7 @@ def output_of(relay: RunningRelay, name: str) -> Any:
 
 def test_a_killed_receiver_makes_the_relay_unhealthy_until_it_is_back(
     start_relay: StartRelay, tmp_path: Path
-):
+) -> None:
     port = free_port()
     name = f"tcp://127.0.0.1:{port}"
     with receiver(port) as connected:
@@ -74,7 +74,7 @@ def test_a_killed_receiver_makes_the_relay_unhealthy_until_it_is_back(
 
 def test_a_recording_whose_folder_was_removed_is_lost_until_it_is_made_again(
     start_relay: StartRelay, tmp_path: Path
-):
+) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
     (folder / "out.mkv").write_text("precious")

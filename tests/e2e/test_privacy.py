@@ -30,7 +30,7 @@ def never_shows_source(relay: RunningRelay, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def test_what_the_service_sends_back_is_shown(start_relay: StartRelay):
+def test_what_the_service_sends_back_is_shown(start_relay: StartRelay) -> None:
     """The yardstick: the emulator leaves a picture without a face as it is."""
     relay = start_relay(source=MAGENTA)
     relay.wait_state("live")
@@ -40,7 +40,7 @@ def test_what_the_service_sends_back_is_shown(start_relay: StartRelay):
 @pytest.mark.parametrize("fallback", ["standby", "hold"])
 def test_no_raw_pixel_is_shown_from_the_start_through_a_stall_to_the_end(
     start_relay: StartRelay, emulator: Emulator, fallback: str
-):
+) -> None:
     emulator.fault("corrupt", kind="green")
     relay = start_relay(f"privacy.fallback={fallback}", "rtc.stall_timeout=0.5", source=MAGENTA)
     never_shows_source(relay, 1.0)
@@ -53,7 +53,9 @@ def test_no_raw_pixel_is_shown_from_the_start_through_a_stall_to_the_end(
     never_shows_source(relay, 1.0)
 
 
-def test_raw_shows_the_source_where_it_was_asked_for(start_relay: StartRelay, emulator: Emulator):
+def test_raw_shows_the_source_where_it_was_asked_for(
+    start_relay: StartRelay, emulator: Emulator
+) -> None:
     emulator.fault("stall")
     relay = start_relay("privacy.fallback=raw", source=MAGENTA)
     wait_for("the raw picture", lambda: shows_source(relay), 10)

@@ -73,7 +73,7 @@ def tell(kind: str, seen: float, back: float, reason: str) -> None:
 @pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtsp", "srt"])
 def test_a_killed_receiver_is_told_everywhere_and_the_push_is_back_with_it(
     start_relay: StartRelay, scheme: str
-):
+) -> None:
     url, receives = push_to(scheme)
     with receives():
         relay = start_relay("output.1.kind=stream", f"output.1.url={url}")
@@ -94,7 +94,7 @@ def test_a_killed_receiver_is_told_everywhere_and_the_push_is_back_with_it(
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can mount a small disk")
 def test_a_full_disk_is_told_everywhere_and_the_recording_goes_on_when_there_is_room(
     start_relay: StartRelay, tmp_path: Path
-):
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)]
@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_everywhere_and_the_recording_goes_on_when_there_is_
 
 def test_a_removed_folder_is_told_everywhere_and_the_recording_goes_on_when_it_is_made(
     start_relay: StartRelay, tmp_path: Path
-):
+) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
     name = f"{folder}/out.mkv"

@@ -16,22 +16,28 @@
 | errors of the service that quote URL, key, token   | JSON, HTML, escaped JSON, cut in two     |
 | WHIP: Location, Content-Type, SDP, redirect        | a server that quotes its URL and token   |
 | a table given as text, a text given as a table     | validation                               |
+| HTTP_PROXY: user info                              | away; refused; one that quotes it        |
+| the command line                                   | a command, option and argument too many  |
 
 Searched are the log at debug level, status and page and metrics and health over HTTP and by the
 commands, what check, faces detect and sessions print, what systemd is told, and the journal.
 """
 
+import base64
 import json
 import re
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
+from relayd.media.srt import shows_secret
 from tests.e2e import stage
 from tests.e2e.stage import (
     LIVE,
@@ -44,19 +50,31 @@ from tests.e2e.stage import (
     wait_for,
 )
 
-MARKER = re.compile(r"SECRET\d\d")
+MARKER = re.compile(r"(?i)SECRET\d\d")
+ENCODED = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 LANDMARKS = "1,2:3,4:5,6:7,8"
 
 StartRelay = Callable[..., RunningRelay]
 
 
 def found_in(texts: dict[str, str]) -> list[str]:
-    """Name each place where a marker is to be read, with its neighbourhood."""
+    """Name each place where a marker is to be read, with its neighbourhood; encoded ones, too."""
     return [
         f"{place}: …{text[max(0, hit.start() - 60) : hit.end() + 20]}…"
-        for place, text in texts.items()
+        for place, whole in texts.items()
+        for text in (whole, unquote(whole), *map(decoded, ENCODED.findall(whole)))
         for hit in MARKER.finditer(text)
     ]
+
+
+def decoded(text: str) -> str:
+    return base64.b64decode(text[: len(text) // 4 * 4]).decode("latin-1")
+
+
+def test_the_search_finds_what_is_encoded_as_well() -> None:
+    basic = base64.b64encode(b"me:SECRET42").decode()
+    for said in ("SECRET42", "secret42", "%53ECRET42", f"{{'authorization': 'Basic {basic}'}}"):
+        assert found_in({"here": said})
 
 
 class Parrot(BaseHTTPRequestHandler):
@@ -168,10 +186,10 @@ def journal_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.relay
-@pytest.mark.timeout(180)  # five outputs, and a dozen commands
+@pytest.mark.timeout(300)  # five outputs, and a dozen commands; 140 s where others run, too
 def test_a_live_relay_shows_no_secret_of_its_configuration(
     start_loud: StartRelay, emulator: Emulator, manager: Manager, tmp_path: Path
-):
+) -> None:
     face = emulator.upload(PORTRAIT)
     port = free_port()
     (tmp_path / "relay.toml").write_text(f"""
@@ -283,7 +301,7 @@ directory = "{folder}/state"
 )
 def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
     parrot: str, tmp_path: Path, way: str, credentials: str
-):
+) -> None:
     Parrot.way = way
     file = hostile_config(tmp_path, parrot, credentials=credentials)
     texts = {}
@@ -295,18 +313,20 @@ def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
         ["sessions", "close", "abc", "--yes", "-c", file],
         ["sessions", "list", "-c", file],
     ]
-    for command in commands:
-        done = relayd(*command)
-        texts[" ".join(map(str, command[:2]))] = done.stdout + done.stderr
-    assert "failed" in texts["check -c"]
+    with ThreadPoolExecutor(len(commands)) as pool:  # each waits for its tries
+        runs = pool.map(lambda command: relayd(*command), commands)
+        for command, done in zip(commands, runs, strict=True):
+            texts[" ".join(map(str, command))] = done.stdout + done.stderr
+    assert "failed" in texts[f"check -c {file}"]
     assert not found_in(texts | journal_of(tmp_path))
 
 
 @pytest.mark.relay
+@pytest.mark.timeout(180)  # two relays, 15 s on an idle machine
 @pytest.mark.parametrize("way", ["json", "html"])
 def test_a_relay_that_is_refused_shows_no_secret(
     start_loud: StartRelay, parrot: str, manager: Manager, tmp_path: Path, way: str
-):
+) -> None:
     Parrot.way = way
     file = hostile_config(tmp_path, parrot, credentials='api_key = "SECRET13-key"')
     text = file.read_text().replace("control.sock", "relayd/studio.sock")
@@ -356,7 +376,7 @@ OPTIONS = '[source]\nurl = ""\noptions = "SECRET22"\n[akool]\napi_key = { a = "S
 
 
 @pytest.mark.parametrize("text", [WRONG, OPTIONS, '[akool]\napi_key = "SECRET24\n', "[a\nSECRET25"])
-def test_validation_messages_show_no_secret(tmp_path: Path, text: str):
+def test_validation_messages_show_no_secret(tmp_path: Path, text: str) -> None:
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     for command in ("run", "check"):
@@ -377,7 +397,7 @@ def test_validation_messages_show_no_secret(tmp_path: Path, text: str):
         "akool.api_key=[[[SECRET01",
     ],
 )
-def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: str):
+def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: str) -> None:
     file = tmp_path / "relay.toml"
     file.write_text("")
     done = relayd("run", "-c", file, "--set", given)
@@ -402,7 +422,9 @@ def test_set_refuses_a_secret_and_says_where_it_belongs(tmp_path: Path, given: s
         {"RELAYD_FACE__IMAGE": "SECRET11:SECRET12@host/x.png"},
     ],
 )
-def test_wrong_environment_variables_show_no_secret(tmp_path: Path, environment: dict[str, str]):
+def test_wrong_environment_variables_show_no_secret(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(f'[face]\nimage = "http://127.0.0.1:9/x.png"\n[state]\ndirectory="{tmp_path}"')
     for command in (["check", "-c", file], ["faces", "detect", "http://h/x.png", "-c", file]):
@@ -412,7 +434,7 @@ def test_wrong_environment_variables_show_no_secret(tmp_path: Path, environment:
         assert not found_in({str(command): done.stdout + done.stderr})
 
 
-def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path):
+def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path) -> None:
     folder = tmp_path / "credentials"
     folder.mkdir()
     (folder / "akool-api-key").write_text("SECRET01-key")
@@ -422,4 +444,90 @@ def test_systemd_credentials_are_not_shown(parrot: str, tmp_path: Path):
     (folder / "akool-api-key").write_bytes(b"SECRET02\xff")
     done = relayd("check", "-c", file, CREDENTIALS_DIRECTORY=str(folder))
     assert "not UTF-8" in done.stdout
+    assert not found_in({"check": done.stdout + done.stderr})
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://SECRET01:SECRET02@127.0.0.1:9",
+        "http://SECRET01:SECRET02@{parrot}",
+        "https://SECRET01:SECRET02@{parrot}",
+        "SECRET01:SECRET02@127.0.0.1:9",
+        "socks5://SECRET01:SECRET02@127.0.0.1:9",
+        "ftp://SECRET01:SECRET02@h",
+        "http://SECRET01:SECRET02@[::1",
+        "http://SECRET01:SECRET02@h:99999",
+        "http:/SECRET01:SECRET02@h:1",
+    ],
+)
+def test_a_proxy_s_password_is_not_shown(parrot: str, tmp_path: Path, proxy: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f"""
+[face]
+image = "http://face.example.invalid/x.png"
+[akool]
+base_url = "http://service.example.invalid"
+api_key = "SECRET03-key"
+[[output]]
+kind = "stream"
+url = "{tmp_path}/out.mkv"
+[state]
+directory = "{tmp_path}/state"
+""")
+    environment = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), proxy.format(parrot=parrot))
+    texts = {}
+    for command in (["check"], ["faces", "detect", "http://h/x.png"]):
+        done = relayd(*command, "-c", file, **environment)
+        assert done.returncode, done.stdout
+        texts[" ".join(command)] = done.stdout + done.stderr
+    assert not found_in(texts)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rtsp://SECRET01:SECRET02@h/x"],
+        ["status", "studio", "rtsp://SECRET01:SECRET02@h/x"],
+        ["demo", "--port", "rtsp://SECRET01:SECRET02@h/x"],
+        ["run", "--sources=rtsp://SECRET01:SECRET02@h/x"],
+        ["run", "-c", "rtsp://SECRET01:SECRET02@h/x"],
+        ["face", "set", "rtsp://SECRET01:SECRET02@h/x", "--socket", "/nonexistent"],
+    ],
+)
+def test_a_wrong_command_line_is_refused_without_its_secrets(arguments: list[str]) -> None:
+    done = relayd(*arguments)
+    assert done.returncode
+    assert done.stderr
+    assert not found_in({"stdout": done.stdout, "stderr": done.stderr})
+
+
+@pytest.mark.parametrize("name", ["api_key", "client_secret"])
+@pytest.mark.parametrize(
+    "secret",
+    ["SECRET01\nSECRET02", "SECRET01\u00fc", "SECRET01\udcff", " SECRET01 ", "SECRET01\x01"],
+)
+def test_a_key_that_no_header_can_hold_is_not_shown(
+    parrot: str, tmp_path: Path, name: str, secret: str
+) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[akool]\nbase_url = "http://{parrot}"\nclient_id = "me"\n')
+    variable = f"RELAYD_AKOOL__{name.upper()}"
+    done = relayd("faces", "detect", "http://h/x.png", "-c", file, **{variable: secret})
+    assert done.returncode
+    assert "unforeseen" not in done.stderr
+    assert not found_in({"stdout": done.stdout, "stderr": done.stderr})
+
+
+def test_a_source_s_passphrase_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    file = hostile_config(tmp_path, "127.0.0.1:9", credentials='api_key = "SECRET13-key"')
+    text = re.sub(
+        r'url = "rtsp.*"', 'url = "srt://127.0.0.1:9?passphrase=SECRET01-word"', file.read_text()
+    )
+    file.write_text(text)
+    assert shows_secret("srt://127.0.0.1:9?passphrase=SECRET01-word")
+    assert not shows_secret("srt://127.0.0.1:9?latency=20000")
+    given = "face.image=http://SECRET02@127.0.0.1:9/x.png"
+    done = relayd("check", "-c", file, "--set", given)
+    assert "warning  command line: --set face.image: every user" in done.stdout
     assert not found_in({"check": done.stdout + done.stderr})

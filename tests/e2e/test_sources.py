@@ -32,7 +32,10 @@ pytestmark = [
 def man() -> list[RGB]:
     """A real man who looks into his webcam: 640x360, 72 pictures."""
     with av.open(str(MAN)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [
+            np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            for frame in container.decode(video=0)
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +78,14 @@ def expect_swap(
     return expect
 
 
-def test_the_man_himself_is_unlike_the_astronaut(man: list[RGB], astronaut: SourceFace):
+def test_the_man_himself_is_unlike_the_astronaut(man: list[RGB], astronaut: SourceFace) -> None:
     likenesses = [likeness(np.ascontiguousarray(one[..., ::-1]), astronaut) for one in man[::12]]
     assert all(found is not None and found < UNSWAPPED for found in likenesses)
 
 
 def test_an_hd_file_at_30_fps(
     expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
-):
+) -> None:
     relay = expect_swap(clips.video("hd.mp4", resized(man, 1280, 720), rate=30))
     before = relay.status()["frames"]["source"]
     wait_for("the file goes on", lambda: relay.status()["frames"]["source"] > before + 60, 5)
@@ -90,24 +93,28 @@ def test_an_hd_file_at_30_fps(
 
 def test_a_portrait_clip_with_a_rotation_flag(
     expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
-):
+) -> None:
     lying = (np.ascontiguousarray(np.rot90(one[:, 185:455])) for one in man)
     expect_swap(clips.rotated(clips.video("lying.mp4", lying, rate=30), 0, 1, -1, 0))
 
 
-def test_a_file_at_60_fps(expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips):
+def test_a_file_at_60_fps(
+    expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
+) -> None:
     relay = expect_swap(clips.video("sixty.mp4", man, rate=60))
     assert relay.status()["dropped"]["pacer.newer"] > 0
 
 
 def test_a_file_of_variable_rate(
     expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
-):
+) -> None:
     steps = np.random.default_rng(7).choice([0.01, 0.04, 0.15], len(man))
     expect_swap(clips.video("variable.mkv", man, times=list(np.cumsum(steps))))
 
 
-def test_a_still_image(expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips):
+def test_a_still_image(
+    expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
+) -> None:
     file = clips.folder / "still.png"
     Image.fromarray(man[0]).save(file)
     relay = expect_swap(file)
@@ -116,7 +123,9 @@ def test_a_still_image(expect_swap: Callable[..., RunningRelay], man: list[RGB],
     assert relay.state() == "live"
 
 
-def test_a_truncated_file(expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips):
+def test_a_truncated_file(
+    expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
+) -> None:
     whole = clips.video("whole.ts", man, rate=30).read_bytes()
     expect_swap(clips.file("truncated.ts", whole[: len(whole) * 2 // 3 - 77]))
 
@@ -124,7 +133,7 @@ def test_a_truncated_file(expect_swap: Callable[..., RunningRelay], man: list[RG
 @pytest.mark.parametrize("kind", ["sound", "text", "empty"])
 def test_a_file_with_no_video_is_told_and_costs_nothing(
     start_relay: StartRelay, emulator: Emulator, clips: Clips, kind: str
-):
+) -> None:
     file = {
         "sound": lambda: clips.sound("sound.mp4"),
         "text": lambda: clips.file("text.mp4", b"this is no video\n" * 99),
@@ -144,7 +153,7 @@ def test_an_rtsp_camera_that_is_killed_and_comes_back(
     rtsp_camera_of: Callable[[list[RGB]], RtspCamera],
     man: list[RGB],
     emulator: Emulator,
-):
+) -> None:
     camera = rtsp_camera_of(man)
     relay = expect_swap(camera.url())
     session = relay.status()["session_id"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import LIVE, PERSON, ROOT, Emulator, relay_config, wait_for
+from tests.e2e.interpreter import ROOT
+from tests.e2e.stage import LIVE, PERSON, Emulator, relay_config, wait_for
 from tests.test_early import AS_PID_1, first_child, needs_unshare, wait_until_heard
 
 pytestmark = pytest.mark.relay
@@ -89,7 +90,7 @@ def run(command: str, config: Path, *words: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 0.8, 1.1, 1.4, 1.7, 2.0])
 def test_sigterm_at_any_moment_of_the_start_as_pid_1_is_a_clean_end_that_leaves_no_session(
     start: Start, emulator: Emulator, delay: float
-):
+) -> None:
     relay = start(*AS_PID_1)
     pid = first_child(relay.popen)
     wait_until_heard(pid)
@@ -101,7 +102,7 @@ def test_sigterm_at_any_moment_of_the_start_as_pid_1_is_a_clean_end_that_leaves_
 
 def test_a_second_relay_of_a_name_ends_with_69_and_opens_no_session(
     start: Start, emulator: Emulator, config: Path
-):
+) -> None:
     first = start()
     first.wait_logged('"now": "live"')
     assert len(emulator.open()) == 1
@@ -127,7 +128,7 @@ def test_a_second_relay_of_a_name_ends_with_69_and_opens_no_session(
 
 def test_a_hangup_without_systemd_reloads_the_file_and_keeps_the_session(
     start: Start, emulator: Emulator, config: Path
-):
+) -> None:
     relay = start()
     relay.wait_logged('"now": "live"')
     (session,) = emulator.open()
@@ -149,7 +150,7 @@ def test_a_hangup_without_systemd_reloads_the_file_and_keeps_the_session(
 
 def test_a_third_ctrl_c_ends_at_once_and_leaves_the_session_to_the_journal(
     start: Start, emulator: Emulator, config: Path
-):
+) -> None:
     relay = start()
     relay.wait_logged('"now": "live"')
     (session,) = emulator.open()
@@ -169,7 +170,7 @@ def test_a_third_ctrl_c_ends_at_once_and_leaves_the_session_to_the_journal(
     wait_for("no session is open", lambda: not emulator.open(), 5)
 
 
-def test_what_kubernetes_sets_is_warned_of_once_and_stops_nothing(start: Start):
+def test_what_kubernetes_sets_is_warned_of_once_and_stops_nothing(start: Start) -> None:
     relay = start(RELAYD_PORT="tcp://10.0.0.1:8642", RELAYD_SERVICE_HOST="10.0.0.1")
     relay.wait_logged('"now": "live"')
     relay.send(signal.SIGHUP)

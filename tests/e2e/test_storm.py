@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from relayd.akool.journal import Journal
-from tests.e2e.stage import ROOT, Emulator, relay_config, wait_for
+from tests.e2e.interpreter import ROOT
+from tests.e2e.stage import Emulator, relay_config, wait_for
 
 pytestmark = pytest.mark.relay
 
@@ -71,7 +72,7 @@ def kill_at_random(relay: psutil.Process, chance: random.Random) -> str:
 @pytest.mark.timeout(60 + 8 * KILLS)
 def test_kills_at_random_moments_leave_no_session_but_such_as_are_told_to_be_in_doubt(
     emulator: Emulator, tmp_path: Path
-):
+) -> None:
     config = tmp_path / "relay.toml"
     config.write_text(relay_config(emulator, "lavfi:testsrc2=size=320x240:rate=20", tmp_path))
     journal, chance = Journal(tmp_path / "state"), random.Random(20261126)

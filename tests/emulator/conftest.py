@@ -18,8 +18,8 @@ from relayd.emulator.images import png
 from relayd.emulator.server import EmulatorServer, EmulatorSettings
 from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import decode_image, find_faces
-from relayd.frames import I420, Geometry
-from relayd.http import Answer, HttpClient
+from relayd.http.client import Answer, HttpClient
+from relayd.media.frames import I420, Geometry
 from relayd.rtc.peer import Peer, PeerState
 
 MEDIA = Path(relayd.emulator.__file__).parent / "media"
@@ -272,8 +272,10 @@ def camera_picture() -> I420:
     with av.open(str(MEDIA / "person.mp4")) as clip:
         frame = next(clip.decode(video=0))
     left = (frame.width - frame.height * 4 // 3) // 2
-    cropped = np.ascontiguousarray(frame.to_ndarray(format="bgr24")[:, left : frame.width - left])
-    return av.VideoFrame.from_ndarray(cropped, "bgr24").reformat(640, 480, "yuv420p").to_ndarray()
+    whole = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+    cropped = np.ascontiguousarray(whole[:, left : frame.width - left])
+    scaled = av.VideoFrame.from_ndarray(cropped, "bgr24").reformat(640, 480, "yuv420p")
+    return np.asarray(scaled.to_ndarray(), np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import pytest
 
 from relayd.emulator.server import EmulatorServer, EmulatorSettings, run
 from relayd.errors import AddressUnavailable, ExitCode, LibraryUnavailable
-from relayd.frames import I420
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
+from relayd.media.frames import I420
 
 PROGRAM = """
 import sys

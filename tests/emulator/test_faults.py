@@ -7,7 +7,7 @@ import pytest
 
 from relayd.emulator.faults import FAULTS, FaultBoard, Stage
 from relayd.errors import ServerFault, ServiceUnreachable, UsageError
-from relayd.frames import I420, Geometry, black, luma
+from relayd.media.frames import I420, Geometry, black, luma
 from relayd.rtc.peer import PeerState
 from tests.test_clock import FakeClock
 

@@ -18,7 +18,7 @@ assert not faults, faults
 """
 
 
-def test_many_threads_may_load_their_nets_at_once_in_a_new_process():
+def test_many_threads_may_load_their_nets_at_once_in_a_new_process() -> None:
     """OpenCV alone fails this about once in fifteen runs."""
     for _ in range(2):
         subprocess.run([sys.executable, "-c", AT_ONCE], check=True, timeout=30)

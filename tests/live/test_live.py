@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from tests.e2e.stage import PERSON, RELAYD, START, TOKEN, RunningRelay, free_port, wait_for
 
 KEYS = ("AKOOL_API_KEY", "RELAYD_AKOOL__API_KEY", "RELAYD_AKOOL__CLIENT_ID")
@@ -59,7 +59,7 @@ def relay(config: Path, tmp_path: Path) -> Iterator[RunningRelay]:
     assert relay.stop(signal.SIGTERM, within=40.0) == 0
 
 
-def test_a_session_with_the_real_service_goes_live_and_is_closed(relay: RunningRelay):
+def test_a_session_with_the_real_service_goes_live_and_is_closed(relay: RunningRelay) -> None:
     began = time.monotonic()
     wait_for(
         "control server",

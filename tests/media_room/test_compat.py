@@ -9,15 +9,15 @@ from relayd.media import compat
 
 
 @pytest.mark.parametrize("major", [16, 17, 18])
-def test_pyav_up_to_18_is_told_what_to_do_with_a_title_that_is_not_utf8(major: int):
+def test_pyav_up_to_18_is_told_what_to_do_with_a_title_that_is_not_utf8(major: int) -> None:
     assert compat.metadata_arguments(major) == {"metadata_errors": "surrogateescape"}
 
 
-def test_pyav_19_is_given_no_argument_that_it_lost():
+def test_pyav_19_is_given_no_argument_that_it_lost() -> None:
     assert compat.metadata_arguments(19) == {}
 
 
-def test_a_title_that_is_not_utf8_keeps_its_bytes_in_every_version(tmp_path: Path):
+def test_a_title_that_is_not_utf8_keeps_its_bytes_in_every_version(tmp_path: Path) -> None:
     path = tmp_path / "title.mkv"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "XXXXXX"
@@ -31,20 +31,20 @@ def test_a_title_that_is_not_utf8_keeps_its_bytes_in_every_version(tmp_path: Pat
         assert container.metadata["title"].encode("utf-8", "surrogateescape") == latin
 
 
-def test_a_rational_that_is_not_set_is_zero_in_every_version():
+def test_a_rational_that_is_not_set_is_zero_in_every_version() -> None:
     unset = [None, Fraction(0), av.VideoFrame(16, 16, "yuv420p").time_base]
     if hasattr(av, "AVRational"):
         unset += [av.AVRational(0, 1), av.AVRational(0, 0), av.AVRational(1, 0)]
     assert [compat.number(value) for value in unset] == [0.0] * len(unset)
 
 
-def test_a_rational_that_is_set_is_its_quotient_in_every_version():
+def test_a_rational_that_is_set_is_its_quotient_in_every_version() -> None:
     frame = av.VideoFrame(16, 16, "yuv420p")
     frame.time_base = Fraction(3, 2)
     assert compat.number(frame.time_base) == compat.number(Fraction(3, 2)) == 1.5
 
 
-def test_no_other_module_asks_for_the_version_of_pyav():
+def test_no_other_module_asks_for_the_version_of_pyav() -> None:
     package = Path(relayd.__file__).parent
     asking = [path.name for path in package.rglob("*.py") if "av.__version__" in path.read_text()]
     assert asking == ["compat.py"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relayd.frames import I420, Geometry, black
+from relayd.media.frames import I420, Geometry, black
 from relayd.media.scale import Scaler
 
 TARGET = Geometry(320, 240)
@@ -15,7 +15,7 @@ def plain(geometry: Geometry) -> I420:
     return picture
 
 
-def test_a_picture_that_fits_is_not_copied():
+def test_a_picture_that_fits_is_not_copied() -> None:
     picture = plain(TARGET)
     assert Scaler(TARGET).fit(picture) is picture
 
@@ -32,7 +32,7 @@ def test_a_picture_that_fits_is_not_copied():
 )
 def test_all_of_a_picture_is_shown_within_dark_bars_in_every_plane(
     size: Geometry, shown: tuple[int, int, int, int]
-):
+) -> None:
     left, top, width, height = shown
     fitted = Scaler(TARGET).fit(plain(size))
     expected = black(TARGET)
@@ -44,7 +44,7 @@ def test_all_of_a_picture_is_shown_within_dark_bars_in_every_plane(
     assert np.abs(fitted.astype(int) - expected).max() <= 2
 
 
-def test_sizes_may_change_from_picture_to_picture():
+def test_sizes_may_change_from_picture_to_picture() -> None:
     scaler = Scaler(TARGET)
     for size in (Geometry(640, 480), Geometry(480, 640), TARGET, Geometry(640, 480)):
         assert scaler.fit(plain(size)).shape == TARGET.shape

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Never
 
 import pytest
 
@@ -24,7 +25,7 @@ YU12 = int.from_bytes(b"YU12", "little")
 BGR4 = int.from_bytes(b"BGR4", "little")
 
 
-def refuse(number: int):
+def refuse(number: int) -> Never:
     raise OSError(number, os.strerror(number))
 
 
@@ -70,7 +71,7 @@ class LoopbackDouble:
     def pictures(self) -> bytes:
         return os.pread(self.memory, 1 << 24, 0)
 
-    def drop(self):
+    def drop(self) -> None:
         os.close(self.memory)
 
     # What the daemon calls
@@ -122,7 +123,7 @@ class LoopbackDouble:
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
         self.requests.append(request)
-        {
+        answers: dict[int, Callable[[int, bytearray], None]] = {
             v4l2.VIDIOC_QUERYCAP: self._querycap,
             v4l2.VIDIOC_S_FMT: self._s_fmt,
             v4l2.VIDIOC_G_FMT: self._g_fmt,
@@ -132,7 +133,10 @@ class LoopbackDouble:
             v4l2.VIDIOC_G_CTRL: self._g_ctrl,
             v4l2.VIDIOC_SUBSCRIBE_EVENT: self._subscribe,
             v4l2.VIDIOC_DQEVENT: self._dqevent,
-        }.get(request, lambda *_: refuse(errno.ENOTTY))(fd, argument)
+        }
+        if request not in answers:
+            refuse(errno.ENOTTY)
+        answers[request](fd, argument)
 
     def _caps(self) -> int:
         if not self.exclusive_caps:
@@ -217,11 +221,12 @@ def make() -> Iterator[Callable[..., LoopbackDouble]]:
     """Make doubles of the driver; none may be left open."""
     made: list[LoopbackDouble] = []
 
-    def _make(**settings: object) -> LoopbackDouble:
-        made.append(LoopbackDouble(**settings))
-        return made[-1]
+    class Made(LoopbackDouble):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            made.append(self)
 
-    yield _make
+    yield Made
     for double in made:
         still_open = list(double.fds)
         double.drop()

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output import choice, devices, v4l2
+from relayd.media.frames import Geometry, StandbyFrame, SwappedFrame, black
+from relayd.output import device_choice, devices, v4l2
 from relayd.output.camera import CameraOutput
-from relayd.output.choice import find_device
+from relayd.output.device_choice import find_device
 from relayd.output.devices import VideoDevice
 
 SIZE = Geometry(64, 48)
@@ -38,7 +38,7 @@ def picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, SIZE.shape, np.uint8)
 
 
-def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit():
+def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit() -> None:
     assert struct.calcsize("P") == 8
     assert v4l2.VIDIOC_QUERYCAP == 0x80685600
     assert v4l2.VIDIOC_ENUM_FMT == 0xC0405602
@@ -52,7 +52,7 @@ def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_picture_reaches_the_device_whole_and_unchanged(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version)
     output = camera(double, tmp_path)
     output.open()
@@ -65,7 +65,7 @@ def test_each_picture_reaches_the_device_whole_and_unchanged(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_readers_are_told_the_true_frame_rate(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version)
     output = camera(double, tmp_path)
     output.open()
@@ -76,7 +76,7 @@ def test_readers_are_told_the_true_frame_rate(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_camera_can_be_taken_again_after_a_run(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version)
     for _ in range(2):
         output = camera(double, tmp_path)
@@ -86,7 +86,9 @@ def test_the_camera_can_be_taken_again_after_a_run(
     assert double.written == 2
 
 
-def test_without_the_writers_mark_the_double_shows_the_bug_of_0_12(make: Callable[..., Any]):
+def test_without_the_writers_mark_the_double_shows_the_bug_of_0_12(
+    make: Callable[..., Any],
+) -> None:
     double = make(version="0.12.7")
     fd = double.open("/dev/video0", os.O_RDWR)
     v4l2.set_format(double, fd, v4l2.i420_format(SIZE))
@@ -97,7 +99,7 @@ def test_without_the_writers_mark_the_double_shows_the_bug_of_0_12(make: Callabl
 
 def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
     make: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     double = make(version="0.12.7", ready_for_output=False)
     with pytest.raises(CameraUnavailable, match=r"/dev/video0 takes no pictures.*modprobe -r"):
         camera(double, tmp_path).open()
@@ -107,24 +109,24 @@ def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
 @pytest.mark.parametrize("state", [(True, False), (False, True)], ids=["fresh", "used"])
 def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
     make: Callable[..., Any], tmp_path: Path, version: str, state: tuple[bool, bool]
-):
+) -> None:
     output, capture = state
     double = make(
         version=version, keep_format=True, ready_for_output=output, ready_for_capture=capture
     )
     with pytest.raises(CameraUnavailable, match="keep_format=1") as caught:
         camera(double, tmp_path).open()
-    assert caught.value.mend == "v4l2-ctl -d /dev/video0 -c keep_format=0"
+    assert caught.value.hint == "v4l2-ctl -d /dev/video0 -c keep_format=0"
     assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
     double.keep_format, double.ready_for_output, double.ready_for_capture = False, True, False
-    mended = camera(double, tmp_path)
-    mended.open()
-    mended.close()
+    repaired = camera(double, tmp_path)
+    repaired.open()
+    repaired.close()
 
 
 def test_a_camera_that_another_program_writes_is_left_alone(
     make: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     double = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
     with pytest.raises(CameraUnavailable, match="another program"):
         camera(double, tmp_path).open()
@@ -132,13 +134,13 @@ def test_a_camera_that_another_program_writes_is_left_alone(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_camera_that_browsers_would_not_list_is_refused_with_the_mend(
+def test_a_camera_that_browsers_would_not_list_is_refused_with_the_hint(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version, exclusive_caps=False)
     with pytest.raises(CameraUnavailable, match="exclusive_caps=0") as caught:
         camera(double, tmp_path).open()
-    assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.mend
+    assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.hint
     assert double.written == 0
 
 
@@ -149,7 +151,7 @@ def test_a_camera_that_browsers_would_not_list_is_refused_with_the_mend(
 )  # fmt: skip
 def test_a_camera_that_is_lost_in_a_call_is_taken_back_though_somebody_set_it_up_badly(
     make: Callable[..., Any], tmp_path: Path, wrong: str, version: str
-):
+) -> None:
     double = make(version=version)
     output = camera(double, tmp_path)
     output.open()
@@ -166,7 +168,7 @@ def test_a_camera_that_is_lost_in_a_call_is_taken_back_though_somebody_set_it_up
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_camera_that_is_still_watched_is_taken_again_though_it_shows_both_sides(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version, watched_at=(SIZE.width, SIZE.height))
     for _ in range(2):
         output = camera(double, tmp_path)
@@ -180,14 +182,14 @@ def test_a_camera_that_is_still_watched_is_taken_again_though_it_shows_both_side
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_device_that_stays_at_another_size_is_refused(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version, watched_at=(1280, 720))
     with pytest.raises(CameraUnavailable, match="64x48"):
         camera(double, tmp_path).open()
     assert double.written == 0
 
 
-def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path):
+def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path) -> None:
     double = make(driver=b"uvcvideo", card=b"Integrated Webcam")
     with pytest.raises(CameraUnavailable, match=r"real device \(Integrated Webcam\)"):
         camera(double, tmp_path).open()
@@ -204,9 +206,9 @@ def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path
         (errno.ENODEV, "modprobe"),
     ],
 )
-def test_what_keeps_the_device_shut_is_named_with_its_mend(
+def test_what_keeps_the_device_shut_is_named_with_its_hint(
     make: Callable[..., Any], tmp_path: Path, number: int, words: str
-):
+) -> None:
     double = make(open_error=number)
     with pytest.raises(CameraUnavailable) as caught:
         camera(double, tmp_path).open()
@@ -214,7 +216,7 @@ def test_what_keeps_the_device_shut_is_named_with_its_mend(
     assert words in str(caught.value)
 
 
-def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path):
+def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path) -> None:
     path = tmp_path / "video0"
     path.write_bytes(b"keep me")
     with pytest.raises(CameraUnavailable, match="no video device"):
@@ -225,7 +227,7 @@ def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path):
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.EINVAL, errno.EIO])
 def test_a_failed_write_raises_and_the_camera_comes_back_when_it_can(
     make: Callable[..., Any], tmp_path: Path, number: int
-):
+) -> None:
     double = make()
     output = camera(double, tmp_path)
     output.open()
@@ -240,7 +242,7 @@ def test_a_failed_write_raises_and_the_camera_comes_back_when_it_can(
     assert double.pictures() == picture(2).tobytes()
 
 
-def test_a_short_write_raises(make: Callable[..., Any], tmp_path: Path):
+def test_a_short_write_raises(make: Callable[..., Any], tmp_path: Path) -> None:
     double = make(write_limit=100)
     output = camera(double, tmp_path)
     output.open()
@@ -258,7 +260,7 @@ def device(
     )  # fmt: skip
 
 
-def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera():
+def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera() -> None:
     real = device("/dev/video0", label="relayd", loopback=False)
     other, own = device("/dev/video4"), device("/dev/video7", label="relayd")
     busy = device("/dev/video2", label="relayd", output=False)
@@ -270,29 +272,29 @@ def test_auto_takes_the_one_labelled_relayd_and_never_a_real_camera():
 
 
 @pytest.mark.parametrize("is_installed", [True, False])
-def test_the_mend_leaves_the_options_of_an_installed_relayd_alone(
+def test_the_hint_leaves_the_options_of_an_installed_relayd_alone(
     is_installed: bool,  # noqa: FBT001 - both cases
     make: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     options = tmp_path / "relayd.conf"
     if is_installed:
         options.touch()
-    monkeypatch.setattr(choice, "OPTIONS_FILE", options)
-    mends = []
+    monkeypatch.setattr(device_choice, "OPTIONS_FILE", options)
+    fixes = []
     for double in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
         with pytest.raises(CameraUnavailable) as caught:
             camera(double, tmp_path).open()
-        mends.append(caught.value.mend)
+        fixes.append(caught.value.hint)
     with pytest.raises(CameraUnavailable) as caught:
         find_device([])
-    for mend in [*mends, caught.value.mend]:
-        assert "sudo modprobe v4l2loopback" in mend
-        assert ("devices=1" in mend) is not is_installed
+    for hint in [*fixes, caught.value.hint]:
+        assert "sudo modprobe v4l2loopback" in hint
+        assert ("devices=1" in hint) is not is_installed
 
 
-def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera():
+def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera() -> None:
     real = device("/dev/video0", label="studio", loopback=False)
     first, second = device("/dev/video2", label="studio", output=False), device("/dev/video3")
     assert find_device([real, second, first], "studio") == "/dev/video2"
@@ -304,14 +306,14 @@ def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera():
         find_device([], "studio")
 
 
-def test_a_label_longer_than_the_kernel_keeps_is_found_by_what_it_kept():
+def test_a_label_longer_than_the_kernel_keeps_is_found_by_what_it_kept() -> None:
     wanted = "a camera with a name that is rather long"
     assert find_device([device("/dev/video2", label=wanted[:31])], wanted) == "/dev/video2"
 
 
 def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
     make: Callable[..., Any], tmp_path: Path
-):
+) -> None:
     double = make()
     output = camera(
         double, tmp_path, "studio", list_devices=lambda: [device("/dev/video0", label="studio")]
@@ -323,7 +325,9 @@ def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
     assert output.name == "/dev/video0"
 
 
-def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any], tmp_path: Path):
+def test_devices_are_listed_with_what_is_wrong_with_each(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
     double = make(path=str(tmp_path / "dev/video0"), size=(640, 480))
     for name, label in {"video10": "Locked", "video0": "relayd", "v4l-subdev0": "x"}.items():
         entry = tmp_path / "class/video4linux" / name
@@ -343,21 +347,21 @@ def test_devices_are_listed_with_what_is_wrong_with_each(make: Callable[..., Any
 @pytest.mark.parametrize("version", ["0.12.7", "0.13.2"])
 def test_a_camera_that_nobody_wrote_to_yet_is_listed_without_a_format(
     make: Callable[..., Any], tmp_path: Path, version: str
-):
+) -> None:
     double = make(version=version, path=str(tmp_path / "dev/video0"))
     (tmp_path / "class/video4linux/video0").mkdir(parents=True)
     (found,) = devices.list_devices(tmp_path, tmp_path / "dev", double)
     assert found.formats == ()
 
 
-def test_no_video_at_all_gives_an_empty_list(tmp_path: Path):
+def test_no_video_at_all_gives_an_empty_list(tmp_path: Path) -> None:
     assert devices.list_devices(tmp_path) == []
     assert devices.module_version(tmp_path) == ""
 
 
-def test_the_modules_version_is_read(tmp_path: Path):
+def test_the_modules_version_is_read(tmp_path: Path) -> None:
     assert devices.module_version(sys_tree(tmp_path, "0.13.2")) == "0.13.2"
 
 
-def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path):
+def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path) -> None:
     assert devices.module_version(sys_tree(tmp_path, "0.12.7")) == "0.12 or older"

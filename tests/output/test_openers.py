@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.output.openers import Census, Visible
+from relayd.output.device_use import DeviceUse, Visible
 
 HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -41,40 +41,40 @@ def sys_tree(folder: Path, refcnt: str, *devices: str) -> Path:
     return folder
 
 
-def test_another_process_that_has_it_open_is_seen_by_whatever_path(tmp_path: Path):
+def test_another_process_that_has_it_open_is_seen_by_whatever_path(tmp_path: Path) -> None:
     file, link = tmp_path / "video0", tmp_path / "by-name"
     file.touch()
     link.symlink_to(file)
-    census = Census(str(link))
+    census = DeviceUse(str(link))
     assert census.visible() == Visible()
     with held_by_another(file):
         assert census.visible() == Visible(here=1)
     assert census.visible() == Visible()
 
 
-def test_our_own_openings_are_none_of_others(tmp_path: Path):
+def test_our_own_openings_are_none_of_others(tmp_path: Path) -> None:
     file = tmp_path / "video0"
     file.touch()
     with file.open():
-        assert Census(str(file)).visible() == Visible()
+        assert DeviceUse(str(file)).visible() == Visible()
 
 
-def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path):
-    census = Census("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
+def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path) -> None:
+    census = DeviceUse("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
     assert census.total() == 3
     with Path("/dev/full").open("wb"):
         assert census.total() == 2
 
 
-def test_the_other_devices_that_share_the_use_count_are_named(tmp_path: Path):
+def test_the_other_devices_that_share_the_use_count_are_named(tmp_path: Path) -> None:
     root = sys_tree(tmp_path, "0", "/dev/full", "/dev/ptmx")
-    assert Census("/dev/full", sys_root=root).siblings() == {"/dev/video1"}
-    assert Census("/dev/ptmx", sys_root=root).siblings() == {"/dev/video0"}
+    assert DeviceUse("/dev/full", sys_root=root).siblings() == {"/dev/video1"}
+    assert DeviceUse("/dev/ptmx", sys_root=root).siblings() == {"/dev/video0"}
 
 
-def test_those_seen_on_the_other_devices_are_counted_apart(tmp_path: Path):
+def test_those_seen_on_the_other_devices_are_counted_apart(tmp_path: Path) -> None:
     root = sys_tree(tmp_path, "0", "/dev/full", "/dev/zero")
-    census = Census("/dev/full", sys_root=root)
+    census = DeviceUse("/dev/full", sys_root=root)
     before = census.visible()
     with held_by_another("/dev/zero"):
         assert census.visible() == Visible(before.here, before.elsewhere + 1)
@@ -82,28 +82,28 @@ def test_those_seen_on_the_other_devices_are_counted_apart(tmp_path: Path):
 
 def test_a_use_count_during_which_we_opened_a_device_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     root = sys_tree(tmp_path, "2", "/dev/full")
-    census = Census("/dev/full", sys_root=root)
+    census = DeviceUse("/dev/full", sys_root=root)
     own = iter([0, 1, 1, 1])
-    monkeypatch.setattr(Census, "_own", lambda *_: next(own))
+    monkeypatch.setattr(DeviceUse, "_own", lambda *_: next(own))
     assert census.total() == 1
 
 
 @pytest.mark.parametrize("refcnt", ["", "many"])
-def test_without_a_use_count_nothing_is_told(tmp_path: Path, refcnt: str):
+def test_without_a_use_count_nothing_is_told(tmp_path: Path, refcnt: str) -> None:
     root = sys_tree(tmp_path, refcnt, "/dev/full")
-    assert Census("/dev/full", sys_root=root).total() is None
+    assert DeviceUse("/dev/full", sys_root=root).total() is None
 
 
-def test_a_count_of_another_driver_tells_nothing(tmp_path: Path):
+def test_a_count_of_another_driver_tells_nothing(tmp_path: Path) -> None:
     root = sys_tree(tmp_path, "0", "/dev/full")
-    assert Census("/dev/ptmx", sys_root=root).total() is None
+    assert DeviceUse("/dev/ptmx", sys_root=root).total() is None
 
 
-def test_a_device_that_is_not_there_is_an_error():
+def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
-        Census("/dev/video-that-is-not-there")
+        DeviceUse("/dev/video-that-is-not-there")
 
 
 LOCK = HOLD.replace("print(", "import fcntl; fcntl.flock(held, fcntl.LOCK_EX); print(")
@@ -112,7 +112,7 @@ LOCK = HOLD.replace("print(", "import fcntl; fcntl.flock(held, fcntl.LOCK_EX); p
 @pytest.mark.parametrize("other", ["hidden", "seen"])
 def test_a_relay_that_lets_nobody_look_is_seen_by_its_lock_and_no_other_twice(
     tmp_path: Path, other: str
-):
+) -> None:
     """The device of another relay counts once, whether we may look into that relay or not."""
     root = sys_tree(tmp_path / "sys", "0", "/dev/full", "/dev/zero")
     (tmp_path / "dev").mkdir()
@@ -123,7 +123,7 @@ def test_a_relay_that_lets_nobody_look_is_seen_by_its_lock_and_no_other_twice(
         proc = tmp_path / "proc"
         proc.mkdir()
         (proc / "locks").symlink_to("/proc/locks")
-    census = Census("/dev/full", sys_root=root, proc_root=proc, dev_root=tmp_path / "dev")
+    census = DeviceUse("/dev/full", sys_root=root, proc_root=proc, dev_root=tmp_path / "dev")
     before = census.visible()
     with held_by_another("/dev/zero", LOCK):
         assert census.visible() == Visible(before.here, before.elsewhere + 1)

@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SourceFrame, StandbyFrame, SwappedFrame
 from relayd.media.encode import JpegEncoder
+from relayd.media.frames import I420, Geometry, SourceFrame, StandbyFrame, SwappedFrame
+from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
 from relayd.output.standby import i420_from_rgb
-from relayd.slots import LatestSlot
 
 SIZE = Geometry(64, 48)
 
 
-def solid(rgb: tuple[int, int, int]):
+def solid(rgb: tuple[int, int, int]) -> I420:
     return i420_from_rgb(np.full((48, 64, 3), rgb, np.uint8))
 
 
@@ -33,20 +33,21 @@ def solid(rgb: tuple[int, int, int]):
     ],
 )
 @pytest.mark.parametrize("quality", [1, 80, 100])
-def test_colours_survive_i420_to_jpeg(rgb: tuple[int, int, int], quality: int):
+def test_colours_survive_i420_to_jpeg(rgb: tuple[int, int, int], quality: int) -> None:
     jpeg = JpegEncoder(64, 48, quality).encode(solid(rgb))
     seen = Image.open(io.BytesIO(jpeg)).convert("RGB").getpixel((30, 20))
+    assert isinstance(seen, tuple)
     assert max(abs(a - b) for a, b in zip(seen, rgb, strict=True)) <= (4 if quality > 1 else 12)
 
 
-def test_quality_changes_the_size():
+def test_quality_changes_the_size() -> None:
     noise = i420_from_rgb(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
     sizes = [len(JpegEncoder(64, 48, quality).encode(noise)) for quality in (5, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 1.5
 
 
-def test_one_encoder_serves_many_pictures_of_one_size_only():
+def test_one_encoder_serves_many_pictures_of_one_size_only() -> None:
     encoder = JpegEncoder(64, 48)
     assert encoder.encode(solid((255, 0, 0))) == encoder.encode(solid((255, 0, 0)))
     with pytest.raises(OutputError, match="64x48"):
@@ -54,20 +55,21 @@ def test_one_encoder_serves_many_pictures_of_one_size_only():
 
 
 class Counted:
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: JpegEncoder) -> None:
         self.encoder, self.calls = encoder, 0
 
-    def encode(self, picture: Any):
+    def encode(self, picture: I420) -> bytes:
         self.calls += 1
         return self.encoder.encode(picture)
 
 
-def counted(preview: Any):
-    preview._jpegs._encoder = Counted(preview._jpegs._encoder)
-    return preview._jpegs._encoder
+def counted(preview: Any) -> Counted:
+    encoder = Counted(preview._jpegs._encoder)
+    preview._jpegs._encoder = encoder
+    return encoder
 
 
-def test_nothing_is_encoded_while_nobody_looks():
+def test_nothing_is_encoded_while_nobody_looks() -> None:
     preview = Preview(SIZE)
     encoder = counted(preview)
     for _ in range(10):
@@ -75,7 +77,7 @@ def test_nothing_is_encoded_while_nobody_looks():
     assert encoder.calls == 0
 
 
-def test_each_picture_is_encoded_once_for_any_number_of_viewers():
+def test_each_picture_is_encoded_once_for_any_number_of_viewers() -> None:
     preview = Preview(SIZE, now=iter([0.0, 0.0, 1.0]).__next__)
     encoder = counted(preview)
     for n in range(2):
@@ -83,36 +85,42 @@ def test_each_picture_is_encoded_once_for_any_number_of_viewers():
         with ThreadPoolExecutor(8) as viewers:
             seen = list(viewers.map(lambda _: preview.latest_jpeg(0), range(16)))
         assert len(set(seen)) == 1
+        assert seen[0]
         assert seen[0][0] == n + 1
         assert encoder.calls == n + 1
     assert preview.latest_jpeg(after=2) is None
 
 
-def test_pictures_above_the_limit_are_left_out():
+def test_pictures_above_the_limit_are_left_out() -> None:
     time = [0.0]
     preview = Preview(SIZE, fps_limit=10, now=lambda: time[0])
     for beat in range(200):
         time[0] = beat * 0.05
         preview.show(SwappedFrame(solid((0, 0, 0)), time[0]))
-    assert 95 <= preview.latest_jpeg()[0] <= 101
+    latest = preview.latest_jpeg()
+    assert latest
+    assert 95 <= latest[0] <= 101
 
 
-def test_a_viewer_waits_for_the_next_picture():
+def test_a_viewer_waits_for_the_next_picture() -> None:
     preview = Preview(SIZE)
     with ThreadPoolExecutor(1) as viewers:
         waiting = viewers.submit(preview.latest_jpeg, 0, 5.0)
         preview.show(SwappedFrame(solid((0, 0, 0)), 0.0))
-        number, jpeg = waiting.result()
-    assert number == 1
-    assert jpeg.startswith(b"\xff\xd8")
+        seen = waiting.result()
+    assert seen
+    assert seen[0] == 1
+    assert seen[1].startswith(b"\xff\xd8")
     preview.close()
     assert preview.latest_jpeg(0) is None
 
 
-def test_the_demo_sees_the_source_and_nothing_else_can():
-    slot = LatestSlot()
+def test_the_demo_sees_the_source_and_nothing_else_can() -> None:
+    slot: LatestSlot[SourceFrame] = LatestSlot()
     preview = SourcePreview(slot, SIZE)
     assert preview.latest_jpeg() is None
     slot.put(SourceFrame(solid((255, 0, 0)), 0.0))
-    assert preview.latest_jpeg()[0] == 1
+    latest = preview.latest_jpeg()
+    assert latest
+    assert latest[0] == 1
     assert not hasattr(preview, "show")

@@ -5,7 +5,7 @@ from pathlib import Path
 import relayd
 
 SNIPPET = """
-from relayd.frames import SourceFrame
+from relayd.media.frames import SourceFrame
 from relayd.output.base import Output
 from relayd.output.camera import CameraOutput
 from relayd.output.preview import Preview
@@ -26,7 +26,7 @@ def fits(camera: CameraOutput, stream: StreamOutput, page: Preview) -> list[Outp
 """
 
 
-def test_the_type_checker_refuses_to_send_a_raw_face_to_any_output(tmp_path: Path):
+def test_the_type_checker_refuses_to_send_a_raw_face_to_any_output(tmp_path: Path) -> None:
     path = tmp_path / "snippet.py"
     path.write_text(SNIPPET)
     root = Path(relayd.__file__).parent.parent
@@ -44,11 +44,11 @@ def test_the_type_checker_refuses_to_send_a_raw_face_to_any_output(tmp_path: Pat
     assert "Found 4 errors" in done.stdout
 
 
-def test_the_one_conversion_is_called_in_one_place():
+def test_the_one_conversion_is_called_in_one_place() -> None:
     package = Path(relayd.__file__).parent
     users = [
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
         if "expose_source(" in path.read_text()
     ]
-    assert sorted(users) == ["frames.py", "output/screen.py"]
+    assert sorted(users) == ["media/frames.py", "output/clock.py"]

@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,12 @@ import numpy as np
 import pytest
 
 from relayd.errors import CameraUnavailable
-from relayd.frames import StandbyFrame
-from relayd.output import openings as openings_module
-from relayd.output import readers, v4l2
+from relayd.media.frames import StandbyFrame
+from relayd.output import open_tracker, readers, v4l2
+from relayd.output.device_use import DeviceUse, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.openers import Census, Visible
-from relayd.output.openings import PROBE, RECOUNT, RESTLESS, SETTLE, Openings
-from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_sight
+from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, OpenTracker
+from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_reader_counter
 
 SOON = 2.0  # s
 
@@ -76,12 +76,12 @@ def sibling(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
-    made: list[Openings] = []
+def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
+    made: list[OpenTracker] = []
 
-    def make(*census: Any) -> Openings:
+    def make(*census: Any) -> OpenTracker:
         counted = CountedElsewhere(*census)
-        made.append(Openings(str(node), 100.0, cast("Census", counted)))
+        made.append(OpenTracker(str(node), 100.0, cast("DeviceUse", counted)))
         return made[-1]
 
     yield make
@@ -89,13 +89,13 @@ def openings_of(node: Path) -> Iterator[Callable[..., Openings]]:
         openings.close()
 
 
-def counts(openings: Openings, total: int | None, **visible: int) -> None:
+def counts(openings: OpenTracker, total: int | None, **visible: int) -> None:
     """Let the module's use count be `total`, and /proc show this."""
     census = cast("CountedElsewhere", openings._census)
     census.now_total, census.now_visible = total, Visible(**visible)
 
 
-def settled(openings: Openings, at: float) -> int | None:
+def settled(openings: OpenTracker, at: float) -> int | None:
     """Look at `at`, once more when nothing moves any more, and once all of it has lasted."""
     for moment in (at, at + SETTLE, at + SETTLE + PROBE):
         readers = openings.look(moment)
@@ -105,7 +105,7 @@ def settled(openings: Openings, at: float) -> int | None:
 # The kernel's word on a file
 
 
-def test_opening_and_closing_are_told_in_their_order_and_writing_is_not(node: Path):
+def test_opening_and_closing_are_told_in_their_order_and_writing_is_not(node: Path) -> None:
     watch = FileWatch(str(node))
     for how in (os.O_RDONLY, os.O_RDWR):
         fd = os.open(node, how)
@@ -119,14 +119,14 @@ def test_opening_and_closing_are_told_in_their_order_and_writing_is_not(node: Pa
     watch.close()
 
 
-def test_a_file_that_is_deleted_is_told(node: Path):
+def test_a_file_that_is_deleted_is_told(node: Path) -> None:
     watch = FileWatch(str(node))
     node.unlink()
     assert FileEvent.GONE in watch.read()
     watch.close()
 
 
-def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path):
+def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileWatch(str(tmp_path / "none"))
 
@@ -134,7 +134,9 @@ def test_a_file_that_is_not_there_cannot_be_watched(tmp_path: Path):
 # Counting openings
 
 
-def test_who_has_it_open_for_a_second_is_a_reader(node: Path, openings_of: Callable[..., Openings]):
+def test_who_has_it_open_for_a_second_is_a_reader(
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of()
     assert openings.look(100.0) == 0
     with node.open():
@@ -147,7 +149,9 @@ def test_who_has_it_open_for_a_second_is_a_reader(node: Path, openings_of: Calla
     assert openings.due(102.1) == RECOUNT
 
 
-def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[..., Openings]):
+def test_a_probe_is_no_reader_and_hides_none(
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of()
     with node.open():
         openings.look(100.0)
@@ -159,7 +163,9 @@ def test_a_probe_is_no_reader_and_hides_none(node: Path, openings_of: Callable[.
     assert openings.look(105.0) == 0
 
 
-def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., Openings]):
+def test_a_probe_alone_is_never_a_reader(
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of()
     for number in range(20):
         with node.open():
@@ -168,16 +174,16 @@ def test_a_probe_alone_is_never_a_reader(node: Path, openings_of: Callable[..., 
 
 
 def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
-    openings_of: Callable[..., Openings],
-):
+    openings_of: Callable[..., OpenTracker],
+) -> None:
     for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
         assert openings.look(100.0) == 0
         assert openings.look(100.0 + PROBE) == 1
 
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
-    node: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -192,8 +198,8 @@ def test_closings_told_as_one_leave_no_reader_that_is_not_there(
 
 
 def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 3)  # and from now on /proc shows nothing
@@ -205,8 +211,8 @@ def test_closings_told_as_one_leave_no_reader_while_another_device_is_written(
 
 
 def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         probe = os.open(node, os.O_RDONLY)
@@ -218,8 +224,8 @@ def test_openings_told_as_one_lose_no_reader_while_another_device_is_written(
 
 
 def test_who_opens_another_device_is_no_reader_of_this_one(
-    sibling: Path, openings_of: Callable[..., Openings]
-):
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0, None, str(sibling))
     with sibling.open():
         counts(openings, 1)
@@ -227,8 +233,8 @@ def test_who_opens_another_device_is_no_reader_of_this_one(
 
 
 def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0, None, str(sibling))
     with node.open(), sibling.open():
         counts(openings, 2)
@@ -239,8 +245,8 @@ def test_both_devices_being_opened_at_once_is_told_where_it_adds_up(
 
 
 def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert openings.look(100.0) == 0
@@ -256,8 +262,8 @@ def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
 
 
 def test_the_unknown_ends_when_one_possibility_is_left(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     before = node.open()
     openings = openings_of(1, None, str(sibling))
     assert settled(openings, 100.0) is None
@@ -270,24 +276,24 @@ def test_the_unknown_ends_when_one_possibility_is_left(
 
 
 def test_proc_decides_where_it_shows_all_and_is_asked_again(
-    sibling: Path, openings_of: Callable[..., Openings]
-):
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
-    openings.look(100.0 + openings_module.ASK_PROC)
-    assert openings.look(100.0 + openings_module.ASK_PROC + PROBE) == 1
+    openings.look(100.0 + open_tracker.ASK_PROC)
+    assert openings.look(100.0 + open_tracker.ASK_PROC + PROBE) == 1
 
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
-    sibling: Path, openings_of: Callable[..., Openings]
-):
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
 
 
 def test_one_look_in_the_midst_of_a_change_is_not_believed(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         counts(openings, 2)
@@ -300,8 +306,8 @@ def test_one_look_in_the_midst_of_a_change_is_not_believed(
 
 
 def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
-    node: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     counts(openings, 2)
@@ -316,8 +322,8 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
 
 
 def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown(
-    sibling: Path, openings_of: Callable[..., Openings]
-):
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0, None, str(sibling))
     counts(openings, 1)
     assert settled(openings, 101.0) is None
@@ -326,8 +332,8 @@ def test_who_opened_either_device_by_a_node_that_we_do_not_know_makes_it_unknown
 
 
 def test_what_does_not_fit_is_begun_anew(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(1, Visible(elsewhere=1), str(sibling))
     node.open().close()
     counts(openings, 0)  # the other device's writer left by a node that we do not know
@@ -335,8 +341,8 @@ def test_what_does_not_fit_is_begun_anew(
 
 
 def test_an_opening_shared_by_processes_is_not_taken_for_two(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(3, Visible(here=2), str(sibling))
     assert (openings._least, openings._most) == (1, 3)
     assert settled(openings, 100.0) is None
@@ -344,15 +350,15 @@ def test_an_opening_shared_by_processes_is_not_taken_for_two(
     assert (openings._least, openings._most) == (0, 2)
 
 
-def test_what_was_missed_on_both_devices_is_not_put_on_one():
-    told = {"here": 1, "elsewhere": 1, "any_here": True, "any_elsewhere": True}
-    assert openings_module._Moves(**told).share(2) == 1
-    assert openings_module._Moves(**told, missed=True).share(2) is None
+def test_what_was_missed_on_both_devices_is_not_put_on_one() -> None:
+    moves = partial(open_tracker._Moves, here=1, elsewhere=1, any_here=True, any_elsewhere=True)
+    assert moves().share(2) == 1
+    assert moves(missed=True).share(2) is None
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
-    node: Path, tmp_path: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, tmp_path: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0, None, str(tmp_path / "not in this container"))
     with node.open():
         counts(openings, 1)
@@ -363,8 +369,11 @@ def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
 
 
 def test_a_watch_that_fails_half_way_leaves_nothing_open(
-    node: Path, sibling: Path, openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
-):
+    node: Path,
+    sibling: Path,
+    openings_of: Callable[..., OpenTracker],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(watch: FileWatch, path: str) -> None:
         if path == str(sibling):
             raise OSError(errno.EMFILE, "Too many open files")
@@ -379,15 +388,15 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
 
 
 def test_a_device_that_comes_or_goes_ends_the_sight(
-    sibling: Path, openings_of: Callable[..., Openings]
-):
+    sibling: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     openings = openings_of(0)
     cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
     with pytest.raises(FileNotFoundError):
         openings.look(101.0)
 
 
-def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path):
+def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path) -> None:
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
     watch = FileWatch(str(node))
     for fd in fds:
@@ -397,8 +406,8 @@ def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path):
 
 
 def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
-    openings_of: Callable[..., Openings],
-):
+    openings_of: Callable[..., OpenTracker],
+) -> None:
     openings = openings_of(0)
     counts(openings, 1)
     assert openings.look(101.0) == 0
@@ -406,8 +415,8 @@ def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
 
 
 def test_when_the_kernel_lost_count_it_is_counted_anew(
-    openings_of: Callable[..., Openings], monkeypatch: pytest.MonkeyPatch
-):
+    openings_of: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     openings = openings_of()
     counts(openings, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
@@ -417,8 +426,8 @@ def test_when_the_kernel_lost_count_it_is_counted_anew(
 
 
 def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
-    node: Path, openings_of: Callable[..., Openings]
-):
+    node: Path, openings_of: Callable[..., OpenTracker]
+) -> None:
     unseen = node.open()
     openings = openings_of()
     unseen.close()
@@ -434,7 +443,7 @@ def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
 @pytest.mark.parametrize("version", ["0.13.2", "0.15.0"])
 def test_the_drivers_count_is_taken_at_once_and_at_each_change(
     make: Callable[..., Any], version: str
-):
+) -> None:
     double = make(version=version, readers=1)
     usage = ClientUsage("/dev/video0", double)
     assert usage.look(0.0) == 1
@@ -445,22 +454,25 @@ def test_the_drivers_count_is_taken_at_once_and_at_each_change(
     usage.close()
 
 
-def test_a_driver_without_the_event_is_left_as_it_was(make: Callable[..., Any]):
+def test_a_driver_without_the_event_is_left_as_it_was(make: Callable[..., Any]) -> None:
     double = make(version="0.12.7")
     with pytest.raises(OSError, match="Invalid"):
         ClientUsage("/dev/video0", double)
     assert not double.fds
 
 
-def test_the_structs_of_events_are_the_kernels():
+def test_the_structs_of_events_are_the_kernels() -> None:
     assert v4l2.VIDIOC_DQEVENT == 0x80885659
     assert v4l2.VIDIOC_SUBSCRIBE_EVENT == 0x4020565A
 
 
-def test_the_event_is_preferred_to_counting(make: Callable[..., Any], node: Path):
+def test_the_event_is_preferred_to_counting(make: Callable[..., Any], node: Path) -> None:
     new, old = make(path=str(node)), make(path=str(node), version="0.12.7")
-    first, second = best_sight(str(node), new, 0.0), best_sight(str(node), old, 0.0)
-    assert (type(first), type(second)) == (ClientUsage, Openings)
+    first, second = (
+        best_reader_counter(str(node), new, 0.0),
+        best_reader_counter(str(node), old, 0.0),
+    )
+    assert (type(first), type(second)) == (ClientUsage, OpenTracker)
     first.close()
     second.close()
 
@@ -468,7 +480,7 @@ def test_the_event_is_preferred_to_counting(make: Callable[..., Any], node: Path
 # The actor
 
 
-def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., Any]):
+def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., Any]) -> None:
     double, heard = make(), Heard()
     watch = ReadersWatch("/dev/video0", heard, system=double)
     watch.start()
@@ -485,8 +497,8 @@ def test_each_change_of_the_event_is_told_within_a_moment(make: Callable[..., An
 
 def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(openings_module, "PROBE", 0.2)
+) -> None:
+    monkeypatch.setattr(open_tracker, "PROBE", 0.2)
     double, heard = make(path=str(node), version="0.12.7"), Heard()
     watch = ReadersWatch(str(node), heard, system=double)
     watch.start()
@@ -503,7 +515,7 @@ def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
 
 def test_what_cannot_be_seen_is_told_as_unknown(
     make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(readers, "PATIENCE", 0.0)
     path, heard = str(tmp_path / "none"), Heard()
     watch = ReadersWatch(path, heard, system=make(path=path, version="0.12.7"))
@@ -514,7 +526,7 @@ def test_what_cannot_be_seen_is_told_as_unknown(
 
 def test_a_device_that_goes_away_makes_its_readers_unknown_after_a_while_and_no_sooner(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(readers, "RETRY", 0.1)
     monkeypatch.setattr(readers, "PATIENCE", 0.5)
     heard = Heard()
@@ -532,10 +544,10 @@ def test_a_device_that_goes_away_makes_its_readers_unknown_after_a_while_and_no_
 
 def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(readers, "RETRY", 0.05)
     monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
-    monkeypatch.setattr(openings_module, "PROBE", 0.1)
+    monkeypatch.setattr(open_tracker, "PROBE", 0.1)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()
@@ -554,6 +566,7 @@ class Blind:
     """A sight that fails in a way that nobody foresaw, and tells whether it was closed."""
 
     mask = select.POLLIN
+    words = "blindly"
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
@@ -576,7 +589,7 @@ class Blind:
 
 def test_a_fault_that_nobody_foresaw_makes_readers_unknown_and_closes_the_sight(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(readers, "PATIENCE", 0.0)
     heard, blind = Heard(), Blind()
     watch = ReadersWatch("/dev/video0", heard, see=lambda *_: blind, system=make())
@@ -589,7 +602,7 @@ def test_a_fault_that_nobody_foresaw_makes_readers_unknown_and_closes_the_sight(
 @pytest.mark.parametrize("lacking", ["descriptors", "threads"])
 def test_a_watch_that_cannot_begin_leaves_the_camera_working_and_nothing_open(
     lacking: str, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -649,7 +662,7 @@ class Watch:
         self.diary.append("watch ended")
 
 
-def test_a_camera_is_watched_from_its_opening_to_before_its_closing():
+def test_a_camera_is_watched_from_its_opening_to_before_its_closing() -> None:
     diary: list[str] = []
     told: list[tuple[str, int | None]] = []
     output = WatchedCamera(
@@ -669,7 +682,7 @@ def test_a_camera_is_watched_from_its_opening_to_before_its_closing():
     assert told == [("/dev/video7", 1), ("/dev/video7", 0)]
 
 
-def test_a_camera_that_cannot_be_opened_is_not_watched():
+def test_a_camera_that_cannot_be_opened_is_not_watched() -> None:
     diary: list[str] = []
     camera = Camera(diary)
     camera.broken = True
@@ -680,7 +693,7 @@ def test_a_camera_that_cannot_be_opened_is_not_watched():
     assert diary == ["camera closed"]
 
 
-def test_the_doubles_bell_rings_as_the_kernels_would(make: Callable[..., Any]):
+def test_the_doubles_bell_rings_as_the_kernels_would(make: Callable[..., Any]) -> None:
     double = make()
     fd = double.open("/dev/video0", os.O_RDONLY | os.O_NONBLOCK)
     v4l2.subscribe_client_usage(double, fd)

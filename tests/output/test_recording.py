@@ -16,7 +16,7 @@ import av.error
 import pytest
 
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SwappedFrame, black
+from relayd.media.frames import Geometry, SwappedFrame, black
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
@@ -96,7 +96,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
     small_disk: Path, suffix: str
-):
+) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(ROOM * 9 // 10))
     with Recorder(small_disk / f"out.{suffix}") as recorder:
@@ -119,14 +119,14 @@ def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
     assert sorted(small_disk.iterdir()) == sorted(parts), "nothing else is left"
 
 
-def test_without_room_for_a_part_none_is_begun(small_disk: Path):
+def test_without_room_for_a_part_none_is_begun(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(2 * ROOM - ROOM // 2))
     with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(make room there\)"):
         Part.begin(str(small_disk / "out.mp4"), KBIT)
     assert not (small_disk / "out.mp4").exists()
 
 
-def test_where_a_limit_or_quota_leaves_no_room_no_part_is_begun(tmp_path: Path):
+def test_where_a_limit_or_quota_leaves_no_room_no_part_is_begun(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -137,7 +137,7 @@ def test_where_a_limit_or_quota_leaves_no_room_no_part_is_begun(tmp_path: Path):
     assert not list(tmp_path.iterdir()), "or the folder would fill up with parts"
 
 
-def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_path: Path):
+def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
     with Recorder(folder / "out.mkv") as recorder:
@@ -154,7 +154,7 @@ def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_
 
 def test_a_recording_that_was_moved_away_is_finished_there_and_goes_on_in_a_new_file(
     tmp_path: Path,
-):
+) -> None:
     with Recorder(tmp_path / "out.mp4") as recorder:
         until(lambda: recorder.output.stats().frames > 10)
         (tmp_path / "out.mp4").rename(tmp_path / "kept.mp4")
@@ -167,7 +167,7 @@ def test_a_recording_that_was_moved_away_is_finished_there_and_goes_on_in_a_new_
         assert Fraction(container.duration, 1_000_000) > 0
 
 
-def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path):
+def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "out.mkv").write_text("precious")
     with Recorder(tmp_path / "out.mkv") as recorder:
         until(lambda: recorder.events)
@@ -176,7 +176,7 @@ def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path):
     assert (tmp_path / "out.mkv").read_text() == "precious"
 
 
-def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path):
+def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path) -> None:
     part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
     part.close(is_empty=True)
     assert not part.path.exists()
@@ -188,16 +188,36 @@ def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("wanted", ["/dev/null/out.mp4", "a\0b.mp4", "x" * 300 + ".mp4"])
-def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path):
+def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^.{10,}: "):
         Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
 
 
 def test_a_file_that_is_named_like_a_protocol_of_ffmpeg_is_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     with Recorder(Path("pipe:2.mkv")) as recorder:
         until(lambda: recorder.count(OutputChange.BACK) == 1)
         until(lambda: recorder.output.stats().frames > 10)
     assert frames_in(tmp_path / "pipe:2.mkv") > 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which root alone can")
+@pytest.mark.parametrize("as_link", [False, True])
+def test_a_fifo_that_another_user_put_where_all_may_write_is_refused(
+    tmp_path: Path, *, as_link: bool
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    fifo, wanted = tmp_path / "theirs.ts" if as_link else shared / "out.ts", shared / "out.ts"
+    os.mkfifo(fifo)
+    Part.begin(str(fifo), 1000).close()
+    if as_link:
+        wanted.symlink_to(fifo)
+    os.chown(wanted, 65534, 65534, follow_symlinks=False)
+    shared.chmod(0o1777)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        Part.begin(str(wanted), 1000)
+    shared.chmod(0o755)
+    Part.begin(str(wanted), 1000).close()

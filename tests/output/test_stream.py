@@ -21,15 +21,15 @@ import pytest
 
 import relayd
 from relayd.errors import OutputError
-from relayd.frames import Geometry, SwappedFrame, black
 from relayd.media.encode import VideoWriter
-from relayd.output.base import OutputChange
+from relayd.media.frames import Geometry, SwappedFrame, black
+from relayd.media.slots import SharedSlot
+from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order
 from relayd.output.recording import Part
 from relayd.output.stream import StreamOutput
 from relayd.process.environment import python_environment
-from relayd.slots import SharedSlot
-from relayd.targets import format_of
+from relayd.urls.targets import format_of
 
 SIZE = Geometry(160, 120)
 FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
@@ -42,11 +42,17 @@ def picture(number: int) -> np.ndarray:
     return i420
 
 
+def time_of(frame: av.VideoFrame) -> Fraction:
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
 def numbers(path: Any) -> list[tuple[int, Fraction]]:
     """Read back the number and time of each picture."""
     with av.open(str(path)) as container:
         found = [
-            (round((int(frame.to_ndarray()[10, 10]) - 20) / 5), frame.pts * frame.time_base)
+            (round((int(frame.to_ndarray()[10, 10]) - 20) / 5), time_of(frame))
             for frame in container.decode(video=0)
         ]
     start = found[0][1]
@@ -61,7 +67,7 @@ def write(path: Any, count: Any = 30, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
-def test_a_file_holds_each_picture_at_its_time(tmp_path: Path, suffix: str):
+def test_a_file_holds_each_picture_at_its_time(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out.{suffix}"
     write(path)
     found = numbers(path)
@@ -69,7 +75,7 @@ def test_a_file_holds_each_picture_at_its_time(tmp_path: Path, suffix: str):
     assert all(abs(at - Fraction(n, 20)) <= Fraction(1, 1000) for n, (_, at) in enumerate(found))
 
 
-def test_the_stream_says_bt601_limited_and_has_a_key_frame_each_2_seconds(tmp_path: Path):
+def test_the_stream_says_bt601_limited_and_has_a_key_frame_each_2_seconds(tmp_path: Path) -> None:
     write(tmp_path / "out.mp4", count=90)
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
@@ -81,7 +87,7 @@ def test_the_stream_says_bt601_limited_and_has_a_key_frame_each_2_seconds(tmp_pa
     assert [n for n, frame in enumerate(frames) if frame.key_frame] == [0, 40, 80]
 
 
-def test_a_picture_left_out_leaves_a_gap_and_no_faster_film(tmp_path: Path):
+def test_a_picture_left_out_leaves_a_gap_and_no_faster_film(tmp_path: Path) -> None:
     writer = VideoWriter(str(tmp_path / "out.mkv"), 160, 120, fps=20, bitrate_kbit=500)
     for number in (0, 1, 5, 6):
         writer.write(picture(number), number)
@@ -90,7 +96,9 @@ def test_a_picture_left_out_leaves_a_gap_and_no_faster_film(tmp_path: Path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(tmp_path: Path, suffix: str):
+def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(
+    tmp_path: Path, suffix: str
+) -> None:
     path = tmp_path / f"out.{suffix}"
     child = os.fork()
     if child == 0:
@@ -113,7 +121,7 @@ def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(tmp_path: Pat
         ("rtmp://127.0.0.1:1/live/secretword", "Connection refused"),
     ],
 )
-def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, words: str):
+def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, words: str) -> None:
     with pytest.raises(OutputError) as caught:  # noqa: PT012 - either may raise
         writer = VideoWriter(target, 160, 120, fps=20, bitrate_kbit=500)
         writer.write(picture(0))
@@ -121,11 +129,11 @@ def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, 
     assert "secretword" not in str(caught.value)
 
 
-def test_the_scheme_names_the_container_whatever_its_case():
+def test_the_scheme_names_the_container_whatever_its_case() -> None:
     assert format_of("RTMPS://h/live/key") == "flv"
 
 
-def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
+def test_a_file_that_exists_is_never_overwritten(tmp_path: Path) -> None:
     first = tmp_path / "out.mp4"
     first.write_text("precious")
     for name in ("out-1.mp4", "out-2.mp4"):
@@ -137,7 +145,7 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path):
     assert str(Part.begin("/dev/null", 500).path) == "/dev/null"
 
 
-def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
+def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         for _ in range(2):
@@ -152,7 +160,7 @@ class Feed:
     """Shows pictures on an output at 20 fps, as the screen would, until the block ends."""
 
     def __init__(self, url: Any, **settings: Any) -> None:
-        self.events = []
+        self.events: list[OutputEvent] = []
         self.longest = 0.0
         self.output = StreamOutput(str(url), SIZE, 20, 500, on_event=self.events.append, **settings)
         self._stop = threading.Event()
@@ -178,18 +186,18 @@ class Feed:
         self.output.close()
         self.closed_in = time.monotonic() - begin
 
-    def changes(self):
+    def changes(self) -> list[OutputChange]:
         return [event.change for event in self.events]
 
 
-def until(condition: Any, limit: Any = 15.0):
+def until(condition: Any, limit: Any = 15.0) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
 
 
-def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path):
+def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path) -> None:
     with Feed(tmp_path / "out.mp4") as feed:
         until(lambda: feed.output.stats().frames >= 20)
     found = numbers(tmp_path / "out.mp4")
@@ -200,7 +208,9 @@ def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path):
     assert all(abs(at - Fraction((n - first) % 40, 20)) < Fraction(1, 1000) for n, at in found[:39])
 
 
-def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(tmp_path: Path):
+def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "disk"
     with Feed(folder / "out.mp4") as feed:
         until(lambda: feed.events)
@@ -215,13 +225,13 @@ def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
 
 def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_works(
     tmp_path: Path,
-):
+) -> None:
     with Feed(str(tmp_path / f"{'x' * 300}.mp4")) as feed:
         until(lambda: feed.changes() == [OutputChange.LOST])
         assert "File name too long" in feed.output.trouble
 
 
-def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path):
+def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path) -> None:
     with Feed(tmp_path / "out.nonsense") as feed:
         until(lambda: feed.output.stats().reconnects >= 2)
         assert "no container is known" in feed.output.trouble
@@ -232,14 +242,16 @@ def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_pa
 def free_port(kind: Any = socket.SOCK_STREAM) -> int:
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def receive(url: Any, container_format: Any, options: Any, count: Any = 10) -> list[int]:
+def receive(
+    url: Any, container_format: Any, options: Any, count: Any = 10
+) -> list[tuple[int, int]]:
     """Listen, take so many pictures, hang up."""
     options = options | {"analyzeduration": "200000", "fflags": "nobuffer"}
     with av.open(url, format=container_format, options=options, timeout=(12, 8)) as container:
-        found = []
+        found: list[tuple[int, int]] = []
         for frame in container.decode(video=0):
             found.append((frame.width, frame.height))
             if len(found) == count:
@@ -247,7 +259,7 @@ def receive(url: Any, container_format: Any, options: Any, count: Any = 10) -> l
     return found
 
 
-def peer(scheme: str) -> tuple[str, tuple]:
+def peer(scheme: str) -> tuple[str, tuple[str, str, dict[str, str]]]:
     """Give the URL to push to, and how to listen there."""
     if scheme == "rtmp" and av.library_versions["libavformat"] < FFMPEG_8_1:
         pytest.skip("as an RTMP server, the FFmpeg 8.0 in PyAV 16 ends the process")
@@ -265,7 +277,7 @@ def peer(scheme: str) -> tuple[str, tuple]:
 
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp", "rtmp", "rtsp"])
-def test_a_push_is_received_by_a_real_peer(scheme: str):
+def test_a_push_is_received_by_a_real_peer(scheme: str) -> None:
     url, listen = peer(scheme)
     with ThreadPoolExecutor(1) as pool:
         received = pool.submit(receive, *listen)
@@ -277,7 +289,7 @@ def test_a_push_is_received_by_a_real_peer(scheme: str):
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "rtmp", "rtsp"])
-def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme: str):
+def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme: str) -> None:
     url, listen = peer(scheme)
     with ThreadPoolExecutor(1) as pool, Feed(url) as feed:
         pool.submit(receive, *listen).result(20)
@@ -287,7 +299,7 @@ def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme
     assert feed.output.stats().reconnects >= 1
 
 
-def test_a_peer_that_answers_nothing_is_given_up_and_holds_nobody_up():
+def test_a_peer_that_answers_nothing_is_given_up_and_holds_nobody_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/secretword"
         with Feed(url, stall_limit=1.0) as feed:
@@ -300,7 +312,7 @@ def test_a_peer_that_answers_nothing_is_given_up_and_holds_nobody_up():
     assert "secretword" not in str(arguments) + str(feed.events)
 
 
-def test_closing_kills_what_hangs():
+def test_closing_kills_what_hangs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/key"
         with Feed(url, finish_limit=0.3) as feed:
@@ -309,7 +321,7 @@ def test_closing_kills_what_hangs():
     assert 0.3 <= feed.closed_in < 3
 
 
-def test_a_killed_encoder_is_reported_and_started_anew():
+def test_a_killed_encoder_is_reported_and_started_anew() -> None:
     url, _ = peer("udp")
     with Feed(url) as feed:
         until(lambda: feed.output.stats().up)
@@ -320,7 +332,7 @@ def test_a_killed_encoder_is_reported_and_started_anew():
 
 ORPHAN = """
 import sys, time
-from relayd.frames import Geometry, SwappedFrame, black
+from relayd.media.frames import Geometry, SwappedFrame, black
 from relayd.output.pusher import Order
 from relayd.output.stream import StreamOutput
 output = StreamOutput(sys.argv[1], Geometry(160, 120), 20, 500)
@@ -333,7 +345,7 @@ while True:
 """
 
 
-def test_the_encoder_ends_with_a_relayd_that_was_killed(tmp_path: Path):
+def test_the_encoder_ends_with_a_relayd_that_was_killed(tmp_path: Path) -> None:
     root = Path(relayd.__file__).parent.parent
     with psutil.Popen(
         [sys.executable, "-c", ORPHAN, str(tmp_path / "out.ts")],
@@ -347,7 +359,7 @@ def test_the_encoder_ends_with_a_relayd_that_was_killed(tmp_path: Path):
     assert len(numbers(tmp_path / "out.ts")) > 5
 
 
-def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: Path):
+def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('native noise'); print('[1]'); print('7')"]
     with Feed(tmp_path / "out.mp4", command=command) as feed:
         until(lambda: feed.events)
@@ -357,7 +369,7 @@ def test_noise_on_the_encoders_stdout_is_ignored_and_its_end_reported(tmp_path: 
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_srt_is_received_by_a_real_listener(tmp_path: Path):
+def test_srt_is_received_by_a_real_listener(tmp_path: Path) -> None:
     url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
     out = tmp_path / "received.ts"
     listener = psutil.Popen(
@@ -376,7 +388,38 @@ def test_srt_is_received_by_a_real_listener(tmp_path: Path):
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(tmp_path: Path):
+def test_no_command_line_shows_the_passphrase_and_the_streamid_that_an_srt_peer_gets(
+    tmp_path: Path,
+) -> None:
+    url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    secrets = "passphrase=sesame+open-1&streamid=%23%21%3A%3Au%3Dsesame"
+    out = tmp_path / "received.ts"
+    listener = psutil.Popen(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-analyzeduration", "200000",
+         "-i", f"{url}?mode=listener&passphrase=sesame+open-1",
+         "-c", "copy", "-frames:v", "10", "-y", str(out)],
+    )  # fmt: skip
+    seen: list[str] = []
+    try:
+        with Feed(f"{url}?latency=100000&{secrets}"):
+            while listener.poll() is None:
+                for child in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        seen += [] if child.pid == listener.pid else [" ".join(child.cmdline())]
+                time.sleep(0.05)
+        assert listener.returncode == 0
+    finally:
+        if listener.is_running():
+            listener.kill()
+    assert len(numbers(out)) >= 8
+    assert any(f"{url}?latency=100000" in line for line in seen)
+    assert not [line for line in seen if "sesame" in line]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
+def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
     url = f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
     listen = [
         "ffmpeg",
@@ -399,7 +442,7 @@ def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(t
             assert not feed.output.stats().up
 
 
-def test_nobody_can_tell_whether_udp_arrives():
+def test_nobody_can_tell_whether_udp_arrives() -> None:
     url, _ = peer("udp")
     with Feed(url) as feed:
         until(lambda: feed.output.stats().frames > 30)
@@ -407,7 +450,7 @@ def test_nobody_can_tell_whether_udp_arrives():
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_a_refused_srt_peer_is_told_in_the_programs_words():
+def test_a_refused_srt_peer_is_told_in_the_programs_words() -> None:
     url = (
         f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}?connect_timeout=300&passphrase=secretword1"
     )
@@ -417,7 +460,7 @@ def test_a_refused_srt_peer_is_told_in_the_programs_words():
     assert "secretword1" not in feed.events[0].reason
 
 
-def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OutputError, match="apt install ffmpeg"):
         VideoWriter("srt://127.0.0.1:1", 160, 120, fps=20, bitrate_kbit=500)
@@ -425,7 +468,7 @@ def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.Monkey
 
 def test_the_folder_relayd_runs_in_is_no_place_to_import_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(7)")
     monkeypatch.chdir(tmp_path)
     with Feed(tmp_path / "out.mp4") as feed:
@@ -459,7 +502,7 @@ pusher.main()
 """
 
 
-def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path):
+def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", NOSY, str(seen)]) as feed:
         until(lambda: feed.output.stats().frames >= 5)
@@ -468,7 +511,7 @@ def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path):
     assert "/dev/null" in inherited[0]
 
 
-def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path):
+def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = f"read order; sleep 30 & echo $! >> {pid}; exec 0<&-; exit 3"
     with Feed(tmp_path / "out.mkv", command=["sh", "-c", script], stall_limit=0.5) as feed:
@@ -519,7 +562,7 @@ STRANGE = {
 @pytest.mark.parametrize("way", STRANGE)
 def test_whatever_the_process_behind_does_one_end_is_told_and_a_stop_is_not_held_up(
     tmp_path: Path, way: str
-):
+) -> None:
     script, words = STRANGE[way]
     command = [sys.executable, "-c", script]
     with Feed(tmp_path / "out.mkv", command=command, stall_limit=1.0, finish_limit=0.5) as feed:
@@ -531,7 +574,7 @@ def test_whatever_the_process_behind_does_one_end_is_told_and_a_stop_is_not_held
     assert not [child for child in psutil.Process().children() if child.cmdline() == command]
 
 
-def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path):
+def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path) -> None:
     """The pipe of reports is full from the beginning."""
     slot = SharedSlot.create(SIZE, "test")
     readable, into = os.pipe()
@@ -566,7 +609,7 @@ def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path):
     assert len(numbers(tmp_path / "out.mkv")) > 5
 
 
-def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path):
+def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path) -> None:
     slot = SharedSlot.create(SIZE, "test")
     order = Order(1, str(tmp_path / "out.mkv"), 160, 120, 20.0, 500, *slot.fds)
     done = subprocess.run(
@@ -581,7 +624,7 @@ def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path):
     assert not (tmp_path / "out.mkv").exists()
 
 
-def test_a_url_that_no_order_can_hold_is_told(tmp_path: Path):
+def test_a_url_that_no_order_can_hold_is_told(tmp_path: Path) -> None:
     with Feed("udp://127.0.0.1:9/" + "x" * 40_000) as feed:
         until(lambda: feed.events)
     assert "longer than" in feed.events[0].reason

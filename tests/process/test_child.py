@@ -42,7 +42,7 @@ def start() -> Iterator[Callable[..., Child]]:
 
     def start(*command: str, **settings: object) -> Child:
         environment = program_environment()
-        child = Child.start(command, environment=environment, with_stdout=True, **settings)  # type: ignore[arg-type]
+        child = Child.start(command, environment=environment, with_stdout=True, **settings)  # type: ignore[arg-type]  # values of several types
         started.append(child)
         return child
 
@@ -58,7 +58,7 @@ def read_line(child: Child) -> str:
 
 def test_a_child_inherits_the_passed_descriptors_and_no_other(
     start: Callable[..., Child],
-):
+) -> None:
     others = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
     os.set_inheritable(others[0], True)
     try:
@@ -71,12 +71,12 @@ def test_a_child_inherits_the_passed_descriptors_and_no_other(
             os.close(fd)
 
 
-def test_a_child_leads_a_session(start: Callable[..., Child]):
+def test_a_child_leads_a_session(start: Callable[..., Child]) -> None:
     child = start("sleep", str(LONG))
     assert os.getsid(child.pid) == child.pid == os.getpgid(child.pid)
 
 
-def test_a_child_that_obeys_is_not_killed(start: Callable[..., Child]):
+def test_a_child_that_obeys_is_not_killed(start: Callable[..., Child]) -> None:
     child = start("sh", "-c", "read line; exit 3", with_stdin=True)
     assert child.alive
     child.stdin.close()
@@ -87,7 +87,7 @@ def test_a_child_that_obeys_is_not_killed(start: Callable[..., Child]):
 
 def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(
     start: Callable[..., Child],
-):
+) -> None:
     child = start("sh", "-c", f"trap '' TERM INT HUP; sleep {LONG} & echo $!; sleep {LONG}")
     grandchild = int(read_line(child))
     began = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(
     wait_for(lambda: is_gone(grandchild))
 
 
-def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]):
+def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]) -> None:
     child = start("sh", "-c", f"sleep {LONG} & echo $!")
     left = int(read_line(child))
     assert child.end(20.0)
@@ -113,11 +113,11 @@ def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]):
         (-40, "was ended by signal 40"),
     ],
 )
-def test_an_end_is_told_in_words(status: int, words: str):
+def test_an_end_is_told_in_words(status: int, words: str) -> None:
     assert end_words(status) == words
 
 
-def test_a_command_that_hangs_is_ended_at_its_limit():
+def test_a_command_that_hangs_is_ended_at_its_limit() -> None:
     with pytest.raises(TimeoutError, match=r"sleep did not end within 0\.1 s"):
         run_to_end(["sleep", str(LONG)], timeout=0.1)
     assert run_to_end(["sh", "-c", "echo a; echo b >&2; exit 4"], timeout=20) == (4, "a\n", "b\n")
@@ -128,7 +128,7 @@ def test_a_command_that_hangs_is_ended_at_its_limit():
 
 def test_a_program_gets_our_limits_and_neither_our_environment_nor_our_python(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setenv("AKOOL_API_KEY", "marker")
     cat = shutil.which("cat")
     assert cat
@@ -158,7 +158,7 @@ def test_a_program_gets_our_limits_and_neither_our_environment_nor_our_python(
             program.stdout.close()
 
 
-def test_a_program_that_cannot_be_started_says_why():
+def test_a_program_that_cannot_be_started_says_why() -> None:
     with tempfile.TemporaryFile() as words:
         program = Child.start_program(["/nonexistent/program"], stderr=words)
         program.stdin.close()
@@ -171,7 +171,7 @@ def test_a_program_that_cannot_be_started_says_why():
         assert program.poll() == 127
 
 
-def test_a_program_that_complains_for_ever_fills_no_disk():
+def test_a_program_that_complains_for_ever_fills_no_disk() -> None:
     shell = shutil.which("sh")
     assert shell
     with tempfile.TemporaryFile() as words:
@@ -192,7 +192,7 @@ time.sleep(60)
 """
 
 
-def test_a_program_ends_with_a_parent_that_is_killed():
+def test_a_program_ends_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=python_environment()
     ) as parent:

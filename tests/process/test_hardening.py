@@ -40,28 +40,28 @@ def abort(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_abort_leaves_no_core_whatever_the_limits_were(tmp_path: Path):
+def test_an_abort_leaves_no_core_whatever_the_limits_were(tmp_path: Path) -> None:
     done = abort(HARDENED, tmp_path)
     assert done.returncode == -signal.SIGABRT, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(PATTERN[0] in "|/", reason="cores do not go to the working directory")
-def test_without_it_there_would_be_a_core(tmp_path: Path):
+def test_without_it_there_would_be_a_core(tmp_path: Path) -> None:
     done = abort(BARE, tmp_path)
     if "Operation not permitted" in done.stderr:
         pytest.skip("the hard limit allows no core")
     assert [path.name[:4] for path in tmp_path.iterdir()] == ["core"]
 
 
-def test_this_process_is_left_as_it_is():
+def test_this_process_is_left_as_it_is() -> None:
     assert is_dumpable()
 
 
 LOOK = f"""
 import os, sys
 from pathlib import Path
-from relayd.output.openers import Census
+from relayd.output.device_use import DeviceUse
 from relayd.process import hardening
 from relayd.process.child import run_to_end
 
@@ -72,7 +72,7 @@ hardening._prctl(hardening._PR_SET_DUMPABLE, 1)  # as after an exec
 hardening.forbid_dumps()
 file = os.open(sys.argv[1], os.O_RDONLY)
 found = os.fstat(file)
-assert (found.st_dev, found.st_ino) in Census(sys.argv[1])._descriptors(Path("/proc/self"))
+assert (found.st_dev, found.st_ino) in DeviceUse(sys.argv[1])._descriptors(Path("/proc/self"))
 for look in (["cat", f"/proc/{{os.getpid()}}/environ"], ["ls", f"/proc/{{os.getpid()}}/fd"]):
     status, said, complained = run_to_end(look, timeout=20)
     assert status, said
@@ -81,7 +81,7 @@ for look in (["cat", f"/proc/{{os.getpid()}}/environ"], ["ls", f"/proc/{{os.getp
 
 
 @needs_root
-def test_other_programs_of_the_user_cannot_look_into_it_and_it_can_itself():
+def test_other_programs_of_the_user_cannot_look_into_it_and_it_can_itself() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         file = Path(folder, "file")

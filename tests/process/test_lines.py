@@ -18,7 +18,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(fd)
 
 
-def test_lines_come_whole_however_they_were_cut(pipe: tuple[int, int]):
+def test_lines_come_whole_however_they_were_cut(pipe: tuple[int, int]) -> None:
     reader = LineReader(pipe[0], largest=10)
     os.write(pipe[1], b"one\ntw")
     assert reader.read(1.0) == [b"one"]
@@ -29,14 +29,16 @@ def test_lines_come_whole_however_they_were_cut(pipe: tuple[int, int]):
 
 
 @pytest.mark.parametrize("text", [b"12345678901\n", b"12345678901"])
-def test_a_line_that_is_too_long_is_refused_also_before_its_end(pipe: tuple[int, int], text: bytes):
+def test_a_line_that_is_too_long_is_refused_also_before_its_end(
+    pipe: tuple[int, int], text: bytes
+) -> None:
     reader = LineReader(pipe[0], largest=10)
     os.write(pipe[1], text)
     with pytest.raises(LineTooLong, match="more than 10 bytes"):
         reader.read(1.0)
 
 
-def test_the_end_is_told_and_half_a_line_is_none():
+def test_the_end_is_told_and_half_a_line_is_none() -> None:
     readable, into = os.pipe()
     try:
         reader = LineReader(readable, largest=10)
@@ -51,7 +53,7 @@ def test_the_end_is_told_and_half_a_line_is_none():
 
 
 @given(st.lists(st.binary(max_size=30), max_size=20))
-def test_whatever_is_sent_no_line_exceeds_the_limit(chunks: list[bytes]):
+def test_whatever_is_sent_no_line_exceeds_the_limit(chunks: list[bytes]) -> None:
     readable, into = os.pipe()
     got: list[bytes] = []
     reader = LineReader(readable, largest=40)

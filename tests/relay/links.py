@@ -11,16 +11,16 @@ from pydantic import SecretStr
 
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.clock import MonotonicClock
-from relayd.config import RtcSettings, VideoSettings
+from relayd.config.settings import RtcSettings, VideoSettings
 from relayd.errors import RelaydError
-from relayd.frames import SourceFrame, SwappedFrame
+from relayd.media.frames import SourceFrame, SwappedFrame
+from relayd.media.slots import LatestSlot
 from relayd.relay import worker_link
 from relayd.relay.events import Event
 from relayd.relay.gate import FrameGate
 from relayd.relay.parts import LinkParts
 from relayd.relay.session_link import SessionLink
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
-from relayd.slots import LatestSlot
 
 FACE = FaceChoice("http://127.0.0.1:9/a.png")
 

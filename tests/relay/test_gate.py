@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry, StandbyFrame, SwappedFrame, black
-from relayd.output.screen import Fallback, Screen, Shown
+from relayd.media.frames import Geometry, StandbyFrame, SwappedFrame, black
+from relayd.media.slots import LatestSlot
+from relayd.output.clock import Fallback, OutputClock, Shown
 from relayd.relay.gate import FrameGate
-from relayd.slots import LatestSlot
 
 SIZE = Geometry(16, 16)
 PICTURES = {epoch: np.full(SIZE.shape, epoch, np.uint8) for epoch in range(50)}
@@ -37,7 +37,7 @@ class Rig:
         self.slot: LatestSlot[SwappedFrame] = LatestSlot()
         self.gate = FrameGate(self.slot, holds=fallback is Fallback.HOLD)
         standby = StandbyFrame(black(SIZE), "standby")
-        self.screen = Screen([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
+        self.screen = OutputClock([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
 
     def put(self, epoch: int) -> bool:
         return self.gate.put(epoch, SwappedFrame(PICTURES[epoch], self.clock.now()))
@@ -53,19 +53,19 @@ def rig(request: Any) -> Rig:
     return Rig(request.param)
 
 
-def test_nothing_passes_before_an_epoch_is_shown(rig: Rig):
+def test_nothing_passes_before_an_epoch_is_shown(rig: Rig) -> None:
     assert not rig.put(1)
     assert rig.shows()[0] is Shown.STANDBY
 
 
-def test_only_frames_of_the_shown_epoch_pass_and_are_counted(rig: Rig):
+def test_only_frames_of_the_shown_epoch_pass_and_are_counted(rig: Rig) -> None:
     rig.gate.show(2)
     assert [rig.put(epoch) for epoch in (1, 2, 3, 2)] == [False, True, False, True]
     assert rig.gate.passed == 2
     assert rig.shows() == (Shown.FRESH, 2)
 
 
-def test_a_frame_of_the_last_call_is_not_the_first_of_the_next(rig: Rig):
+def test_a_frame_of_the_last_call_is_not_the_first_of_the_next(rig: Rig) -> None:
     rig.gate.show(1)
     rig.put(1)
     # The arrival thread has the frame in hand when the last reader leaves.
@@ -78,7 +78,7 @@ def test_a_frame_of_the_last_call_is_not_the_first_of_the_next(rig: Rig):
     assert rig.shows()[0] is Shown.STANDBY
 
 
-def test_a_takeover_keeps_the_old_picture_until_the_first_of_the_new_session(rig: Rig):
+def test_a_takeover_keeps_the_old_picture_until_the_first_of_the_new_session(rig: Rig) -> None:
     rig.gate.show(1)
     rig.put(1)
     assert rig.shows() == (Shown.FRESH, 1)
@@ -89,7 +89,7 @@ def test_a_takeover_keeps_the_old_picture_until_the_first_of_the_new_session(rig
     assert rig.shows() == (Shown.FRESH, 2)
 
 
-def test_showing_the_same_epoch_again_changes_nothing(rig: Rig):
+def test_showing_the_same_epoch_again_changes_nothing(rig: Rig) -> None:
     rig.gate.show(1)
     rig.put(1)
     rig.gate.show(1)
@@ -101,7 +101,7 @@ def test_showing_the_same_epoch_again_changes_nothing(rig: Rig):
 )
 def test_without_a_source_echoes_do_not_pass_and_only_hold_keeps_the_picture(
     fallback: Fallback, while_away: Shown
-):
+) -> None:
     rig = Rig(fallback)
     rig.gate.show(1)
     rig.put(1)
@@ -115,7 +115,7 @@ def test_without_a_source_echoes_do_not_pass_and_only_hold_keeps_the_picture(
 
 
 @pytest.mark.parametrize("fallback", [Fallback.STANDBY, Fallback.HOLD])
-def test_a_picture_is_held_beyond_its_session_but_never_beyond_the_call(fallback: Fallback):
+def test_a_picture_is_held_beyond_its_session_but_never_beyond_the_call(fallback: Fallback) -> None:
     rig = Rig(fallback)
     rig.gate.show(1)
     rig.put(1)
@@ -128,7 +128,7 @@ def test_a_picture_is_held_beyond_its_session_but_never_beyond_the_call(fallback
     assert rig.shows()[0] is Shown.STANDBY
 
 
-def test_a_session_chosen_while_the_source_is_away_shows_nothing_until_it_is_back(rig: Rig):
+def test_a_session_chosen_while_the_source_is_away_shows_nothing_until_it_is_back(rig: Rig) -> None:
     rig.gate.freeze()
     rig.gate.show(1)
     assert not rig.put(1)
@@ -157,7 +157,7 @@ def hammered(rig: Rig) -> Iterator[None]:
             thread.join()
 
 
-def test_no_frame_of_an_old_epoch_enters_after_a_change_however_threads_race(rig: Rig):
+def test_no_frame_of_an_old_epoch_enters_after_a_change_however_threads_race(rig: Rig) -> None:
     with hammered(rig):
         for epoch in range(1, 40):
             rig.gate.show(epoch)
@@ -171,7 +171,7 @@ def test_no_frame_of_an_old_epoch_enters_after_a_change_however_threads_race(rig
 @pytest.mark.parametrize("close", [lambda gate: gate.show(None), FrameGate.freeze])
 def test_the_slot_stays_empty_once_the_gate_is_shut_however_threads_race(
     close: Callable[[FrameGate], None],
-):
+) -> None:
     rig = Rig(Fallback.STANDBY)
     with hammered(rig):
         for epoch in range(1, 40):

@@ -4,8 +4,8 @@ import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.status import RelayState
 from relayd.relay.view import SOON
 from tests.relay.playbook import CAMERA, NO_CREDIT, ON_DEMAND, Play
@@ -36,7 +36,9 @@ def refused() -> Play:
     return play
 
 
-def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_was_refused():
+def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_was_refused() -> (
+    None
+):
     play = refused()
     play.feed(LEAVES)
     assert do.StartLink(2) not in play.advance(5 * 3600.0)
@@ -44,14 +46,14 @@ def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_
 
 
 @pytest.mark.parametrize("away", [5.0, 2 * GRACE])
-def test_who_comes_anew_ends_the_wait_after_a_refusal(away: float):
+def test_who_comes_anew_ends_the_wait_after_a_refusal(away: float) -> None:
     play = refused()
     play.feed(LEAVES)
     play.advance(away)
     assert do.StartLink(2) in play.feed(COMES)
 
 
-def test_who_came_anew_and_was_refused_again_waits_as_long_as_before():
+def test_who_came_anew_and_was_refused_again_waits_as_long_as_before() -> None:
     play = refused()
     play.feed(LEAVES)
     play.advance(5.0)
@@ -61,13 +63,13 @@ def test_who_came_anew_and_was_refused_again_waits_as_long_as_before():
     assert play.advance(0.1) == [do.StartLink(3)]
 
 
-def test_who_stays_is_tried_for_again_after_the_long_wait():
+def test_who_stays_is_tried_for_again_after_the_long_wait() -> None:
     play = refused()
     assert play.advance(BLOCKED_RETRY - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
-def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses():
+def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses() -> None:
     play = refused()
     for _ in range(1800):
         play.feed(LEAVES)
@@ -79,7 +81,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses():
     assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
 
 
-def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row():
+def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row() -> None:
     play = Play(Policy(on_demand=True, grace=0.0))
     play.feed(on.Started())
     for _ in range(240):
@@ -93,14 +95,14 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
 
 
-def test_who_waits_for_the_next_try_is_told_that_it_comes_soon():
+def test_who_waits_for_the_next_try_is_told_that_it_comes_soon() -> None:
     play = Play(Policy(on_demand=True, grace=0.0))
     play.feed(on.Started(), COMES, LEAVES, on.SessionClosed(1), COMES)
     assert (play.state, play.reason) == (RelayState.STANDBY, SOON)
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
 
 
-def test_after_a_long_session_the_next_one_is_opened_at_once():
+def test_after_a_long_session_the_next_one_is_opened_at_once() -> None:
     play = looked_at()
     play.advance(60.0)
     play.feed(LEAVES)

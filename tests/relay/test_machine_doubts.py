@@ -44,7 +44,7 @@ def lose_answers_for_ever(play: Play, hours: float) -> list[float]:
     return begun
 
 
-def test_after_the_first_lost_answer_it_waits_five_minutes_then_ten_then_for_a_person():
+def test_after_the_first_lost_answer_it_waits_five_minutes_then_ten_then_for_a_person() -> None:
     play = Play()
     play.start()
     begun = lose_answers_for_ever(play, hours=24)
@@ -55,7 +55,7 @@ def test_after_the_first_lost_answer_it_waits_five_minutes_then_ten_then_for_a_p
     assert play.machine.doubtful == MOST_DOUBTS
 
 
-def test_it_says_how_long_it_waits_after_a_lost_answer():
+def test_it_says_how_long_it_waits_after_a_lost_answer() -> None:
     play = Play()
     play.start()
     lose_answer(play)
@@ -66,7 +66,7 @@ def test_it_says_how_long_it_waits_after_a_lost_answer():
     assert "10 min" in play.reason
 
 
-def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew():
+def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew() -> None:
     play = Play()
     play.start()
     lose_answers_for_ever(play, hours=1)
@@ -89,7 +89,7 @@ OUTPUTS = on.OutputsChanged(working=False), on.OutputsChanged(working=True)
 @pytest.mark.parametrize("doubts", [1, 2, 3])
 def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
     happens: tuple[Event, ...], doubts: int
-):
+) -> None:
     play = Play(ON_DEMAND)
     play.start()
     play.feed(on.ReadersChanged(CAMERA, 1))
@@ -116,14 +116,14 @@ def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
 )
 def test_lost_answers_of_an_earlier_run_count_as_if_there_had_been_no_restart(
     doubts: list[float], state: RelayState, words: str
-):
+) -> None:
     play = Play(doubts=doubts)
     play.start()
     assert play.state is state
     assert words in play.reason
 
 
-def test_lost_answers_long_ago_count_no_more():
+def test_lost_answers_long_ago_count_no_more() -> None:
     play = Play()
     play.start()
     for _ in range(5):
@@ -136,7 +136,7 @@ def test_lost_answers_long_ago_count_no_more():
         play.feed(on.SessionClosed(max(play.numbers)), on.Paused(), on.Resumed())
 
 
-def test_an_answer_lost_while_the_session_is_being_closed_counts():
+def test_an_answer_lost_while_the_session_is_being_closed_counts() -> None:
     play = Play(ON_DEMAND)
     play.start()
     play.feed(on.ReadersChanged(CAMERA, 1))
@@ -150,7 +150,7 @@ def test_an_answer_lost_while_the_session_is_being_closed_counts():
     assert play.advance(1.0) == [do.StartLink(2)]
 
 
-def test_an_answer_lost_by_a_successor_holds_back_the_next_successor():
+def test_an_answer_lost_by_a_successor_holds_back_the_next_successor() -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.feed(on.SessionDoubtful(2, UNANSWERED), on.SessionClosed(2))
     assert play.state is RelayState.LIVE
@@ -161,7 +161,7 @@ def test_an_answer_lost_by_a_successor_holds_back_the_next_successor():
 @pytest.mark.parametrize(("doubts", "state"), [(1, RelayState.BACKOFF), (3, RelayState.BLOCKED)])
 def test_a_lost_answer_is_told_of_though_the_old_session_failed_after_it(
     doubts: int, state: RelayState
-):
+) -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     for doubt in range(1, doubts + 1):
         lose_answer(play)
@@ -174,7 +174,7 @@ def test_a_lost_answer_is_told_of_though_the_old_session_failed_after_it(
     assert play.numbers == []
 
 
-def test_a_face_ends_the_wait_after_a_refusal_though_an_answer_was_lost_long_before():
+def test_a_face_ends_the_wait_after_a_refusal_though_an_answer_was_lost_long_before() -> None:
     play = Play()
     play.start()
     lose_answer(play)
@@ -184,7 +184,7 @@ def test_a_face_ends_the_wait_after_a_refusal_though_an_answer_was_lost_long_bef
     assert play.feed(on.FaceChosen(OTHER_FACE)) == [do.StartLink(3)]
 
 
-def test_each_lost_answer_is_counted_once():
+def test_each_lost_answer_is_counted_once() -> None:
     told: Callable[[Play], int] = lambda play: play.machine.doubtful  # noqa: E731 - short here
     play = Play()
     play.start()

@@ -45,7 +45,7 @@ def at_stage(stage: Stage) -> Play:
 @pytest.mark.parametrize("end", ENDS)
 def test_whatever_its_stage_a_session_that_nobody_wants_is_closed_at_once_and_once(
     stage: Stage, end: str
-):
+) -> None:
     play = at_stage(stage)
     ordered = play.feed(ENDS[end])
     assert ordered == [do.CloseSession(1)] + [do.Show(None)] * (stage is Stage.LIVE)
@@ -58,7 +58,7 @@ def test_whatever_its_stage_a_session_that_nobody_wants_is_closed_at_once_and_on
 @pytest.mark.parametrize("end", ENDS)
 def test_a_successor_in_the_making_is_closed_with_the_session_that_it_was_for(
     stage: Stage, end: str
-):
+) -> None:
     play = Play(ROTATING)
     play.with_successor(stage)
     if stage is Stage.LIVE:
@@ -68,7 +68,7 @@ def test_a_successor_in_the_making_is_closed_with_the_session_that_it_was_for(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_comes_of_a_session_that_is_being_closed_changes_nothing(stage: Stage):
+def test_what_comes_of_a_session_that_is_being_closed_changes_nothing(stage: Stage) -> None:
     play = at_stage(stage)
     play.feed(on.Paused())
     late: list[Event] = [
@@ -82,7 +82,7 @@ def test_what_comes_of_a_session_that_is_being_closed_changes_nothing(stage: Sta
     assert play.session(1).stage is Stage.CLOSING
 
 
-def test_what_comes_of_a_session_that_is_gone_changes_nothing():
+def test_what_comes_of_a_session_that_is_gone_changes_nothing() -> None:
     play = at_stage(Stage.CREATING)
     play.feed(on.Paused(), on.SessionClosed(1))
     told = len(play.history)
@@ -93,7 +93,7 @@ def test_what_comes_of_a_session_that_is_gone_changes_nothing():
     assert len(play.history) == told
 
 
-def test_an_answer_lost_after_its_session_was_given_up_still_counts():
+def test_an_answer_lost_after_its_session_was_given_up_still_counts() -> None:
     play = at_stage(Stage.CREATING)
     play.feed(on.Paused())
     play.advance(CLOSE_TIMEOUT)
@@ -102,7 +102,7 @@ def test_an_answer_lost_after_its_session_was_given_up_still_counts():
     assert play.machine.doubtful == 1
 
 
-def test_a_close_that_is_never_over_is_given_up_with_a_warning():
+def test_a_close_that_is_never_over_is_given_up_with_a_warning() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Stop())
     (note,) = play.advance(CLOSE_TIMEOUT)
@@ -112,7 +112,7 @@ def test_a_close_that_is_never_over_is_given_up_with_a_warning():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage):
+def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage) -> None:
     play = at_stage(stage)
     play.feed(on.Stop())
     assert play.state is RelayState.CLOSING
@@ -131,7 +131,7 @@ def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage):
     assert len(play.history) == told
 
 
-def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source():
+def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
     assert play.feed(on.Stop()) == [do.CloseSession(1), do.Show(None)]
@@ -145,20 +145,20 @@ def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source():
 
 
 @pytest.mark.parametrize("before", [(), (on.SourceUp(),), (on.Paused(),)])
-def test_a_stop_before_the_start_ends_it(before: tuple[Event, ...]):
+def test_a_stop_before_the_start_ends_it(before: tuple[Event, ...]) -> None:
     play = Play()
     assert play.feed(*before, on.Stop()) == []
     assert play.machine.is_over
     assert play.feed(on.Started(), on.SourceUp(), on.Resumed()) == []
 
 
-def test_nothing_is_begun_before_the_outputs_show_pictures():
+def test_nothing_is_begun_before_the_outputs_show_pictures() -> None:
     play = Play()
     assert play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 1), on.TimerDue()) == []
     assert play.history == []
 
 
-def test_a_paused_relay_stays_paused_whoever_comes():
+def test_a_paused_relay_stays_paused_whoever_comes() -> None:
     play = Play(ON_DEMAND)
     play.feed(on.Started(), on.Paused())
     assert play.feed(on.ReadersChanged(CAMERA, 1), on.SourceUp()) == [do.ResumeSource()]
@@ -167,7 +167,7 @@ def test_a_paused_relay_stays_paused_whoever_comes():
     assert play.feed(on.Resumed()) == [do.StartLink(1)]
 
 
-def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it():
+def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Paused())
     assert play.feed(on.Resumed()) == []
@@ -175,7 +175,7 @@ def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it():
 
 
 @pytest.mark.parametrize("lived", [0.0, 1.0, 60.0])
-def test_a_person_who_resumes_does_not_wait_for_the_next_try(lived: float):
+def test_a_person_who_resumes_does_not_wait_for_the_next_try(lived: float) -> None:
     play = at_stage(Stage.LIVE)
     play.advance(lived)
     play.feed(on.SessionEnded(1, NO_CREDIT), on.SessionClosed(1))
@@ -183,7 +183,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(lived: float):
     assert play.feed(on.Resumed()) == [do.StartLink(2)]
 
 
-def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it():
+def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Resumed(), on.FaceChosen(OTHER_FACE))
     play.feed(on.SessionEnded(1, LOST))
@@ -191,7 +191,7 @@ def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it():
     assert play.state is RelayState.BACKOFF
 
 
-def test_before_sleep_every_session_is_closed_and_after_it_another_is_opened():
+def test_before_sleep_every_session_is_closed_and_after_it_another_is_opened() -> None:
     play = at_stage(Stage.LIVE)
     play.advance(60.0)
     play.feed(on.SleepComing())
@@ -201,7 +201,7 @@ def test_before_sleep_every_session_is_closed_and_after_it_another_is_opened():
     assert play.feed(on.WokeUp()) == [do.StartLink(2)]
 
 
-def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day():
+def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day() -> None:
     play = at_stage(Stage.LIVE)
     play.advance(60.0)
     play.feed(SPENT, on.SessionClosed(1))
@@ -220,7 +220,7 @@ def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day():
 )
 def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_back(
     gone: Event, back: Event, patience: float
-):
+) -> None:
     play = at_stage(Stage.LIVE)
     play.feed(gone)
     assert play.advance(patience - 0.1) == []
@@ -237,7 +237,7 @@ def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_bac
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_recording_that_came_to_its_end_closes_the_session_at_once(stage: Stage):
+def test_a_recording_that_came_to_its_end_closes_the_session_at_once(stage: Stage) -> None:
     play = at_stage(stage)
     assert do.CloseSession(1) in play.feed(on.SourceEnded())
     assert (play.state, play.reason) == (RelayState.STANDBY, "the source came to its end")
@@ -247,13 +247,13 @@ def test_a_recording_that_came_to_its_end_closes_the_session_at_once(stage: Stag
     ("gone", "reason"),
     [(on.SourceDown("no such camera"), "no such camera"), (NO_OUTPUT, "the camera was unplugged")],
 )
-def test_no_session_is_opened_without_a_source_or_an_output(gone: Event, reason: str):
+def test_no_session_is_opened_without_a_source_or_an_output(gone: Event, reason: str) -> None:
     play = Play()
     play.feed(on.SourceUp(), gone, on.Started())
     assert play.advance(BLOCKED_RETRY) == []
     assert (play.state, play.reason) == (RelayState.STANDBY, reason)
 
 
-def test_a_session_whose_worker_still_loads_is_not_opened_without_a_source():
+def test_a_session_whose_worker_still_loads_is_not_opened_without_a_source() -> None:
     play = at_stage(Stage.LOADING)
     assert play.feed(on.SourceDown("gone")) == [do.CloseSession(1)]

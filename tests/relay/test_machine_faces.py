@@ -35,14 +35,16 @@ def refused(error: RelaydError, number: int = 1) -> on.FaceRefused:
     return on.FaceRefused(number, OTHER_FACE, error)
 
 
-def test_a_session_is_opened_with_the_face_of_the_settings():
+def test_a_session_is_opened_with_the_face_of_the_settings() -> None:
     play = Play()
     play.start()
     assert play.feed(on.LinkReady(1)) == [do.OpenSession(1, FACE)]
 
 
 @pytest.mark.parametrize("stage", [None, Stage.LOADING])
-def test_a_face_chosen_before_the_session_is_the_one_that_it_is_opened_with(stage: Stage | None):
+def test_a_face_chosen_before_the_session_is_the_one_that_it_is_opened_with(
+    stage: Stage | None,
+) -> None:
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     if stage is None:
@@ -54,7 +56,7 @@ def test_a_face_chosen_before_the_session_is_the_one_that_it_is_opened_with(stag
 
 
 @pytest.mark.parametrize("stage", list(Stage)[2:6])
-def test_an_open_session_is_told_of_another_face_at_once_and_once(stage: Stage):
+def test_an_open_session_is_told_of_another_face_at_once_and_once(stage: Stage) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -64,7 +66,7 @@ def test_an_open_session_is_told_of_another_face_at_once_and_once(stage: Stage):
     assert play.advance(3600.0 if stage is Stage.LIVE else 1.0) == []
 
 
-def test_a_face_chosen_while_the_session_is_created_is_put_on_once_it_is_open():
+def test_a_face_chosen_while_the_session_is_created_is_put_on_once_it_is_open() -> None:
     play = Play()
     play.start()
     play.reach(Stage.CREATING)
@@ -72,12 +74,14 @@ def test_a_face_chosen_while_the_session_is_created_is_put_on_once_it_is_open():
     assert play.feed(on.SessionOpened(1)) == [do.UpdateFace(1, OTHER_FACE)]
 
 
-def test_both_sessions_are_told_during_a_takeover():
+def test_both_sessions_are_told_during_a_takeover() -> None:
     play = Play(ROTATING).with_successor()
     assert play.feed(CHOSEN) == [do.UpdateFace(1, OTHER_FACE), do.UpdateFace(2, OTHER_FACE)]
 
 
-def test_a_successor_that_cannot_wear_it_yet_wears_it_once_it_is_live_and_nobody_goes_back():
+def test_a_successor_that_cannot_wear_it_yet_wears_it_once_it_is_live_and_nobody_goes_back() -> (
+    None
+):
     play = Play(ROTATING).with_successor()
     play.feed(CHOSEN)
     play.feed(worn(1), refused(NOT_YET, 2))
@@ -92,7 +96,7 @@ def test_a_successor_that_cannot_wear_it_yet_wears_it_once_it_is_live_and_nobody
 @pytest.mark.parametrize("error", [SLOW, NOT_YET])
 def test_a_live_session_is_told_some_times_with_waits_and_then_only_the_next_session(
     error: RelaydError,
-):
+) -> None:
     play = Play().live()
     play.feed(CHOSEN)
     for _ in range(FACE_TRIES - 1):
@@ -106,7 +110,7 @@ def test_a_live_session_is_told_some_times_with_waits_and_then_only_the_next_ses
     assert play.feed(on.LinkReady(2)) == [do.OpenSession(2, OTHER_FACE)]
 
 
-def test_a_face_that_was_put_on_gives_the_next_one_all_its_tries():
+def test_a_face_that_was_put_on_gives_the_next_one_all_its_tries() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     play.feed(refused(SLOW))
@@ -115,7 +119,7 @@ def test_a_face_that_was_put_on_gives_the_next_one_all_its_tries():
     assert play.session(1).face_tries == 0
 
 
-def test_a_person_who_chooses_again_is_tried_for_at_once():
+def test_a_person_who_chooses_again_is_tried_for_at_once() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     for _ in range(FACE_TRIES):
@@ -124,7 +128,7 @@ def test_a_person_who_chooses_again_is_tried_for_at_once():
     assert play.feed(CHOSEN) == [do.UpdateFace(1, OTHER_FACE)]
 
 
-def test_a_picture_that_cannot_be_used_replaces_none_that_can():
+def test_a_picture_that_cannot_be_used_replaces_none_that_can() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     assert play.feed(refused(BAD_FACE)) == []
@@ -133,7 +137,7 @@ def test_a_picture_that_cannot_be_used_replaces_none_that_can():
     assert play.state is RelayState.LIVE
 
 
-def test_a_picture_that_a_queued_session_refuses_is_tried_once_it_is_live():
+def test_a_picture_that_a_queued_session_refuses_is_tried_once_it_is_live() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)
@@ -146,7 +150,7 @@ def test_a_picture_that_a_queued_session_refuses_is_tried_once_it_is_live():
     assert play.machine.face == FACE
 
 
-def test_the_face_chosen_last_is_put_on_though_an_earlier_one_is_still_being_put_on():
+def test_the_face_chosen_last_is_put_on_though_an_earlier_one_is_still_being_put_on() -> None:
     play = Play().live()
     assert play.feed(on.FaceChosen(THIRD_FACE)) == [do.UpdateFace(1, THIRD_FACE)]
     assert play.feed(CHOSEN) == []
@@ -158,7 +162,7 @@ def test_the_face_chosen_last_is_put_on_though_an_earlier_one_is_still_being_put
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.LIVE])
 def test_the_refusal_of_an_earlier_face_does_not_delay_the_one_chosen_last(
     error: RelaydError, stage: Stage
-):
+) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -169,14 +173,14 @@ def test_the_refusal_of_an_earlier_face_does_not_delay_the_one_chosen_last(
     assert play.machine.face == OTHER_FACE
 
 
-def test_who_chooses_the_first_face_again_while_another_is_put_on_gets_the_first():
+def test_who_chooses_the_first_face_again_while_another_is_put_on_gets_the_first() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     play.feed(on.FaceChosen(FACE))
     assert play.feed(worn()) == [do.UpdateFace(1, FACE)]
 
 
-def test_a_rejoined_session_is_told_again_of_the_face_that_it_did_not_take():
+def test_a_rejoined_session_is_told_again_of_the_face_that_it_did_not_take() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     play.feed(on.LinkLost(1, LOST))
@@ -185,7 +189,7 @@ def test_a_rejoined_session_is_told_again_of_the_face_that_it_did_not_take():
     assert do.UpdateFace(1, OTHER_FACE) in play.feed(on.PicturesFlow(1))
 
 
-def test_a_face_that_the_service_cannot_use_blocks_until_another_is_chosen():
+def test_a_face_that_the_service_cannot_use_blocks_until_another_is_chosen() -> None:
     play = Play()
     play.start()
     play.fail(BAD_FACE)

@@ -5,6 +5,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -18,15 +19,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from relayd.akool.session import FaceChoice
 from relayd.errors import LinkLost, LinkStalled
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import MOST_DOUBTS
+from relayd.relay.policy import Policy
 from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
 
 PLAY_SECONDS = float(os.environ.get("PLAY_SECONDS", "0"))
-EXAMPLES, STEPS = 80, 40  # of each profile: some 12 s for all of them
+EXAMPLES, STEPS = 45, 40  # of each profile: 315 examples, some 6 s for all of them
 LONGEST = 86400.0 if PLAY_SECONDS else 6 * 3600.0  # s
 WAITS = (0.0, 0.001, 0.5, 3.0, 10.0, 15.0, 20.0, 30.0, 60.0, 300.0, 600.0, 3600.0, LONGEST)
 POLICIES = (
@@ -101,7 +104,7 @@ class Days(RuleBasedStateMachine):
         self.world.tell(on.PolicyChanged(policy))
 
     @rule(face=st.sampled_from(FACES))
-    def a_face_is_chosen(self, face: on.FaceChoice) -> None:
+    def a_face_is_chosen(self, face: FaceChoice) -> None:
         if self.resumes:
             self.world.tell(on.FaceChosen(face))
 
@@ -235,7 +238,7 @@ PROFILES = [
 
 @pytest.mark.timeout(120 + 1.5 * PLAY_SECONDS)
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.__name__)
-def test_whatever_happens_for_days(profile: type[Days]):
+def test_whatever_happens_for_days(profile: type[Days]) -> None:
     few = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS if not PLAY_SECONDS else 4 * STEPS,
@@ -250,7 +253,7 @@ def test_whatever_happens_for_days(profile: type[Days]):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def figures():
+def figures() -> Iterator[None]:
     began = time.process_time()
     yield
     days, seconds = FIGURES["seconds"] / 86400.0, time.process_time() - began

@@ -5,8 +5,9 @@ import pytest
 from relayd.errors import LinkForbidden, RelaydError
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     MOST_SHORT_LINKS,
     RECOVERY_TIMEOUT,
@@ -32,7 +33,7 @@ def rejoined(play: Play) -> None:
     assert play.state is RelayState.LIVE
 
 
-def test_a_lost_link_gets_another_worker_within_the_session():
+def test_a_lost_link_gets_another_worker_within_the_session() -> None:
     play = Play().live()
     assert play.feed(on.LinkLost(1, LOST)) == [do.StartLink(1)]
     assert (play.state, play.reason) == (RelayState.DEGRADED, str(LOST))
@@ -45,21 +46,21 @@ def test_a_lost_link_gets_another_worker_within_the_session():
     assert play.machine.sessions.changes == 0
 
 
-def test_pictures_that_stop_count_as_a_lost_link():
+def test_pictures_that_stop_count_as_a_lost_link() -> None:
     play = Play().live()
     play.advance(60.0)
     assert play.feed(stopped(play)) == [do.StartLink(1)]
     assert (play.state, play.reason) == (RelayState.DEGRADED, str(STALLED))
 
 
-def test_the_shown_session_stays_shown_while_its_link_is_replaced():
+def test_the_shown_session_stays_shown_while_its_link_is_replaced() -> None:
     play = Play().live()
     play.feed(on.LinkLost(1, LOST))
     assert play.machine.sessions.shown == 1
     assert do.Show(None) not in [each for _, each in play.history]
 
 
-def test_two_tries_to_rejoin_then_another_session():
+def test_two_tries_to_rejoin_then_another_session() -> None:
     play = Play().live()
     play.advance(60.0)
     play.feed(on.LinkLost(1, LOST))
@@ -71,7 +72,7 @@ def test_two_tries_to_rejoin_then_another_session():
     assert play.machine.sessions.changes == 1
 
 
-def test_the_tries_are_counted_anew_after_each_picture():
+def test_the_tries_are_counted_anew_after_each_picture() -> None:
     play = Play().live()
     for _ in range(10):
         play.advance(60.0)
@@ -80,7 +81,7 @@ def test_the_tries_are_counted_anew_after_each_picture():
         rejoined(play)
 
 
-def test_a_rejoin_that_takes_too_long_is_tried_once_more_and_then_given_up():
+def test_a_rejoin_that_takes_too_long_is_tried_once_more_and_then_given_up() -> None:
     play = Play().live()
     play.advance(60.0)
     play.feed(on.LinkLost(1, LOST))
@@ -91,7 +92,7 @@ def test_a_rejoin_that_takes_too_long_is_tried_once_more_and_then_given_up():
     assert play.advance(0.1)[0] == do.CloseSession(1)
 
 
-def test_a_rejoin_that_shows_no_picture_in_time_has_failed():
+def test_a_rejoin_that_shows_no_picture_in_time_has_failed() -> None:
     play = Play().live()
     play.feed(on.LinkLost(1, LOST))
     play.reach(Stage.WAITING)
@@ -100,14 +101,16 @@ def test_a_rejoin_that_shows_no_picture_in_time_has_failed():
 
 
 @pytest.mark.parametrize("error", [LinkForbidden("wrong app id"), TOKEN_REFUSED])
-def test_a_link_that_is_refused_is_not_rejoined(error: RelaydError):
+def test_a_link_that_is_refused_is_not_rejoined(error: RelaydError) -> None:
     play = Play().live()
     assert play.feed(on.LinkLost(1, error))[0] == do.CloseSession(1)
 
 
 @pytest.mark.parametrize("stage", list(Stage)[:5])
 @pytest.mark.parametrize("lost", [on.LinkLost(1, LOST), on.SessionEnded(1, ENDED)])
-def test_before_its_first_picture_a_session_that_fails_is_not_saved(stage: Stage, lost: Event):
+def test_before_its_first_picture_a_session_that_fails_is_not_saved(
+    stage: Stage, lost: Event
+) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -148,7 +151,7 @@ def break_early(play: Play, cause: str) -> list[do.Command]:
     "cause",
     ["lost", "stalled", "lost while it was repaired", "not repaired in time", "repaired in vain"],
 )
-def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str):
+def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str) -> None:
     play = Play().live()
     for _ in range(MOST_SHORT_LINKS):
         assert break_early(play, cause) == [do.StartLink(1)]
@@ -156,7 +159,7 @@ def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str
     assert break_early(play, cause)[0] == do.CloseSession(1)
 
 
-def test_a_link_that_stays_up_makes_the_next_short_one_the_first_again():
+def test_a_link_that_stays_up_makes_the_next_short_one_the_first_again() -> None:
     play = Play().live()
     for _ in range(2 * MOST_SHORT_LINKS):
         break_early(play, "lost")
@@ -166,7 +169,7 @@ def test_a_link_that_stays_up_makes_the_next_short_one_the_first_again():
         rejoined(play)
 
 
-def test_a_link_that_repairs_itself_is_left_alone_while_pictures_come():
+def test_a_link_that_repairs_itself_is_left_alone_while_pictures_come() -> None:
     play = Play().live()
     play.feed(REPAIRING)
     assert (play.state, play.reason) == (RelayState.DEGRADED, "interrupted")
@@ -176,7 +179,7 @@ def test_a_link_that_repairs_itself_is_left_alone_while_pictures_come():
     assert play.advance(10 * RECOVERY_TIMEOUT) == []
 
 
-def test_a_link_that_repairs_itself_without_pictures_gets_its_time_and_no_more():
+def test_a_link_that_repairs_itself_without_pictures_gets_its_time_and_no_more() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     assert play.advance(RECOVERY_TIMEOUT - 0.1) == []
@@ -184,7 +187,9 @@ def test_a_link_that_repairs_itself_without_pictures_gets_its_time_and_no_more()
     assert "interrupted" in play.reason
 
 
-def test_a_link_whose_pictures_come_again_is_not_replaced_though_nobody_called_it_repaired():
+def test_a_link_whose_pictures_come_again_is_not_replaced_though_nobody_called_it_repaired() -> (
+    None
+):
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     play.advance(5.0)
@@ -193,7 +198,7 @@ def test_a_link_whose_pictures_come_again_is_not_replaced_though_nobody_called_i
     assert play.state is RelayState.DEGRADED
 
 
-def test_a_link_that_is_said_again_and_again_to_be_repaired_gets_no_more_time():
+def test_a_link_that_is_said_again_and_again_to_be_repaired_gets_no_more_time() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     ordered = []
@@ -203,7 +208,7 @@ def test_a_link_that_is_said_again_and_again_to_be_repaired_gets_no_more_time():
     assert ordered == [do.StartLink(1)]
 
 
-def test_a_link_that_breaks_again_before_it_showed_a_picture_has_what_is_left_of_its_time():
+def test_a_link_that_breaks_again_before_it_showed_a_picture_has_what_is_left_of_its_time() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     play.advance(1.0)
@@ -212,7 +217,7 @@ def test_a_link_that_breaks_again_before_it_showed_a_picture_has_what_is_left_of
     assert play.advance(0.1) == [do.StartLink(1)]
 
 
-def test_a_link_that_goes_to_and_fro_without_a_picture_gets_no_endless_time():
+def test_a_link_that_goes_to_and_fro_without_a_picture_gets_no_endless_time() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     ordered = []
@@ -225,7 +230,7 @@ def test_a_link_that_goes_to_and_fro_without_a_picture_gets_no_endless_time():
     assert play.times(do.StartLink)[-1] <= RECOVERY_TIMEOUT + STALL
 
 
-def test_a_repaired_link_gets_time_to_show_a_picture():
+def test_a_repaired_link_gets_time_to_show_a_picture() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     play.advance(RECOVERY_TIMEOUT - 0.1)
@@ -235,7 +240,7 @@ def test_a_repaired_link_gets_time_to_show_a_picture():
     assert play.advance(0.1) == [do.StartLink(1)]
 
 
-def test_a_repaired_link_that_shows_a_picture_in_time_is_live():
+def test_a_repaired_link_that_shows_a_picture_in_time_is_live() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     play.advance(RECOVERY_TIMEOUT - 0.1)
@@ -244,7 +249,7 @@ def test_a_repaired_link_that_shows_a_picture_in_time_is_live():
     assert play.state is RelayState.LIVE
 
 
-def test_pictures_that_are_said_to_have_stopped_again_end_no_repair_but_a_repaired_link():
+def test_pictures_that_are_said_to_have_stopped_again_end_no_repair_but_a_repaired_link() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     assert play.feed(stopped(play)) == []
@@ -252,7 +257,7 @@ def test_pictures_that_are_said_to_have_stopped_again_end_no_repair_but_a_repair
     assert play.feed(stopped(play)) == [do.StartLink(1)]
 
 
-def test_what_the_old_worker_still_tells_is_not_taken_for_the_new_one():
+def test_what_the_old_worker_still_tells_is_not_taken_for_the_new_one() -> None:
     play = Play().live()
     play.feed(on.LinkLost(1, LOST))
     told = on.PicturesFlow(1), on.LinkJoined(1), stopped(play), REPAIRING, on.LinkRecovered(1)
@@ -261,12 +266,12 @@ def test_what_the_old_worker_still_tells_is_not_taken_for_the_new_one():
     assert play.session(1).stage is Stage.LOADING
 
 
-def test_a_token_that_runs_out_is_renewed():
+def test_a_token_that_runs_out_is_renewed() -> None:
     play = Play().live()
     assert play.feed(on.TokenExpiring(1)) == [do.RenewToken(1)]
 
 
-def test_a_token_that_runs_out_while_its_session_is_closed_is_not():
+def test_a_token_that_runs_out_while_its_session_is_closed_is_not() -> None:
     play = Play().live()
     play.feed(on.Paused())
     assert play.feed(on.TokenExpiring(1), on.TokenFinal(1)) == []

@@ -18,8 +18,8 @@ from relayd.errors import (
 )
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY, GOOD_AFTER, OPEN_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     CREATE_TIMEOUT,
     JOIN_TIMEOUT,
@@ -38,27 +38,28 @@ from tests.relay.playbook import (
     STALLED,
     TOKEN_REFUSED,
     Play,
+    state_of,
 )
 
 
-def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first_picture():
+def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first_picture() -> None:
     play = Play()
     assert play.start() == [do.StartLink(1)]
     assert play.feed(on.LinkReady(1)) == [do.OpenSession(1, FACE)]
-    assert play.state is RelayState.OPENING
+    assert state_of(play) is RelayState.OPENING
     assert play.feed(on.SessionOpened(1)) == []
-    assert play.state is RelayState.QUEUED
+    assert state_of(play) is RelayState.QUEUED
     assert play.feed(on.SessionReady(1)) == [do.JoinLink(1)]
-    assert play.state is RelayState.JOINING
+    assert state_of(play) is RelayState.JOINING
     assert play.feed(on.LinkJoined(1)) == []
-    assert play.state is RelayState.WAITING
+    assert state_of(play) is RelayState.WAITING
     assert play.feed(on.PicturesFlow(1)) == [do.Show(1)]
-    assert play.state is RelayState.LIVE
+    assert state_of(play) is RelayState.LIVE
     assert play.advance(86400.0) == []
     assert play.wake_at is None
 
 
-def test_a_picture_that_comes_before_the_join_is_told_of_counts():
+def test_a_picture_that_comes_before_the_join_is_told_of_counts() -> None:
     play = Play()
     play.start()
     play.reach(Stage.JOINING)
@@ -67,7 +68,7 @@ def test_a_picture_that_comes_before_the_join_is_told_of_counts():
     assert play.state is RelayState.LIVE
 
 
-def test_what_comes_out_of_turn_moves_nothing():
+def test_what_comes_out_of_turn_moves_nothing() -> None:
     play = Play()
     play.start()
     play.feed(on.SessionReady(1), on.LinkJoined(1), on.PicturesFlow(1), on.LinkRecovered(1))
@@ -89,7 +90,7 @@ def test_what_comes_out_of_turn_moves_nothing():
 )
 def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is_tried(
     stage: Stage, limit: float, words: str
-):
+) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -101,7 +102,7 @@ def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
 
 
-def test_the_wait_for_the_first_picture_is_the_settings():
+def test_the_wait_for_the_first_picture_is_the_settings() -> None:
     play = Play(Policy(first_frame_timeout=7.0))
     play.start()
     play.reach(Stage.WAITING)
@@ -120,7 +121,7 @@ NEEDS_A_PERSON = [
 
 
 @pytest.mark.parametrize("error", PASSES, ids=lambda error: type(error).__name__)
-def test_what_may_pass_is_tried_again_soon(error: RelaydError):
+def test_what_may_pass_is_tried_again_soon(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -130,7 +131,7 @@ def test_what_may_pass_is_tried_again_soon(error: RelaydError):
 
 
 @pytest.mark.parametrize("error", NEEDS_A_PERSON, ids=lambda error: type(error).__name__)
-def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError):
+def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -143,7 +144,9 @@ def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError):
 @pytest.mark.parametrize(
     ("asked", "waited"), [(0.1, OPEN_BACKOFF[0]), (90.0, 90.0), (86400.0, BLOCKED_RETRY)]
 )
-def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(asked: float, waited: float):
+def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(
+    asked: float, waited: float
+) -> None:
     play = Play()
     play.start()
     play.fail(Throttled("slow", retry_after=asked))
@@ -161,7 +164,7 @@ def fail_for_ever(play: Play, hours: float) -> list[float]:
     return [after - before for before, after in pairwise(play.times(do.StartLink))]
 
 
-def test_the_wait_between_tries_doubles_up_to_half_a_minute():
+def test_the_wait_between_tries_doubles_up_to_half_a_minute() -> None:
     play = Play()
     play.start()
     waits = fail_for_ever(play, hours=1)
@@ -171,7 +174,9 @@ def test_the_wait_between_tries_doubles_up_to_half_a_minute():
 
 
 @pytest.mark.parametrize(("lived", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
-def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(lived: float, waits: float):
+def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(
+    lived: float, waits: float
+) -> None:
     play = Play()
     play.start()
     for _ in range(5):
@@ -185,7 +190,7 @@ def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(lived: floa
     assert play.advance(0.1) == [do.StartLink(number + 1)]
 
 
-def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over():
+def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)
@@ -194,7 +199,7 @@ def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over():
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
 
 
-def test_a_session_that_never_answers_its_close_is_followed_by_another():
+def test_a_session_that_never_answers_its_close_is_followed_by_another() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)

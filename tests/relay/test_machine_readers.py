@@ -5,8 +5,8 @@ import pytest
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
-from relayd.relay.events import Policy
 from relayd.relay.holdoff import BLOCKED_RETRY
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import CAMERA, LOST, NO_CREDIT, ON_DEMAND, Play
@@ -36,7 +36,7 @@ def demand(play: Play) -> DemandState:
     return play.machine.view(play.now).demand
 
 
-def test_an_idle_day_opens_no_session_and_no_source():
+def test_an_idle_day_opens_no_session_and_no_source() -> None:
     play = Play(ON_DEMAND)
     assert play.feed(on.Started()) == [do.SuspendSource()]
     assert play.advance(86400.0) == []
@@ -44,15 +44,15 @@ def test_an_idle_day_opens_no_session_and_no_source():
     assert demand(play) is DemandState.IDLE
 
 
-def test_source_and_session_are_opened_side_by_side_with_the_first_reader():
+def test_source_and_session_are_opened_side_by_side_with_the_first_reader() -> None:
     assert idle().feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
 
 
-def test_a_second_reader_changes_nothing():
+def test_a_second_reader_changes_nothing() -> None:
     assert looked_at().feed(on.ReadersChanged(CAMERA, 2), COMES) == []
 
 
-def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of():
+def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of() -> None:
     play = looked_at()
     play.feed(LEAVES)
     assert demand(play) is DemandState.GRACE
@@ -63,7 +63,7 @@ def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of():
     assert demand(play) is DemandState.IDLE
 
 
-def test_who_comes_back_within_the_grace_time_has_the_same_session():
+def test_who_comes_back_within_the_grace_time_has_the_same_session() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE - 0.1)
@@ -72,7 +72,7 @@ def test_who_comes_back_within_the_grace_time_has_the_same_session():
     assert demand(play) is DemandState.LIVE
 
 
-def test_the_grace_time_begins_anew_with_each_leaving():
+def test_the_grace_time_begins_anew_with_each_leaving() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE - 1.0)
@@ -84,7 +84,7 @@ def test_the_grace_time_begins_anew_with_each_leaving():
 @pytest.mark.parametrize(("passed", "grace"), [(10.0, 5.0), (10.0, 10.0), (10.0, 0.0)])
 def test_a_shorter_grace_time_closes_the_session_of_who_left_that_long_ago(
     passed: float, grace: float
-):
+) -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(passed)
@@ -93,7 +93,7 @@ def test_a_shorter_grace_time_closes_the_session_of_who_left_that_long_ago(
 
 
 @pytest.mark.parametrize("grace", [10.1, 2 * GRACE])
-def test_another_grace_time_counts_from_when_the_last_reader_left(grace: float):
+def test_another_grace_time_counts_from_when_the_last_reader_left(grace: float) -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(10.0)
@@ -102,7 +102,7 @@ def test_another_grace_time_counts_from_when_the_last_reader_left(grace: float):
     assert do.CloseSession(1) in play.advance(0.1)
 
 
-def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of():
+def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE)
@@ -111,7 +111,9 @@ def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of():
     assert play.numbers == []
 
 
-def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_the_next_one():
+def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_the_next_one() -> (
+    None
+):
     play = looked_at()
     play.advance(60.0)
     play.feed(LEAVES)
@@ -124,7 +126,7 @@ def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_t
 
 
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CREATING])
-def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage):
+def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage) -> None:
     play = idle()
     play.feed(COMES, on.SourceUp())
     play.reach(stage)
@@ -132,7 +134,7 @@ def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage):
 
 
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.JOINING, Stage.WAITING])
-def test_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(stage: Stage):
+def test_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(stage: Stage) -> None:
     policy = Policy(on_demand=True, grace=10.0)
     play = Play(policy)
     play.feed(on.Started(), COMES, on.SourceUp())
@@ -141,7 +143,7 @@ def test_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(stage: S
     assert do.CloseSession(1) in play.advance(10.0)
 
 
-def test_one_of_two_cameras_being_read_is_enough_and_the_last_reader_counts():
+def test_one_of_two_cameras_being_read_is_enough_and_the_last_reader_counts() -> None:
     play = looked_at()
     play.feed(on.ReadersChanged(SECOND_CAMERA, 2), LEAVES)
     assert play.advance(2 * GRACE) == []
@@ -150,7 +152,7 @@ def test_one_of_two_cameras_being_read_is_enough_and_the_last_reader_counts():
     assert do.CloseSession(1) in play.advance(GRACE)
 
 
-def test_readers_that_cannot_be_seen_make_a_session_stay_open():
+def test_readers_that_cannot_be_seen_make_a_session_stay_open() -> None:
     play = idle()
     play.feed(UNSEEN)
     play.feed(on.SourceUp())
@@ -160,7 +162,7 @@ def test_readers_that_cannot_be_seen_make_a_session_stay_open():
     assert play.state is RelayState.LIVE
 
 
-def test_who_is_seen_again_and_does_not_look_gets_the_grace_time():
+def test_who_is_seen_again_and_does_not_look_gets_the_grace_time() -> None:
     play = looked_at()
     play.feed(UNSEEN)
     play.advance(3600.0)
@@ -170,7 +172,7 @@ def test_who_is_seen_again_and_does_not_look_gets_the_grace_time():
     assert do.CloseSession(1) in play.advance(0.1)
 
 
-def test_a_reload_that_asks_for_sessions_on_demand_gives_the_grace_time_too():
+def test_a_reload_that_asks_for_sessions_on_demand_gives_the_grace_time_too() -> None:
     play = Play().live()
     play.advance(3600.0)
     assert play.feed(on.PolicyChanged(ON_DEMAND)) == []
@@ -178,20 +180,20 @@ def test_a_reload_that_asks_for_sessions_on_demand_gives_the_grace_time_too():
     assert do.CloseSession(1) in play.advance(0.1)
 
 
-def test_a_reload_that_asks_for_sessions_always_opens_one():
+def test_a_reload_that_asks_for_sessions_always_opens_one() -> None:
     play = idle()
     assert play.feed(on.PolicyChanged(Policy())) == [do.ResumeSource(), do.StartLink(1)]
     assert demand(play) is DemandState.OFF
 
 
-def test_where_it_is_not_asked_for_readers_decide_nothing():
+def test_where_it_is_not_asked_for_readers_decide_nothing() -> None:
     play = Play().live()
     assert play.feed(COMES, LEAVES) == []
     assert play.advance(86400.0) == []
     assert demand(play) is DemandState.OFF
 
 
-def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal():
+def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal() -> None:
     play = Play()
     play.start()
     play.fail(NO_CREDIT)
@@ -200,7 +202,7 @@ def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal():
     assert play.advance(BLOCKED_RETRY - 60.0) == [do.StartLink(2)]
 
 
-def test_each_state_of_the_demand_is_told_in_its_turn():
+def test_each_state_of_the_demand_is_told_in_its_turn() -> None:
     play = Play(Policy(on_demand=True, grace=5.0))
     play.feed(on.Started(), COMES, on.SourceUp())
     play.go_live()
@@ -215,7 +217,7 @@ def test_each_state_of_the_demand_is_told_in_its_turn():
     assert told[-1] is DemandState.IDLE
 
 
-def test_a_failed_session_leaves_the_demand_open_until_the_next_try():
+def test_a_failed_session_leaves_the_demand_open_until_the_next_try() -> None:
     play = looked_at()
     play.advance(60.0)
     play.feed(on.SessionEnded(1, LOST))

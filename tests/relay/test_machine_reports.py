@@ -116,7 +116,7 @@ CLOSED = on.SessionClosed(1)
 )
 def test_each_situation_is_told_in_its_words(
     begin: Callable[[], Play], events: list[Event], state: RelayState, reason: str
-):
+) -> None:
     play = begin()
     play.feed(*events)
     assert (play.state, play.reason) == (state, reason)
@@ -124,7 +124,7 @@ def test_each_situation_is_told_in_its_words(
     assert (last.state, last.reason) == (state, reason)
 
 
-def test_each_report_differs_from_the_one_before_it():
+def test_each_report_differs_from_the_one_before_it() -> None:
     play = live()
     play.feed(on.TimerDue(), on.SourceUp(), GONE, GONE, on.SourceUp(), on.PicturesFlow(1))
     told = play.reports()
@@ -135,7 +135,7 @@ def test_each_report_differs_from_the_one_before_it():
     ]  # fmt: skip
 
 
-def test_time_alone_changes_what_is_told_where_a_wait_ends():
+def test_time_alone_changes_what_is_told_where_a_wait_ends() -> None:
     play = failed()
     play.feed(GONE)
     assert play.reports()[-1].state is BACKOFF
@@ -143,7 +143,7 @@ def test_time_alone_changes_what_is_told_where_a_wait_ends():
     assert play.reports()[-1] == do.Report(STANDBY, "no such camera", DemandState.OFF)
 
 
-def test_the_grace_time_that_ends_is_told():
+def test_the_grace_time_that_ends_is_told() -> None:
     play = on_demand()
     play.feed(on.Paused(), on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0))
     assert play.reports()[-1].demand is DemandState.GRACE
@@ -151,7 +151,7 @@ def test_the_grace_time_that_ends_is_told():
     assert play.reports()[-1].demand is DemandState.IDLE
 
 
-def test_pictures_are_held_back_from_the_start_until_the_sources_first_one():
+def test_pictures_are_held_back_from_the_start_until_the_sources_first_one() -> None:
     play = Play(ON_DEMAND)
     assert do.Freeze() in play.machine.handle(on.Started(), play.now)
     play.feed(on.ReadersChanged(CAMERA, 1))
@@ -160,7 +160,7 @@ def test_pictures_are_held_back_from_the_start_until_the_sources_first_one():
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
 
 
-def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back():
+def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back() -> None:
     play = started()
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
     assert do.Freeze() in play.machine.handle(GONE, play.now)
@@ -168,7 +168,7 @@ def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back():
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
 
 
-def test_pictures_of_a_source_that_was_let_go_of_are_held_back():
+def test_pictures_of_a_source_that_was_let_go_of_are_held_back() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
     assert play.times(do.Freeze) == [0.0]
@@ -183,12 +183,12 @@ def test_pictures_of_a_source_that_was_let_go_of_are_held_back():
 @pytest.mark.parametrize(
     "events", [[on.Paused()], [on.Stop()], [SPENT], [on.SessionEnded(1, ENDED)]]
 )
-def test_no_picture_of_a_session_that_is_being_closed_is_shown(events: list[Event]):
+def test_no_picture_of_a_session_that_is_being_closed_is_shown(events: list[Event]) -> None:
     play = live()
     assert play.feed(*events)[-1] == do.Show(None)
 
 
-def test_rotating_is_told_while_both_are_open_and_live_after_it():
+def test_rotating_is_told_while_both_are_open_and_live_after_it() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     assert play.reports()[-1].state is RelayState.ROTATING
     play.feed(on.PicturesFlow(2))

@@ -5,8 +5,9 @@ import pytest
 from relayd.errors import RelaydError, Throttled
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
@@ -20,21 +21,22 @@ from tests.relay.playbook import (
     ROTATING,
     TOKEN_REFUSED,
     Play,
+    state_of,
 )
 
 LIFE = ROTATING.session_max
 RETRY = SUCCESSOR_BACKOFF[0]
 
 
-def test_a_successor_is_begun_when_the_session_is_old_and_not_before():
+def test_a_successor_is_begun_when_the_session_is_old_and_not_before() -> None:
     play = Play(ROTATING).live()
     assert play.advance(LIFE - 0.1) == []
-    assert play.state is RelayState.LIVE
+    assert state_of(play) is RelayState.LIVE
     assert play.advance(0.1) == [do.StartLink(2)]
-    assert play.state is RelayState.ROTATING
+    assert state_of(play) is RelayState.ROTATING
 
 
-def test_the_successor_is_shown_with_its_first_picture_and_the_old_one_closed():
+def test_the_successor_is_shown_with_its_first_picture_and_the_old_one_closed() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     assert play.machine.sessions.shown == 1
     assert play.feed(on.PicturesFlow(2)) == [do.CloseSession(1), do.Show(2)]
@@ -42,7 +44,7 @@ def test_the_successor_is_shown_with_its_first_picture_and_the_old_one_closed():
     assert play.machine.sessions.changes == 1
 
 
-def test_the_successor_has_a_whole_life_of_its_own():
+def test_the_successor_has_a_whole_life_of_its_own() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     play.advance(10.0)
     play.feed(on.PicturesFlow(2), on.SessionClosed(1))
@@ -50,7 +52,7 @@ def test_the_successor_has_a_whole_life_of_its_own():
     assert play.advance(0.1) == [do.StartLink(3)]
 
 
-def test_no_successor_is_begun_before_the_close_of_the_one_before_is_over():
+def test_no_successor_is_begun_before_the_close_of_the_one_before_is_over() -> None:
     play = Play(Policy(session_max=5.0)).live()
     play.advance(5.0)
     play.go_live(2)
@@ -58,7 +60,7 @@ def test_no_successor_is_begun_before_the_close_of_the_one_before_is_over():
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(3)]
 
 
-def test_no_successor_is_begun_while_a_worker_rejoins_but_as_soon_as_it_has():
+def test_no_successor_is_begun_while_a_worker_rejoins_but_as_soon_as_it_has() -> None:
     play = Play(ROTATING).live()
     play.advance(LIFE - 1.0)
     play.feed(on.LinkLost(1, LOST))
@@ -67,11 +69,11 @@ def test_no_successor_is_begun_while_a_worker_rejoins_but_as_soon_as_it_has():
     assert play.feed(on.PicturesFlow(1)) == [do.StartLink(2)]
 
 
-def test_zero_means_never():
+def test_zero_means_never() -> None:
     assert Play().live().advance(1e7) == []
 
 
-def test_another_life_holds_from_the_next_session_on():
+def test_another_life_holds_from_the_next_session_on() -> None:
     play = Play(ROTATING).live()
     play.feed(on.PolicyChanged(Policy(session_max=100.0)))
     assert play.advance(LIFE - 0.1) == []
@@ -84,13 +86,13 @@ def test_another_life_holds_from_the_next_session_on():
 @pytest.mark.parametrize("life", [0.0, 2700.0])
 def test_a_session_whose_token_ends_gets_its_successor_at_once_even_if_it_never_rotates(
     life: float,
-):
+) -> None:
     play = Play(Policy(session_max=life)).live()
     play.advance(LEAST_LIFE)
     assert play.feed(on.TokenFinal(1)) == [do.StartLink(2)]
 
 
-def test_sessions_whose_tokens_end_at_once_make_no_loop():
+def test_sessions_whose_tokens_end_at_once_make_no_loop() -> None:
     play = Play().live()
     assert play.feed(on.TokenFinal(1)) == []
     assert play.advance(LEAST_LIFE - 0.1) == []
@@ -99,7 +101,9 @@ def test_sessions_whose_tokens_end_at_once_make_no_loop():
 
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.JOINING, Stage.WAITING])
 @pytest.mark.parametrize("life", [0.0, 2700.0])
-def test_a_token_that_ends_before_the_first_picture_is_not_forgotten(stage: Stage, life: float):
+def test_a_token_that_ends_before_the_first_picture_is_not_forgotten(
+    stage: Stage, life: float
+) -> None:
     play = Play(Policy(session_max=life))
     play.start()
     play.reach(stage)
@@ -110,13 +114,15 @@ def test_a_token_that_ends_before_the_first_picture_is_not_forgotten(stage: Stag
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
-def test_a_token_that_ends_never_puts_off_what_is_due_anyway():
+def test_a_token_that_ends_never_puts_off_what_is_due_anyway() -> None:
     play = Play(Policy(session_max=5.0)).live()
     play.feed(on.TokenFinal(1))
     assert play.advance(5.0) == [do.StartLink(2)]
 
 
-def test_a_token_that_is_told_of_again_and_again_opens_no_second_successor_before_its_wait():
+def test_a_token_that_is_told_of_again_and_again_opens_no_second_successor_before_its_wait() -> (
+    None
+):
     play = Play().live()
     play.advance(LEAST_LIFE)
     play.feed(on.TokenFinal(1))
@@ -131,7 +137,7 @@ def test_a_token_that_is_told_of_again_and_again_opens_no_second_successor_befor
 @pytest.mark.parametrize("error", [NOT_JOINED, LOST, NO_CREDIT, TOKEN_REFUSED, BAD_FACE])
 def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on(
     stage: Stage, error: RelaydError
-):
+) -> None:
     play = Play(ROTATING).with_successor(stage)
     ordered = play.feed(on.SessionEnded(2, error), on.SessionClosed(2))
     assert ordered == [do.CloseSession(2), do.Note("rotation.failed", str(error))]
@@ -141,7 +147,7 @@ def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on(
     assert play.advance(0.1) == [do.StartLink(3)]
 
 
-def test_the_wait_between_successors_that_fail_doubles_to_ten_minutes_and_begins_anew():
+def test_the_wait_between_successors_that_fail_doubles_to_ten_minutes_and_begins_anew() -> None:
     play = Play(ROTATING).with_successor()
     waits = []
     for number in range(2, 9):
@@ -158,7 +164,7 @@ def test_the_wait_between_successors_that_fail_doubles_to_ten_minutes_and_begins
     assert play.advance(RETRY) == [do.StartLink(11)]
 
 
-def test_a_successor_is_not_asked_for_sooner_than_the_service_wants():
+def test_a_successor_is_not_asked_for_sooner_than_the_service_wants() -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.feed(on.SessionRefused(2, Throttled("slow", retry_after=90.0)), on.SessionClosed(2))
     assert play.advance(89.0) == []
@@ -166,13 +172,13 @@ def test_a_successor_is_not_asked_for_sooner_than_the_service_wants():
 
 
 @pytest.mark.parametrize("asks", [on.Resumed(), on.FaceChosen(OTHER_FACE)])
-def test_a_person_who_asks_does_not_wait_for_the_next_successor(asks: Event):
+def test_a_person_who_asks_does_not_wait_for_the_next_successor(asks: Event) -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.fail(NO_CREDIT, 2)
     assert do.StartLink(3) in play.feed(asks)
 
 
-def test_while_the_old_session_is_closed_the_demand_is_live():
+def test_while_the_old_session_is_closed_the_demand_is_live() -> None:
     play = Play(Policy(on_demand=True, session_max=100.0)).live()
     play.advance(100.0)
     play.go_live(2)
@@ -180,7 +186,7 @@ def test_while_the_old_session_is_closed_the_demand_is_live():
     assert play.machine.view(play.now).demand is DemandState.LIVE
 
 
-def test_a_successor_whose_library_does_not_load_costs_no_session():
+def test_a_successor_whose_library_does_not_load_costs_no_session() -> None:
     play = Play(ROTATING).with_successor(Stage.LOADING)
     assert play.advance(READY_TIMEOUT)[0] == do.CloseSession(2)
     assert len(play.times(do.OpenSession)) == 1
@@ -194,7 +200,7 @@ def test_a_successor_whose_library_does_not_load_costs_no_session():
         on.ReadersChanged(CAMERA, 0),
     ],
 )
-def test_no_successor_is_begun_for_a_session_that_may_soon_be_of_no_use(obstacle: Event):
+def test_no_successor_is_begun_for_a_session_that_may_soon_be_of_no_use(obstacle: Event) -> None:
     play = Play(Policy(on_demand=True, session_max=100.0)).live()
     play.feed(on.SourceUp())
     play.advance(95.0)
@@ -202,7 +208,7 @@ def test_no_successor_is_begun_for_a_session_that_may_soon_be_of_no_use(obstacle
     assert play.advance(10.0) == []
 
 
-def test_a_face_that_was_chosen_meanwhile_is_the_successors():
+def test_a_face_that_was_chosen_meanwhile_is_the_successors() -> None:
     play = Play(ROTATING).live()
     play.advance(LIFE)
     play.feed(on.FaceChosen(OTHER_FACE), on.FaceApplied(1, OTHER_FACE))
@@ -210,7 +216,9 @@ def test_a_face_that_was_chosen_meanwhile_is_the_successors():
 
 
 @pytest.mark.parametrize("away", ["reader", "source", "output"])
-def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successors(away: str):
+def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successors(
+    away: str,
+) -> None:
     """A shown session that is due for a successor, and a cause that ends each one in the making."""
     gone, back = {
         "reader": (on.ReadersChanged(CAMERA, 0), on.ReadersChanged(CAMERA, 1)),
@@ -233,7 +241,7 @@ def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successor
 @pytest.mark.parametrize("taken_over", [True, False])
 def test_after_a_long_chain_of_sessions_a_failure_counts_as_the_first_again(
     taken_over: bool,  # noqa: FBT001 - a table
-):
+) -> None:
     play = Play(ROTATING)
     play.start()
     while play.machine._holdoff._backoff.failures < 8:

@@ -3,7 +3,7 @@
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import SOURCE_PATIENCE, WAITING_FOR_SOURCE
-from relayd.relay.events import Policy
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
 from tests.relay.playbook import CAMERA, ON_DEMAND, Play
@@ -26,7 +26,7 @@ def let_go_of(play: Play) -> None:
     play.feed(*(on.SessionClosed(number) for number in play.numbers))
 
 
-def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits_for():
+def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits_for() -> None:
     play = Play()
     play.feed(on.Started())
     assert play.advance(3600.0) == []
@@ -34,7 +34,7 @@ def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits
     assert play.feed(on.SourceUp()) == [do.StartLink(1)]
 
 
-def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again():
+def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
     play.advance(SOURCE_PATIENCE - 1.0)
@@ -43,7 +43,7 @@ def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again():
     assert play.advance(1.0) == [do.CloseSession(1), do.Show(None)]
 
 
-def test_a_source_that_is_back_has_all_the_patience_again():
+def test_a_source_that_is_back_has_all_the_patience_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
     play.advance(SOURCE_PATIENCE - 1.0)
@@ -52,7 +52,7 @@ def test_a_source_that_is_back_has_all_the_patience_again():
     assert play.advance(0.1)[0] == do.CloseSession(1)
 
 
-def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise():
+def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise() -> None:
     play = idle()
     play.feed(COMES)
     assert play.numbers == [1]
@@ -62,7 +62,7 @@ def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise():
     assert play.reason == "no such camera"
 
 
-def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time():
+def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time() -> None:
     play = idle()
     play.feed(COMES, NO_CAMERA)
     let_go_of(play)
@@ -75,7 +75,7 @@ def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time()
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(3)]
 
 
-def test_a_source_that_fails_costs_one_short_session_and_then_none():
+def test_a_source_that_fails_costs_one_short_session_and_then_none() -> None:
     play = idle()
     for _ in range(6):
         play.feed(COMES)
@@ -88,7 +88,7 @@ def test_a_source_that_fails_costs_one_short_session_and_then_none():
     assert len(play.times(do.OpenSession)) == 1
 
 
-def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past():
+def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past() -> None:
     play = idle()
     play.feed(on.SourceUp())
     assert not play.machine.surroundings.source.alive
@@ -96,7 +96,7 @@ def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past():
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
 
 
-def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew():
+def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp())
     play.advance(60.0)
@@ -106,7 +106,7 @@ def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew():
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(2)]
 
 
-def test_the_source_is_kept_open_where_sessions_do_not_depend_on_readers():
+def test_the_source_is_kept_open_where_sessions_do_not_depend_on_readers() -> None:
     play = Play(Policy()).live()
     play.feed(COMES, LEAVES, on.Paused())
     play.advance(3600.0)

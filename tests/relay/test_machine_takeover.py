@@ -28,7 +28,7 @@ def only_two(play: Play) -> bool:
 
 
 @pytest.mark.parametrize("stage", UNDERWAY)
-def test_the_successor_is_shown_at_once_though_the_old_link_is_being_replaced(stage: Stage):
+def test_the_successor_is_shown_at_once_though_the_old_link_is_being_replaced(stage: Stage) -> None:
     play = Play(ROTATING).with_successor(stage)
     assert play.feed(on.LinkLost(1, LOST)) == [do.StartLink(1)]
     assert (play.state, play.reason) == (RelayState.DEGRADED, str(LOST))
@@ -41,7 +41,9 @@ def test_the_successor_is_shown_at_once_though_the_old_link_is_being_replaced(st
 
 
 @pytest.mark.parametrize("stage", UNDERWAY)
-def test_the_successor_is_shown_with_its_first_picture_though_both_rejoins_failed(stage: Stage):
+def test_the_successor_is_shown_with_its_first_picture_though_both_rejoins_failed(
+    stage: Stage,
+) -> None:
     play = Play(ROTATING).with_successor(stage)
     play.feed(on.LinkLost(1, LOST), on.LinkLost(1, NOT_JOINED))
     assert play.feed(on.LinkLost(1, NOT_JOINED)) == [do.CloseSession(1), do.Show(None)]
@@ -57,7 +59,7 @@ def test_the_successor_is_shown_with_its_first_picture_though_both_rejoins_faile
 @pytest.mark.parametrize("error", [ENDED, NO_CREDIT])
 def test_the_successor_goes_on_though_the_service_ended_the_old_session(
     stage: Stage, error: RelaydError
-):
+) -> None:
     play = Play(ROTATING).with_successor(stage)
     assert play.feed(on.SessionEnded(1, error)) == [do.CloseSession(1), do.Show(None)]
     assert play.state is not RelayState.BACKOFF
@@ -68,7 +70,9 @@ def test_the_successor_goes_on_though_the_service_ended_the_old_session(
     assert only_two(play)
 
 
-def test_the_successor_that_a_lost_token_called_for_saves_the_relay_when_the_old_link_dies():
+def test_the_successor_that_a_lost_token_called_for_saves_the_relay_when_the_old_link_dies() -> (
+    None
+):
     """The gap is as long as the successor takes, not as two rejoins and a third session."""
     play = Play().live()
     play.advance(2700.0)
@@ -83,7 +87,7 @@ def test_the_successor_that_a_lost_token_called_for_saves_the_relay_when_the_old
     assert len(play.times(do.OpenSession)) == 2
 
 
-def test_the_old_link_that_is_back_first_is_shown_until_the_successor_has_pictures():
+def test_the_old_link_that_is_back_first_is_shown_until_the_successor_has_pictures() -> None:
     play = Play(ROTATING).with_successor(Stage.JOINING)
     play.feed(on.LinkLost(1, LOST))
     play.go_live(1)
@@ -93,7 +97,7 @@ def test_the_old_link_that_is_back_first_is_shown_until_the_successor_has_pictur
     assert play.machine.sessions.shown == 2
 
 
-def test_pictures_of_both_at_the_same_moment_show_the_newer_one():
+def test_pictures_of_both_at_the_same_moment_show_the_newer_one() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     play.feed(on.LinkLost(1, LOST))
     play.reach(Stage.WAITING, 1)
@@ -101,7 +105,9 @@ def test_pictures_of_both_at_the_same_moment_show_the_newer_one():
     assert play.feed(on.PicturesFlow(2)) == [do.CloseSession(1), do.Show(2)]
 
 
-def test_a_rejoin_that_is_late_at_the_moment_of_the_successors_first_picture_is_not_repeated():
+def test_a_rejoin_that_is_late_at_the_moment_of_the_successors_first_picture_is_not_repeated() -> (
+    None
+):
     play = Play(ROTATING).with_successor(Stage.WAITING)
     play.feed(on.LinkLost(1, LOST))
     play.now += REJOIN_TIMEOUT
@@ -112,7 +118,7 @@ def test_a_rejoin_that_is_late_at_the_moment_of_the_successors_first_picture_is_
 
 
 @pytest.mark.parametrize("stage", UNDERWAY)
-def test_a_successor_that_fails_after_the_old_one_is_a_failure_of_the_relay(stage: Stage):
+def test_a_successor_that_fails_after_the_old_one_is_a_failure_of_the_relay(stage: Stage) -> None:
     play = Play(ROTATING).with_successor(stage)
     play.feed(on.SessionEnded(1, ENDED))
     play.feed(on.SessionEnded(2, ENDED))
@@ -123,7 +129,7 @@ def test_a_successor_that_fails_after_the_old_one_is_a_failure_of_the_relay(stag
 
 
 @pytest.mark.parametrize("stage", UNDERWAY)
-def test_a_successor_that_fails_before_the_old_one_leaves_it_its_tries(stage: Stage):
+def test_a_successor_that_fails_before_the_old_one_leaves_it_its_tries(stage: Stage) -> None:
     play = Play(ROTATING).with_successor(stage)
     play.feed(on.LinkLost(1, LOST))
     play.feed(on.SessionEnded(2, ENDED), on.SessionClosed(2))
@@ -133,7 +139,7 @@ def test_a_successor_that_fails_before_the_old_one_leaves_it_its_tries(stage: St
     assert play.state is RelayState.LIVE
 
 
-def test_a_new_session_waits_for_both_closes():
+def test_a_new_session_waits_for_both_closes() -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.feed(on.SessionEnded(1, ENDED), on.SessionRefused(2, ENDED))
     play.feed(on.SessionClosed(2))
@@ -141,7 +147,7 @@ def test_a_new_session_waits_for_both_closes():
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(3)]
 
 
-def test_a_successor_whose_answer_is_lost_after_the_old_one_died_makes_the_relay_wait():
+def test_a_successor_whose_answer_is_lost_after_the_old_one_died_makes_the_relay_wait() -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.feed(on.SessionEnded(1, ENDED), on.SessionClosed(1))
     play.feed(on.SessionDoubtful(2, UNANSWERED), on.SessionClosed(2))

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from relayd.clock import MonotonicClock
-from relayd.configfile import load_tree
-from relayd.control.metrics import Metrics
+from relayd.config.loading import load_tree
 from relayd.errors import CameraUnavailable
-from relayd.frames import OutputFrame, SourceFrame, SwappedFrame, black
+from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame, black
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.output.screen import Shown
+from relayd.output.clock import Shown
+from relayd.relay.metrics import Metrics
 from relayd.relay.pipeline import Pipeline
 
 
@@ -30,7 +30,7 @@ class Screenless:
 
     def open(self) -> None:
         if self.missing:
-            raise CameraUnavailable(f"{self.name} is not there", mend="make it")
+            raise CameraUnavailable(f"{self.name} is not there", hint="make it")
         self.is_open = True
 
     def show(self, frame: OutputFrame) -> None:
@@ -99,7 +99,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_show_standby(
     tmp_path: Path,
-):
+) -> None:
     camera, page = Screenless("camera", missing=True), Screenless("page")
     with started(Rig(tmp_path, camera, page)) as rig:
         assert page.shown.is_set()
@@ -115,7 +115,7 @@ def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_
     assert not page.is_open
 
 
-def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path: Path):
+def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path: Path) -> None:
     rig = Rig(tmp_path, Screenless("camera", missing=True))
     assert not rig.pipeline.outputs_working()
     assert rig.pipeline.outputs_trouble() == "no output is open"
@@ -126,7 +126,7 @@ def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path
     assert not rig.pipeline.outputs_working()
 
 
-def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: Path):
+def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     stream = {"kind": "stream", "url": str(folder / "out.mkv")}
     with started(Rig(tmp_path, Screenless("page"), output=[stream])) as rig:
@@ -138,7 +138,7 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
         assert rig.pipeline.outputs_trouble() == ""
 
 
-def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_path: Path):
+def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_path: Path) -> None:
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     said: list[tuple[OutputChange, bool]] = []
@@ -153,7 +153,7 @@ def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_pat
 
 def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leaves_nothing_open(
     tmp_path: Path,
-):
+) -> None:
     page, camera = Screenless("page"), Screenless("camera", missing=True)
     rig = Rig(tmp_path, page, camera, require=True)
     with pytest.raises(CameraUnavailable, match="camera is not there"):
@@ -162,7 +162,7 @@ def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leave
     assert rig.told == []
 
 
-def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig):
+def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig) -> None:
     picture = np.full(rig.geometry.shape, 90, np.uint8)
     rig.pipeline.gate.show(1)
     rig.pipeline.gate.put(1, SwappedFrame(picture, rig.clock.now()))
@@ -173,7 +173,9 @@ def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig):
     assert rig.shown() is Shown.STANDBY
 
 
-def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(rig: Rig):
+def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(
+    rig: Rig,
+) -> None:
     rig.pipeline.gate.show(1)
     late = SwappedFrame(np.full(rig.geometry.shape, 90, np.uint8), rig.clock.now())
     rig.pipeline.rest_source()
@@ -182,7 +184,7 @@ def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_n
     assert rig.shown() is Shown.STANDBY
 
 
-def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig):
+def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig) -> None:
     rig.pipeline.rest_source()
     rig.pipeline.pacer.start()
     for _ in range(5):

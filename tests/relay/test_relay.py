@@ -8,8 +8,8 @@ import pytest
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.demo import settings_for
-from relayd.frames import OutputFrame
+from relayd.commands.demo import settings_for
+from relayd.media.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
 from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
@@ -32,7 +32,9 @@ class Camera:
         """Close nothing."""
 
 
-async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_name(tmp_path: Path):
+async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_name(
+    tmp_path: Path,
+) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
     relay = Relay(settings, "studio", client, journal, more_outputs=[Camera()])
@@ -50,7 +52,7 @@ async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_nam
 
 async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_state(
     tmp_path: Path,
-):
+) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     told: list[tuple[RelayState, str]] = []
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
@@ -84,7 +86,7 @@ async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_s
 
 async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
 
@@ -99,7 +101,7 @@ async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
 
 async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_start(
     tmp_path: Path,
-):
+) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
     for _ in range(MOST_DOUBTS):
@@ -117,14 +119,16 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
         assert DOUBT_WORDS not in reason(one)
 
 
-async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path):
+async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
     relay.wake()
     assert relay._budget._changed.is_set()
 
 
-async def test_a_stream_that_nothing_got_through_to_yet_is_neither_ok_nor_lost(tmp_path: Path):
+async def test_a_stream_that_nothing_got_through_to_yet_is_neither_ok_nor_lost(
+    tmp_path: Path,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, no more
         name = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/…"
         outputs = [{"kind": "stream", "url": name.replace("…", "key")}]

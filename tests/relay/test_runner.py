@@ -56,7 +56,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-async def test_a_session_goes_live_and_is_closed_at_the_stop(world: World):
+async def test_a_session_goes_live_and_is_closed_at_the_stop(world: World) -> None:
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
     await world.until("live")
@@ -73,7 +73,7 @@ async def test_a_session_goes_live_and_is_closed_at_the_stop(world: World):
 
 async def test_an_event_that_a_command_causes_at_once_is_handled_after_the_other_commands(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     order: list[str] = []
 
     class Script:
@@ -93,7 +93,7 @@ async def test_an_event_that_a_command_causes_at_once_is_handled_after_the_other
 
 async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     handle = world.runner.machine.handle
 
     def faulty(event: on.Event, now: float) -> list[do.Command]:
@@ -112,7 +112,7 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
 
 async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     looked = asyncio.Event()
 
     class Script:
@@ -134,7 +134,7 @@ async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
     assert world.runner._timer is None
 
 
-async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world: World):
+async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world: World) -> None:
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
     assert world.runner._timer is not None
@@ -146,7 +146,7 @@ async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world
 @pytest.mark.parametrize("refusal", [None, FaceRejected("no face")])
 async def test_who_chooses_a_face_is_told_what_became_of_that_one_and_not_of_an_earlier_one(
     world: World, refusal: RelaydError | None
-):
+) -> None:
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
     await world.until("live")

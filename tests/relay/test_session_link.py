@@ -31,7 +31,7 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(monkeypatch)
 
 
-async def test_each_step_from_the_worker_to_the_first_picture_is_told(rig: Rig):
+async def test_each_step_from_the_worker_to_the_first_picture_is_told(rig: Rig) -> None:
     await rig.live()
     assert rig.told == [
         "LinkReady", "SessionOpened", "SessionReady", "LinkJoined", "PicturesFlow",
@@ -54,7 +54,7 @@ class UnstoppableWorker(Worker):
 
 async def test_the_session_is_closed_while_its_worker_hangs_in_its_stop(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setattr(worker_link, "STOP_DEADLINE", 0.3)
     UnstoppableWorker.released.clear()
     rig = Rig(monkeypatch, UnstoppableWorker)
@@ -75,7 +75,7 @@ class BrokenWorker(Worker):
 
 async def test_a_session_is_closed_even_if_its_worker_cannot_be_stopped(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     rig = Rig(monkeypatch, BrokenWorker)
     await rig.live()
     await rig.link.close()
@@ -89,7 +89,9 @@ class UnloadableWorker(Worker):
         self.tell(LinkEvent(LinkEventKind.REFUSED, error=error))
 
 
-async def test_a_library_that_cannot_be_loaded_ends_the_link(monkeypatch: pytest.MonkeyPatch):
+async def test_a_library_that_cannot_be_loaded_ends_the_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rig = Rig(monkeypatch, UnloadableWorker)
     rig.link.start()
     lost = await rig.until("LinkLost")
@@ -105,7 +107,7 @@ class UnstartableWorker(Worker):
 
 async def test_a_worker_that_cannot_be_started_at_all_ends_the_link(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     rig = Rig(monkeypatch, UnstartableWorker)
     rig.link.start()
     await rig.until("LinkLost")
@@ -120,7 +122,7 @@ async def test_a_worker_that_cannot_be_started_at_all_ends_the_link(
         (RuntimeError("what nothing foresees"), "SessionDoubtful"),
     ],
 )
-async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, told: str):
+async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, told: str) -> None:
     rig.keeper.refusal = refusal
     rig.link.open(FACE)
     await rig.until(told)
@@ -130,7 +132,7 @@ async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, to
 
 async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def unrecorded(_: FaceChoice) -> None:
         rig.keeper.doubtful += 1
         raise Unavailable("no space left")
@@ -144,7 +146,7 @@ async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_do
 
 async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def never(_: FaceChoice) -> None:
         try:
             await asyncio.Event().wait()
@@ -159,7 +161,9 @@ async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful
     assert rig.told == ["SessionDoubtful", "SessionClosed"]
 
 
-async def test_a_close_ends_the_wait_for_the_sessions_turn_and_a_renewal_under_way(rig: Rig):
+async def test_a_close_ends_the_wait_for_the_sessions_turn_and_a_renewal_under_way(
+    rig: Rig,
+) -> None:
     rig.session.ready = rig.session.answers_renewal = False
     rig.link.open(FACE)
     await rig.until("SessionOpened")
@@ -170,7 +174,7 @@ async def test_a_close_ends_the_wait_for_the_sessions_turn_and_a_renewal_under_w
     assert rig.told == ["SessionOpened", "SessionClosed"]
 
 
-async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(rig: Rig):
+async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(rig: Rig) -> None:
     await rig.live()
     rig.session.newer = SecretStr("a-newer-token")
     Worker.newest.tell(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
@@ -189,7 +193,7 @@ async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(r
     await rig.link.close()
 
 
-async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig):
+async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig) -> None:
     await rig.live()
     rig.link.renew_token()
     await rig.until("TokenFinal")
@@ -198,7 +202,7 @@ async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig):
 
 
 @pytest.mark.parametrize("refusal", [None, FaceRejected("two faces"), RuntimeError("what?")])
-async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydError | None):
+async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydError | None) -> None:
     await rig.live()
     rig.session.refusal = refusal
     error = await rig.link.update_face(OTHER)
@@ -207,7 +211,7 @@ async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydErr
     await rig.link.close()
 
 
-async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: Rig):
+async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: Rig) -> None:
     await rig.live()
     old = Worker.newest
     rig.events.clear()
@@ -221,7 +225,7 @@ async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: 
     await rig.link.close()
 
 
-async def test_a_restart_under_way_starts_no_worker_after_the_close(rig: Rig):
+async def test_a_restart_under_way_starts_no_worker_after_the_close(rig: Rig) -> None:
     await rig.live()
     last = Worker.newest
     rig.link.start()
@@ -230,7 +234,7 @@ async def test_a_restart_under_way_starts_no_worker_after_the_close(rig: Rig):
     assert last.stopped
 
 
-async def test_a_worker_that_dies_is_told_with_how(rig: Rig):
+async def test_a_worker_that_dies_is_told_with_how(rig: Rig) -> None:
     await rig.live()
     Worker.newest.tell(LinkEvent(LinkEventKind.DIED, error=WorkerDied("SIGSEGV")))
     lost = await rig.until("LinkLost")
@@ -239,7 +243,7 @@ async def test_a_worker_that_dies_is_told_with_how(rig: Rig):
     await rig.link.close()
 
 
-async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig: Rig):
+async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig: Rig) -> None:
     await rig.live()
     rig.events.clear()
     last = rig.clock.now()
@@ -259,7 +263,7 @@ async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig
     await rig.link.close()
 
 
-async def test_silence_of_the_engine_is_no_stall_while_nothing_is_sent(rig: Rig):
+async def test_silence_of_the_engine_is_no_stall_while_nothing_is_sent(rig: Rig) -> None:
     await rig.live()
     rig.events.clear()
     await asyncio.sleep(0.8)  # four times the limit
@@ -267,7 +271,7 @@ async def test_silence_of_the_engine_is_no_stall_while_nothing_is_sent(rig: Rig)
     await rig.link.close()
 
 
-async def test_swapped_pictures_pass_the_gate_while_the_session_is_shown(rig: Rig):
+async def test_swapped_pictures_pass_the_gate_while_the_session_is_shown(rig: Rig) -> None:
     await rig.live()
     Worker.newest.show(time.monotonic())
     rig.gate.show(1)

@@ -9,8 +9,8 @@ from PIL import ImageDraw
 
 from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal
-from relayd.config import Settings
-from relayd.configfile import load_tree
+from relayd.config.loading import load_tree
+from relayd.config.settings import Settings
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayState
 
@@ -58,7 +58,7 @@ def finish_drawing(relay: Relay) -> None:
 @pytest.mark.parametrize("state", RelayState)
 async def test_the_standby_picture_of_no_state_tells_anything_of_the_reason(
     relay: Relay, drawn: list[str], state: RelayState
-):
+) -> None:
     relay._enter(state, HOSTILE)
     finish_drawing(relay)
     assert drawn
@@ -66,13 +66,13 @@ async def test_the_standby_picture_of_no_state_tells_anything_of_the_reason(
     assert relay.pipeline.screen._standby.text in SENTENCES
 
 
-def test_each_state_has_one_of_the_fixed_sentences_and_each_sentence_is_used():
+def test_each_state_has_one_of_the_fixed_sentences_and_each_sentence_is_used() -> None:
     assert {state.on_picture(HOSTILE) for state in RelayState} == {(one, "") for one in SENTENCES}
 
 
 async def test_a_relay_that_may_tell_details_shows_state_and_reason_from_a_reload_on(
     relay: Relay, drawn: list[str]
-):
+) -> None:
     relay._enter(RelayState.BACKOFF, "the service does not answer")
     await relay.apply(settings(standby_text="details"))
     finish_drawing(relay)

@@ -2,7 +2,8 @@
 
 from relayd.relay import events as on
 from relayd.relay.conditions import LONG_AGO, OUTPUT_PATIENCE, SOURCE_PATIENCE
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import Session, Stage
 
 

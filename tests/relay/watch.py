@@ -6,8 +6,9 @@ from itertools import pairwise
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
+from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     CLOSE_TIMEOUT,
     LEAST_LIFE,

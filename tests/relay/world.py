@@ -32,8 +32,9 @@ from relayd.errors import (
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
-from relayd.relay.events import Event, Policy
+from relayd.relay.events import Event
 from relayd.relay.machine import Machine
+from relayd.relay.policy import Policy
 
 FACES = tuple(FaceChoice(f"http://service.example/{name}.png") for name in "abc")
 CAMERAS = "/dev/video0", "/dev/video1"

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 
@@ -193,7 +193,7 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
         "first_frame_timeout": 10.0,
         "recovery_timeout": 15.0,
     }
-    return LinkTarget(**(values | changes))  # type: ignore[arg-type]
+    return LinkTarget(**(values | changes))  # type: ignore[arg-type]  # values of several types
 
 
 class Ear:

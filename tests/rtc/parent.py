@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from relayd.frames import SourceFrame
+from relayd.media.frames import SourceFrame
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkTarget
 from relayd.rtc.process import RtcWorker

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc import worker
 from relayd.rtc.link import LinkEvent, LinkEventKind
 from relayd.rtc.process import RtcWorker
@@ -158,5 +158,5 @@ if __name__ == "__main__":
     elif way == "talk":
         talk(int(sys.argv[sys.argv.index("--control") + 1]))
     else:
-        worker.load_link = WAYS[way]  # type: ignore[assignment]
+        worker.load_link = WAYS[way]  # type: ignore[attr-defined,assignment]  # the worker loads that instead
         worker.main()

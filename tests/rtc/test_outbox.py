@@ -40,7 +40,7 @@ def outbox(reader: Reader) -> Iterator[Outbox]:
     assert outbox.close(PATIENCE)
 
 
-def test_events_are_sent_in_the_order_they_were_told(outbox: Outbox, reader: Reader):
+def test_events_are_sent_in_the_order_they_were_told(outbox: Outbox, reader: Reader) -> None:
     events = [LinkEvent(LinkEventKind.DEGRADED, str(number)) for number in range(50)]
     for event in events:
         outbox.put(event)
@@ -48,7 +48,7 @@ def test_events_are_sent_in_the_order_they_were_told(outbox: Outbox, reader: Rea
     assert reader.heard == events
 
 
-def test_of_statistics_that_wait_the_newest_alone_is_sent(outbox: Outbox, reader: Reader):
+def test_of_statistics_that_wait_the_newest_alone_is_sent(outbox: Outbox, reader: Reader) -> None:
     reader.may_read.clear()
     outbox.put(DEGRADED)
     for sent in range(1000):
@@ -63,7 +63,7 @@ def test_of_statistics_that_wait_the_newest_alone_is_sent(outbox: Outbox, reader
 
 def test_no_end_of_a_link_is_dropped_however_long_the_parent_does_not_read(
     outbox: Outbox, reader: Reader
-):
+) -> None:
     reader.may_read.clear()
     outbox.put(LOST)
     for _ in range(MOST_WAITING * 3):
@@ -76,7 +76,7 @@ def test_no_end_of_a_link_is_dropped_however_long_the_parent_does_not_read(
     assert len(reader.heard) <= MOST_WAITING + 1
 
 
-def test_telling_a_parent_that_reads_nothing_does_not_wait_and_loses_no_end():
+def test_telling_a_parent_that_reads_nothing_does_not_wait_and_loses_no_end() -> None:
     """As between the processes: what a full socket cannot take waits in the outbox."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -86,13 +86,13 @@ def test_telling_a_parent_that_reads_nothing_does_not_wait_and_loses_no_end():
             outbox.put(DEGRADED)
         outbox.put(LOST)
         assert not outbox.close(0.05)  # it waits for the parent, we do not
-        kinds = []
+        kinds: list[str] = []
         while not kinds or kinds[-1] != "lost":
             kinds.append(json.loads(theirs.recv(65536))["kind"])
         assert outbox.close(PATIENCE)
 
 
-def test_a_parent_that_is_gone_ends_the_sending():
+def test_a_parent_that_is_gone_ends_the_sending() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         theirs.close()

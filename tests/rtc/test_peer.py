@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from relayd.errors import JoinRefused
-from relayd.frames import I420, Geometry
+from relayd.media.frames import I420, Geometry
 from relayd.rtc import peer as peer_module
 from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
 
@@ -79,7 +79,7 @@ def without_h264(sdp: str) -> str:
 @pytest.mark.parametrize(("change", "codec"), [(str, "H264"), (without_h264, "VP8")])
 async def test_a_picture_arrives_as_it_was_sent_h264_first_else_vp8(
     kit: "Kit", change: Change, codec: str
-):
+) -> None:
     async with Pair() as pair:
         await pair.connect(change)
         picture = kit.picture(SIZE)
@@ -96,7 +96,7 @@ async def test_a_picture_arrives_as_it_was_sent_h264_first_else_vp8(
         assert (await pair.receiver.stats()).codec == codec
 
 
-async def test_the_one_that_offers_to_receive_is_sent_to(kit: "Kit"):
+async def test_the_one_that_offers_to_receive_is_sent_to(kit: "Kit") -> None:
     async with Pair() as pair:
         offer = await pair.receiver.offer_receiving()
         assert "a=recvonly" in offer
@@ -109,7 +109,7 @@ async def test_the_one_that_offers_to_receive_is_sent_to(kit: "Kit"):
         assert kit.psnr(pair.pictures[0][0], kit.picture(SIZE)) > 30
 
 
-async def test_a_picture_comes_out_without_waiting_for_the_next_one(kit: "Kit"):
+async def test_a_picture_comes_out_without_waiting_for_the_next_one(kit: "Kit") -> None:
     async with Pair() as pair:
         await pair.connect()
         pair.sender.push(kit.picture(SIZE), time.monotonic())
@@ -118,7 +118,7 @@ async def test_a_picture_comes_out_without_waiting_for_the_next_one(kit: "Kit"):
         assert len(pair.pictures) == 1
 
 
-async def test_the_newest_picture_wins_and_the_others_are_counted(kit: "Kit"):
+async def test_the_newest_picture_wins_and_the_others_are_counted(kit: "Kit") -> None:
     async with Pair() as pair:
         for shift in range(5):
             pair.sender.push(kit.picture(SIZE, shift * 10), time.monotonic())  # no track yet
@@ -136,7 +136,7 @@ async def test_the_newest_picture_wins_and_the_others_are_counted(kit: "Kit"):
 
 async def test_rtp_timestamps_follow_the_capture_time_not_the_moment_of_sending(
     kit: "Kit", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async with Pair() as pair:
         stamps: list[int] = []
         convert = peer_module._to_i420
@@ -158,7 +158,7 @@ async def test_rtp_timestamps_follow_the_capture_time_not_the_moment_of_sending(
         assert steps[7] > 0
 
 
-async def test_the_array_may_be_reused_after_push(kit: "Kit"):
+async def test_the_array_may_be_reused_after_push(kit: "Kit") -> None:
     async with Pair() as pair:
         await pair.connect()
         picture = kit.picture(SIZE)
@@ -168,7 +168,7 @@ async def test_the_array_may_be_reused_after_push(kit: "Kit"):
         assert kit.psnr(pair.pictures[0][0], kit.picture(SIZE)) > 30
 
 
-async def test_stats_tell_bytes_packets_jitter_and_round_trip(kit: "Kit"):
+async def test_stats_tell_bytes_packets_jitter_and_round_trip(kit: "Kit") -> None:
     async with Pair() as pair:
         await pair.connect()
         await pair.sender.stats()
@@ -186,7 +186,7 @@ async def test_stats_tell_bytes_packets_jitter_and_round_trip(kit: "Kit"):
         assert 0 <= sent.round_trip < 0.5
 
 
-async def test_the_bitrate_asked_for_is_kept_whatever_the_receiver_estimates():
+async def test_the_bitrate_asked_for_is_kept_whatever_the_receiver_estimates() -> None:
     rng = np.random.default_rng(1)
     noise = [rng.integers(16, 235, SIZE.shape, np.uint8) for _ in range(4)]
     sent: dict[int, float] = {}
@@ -206,7 +206,7 @@ async def test_the_bitrate_asked_for_is_kept_whatever_the_receiver_estimates():
     assert 2500 < sent[4000] < 6500
 
 
-async def test_close_tells_the_other_side_and_may_be_repeated():
+async def test_close_tells_the_other_side_and_may_be_repeated() -> None:
     async with Pair() as pair:
         await pair.connect()
         await pair.sender.close()
@@ -217,7 +217,7 @@ async def test_close_tells_the_other_side_and_may_be_repeated():
 
 
 @pytest.mark.parametrize("stage", ["made", "offered", "connecting"])
-async def test_close_at_any_stage_leaves_nothing(stage: str):
+async def test_close_at_any_stage_leaves_nothing(stage: str) -> None:
     pair = Pair()
     if stage != "made":
         offer = await pair.sender.offer_sending()
@@ -230,7 +230,7 @@ def _ignore(*_: object) -> None:
     """Hear nothing."""
 
 
-async def test_a_path_that_stops_answering_is_noticed_within_seconds():
+async def test_a_path_that_stops_answering_is_noticed_within_seconds() -> None:
     async with Pair() as pair:
         await pair.connect()
         for transceiver in pair.receiver._connection.getTransceivers():
@@ -253,7 +253,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("sdp", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_description_is_refused_in_a_sentence(sdp: str):
+async def test_a_hostile_description_is_refused_in_a_sentence(sdp: str) -> None:
     async with Pair() as pair:
         with pytest.raises(JoinRefused) as offered:
             await pair.receiver.answer(sdp)
@@ -276,7 +276,7 @@ async def test_a_hostile_description_is_refused_in_a_sentence(sdp: str):
     ],
     ids=["codecs", "inactive", "no rtcp-mux", "no ice", "audio only"],
 )
-async def test_an_offer_that_cannot_work_is_refused(change: Change):
+async def test_an_offer_that_cannot_work_is_refused(change: Change) -> None:
     async with Pair() as pair:
         with pytest.raises(JoinRefused):
             await pair.receiver.answer(change(await pair.sender.offer_sending()))
@@ -284,7 +284,7 @@ async def test_an_offer_that_cannot_work_is_refused(change: Change):
 
 async def test_only_this_machines_addresses_are_offered_and_nobody_is_asked(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     async with Pair() as pair:
 
         async def refuse(*_: object) -> Awaitable[None]:
@@ -300,7 +300,7 @@ async def test_only_this_machines_addresses_are_offered_and_nobody_is_asked(
 
 @pytest.mark.parametrize("size", [(641, 481), (640, 480), (3, 3)])
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p", "yuv444p"])
-def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], pixels: str):
+def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], pixels: str) -> None:
     frame = av.VideoFrame(*size, pixels)
     picture = peer_module._to_i420(frame)
     assert picture.shape == Geometry(size[0] & ~1, size[1] & ~1).shape
@@ -309,7 +309,7 @@ def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], p
 
 LONELY = """
 import asyncio, time, numpy as np
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.rtc.peer import Peer
 
 async def main():
@@ -336,7 +336,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "downed", ["", "ip link add idle0 type bridge && ip addr add 10.9.9.9/24 dev idle0 &&"]
 )
-def test_a_machine_with_only_its_loopback_up_still_connects(downed: str):
+def test_a_machine_with_only_its_loopback_up_still_connects(downed: str) -> None:
     if not shutil.which("unshare") or not shutil.which("ip"):
         pytest.skip("needs unshare and ip")
     if subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode:

@@ -60,7 +60,7 @@ def times(
 
 def test_pictures_go_out_by_whip_come_back_by_whep_and_leave_deletes_both(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     link = links(kit.target(server), ear)
     ear.heard(LinkEventKind.JOINED)
     kit.pump.start(link.publish, kit.picture())
@@ -86,7 +86,7 @@ def test_pictures_go_out_by_whip_come_back_by_whep_and_leave_deletes_both(
 
 def test_numbers_are_told_regularly(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(webrtc, "STATS_INTERVAL", 0.4)
     link = links(kit.target(server), ear)
     kit.pump.start(link.publish, kit.picture())
@@ -104,7 +104,7 @@ def test_numbers_are_told_regularly(
 @pytest.mark.parametrize("status", [404, 409, 503])
 def test_a_player_that_comes_before_the_swap_engine_tries_again(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", status: int
-):
+) -> None:
     server.whep = times(2, answer(status))
     link = links(kit.target(server), ear)
     kit.pump.start(link.publish, kit.picture())
@@ -115,7 +115,7 @@ def test_a_player_that_comes_before_the_swap_engine_tries_again(
 
 def test_an_engine_that_never_comes_is_given_up_at_the_first_frame_timeout(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.whep = answer(404)
     began = time.monotonic()
     links(kit.target(server, first_frame_timeout=1.5), ear)
@@ -126,7 +126,7 @@ def test_an_engine_that_never_comes_is_given_up_at_the_first_frame_timeout(
     assert len(server.deletes("/whip/")) == 1
 
 
-def test_retry_after_is_kept(server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"):
+def test_retry_after_is_kept(server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit") -> None:
     server.whip = times(1, answer(503, {"Retry-After": "1"}))
     began = time.monotonic()
     links(kit.target(server), ear)
@@ -137,7 +137,7 @@ def test_retry_after_is_kept(server: "EchoServer", links: "Links", ear: "Ear", k
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 415, 422])
 def test_a_refused_offer_ends_the_link_and_says_why_without_the_token(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", status: int
-):
+) -> None:
     server.whip = answer(status)
     links(kit.target(server), ear)
     refused = ear.heard(LinkEventKind.REFUSED)
@@ -150,7 +150,7 @@ def test_a_refused_offer_ends_the_link_and_says_why_without_the_token(
 @pytest.mark.parametrize("status", [401, 404, 418])
 def test_a_password_in_the_url_is_in_no_reason(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", status: int
-):
+) -> None:
     """Reasons are drawn into the standby picture, which the whole call sees."""
     server.whip = answer(status)
     url = server.url.replace("://", "://user:open-sesame@") + "/{channel_id}/1/whip"
@@ -162,7 +162,7 @@ def test_a_password_in_the_url_is_in_no_reason(
 
 def test_a_location_of_another_origin_is_ignored(
     server: "EchoServer", other_server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.locate = lambda path: {"Location": other_server.url + path}
     link = links(kit.target(server), ear)
     ear.heard(LinkEventKind.JOINED)
@@ -172,7 +172,7 @@ def test_a_location_of_another_origin_is_ignored(
 
 def test_a_server_that_names_no_location_is_used_all_the_same(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.locate = lambda _path: {}
     link = links(kit.target(server), ear)
     kit.pump.start(link.publish, kit.picture())
@@ -183,7 +183,7 @@ def test_a_server_that_names_no_location_is_used_all_the_same(
 
 def test_an_absolute_location_of_the_same_origin_is_deleted(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.locate = lambda path: {"Location": server.url + path}
     link = links(kit.target(server), ear)
     ear.heard(LinkEventKind.JOINED)
@@ -193,7 +193,7 @@ def test_an_absolute_location_of_the_same_origin_is_deleted(
 
 def test_a_redirect_is_followed_and_the_token_stays_with_its_origin(
     server: "EchoServer", other_server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.whip = times(1, answer(307, {"Location": f"{ENCODED}elsewhere/whip"}))
     server.whep = answer(308, {"Location": f"{other_server.url}{ENCODED}2/whep"})
     links(kit.target(server), ear)
@@ -204,7 +204,9 @@ def test_a_redirect_is_followed_and_the_token_stays_with_its_origin(
     assert other_server.heard[0].token == ""
 
 
-def test_redirects_in_a_circle_end(server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"):
+def test_redirects_in_a_circle_end(
+    server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
+) -> None:
     server.whip = lambda request: Response(None, 307, {"Location": str(request.url)})
     links(kit.target(server, first_frame_timeout=0.2), ear)
     assert "redirected" in str(ear.heard(LinkEventKind.LOST).error)
@@ -230,7 +232,7 @@ def test_a_garbled_answer_is_a_failure_in_words(
     ear: "Ear",
     kit: "Kit",
     garbled: tuple[dict[str, str], str],
-):
+) -> None:
     server.whip = answer(201, *garbled)
     links(kit.target(server, first_frame_timeout=0.2), ear)
     lost = ear.heard(LinkEventKind.LOST)
@@ -241,7 +243,7 @@ def test_a_garbled_answer_is_a_failure_in_words(
 
 def test_a_server_that_cuts_the_line_is_tried_again_then_given_up(
     links: "Links", ear: "Ear", kit: "Kit", server: "EchoServer"
-):
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         calls = []
 
@@ -266,7 +268,7 @@ def test_a_server_that_cuts_the_line_is_tried_again_then_given_up(
 
 def test_leaving_while_the_server_thinks_deletes_what_it_then_made(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.delay = 0.8
     link = links(kit.target(server), ear)
     assert kit.wait_for(lambda: len(server.heard) == 2)
@@ -277,7 +279,7 @@ def test_leaving_while_the_server_thinks_deletes_what_it_then_made(
 
 def test_leaving_a_server_that_hangs_keeps_the_deadline(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     server.delay = 2.5
     link = links(kit.target(server), ear)
     assert kit.wait_for(lambda: len(server.heard) == 2)
@@ -289,7 +291,7 @@ def test_leaving_a_server_that_hangs_keeps_the_deadline(
 @pytest.mark.parametrize("kind", ["whip", "whep"])
 def test_a_connection_that_the_server_drops_comes_back_by_itself(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", kind: str
-):
+) -> None:
     link = links(kit.target(server), ear)
     kit.pump.start(link.publish, kit.picture())
     ear.heard(LinkEventKind.FIRST_PICTURE)
@@ -318,7 +320,7 @@ def _deafen(peer: Peer) -> None:
 
 def test_a_connection_that_dies_in_silence_is_noticed_and_comes_back(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 1)  # test_peer.py has the true time
     link = links(kit.target(server), ear)
     kit.pump.start(link.publish, kit.picture())
@@ -332,7 +334,7 @@ def test_a_connection_that_dies_in_silence_is_noticed_and_comes_back(
 
 def test_a_connection_that_does_not_come_back_is_lost_at_its_deadline(
     server: "EchoServer", links: "Links", ear: "Ear", kit: "Kit"
-):
+) -> None:
     links(kit.target(server, recovery_timeout=1.0), ear)
     ear.heard(LinkEventKind.JOINED)
     server.whip = answer(503)
@@ -346,7 +348,7 @@ def test_a_connection_that_does_not_come_back_is_lost_at_its_deadline(
 
 def test_leave_may_come_before_or_without_a_join_or_after_the_end(
     server: "EchoServer", ear: "Ear", kit: "Kit"
-):
+) -> None:
     link = WebRtcLink(kit.target(server), ear.on_picture, ear.on_event)
     link.leave(time.monotonic() + 1)
     server.whip = answer(401)
@@ -374,7 +376,7 @@ def test_a_servers_long_words_are_quoted_in_part(  # noqa: PLR0917 - three are p
     capfd: pytest.CaptureFixture[str],
     status: int,
     headers: dict[str, str],
-):
+) -> None:
     server.whip = answer(status, headers, "v=nonsense")
     links(kit.target(server, first_frame_timeout=0.5), ear)
     assert kit.wait_for(

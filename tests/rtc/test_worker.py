@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import Response
 
 from relayd.errors import LibraryUnavailable, WorkerDied
-from relayd.frames import I420, Geometry, SourceFrame, SwappedFrame
+from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame
 from relayd.rtc.link import LinkEventKind
 from relayd.rtc.process import RtcWorker
 
@@ -48,7 +48,7 @@ def publisher(worker: RtcWorker) -> Callable[[I420, float], None]:
 
 def test_a_picture_goes_through_the_worker_to_the_server_and_back(
     server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     ear.heard(LinkEventKind.READY)
     worker.join(kit.target(server))
     kit.pump.start(publisher(worker), kit.picture())
@@ -68,7 +68,7 @@ def test_a_picture_goes_through_the_worker_to_the_server_and_back(
 
 def test_a_worker_joins_again_after_it_left(
     server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     kit.pump.start(publisher(worker), kit.picture())
     for turn in range(2):
         worker.join(kit.target(server))
@@ -81,7 +81,7 @@ def test_a_worker_joins_again_after_it_left(
 @pytest.mark.parametrize("size", [Geometry(240, 320), Geometry(640, 480), Geometry(160, 120)])
 def test_a_picture_of_another_size_is_fitted(
     server: "EchoServer", worker: RtcWorker, frames: list[SwappedFrame], kit: "Kit", size: Geometry
-):
+) -> None:
     server.echo = lambda _picture: kit.picture(size)
     worker.join(kit.target(server))
     kit.pump.start(publisher(worker), kit.picture())
@@ -95,7 +95,7 @@ def test_a_picture_of_another_size_is_fitted(
 
 def test_a_killed_worker_is_reported_at_once_by_its_signal(
     server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     worker.join(kit.target(server))
     kit.pump.start(publisher(worker), kit.picture())
     assert kit.wait_for(lambda: frames)
@@ -114,7 +114,7 @@ def test_a_killed_worker_is_reported_at_once_by_its_signal(
 
 def test_ctrl_c_is_the_parents_business_and_sigterm_means_leave(
     server: "EchoServer", worker: RtcWorker, ear: "Ear", kit: "Kit"
-):
+) -> None:
     ear.heard(LinkEventKind.READY)
     worker.join(kit.target(server))
     ear.heard(LinkEventKind.JOINED)
@@ -130,7 +130,7 @@ def test_ctrl_c_is_the_parents_business_and_sigterm_means_leave(
 
 def test_a_worker_that_hangs_is_killed_at_the_deadline(
     ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
     worker.start()
     ear.heard(LinkEventKind.READY)
@@ -144,7 +144,7 @@ def test_a_worker_that_hangs_is_killed_at_the_deadline(
 
 def test_a_worker_may_be_stopped_before_it_is_ready_or_started(
     ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append).stop(1.0)
     worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
     worker.start()
@@ -154,7 +154,7 @@ def test_a_worker_may_be_stopped_before_it_is_ready_or_started(
 
 def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     def refuse(*_: object, **_settings: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
@@ -169,7 +169,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
 
 def test_a_link_that_is_not_there_is_refused_in_words(
     worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
-):
+) -> None:
     worker.join(kit.target(server, kind="agora"))
     refused = ear.heard(LinkEventKind.REFUSED)
     assert isinstance(refused.error, LibraryUnavailable)
@@ -178,7 +178,7 @@ def test_a_link_that_is_not_there_is_refused_in_words(
 
 def test_a_wrong_template_is_refused_with_its_key(
     worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
-):
+) -> None:
     worker.join(kit.target(server, play_url="http://host/{chanel}"))
     assert "rtc.play_url" in str(ear.heard(LinkEventKind.REFUSED).error)
 
@@ -189,7 +189,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     frames: list[SwappedFrame],
     kit: "Kit",
     capfd: pytest.CaptureFixture[str],
-):
+) -> None:
     worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
     worker.start()
     server.whip = lambda _request: Response(status_code=500)  # retried and logged
@@ -207,7 +207,7 @@ PARENT = str(Path(__file__).with_name("parent.py"))
 
 def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
     server: "EchoServer", kit: "Kit"
-):
+) -> None:
     told = json.dumps(kit.target(server).to_json())
     with subprocess.Popen(
         [sys.executable, PARENT, told], stdout=subprocess.PIPE, text=True
@@ -225,7 +225,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
 
 def test_nothing_arrives_that_was_not_swapped(
     server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
-):
+) -> None:
     """What comes out is what the server sent, never what went in."""
     server.echo = lambda picture: np.full_like(picture, 200)
     worker.join(kit.target(server))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from relayd.errors import JoinRefused, LinkLost, WorkerDied
-from relayd.frames import SourceFrame, SwappedFrame, black
+from relayd.media.frames import SourceFrame, SwappedFrame, black
 from relayd.rtc.link import LARGEST_PACKET, LinkEvent, LinkEventKind
 from tests.rtc import strange
 from tests.rtc.strange import GEOMETRY, StrangeWorker
@@ -76,7 +76,7 @@ def said(kind: str, **parts: object) -> str:
 
 def test_a_stop_is_not_held_up_by_a_process_that_keeps_the_workers_sockets(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
-):
+) -> None:
     worker = start("fork")
     holder = noted()
     assert kit.wait_for(lambda: LinkEventKind.READY in worker.kinds())
@@ -89,7 +89,7 @@ def test_a_stop_is_not_held_up_by_a_process_that_keeps_the_workers_sockets(
 
 def test_the_death_of_a_worker_is_told_though_another_process_keeps_its_sockets(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
-):
+) -> None:
     worker = start("fork")
     noted()
     assert kit.wait_for(lambda: LinkEventKind.READY in worker.kinds())
@@ -101,7 +101,7 @@ def test_the_death_of_a_worker_is_told_though_another_process_keeps_its_sockets(
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_what_the_library_started_ends_with_the_worker(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit", how: str
-):
+) -> None:
     worker = start("program")
     program = noted()
     if how == "stopped":
@@ -113,7 +113,7 @@ def test_what_the_library_started_ends_with_the_worker(
 
 def test_a_program_that_the_library_starts_inherits_nothing_but_the_standard_streams(
     start: Callable[..., StrangeWorker], notes: Path, kit: "Kit"
-):
+) -> None:
     start("descriptors")
     assert kit.wait_for(notes.exists)
     inherited = {int(line.split()[0]) for line in notes.read_text().splitlines()}
@@ -123,7 +123,7 @@ def test_a_program_that_the_library_starts_inherits_nothing_but_the_standard_str
 @pytest.mark.parametrize("way", ["program", "hang"])
 def test_a_killed_parent_leaves_neither_a_worker_nor_what_that_started(
     notes: Path, noted: Callable[[], int], kit: "Kit", way: str
-):
+) -> None:
     with subprocess.Popen(
         [sys.executable, strange.__file__, "parent", way],
         stdout=subprocess.PIPE,
@@ -140,7 +140,7 @@ def test_a_killed_parent_leaves_neither_a_worker_nor_what_that_started(
 
 def test_the_worker_is_out_of_reach_of_the_terminals_signals(
     start: Callable[..., StrangeWorker], noted: Callable[[], int]
-):
+) -> None:
     worker = start("hang")
     noted()
     assert worker.pid is not None
@@ -149,7 +149,7 @@ def test_the_worker_is_out_of_reach_of_the_terminals_signals(
 
 def test_a_worker_ended_by_a_signal_without_a_name_is_told_as_dead(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
-):
+) -> None:
     worker = start("hang")
     noted()
     assert worker.pid is not None
@@ -168,7 +168,7 @@ NONSENSE = {
     "no reason": json.dumps({"kind": "lost"}),
     "a number for a text": said("lost", reason=7),
     "an error that is none": said("lost", error="x"),
-    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "mend": ""})[:-2]
+    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "hint": ""})[:-2]
     + ', "retry_after": Infinity}}',
     "statistics that are none": said("stats", stats={"sent": "many"}),
     "too deep": "[" * 60_000,
@@ -179,7 +179,7 @@ NONSENSE = {
 @pytest.mark.parametrize("packet", NONSENSE.values(), ids=NONSENSE)
 def test_a_worker_that_makes_no_sense_is_killed_and_told_as_dead_once(
     start: Callable[..., StrangeWorker], kit: "Kit", packet: str
-):
+) -> None:
     worker = start("talk", packets=[said("ready"), packet, said("lost")])
     assert kit.wait_for(lambda: not worker.alive and len(worker.events) > 1)
     worker.stop(1.0)
@@ -187,9 +187,11 @@ def test_a_worker_that_makes_no_sense_is_killed_and_told_as_dead_once(
     assert isinstance(worker.events[-1].error, WorkerDied)
 
 
-def test_what_a_newer_worker_adds_is_left_out(start: Callable[..., StrangeWorker], kit: "Kit"):
+def test_what_a_newer_worker_adds_is_left_out(
+    start: Callable[..., StrangeWorker], kit: "Kit"
+) -> None:
     """An upgrade under a relay that runs gives that relay newer workers."""
-    error = {"class": "LinkAsleep", "message": "asleep", "mend": "wake it", "retry_after": 2.0}
+    error = {"class": "LinkAsleep", "message": "asleep", "hint": "wake it", "retry_after": 2.0}
     packets = [
         said("yawned"),
         said("stats", stats={"sent": 3, "yawns": 2, "play_jitter": float("nan")}),
@@ -207,7 +209,7 @@ def test_what_a_newer_worker_adds_is_left_out(start: Callable[..., StrangeWorker
 
 def test_a_lost_link_is_told_once_although_its_worker_ends_as_well(
     start: Callable[..., StrangeWorker], kit: "Kit"
-):
+) -> None:
     worker = start("talk", packets=[said("lost")])
     assert kit.wait_for(lambda: LinkEventKind.LOST in worker.kinds())
     worker.kill()
@@ -218,7 +220,7 @@ def test_a_lost_link_is_told_once_although_its_worker_ends_as_well(
 
 def test_a_library_that_takes_no_pictures_ends_the_worker(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
-):
+) -> None:
     pictures: list[SwappedFrame] = []
     worker = start("fountain", on_picture=pictures.append)
     worker.join(kit.target(server))
@@ -230,7 +232,7 @@ def test_a_library_that_takes_no_pictures_ends_the_worker(
 
 def test_an_order_that_is_too_large_is_refused_in_words(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
-):
+) -> None:
     worker = start("fountain")
     target = replace(kit.target(server), token="t" * LARGEST_PACKET)
     with pytest.raises(JoinRefused, match="token"):
@@ -243,7 +245,7 @@ def test_an_order_that_is_too_large_is_refused_in_words(
 
 def test_a_worker_that_reads_no_orders_holds_nobody_up(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
-):
+) -> None:
     worker = start("hang")
     noted()
 
@@ -259,7 +261,7 @@ def test_a_worker_that_reads_no_orders_holds_nobody_up(
 @pytest.mark.parametrize("callback", ["on_picture", "on_event"])
 def test_no_callback_is_called_after_a_stop_even_one_that_did_not_return(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit", callback: str
-):
+) -> None:
     entered, released = threading.Event(), threading.Event()
     calls: list[float] = []
 
@@ -285,7 +287,7 @@ def test_no_callback_is_called_after_a_stop_even_one_that_did_not_return(
 
 def test_a_callback_that_raises_ends_neither_pictures_nor_events(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
-):
+) -> None:
     pictures: list[SwappedFrame] = []
     events: list[LinkEvent] = []
 
@@ -306,7 +308,7 @@ def test_a_callback_that_raises_ends_neither_pictures_nor_events(
 
 def test_a_worker_without_a_thread_to_serve_it_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     usual = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:

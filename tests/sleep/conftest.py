@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relayd.clock import Backoff
-from relayd.sleep.watch import SleepWatch
+from relayd.relay.sleep.watch import SleepWatch
 from tests.sleep.machine import PATIENCE, Machine, missing
 
 

@@ -34,11 +34,13 @@ class Manager(dbus.service.Object):
         self.bus, self.options = bus, options
         self.preparing = options.preparing
         self.waiting = False
-        self.locks = {}
+        self.locks: dict[int, tuple[str, str, str, str]] = {}
         self.client = ""
 
     @dbus.service.method(MANAGER, "ssss", "h", sender_keyword="sender")
-    def Inhibit(self, what: str, who: str, why: str, mode: str, sender: str = ""):  # noqa: N802 - D-Bus
+    def Inhibit(  # noqa: N802 - D-Bus
+        self, what: str, who: str, why: str, mode: str, sender: str = ""
+    ) -> dbus.types.UnixFd:
         self.client = sender
         if self.options.refuse:
             tell("refused")
@@ -52,29 +54,29 @@ class Manager(dbus.service.Object):
         return given
 
     @dbus.service.method(dbus.PROPERTIES_IFACE, "ss", "v")
-    def Get(self, interface: str, name: str):  # noqa: N802 - D-Bus
+    def Get(self, interface: str, name: str) -> dbus.Boolean | dbus.UInt64:  # noqa: N802 - D-Bus
         return {
             "PreparingForSleep": dbus.Boolean(self.preparing),
             "InhibitDelayMaxUSec": dbus.UInt64(int(self.options.delay * 1e6)),
         }[str(name)]
 
     @dbus.service.signal(MANAGER, "b")
-    def PrepareForSleep(self, begins: bool):  # noqa: FBT001, N802 - D-Bus
+    def PrepareForSleep(self, begins: bool) -> None:  # noqa: FBT001, N802 - D-Bus
         pass
 
-    def released(self, fd: int, _condition: object):
+    def released(self, fd: int, _condition: object) -> bool:
         os.close(fd)
         del self.locks[fd]
         tell("released", len(self.locks))
         self.sleep_if_free()
         return False
 
-    def sleep_if_free(self):
+    def sleep_if_free(self) -> None:
         if self.waiting and not self.locks:
             self.waiting = False
             tell("asleep")
 
-    def command(self, stream: TextIO, _condition: object):
+    def command(self, stream: TextIO, _condition: object) -> bool:
         word = stream.readline().strip()
         if word == "suspend":
             self.preparing = self.waiting = True
@@ -91,7 +93,7 @@ class Manager(dbus.service.Object):
             loop.quit()
         return True
 
-    def forge(self):
+    def forge(self) -> None:
         """Be another local user who says to the client, past its match rules, what logind says."""
         other = dbus.bus.BusConnection(self.options.address)
         signal = dbus.lowlevel.SignalMessage(PATH, MANAGER, "PrepareForSleep")
@@ -108,7 +110,7 @@ class Manager(dbus.service.Object):
         GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, ours, GLib.IOCondition.HUP, self.ignored)
         self.other = other
 
-    def ignored(self, fd: int, _condition: object):
+    def ignored(self, fd: int, _condition: object) -> bool:
         os.close(fd)
         tell("forged")
         return False

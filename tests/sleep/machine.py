@@ -55,7 +55,7 @@ class Machine:
 
     async def start_logind(self, *options: str) -> None:
         self._logind = await asyncio.create_subprocess_exec(
-            *(PYTHON, DOUBLE, self.address, *options),
+            *(PYTHON, str(DOUBLE), self.address, *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from relayd.clock import Backoff
-from relayd.sleep import logind
-from relayd.sleep.watch import LONGEST_LIMIT, SleepWatch, limit_for
+from relayd.relay.sleep import logind
+from relayd.relay.sleep.watch import LONGEST_LIMIT, SleepWatch, limit_for
 from tests.sleep.conftest import Listener
 from tests.sleep.machine import Machine
 
@@ -26,7 +26,7 @@ async def lock_has_come(watch: SleepWatch) -> None:
 
 async def test_the_lock_is_taken_at_the_start_and_released_at_the_end(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -36,7 +36,7 @@ async def test_the_lock_is_taken_at_the_start_and_released_at_the_end(
 
 async def test_the_machine_sleeps_only_when_the_sessions_are_closed(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -53,7 +53,7 @@ async def test_the_machine_sleeps_only_when_the_sessions_are_closed(
 
 async def test_after_each_sleep_the_relay_is_woken_once_and_the_lock_taken_anew(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         for _ in range(3):
@@ -70,7 +70,7 @@ async def test_after_each_sleep_the_relay_is_woken_once_and_the_lock_taken_anew(
 
 async def test_a_close_that_hangs_holds_the_sleep_up_no_longer_than_logind_waits(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind("--delay", "0.4")
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -88,7 +88,7 @@ async def test_a_close_that_hangs_holds_the_sleep_up_no_longer_than_logind_waits
 
 async def test_a_fault_of_the_relay_neither_holds_the_sleep_up_nor_ends_the_watch(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         listener.fault = RuntimeError("no")
@@ -102,7 +102,7 @@ async def test_a_fault_of_the_relay_neither_holds_the_sleep_up_nor_ends_the_watc
             await listener.told("wake")
 
 
-async def test_a_child_process_does_not_hold_the_lock(machine: Machine, listener: Listener):
+async def test_a_child_process_does_not_hold_the_lock(machine: Machine, listener: Listener) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address) as watch:
         await machine.told(LOCKED)
@@ -118,7 +118,7 @@ async def test_a_child_process_does_not_hold_the_lock(machine: Machine, listener
 
 async def test_where_no_lock_is_given_sessions_are_closed_all_the_same(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind("--refuse")
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(machine.address):
@@ -137,7 +137,7 @@ async def test_where_no_lock_is_given_sessions_are_closed_all_the_same(
 
 async def test_a_logind_that_comes_later_or_is_restarted_is_followed(
     machine: Machine, listener: Listener
-):
+) -> None:
     async with listener.watching(machine.address):
         await machine.start_logind()
         await machine.told(LOCKED)
@@ -152,7 +152,7 @@ async def test_a_logind_that_comes_later_or_is_restarted_is_followed(
 
 async def test_the_relay_is_woken_when_logind_ends_amid_a_sleep(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -165,7 +165,7 @@ async def test_the_relay_is_woken_when_logind_ends_amid_a_sleep(
 
 async def test_a_relay_that_is_started_when_the_sleep_has_begun_closes_too(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind("--preparing")
     async with listener.watching(machine.address):
         for word in ("sleep", "closed"):
@@ -178,7 +178,7 @@ async def test_a_relay_that_is_started_when_the_sleep_has_begun_closes_too(
 @pytest.mark.parametrize("asleep", [False, True])
 async def test_a_bus_that_is_killed_and_comes_back_is_followed(
     machine: Machine, listener: Listener, *, asleep: bool
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address) as watch:
         await machine.told(LOCKED)
@@ -202,7 +202,7 @@ async def test_a_bus_that_is_killed_and_comes_back_is_followed(
 
 async def test_a_watch_that_failed_amid_a_sleep_wakes_the_relay_when_it_runs_again(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     address = f"unix:path={tmp_path}/no-bus"
     watch = SleepWatch(listener.on_sleep, listener.on_wake, address=address)
 
@@ -221,7 +221,9 @@ async def test_a_watch_that_failed_amid_a_sleep_wakes_the_relay_when_it_runs_aga
     await asyncio.wait({again})
 
 
-async def test_without_a_bus_it_says_so_once_and_opens_nothing(tmp_path: Path, listener: Listener):
+async def test_without_a_bus_it_says_so_once_and_opens_nothing(
+    tmp_path: Path, listener: Listener
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(f"unix:path={tmp_path}/no-bus"):
             async with asyncio.timeout(20):
@@ -234,7 +236,7 @@ async def test_without_a_bus_it_says_so_once_and_opens_nothing(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("address", ["nonsense", "unix:nothing=1", "tcp:host=127.0.0.1,port=x"])
-async def test_an_address_that_is_none_ends_nothing(listener: Listener, address: str):
+async def test_an_address_that_is_none_ends_nothing(listener: Listener, address: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(address):
             async with asyncio.timeout(20):
@@ -246,7 +248,7 @@ async def test_an_address_that_is_none_ends_nothing(listener: Listener, address:
 
 async def test_a_bus_that_never_answers_is_given_up_and_tried_again(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(logind, "CALL_LIMIT", 0.05)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(f"{tmp_path}/bus")
@@ -267,7 +269,7 @@ async def test_a_bus_that_never_answers_is_given_up_and_tried_again(
 
 async def test_what_another_user_of_the_bus_says_is_not_believed_nor_kept(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -278,7 +280,7 @@ async def test_what_another_user_of_the_bus_says_is_not_believed_nor_kept(
         assert listener.told_nothing_more()
 
 
-def test_the_limit_ends_before_the_patience_of_logind():
+def test_the_limit_ends_before_the_patience_of_logind() -> None:
     assert limit_for(5.0) == 4.5
     assert limit_for(0.4) == pytest.approx(0.3)
     assert limit_for(0.0) == 4.5, "logind does not wait: the usual time, in a race"
@@ -293,7 +295,9 @@ def set_clock() -> None:
         pytest.skip("ONLY ROOT MAY SET THE CLOCK, SO A RESUME WITHOUT LOGIND IS NOT TESTED")
 
 
-async def test_a_resume_that_nobody_announced_wakes_the_relay(tmp_path: Path, listener: Listener):
+async def test_a_resume_that_nobody_announced_wakes_the_relay(
+    tmp_path: Path, listener: Listener
+) -> None:
     async with listener.watching(f"unix:path={tmp_path}/no-bus"):
         await asyncio.sleep(0)
         for _ in range(2):
@@ -305,7 +309,7 @@ async def test_a_resume_that_nobody_announced_wakes_the_relay(tmp_path: Path, li
 
 async def test_a_clock_that_is_set_is_no_resume(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     looked = asyncio.Event()
 
     def slept() -> float:
@@ -328,7 +332,7 @@ async def test_a_clock_that_is_set_is_no_resume(
 
 async def test_an_announced_sleep_wakes_the_relay_once_though_the_kernel_tells_too(
     machine: Machine, listener: Listener
-):
+) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
@@ -349,15 +353,15 @@ async def test_an_announced_sleep_wakes_the_relay_once_though_the_kernel_tells_t
 
 async def test_without_timerfd_logind_alone_is_followed(
     machine: Machine, listener: Listener, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse() -> None:
         raise PermissionError("sandbox")
 
-    monkeypatch.setattr("relayd.sleep.watch.ClockChanges", refuse)
+    monkeypatch.setattr("relayd.relay.sleep.watch.ClockChanges", refuse)
     await machine.start_logind()
     async with listener.watching(machine.address):
         await machine.told(LOCKED)
 
 
-def test_a_watch_opens_nothing_before_it_runs(listener: Listener):
+def test_a_watch_opens_nothing_before_it_runs(listener: Listener) -> None:
     SleepWatch(listener.on_sleep, listener.on_wake, backoff=Backoff(1, 1))

@@ -9,19 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition
+from typing import TypeVar
 
 import psutil
 import pytest
 
 from relayd.clock import Clock
-from relayd.config import SourceSettings
-from relayd.frames import FitMode, Geometry, SourceFrame
-from relayd.slots import LatestSlot
+from relayd.config.settings import SourceSettings
+from relayd.media.frames import FitMode, Geometry, SourceFrame
+from relayd.media.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.reader import SourceReader
+from relayd.urls.safe import MediaUrl
 from tests.rtsp import RtspCamera
 
 VGA = Geometry(640, 480)
+EventKind = TypeVar("EventKind", bound=SourceEvent)
 
 
 @dataclass
@@ -42,12 +45,12 @@ class Watched:
         return [event for _, event in self.told]
 
     def wait_for(
-        self, kind: type[SourceEvent], within: float, after: int = 0
-    ) -> tuple[float, SourceEvent]:
+        self, kind: type[EventKind], within: float, after: int = 0
+    ) -> tuple[float, EventKind]:
         """Wait for an event of a kind, beyond the first `after` events told."""
 
-        def found() -> list[tuple[float, SourceEvent]]:
-            return [told for told in self.told[after:] if isinstance(told[1], kind)]
+        def found() -> list[tuple[float, EventKind]]:
+            return [(at, event) for at, event in self.told[after:] if isinstance(event, kind)]
 
         with self.changed:
             assert self.changed.wait_for(found, within), (
@@ -75,7 +78,8 @@ class Watched:
         self, count: int, within: float = 10.0, since: int | None = None
     ) -> list[SourceFrame]:
         """Take the next `count` pictures as they come, or those after number `since`."""
-        number, frames = self.slot.latest()[0] if since is None else since, []
+        number = self.slot.latest()[0] if since is None else since
+        frames: list[SourceFrame] = []
         deadline = time.monotonic() + within
         while len(frames) < count:
             assert time.monotonic() < deadline, f"{len(frames)} pictures only, {self.events()}"
@@ -104,7 +108,7 @@ def watch() -> Iterator[Watch]:
         clock: Clock | None = None,
     ) -> Watched:
         settings = SourceSettings(
-            url=str(url),
+            url=MediaUrl(str(url)),
             format=demuxer,
             options=options or {},
             loop=loop,
@@ -144,6 +148,7 @@ class SrtCamera:
         locked = f"&passphrase={self._passphrase}" if self._passphrase else ""
         self.call(f"{self.url()}?mode=listener{locked}")
         deadline = time.monotonic() + 5
+        assert self._process is not None
         while not self._process.net_connections("udp"):
             assert self._process.poll() is None
             assert time.monotonic() < deadline, "the SRT camera does not listen"

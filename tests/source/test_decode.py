@@ -12,8 +12,8 @@ import pytest
 from av.stream import Disposition
 
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, Geometry
 from relayd.media.decode import VideoInput
+from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:
     from tests.clips import Clips
@@ -23,8 +23,10 @@ UPRIGHT = ["red", "green", "blue", "white"]
 
 
 @contextmanager
-def opened(url: Path | str, **how: Any) -> Iterator[VideoInput]:
-    source = VideoInput.open(str(url), **({"geometry": VGA, "fit": "stretch"} | how))
+def opened(
+    url: Path | str, *, geometry: Geometry = VGA, fit: FitMode = "stretch", **how: Any
+) -> Iterator[VideoInput]:
+    source = VideoInput.open(str(url), geometry=geometry, fit=fit, **how)
     try:
         yield source
     finally:
@@ -40,7 +42,7 @@ def first_picture(url: Path | str, **how: Any) -> I420:
     return picture
 
 
-def test_a_picture_comes_upright_in_true_colours(clips: "Clips"):
+def test_a_picture_comes_upright_in_true_colours(clips: "Clips") -> None:
     clip = clips.quadrants("plain.mp4", 1280, 720)
     assert clips.corners(first_picture(clip)) == UPRIGHT
 
@@ -56,12 +58,12 @@ def test_a_picture_comes_upright_in_true_colours(clips: "Clips"):
 )
 def test_a_clip_is_turned_as_its_display_matrix_says(
     clips: "Clips", matrix: tuple[int, int, int, int], expected: list[str]
-):
+) -> None:
     clip = clips.rotated(clips.quadrants("phone.mp4", 640, 480), *matrix)
     assert clips.corners(first_picture(clip)) == expected
 
 
-def test_a_turned_clip_is_cropped_by_its_shape_as_shown(clips: "Clips"):
+def test_a_turned_clip_is_cropped_by_its_shape_as_shown(clips: "Clips") -> None:
     # 360x640 once upright: 640x480 shows its full width and the middle of its height.
     clip = clips.rotated(clips.quadrants("wide.mp4", 640, 360), 0, 1, -1, 0)
     picture = first_picture(clip, fit="crop")
@@ -74,7 +76,7 @@ def test_a_turned_clip_is_cropped_by_its_shape_as_shown(clips: "Clips"):
     assert clips.colour_at(padded, 0.6, 0.2) == "red"
 
 
-def test_crop_cuts_the_sides_alone(clips: "Clips"):
+def test_crop_cuts_the_sides_alone(clips: "Clips") -> None:
     stripes = np.zeros((720, 1280, 3), np.uint8)
     stripes[:, :160] = (255, 0, 0)  # what 16:9 has more than 4:3, each side
     stripes[:, 160:1120] = (0, 255, 0)
@@ -85,14 +87,14 @@ def test_crop_cuts_the_sides_alone(clips: "Clips"):
     assert seen == {"green"}
 
 
-def test_pad_shows_all_between_black_bars(clips: "Clips"):
+def test_pad_shows_all_between_black_bars(clips: "Clips") -> None:
     picture = first_picture(clips.quadrants("plain.mp4", 1280, 720), fit="pad")
     assert clips.colour_at(picture, 0.5, 0.05) == "black"
     assert clips.colour_at(picture, 0.5, 0.95) == "black"
     assert [clips.colour_at(picture, x, y) for y in (0.2, 0.8) for x in (0.02, 0.97)] == UPRIGHT
 
 
-def test_wide_pixels_are_shown_wide(clips: "Clips"):
+def test_wide_pixels_are_shown_wide(clips: "Clips") -> None:
     # 720x576 with pixels 16:11 is shown as 1047x576: padded to 640x352.
     clip = clips.quadrants("anamorphic.mp4", 720, 576, sample_aspect=Fraction(16, 11))
     picture = first_picture(clip, fit="pad")
@@ -101,7 +103,7 @@ def test_wide_pixels_are_shown_wide(clips: "Clips"):
 
 
 @pytest.mark.parametrize("pixel_format", ["yuvj420p", "yuv420p"])
-def test_full_range_becomes_limited_range(clips: "Clips", pixel_format: str):
+def test_full_range_becomes_limited_range(clips: "Clips", pixel_format: str) -> None:
     clip = clips.quadrants(
         f"full_{pixel_format}.mp4", 640, 480, pixel_format=pixel_format, full_range=True
     )
@@ -109,24 +111,24 @@ def test_full_range_becomes_limited_range(clips: "Clips", pixel_format: str):
 
 
 @pytest.mark.parametrize("matrix", ["ITU709", "SMPTE240M", "BT2020"])
-def test_colours_of_another_matrix_become_bt601(clips: "Clips", matrix: str):
+def test_colours_of_another_matrix_become_bt601(clips: "Clips", matrix: str) -> None:
     clip = clips.quadrants(f"{matrix}.mp4", 1280, 720, matrix=matrix)
     assert clips.corners(first_picture(clip)) == UPRIGHT
 
 
 @pytest.mark.parametrize("size", [(854, 480), (640, 2), (2, 480), (1920, 1080), (100, 1000)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_any_size_fits(clips: "Clips", size: tuple[int, int], fit: str):
+def test_any_size_fits(clips: "Clips", size: tuple[int, int], fit: str) -> None:
     first_picture(clips.quadrants("{}x{}.mp4".format(*size), *size, count=1), fit=fit)
 
 
-def test_an_odd_size_fits(clips: "Clips"):
+def test_an_odd_size_fits(clips: "Clips") -> None:
     clip = clips.quadrants("odd.mkv", 853, 479, codec="ffv1", pixel_format="yuv444p")
     for fit in ("crop", "pad", "stretch"):
         assert clips.corners(first_picture(clip, fit=fit))[0] in ("red", "black")
 
 
-def test_a_change_of_size_on_the_way_is_followed(clips: "Clips"):
+def test_a_change_of_size_on_the_way_is_followed(clips: "Clips") -> None:
     small = clips.quadrants("small.ts", 320, 240, count=10)
     large = clips.quadrants("large.ts", 1280, 720, count=10)
     joined = clips.file("joined.ts", small.read_bytes() + large.read_bytes())
@@ -140,7 +142,7 @@ def test_a_change_of_size_on_the_way_is_followed(clips: "Clips"):
     ("name", "codec", "pixel_format"),
     [("still.png", "png", "rgb24"), ("still.jpg", "mjpeg", "yuvj420p")],
 )
-def test_an_image_is_one_picture(clips: "Clips", name: str, codec: str, pixel_format: str):
+def test_an_image_is_one_picture(clips: "Clips", name: str, codec: str, pixel_format: str) -> None:
     image = clips.quadrants(
         name, 800, 600, count=1, codec=codec, pixel_format=pixel_format, full_range=True
     )
@@ -149,7 +151,7 @@ def test_an_image_is_one_picture(clips: "Clips", name: str, codec: str, pixel_fo
         assert clips.corners(picture.i420()) == UPRIGHT
 
 
-def test_a_picture_with_a_colour_profile_does_not_end_the_process(clips: "Clips"):
+def test_a_picture_with_a_colour_profile_does_not_end_the_process(clips: "Clips") -> None:
     # PyAV frees the metadata of such side data twice once anybody looks at it.
     import gc  # noqa: PLC0415  # this test's alone
 
@@ -164,13 +166,13 @@ def test_a_picture_with_a_colour_profile_does_not_end_the_process(clips: "Clips"
         gc.collect()
 
 
-def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path):
+def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path) -> None:
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("ffv1", rate=30) for _ in range(2)]
         for stream, disposition in zip(streams, (Disposition(0), Disposition.default), strict=True):
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-            stream.disposition = disposition.value  # an int: PyAV 16 takes nothing else
+            stream.disposition = disposition.value  # type: ignore[assignment]  # PyAV 16 takes ints alone
         for stream, luma in zip(streams, (50, 200), strict=True):
             grey = np.full((96, 64), luma, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="yuv420p")))
@@ -178,13 +180,13 @@ def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path):
     assert first_picture(path)[240, 320] == 200
 
 
-def test_time_stamps_are_seconds(clips: "Clips"):
+def test_time_stamps_are_seconds(clips: "Clips") -> None:
     with opened(clips.quadrants("plain.mp4", 1280, 720)) as source:
         stamps = [picture.pts for picture in source.pictures()]
     assert stamps == pytest.approx([number / 30 for number in range(15)])
 
 
-def test_rewind_starts_over(clips: "Clips"):
+def test_rewind_starts_over(clips: "Clips") -> None:
     with opened(clips.grey_ramp("ramp.mp4", 40, 30)) as source:
         first = [int(picture.i420()[0, 0]) for picture in source.pictures()]
         assert source.rewind()
@@ -192,14 +194,14 @@ def test_rewind_starts_over(clips: "Clips"):
     assert len(first) == 40
 
 
-def test_it_says_what_it_is(clips: "Clips"):
+def test_it_says_what_it_is(clips: "Clips") -> None:
     with opened(clips.quadrants("plain.mp4", 1280, 720)) as source:
         assert (source.width, source.height, source.codec) == (1280, 720, "h264")
         assert source.rate == pytest.approx(30)
         assert source.finite
 
 
-def test_the_last_pictures_held_by_the_decoder_are_given(clips: "Clips"):
+def test_the_last_pictures_held_by_the_decoder_are_given(clips: "Clips") -> None:
     clip = clips.grey_ramp("ramp.mp4", 40, 30)
     with opened(clip) as source:
         assert len(list(source.pictures())) == 40
@@ -226,7 +228,7 @@ def unusable_files(clips: "Clips") -> dict[str, Path]:
     "name",
     ["missing", "empty", "text", "noise", "header alone", "sound alone", "a lie", "a folder"],
 )
-def test_an_unusable_file_is_a_clear_error(clips: "Clips", name: str):
+def test_an_unusable_file_is_a_clear_error(clips: "Clips", name: str) -> None:
     path = unusable_files(clips)[name]
     with pytest.raises(SourceUnusable) as caught, opened(path) as source:
         list(source.pictures())
@@ -234,7 +236,7 @@ def test_an_unusable_file_is_a_clear_error(clips: "Clips", name: str):
     assert not caught.value.retryable
 
 
-def test_damage_in_the_middle_is_skipped_and_counted(clips: "Clips"):
+def test_damage_in_the_middle_is_skipped_and_counted(clips: "Clips") -> None:
     clip = clips.grey_ramp("long.ts", 100, 30)
     content = bytearray(clip.read_bytes())
     middle = len(content) // 2
@@ -244,13 +246,13 @@ def test_damage_in_the_middle_is_skipped_and_counted(clips: "Clips"):
     assert 60 <= count <= 100
 
 
-def test_a_file_that_breaks_off_gives_what_it_has(clips: "Clips"):
+def test_a_file_that_breaks_off_gives_what_it_has(clips: "Clips") -> None:
     content = clips.grey_ramp("long.ts", 100, 30).read_bytes()
     with opened(clips.file("broken_off.ts", content[: len(content) * 2 // 3])) as source:
         assert len(list(source.pictures())) >= 50
 
 
-def test_titles_in_another_alphabet_do_not_matter(clips: "Clips"):
+def test_titles_in_another_alphabet_do_not_matter(clips: "Clips") -> None:
     path = clips.folder / "title.mkv"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "XXXXXX"
@@ -276,12 +278,12 @@ def test_titles_in_another_alphabet_do_not_matter(clips: "Clips"):
 )
 def test_what_cannot_be_opened_is_named_without_its_password(
     url: str, how: dict[str, Any], expected: type[SourceError]
-):
+) -> None:
     with pytest.raises(expected) as caught, opened(url, **how):
         pass
     assert "hidden" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_a_generator_needs_no_file():
+def test_a_generator_needs_no_file() -> None:
     first_picture("testsrc2=size=1280x720:rate=30", format="lavfi")

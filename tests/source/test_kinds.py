@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.source.kinds import SourceKind, classify, plan_opening
+from relayd.source.kinds import SourceKind, classify, plan_input
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ from relayd.source.kinds import SourceKind, classify, plan_opening
         ("nul\0byte", SourceKind.FILE),
     ],
 )
-def test_a_url_is_of_the_kind_it_looks_like(url: str, kind: SourceKind):
+def test_a_url_is_of_the_kind_it_looks_like(url: str, kind: SourceKind) -> None:
     assert classify(url) is kind
 
 
-def test_a_named_pipe_is_live(tmp_path: Path):
+def test_a_named_pipe_is_live(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     assert classify(str(tmp_path / "pipe.mp4")) is SourceKind.LIVE
 
@@ -43,42 +43,42 @@ def test_a_named_pipe_is_live(tmp_path: Path):
 @pytest.mark.parametrize(
     ("demuxer", "kind"), [("v4l2", SourceKind.DEVICE), ("lavfi", SourceKind.GENERATOR)]
 )
-def test_a_forced_demuxer_decides(demuxer: str, kind: SourceKind):
+def test_a_forced_demuxer_decides(demuxer: str, kind: SourceKind) -> None:
     assert classify("anything", demuxer) is kind
 
 
-def test_what_the_user_sets_wins():
-    (options,) = plan_opening("rtsp://h/x", "", {"rtsp_transport": "udp"}, 2.0).options
+def test_what_the_user_sets_wins() -> None:
+    (options,) = plan_input("rtsp://h/x", "", {"rtsp_transport": "udp"}, 2.0).options
     assert options["rtsp_transport"] == "udp"
     assert options["timeout"] == "2000000"
 
 
-def test_live_sources_are_read_with_little_delay():
+def test_live_sources_are_read_with_little_delay() -> None:
     for url in ("rtsp://h/x", "srt://h:1", "http://h/x", "udp://h:1", "rtmp://h/x"):
-        (options,) = plan_opening(url, "", {}, 2.0).options
+        (options,) = plan_input(url, "", {}, 2.0).options
         assert options["analyzeduration"] == "0"
         assert "nobuffer" not in options.get("fflags", "")
 
 
-def test_rtmp_gets_no_timeout_that_would_make_it_listen():
-    assert "timeout" not in plan_opening("rtmp://h/x", "", {}, 2.0).options[0]
+def test_rtmp_gets_no_timeout_that_would_make_it_listen() -> None:
+    assert "timeout" not in plan_input("rtmp://h/x", "", {}, 2.0).options[0]
 
 
-def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last():
-    opening = plan_opening("/dev/video3", "", {"framerate": "15"}, 2.0)
+def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last() -> None:
+    opening = plan_input("/dev/video3", "", {"framerate": "15"}, 2.0)
     assert opening.demuxer == "v4l2"
     assert opening.options[0]["input_format"] == "mjpeg"
     assert opening.options[-1] == {"framerate": "15"}
     assert all(options["framerate"] == "15" for options in opening.options)
 
 
-def test_a_generator_loses_its_prefix():
-    opening = plan_opening("lavfi:color=red", "", {}, 2.0)
+def test_a_generator_loses_its_prefix() -> None:
+    opening = plan_input("lavfi:color=red", "", {}, 2.0)
     assert (opening.url, opening.demuxer) == ("color=red", "lavfi")
 
 
-def test_srt_options_go_into_the_url_after_what_it_says_itself():
-    opening = plan_opening("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
+def test_srt_options_go_into_the_url_after_what_it_says_itself() -> None:
+    opening = plan_input("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
     assert opening.url.startswith("srt://h:1?timeout=5&timeout=2000000&")
     assert opening.url.endswith("&passphrase=0123456789")
-    assert plan_opening("srt://h:1", "", {}, 2.0).url.startswith("srt://h:1?timeout=2000000&")
+    assert plan_input("srt://h:1", "", {}, 2.0).url.startswith("srt://h:1?timeout=2000000&")

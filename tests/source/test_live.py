@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tests.source.conftest import Watch
 
 
-def test_rtsp_comes_soon_evenly_and_without_backlog(rtsp_camera: "RtspCamera", watch: "Watch"):
+def test_rtsp_comes_soon_evenly_and_without_backlog(
+    rtsp_camera: "RtspCamera", watch: "Watch"
+) -> None:
     began = time.monotonic()
     watched = watch(rtsp_camera.url())
     watched.wait_for(SourceOpened, 5)
@@ -30,7 +32,9 @@ def test_rtsp_comes_soon_evenly_and_without_backlog(rtsp_camera: "RtspCamera", w
     assert 0.026 < np.mean(gaps) < 0.040
 
 
-def test_rtsp_killed_is_lost_at_once_and_back_soon(rtsp_camera: "RtspCamera", watch: "Watch"):
+def test_rtsp_killed_is_lost_at_once_and_back_soon(
+    rtsp_camera: "RtspCamera", watch: "Watch"
+) -> None:
     watched = watch(rtsp_camera.url())
     watched.frame()
     killed = time.monotonic()
@@ -49,7 +53,7 @@ def test_rtsp_killed_is_lost_at_once_and_back_soon(rtsp_camera: "RtspCamera", wa
     assert watched.reader.counters.reconnects == 1
 
 
-def test_rtsp_frozen_is_lost_at_the_stall_limit(rtsp_camera: "RtspCamera", watch: "Watch"):
+def test_rtsp_frozen_is_lost_at_the_stall_limit(rtsp_camera: "RtspCamera", watch: "Watch") -> None:
     watched = watch(rtsp_camera.url(), stall_timeout=1.0)
     watched.arrivals(5)
     rtsp_camera.freeze()
@@ -67,7 +71,7 @@ def test_rtsp_frozen_is_lost_at_the_stall_limit(rtsp_camera: "RtspCamera", watch
 
 def test_a_frozen_server_that_accepts_does_not_delay_the_stop(
     rtsp_camera: "RtspCamera", watch: "Watch"
-):
+) -> None:
     watched = watch(rtsp_camera.url(), stall_timeout=1.0)
     watched.frame()
     rtsp_camera.freeze()
@@ -77,7 +81,7 @@ def test_a_frozen_server_that_accepts_does_not_delay_the_stop(
     assert time.monotonic() - before < 2.3
 
 
-def test_rtsp_wrong_path_is_told_and_tried_again(rtsp_camera: "RtspCamera", watch: "Watch"):
+def test_rtsp_wrong_path_is_told_and_tried_again(rtsp_camera: "RtspCamera", watch: "Watch") -> None:
     watched = watch(rtsp_camera.url(path="nothing"))
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)
@@ -87,7 +91,9 @@ def test_rtsp_wrong_path_is_told_and_tried_again(rtsp_camera: "RtspCamera", watc
 
 
 @pytest.mark.parametrize("rtsp_camera", ["viewer:topsecret"], indirect=True)
-def test_rtsp_password_is_asked_for_and_never_told(rtsp_camera: "RtspCamera", watch: "Watch"):
+def test_rtsp_password_is_asked_for_and_never_told(
+    rtsp_camera: "RtspCamera", watch: "Watch"
+) -> None:
     watched = watch(rtsp_camera.url("viewer:topsecret"))
     watched.frame()
     refused = watch(rtsp_camera.url("viewer:wrongsecret"))
@@ -156,7 +162,7 @@ def broadcast(clips: "Clips") -> Iterator[Broadcast]:
 
 def test_http_broadcast_is_read_lost_when_cut_and_read_again(
     broadcast: Broadcast, watch: "Watch", clips: "Clips"
-):
+) -> None:
     watched = watch(f"http://127.0.0.1:{broadcast.port}/live")
     assert clips.colour_at(watched.frame().i420, 0.2, 0.2) == "red"
     broadcast.cut.set()
@@ -171,7 +177,7 @@ def test_http_broadcast_is_read_lost_when_cut_and_read_again(
 
 def test_http_broadcast_that_falls_silent_is_lost_at_the_stall_limit(
     broadcast: Broadcast, watch: "Watch"
-):
+) -> None:
     watched = watch(f"http://127.0.0.1:{broadcast.port}/live", stall_timeout=0.8)
     watched.frame()
     broadcast.hung.set()
@@ -182,7 +188,7 @@ def test_http_broadcast_that_falls_silent_is_lost_at_the_stall_limit(
     assert watched.frame()
 
 
-def test_a_server_that_accepts_and_says_nothing_can_be_left_in_time(watch: "Watch"):
+def test_a_server_that_accepts_and_says_nothing_can_be_left_in_time(watch: "Watch") -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         watched = watch(f"rtsp://127.0.0.1:{server.getsockname()[1]}/live", stall_timeout=1.0)
         time.sleep(0.3)
@@ -191,7 +197,7 @@ def test_a_server_that_accepts_and_says_nothing_can_be_left_in_time(watch: "Watc
         assert time.monotonic() - before < 2.3
 
 
-def test_udp_is_read_and_lost_when_the_sender_ends(watch: "Watch", clips: "Clips"):
+def test_udp_is_read_and_lost_when_the_sender_ends(watch: "Watch", clips: "Clips") -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -210,7 +216,7 @@ def test_udp_is_read_and_lost_when_the_sender_ends(watch: "Watch", clips: "Clips
     assert event.error.retryable
 
 
-def test_a_protocol_that_ffmpeg_lacks_is_told_plainly(watch: "Watch"):
+def test_a_protocol_that_ffmpeg_lacks_is_told_plainly(watch: "Watch") -> None:
     watched = watch("nosuch://user:hidden@127.0.0.1:9000/x")
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)

@@ -5,8 +5,8 @@ from threading import Event
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry, SourceFrame, black
-from relayd.slots import LatestSlot
+from relayd.media.frames import Geometry, SourceFrame, black
+from relayd.media.slots import LatestSlot
 from relayd.source.pacer import Pacer
 
 PICTURE = black(Geometry(16, 16))
@@ -52,7 +52,7 @@ class Stage:
 
 
 @pytest.mark.parametrize("rate", [1, 12, 19, 20, 24, 25, 30, 50, 60, 240])
-def test_any_rate_becomes_twenty_a_second(rate: float):
+def test_any_rate_becomes_twenty_a_second(rate: float) -> None:
     stage = Stage(20)
     stage.source(rate)
     pacer = stage.play()
@@ -66,7 +66,7 @@ def test_any_rate_becomes_twenty_a_second(rate: float):
     assert pacer.counters.dropped == pytest.approx(max(0, rate - 20) * 20, abs=rate / 10 + 3)
 
 
-def test_each_beat_brings_the_newest_picture():
+def test_each_beat_brings_the_newest_picture() -> None:
     stage = Stage(2)
     stage.source(60)
     stage.play()
@@ -74,7 +74,7 @@ def test_each_beat_brings_the_newest_picture():
         assert at - frame.captured_at <= 1 / 60 + 1e-6
 
 
-def test_a_source_of_the_same_rate_waits_little_for_its_beat():
+def test_a_source_of_the_same_rate_waits_little_for_its_beat() -> None:
     stage = Stage(60)
     stage.source(20, start=0.025)  # the worst phase but one
     stage.play()
@@ -83,7 +83,7 @@ def test_a_source_of_the_same_rate_waits_little_for_its_beat():
     assert len({frame.captured_at for _, frame in stage.delivered[-100:]}) == 100
 
 
-def test_a_picture_is_not_delivered_beyond_its_age():
+def test_a_picture_is_not_delivered_beyond_its_age() -> None:
     stage = Stage(6)
     stage.source(30, stop=2)
     pacer = stage.play(max_age=1.0)
@@ -91,7 +91,7 @@ def test_a_picture_is_not_delivered_beyond_its_age():
     assert pacer.counters.starved == pytest.approx(60, abs=3)
 
 
-def test_a_cleared_slot_ends_delivery_at_once():
+def test_a_cleared_slot_ends_delivery_at_once() -> None:
     stage = Stage(4)
     stage.source(30, stop=1)
     stage.at[101.5] = stage.slot.clear
@@ -99,7 +99,7 @@ def test_a_cleared_slot_ends_delivery_at_once():
     assert stage.delivered[-1][0] == pytest.approx(101.5, abs=0.051)
 
 
-def test_nothing_is_delivered_while_paused():
+def test_nothing_is_delivered_while_paused() -> None:
     stage = Stage(4)
     stage.source(30)
     pacer = Pacer(
@@ -111,7 +111,7 @@ def test_nothing_is_delivered_while_paused():
     assert stage.delivered[-1][0] > 103.5
 
 
-def test_it_starts_and_stops_a_thread_of_its_own():
+def test_it_starts_and_stops_a_thread_of_its_own() -> None:
     slot: LatestSlot[SourceFrame] = LatestSlot()
     arrived = threading.Event()
     pacer = Pacer(slot, lambda _: arrived.set(), 50, max_age=60)
@@ -124,11 +124,11 @@ def test_it_starts_and_stops_a_thread_of_its_own():
     assert "relayd-pacer" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_pacer_never_started_can_be_stopped():
+def test_a_pacer_never_started_can_be_stopped() -> None:
     Pacer(LatestSlot(), lambda _: None, 20, max_age=1).stop()
 
 
-def test_a_delivery_that_fails_costs_its_beat_and_no_other():
+def test_a_delivery_that_fails_costs_its_beat_and_no_other() -> None:
     stage, tried = Stage(5), []
 
     def deliver(frame: SourceFrame) -> None:

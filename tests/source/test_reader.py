@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from relayd.config import SourceSettings
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
-from relayd.frames import I420, Geometry, black
-from relayd.slots import LatestSlot
-from relayd.source.events import SourceDown, SourceEnded, SourceOpened
+from relayd.media.frames import I420, Geometry, SourceFrame, black
+from relayd.media.slots import LatestSlot
+from relayd.source.connection import SourceConnection
+from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
+from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
-    from relayd.frames import SourceFrame
     from tests.clips import Clips
     from tests.source.conftest import Watch
 
 
-def grey_of(frame: "SourceFrame") -> int:
+def grey_of(frame: SourceFrame) -> int:
     """Which picture of a grey ramp it is: its number, from 40 up by 2."""
     return round((int(frame.i420[240, 320]) - (16 + 40 * 219 / 255)) / (2 * 219 / 255))
 
 
-def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch"):
+def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.quadrants("plain.mp4", 1280, 720))
     _, event = watched.wait_for(SourceOpened, 3)
     assert event == SourceOpened(1280, 720, 30.0, "h264")
@@ -36,7 +37,7 @@ def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch
 
 
 @pytest.mark.parametrize("rate", [24, 25, 60])
-def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: int):
+def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: int) -> None:
     watched = watch(clips.grey_ramp(f"ramp{rate}.mp4", 60, rate))
     watched.frame()
     frames = watched.arrivals(25)
@@ -45,7 +46,7 @@ def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: 
     assert elapsed == pytest.approx(pictures / rate, abs=0.15)
 
 
-def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch"):
+def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch") -> None:
     times = [0.0, 0.2, 0.6, 0.8, 1.2]
     watched = watch(clips.grey_ramp("varying.mkv", 5, 30, times), loop=False)
     frames = watched.arrivals(5, since=0)
@@ -55,7 +56,7 @@ def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch"):
 
 def test_the_seam_of_a_loop_is_no_longer_than_a_step_and_loses_no_picture(
     clips: "Clips", watch: "Watch"
-):
+) -> None:
     watched = watch(clips.grey_ramp("loop.mp4", 5, 10))
     watched.frame()
     frames = watched.arrivals(13)
@@ -66,7 +67,7 @@ def test_the_seam_of_a_loop_is_no_longer_than_a_step_and_loses_no_picture(
     assert steps == {1}
 
 
-def test_a_file_that_is_not_looped_ends_once(clips: "Clips", watch: "Watch"):
+def test_a_file_that_is_not_looped_ends_once(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("short.mp4", 10, 30), loop=False)
     watched.wait_for(SourceEnded, 3)
     number = watched.slot.latest()[0]
@@ -75,7 +76,7 @@ def test_a_file_that_is_not_looped_ends_once(clips: "Clips", watch: "Watch"):
     assert [type(event) for event in watched.events()] == [SourceOpened, SourceEnded]
 
 
-def test_restart_plays_an_ended_file_again(clips: "Clips", watch: "Watch"):
+def test_restart_plays_an_ended_file_again(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("short.mp4", 10, 30), loop=False)
     watched.wait_for(SourceEnded, 3)
     watched.reader.restart()
@@ -83,7 +84,7 @@ def test_restart_plays_an_ended_file_again(clips: "Clips", watch: "Watch"):
     assert watched.reader.counters.reconnects == 1
 
 
-def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watch"):
+def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watch") -> None:
     image = clips.quadrants("still.png", 320, 240, count=1, codec="png", pixel_format="rgb24")
     watched = watch(image, stall_timeout=0.8)
     frames = watched.arrivals(4, within=4)
@@ -91,13 +92,13 @@ def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watc
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
-def test_one_picture_a_second_is_no_stall(watch: "Watch"):
+def test_one_picture_a_second_is_no_stall(watch: "Watch") -> None:
     watched = watch("lavfi:testsrc2=size=320x240:rate=1", stall_timeout=0.8)
     watched.arrivals(5, within=5)
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
-def test_a_generator_is_paced(watch: "Watch"):
+def test_a_generator_is_paced(watch: "Watch") -> None:
     watched = watch("lavfi:testsrc2=size=320x240:rate=20")
     watched.frame()
     frames = watched.arrivals(20)
@@ -105,7 +106,9 @@ def test_a_generator_is_paced(watch: "Watch"):
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "sound"])
-def test_an_unusable_source_says_that_a_person_is_needed(clips: "Clips", watch: "Watch", name: str):
+def test_an_unusable_source_says_that_a_person_is_needed(
+    clips: "Clips", watch: "Watch", name: str
+) -> None:
     path = {
         "missing": clips.folder / "not_there.mp4",
         "text": clips.file("words.mp4", b"words\n" * 999),
@@ -119,7 +122,9 @@ def test_an_unusable_source_says_that_a_person_is_needed(clips: "Clips", watch: 
     assert event.retry_in == HOPELESS_RETRY
 
 
-def test_a_file_that_appears_is_read_on_restart(clips: "Clips", watch: "Watch", tmp_path: Path):
+def test_a_file_that_appears_is_read_on_restart(
+    clips: "Clips", watch: "Watch", tmp_path: Path
+) -> None:
     path = tmp_path / "later.mp4"
     watched = watch(path)
     watched.wait_for(SourceDown, 3)
@@ -128,7 +133,7 @@ def test_a_file_that_appears_is_read_on_restart(clips: "Clips", watch: "Watch", 
     watched.wait_for(SourceOpened, 3)
 
 
-def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch"):
+def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
     watched = watch("rtsp://user:hidden@127.0.0.1:9/live")
     with watched.changed:
         assert watched.changed.wait_for(lambda: len(watched.told) >= 4, 6)
@@ -140,7 +145,7 @@ def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch"):
     assert not any("hidden" in str(down.error) for down in downs)
 
 
-def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "Watch"):
+def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "Watch") -> None:
     for url in (clips.quadrants("plain.mp4", 1280, 720), "rtsp://127.0.0.1:9/", clips.folder):
         watched = watch(url)
         time.sleep(0.15)
@@ -150,7 +155,7 @@ def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "W
     assert not [t.name for t in threading.enumerate() if t.name.startswith("relayd-source")]
 
 
-def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Watch"):
+def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Watch") -> None:
     path = clips.file("vanishes.ts", clips.quadrants("plain.ts", 320, 240).read_bytes())
     watched = watch(path)
     watched.frame()
@@ -160,16 +165,16 @@ def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Wat
     assert watched.slot.latest()[1] is None
 
 
-def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch"):
+def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("ramp.mp4", 40, 30))
     watched.frame()
     taken = watched.reader._take
     slow_until = time.monotonic() + 0.6
 
-    def slowly(*arguments: object) -> bool:
+    def slowly(attempt: SourceConnection, i420: I420) -> bool:
         if time.monotonic() < slow_until:
             time.sleep(0.2)
-        return taken(*arguments)
+        return taken(attempt, i420)
 
     attempt = watched.reader._current
     assert attempt is not None
@@ -203,14 +208,14 @@ class HungInput:
 
 def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_taken(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     inputs: list[HungInput] = []
 
     def open_hung(*_: object, **__: object) -> HungInput:
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.3)
     opened_at, _ = watched.wait_for(SourceOpened, 2)
     lost_at, event = watched.wait_for(SourceDown, 2)
@@ -227,14 +232,16 @@ def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_tak
         hung.let_go.set()
 
 
-def test_no_more_than_two_hung_connections_pile_up(watch: "Watch", monkeypatch: pytest.MonkeyPatch):
+def test_no_more_than_two_hung_connections_pile_up(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs: list[HungInput] = []
 
     def open_hung(*_: object, **__: object) -> HungInput:
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
@@ -295,7 +302,7 @@ def come_and_go(reader: SourceReader) -> None:
 @pytest.mark.parametrize("ask", [ask_to_restart, come_and_go])
 def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_threads(
     watch: "Watch", silent_camera: SilentCamera, ask: Callable[[SourceReader], None]
-):
+) -> None:
     watched = watch(silent_camera.url)
     most = 0
     for _ in range(60):
@@ -312,7 +319,7 @@ def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_
 
 def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     opened, let_go = [], threading.Event()
 
     def open_slowly(*_: object, **__: object) -> HungInput:
@@ -320,7 +327,7 @@ def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
         let_go.wait(10)
         return opened[-1]
 
-    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_slowly)
+    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_slowly)
     monkeypatch.setattr("relayd.source.reader.FRESH_OPENING", 30.0)
     watched = watch("rtsp://camera/live")
     for _ in range(5):
@@ -338,14 +345,14 @@ def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
 
 def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     inputs: list[HungInput] = []
 
     def open_hung(*_: object, **__: object) -> HungInput:
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live")
     for after in range(MOST_HUNG):
         watched.wait_for(SourceOpened, 3, after=after)
@@ -361,7 +368,7 @@ def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
 
 def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     inputs: list[HungInput] = []
     were_closed = []
 
@@ -370,7 +377,7 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.attempt.VideoInput.open", open_alone)
+    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_alone)
     monkeypatch.setattr("relayd.source.reader.LET_GO", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
@@ -383,8 +390,8 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
 
 def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("relayd.source.attempt.plan_opening", lambda *_: 1 / 0)
+) -> None:
+    monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
     watched = watch("whatever")
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)
@@ -393,7 +400,9 @@ def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     watched.wait_for(SourceDown, 3, after=1)
 
 
-def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(clips: "Clips", watch: "Watch"):
+def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
+    clips: "Clips", watch: "Watch"
+) -> None:
     clip = clips.grey_ramp("rest.mp4", 60, 30)
 
     def is_held() -> bool:
@@ -421,11 +430,11 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(clips: "Clips",
 
 def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
     clips: "Clips", tmp_path: Path
-):
-    clip, slot, told = clips.grey_ramp("later.mp4", 60, 30), LatestSlot(), []
-    reader = SourceReader(
-        SourceSettings(url=str(clip)), Geometry(640, 480), "crop", slot, told.append
-    )
+) -> None:
+    clip = MediaUrl(str(clips.grey_ramp("later.mp4", 60, 30)))
+    slot: LatestSlot[SourceFrame] = LatestSlot()
+    told: list[SourceEvent] = []
+    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, told.append)
     reader.pause()
     reader.start()
     time.sleep(0.3)

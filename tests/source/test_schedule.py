@@ -18,31 +18,31 @@ def moments(stamps: list[float | None], rate: float = 30.0) -> list[float]:
     return found
 
 
-def test_the_first_picture_is_due_at_once():
+def test_the_first_picture_is_due_at_once() -> None:
     assert moments([123.4]) == [0.0]
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 60])
-def test_even_stamps_are_kept_exactly(rate: float):
+def test_even_stamps_are_kept_exactly(rate: float) -> None:
     stamps: list[float | None] = [5 + n / rate for n in range(100)]
     assert moments(stamps) == pytest.approx([n / rate for n in range(100)])
 
 
-def test_a_varying_rate_is_kept():
+def test_a_varying_rate_is_kept() -> None:
     stamps: list[float | None] = [0.0, 0.1, 0.12, 1.0, 1.01, 3.0]
     assert moments(stamps) == pytest.approx(stamps)
 
 
-def test_missing_stamps_are_paced_by_the_rate():
+def test_missing_stamps_are_paced_by_the_rate() -> None:
     assert moments([None] * 4, 10) == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
-def test_no_rate_and_no_stamps_means_25_a_second():
+def test_no_rate_and_no_stamps_means_25_a_second() -> None:
     assert moments([None] * 3, 0) == pytest.approx([0, 0.04, 0.08])
 
 
 @pytest.mark.parametrize("leap", [-3.0, 0.0, LONGEST_STEP + 1, 1e9, float("nan")])
-def test_a_leap_in_the_stamps_costs_one_step(leap: float):
+def test_a_leap_in_the_stamps_costs_one_step(leap: float) -> None:
     before = [n / 10 for n in range(50)]
     after = [before[-1] + leap + n / 10 for n in range(3)]
     found = moments([*before, *after], 10)
@@ -50,19 +50,19 @@ def test_a_leap_in_the_stamps_costs_one_step(leap: float):
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), max_size=50))
-def test_moments_only_go_forward_whatever_the_stamps(stamps: list[float | None]):
+def test_moments_only_go_forward_whatever_the_stamps(stamps: list[float | None]) -> None:
     found = moments(stamps)
     assert all(0 < later - earlier <= LONGEST_STEP + 1e-6 for earlier, later in pairwise(found))
 
 
-def test_lateness_does_not_shift_later_pictures():
+def test_lateness_does_not_shift_later_pictures() -> None:
     schedule = PlaybackSchedule(10)
     schedule.due(0.0, START)
     schedule.due(0.1, START + 0.25)
     assert schedule.due(0.2, START + 0.26) == pytest.approx(START + 0.2)
 
 
-def test_a_long_sleep_is_given_up_not_made_up():
+def test_a_long_sleep_is_given_up_not_made_up() -> None:
     schedule = PlaybackSchedule(10)
     schedule.due(0.0, START)
     woken = START + 60
@@ -70,7 +70,7 @@ def test_a_long_sleep_is_given_up_not_made_up():
     assert schedule.due(0.2, woken) == pytest.approx(woken + 0.1)
 
 
-def test_late_pictures_are_left_out_but_never_all():
+def test_late_pictures_are_left_out_but_never_all() -> None:
     schedule = PlaybackSchedule(10)
     late = LATE_LIMIT * 0.9
     left_out = []

@@ -29,7 +29,7 @@ def programs(port: int) -> list[psutil.Process]:
     ]
 
 
-def test_srt_comes_soon_and_evenly(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_comes_soon_and_evenly(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     began = time.monotonic()
     watched = watch(srt_camera.url())
@@ -44,7 +44,7 @@ def test_srt_comes_soon_and_evenly(srt_camera: "SrtCamera", watch: "Watch"):
 
 def test_srt_killed_is_lost_by_the_stall_limit_and_back_soon(
     srt_camera: "SrtCamera", watch: "Watch"
-):
+) -> None:
     srt_camera.start()
     watched = watch(srt_camera.url(), stall_timeout=1.0)
     watched.arrivals(5)
@@ -63,7 +63,7 @@ def test_srt_killed_is_lost_by_the_stall_limit_and_back_soon(
     assert watched.reader.counters.reconnects == 1
 
 
-def test_srt_hung_up_is_lost_at_once(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_hung_up_is_lost_at_once(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     watched = watch(srt_camera.url(), stall_timeout=10.0)
     watched.arrivals(5)
@@ -73,7 +73,7 @@ def test_srt_hung_up_is_lost_at_once(srt_camera: "SrtCamera", watch: "Watch"):
     assert isinstance(event.error, SourceLost)
 
 
-def test_srt_frozen_is_lost_at_the_stall_limit(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_frozen_is_lost_at_the_stall_limit(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     watched = watch(srt_camera.url(), stall_timeout=1.0)
     watched.arrivals(5)
@@ -84,7 +84,7 @@ def test_srt_frozen_is_lost_at_the_stall_limit(srt_camera: "SrtCamera", watch: "
 
 
 @pytest.mark.parametrize("srt_camera", [PASSPHRASE], indirect=True)
-def test_srt_passphrase_is_used_and_never_told(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_passphrase_is_used_and_never_told(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     refused = watch(f"{srt_camera.url()}?passphrase=wrongsecret")
     _, event = refused.wait_for(SourceDown, 4)
@@ -98,7 +98,7 @@ def test_srt_passphrase_is_used_and_never_told(srt_camera: "SrtCamera", watch: "
 
 def test_srt_where_nobody_answers_is_told_in_the_programs_words(
     srt_camera: "SrtCamera", watch: "Watch"
-):
+) -> None:
     watched = watch(f"{srt_camera.url()}?passphrase={PASSPHRASE}", stall_timeout=0.5)
     _, event = watched.wait_for(SourceDown, 4)
     assert isinstance(event, SourceDown)
@@ -108,14 +108,16 @@ def test_srt_where_nobody_answers_is_told_in_the_programs_words(
     watched.wait_for(SourceDown, 4, after=1)
 
 
-def test_srt_waits_for_a_caller_as_listener(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_waits_for_a_caller_as_listener(srt_camera: "SrtCamera", watch: "Watch") -> None:
     watched = watch(f"{srt_camera.url()}?mode=listener")
     time.sleep(0.5)
     srt_camera.call(srt_camera.url())
     watched.frame()
 
 
-def test_srt_waiting_for_a_caller_does_not_delay_the_stop(srt_camera: "SrtCamera", watch: "Watch"):
+def test_srt_waiting_for_a_caller_does_not_delay_the_stop(
+    srt_camera: "SrtCamera", watch: "Watch"
+) -> None:
     watched = watch(f"{srt_camera.url()}?mode=listener")
     deadline = time.monotonic() + 3
     while not programs(srt_camera.port):
@@ -127,7 +129,7 @@ def test_srt_waiting_for_a_caller_does_not_delay_the_stop(srt_camera: "SrtCamera
     assert not programs(srt_camera.port)
 
 
-def test_the_srt_program_ends_when_its_reader_is_killed(srt_camera: "SrtCamera"):
+def test_the_srt_program_ends_when_its_reader_is_killed(srt_camera: "SrtCamera") -> None:
     srt_camera.start()
     code = (
         "import sys, threading; from relayd.media.srt import SrtReader\n"
@@ -150,16 +152,16 @@ def test_the_srt_program_ends_when_its_reader_is_killed(srt_camera: "SrtCamera")
 
 def test_srt_without_the_program_says_what_to_install(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("PATH", "")
     watched = watch("srt://127.0.0.1:1")
     _, event = watched.wait_for(SourceDown, 2)
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
-    assert event.error.mend == "sudo apt install ffmpeg"
+    assert event.error.hint == "sudo apt install ffmpeg"
 
 
-def test_an_srt_url_that_no_program_takes_is_refused(watch: "Watch"):
+def test_an_srt_url_that_no_program_takes_is_refused(watch: "Watch") -> None:
     watched = watch("srt://127.0.0.1:1?streamid=" + "a" * ARGUMENT_LIMIT)
     _, event = watched.wait_for(SourceDown, 2)
     assert isinstance(event, SourceDown)

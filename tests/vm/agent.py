@@ -40,7 +40,7 @@ class Agent:
             self._tell(ready=float(uptime.read().split()[0]))
         with os.fdopen(os.dup(self._descriptor), "rb") as asked:
             for line in asked:
-                self._do(json.loads(line))
+                self._do(line)
 
     def _tell(self, **words: object) -> None:
         data = json.dumps(words).encode() + b"\n"
@@ -48,7 +48,8 @@ class Agent:
             while data:
                 data = data[os.write(self._descriptor, data) :]
 
-    def _do(self, asked: dict) -> None:
+    def _do(self, line: bytes) -> None:
+        asked = json.loads(line)
         number = asked["id"]
         if asked["op"] == "start":
             process = subprocess.Popen(

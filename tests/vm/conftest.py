@@ -125,7 +125,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = Path(__file__).parents[2] / "config" / "deb" / "build.sh"
     python = RELAYD.parent / "python"
     began = time.monotonic()
-    command = [build, "--compress", "none", "--pip", python, "--to", folder]
+    command: list[str | Path] = [build, "--compress", "none", "--pip", python, "--to", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     note("building the .deb, not compressed", f"{time.monotonic() - began:.0f} s")

@@ -14,7 +14,7 @@ def unpack(package: Path, into: Path) -> Path:
 
 def version_of(package: Path) -> str:
     """Give the package's version."""
-    asked = ["dpkg-deb", "-f", package, "Version"]
+    asked = ["dpkg-deb", "-f", str(package), "Version"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relayd.frames import Geometry, black
-from relayd.output.standby import StandbyArtist
+from relayd.media.frames import Geometry, black
+from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
 from tests.e2e.stage import Emulator
 from tests.vm.guest import HERE, HOST, Failed, Guest
@@ -62,7 +62,7 @@ def wrong_pictures(captured: bytes) -> tuple[int, list[int]]:
 
 def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -> bytes:
     """What the camera shows in this state."""
-    return StandbyArtist(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
+    return StandbyRenderer(geometry, "").draw(*state.on_picture(reason)).i420.tobytes()
 
 
 def service_of(emulator: Emulator) -> str:
@@ -131,7 +131,7 @@ class Relay:
 
     def status(self) -> dict[str, Any]:
         """What it tells of itself."""
-        return json.loads(self.ask("/api/status"))
+        return dict(json.loads(self.ask("/api/status")))
 
     def ask(self, path: str, options: str = "-s") -> str:
         """Ask it something over its socket, with curl."""
@@ -211,7 +211,7 @@ class Reader:
         """What came since the last chapter, or the start."""
         after = len(self._process.text)
         self._process.send("")
-        return json.loads(self._process.wait_for(r"^\{.*\}$", after=after)[0])
+        return dict(json.loads(self._process.wait_for(r"^\{.*\}$", after=after)[0]))
 
     def stop(self) -> None:
         """End it."""

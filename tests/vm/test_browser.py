@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relayd.frames import Geometry
+from relayd.media.frames import Geometry
 from relayd.relay.status import RelayState
 from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
 from tests.vm.chromium import Browser, squares
@@ -44,10 +44,14 @@ RTC_PATIENCE = {"first_frame_timeout": 120.0, "stall_timeout": 30.0}
 """Its swapped pictures come some 3 a second, with seconds between them on a busy machine."""
 
 
+def as_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
 def as_seen(i420: bytes, geometry: Geometry) -> NDArray[np.int_]:
     """Give the colours that a page should see of a picture."""
     planes = np.frombuffer(i420, np.uint8).reshape(geometry.shape)
-    return squares(av.VideoFrame.from_ndarray(planes, "yuv420p").to_ndarray(format="rgb24"))
+    return squares(as_rgb(av.VideoFrame.from_ndarray(planes, "yuv420p")))
 
 
 def shows_standby(browser: Browser, relay: Relay, geometry: Geometry) -> bool:
@@ -60,7 +64,7 @@ def shows_standby(browser: Browser, relay: Relay, geometry: Geometry) -> bool:
 @pytest.mark.parametrize("guest", ["0.13"], indirect=True)
 def test_a_page_gets_the_camera_and_keeps_it_when_the_relay_is_killed(
     guest: Guest, nursery: Nursery, note: Note
-):
+) -> None:
     with Browser(guest) as browser:
         relay = nursery.run(config(source=NOWHERE))
         relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
@@ -138,7 +142,7 @@ def outside(emulator: Emulator, source: CameraStream) -> Outside:
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffers(
     guest: Guest, nursery: Nursery, outside: Outside, note: Note
-):
+) -> None:
     before = outside.emulator.created()
 
     seconds = stopwatch(note, f"call, {guest.loopback}")
@@ -242,7 +246,7 @@ def wait_for_swapped(browser: Browser, relay: Relay) -> None:
     def swapped(_told: object) -> bool:
         relay.ask("/preview/output.jpg", "-s -o /run/vm/shown.jpg")
         with av.open(str(relay.guest.folder / "shown.jpg")) as jpeg:
-            picture = next(jpeg.decode(video=0)).to_ndarray(format="rgb24")
+            picture = as_rgb(next(jpeg.decode(video=0)))
         moves = relay.status()["frames"]["fresh"] > fresh
         return moves and browser.shows(squares(picture), 20.0)
 

@@ -60,7 +60,7 @@ def captured(guest: Guest, program: str) -> bytes:
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     guest: Guest, nursery: Nursery, known_clip: Path, note: Note
-):
+) -> None:
     relay = nursery.run(config(source=CLIP, more=RAW))
     relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
     state = relay.events("state")[-1]
@@ -69,8 +69,8 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
     while set(reader.chapter()["kinds"]) != {str(zlib.crc32(standby))}:
         pass  # until it is drawn, and nothing else is shown
     reader.stop()
-    seen = captured(guest, "v4l2-ctl")
-    pictures = [seen[at : at + SIZE.nbytes] for at in range(0, len(seen), SIZE.nbytes)]
+    raw = captured(guest, "v4l2-ctl")
+    pictures = [raw[at : at + SIZE.nbytes] for at in range(0, len(raw), SIZE.nbytes)]
     assert sum(picture != standby for picture in pictures) <= TORN
 
     (guest.folder / "clip.y4m").write_bytes(known_clip.read_bytes())
@@ -106,7 +106,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
 
 def test_a_relay_that_is_killed_finds_its_camera_again_ten_times_over(
     guest: Guest, nursery: Nursery, note: Note
-):
+) -> None:
     relay = nursery.run(config(source=NOWHERE))
     assert "Frames per second: 20.000" in guest.run("v4l2-ctl --get-parm")
     reader = Reader(guest)

@@ -33,7 +33,7 @@ def refusal(guest: Guest, nursery: Nursery, device: str) -> str:
 @on("0.15")
 def test_two_cameras_show_the_same_to_a_reader_each(
     guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
-):
+) -> None:
     reload_module("devices=2 video_nr=4,7 exclusive_caps=1,1 card_label=other,relayd")
     second = '[[output]]\nkind = "camera"\ndevice = "other"'
     relay = nursery.run(config(source=NOWHERE, device="auto", more=second))
@@ -63,7 +63,7 @@ def test_two_cameras_show_the_same_to_a_reader_each(
 @on("0.12")
 def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
     guest: Guest, nursery: Nursery
-):
+) -> None:
     guest.run("modprobe vivid n_devs=1 node_types=1 vid_cap_nr=9")
     try:
         real = refusal(guest, nursery, "/dev/video9")
@@ -87,9 +87,9 @@ def test_a_camera_that_cannot_or_must_not_be_written_is_refused_in_words(
 
 
 @on("0.15")
-def test_a_camera_set_up_badly_is_refused_with_its_mend(
+def test_a_camera_set_up_badly_is_refused_with_its_hint(
     guest: Guest, nursery: Nursery, reload_module: Reload
-):
+) -> None:
     reload_module("video_nr=0 card_label=relayd exclusive_caps=0")
     words = refusal(guest, nursery, "auto")
     assert "exclusive_caps=0" in words
@@ -98,14 +98,14 @@ def test_a_camera_set_up_badly_is_refused_with_its_mend(
     guest.run("v4l2-ctl -c keep_format=1")
     assert "v4l2-ctl -d /dev/video0 -c keep_format=0" in refusal(guest, nursery, "auto")
     guest.run("v4l2-ctl -c keep_format=0")
-    relay = nursery.run(config(source=NOWHERE))  # the mend mends
+    relay = nursery.run(config(source=NOWHERE))  # the hint helps
     assert relay.stop() == 0
 
 
 @on("0.12")
 def test_a_camera_that_is_lost_is_told_of_and_taken_back(
     guest: Guest, nursery: Nursery, reload_module: Reload, note: Note
-):
+) -> None:
     """The kernel unloads no module in use: strace makes the relay's calls fail instead."""
     relay = nursery.run(config(source=NOWHERE))
     assert "in use" in guest.run("rmmod v4l2loopback 2>&1", status=1)

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relayd.frames import Geometry
-from relayd.output.standby import StandbyArtist
+from relayd.media.frames import Geometry
+from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
 from tests.agora.library import build_site
-from tests.e2e.stage import ROOT, Emulator, wait_for
+from tests.e2e.interpreter import ROOT
+from tests.e2e.stage import Emulator, wait_for
 from tests.vm import cache, packages
 from tests.vm.container import KEY, Container
 from tests.vm.guest import WHOLE, Failed, Guest, Machine, Note, Process
@@ -162,7 +163,7 @@ def shown(machine: Guest, shared: Path) -> np.ndarray:
 def told(machine: Guest) -> dict[str, Any]:
     """Give what the relay says of itself."""
     socket = "/run/relayd/studio/control.sock"
-    return json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status"))
+    return dict(json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status")))
 
 
 def assert_standby_is_shown(machine: Guest, shared: Path) -> None:
@@ -170,7 +171,7 @@ def assert_standby_is_shown(machine: Guest, shared: Path) -> None:
     wait_for("standby", lambda: told(machine)["state"] == "standby", SLOW, 0.5)
     status = told(machine)
     state = RelayState(status["state"])
-    drawn = StandbyArtist(SIZE).draw(*state.on_picture(status["reason"])).i420
+    drawn = StandbyRenderer(SIZE).draw(*state.on_picture(status["reason"])).i420
     difference = np.abs(shown(machine, shared).astype(int) - drawn.astype(int)).mean()
     assert difference < 0.5, f"{difference:.2f} of 255 off, on average"
 
@@ -214,14 +215,14 @@ def native_sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_whole_package_installs_as_it_was_made(box: Container):
+def test_the_whole_package_installs_as_it_was_made(box: Container) -> None:
     box.run("dpkg --verify relayd")
     assert "/usr/share/man/man1/relayd.1.gz" in box.run("dpkg -L relayd").split()
 
 
 def test_agoras_library_can_be_added_to_it_for_the_service(
     box: Container, native_sdk: Path, config: str
-):
+) -> None:
     box.run(f"rm -rf {AGORA_PLACE}*")
     old = f"{HOME}/lib/python3.1/site-packages/agora"  # of a Python that was there before
     said = box.run(f"mkdir -p {old} && /var/lib/dpkg/info/relayd.postinst configure 0")
@@ -243,7 +244,7 @@ def test_an_upgrade_restarts_the_relay_and_a_purge_leaves_nothing_but_its_state(
     upgrade: Path,
     config: str,
     service: Emulator,
-):
+) -> None:
     _, clean = clean_box
     box.run("systemctl stop 'relayd@*'; rm -rf /var/lib/relayd/studio")  # of a first try
     box.write("/etc/credstore/akool-api-key", KEY, 0o600)
@@ -292,13 +293,15 @@ STAYS = (
 """The state; and where dpkg, systemd, pip and the making of a user leave their own traces."""
 
 
-def test_it_is_set_up_on_a_machine_and_starts_nothing(machine: Guest):
+def test_it_is_set_up_on_a_machine_and_starts_nothing(machine: Guest) -> None:
     assert "(video)" in machine.run("id relayd")
     assert machine.run("stat -c '%a %U:%G' /etc/relayd").strip() == "750 root:relayd"
     assert machine.run("systemctl list-units --plain --no-legend 'relayd@*'") == ""
 
 
-def test_a_relay_that_is_started_before_there_is_a_video_driver_may_open_a_camera(machine: Guest):
+def test_a_relay_that_is_started_before_there_is_a_video_driver_may_open_a_camera(
+    machine: Guest,
+) -> None:
     """It waits for the cameras, which the next test makes."""
     machine.run("systemctl stop relayd@early; rmmod videodev")
     machine.write("/run/systemd/system/relayd@early.service.d/test.conf", EARLY)
@@ -316,7 +319,7 @@ ExecStopPost=
 """
 
 
-def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
+def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest) -> None:
     machine.run("systemctl restart systemd-modules-load && udevadm settle")
     assert machine.run("cat /sys/class/video4linux/video4[01]/name") == "relayd\nrelayd 2\n"
     assert machine.run("readlink -f /dev/relayd/0 /dev/relayd/1") == "/dev/video40\n/dev/video41\n"
@@ -329,7 +332,7 @@ def test_two_cameras_with_names_that_stay_are_there_as_at_boot(machine: Guest):
 
 def test_start_returns_with_the_standby_picture_on_the_camera(
     machine: Guest, shared: Path, note: Note
-):
+) -> None:
     machine.write("/etc/credstore/akool-api-key", KEY)
     machine.write("/etc/relayd/studio.toml", STANDBY)
     machine.write("/run/systemd/system/relayd@studio.service.d/test.conf", QUICK)
@@ -374,7 +377,9 @@ def follow_journal(machine: Guest) -> Process:
     return machine.start(f"journalctl -fu relayd@studio -o cat --no-tail --since @{now}")
 
 
-def test_after_sigkill_the_next_start_finds_the_camera(machine: Guest, shared: Path, note: Note):
+def test_after_sigkill_the_next_start_finds_the_camera(
+    machine: Guest, shared: Path, note: Note
+) -> None:
     journal = follow_journal(machine)
     before = int(machine.run(RESTARTS))
     began = time.monotonic()
@@ -390,7 +395,7 @@ GRACES = itertools.count(7)
 """s; each try of a reload brings another one."""
 
 
-def test_a_reload_reaches_the_relay_that_holds_the_camera(machine: Guest):
+def test_a_reload_reaches_the_relay_that_holds_the_camera(machine: Guest) -> None:
     other = f"[on_demand]\ngrace = {next(GRACES)}"
     machine.write("/etc/relayd/studio.toml", STANDBY.replace("[on_demand]", other))
     journal = follow_journal(machine)
@@ -399,7 +404,7 @@ def test_a_reload_reaches_the_relay_that_holds_the_camera(machine: Guest):
     journal.stop()
 
 
-def test_a_wrong_file_is_not_tried_again(machine: Guest):
+def test_a_wrong_file_is_not_tried_again(machine: Guest) -> None:
     machine.write("/etc/relayd/wrong.toml", f"{STANDBY}[nonsense]\n")
     machine.run("systemctl start relayd@wrong", SLOW, status=1)
     facts = "systemctl show -p ActiveState,ExecMainStatus,NRestarts relayd@wrong"
@@ -408,7 +413,7 @@ def test_a_wrong_file_is_not_tried_again(machine: Guest):
 
 
 @pytest.mark.skipif(not WHOLE, reason="takes minutes, and the container shows it in seconds")
-def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, note: Note):
+def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, note: Note) -> None:
     journal = follow_journal(machine)
     began = time.monotonic()
     machine.run("systemctl kill -s STOP --kill-who main relayd@studio")
@@ -422,7 +427,7 @@ def test_a_stuck_relay_with_a_camera_is_restarted(machine: Guest, shared: Path, 
 
 def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
     machine: Guest, config: str, service: Emulator, note: Note
-):
+) -> None:
     toml = config.replace(f'base_url = "{service.url}"', f'base_url = "{service_of(service)}"')
     camera = '"camera"\ndevice = "/dev/relayd/0"\n[on_demand]\nmode = "never"'
     toml = toml.replace('"stream"\nurl = "/tmp/out.mkv"', camera)
@@ -441,7 +446,7 @@ NO_RESTART = "[Service]\nRestart=no\n"
 """Else the next start might have closed it."""
 
 
-def test_nothing_went_wrong_in_the_kernel(machine: Guest):
+def test_nothing_went_wrong_in_the_kernel(machine: Guest) -> None:
     said = machine.run("dmesg --level=emerg,alert,crit,err || true")
     if "BUG" in said or "Oops" in said:
         raise Failed(said)

@@ -43,12 +43,14 @@ def source(guest: Guest, small_clip: Path) -> Iterator[str]:
 @pytest.mark.parametrize("guest", ["0.12", "0.15"], indirect=True)
 def test_a_reader_is_seen_and_neither_a_probe_nor_who_uses_another_camera_is_one(
     guest: Guest, nursery: Nursery, source: str, reload_module: Reload, note: Note
-):
+) -> None:
     seconds = stopwatch(note, f"readers, {guest.loopback}")
     reload_module(TWO_CAMERAS)
     settings = config(source=source, device="/dev/video0", on_demand=f"grace = {GRACE}", more=VIDEO)
     relay = nursery.run(settings, user=USER)
-    relay.wait_for('"by": "Openings"' if guest.machine.series == "0.12" else '"by": "ClientUsage"')
+    relay.wait_for(
+        '"by": "OpenTracker"' if guest.machine.series == "0.12" else '"by": "ClientUsage"'
+    )
     guest.run("v4l2-ctl -d /dev/video0 --all")
     if guest.machine.series == "0.12":  # where openings count; another device's are told as well
         guest.run(f"exec 3<>/dev/video1; sleep {LONGER_THAN_A_PROBE}")

@@ -144,18 +144,18 @@ def standby_config(config: str) -> str:
 
 def test_start_returns_when_the_outputs_have_a_picture_and_not_before(
     make_unit: Callable[[str], Unit], standby_config: str
-):
+) -> None:
     unit = make_unit(standby_config)
     unit.systemctl("start")
     told = json.loads(unit.box.run(f"relayd status {unit.name} --json", 1))
     assert told["frames"]["standby"] >= 1
     assert unit.show("ActiveState", "SubState") == ["active", "running"]
-    assert unit.status.startswith("Standing by: there is no file /nonexistent.mp4")
+    assert unit.status.startswith("FileStatus by: there is no file /nonexistent.mp4")
 
 
 def test_a_live_relay_runs_as_its_own_user_with_the_key_from_the_credential_store(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.systemctl("start")
     unit.wait_live()
@@ -170,7 +170,9 @@ def test_a_live_relay_runs_as_its_own_user_with_the_key_from_the_credential_stor
     assert KEY not in unit.journal()
 
 
-def test_stop_closes_the_session(make_unit: Callable[[str], Unit], config: str, service: Emulator):
+def test_stop_closes_the_session(
+    make_unit: Callable[[str], Unit], config: str, service: Emulator
+) -> None:
     unit = make_unit(config)
     unit.systemctl("start")
     unit.wait_live()
@@ -182,7 +184,7 @@ def test_stop_closes_the_session(make_unit: Callable[[str], Unit], config: str, 
 
 def test_after_sigkill_the_session_is_closed_before_anything_starts_again(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.drop_in("[Service]\nRestart=no\n")  # else the next start might have closed it
     unit.systemctl("start")
@@ -198,7 +200,7 @@ def test_after_sigkill_the_session_is_closed_before_anything_starts_again(
 
 def test_a_killed_relay_comes_back_and_is_live_again(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.drop_in("[Service]\n" + SOON)
     unit.systemctl("start")
@@ -213,7 +215,7 @@ def test_a_killed_relay_comes_back_and_is_live_again(
 
 def test_a_stuck_relay_is_restarted_by_the_watchdog(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.drop_in(f"[Service]\nWatchdogSec={WATCHDOG:g}s\n" + SOON)
     unit.systemctl("start")
@@ -228,7 +230,7 @@ def test_a_stuck_relay_is_restarted_by_the_watchdog(
 
 def test_a_healthy_relay_is_left_alone_by_the_watchdog(
     make_unit: Callable[[str], Unit], standby_config: str
-):
+) -> None:
     unit = make_unit(standby_config)
     unit.drop_in("[Service]\nWatchdogSec=1s\n")
     unit.systemctl("start")
@@ -238,7 +240,7 @@ def test_a_healthy_relay_is_left_alone_by_the_watchdog(
 
 def test_reload_takes_over_what_can_change_and_names_what_cannot(
     make_unit: Callable[[str], Unit], config: str, service: Emulator, face: str
-):
+) -> None:
     unit = make_unit(config)
     unit.systemctl("start")
     unit.wait_live()
@@ -257,7 +259,7 @@ def test_reload_takes_over_what_can_change_and_names_what_cannot(
 
 def test_a_bad_file_is_refused_and_the_relay_goes_on(
     make_unit: Callable[[str], Unit], standby_config: str
-):
+) -> None:
     unit = make_unit(standby_config)
     unit.systemctl("start")
     pid = unit.pid
@@ -275,9 +277,9 @@ def test_a_bad_file_is_refused_and_the_relay_goes_on(
 @pytest.mark.parametrize(
     ("key", "code"), [("not a key", 77), ("", 78)], ids=["credentials", "configuration"]
 )
-def test_what_a_person_must_mend_is_not_tried_again(
+def test_what_a_person_must_hint_is_not_tried_again(
     make_unit: Callable[[str], Unit], standby_config: str, key: str, code: int
-):
+) -> None:
     config = standby_config.replace("[akool]", f'[akool]\napi_key = "{key}"')
     unit = make_unit(config if key else config + "[nonsense]\n")
     unit.systemctl("start", 1)
@@ -292,7 +294,7 @@ def without_camera(standby_config: str) -> str:
 
 def test_a_missing_camera_is_waited_for_and_costs_no_start(
     make_unit: Callable[[str], Unit], standby_config: str
-):
+) -> None:
     unit = make_unit(without_camera(standby_config))
     unit.systemctl("start")  # READY
     assert unit.show("ActiveState", "NRestarts") == ["active", "0"]
@@ -301,7 +303,7 @@ def test_a_missing_camera_is_waited_for_and_costs_no_start(
 
 def test_a_camera_that_is_required_is_tried_again_and_given_up_in_the_end(
     make_unit: Callable[[str], Unit], standby_config: str
-):
+) -> None:
     unit = make_unit(without_camera(standby_config))
     command = "/usr/bin/relayd run -c /etc/relayd/%i.toml --require-outputs"
     unit.drop_in(f"[Unit]\nStartLimitBurst=2\n[Service]\nExecStart=\nExecStart={command}\n{SOON}")
@@ -315,7 +317,7 @@ def test_a_camera_that_is_required_is_tried_again_and_given_up_in_the_end(
 
 def test_a_service_that_does_not_answer_holds_no_stop_up_for_long(
     make_unit: Callable[[str], Unit], config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.systemctl("start")
     unit.wait_live()
@@ -330,10 +332,10 @@ def test_a_service_that_does_not_answer_holds_no_stop_up_for_long(
     assert unit.show("Result") == ["success"], "systemd had to kill nothing"
     assert unit.journal_of_sessions().endswith(".json"), "the journal keeps what may be open"
     unit.systemctl("start")
-    unit.wait_for("its leftover closed", lambda: "session.closed" in unit.journal())
+    unit.wait_for("its orphan closed", lambda: "session.closed" in unit.journal())
 
 
-def test_the_sandbox_holds(make_unit: Callable[[str], Unit], standby_config: str):
+def test_the_sandbox_holds(make_unit: Callable[[str], Unit], standby_config: str) -> None:
     unit = make_unit(standby_config)
     box = unit.box
     box.run("rm -f /dev/relayd-tun && mknod -m 666 /dev/relayd-tun c 10 200")
@@ -369,7 +371,9 @@ attempt("user", lambda: os.chown(os.environ["STATE_DIRECTORY"] + "/x", 1, 1))
 """
 
 
-def test_a_user_of_a_desktop_runs_one_too(box: Container, service: Emulator, standby_config: str):
+def test_a_user_of_a_desktop_runs_one_too(
+    box: Container, service: Emulator, standby_config: str
+) -> None:
     box.run("id someone || useradd --create-home --groups video someone")  # there at a second try
     box.run("systemctl start user@$(id -u someone)")
     toml = standby_config.replace("/tmp/relayd-test.mkv", "/home/someone/out.mkv")
@@ -388,7 +392,7 @@ def test_a_user_of_a_desktop_runs_one_too(box: Container, service: Emulator, sta
 
 def test_install_makes_a_service_of_a_relayd_that_is_no_package(
     package: Path, service: Emulator, standby_config: str
-):
+) -> None:
     box = Container(package)
     try:
         box.run(
@@ -451,7 +455,7 @@ AWAKE = "Operation 'sleep' finished"
 
 def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
     make_unit: Callable[[str], Unit], box: Container, standby_config: str
-):
+) -> None:
     unit = make_unit(standby_config)
     box.write("/usr/local/bin/sleeper", SLEEPER, 0o755)
     unit.drop_in(
@@ -461,9 +465,13 @@ def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
     unit.systemctl("start")
     unit.wait_for("the lock", lambda: locks(box) == ["relayd delay"])
     journal = Journal(unit)
+
+    def woke(times: int) -> Callable[[], bool]:
+        return lambda: journal.steps("awake") == ["awake"] * times
+
     for sleeps in (1, 2):
         journal.suspend()
-        unit.wait_for("the wake", lambda times=sleeps: journal.steps("awake") == ["awake"] * times)
+        unit.wait_for("the wake", woke(sleeps))
         unit.wait_for("the lock again", lambda: locks(box) == ["relayd delay"])
     steps = ["closing", "closed", ASLEEP, "awake"]
     assert journal.steps(*steps) == steps * 2
@@ -473,7 +481,7 @@ def test_in_the_sandbox_of_the_unit_a_real_logind_waits_until_all_is_closed(
 
 def test_a_live_relay_has_closed_its_session_when_the_machine_sleeps(
     make_unit: Callable[[str], Unit], box: Container, config: str, service: Emulator
-):
+) -> None:
     unit = make_unit(config)
     unit.systemctl("start")
     unit.wait_live()
@@ -493,7 +501,7 @@ def new_session(service: Emulator, old: str) -> bool:
 
 SLEEPER = """#!/usr/lib/relayd/bin/python
 import asyncio
-from relayd.sleep.watch import SleepWatch
+from relayd.relay.sleep.watch import SleepWatch
 async def close():
     print("closing", flush=True)
     await asyncio.sleep(0.5)

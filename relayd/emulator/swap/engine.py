@@ -13,7 +13,7 @@ from relayd.emulator.swap.planes import Planes, looked_up
 from relayd.emulator.swap.source import TEXTURE, SourceFace, unwrap, veiled
 from relayd.emulator.swap.veil import Veils
 from relayd.emulator.swap.warp import Rect, Warp, keep
-from relayd.frames import I420
+from relayd.media.frames import I420
 
 _SMALL = 0.62
 """Picture px per texel below which the texture is halved first, against shimmer."""

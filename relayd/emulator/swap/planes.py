@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from relayd.emulator.swap.nets import Floats, Image
-from relayd.frames import I420
+from relayd.media.frames import I420
 
 _TO_RGB = np.array(
     [

@@ -46,7 +46,7 @@ def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]]
     if right and digest not in right:
         raise LibraryUnavailable(
             f"{archive.name} is refused: its SHA-256 is {digest}, not {' or '.join(sorted(right))}",
-            mend=BY_HAND,
+            hint=BY_HAND,
         )
     try:
         with zipfile.ZipFile(archive) as zipped:
@@ -54,10 +54,10 @@ def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]]
             damaged = zipped.testzip()
     except _UNSOUND as fault:
         raise LibraryUnavailable(
-            f"{archive.name} is no sound zip file: {fault}", mend=BY_HAND
+            f"{archive.name} is no sound zip file: {fault}", hint=BY_HAND
         ) from fault
     if damaged is not None:
-        raise LibraryUnavailable(f"{archive.name} is damaged at {damaged}", mend=BY_HAND)
+        raise LibraryUnavailable(f"{archive.name} is damaged at {damaged}", hint=BY_HAND)
     note = "as it must be" if right else "relayd knows none to compare it with"
     return f"SHA-256 {digest} ({note})"
 
@@ -82,12 +82,12 @@ def _require_contents(archive: Path, zipped: zipfile.ZipFile) -> None:
     if len(files) > MOST_FILES or sum(file.file_size for file in files) > LARGEST_UNPACKED:
         raise LibraryUnavailable(
             f"{archive.name} has more than {MOST_FILES} files or {LARGEST_UNPACKED} bytes in it",
-            mend=BY_HAND,
+            hint=BY_HAND,
         )
     names = {file.filename for file in files}
     for name in LIBRARIES:
         if f"agora_sdk/{name}" not in names:
-            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", mend=BY_HAND)
+            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", hint=BY_HAND)
 
 
 def _digest(file: Path) -> str:

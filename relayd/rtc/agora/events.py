@@ -10,14 +10,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The connection broke; the SDK mends it by itself."""
+    """The connection broke; the SDK repairs it by itself."""
 
     reason: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The SDK mended the connection."""
+    """The SDK repaired the connection."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 from relayd.errors import LibraryUnavailable, RelaydError
-from relayd.http import HttpClient
+from relayd.http.client import HttpClient
 from relayd.logs import redact
 
 FETCH_TIMEOUT: Final = 30.0

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from relayd.errors import ConfigError
+from relayd.process.folders import make_private
 
 KEPT = 3
 """Folders of dead processes that are left for whoever asks why they died."""
@@ -21,7 +22,7 @@ def own_folder(state: Path) -> Path:
     common = state / "agora"
     own = common / str(os.getpid())
     try:
-        common.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(common)
         for dead in sorted(filter(_is_dead, common.iterdir()), key=_age)[KEPT:]:
             shutil.rmtree(dead, ignore_errors=True)
         own.mkdir(mode=0o700, exist_ok=True)

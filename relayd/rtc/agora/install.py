@@ -59,7 +59,7 @@ def _place_wrapper(say: Callable[[str], None], wrapper: Path | None) -> Path:
         return require_wrapper()[0]
     except LibraryUnavailable as fault:  # a new folder of the user's is seen from the next start on
         raise LibraryUnavailable(
-            f"pip installed {PACKAGE}, but this process does not see it yet", mend=f"again: {MEND}"
+            f"pip installed {PACKAGE}, but this process does not see it yet", hint=f"again: {MEND}"
         ) from fault
 
 
@@ -83,7 +83,7 @@ def _install_native(
     except PermissionError as fault:
         raise LibraryUnavailable(
             f"{fault.filename or folder} cannot be written",
-            mend="run it as the owner of this Python's packages",
+            hint="run it as the owner of this Python's packages",
         ) from fault
     except OSError as fault:
         raise LibraryUnavailable(f"the native library cannot be put in place: {fault}") from fault
@@ -94,7 +94,7 @@ def _fetch(url: str, into: Path) -> None:
         try:
             fetch(url, file, largest=archives.LARGEST)
         except LibraryUnavailable as fault:
-            raise LibraryUnavailable(fault.message, mend=archives.BY_HAND) from fault
+            raise LibraryUnavailable(fault.message, hint=archives.BY_HAND) from fault
 
 
 def _swap_in(new: Path, place: Path, old: Path) -> None:

@@ -46,10 +46,10 @@ class Installation:
 
 
 def require() -> Installation:
-    """Give the installation; LibraryUnavailable says what is wrong with it and what mends it."""
+    """Give the installation; LibraryUnavailable says what is wrong with it and how to fix it."""
     folder, installed = require_wrapper()
     for fault in _faults(folder):
-        raise LibraryUnavailable(f"rtc.kind = 'agora': {fault}", mend=MEND)
+        raise LibraryUnavailable(f"rtc.kind = 'agora': {fault}", hint=MEND)
     return Installation(folder, installed)
 
 
@@ -59,11 +59,11 @@ def require_wrapper() -> tuple[Path, str]:
         here = f"{platform.system()} on {platform.machine()}"
         raise LibraryUnavailable(
             f"rtc.kind = 'agora': Agora's SDK is made for Linux on x86_64 and aarch64, not {here}",
-            mend="use such a machine",
+            hint="use such a machine",
         )
     spec = find_spec("agora")
     if spec is None or not spec.origin:
-        raise LibraryUnavailable(f"rtc.kind = 'agora' needs {PACKAGE} {SUPPORTED}", mend=MEND)
+        raise LibraryUnavailable(f"rtc.kind = 'agora' needs {PACKAGE} {SUPPORTED}", hint=MEND)
     try:
         installed = version(PACKAGE)
     except PackageNotFoundError:
@@ -72,7 +72,7 @@ def require_wrapper() -> tuple[Path, str]:
         raise LibraryUnavailable(
             f"rtc.kind = 'agora': {PACKAGE} is {installed}, relayd works with {SUPPORTED} alone,"
             " as units and calls differ between versions",
-            mend=MEND,
+            hint=MEND,
         )
     return Path(spec.origin).parent, installed
 
@@ -98,7 +98,7 @@ def native_sdk_url(folder: Path) -> str:
     if not url.startswith("https://"):
         raise LibraryUnavailable(
             f"{folder / '__init__.py'} names no native SDK; it is not that of {SUPPORTED}",
-            mend=f"pip uninstall {PACKAGE}, then: {MEND}",
+            hint=f"pip uninstall {PACKAGE}, then: {MEND}",
         )
     return url
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from relayd import logs
 from relayd.errors import LinkError, LinkLost, RelaydError
-from relayd.frames import I420
-from relayd.rtc.agora import admission
+from relayd.media.frames import I420
+from relayd.media.slots import LatestSlot
+from relayd.rtc.agora import preflight
 from relayd.rtc.agora.events import (
     Disconnected,
     PictureCame,
@@ -33,7 +34,6 @@ from relayd.rtc.agora.progress import Progress, Stage
 from relayd.rtc.agora.sdk import Channel, Publication, Service
 from relayd.rtc.agora.token import TokenFacts, read_token
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
-from relayd.slots import LatestSlot
 
 DUTY_INTERVAL = 0.1
 """s between two looks for what is due."""
@@ -85,8 +85,8 @@ class AgoraLink:
         """Prepare; raises ConfigError or LinkError for a target that cannot be joined."""
         self._target = target
         self._facts = read_token(target.token)
-        self._app_id = admission.app_id_of(target, self._facts)
-        admission.require_sense(target, self._facts)
+        self._app_id = preflight.app_id_of(target, self._facts)
+        preflight.validate_target(target, self._facts)
         self._on_picture, self._on_event = on_picture, on_event
         self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Broken | _Leave] = SimpleQueue()
         self._frames: LatestSlot[ReceivedFrame] = LatestSlot()
@@ -164,7 +164,7 @@ class AgoraLink:
     def _make_channel(self) -> Channel:
         target = self._target
         folder = own_folder(Path(target.state_directory))
-        service = Service.of(self._app_id, folder, text_ids=admission.needs_text_ids(target))
+        service = Service.of(self._app_id, folder, text_ids=preflight.needs_text_ids(target))
         channel = Channel(
             service,
             Publication(target.geometry, target.fps, target.bitrate_kbit),
@@ -249,7 +249,7 @@ class AgoraLink:
 
     def _part(self, channel: Channel, deadline: float) -> None:
         """Leave the channel and free it; what the SDK calls late returns at once."""
-        channel.hush()
+        channel.mute()
         channel.disconnect()
         if not self._is_out:
             self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))

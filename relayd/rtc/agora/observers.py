@@ -24,7 +24,7 @@ from relayd.rtc.agora.wrapper import IRTCConnectionObserver, IVideoFrameObserver
 
 
 class FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is untyped
-    """Hands on the pictures of one user; the wrapper is mended to read no others."""
+    """Hands on the pictures of one user; the wrapper is repaired to read no others."""
 
     def __init__(self, user: str, on_frame: Callable[[ReceivedFrame], None]) -> None:
         self.user, self._on_frame = user.encode(), on_frame

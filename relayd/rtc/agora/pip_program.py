@@ -12,7 +12,7 @@ from relayd.rtc.agora.installation import MEND
 
 TIME_LIMIT: Final = 300.0
 """s for one run; it fetches nothing, but a slow disk takes a minute."""
-_MENDS: Final = {
+_HINTS: Final = {
     "externally-managed-environment": "install relayd into a virtual environment: python3 -m venv",
     "No module named pip": f"{sys.executable} -m ensurepip, then: {MEND}",
 }
@@ -43,8 +43,8 @@ def _pip(*arguments: str) -> str:
     if status:
         lines = [line for line in complained.splitlines() if line.lower().startswith("error: ")]
         why = lines[0].split(": ", 1)[1] if lines else complained.strip()
-        mend = next((mend for sign, mend in _MENDS.items() if sign in complained), "")
+        hint = next((hint for sign, hint in _HINTS.items() if sign in complained), "")
         raise LibraryUnavailable(
-            f"pip {arguments[0]} failed: {why or 'it said nothing'}", mend=mend
+            f"pip {arguments[0]} failed: {why or 'it said nothing'}", hint=hint
         )
     return said

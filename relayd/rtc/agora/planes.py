@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from relayd.frames import I420, Geometry, planes
+from relayd.media.frames import I420, Geometry, planes
 from relayd.rtc.agora.events import ReceivedFrame
 
 _QUARTER = 90  # degrees

@@ -7,7 +7,7 @@ tested without waiting for them.
 from enum import Enum
 
 from relayd.errors import JoinFailed, LinkError, LinkLost, LinkStalled
-from relayd.rtc.agora import verdicts
+from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import (
     Connected,
     ConnectionLost,
@@ -48,7 +48,7 @@ class Break(Enum):
     """What may be broken while a link is live; it counts as well when nothing is."""
 
     CONNECTION = "connection"
-    """The way to the channel; the SDK mends it."""
+    """The way to the channel; the SDK repairs it."""
     ENGINE = "swap engine"
     """The swapped user left; it may come back."""
 
@@ -81,7 +81,7 @@ class Progress:
         self, event: SdkEvent, now: float
     ) -> list[LinkEvent]:
         """Take in what happened; gives what to tell. Raises the LinkError that ends the link."""
-        if end := verdicts.end_of(event, joining=self.stage is Stage.JOINING):
+        if end := error_codes.end_of(event, joining=self.stage is Stage.JOINING):
             raise end
         match event:
             case Connected():
@@ -89,12 +89,12 @@ class Progress:
             case PictureCame():
                 return self._picture_came()
             case Reconnecting(reason):
-                return self._broke(Break.CONNECTION, verdicts.words_of_reason(reason), now)
+                return self._broke(Break.CONNECTION, error_codes.describe_reason(reason), now)
             case ConnectionLost():
                 return self._broke(Break.CONNECTION, "still no way to the channel", now)
             case Reconnected():
                 self._look_for_pictures(now)
-                return self._mended(Break.CONNECTION)
+                return self._repaired(Break.CONNECTION)
             case UserLeft(user) if user == self._swapped_user:
                 return self._broke(Break.ENGINE, "the swap engine left the channel", now)
             case UserJoined(user) if user == self._swapped_user:
@@ -152,7 +152,7 @@ class Progress:
             self._broken.clear()
             self._give_up_at = float("inf")
             return [LinkEvent(LinkEventKind.FIRST_PICTURE)]
-        return self._mended(Break.ENGINE)
+        return self._repaired(Break.ENGINE)
 
     def _broke(self, part: Break, why: str, now: float) -> list[LinkEvent]:
         if self.stage is not Stage.LIVE:
@@ -163,7 +163,7 @@ class Progress:
         self._vain = LinkLost(f"{why}, for {self._recovery_timeout:g} s")
         return [LinkEvent(LinkEventKind.DEGRADED, why)]
 
-    def _mended(self, part: Break) -> list[LinkEvent]:
+    def _repaired(self, part: Break) -> list[LinkEvent]:
         if self._broken.pop(part, None) is None or self._broken:
             return []
         self._give_up_at = float("inf")

@@ -37,13 +37,13 @@ def obtain(say: Callable[[str], None], given: Path | None = None) -> bytes:
     try:
         content = _content(url, LARGEST)[0]
     except LibraryUnavailable as fault:
-        raise LibraryUnavailable(fault.message, mend=_BY_HAND) from fault
+        raise LibraryUnavailable(fault.message, hint=_BY_HAND) from fault
     seen = hashlib.sha256(content).hexdigest()
     if seen != SHA256:
         raise LibraryUnavailable(
             f"{given or redact(url)} is refused: its SHA-256 is {seen}, that of {PACKAGE}"
             f" {SUPPORTED} is {SHA256}",
-            mend=_BY_HAND,
+            hint=_BY_HAND,
         )
     return content
 
@@ -65,7 +65,7 @@ def _find() -> str:
             return url
         faults.append(f"{redact(page_url)} has no {FILENAME}")
     why = "; ".join(faults) or "pip is configured to use no index, and no folder has it"
-    raise LibraryUnavailable(f"{PACKAGE} {SUPPORTED} cannot be fetched: {why}", mend=_BY_HAND)
+    raise LibraryUnavailable(f"{PACKAGE} {SUPPORTED} cannot be fetched: {why}", hint=_BY_HAND)
 
 
 def _content(url: str, largest: int) -> tuple[bytes, str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from relayd import logs
 from relayd.errors import JoinFailed
-from relayd.frames import I420, Geometry
-from relayd.rtc.agora import verdicts
+from relayd.media.frames import I420, Geometry
+from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import ReceivedFrame, SdkEvent
 from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
 from relayd.rtc.agora.wrapper import (
@@ -70,7 +70,7 @@ class Service:
         self.sdk = AgoraService()
         self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
         if not self.sdk.inited:  # what it returns is the result of something else
-            raise JoinFailed("Agora's SDK did not start", mend="its log is in the state directory")
+            raise JoinFailed("Agora's SDK did not start", hint="its log is in the state directory")
 
 
 def _service_config(app_id: str, folder: Path, *, text_ids: bool) -> AgoraServiceConfig:
@@ -161,7 +161,7 @@ class Channel:
         """Use another token from now on; raises LinkError when it is refused, and the old holds."""
         self._checked("renew_token", self._connection.renew_token(token))
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """Let late callbacks return at once, from now on."""
         for observer in (self._observers[0], self._observers[2]):
             observer.is_closed = True
@@ -204,7 +204,7 @@ class Channel:
     @staticmethod
     def _checked(call: str, returned: int) -> None:
         if returned < 0:
-            raise verdicts.error_of_call(call, returned)
+            raise error_codes.error_of_call(call, returned)
 
 
 def _connection_config() -> RTCConnConfig:

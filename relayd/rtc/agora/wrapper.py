@@ -1,4 +1,4 @@
-"""Agora's wrapper, imported and mended where it breaks.
+"""Agora's wrapper, imported and repaired where it breaks.
 
 The only module that imports it. Importing this one loads the native library; it raises
 LibraryUnavailable where that cannot be.
@@ -7,10 +7,10 @@ LibraryUnavailable where that cannot be.
 from typing import Any
 
 from relayd.rtc.agora import installation
-from relayd.rtc.agora.taming import tamed_import
+from relayd.rtc.agora.import_guard import guarded_import
 
 installation.require()
-with tamed_import():
+with guarded_import():
     from agora.rtc import local_user as _local_user
     from agora.rtc._ctypes_handle._ctypes_data import RTCConnInfoInner as _RTCConnInfoInner
     from agora.rtc._ctypes_handle._video_frame_observer import (

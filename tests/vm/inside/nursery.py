@@ -24,10 +24,10 @@ from typing import NoReturn
 
 import aiortc  # noqa: F401 - the worker shares its cached files
 
-import relayd.daemon
-import relayd.demo
+import relayd.commands.demo
+import relayd.commands.run
 import relayd.relay.relay  # noqa: F401
-from relayd import cli
+from relayd.commands import app
 from relayd.relay import machine, session_link, session_set, sessions
 from relayd.rtc.process import RtcWorker
 
@@ -70,7 +70,7 @@ def run() -> NoReturn:
     """Be the command, to its exit."""
     status = 1
     try:
-        cli.main()
+        app.main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:
@@ -98,12 +98,12 @@ def give_workers_time() -> None:
                 setattr(module, f"{name}_TIMEOUT", LINK_LIMIT)
     usual = RtcWorker._command
 
-    def command(worker: RtcWorker, fds: tuple[int, ...]) -> list[str]:
-        words = usual(worker, fds)
+    def command(self: RtcWorker, fds: tuple[int, ...]) -> list[str]:
+        words = usual(self, fds)
         at = words.index("-m")
         return [*words[:at], WORKER, *words[at + 2 :]]
 
-    RtcWorker._command = command  # type: ignore[method-assign]
+    RtcWorker._command = command  # type: ignore[method-assign]  # a worker with more time
 
 
 def main() -> None:

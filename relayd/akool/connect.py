@@ -1,0 +1,42 @@
+"""The way from settings to the service and its journal."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from relayd.akool.client import AkoolClient
+from relayd.akool.credentials import ApiKey, ClientSecret, Credentials
+from relayd.akool.journal import Journal
+from relayd.akool.models import Face
+from relayd.config.settings import AkoolSettings, Settings, require_credentials, state_directory
+from relayd.http.client import HttpClient, require_reachable
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
+    """Give a client of the service, as the settings say; its connections end with the block.
+
+    Raises ConfigError for missing credentials, and for what of the environment keeps us from the
+    service: a proxy variable or CA file that cannot be used.
+    """
+    require_credentials(settings)
+    await asyncio.to_thread(require_reachable, settings.akool.base_url.reveal())
+    async with HttpClient() as http:
+        yield AkoolClient(settings.akool.base_url.reveal(), _credentials(settings.akool), http)
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Give the journal in the settings' state directory."""
+    return Journal(state_directory(settings))
+
+
+async def detect_faces(settings: Settings, url: str) -> list[Face]:
+    """Ask the service for the faces in an image."""
+    async with connect(settings) as client:
+        return await client.detect_faces(url)
+
+
+def _credentials(akool: AkoolSettings) -> Credentials:
+    if key := akool.api_key.get_secret_value():
+        return ApiKey(key)
+    return ClientSecret(akool.client_id, akool.client_secret.get_secret_value())

@@ -1,0 +1,292 @@
+"""The command line: how it fails and ends, and the commands that start or look into a relay.
+
+Each reads its settings, calls one room and ends with its exit code. Those to a relay that runs,
+and those for the machine, are in relayd.commands.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from relayd import __version__, logs
+from relayd.commands import machine, running, sessions
+from relayd.commands.finding import Finding
+from relayd.config.loading import exposed, load
+from relayd.config.settings import Settings, require_runnable
+from relayd.config.variables import ignored
+from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.process import limits, stdio
+from relayd.process.hardening import forbid_dumps
+
+
+class _Group(TyperGroup):
+    """Commands whose complaints about the command line repeat no secret of it."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read our own options."""
+        with _without_secrets():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read and run a command."""
+        with _without_secrets():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        if hasattr(fault, "format_message"):  # click's own, or those of the click within typer
+            vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
+        raise
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Relays a video source through a live face swap into a virtual webcam.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+faces_app = typer.Typer(help="Faces in an image, as the service sees them.", no_args_is_help=True)
+app.add_typer(faces_app, name="faces")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(running.app)
+app.add_typer(machine.app)
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The relay's TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key.")
+]
+LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+_EXPOSED = (
+    "every user of this machine can read the secret in its URL; write it in the file or environment"
+)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def main() -> NoReturn:
+    """Run the command line; every named failure becomes one plain line and its exit code."""
+    stdio.open_missing()
+    stdio.escape_unprintable()
+    forbid_dumps()
+    logs.configure("error")
+    logs.report_uncaught()
+    try:
+        app(standalone_mode=True)
+    except RelaydError as fault:
+        _complain(fault)
+        sys.exit(fault.exit_code)
+    except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
+        logs.get("cli").debug("unexpected", exc_info=True)
+        refusal = limits.named(fault) or InternalFault.of(
+            fault, hint="a fault of relayd; --log-level debug shows where"
+        )
+        _complain(refusal)
+        sys.exit(refusal.exit_code)
+    sys.exit(ExitCode.CLEAN)
+
+
+def _complain(fault: RelaydError) -> None:
+    lines = fault.faults if isinstance(fault, ConfigError) else [str(fault)]
+    with suppress(OSError):  # a full disk: the exit code still tells
+        for line in lines:
+            sys.stderr.write(f"relayd: {logs.redact(line)}\n")
+
+
+def _finish(code: int) -> NoReturn:
+    raise typer.Exit(int(code))
+
+
+def _set_up_logs(level: str) -> None:
+    if level not in LOG_LEVELS:
+        raise UsageError(f"--log-level {level}: give one of {', '.join(LOG_LEVELS)}")
+    logs.configure(level)
+
+
+def _await(job: Coroutine[Any, Any, int]) -> NoReturn:
+    _finish(asyncio.run(job))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        typer.echo(f"relayd {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    *,
+    source: Annotated[
+        str, typer.Option(help="A source of your own: file, rtsp://, /dev/videoN.")
+    ] = "",
+    face: Annotated[str, typer.Option(help="A face of your own: image file or http(s) URL.")] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the local page; 0: any.")] = 8642,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="End after so many seconds; 0: at Ctrl-C.")
+    ] = 0,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the result to a file, like out.mp4.")
+    ] = None,
+    no_camera: Annotated[
+        bool, typer.Option("--no-camera", help="Leave the virtual camera alone.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Swap a face live on this machine, with no account: emulator, relay and page in one."""
+    from relayd.commands.demo import DemoOptions, run_demo  # noqa: PLC0415 - loads media libraries
+
+    _set_up_logs(log_level)
+    options = DemoOptions(source, face, port, seconds, record, use_camera=not no_camera)
+    _await(run_demo(options))
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    require_outputs: Annotated[
+        bool,
+        typer.Option("--require-outputs", help="End if a camera cannot be opened at the start."),
+    ] = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a relay in the foreground, as systemd wants it."""
+    from relayd.commands.run import run_daemon  # noqa: PLC0415 - loads media libraries
+    from relayd.media.srt import shows_secret  # noqa: PLC0415 - as above
+
+    def read() -> Settings:
+        settings = load(config, overrides or ())
+        require_runnable(settings)
+        return settings
+
+    _set_up_logs(log_level)
+    settings = read()
+    if names := exposed(overrides or ()):
+        logs.get("config").warning("command_line.secret", names=names, hint=_EXPOSED)
+    if shows_secret(settings.source.url.reveal()):
+        hint = "ffmpeg takes it as an argument; mount /proc with hidepid=invisible"
+        logs.get("config").warning("source.secret_readable", url=settings.source.url, hint=hint)
+    if foreign := ignored(os.environ):
+        logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
+    _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
+
+
+@app.command()
+def check(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try each thing that `run` needs, and say what is wrong and how to fix it."""
+    from relayd.commands.check import run_checks  # noqa: PLC0415 - loads media libraries
+
+    findings: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            typer.echo(logs.redact(finding.as_line()))
+
+    try:
+        settings = load(config, overrides or ())
+        require_runnable(settings)
+    except ConfigError as fault:
+        for line in fault.faults:
+            tell(Finding.failed("config", line))
+    else:
+        tell(Finding.ok("config", str(config)))
+        if names := exposed(overrides or ()):
+            tell(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
+        if foreign := ignored(os.environ):
+            tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
+        asyncio.run(run_checks(settings, config.stem, tell))
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    _finish(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
+
+
+@faces_app.command("detect")
+def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the landmarks of the faces in an image, for `face.landmarks`."""
+    from relayd.akool.connect import detect_faces  # noqa: PLC0415 - loads media libraries
+
+    faces = asyncio.run(detect_faces(load(config, overrides or ()), url))
+    for face in faces:
+        typer.echo(face.landmarks)
+    if not faces:
+        sys.stderr.write(f"relayd: no face in {logs.redact(url)}\n")
+        _finish(ExitCode.FAILED)
+
+
+@app.command()
+def emulator(
+    *,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8700,
+    queue_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a new session waits for its turn.")
+    ] = 1.0,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="RELAYD_EMULATOR_API_KEY", help="Accept this key, no other; default: any."
+        ),
+    ] = None,
+    credit: Annotated[float, typer.Option(min=0, help="Credit of the account.")] = 1000.0,
+    admin_anywhere: Annotated[
+        bool, typer.Option("--admin-anywhere", help="Take orders from other machines.")
+    ] = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="End when stdin does.")
+    ] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run the local stand-in of the service alone: its API, WebRTC and a CPU face swap."""
+    from relayd.emulator import server  # noqa: PLC0415 - only this command needs it
+    from relayd.emulator.account import AccountRules  # noqa: PLC0415 - as above
+    from relayd.emulator.sessions import SessionRules  # noqa: PLC0415 - as above
+
+    _set_up_logs(log_level)
+    # A key that alone is accepted leaves no way in by a client id and secret.
+    client_secret = secrets.token_urlsafe() if api_key else ""
+    if with_parent:
+        Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
+    _finish(
+        server.run(
+            server.EmulatorSettings(
+                host=host,
+                port=port,
+                account=AccountRules(
+                    api_keys=tuple(api_key or ()), client_secret=client_secret, credit=credit
+                ),
+                sessions=SessionRules(queue_seconds=queue_seconds),
+                admin_anywhere=admin_anywhere,
+            )
+        )
+    )
+
+
+def _end_with_stdin() -> None:
+    """Ask this process to end once whoever started it has closed its end of stdin, or died."""
+    while os.read(sys.stdin.fileno(), 4096):  # sys.stdin's lock would break the shutdown
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,156 @@
+"""The commands that talk to a running relay, over its control socket."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+from relayd.control.lookup import FoundRelay
+from relayd.errors import (
+    NotRunning,
+    RelaydError,
+    RelayStuck,
+    ServerFault,
+    ServiceUnreachable,
+    Unavailable,
+)
+from relayd.http.client import Answer, HttpClient
+
+PATIENCE = 30.0
+"""s that an order may take: a new face is looked at by the service first."""
+STUCK_AFTER = 2.0
+"""s without a status after which a relay counts as stuck: it has it at hand."""
+
+Status = Mapping[str, Any]
+
+_NEEDED: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "state_words", "reason", "source", "on_demand"), str),
+    **dict.fromkeys(("since", "uptime", "fps", "longest_gap"), (int, float)),
+    **dict.fromkeys(("delay", "outputs", "readers"), dict),
+    **dict.fromkeys(("healthy", "source_alive"), bool),
+    "session_id": (str, type(None)),
+}
+"""What every relay's status holds, and as what."""
+
+
+async def look(relay: FoundRelay) -> Status:
+    """Give a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        return _status(await _at_once(http, relay, "/api/status"), relay)
+
+
+async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
+    """Give a relay's status and its page's URL with the token; empty where it serves none."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        told = _status(await _at_once(http, relay, "/api/status"), relay)
+        page = await _at_once(http, relay, "/api/page")
+    if page.status != HTTPStatus.OK:  # a relay of an older version
+        return told, ""
+    return told, str(_object(page, relay).get("url") or "")
+
+
+async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
+    """Have a relay do something; gives its status after it.
+
+    Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
+    since the order itself may take long.
+    """
+    await look(relay)
+    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+        answer = await http.request("POST", f"http://relay{path}", json_body=body or {})
+    return _status(answer, relay)
+
+
+async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
+    stuck = RelayStuck(
+        f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
+        hint="its log says more; continue it with SIGCONT, or restart it",
+    )
+    if relay.is_stopped:
+        raise stuck
+    try:
+        async with asyncio.timeout(STUCK_AFTER):
+            return await http.request("GET", f"http://relay{path}")
+    except TimeoutError as fault:
+        raise stuck from fault
+    except ServiceUnreachable as fault:
+        if relay.pid is None:  # its queue was full
+            raise stuck from fault
+        raise NotRunning(f"relay {relay.name} has ended: {fault.message}") from fault
+
+
+def _status(answer: Answer, relay: FoundRelay) -> Status:
+    """Read a status; raises RelaydError with a refusal, Unavailable where no relay answers so."""
+    told = _object(answer, relay)
+    if answer.status != HTTPStatus.OK and isinstance(error := told.get("error"), str):
+        raise RelaydError(error, hint=str(told.get("hint") or told.get("mend") or ""))
+    if not all(isinstance(told.get(name), kind) for name, kind in _NEEDED.items()):
+        raise _stranger(relay)
+    return told
+
+
+def _object(answer: Answer, relay: FoundRelay) -> Status:
+    try:
+        told = answer.json()
+    except ServerFault as fault:
+        raise _stranger(relay) from fault
+    if not isinstance(told, dict):
+        raise _stranger(relay)
+    return told
+
+
+def _stranger(relay: FoundRelay) -> Unavailable:
+    return Unavailable(
+        f"what answers on {relay.socket} is no relay of this version",
+        hint="see what listens there; after an update, restart the relay",
+    )
+
+
+def describe_status(status: Status) -> list[tuple[str, str]]:
+    """Give what a person wants to know of a status, as pairs of name and text."""
+    reason = f": {status['reason']}" if status["reason"] else ""
+    delay = status["delay"].get("p50")
+    return [
+        ("relay", str(status["name"])),
+        ("state", f"{status['state_words']}{reason}"),
+        ("since", f"{status['since']:.0f} s, up for {status['uptime']:.0f} s"),
+        ("source", f"{status['source']} ({_how_source_is(status)})"),
+        ("session", str(status["session_id"] or "none")),
+        *_money(status),
+        ("on demand", str(status["on_demand"])),
+        ("shown", f"{status['fps']:.1f} fps, longest gap {status['longest_gap'] * 1000:.0f} ms"),
+        ("delay", "unknown" if delay is None else f"{delay * 1000:.0f} ms"),
+        *((f"output {name}", _how_output_is(status, name)) for name in status["outputs"]),
+        *((f"readers {name}", _count(readers)) for name, readers in status["readers"].items()),
+    ]
+
+
+def outcome(what: str, status: Status) -> str:
+    """Say in one line what an order did to a relay, and how it is after it."""
+    reason = f": {status['reason']}" if status["reason"] else ""
+    return f"{status['name']}: {what}; now {status['state_words']}{reason}"
+
+
+def _money(status: Status) -> Iterator[tuple[str, str]]:
+    """Tell what a person should know of the bill; a relay of an older version tells none of it."""
+    if doubtful := status.get("sessions_doubtful", 0):
+        yield "doubtful", f"{doubtful} session(s) may be open at the service: look at your account"
+    if limit := status.get("daily_limit", 0.0):
+        spent, most = (timedelta(seconds=round(one)) for one in (status["spent_today"], limit))
+        yield "today", status["budget"] or f"{spent} of {most}"
+
+
+def _how_source_is(status: Status) -> str:
+    if status["source_alive"]:
+        return "ok"
+    return "let go of" if status["on_demand"] in {"idle", "closing"} else "away"
+
+
+def _how_output_is(status: Status, name: str) -> str:
+    how, files = str(status["outputs"][name]), status.get("files", {}).get(name, ())
+    return f"{how}, in {files[-1]}" if files and files[-1] != name else how
+
+
+def _count(readers: int | None) -> str:
+    return "unknown" if readers is None else str(readers)

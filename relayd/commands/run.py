@@ -1,0 +1,156 @@
+"""`relayd run`: one relay as a process, with its signals, control server and systemd."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from relayd.akool.connect import connect, open_journal
+from relayd.config.reload import Reloader
+from relayd.config.settings import Settings, state_directory
+from relayd.control.api import Pictures, build_app
+from relayd.control.entrance import access_for, prepared_socket, show_page
+from relayd.control.notify import Notifier
+from relayd.control.server import ControlServer
+from relayd.errors import ExitCode, RelaydError
+from relayd.logs import redact
+from relayd.output.preview import Preview
+from relayd.process.background import in_background
+from relayd.process.early_signals import hangup_ends
+from relayd.process.name_lock import NameLock
+from relayd.process.signals import reload_requests, stopped_by_signals
+from relayd.relay.relay import Relay
+from relayd.relay.sleep.watch import SleepWatch
+from relayd.relay.status import RelayState
+from relayd.rtc.kinds import require_link
+
+OLDEST_TICK = 2.0
+"""s without a beat of the outputs after which systemd's watchdog is no longer fed."""
+PULSE = 1.0
+"""s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
+one of many looks does no harm, a relay that is stuck misses all of them."""
+
+
+async def run_daemon(
+    settings: Settings,
+    name: str,
+    reread: Callable[[], Settings],
+    *,
+    require_outputs: bool = False,
+) -> int:
+    """Run the relay until SIGTERM or SIGINT; gives the exit code.
+
+    `reread` gives the settings as they are when a reload is asked for, by SIGHUP. Raises
+    Unavailable when a relay of this name runs already, and with `require_outputs` when an output
+    cannot be opened at the start: else that is waited for.
+    """
+    notifier = Notifier()
+    try:
+        await _run(settings, name, reread, notifier, require_outputs=require_outputs)
+    except RelaydError as fault:
+        notifier.status(redact(str(fault)))
+        raise
+    return ExitCode.CLEAN
+
+
+async def _run(
+    settings: Settings,
+    name: str,
+    reread: Callable[[], Settings],
+    notifier: Notifier,
+    *,
+    require_outputs: bool,
+) -> None:
+    with_terminal = hangup_ends("run")
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stopped_by_signals(hangup_ends=with_terminal))
+        require_link(settings.rtc.kind)
+        lock = NameLock(state_directory(settings), name)
+        stack.enter_context(await asyncio.to_thread(lock.take))
+        client = await stack.enter_async_context(connect(settings))
+        preview = Preview(settings.video.geometry)
+        announcer = _Announcer(notifier)
+        relay = Relay(
+            settings,
+            name,
+            client,
+            open_journal(settings),
+            more_outputs=[preview],
+            require_outputs=require_outputs,
+            on_change=announcer,
+        )
+        server = ControlServer(
+            build_app(relay, relay.metrics, Pictures(preview), access_for(settings.control)),
+            prepared_socket(settings, name),
+            settings.control.address,
+        )
+        await server.start()
+        show_page(server.page_url)
+        stack.push_async_callback(server.stop)
+        heart = in_background("heart", lambda: _beat(relay, notifier))
+        await stack.enter_async_context(heart)
+        if not with_terminal:
+            reloader = Reloader(settings, reread, relay.apply)
+            ear = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
+            await stack.enter_async_context(ear)
+        sleep = in_background("sleep", SleepWatch(relay.suspend, relay.wake).run)
+        await stack.enter_async_context(sleep)
+        await relay.run(stop)
+
+
+class _Announcer:
+    """Tells systemd each state; READY with the first one that has a picture on the outputs."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._words = ""
+        self._note = ""
+        self.is_ready = asyncio.Event()
+
+    def __call__(self, state: RelayState, reason: str) -> None:
+        self._words = f"{state.words}: {reason}" if reason else state.words
+        if state is RelayState.CLOSING:
+            self._notifier.stopping(self._words)
+        elif self.is_ready.is_set() or state is RelayState.STOPPED:
+            self._notifier.status(self._line())
+        else:
+            self.is_ready.set()
+            self._notifier.ready(self._line())
+
+    def reloading(self) -> None:
+        """A reload begins."""
+        self._notifier.reloading()
+
+    def reloaded(self, note: str) -> None:
+        """A reload has ended; `note` stays in the status until the next one."""
+        self._note = note
+        self._notifier.ready(self._line())
+
+    def _line(self) -> str:
+        return f"{self._words} [{self._note}]" if self._note else self._words
+
+
+async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
+    """Reload at each SIGHUP, one after the other, and never before READY."""
+    with reload_requests() as asked:
+        await announcer.is_ready.wait()
+        while True:
+            await asked.wait()
+            asked.clear()
+            announcer.reloading()
+            result = await reloader.reload()
+            announcer.reloaded(result.note)
+
+
+async def _beat(relay: Relay, notifier: Notifier) -> None:
+    """Feed systemd's watchdog for as long as this loop turns and the outputs beat.
+
+    Says READY again where that message was lost.
+    """
+    if not notifier.active:
+        return
+    interval = notifier.watchdog
+    while True:
+        if interval is not None and relay.pipeline.since_beat() < OLDEST_TICK:
+            notifier.alive()
+        notifier.repeat()
+        await asyncio.sleep(PULSE if interval is None else min(interval, PULSE))

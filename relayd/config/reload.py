@@ -1,0 +1,119 @@
+"""Reload: what of a changed configuration a running relay takes over, and what it cannot.
+
+SIGHUP reads file, environment and `--set` again. A configuration with
+any fault in it is refused as a whole and the running one stays. Of a good one, the keys of
+`RELOADABLE` are taken over at once; the others are named, in the log and in systemd's STATUS
+line, until the relay is restarted or they are as before.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relayd.config.settings import Settings
+from relayd.errors import ConfigError, InternalFault, RelaydError
+from relayd.logs import get, redact
+from relayd.process import limits
+
+RELOADABLE: Mapping[str, str] = {
+    "face.image": "the session takes another face at any time",
+    "face.landmarks": "they go with the face",
+    "privacy.standby_image": "the picture is drawn anew; the camera stays open",
+    "privacy.standby_text": "likewise",
+    "akool.session_max": "it is looked at when a session begins",
+    "akool.daily_limit": "the day's sum is held against it anew",
+    "on_demand.grace": "it counts from when the last reader left, as long as its session is kept",
+}
+"""Each key that a running relay can take over, and why it can.
+
+All others need a restart. What is sent and shown (`video`, `output`) is fixed when the camera is
+opened, and it is opened once. `source`, `rtc`, `control`, `state`, `on_demand.mode` and the
+account are what the relay's parts were built from. `privacy.fallback` could change, but must not:
+what may be seen of a person is settled before the call and not by an edit in the middle of it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload."""
+
+    applied: tuple[str, ...] = ()
+    """Keys that were taken over."""
+    restart_needed: tuple[str, ...] = ()
+    """Keys that differ from the running ones and cannot be taken over."""
+    faults: tuple[str, ...] = ()
+    """Why nothing was taken over: a line each."""
+
+    @property
+    def note(self) -> str:
+        """What a person must know of it; empty when all is as the file says."""
+        if self.faults:
+            more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+            return f"reload refused: {redact(self.faults[0])}{more}"
+        if self.restart_needed:
+            return f"restart needed for {', '.join(self.restart_needed)}"
+        return ""
+
+
+class Reloader:
+    """Holds the running settings against those that are read anew."""
+
+    def __init__(
+        self,
+        running: Settings,
+        reread: Callable[[], Settings],
+        apply: Callable[[Settings], Awaitable[None]],
+    ) -> None:
+        """`reread` gives settings that could run, or raises ConfigError.
+
+        `apply` takes over those that may change, all or none (Relay.apply).
+        """
+        self._running, self._reread, self._apply = running, reread, apply
+        self._log = get("reload")
+
+    async def reload(self) -> Reloaded:
+        """Read anew and take over what can be; whatever goes wrong is told, and never raised."""
+        try:
+            wanted = await asyncio.to_thread(self._reread)
+            changed = tuple(differences(self._running, wanted))
+            applied = tuple(key for key in changed if key in RELOADABLE)
+            merged = _merge(self._running, wanted, applied)
+            if applied:
+                await self._apply(merged)
+        except RelaydError as fault:
+            faults = tuple(fault.faults) if isinstance(fault, ConfigError) else (str(fault),)
+            self._log.error("reload.refused", faults=list(faults))
+            return Reloaded(faults=faults)
+        except Exception as fault:  # noqa: BLE001 - the next reload may do better
+            self._log.exception("reload.failed")
+            return Reloaded(faults=(str(limits.named(fault) or InternalFault.of(fault)),))
+        self._running = merged
+        result = Reloaded(applied, tuple(key for key in changed if key not in RELOADABLE))
+        self._log.info("reload.done", applied=list(result.applied))
+        if result.restart_needed:
+            self._log.warning("reload.restart_needed", keys=list(result.restart_needed))
+        return result
+
+
+def differences(old: Settings, new: Settings) -> Iterator[str]:
+    """Name each key, `section.key`, whose value is another; `output` counts as one key."""
+    for section in type(old).model_fields:
+        was, now = getattr(old, section), getattr(new, section)
+        if isinstance(was, list):
+            if was != now:
+                yield section
+            continue
+        for key in type(was).model_fields:
+            if getattr(was, key) != getattr(now, key):
+                yield f"{section}.{key}"
+
+
+def _merge(old: Settings, new: Settings, keys: tuple[str, ...]) -> Settings:
+    """Give `old` with these keys as in `new`."""
+    changes: dict[str, Any] = {}
+    for key in keys:
+        section, name = key.split(".")
+        table = changes.get(section, getattr(old, section))
+        changes[section] = table.model_copy(update={name: getattr(getattr(new, section), name)})
+    return old.model_copy(update=changes)

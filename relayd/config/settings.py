@@ -1,0 +1,411 @@
+"""The settings of a relay: every key with its type, its bounds and its default.
+
+`relayd.config.loading` reads them; `config/relayd.toml` shows them with what they mean.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from relayd.config.socket_folders import default_socket
+from relayd.errors import ConfigError, OutputError
+from relayd.media.frames import FitMode, Geometry
+from relayd.urls.quoting import quoted
+from relayd.urls.safe import MediaUrl
+from relayd.urls.targets import format_of, is_push, require_address
+from relayd.urls.templates import check_template
+
+ENV_PREFIX = "RELAYD_"
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+"""What fits a URL, a header and a cookie as it is, and cannot be guessed by trying."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
+_LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
+
+
+def _is_given(url: MediaUrl) -> MediaUrl:
+    if not url:
+        raise ValueError("give a URL or a path")
+    return url
+
+
+def _is_no_switch(value: object) -> object:
+    """Refuse true where a number is wanted: it would be read as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants it so
+    return value
+
+
+_NUMBER = BeforeValidator(_is_no_switch)
+GivenUrl = Annotated[MediaUrl, AfterValidator(_is_given)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False), _NUMBER]
+Minutes = Annotated[float, Field(ge=0, le=7 * 24 * 60, allow_inf_nan=False), _NUMBER]
+EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2), _NUMBER]
+
+
+class Section(BaseModel):
+    """One table of the file; a key it does not know is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_a_path(cls, value: object) -> object:
+        """Refuse what no path and no URL can hold, and secrets that cannot be sent."""
+        if isinstance(value, SecretStr):
+            try:
+                value.get_secret_value().encode()
+            except UnicodeEncodeError:
+                raise ValueError("has bytes that are not UTF-8 text; copy it anew") from None
+        text = value.reveal() if isinstance(value, MediaUrl) else value
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError("must not hold a NUL character")
+        return value
+
+
+class SourceSettings(Section):
+    """Where the picture comes from."""
+
+    url: GivenUrl = MediaUrl("/dev/video0")
+    format: str = ""
+    options: dict[str, str] = {}
+    loop: bool = True
+    stall_timeout: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False), _NUMBER] = 2.0
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_as_text(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {str(key): _ffmpeg_text(item) for key, item in value.items()}
+        return value
+
+
+class VideoSettings(Section):
+    """What is sent and shown."""
+
+    width: EvenPixels = 640
+    height: EvenPixels = 480
+    fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False), _NUMBER] = 20.0
+    bitrate: Annotated[int, Field(ge=50, le=50_000), _NUMBER] = 5000
+    fit: FitMode = "crop"
+
+    @property
+    def geometry(self) -> Geometry:
+        """Width and height together."""
+        return Geometry(self.width, self.height)
+
+
+class FaceSettings(Section):
+    """Whose face is put on."""
+
+    image: MediaUrl = MediaUrl("")
+    landmarks: str = ""
+
+    @field_validator("image")
+    @classmethod
+    def _fetchable(cls, value: MediaUrl) -> MediaUrl:
+        if value:
+            _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
+        return value
+
+    @field_validator("landmarks")
+    @classmethod
+    def _are_points(cls, value: str) -> str:
+        if value and not _LANDMARKS.fullmatch(value):
+            raise ValueError('give points as "x,y:x,y:x,y:x,y"; `relayd faces detect` prints them')
+        return value
+
+
+class AkoolSettings(Section):
+    """The face-swap service and the account."""
+
+    base_url: MediaUrl = MediaUrl("https://openapi.akool.com")
+    api_key: SecretStr = SecretStr("")
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    session_max: Seconds = 2700.0
+    daily_limit: Minutes = 0.0
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: MediaUrl) -> MediaUrl:
+        fix = "give an http(s) URL like https://openapi.akool.com"
+        _check_web_url(value, fix)
+        if set("?#") & set(value.reveal()):
+            raise ValueError(f"calls are appended to it, so it can have no ? and no #; {fix}")
+        return value
+
+
+class RtcSettings(Section):
+    """The real-time transport."""
+
+    kind: Literal["agora", "webrtc"] = "agora"
+    app_id: str = ""
+    publish_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip")
+    play_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep")
+    first_frame_timeout: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False), _NUMBER] = 20.0
+    stall_timeout: Annotated[float, Field(ge=0.2, le=600, allow_inf_nan=False), _NUMBER] = 3.0
+
+    @field_validator("publish_url", "play_url")
+    @classmethod
+    def _is_template(cls, value: MediaUrl) -> MediaUrl:
+        check_template(value.reveal())
+        return value
+
+
+class PrivacySettings(Section):
+    """What outputs show while there is no swapped picture."""
+
+    fallback: Literal["standby", "hold", "raw"] = "standby"
+    standby_image: str = ""
+    standby_text: Literal["neutral", "details"] = "neutral"
+
+
+class OnDemandSettings(Section):
+    """When a session is open."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    grace: Seconds = 30.0
+
+
+class CameraSettings(Section):
+    """A virtual webcam."""
+
+    kind: Literal["camera"]
+    device: str = Field("auto", min_length=1)
+
+
+class StreamSettings(Section):
+    """A stream to push, or a file to write."""
+
+    kind: Literal["stream"]
+    url: GivenUrl
+
+    @field_validator("url")
+    @classmethod
+    def _is_target(cls, value: MediaUrl) -> MediaUrl:
+        target = value.reveal()
+        try:
+            format_of(target)
+        except OutputError as fault:
+            raise ValueError(f"{fault.message}; {fault.hint}") from fault
+        if is_push(target):
+            _check_port(target)
+            try:
+                require_address(target)
+            except OutputError as fault:
+                raise ValueError(f"{fault.message}; {fault.hint}") from fault
+        return value
+
+
+OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
+
+
+class ControlSettings(Section):
+    """The relay's own page, API and metrics."""
+
+    socket: str = ""
+    insecure: bool = False
+    http: str = ""
+    token: SecretStr = SecretStr("")
+    public: tuple[Literal["healthz", "metrics"], ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+
+    @field_validator("http")
+    @classmethod
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        # Fields are validated in their order, so `insecure` is known here.
+        if value and not is_loopback(parse_address(value)[0]) and not info.data.get("insecure"):
+            raise ValueError(
+                "other machines reach this address, and relayd has no TLS; give 127.0.0.1 and"
+                " put a reverse proxy with TLS in front, or set control.insecure = true"
+            )
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _is_token(cls, value: SecretStr) -> SecretStr:
+        if (text := value.get_secret_value()) and not _TOKEN.fullmatch(text):
+            raise ValueError(
+                "give 16 to 256 of the characters A-Z a-z 0-9 . _ ~ -, like those that"
+                " `openssl rand -hex 16` prints, or nothing for a new one at each start"
+            )
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(
+                    f'{quoted(name)} is no host name; give names like "relay.example.com"'
+                )
+        return value
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to serve over TCP, if any."""
+        return parse_address(self.http) if self.http else None
+
+
+class StateSettings(Section):
+    """Where the journal lives."""
+
+    directory: str = ""
+
+
+class Settings(Section):
+    """All settings of one relay."""
+
+    source: SourceSettings = SourceSettings.model_construct()
+    video: VideoSettings = VideoSettings()
+    face: FaceSettings = FaceSettings()
+    akool: AkoolSettings = AkoolSettings()
+    rtc: RtcSettings = RtcSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    on_demand: OnDemandSettings = OnDemandSettings()
+    output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
+    control: ControlSettings = ControlSettings()
+    state: StateSettings = StateSettings()
+
+
+def _check_port(url: str) -> None:
+    """Raise ValueError for a host or port that no machine has; its words quote neither."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("its host is no name and no address, like h.example or [::1]") from None
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port must be 1 to 65535") from None
+    if port == 0:
+        raise ValueError("the port must be 1 to 65535")
+
+
+def _check_web_url(url: MediaUrl, fix: str) -> None:
+    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    text = url.reveal()
+    _check_port(text)
+    parts = urlsplit(text)
+    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if not is_web or any(not character.isprintable() or character == " " for character in text):
+        raise ValueError(fix)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read `host:port` (or `[v6]:port`); ValueError says what is wrong."""
+    parts = urlsplit(f"//{text}")
+    try:
+        port = None if set("/?#@") & set(text) else parts.port
+    except ValueError as fault:
+        raise ValueError("the port must be 0 to 65535") from fault
+    if not parts.hostname or port is None:
+        raise ValueError('give host and port, like "127.0.0.1:8642"')
+    return parts.hostname, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches this host; of names, localhost alone is sure to be so."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def require_runnable(settings: Settings) -> None:
+    """Raise ConfigError for what `run` needs and the settings leave out."""
+    faults = []
+    if not settings.face.image:
+        faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
+    if not settings.output:
+        faults.append("output = []: missing; give at least one [[output]]")
+    if settings.on_demand.mode == "always" and not any(
+        isinstance(output, CameraSettings) for output in settings.output
+    ):
+        faults.append(
+            'on_demand.mode = "always": needs an [[output]] of kind "camera", whose readers ask'
+            ' for a session; give one, or "auto"'
+        )
+    if faults := faults + list(_missing_credentials(settings.akool)):
+        raise ConfigError(faults)
+
+
+def require_credentials(settings: Settings) -> None:
+    """Raise ConfigError when there is nothing to show to the service."""
+    if faults := list(_missing_credentials(settings.akool)):
+        raise ConfigError(faults)
+
+
+def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
+    if akool.api_key.get_secret_value():
+        return
+    secret = akool.client_secret.get_secret_value()
+    if not akool.client_id and not secret:
+        yield (
+            "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential akool-api-key,"
+            " or client_id and client_secret"
+        )
+    elif not akool.client_id:
+        yield "akool.client_id: missing; client_secret needs it"
+    elif not secret:
+        yield "akool.client_secret: missing; client_id needs it"
+
+
+def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
+    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
+    environment = os.environ if environment is None else environment
+    if settings.state.directory:
+        return _expanded(settings.state.directory, "state.directory")
+    if given := environment.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = environment.get("XDG_STATE_HOME", "")
+    if not Path(base).is_absolute():  # the specification of XDG has it ignored then
+        base = "~/.local/state"
+    return _expanded(base, "state.directory") / "relayd"
+
+
+def _expanded(path: str, key: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as fault:
+        why = f"{key}: {path!r} lies in no home directory that this machine knows"
+        raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
+
+
+def control_socket(
+    settings: Settings, name: str, environment: Mapping[str, str] | None = None
+) -> Path:
+    """Where the control socket is: as set, else where `relayd.config.socket_folders` puts it.
+
+    Raises ConfigError where it would lie in a home directory that is not known.
+    """
+    if settings.control.socket:
+        return _expanded(settings.control.socket, "control.socket")
+    environment = os.environ if environment is None else environment
+    return default_socket(name, environment, os.geteuid())
+
+
+def _ffmpeg_text(value: object) -> object:
+    """Give a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) else value

@@ -1,0 +1,294 @@
+"""HTTP as relayd needs it: one small client over httpx, its failures mapped into our tree.
+
+Only this module imports httpx.
+"""
+
+import json
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable, causes
+from relayd.http.proxies import Proxy, proxy_for
+from relayd.http.trust import UNTRUSTED_HINT, client_context
+from relayd.logs import excerpt, get, redact
+from relayd.urls.safe import MediaUrl
+
+LARGEST_ANSWER = 4 * 1024 * 1024
+"""Bytes. The largest honest answer is a face list of some kB."""
+_LONGEST_EXCERPT = 80
+"""Characters of an answer that a message repeats."""
+
+_NEVER_SENT = (
+    httpx.ProxyError,  # the proxy refused to connect
+    httpx.ConnectError,  # refused, no route, DNS, TLS handshake
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,  # a header that HTTP cannot carry
+    httpx.UnsupportedProtocol,
+    UnicodeError,  # a host name that IDNA cannot carry
+    OverflowError,  # a port that no machine has
+)
+"""Failures of sending before the first byte of the request left this machine."""
+
+_log = get("http")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text, whatever its bytes."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON; ServerFault when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as fault:
+            said = excerpt(self.text, _LONGEST_EXCERPT)
+            raise ServerFault(f"HTTP {self.status} answered no JSON: {said!r}") from fault
+
+
+class HttpClient:
+    """One connection pool; used from one event loop."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 15.0,
+        unix_socket: Path | None = None,
+    ) -> None:
+        """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
+        self._has_proxies = unix_socket is None
+        self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
+        self._client = _client(
+            self._timeout, _Routes() if unix_socket is None else _over(unix_socket)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; one that cannot be is left to the end of the process."""
+        await _close(self._client)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json_body: object | None = None,
+        content: bytes | str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpx enforces it
+        largest: int = LARGEST_ANSWER,
+        fresh: bool = False,
+        into: Callable[[bytes], object] | None = None,
+        shown: str = "",
+    ) -> Answer:
+        """Send one request and read the whole answer, of any status.
+
+        With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
+        without a sign, after a sleep of the machine above all, and its request lost.
+        `shown` stands for the URL in errors, by default its safe form.
+        `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
+
+        Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
+        that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
+        larger than `largest` bytes.
+        """
+        call = f"{method} {shown or MediaUrl(url)}"
+        try:
+            proxy = proxy_for(url) if self._has_proxies else None
+            request = self._client.build_request(
+                method,
+                url,
+                headers=dict(headers or {}),
+                json=json_body,
+                content=content,
+                timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
+            )
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
+        except (httpx.InvalidURL, ValueError) as fault:
+            raise _unreachable(call, fault, None, sent=False) from fault
+        try:
+            async with self._client_for(fresh=fresh) as client:
+                response = await client.send(request, stream=True)
+                try:
+                    body = await _read(response, call, largest, into)
+                finally:
+                    await response.aclose()
+        except ConfigError as fault:
+            raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
+        except RelaydError:
+            raise
+        except Exception as fault:
+            # Besides its own errors httpx lets those of its transports through, such as a
+            # RuntimeError of a connection that closed (encode/httpx#3544).
+            raise _unreachable(call, fault, proxy, sent=not _never_left(fault)) from fault
+        if proxy and response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            refusal = httpx.ProxyError(f"{response.status_code} {response.reason_phrase}")
+            raise _unreachable(call, refusal, proxy, sent=False)
+        headers_seen = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers_seen, body)
+
+    @asynccontextmanager
+    async def _client_for(self, *, fresh: bool) -> AsyncIterator[httpx.AsyncClient]:
+        if not fresh:
+            yield self._client
+            return
+        client = _client(self._timeout, _Routes())
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+
+def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,  # its reading of proxies and certificates ends in other errors
+        transport=transport,
+    )
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    try:
+        await client.aclose()
+    except Exception as fault:  # noqa: BLE001 - its transports raise anything
+        _log.debug("connections.not_closed", reason=str(fault))
+
+
+async def _read(
+    response: httpx.Response, call: str, largest: int, into: Callable[[bytes], object] | None
+) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        if into is not None:
+            into(chunk)
+            continue
+        body += chunk
+        if len(body) > largest:
+            raise ServerFault(f"{call} answered more than {largest} bytes")
+    return bytes(body)
+
+
+def require_reachable(url: str) -> None:
+    """Raise ConfigError when the environment keeps us from reaching `url`.
+
+    A proxy variable or CA file that cannot be used, that is; nothing is sent.
+    """
+    proxy_for(url)
+    if url.lower().startswith("https:"):
+        client_context()
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Sends each request directly, or through the proxy that the environment names for it."""
+
+    def __init__(self) -> None:
+        self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = proxy_for(str(request.url))
+        is_secure = request.url.scheme == "https"
+        route = proxy, is_secure
+        if route not in self._transports:
+            try:
+                self._transports[route] = self._made(proxy, is_secure=is_secure)
+            except ConfigError:
+                raise
+            except Exception as fault:
+                raise httpx.ConnectError(f"no connection can be prepared: {fault}") from fault
+        return await self._transports[route].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+    def _made(self, proxy: Proxy | None, *, is_secure: bool) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(
+            # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
+            verify=self._context() if is_secure else False,
+            trust_env=False,
+            proxy=self._proxy(proxy) if proxy else None,
+        )
+
+    def _proxy(self, proxy: Proxy) -> httpx.Proxy:
+        is_secure = proxy.url.lower().startswith("https:")
+        return httpx.Proxy(proxy.url, ssl_context=self._context() if is_secure else None)
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_context()
+        return self._tls
+
+
+def _over(unix_socket: Path) -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(uds=str(unix_socket), verify=False, trust_env=False)
+
+
+def _never_left(fault: BaseException) -> bool:
+    """Whether a request that ended so never left this machine, or no further than a proxy."""
+    if isinstance(fault, BaseExceptionGroup):  # of tries to connect, side by side
+        return all(map(_never_left, fault.exceptions))
+    return isinstance(fault, _NEVER_SENT)
+
+
+def _unreachable(
+    call: str, fault: Exception, proxy: Proxy | None, *, sent: bool
+) -> ServiceUnreachable:
+    why, hint = redact(_reason(fault)), ""
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        hint = UNTRUSTED_HINT
+    if proxy:
+        why = f"through the proxy {proxy.words}: {why}"
+        hint = hint or f"check {proxy.variable}, or name the host in NO_PROXY"
+    return ServiceUnreachable(f"{call}: {why}", hint=hint, sent=sent)
+
+
+def _reason(fault: BaseException) -> str:
+    """Say what went wrong: in the words of the operating system, where it refused."""
+    for error in causes(fault):
+        if isinstance(error, socket.gaierror):
+            return str(error.strerror)
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+            return os.strerror(error.errno)
+    text = "; ".join(str(error) for error in _leaves(fault))
+    return text or type(fault).__name__
+
+
+def _leaves(fault: BaseException) -> list[BaseException]:
+    if isinstance(fault, BaseExceptionGroup):
+        return [leaf for error in fault.exceptions for leaf in _leaves(error)]
+    return [fault]

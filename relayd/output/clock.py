@@ -1,0 +1,286 @@
+"""The camera's clock: what every output shows at each beat.
+
+One picture each 1/fps seconds, whatever fails behind it: a fresh swapped one, else the last
+one while it is young, else what the privacy policy says.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from threading import Event, Lock, Thread
+from typing import Final
+
+from relayd.clock import Backoff, Clock, MonotonicClock, PhaseLock, Tick, Ticker
+from relayd.errors import RelaydError, Unavailable
+from relayd.logs import get
+from relayd.media.frames import OutputFrame, SourceFrame, StandbyFrame, SwappedFrame, expose_source
+from relayd.media.slots import LatestSlot
+from relayd.output.base import Output, OutputChange, OutputEvent
+from relayd.process.limits import start_thread
+
+_log = get("screen")
+
+HOLD_FOR: Final = 3.0
+"""s that the last swapped picture stays: the default of rtc.stall_timeout. A hiccup is then a
+short freeze and no flicker, and standby shows with the very beat that finds the link lost."""
+GAP_BOUNDS: Final = (0.02, 0.04, 0.045, 0.05, 0.055, 0.06, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
+"""Upper bounds in seconds, inclusive; dense around 1/20 and at the promised 0.1."""
+_REOPEN_FIRST, _REOPEN_CAP = 0.25, 5.0
+"""s between tries to get a lost output back: a device that is plugged in again is seen soon."""
+
+
+class Fallback(Enum):
+    """What is shown when the last swapped picture is old: `[privacy] fallback`."""
+
+    STANDBY = "standby"
+    """The standby picture."""
+    HOLD = "hold"
+    """The last swapped picture for as long as it takes; standby before the first."""
+    RAW = "raw"
+    """The source's own picture, true face and all; standby when it has none."""
+
+
+class Shown(Enum):
+    """What kind of picture a beat showed."""
+
+    FRESH = "fresh"
+    """A swapped picture for the first time."""
+    REPEATED = "repeated"
+    """The last swapped picture again."""
+    STANDBY = "standby"
+    """The standby picture."""
+    RAW = "raw"
+    """The source's picture, as `fallback = "raw"` allows."""
+
+
+@dataclass(slots=True)
+class GapHistogram:
+    """How long an output's viewers waited between two pictures."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(GAP_BOUNDS) + 1))
+    """Gaps in the bucket below each of GAP_BOUNDS, then those above all of them."""
+    total: float = 0.0
+    """s, the sum of all gaps."""
+    longest: float = 0.0
+    """s."""
+
+    def add(self, gap: float) -> None:
+        """Count one gap of so many seconds."""
+        self.counts[bisect_left(GAP_BOUNDS, gap)] += 1
+        self.total += gap
+        self.longest = max(self.longest, gap)
+
+    def copy(self) -> "GapHistogram":
+        """Give one that does not change any more."""
+        return GapHistogram(list(self.counts), self.total, self.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputClockStats:
+    """Counts since the start."""
+
+    shown: dict[Shown, int]
+    skipped: int
+    """Beats left out because the machine (or an output) held the thread up."""
+    gaps: GapHistogram
+    lost: tuple[str, ...]
+    """Names of the outputs that are broken now."""
+
+
+class OutputClock:
+    """The actor with the camera's clock; runs in the thread `relayd-screen`.
+
+    Outputs are opened by the caller before start(), stay open as long as they work, and are the
+    caller's to close after stop(). One that raises, or could not be opened (`lose`), is closed,
+    reported and reopened by a thread of its own, so that the others never wait for it.
+    """
+
+    def __init__(
+        self,
+        outputs: Sequence[Output],
+        swapped: LatestSlot[SwappedFrame],
+        standby: StandbyFrame,
+        *,
+        fps: float,
+        policy: Fallback = Fallback.STANDBY,
+        source: LatestSlot[SourceFrame] | None = None,
+        hold_for: float = HOLD_FOR,
+        clock: Clock | None = None,
+        on_shown: Callable[[OutputFrame, Shown, float], None] | None = None,
+        on_event: Callable[[OutputEvent], None] | None = None,
+    ) -> None:
+        """Plan to show `swapped` on `outputs`; `source` is looked at only if the policy is RAW.
+
+        `on_shown(frame, kind, at)` is called in the beat, after the outputs; `on_event` from
+        any thread of the screen. Both must not wait for anything.
+        """
+        self._posts = [_OutputSlot(output) for output in outputs]
+        self._swapped = swapped
+        self._source = source if policy is Fallback.RAW else None
+        self._standby = standby
+        self._policy = policy
+        self._hold_for = hold_for
+        self._fps = fps
+        self._clock = clock or MonotonicClock()
+        self._on_shown = on_shown or (lambda _frame, _kind, _at: None)
+        self._on_event = on_event or (lambda _event: None)
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._number = 0
+        self._shown_at: float | None = None
+        self._lock = Lock()
+        self._counts = dict.fromkeys(Shown, 0)
+        self._skipped = 0
+        self._gaps = GapHistogram()
+
+    def set_standby(self, frame: StandbyFrame) -> None:
+        """Show this standby picture from the next beat on that needs one."""
+        self._standby = frame
+
+    def lose(self, output: Output, fault: Exception) -> None:
+        """Take in, before start(), that `output` could not be opened: it is waited for."""
+        self._lose(next(post for post in self._posts if post.output is output), fault)
+
+    def trouble(self, output: Output) -> str:
+        """Why `output` is lost; empty while it works. As the latest event about it says."""
+        return next(post.trouble for post in self._posts if post.output is output)
+
+    def start(self) -> None:
+        """Start the beat; raises Unavailable where there is no thread for it."""
+        thread = Thread(target=self.run, name="relayd-output-clock", daemon=True)
+        start_thread(thread)
+        self._thread = thread
+
+    def stop(self) -> None:
+        """Stop the beat and all reopening; the outputs are left as they are."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        for post in self._posts:
+            if post.reopener:
+                post.reopener.join()
+                post.reopener = None
+
+    def stats(self) -> OutputClockStats:
+        """Give the counts so far."""
+        with self._lock:
+            return OutputClockStats(
+                dict(self._counts),
+                self._skipped,
+                self._gaps.copy(),
+                tuple(post.output.name for post in self._posts if post.lost),
+            )
+
+    def run(self) -> None:
+        """Beat until stop(); start() does this in a thread."""
+        ticker = Ticker(self._fps, self._clock)
+        phase = PhaseLock(self._fps)
+        said = ""
+        while tick := ticker.wait(self._stop):
+            try:
+                ticker.nudge(self._beat(tick, phase))
+            except Exception as fault:  # noqa: BLE001 - the beat must go on
+                if str(fault) != said:  # 20 times a second would fill the disk
+                    said = str(fault)
+                    _log.exception("beat failed")
+
+    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
+        """Show one picture; gives the seconds by which later beats shall move."""
+        frame, kind = self._choose(self._clock.now())
+        for post in self._posts:
+            self._show(post, frame)
+        shown_at = self._clock.now()
+        with self._lock:
+            self._counts[kind] += 1
+            self._skipped += tick.skipped
+            if self._shown_at is not None:
+                self._gaps.add(shown_at - self._shown_at)
+        self._shown_at = shown_at
+        self._on_shown(frame, kind, shown_at)
+        if kind is Shown.FRESH and isinstance(frame, SwappedFrame):
+            return phase.correction(tick.deadline - frame.received_at)
+        return 0.0
+
+    def _choose(self, now: float) -> tuple[OutputFrame, Shown]:
+        number, swapped = self._swapped.latest()
+        if swapped is not None and self._fits(swapped):
+            is_new, self._number = number != self._number, number
+            young = now - swapped.received_at <= self._hold_for
+            if is_new and young:
+                return swapped, Shown.FRESH
+            if young or self._policy is Fallback.HOLD:
+                return swapped, Shown.REPEATED
+        if self._source is not None:
+            _, raw = self._source.latest()
+            if raw is not None and now - raw.captured_at <= self._hold_for:
+                exposed = expose_source(raw)
+                if self._fits(exposed):
+                    return exposed, Shown.RAW
+        return self._standby, Shown.STANDBY
+
+    def _fits(self, frame: SwappedFrame) -> bool:
+        """Whether it has the size that outputs were opened for, which never changes."""
+        return frame.i420.shape == self._standby.i420.shape
+
+    def _show(self, post: "_OutputSlot", frame: OutputFrame) -> None:
+        if post.lost:
+            return
+        try:
+            post.output.show(frame)
+        except Exception as fault:  # noqa: BLE001 - the beat must go on
+            self._lose(post, fault)
+
+    def _lose(self, post: "_OutputSlot", fault: Exception) -> None:
+        """Leave an output out of the beat, and have it reopened."""
+        if not isinstance(fault, RelaydError):
+            _log.error("output failed unexpectedly", output=post.output.name, exc_info=fault)
+        told, post.trouble = post.trouble, str(fault) or type(fault).__name__
+        post.lost, post.lost_as = True, post.output.name
+        if post.trouble != told:
+            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
+        thread = Thread(
+            target=self._reopen,
+            args=(post,),
+            name=f"relayd-reopen-{post.output.name}",
+            daemon=True,
+        )
+        try:
+            start_thread(thread)
+        except Unavailable:
+            post.lost = False  # the next beat fails as this one did, and tries this again
+            return
+        post.reopener = thread
+
+    def _reopen(self, post: "_OutputSlot") -> None:
+        """Close a lost output and open it as soon as that works."""
+        backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
+        while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
+            try:
+                post.output.close()
+                post.output.open()
+            except Exception as fault:  # noqa: BLE001 - it is tried again
+                reason = str(fault) or type(fault).__name__
+                if reason != post.trouble:
+                    post.trouble = reason
+                    self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, reason))
+                continue
+            post.trouble = ""
+            self._on_event(OutputEvent(post.lost_as, OutputChange.BACK))
+            post.lost = False  # not sooner: the next loss is told after this return
+            return
+
+
+@dataclass(slots=True)
+class _OutputSlot:
+    """An output and whether it works."""
+
+    output: Output
+    lost: bool = False
+    """The beat leaves it out."""
+    trouble: str = ""
+    """Why it is lost, as the latest event says; empty while it works."""
+    lost_as: str = ""
+    """Its name when it was lost: a camera chosen by its label may come back as another device."""
+    reopener: Thread | None = None

@@ -1,0 +1,138 @@
+"""Who has a video device open: what the kernel and /proc tell without being asked first."""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TRIES: Final = 3
+"""Times that a count is taken again because we opened or closed a device meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """OpenTracker by others that /proc shows: maybe not all."""
+
+    here: int = 0
+    """Of the device that is counted."""
+    elsewhere: int = 0
+    """Of the other loopback devices."""
+
+
+class DeviceUse:
+    """Counts the openings of one device by others than this process.
+
+    The module's use count counts each open file of any loopback device once: it is exact for
+    all of them together, and for one alone where it is the only one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        sys_root: Path = Path("/sys"),
+        proc_root: Path = Path("/proc"),
+        dev_root: Path = Path("/dev"),
+    ) -> None:
+        """Count those of `path`; raises OSError when there is no such file."""
+        self._device = _identity(os.stat(path))  # noqa: PTH116 - a path as text, often
+        self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
+
+    def siblings(self) -> frozenset[str]:
+        """Give the nodes of the other loopback devices, which share one use count with ours."""
+        return frozenset(
+            node for node, device in self._loopback_devices().items() if device != self._device
+        )
+
+    def total(self) -> int | None:
+        """Count the openings by others of all loopback devices together; None: that is not told.
+
+        It costs one small read of /sys. Exact, but for those that are being opened or closed.
+        """
+        devices = set(self._loopback_devices().values())
+        if self._device not in devices:
+            return None
+        for _ in range(TRIES):
+            own = self._own(devices)
+            try:
+                in_use = int((self._sys / "module/v4l2loopback/refcnt").read_text("ascii"))
+            except (OSError, ValueError):  # not loaded as a module
+                return None
+            if self._own(devices) == own:
+                break
+        return max(0, in_use - own)
+
+    def visible(self) -> Visible:
+        """Count in /proc, which shows only processes that we may look into; some 50 ms.
+
+        Of other relays, which let nobody look, the lock on their camera is seen.
+        """
+        looked_into = {str(os.getpid())}
+        others = set(self._loopback_devices().values()) - {self._device}
+        seen: list[tuple[int, int]] = []
+        for process in _listed(self._proc):
+            if not process.name.isdigit() or process.name in looked_into:
+                continue
+            if is_ours_to_see := os.access(process / "fd", os.R_OK):
+                looked_into.add(process.name)
+            seen += self._descriptors(process) if is_ours_to_see else ()
+        seen += self._locked_by_others(looked_into)
+        return Visible(seen.count(self._device), sum(identity in others for identity in seen))
+
+    def _own(self, devices: set[tuple[int, int]]) -> int:
+        return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
+
+    def _locked_by_others(self, looked_into: Collection[str]) -> Iterator[tuple[int, int]]:
+        """Give the devices that processes other than these have locked."""
+        nodes = {}
+        for node, device in self._loopback_devices().items():
+            with suppress(OSError):  # another name of it is in use
+                found = os.stat(node)  # noqa: PTH116 - a path as text, often
+                nodes[found.st_dev, found.st_ino] = device
+        try:
+            lines = (self._proc / "locks").read_text("ascii").splitlines()
+        except (OSError, ValueError):
+            return
+        for line in lines:
+            # 1: FLOCK  ADVISORY  WRITE 1234 00:05:678 0 EOF
+            match line.split():
+                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in looked_into:
+                    major, minor, inode = file.split(":")
+                    place = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+                    if place in nodes:
+                        yield nodes[place]
+
+    def _loopback_devices(self) -> dict[str, tuple[int, int]]:
+        """Name each of v4l2loopback's devices: only they have the attribute max_openers."""
+        found = {}
+        for entry in _listed(self._sys / "class/video4linux"):
+            try:
+                if (entry / "max_openers").exists():
+                    major, minor = (entry / "dev").read_text("ascii").split(":")
+                    node = str(self._dev / entry.name)
+                    found[node] = (0, os.makedev(int(major), int(minor)))
+            except (OSError, ValueError):  # removed a moment ago
+                continue
+        return found
+
+    def _descriptors(self, process: Path) -> Iterator[tuple[int, int]]:
+        for entry in _listed(process / "fd"):
+            try:
+                yield _identity(entry.stat())
+            except OSError:  # closed a moment ago
+                continue
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Name a file by what it is: a device node by its device, whatever path leads there."""
+    return (0, found.st_rdev) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # not there, or not ours to look into
+        return []

@@ -1,0 +1,72 @@
+"""Jobs that go on beside the relay: one that fails is logged and started again.
+
+Nothing of the call depends on them, so whatever goes wrong in one ends neither the call nor the
+job for good.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from relayd.clock import Backoff
+from relayd.logs import get
+from relayd.process import limits
+
+RESTART_BACKOFF = 1.0, 60.0
+"""s, first and longest wait before a job that failed is started again."""
+GOOD_AFTER = 60.0
+"""s that a job ran after which its next failure counts as the first again."""
+REMEMBERED = 20
+"""Texts of failures that are not logged again; some texts hold numbers that change."""
+
+_log = get("background")
+
+
+async def kept_running(
+    name: str,
+    job: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Run `job` until it returns, starting it again whenever it raises.
+
+    Each distinct failure is logged once, as `background.failed`: a limit of the system by its
+    name, all else with its traceback. Cancelling this task cancels the job and ends it.
+    """
+    loop, backoff = asyncio.get_running_loop(), Backoff(*RESTART_BACKOFF, good_after=GOOD_AFTER)
+    logged: deque[str] = deque(maxlen=REMEMBERED)
+    while True:
+        began = loop.time()
+        try:
+            await job()
+        except asyncio.CancelledError as fault:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure: BaseException = fault  # something within the job was cancelled, not the job
+        except Exception as fault:  # noqa: BLE001 - the job goes on, whatever failed
+            failure = fault
+        else:
+            return
+        limit = limits.named(failure)
+        reason = str(limit or f"{type(failure).__name__}: {failure}")
+        if reason not in logged:
+            logged.append(reason)
+            trace = None if limit else failure
+            _log.error("background.failed", job=name, reason=reason, exc_info=trace)
+        await sleep(backoff.next_wait(loop.time() - began))
+
+
+@asynccontextmanager
+async def in_background(
+    name: str, job: Callable[[], Coroutine[Any, Any, None]]
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Keep `job` running in a task `relayd-NAME` while the block runs; it has ended afterwards."""
+    task = asyncio.create_task(kept_running(name, job), name=f"relayd-{name}")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""What the system lacks: threads, descriptors, memory, disk space, a library that loads."""
+
+import errno
+import resource
+from threading import Thread
+
+from relayd.errors import LibraryUnavailable, Unavailable, causes
+
+_NO_THREAD = "can't start new thread"
+"""What Python's threading says, as a RuntimeError, where the system gives none."""
+_NOT_MAPPED = "failed to map segment"
+"""What the dynamic linker says where there is no room for a library."""
+_MEMORY_HINT = "raise ulimit -v, or in a unit MemoryMax="
+_REINSTALL = "install relayd anew with its dependencies"
+_THREAD_HINT = (
+    "raise the limits on processes and memory (ulimit -u, ulimit -v;"
+    " in a unit TasksMax=, LimitNPROC=, MemoryMax=)"
+)
+
+
+def start_thread(thread: Thread) -> None:
+    """Start a thread; raises Unavailable where the system gives none."""
+    try:
+        thread.start()
+    except RuntimeError as fault:
+        if refusal := named(fault):
+            raise refusal from fault
+        raise
+
+
+def named(fault: BaseException) -> Unavailable | None:
+    """Give the error for a limit that an exception stems from; None where it stems from none."""
+    for cause in causes(fault):
+        if isinstance(cause, MemoryError) or (
+            isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)
+        ):
+            return Unavailable("out of memory", hint=_MEMORY_HINT)
+        if isinstance(cause, ImportError):
+            return LibraryUnavailable(f"a library cannot be loaded: {cause}", hint=_REINSTALL)
+        if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
+            return Unavailable("no thread can be started", hint=_THREAD_HINT)
+        if isinstance(cause, OSError) and (refusal := _of_errno(cause)):
+            return refusal
+    return None
+
+
+def _of_errno(fault: OSError) -> Unavailable | None:
+    match fault.errno:
+        case errno.EMFILE:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            hint = "raise ulimit -n, or in a unit LimitNOFILE=; a relay needs 64 and more"
+            return Unavailable(f"too many open files: the limit is {soft}", hint=hint)
+        case errno.ENFILE:
+            return Unavailable("the machine has too many open files", hint="raise fs.file-max")
+        case errno.ENOMEM:
+            return Unavailable("out of memory", hint=_MEMORY_HINT)
+        case errno.ENOSPC | errno.EDQUOT:
+            where = f" for {fault.filename}" if fault.filename else ""
+            return Unavailable(f"no space left on the disk{where}", hint="make room there")
+        case _:
+            return None

@@ -1,0 +1,159 @@
+"""The lock on a relay's name: of one name, one process runs on a state directory.
+
+Two of them would each open a session and bill twice. The lock is a flock on
+`<state>/relays/NAME.lock`: it goes with the process however that ends, and child processes do not
+inherit it, since Python's descriptors close on exec. The file stays; its text says who held it
+last and decides nothing.
+"""
+
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from relayd.errors import Unavailable
+from relayd.logs import get
+from relayd.process.folders import make_private
+
+TRIES = 5
+"""Tries to take the lock."""
+PAUSE = 0.1
+"""s between two tries: `relayd check` holds the lock for the moment of its look."""
+_LARGEST_TEXT = 512
+"""Bytes read of who holds it: a process id and a host name of at most 64 bytes."""
+_HOLDER = re.compile(r"(?P<pid>\d{1,10}) (?P<host>[\w.-]{1,255})\n?", re.ASCII)
+
+_log = get("namelock")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that runs under a name."""
+
+    pid: int | None
+    """As that process sees itself; None where it has not said yet."""
+    host: str = ""
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "another process"
+        where = f" on {self.host}" if self.host not in {"", socket.gethostname()} else ""
+        return f"process {self.pid}{where}"
+
+
+class NameLock:
+    """The lock on `name` in the state directory `directory`. All methods block on the disk."""
+
+    def __init__(
+        self, directory: Path, name: str, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Take nothing yet."""
+        self._directory, self._name = directory, name
+        self._path = directory / "relays" / f"{name}.lock"
+        self._sleep = sleep
+        self._descriptor: int | None = None
+
+    def take(self) -> Self:
+        """Take the lock until `release` or the end of the process.
+
+        Raises Unavailable when another process has it. Where the directory cannot be written, or
+        its file system has no locks, a warning is logged and nothing is locked.
+        """
+        try:
+            make_private(self._path.parent)
+            descriptor = os.open(self._path, _flags(os.O_RDWR | os.O_CREAT), 0o600)
+        except OSError as fault:
+            self._warn(fault)
+            return self
+        try:
+            self._lock(descriptor)
+        except BlockingIOError:
+            holder = _read_holder(descriptor)
+            os.close(descriptor)
+            raise Unavailable(
+                f"relay {self._name!r} runs already ({holder}) on state directory"
+                f" {str(self._directory)!r}",
+                hint="give this one's configuration file another name, or set another"
+                " [state] directory",
+            ) from None
+        except OSError as fault:
+            os.close(descriptor)
+            self._warn(fault)
+            return self
+        self._descriptor = descriptor
+        with suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        return self
+
+    def release(self) -> None:
+        """Give the name back; without effect where it is not held."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def holder(self) -> Holder | None:
+        """Give who runs under this name, None where nobody does or it cannot be told."""
+        try:
+            descriptor = os.open(self._path, _flags(os.O_RDWR))
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_holder(descriptor)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _lock(self, descriptor: int) -> None:
+        for _ in range(TRIES - 1):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._sleep(PAUSE)
+            else:
+                return
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _warn(self, fault: OSError) -> None:
+        _log.warning(
+            "name.not_locked",
+            path=str(self._path),
+            reason=fault.strerror or str(fault),
+            hint="make sure that no other relay of this name runs: both would open sessions",
+        )
+
+
+def _flags(how: int) -> int:
+    return how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _read_holder(descriptor: int) -> Holder:
+    try:
+        text = os.pread(descriptor, _LARGEST_TEXT, 0).decode("utf-8", "replace")
+    except OSError:
+        return Holder(None)
+    if (told := _HOLDER.fullmatch(text)) is None:
+        return Holder(None)
+    return Holder(int(told["pid"]), told["host"])

@@ -1,0 +1,198 @@
+"""One try at a source: open it, read it to its end or failure, on a thread of its own."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Final
+
+from relayd import logs
+from relayd.clock import Clock
+from relayd.config.settings import SourceSettings
+from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
+from relayd.media.decode import Picture, VideoInput
+from relayd.media.frames import I420, FitMode, Geometry
+from relayd.process.limits import start_thread
+from relayd.source.events import SourceOpened
+from relayd.source.kinds import InputPlan, SourceKind, plan_input
+from relayd.source.schedule import PlaybackSchedule
+
+HTTP: Final = {"http", "https"}
+OPEN_TIMEOUT: Final = 5.0
+"""s for opening, and again for finding the streams."""
+REFRESH: Final = 0.5
+"""s after which a picture that still stands is handed on again."""
+
+_log = logs.get("source")
+
+
+class SourceConnection:
+    """One connection to the source. FFmpeg may hang in it; whoever started it need not wait.
+
+    `publish` is called with each picture and says whether it was taken; `wake` is set on
+    each change worth a look.
+    """
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        geometry: Geometry,
+        fit: FitMode,
+        *,
+        clock: Clock,
+        wake: Event,
+        publish: Callable[["SourceConnection", I420], bool],
+    ) -> None:
+        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._clock, self._wake, self._publish = clock, wake, publish
+        self._abandoned = Event()
+        self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
+        self.started_at = clock.now()
+        self.connected_at: float | None = None
+        """When the container was open."""
+        self.first_at: float | None = None
+        """When the first picture was handed on."""
+        self.last_at: float | None = None
+        """When the newest picture was handed on."""
+        self.facts: SourceOpened | None = None
+        """What it is, from before the first picture is handed on."""
+        self.corrupt = 0
+        self.late = 0
+        self.error: SourceError | None = None
+        """Why it is over; None while it runs, and after the end of a recording."""
+        self.over = Event()
+
+    def start(self) -> None:
+        """Begin; where there is no thread for it, it is over at once."""
+        try:
+            start_thread(self._thread)
+        except Unavailable as fault:
+            name = self._settings.url
+            self.error = SourceUnreachable(f"{name}: {fault.message}", hint=fault.hint)
+            self.over.set()
+
+    def abandon(self) -> None:
+        """Take no more of its pictures, and let it end as soon as FFmpeg lets go."""
+        self._abandoned.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its thread; True when that has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread still runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except SourceError as error:
+            # Without its traceback, which would keep the codec alive as long as the error.
+            self.error = error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001  # our faults end nothing
+            _log.exception("source_reader_fault")
+            self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
+        finally:
+            self.over.set()
+            self._wake.set()
+
+    def _read(self) -> None:
+        settings = self._settings
+        opening = plan_input(
+            settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
+        )
+        source = self._open(opening)
+        self.connected_at = self._clock.now()
+        self._wake.set()
+        try:
+            kind = opening.kind
+            if kind is SourceKind.LIVE and settings.url.scheme in HTTP and source.finite:
+                kind = SourceKind.FILE
+            if kind is SourceKind.IMAGE:
+                self._show_image(source)
+            elif kind.paced:
+                self._play(source)
+            else:
+                self._follow(source)
+        finally:
+            source.close()
+
+    def _open(self, opening: InputPlan) -> VideoInput:
+        last_try = len(opening.options) - 1
+        for number, options in enumerate(opening.options):
+            try:
+                return VideoInput.open(
+                    opening.url,
+                    name=str(self._settings.url),
+                    geometry=self._geometry,
+                    fit=self._fit,
+                    format=opening.demuxer,
+                    options=options,
+                    low_delay=opening.kind.live,
+                    open_timeout=OPEN_TIMEOUT,
+                    read_timeout=self._settings.stall_timeout,
+                    given_up=self._abandoned,
+                )
+            except SourceUnusable:
+                if number == last_try or self._abandoned.is_set():
+                    raise
+        raise AssertionError("an opening has at least one set of options")
+
+    def _follow(self, source: VideoInput) -> None:
+        """Hand on each picture of a live source as it comes."""
+        for picture in source.pictures():
+            self.corrupt = source.corrupt
+            i420 = picture.i420()
+            self._note_facts(source)
+            if not self._show(i420):
+                return
+        raise SourceLost("the stream ended")
+
+    def _play(self, source: VideoInput) -> None:
+        """Hand on the pictures of a recording when each is due, round after round."""
+        schedule = PlaybackSchedule(source.rate)
+        while self._play_once(source, schedule) and self._settings.loop:
+            if not source.rewind():
+                raise SourceLost("the recording is over and cannot be rewound")
+
+    def _play_once(self, source: VideoInput, schedule: PlaybackSchedule) -> bool:
+        """Play to the end; False when abandoned on the way."""
+        shown: I420 | None = None
+        for picture in source.pictures():
+            self.corrupt = source.corrupt
+            due = schedule.due(picture.pts, self._clock.now())
+            if shown is not None and not self._hold(shown, due):
+                return False
+            if schedule.left_out(self._clock.now()):
+                self.late += 1
+                continue
+            shown = picture.i420()
+            self._note_facts(source)
+            if self._clock.sleep_until(due, self._abandoned) or not self._show(shown):
+                return False
+        return not self._abandoned.is_set()
+
+    def _show_image(self, source: VideoInput) -> None:
+        picture: Picture | None = next(source.pictures(), None)
+        if picture is None:
+            raise SourceUnusable("the image holds no picture")
+        still = picture.i420()
+        self._note_facts(source)
+        while self._show(still):
+            if self._clock.sleep_until(self._clock.now() + REFRESH, self._abandoned):
+                return
+
+    def _hold(self, shown: I420, until: float) -> bool:
+        """Keep a picture fresh that stands for long; False when abandoned."""
+        while (again := self._clock.now() + REFRESH) < until:
+            if self._clock.sleep_until(again, self._abandoned) or not self._show(shown):
+                return False
+        return True
+
+    def _note_facts(self, source: VideoInput) -> None:
+        if self.facts is None:  # not sooner: some streams tell their size in the first picture
+            self.facts = SourceOpened(source.width, source.height, source.rate, source.codec)
+
+    def _show(self, i420: I420) -> bool:
+        return self._publish(self, i420)

@@ -1,0 +1,1 @@
+"""URLs: what of them may be read, what must not, and what they may name."""

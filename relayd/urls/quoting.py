@@ -1,0 +1,51 @@
+"""What may be quoted of a name or value that a person wrote: not what may be a pasted secret."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from relayd.urls.concealed import HIDDEN
+from relayd.urls.safe import shown
+
+ELLIPSIS: Final = "…"
+_LONGEST_NAME: Final = 60
+_GROUP: Final = r"(?:[A-Z]?[a-z]{1,15}(?:[A-Z][a-z]{1,15}){0,2}|[A-Z]{1,15})"
+_NAME: Final = re.compile(
+    rf"|\d{{1,3}}|{_GROUP}(?:[_-]{{1,2}}{_GROUP}){{0,4}}(?:(?<=[a-z])\d{{1,3}})?"
+)
+"""Words with a short number behind, or a number: a key's name, also a mistyped one."""
+_LIKE_A_KEY: Final = re.compile(r"[A-Za-z0-9_~+=.-]{12,}")
+"""What keys and tokens are made of; no path, no URL, no address, no sentence."""
+_NUMBER: Final = re.compile(r"[0-9.,+-]+[a-z]{0,3}")
+_FILE: Final = re.compile(r"[^.]+\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
+_WORDS: Final = re.compile(r"[A-Za-z]?[a-z]{0,15}(?:[-_][a-z]{1,15})?\d{0,3}")
+_QUOTED: Final = re.compile(r"'((?:[^'\\]|\\.){6,})'")
+
+
+def plain_name(name: str) -> str:
+    """Give a name where it reads as one, else an ellipsis: somebody may have pasted a key there."""
+    return name if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) else ELLIPSIS
+
+
+def dotted(path: Sequence[object]) -> str:
+    """Give the names of a path with dots between, each as `plain_name` does."""
+    return ".".join(plain_name(str(part)) for part in path)
+
+
+def plain_names_in(text: str) -> str:
+    """Give the words of a parser, with what it quotes between ' left out unless it is a name."""
+    return _QUOTED.sub(lambda found: f"'{plain_name(found[1])}'", text)
+
+
+def quoted(value: str) -> str:
+    """Give a value between quotes; what may be a key or token is hidden."""
+    is_key = _LIKE_A_KEY.fullmatch(value) and not _NUMBER.fullmatch(value)
+    if is_key and not _FILE.fullmatch(value) and plain_name(value) == ELLIPSIS:
+        return HIDDEN
+    return repr(shown(value))
+
+
+def quoted_place(place: str) -> str:
+    """Give what was written for a URL or path; what is neither may be a stream key or token."""
+    is_place = any(mark in place for mark in "/:\\") or _FILE.fullmatch(place)
+    return repr(shown(place)) if is_place or _WORDS.fullmatch(place) else HIDDEN

@@ -1,0 +1,240 @@
+"""URLs that may hold secrets: a safe form for every message, the whole for whoever opens them.
+
+User info, query and fragment are never shown. Of a path, the first part is shown where it is a
+plain word ("live", "cam1", "faces") and the last one where it is a plain file name ("anna.png");
+all else may be a token and becomes "…". The last part of an RTMP URL is its stream key. Paths of
+this machine and generators (lavfi:) are no secret.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from relayd.urls.concealed import HIDDEN, KNOWN
+
+ELLIPSIS: Final = "…"
+_LEFT_OUT: Final = "?…"
+"""Stands for query and fragment."""
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}):\\?/\\?/(.*)", re.DOTALL)
+_URL_IN_TEXT: Final = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}:\\?/\\?/(?:[^\s/]*@)?[^\s\"'<>`|]*"
+)
+_TRAILING: Final = ".,:;!)\\"
+"""What follows a URL in a sentence and is none of it."""
+_HOST: Final = re.compile(r"(?:[\w.{}-]{0,253}|\[[0-9A-Fa-f:.]{1,45}\])(?::\d{0,6})?")
+_GROUP: Final = r"[A-Za-z]?[a-z]{0,11}(?:[A-Z][a-z]{1,11}){0,2}\d{0,3}"
+_WORD: Final = re.compile(rf"{_GROUP}(?:[-_]{_GROUP})?|\{{[a-z_]{{1,20}}\}}|{ELLIPSIS}")
+"""One or two words with a short number behind, or a placeholder of a template: a name that a person
+gave. Keys and tokens have more digits, capitals or groups."""
+_ENDING: Final = re.compile(r"\.[a-z][a-z0-9]{1,4}")
+_HEX: Final = re.compile(r"[0-9a-f]{8,}", re.IGNORECASE)
+_ENDPOINTS: Final = {"whip", "whep"}
+_WITHOUT_SCHEME: Final = re.compile(r"(?![/.~]|lavfi:)[^\s@]*(?::|//)[^\s]*@(.*)", re.DOTALL)
+"""Somebody forgot the scheme, or a slash of it, before user and password."""
+_SECRET_NAME: Final = re.compile(
+    r"(?i)pass|pwd|token|key|sig|auth|secret|user|usr|streamid|credential|cookie|header|proxy"
+)
+_PLACEHOLDER: Final = re.compile(rf"[{{}}]|{ELLIPSIS}|{re.escape(HIDDEN)}")
+_PLAIN_SECRET: Final = re.compile(r"[a-z]+|\d{1,7}")
+"""A secret that is a word or number: blotted out alone, it would blot out our own words."""
+
+
+class MediaUrl:
+    """A URL, path or generator; text made of it is its safe form, `reveal` gives the whole."""
+
+    __slots__ = ("_safe", "_whole")
+
+    def __init__(self, whole: str) -> None:
+        """Read it once; any text will do, whoever opens it says what is wrong with it."""
+        self._whole = whole
+        self._safe = shown(whole)
+
+    @classmethod
+    def of(cls, url: "str | MediaUrl") -> "MediaUrl":
+        """Give `url` as it is, or read it."""
+        return url if isinstance(url, MediaUrl) else cls(url)
+
+    def reveal(self) -> str:
+        """Give the whole, for whoever opens it.
+
+        What they say of it may quote it: in texts of this process the safe form replaces it.
+        """
+        self.conceal()
+        return self._whole
+
+    def conceal(self, *, lasting: bool = False) -> None:
+        """Keep the whole and its secret parts out of everything this process says."""
+        is_template = "{" in self._whole and without_secrets(self._whole) == self._whole
+        if self._safe == self._whole or is_template:
+            return
+        KNOWN.add(self._whole, self._safe, lasting=lasting)
+        for part in _secret_parts(self._whole):
+            KNOWN.add(part, lasting=lasting)
+
+    @property
+    def scheme(self) -> str:
+        """What stands before `://`, in lower case; empty for a path or generator."""
+        url = _URL.fullmatch(self._whole)
+        return url[1].lower() if url else ""
+
+    @property
+    def has_host(self) -> bool:
+        """Whether it is a URL that names a host."""
+        try:
+            return bool(self.scheme and urlsplit(self._whole).hostname)
+        except ValueError:  # brackets that are no IPv6 address
+            return False
+
+    @property
+    def holds_secret(self) -> bool:
+        """Whether a part of it lets somebody in: a password, a token, a stream key."""
+        return any(_secret_parts(self._whole))
+
+    def __str__(self) -> str:
+        return self._safe
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._safe!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self._safe, spec)
+
+    def __bool__(self) -> bool:
+        return bool(self._whole)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MediaUrl) and self._whole == other._whole
+
+    def __hash__(self) -> int:
+        return hash(self._whole)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: type[Any], _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Let settings hold it: read from text, written as its safe form."""
+        from_text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+        return core_schema.no_info_before_validator_function(
+            lambda given: given._whole if isinstance(given, cls) else given,  # noqa: SLF001 - ours
+            from_text,
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+
+def shown(whole: str) -> str:
+    """Give the safe form of a URL; paths of this machine and generators as they are."""
+    if url := _URL.fullmatch(whole):
+        return _shortened(*url.groups(), is_known=True)
+    if forgotten := _WITHOUT_SCHEME.fullmatch(whole):
+        rest = _shortened("", forgotten[1], is_known=True).removeprefix("://")
+        return f"{ELLIPSIS}@{rest}"
+    return without_secrets(whole)
+
+
+def without_secrets(text: str) -> str:
+    """Give a text of others with each URL in it shortened, to what is no secret by its looks."""
+    return _URL_IN_TEXT.sub(_in_text, text) if "//" in text or "\\/" in text else text
+
+
+def service_url(base_url: str) -> str:
+    """Give a service's base URL as it may be shown: without user info, its plain path kept."""
+    return without_secrets(base_url)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an option or a field of a query of this name may hold a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def _in_text(found: re.Match[str]) -> str:
+    whole = found[0].rstrip(_TRAILING)
+    url = _URL.fullmatch(whole)
+    return _shortened(*url.groups(), is_known=False) + found[0][len(whole) :] if url else found[0]
+
+
+def _shortened(scheme: str, rest: str, *, is_known: bool) -> str:
+    """Put the safe form together; a URL that is not `is_known` as one keeps all plain parts."""
+    if scheme.lower() == "file":
+        return f"{scheme}://{rest}"
+    rest = rest.replace("\\/", "/")
+    authority, path, is_more = _split(rest)
+    host = authority.rpartition("@")[2]
+    if not _HOST.fullmatch(host) or ("@" in path and "@" not in authority):
+        host = ELLIPSIS  # with a stray slash in a password, it may be the password
+    return f"{scheme}://{host}{_path(scheme, path, is_known)}{_LEFT_OUT if is_more else ''}"
+
+
+def _split(rest: str) -> tuple[str, str, bool]:
+    """Part what follows `://` as FFmpeg does: authority, path, and whether there is more."""
+    end = re.search(r"[?#]", rest)
+    before = rest[: end.start()] if end else rest
+    if end and "@" in rest[end.start() :] and "@" not in before:
+        return ELLIPSIS, "", True  # a stray ? or # in a password
+    authority, slash, path = before.partition("/")
+    return authority, slash + path, end is not None
+
+
+def _path(scheme: str, path: str, is_known: bool) -> str:  # noqa: FBT001 - private, one caller
+    parts = [part for part in path.split("/") if part]
+    if not parts:
+        return path[:1]
+    last = len(parts) - 1
+    kept = [
+        part
+        if _is_plain(part, is_last=number == last) and (not is_known or _is_telling(number, parts))
+        else ELLIPSIS
+        for number, part in enumerate(parts)
+    ]
+    if scheme.lower().startswith("rtmp"):
+        kept[last] = ELLIPSIS
+    shorter = [
+        part
+        for number, part in enumerate(kept)
+        if part != ELLIPSIS or kept[number - 1 : number] != [ELLIPSIS]
+    ]
+    return "/" + "/".join(shorter)
+
+
+def _is_telling(number: int, parts: list[str]) -> bool:
+    """Whether a part is worth showing by its place: the first one, and a file name at the end."""
+    is_file = number == len(parts) - 1 and ("." in parts[number] or parts[number] in _ENDPOINTS)
+    return number == 0 or is_file
+
+
+def _is_plain(part: str, *, is_last: bool) -> bool:
+    name, dot, ending = part.rpartition(".")
+    if is_last and dot and _ENDING.fullmatch(dot + ending):
+        part = name
+    return bool(part) and _WORD.fullmatch(part) is not None and not _HEX.fullmatch(part)
+
+
+def _secret_parts(whole: str) -> Iterator[str]:
+    """Give the parts of a URL that others might quote without the rest of it."""
+    url = _URL.fullmatch(whole)
+    scheme, rest = url.groups() if url else ("", whole)
+    before, _, query = rest.partition("?")
+    user_info, at, place = before.rpartition("@")
+    if at:
+        password = user_info.partition(":")[2]
+        user = user_info.partition(":")[0]
+        # As an HTTP client sends it, encoded: with a colon, whether there is a password or not.
+        basic = unquote(user_info) if ":" in user_info else f"{unquote(user_info)}:"
+        yield from filter(_is_telltale, (user_info, basic, user, password, unquote(password)))
+    for pair in re.split("[&;]", query):
+        name, is_named, value = pair.partition("=")
+        if not is_named or is_secret_name(name):
+            yield query
+            yield from filter(_is_telltale, (pair, value, unquote(value)))
+    parts = place.partition("/")[2].split("/")
+    for number, part in enumerate(parts):
+        is_key = scheme.lower().startswith("rtmp") and number == len(parts) - 1
+        if _is_telltale(part) and (is_key or not _is_plain(part, is_last=number == len(parts) - 1)):
+            yield part
+
+
+def _is_telltale(secret: str) -> bool:
+    return not _PLAIN_SECRET.fullmatch(secret) and not _PLACEHOLDER.search(secret)

@@ -1,0 +1,80 @@
+"""What a stream output may be written to: push URLs and files, by scheme and ending."""
+
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from relayd.errors import OutputError
+from relayd.urls.quoting import quoted_place
+
+_PUSH_FORMATS: Final = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "srt": "mpegts",
+    "udp": "mpegts",
+    "tcp": "mpegts",
+    "rtp": "rtp_mpegts",
+}
+_FILE_FORMATS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".ts": "mpegts",
+    ".flv": "flv",
+}
+
+
+_WITHOUT_PORT: Final = {"udp", "tcp", "rtp", "srt"}
+"""Schemes that have no port of their own."""
+
+
+def is_push(target: str) -> bool:
+    """Tell whether `target` is a URL to push to, rather than a file."""
+    return scheme_of(target) in _PUSH_FORMATS
+
+
+def format_of(target: str) -> str:
+    """Give FFmpeg's muxer for a push URL or file name; OutputError when none is known."""
+    scheme = scheme_of(target)
+    if scheme in _PUSH_FORMATS:
+        return _PUSH_FORMATS[scheme]
+    if "://" in target:
+        known = ", ".join(f"{name}://" for name in _PUSH_FORMATS)
+        raise OutputError(f"cannot push to {scheme}://", hint=f"use one of {known}")
+    suffix = PurePosixPath(target).suffix.lower()
+    if suffix not in _FILE_FORMATS:
+        raise OutputError(
+            f"no container is known for the file {quoted_place(target)}",
+            hint=f"name it with one of {', '.join(_FILE_FORMATS)}",
+        )
+    return _FILE_FORMATS[suffix]
+
+
+def require_address(target: str) -> None:
+    """Raise OutputError for a push URL that names no host, or no port where its scheme has none.
+
+    `target` has been read as a URL before.
+    """
+    parts, scheme = urlsplit(target), scheme_of(target)
+    example = f"{scheme}://host:5000" if scheme in _WITHOUT_PORT else f"{scheme}://host/…"
+    if not parts.hostname and not waits_for_caller(target):
+        raise OutputError("it names no host", hint=f"write it like {example}")
+    if scheme in _WITHOUT_PORT and parts.port is None:
+        raise OutputError("it names no port", hint=f"write it like {example}")
+
+
+def waits_for_caller(target: str) -> bool:
+    """Whether a push URL asks to listen, so that whoever wants the stream connects to us."""
+    query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+    return query.get("listen", "0") != "0" or query.get("mode") == "listener"
+
+
+def scheme_of(target: str) -> str:
+    """Give the scheme of a URL in lower case; empty for a file name."""
+    try:
+        return urlsplit(target).scheme.lower()
+    except ValueError:  # a host that cannot be one; the words of the error quote it
+        return target.partition(":")[0].lower()

@@ -1,0 +1,71 @@
+"""Every name inside aiortc and aioice that `relayd.rtc.peer` replaces, sets or overrides.
+
+Setting a name that upstream has renamed fails silently, so each must exist and be read by the
+library's own functions. pyproject.toml allows no version above the newest one these passed on.
+"""
+
+import ast
+import inspect
+from types import ModuleType
+
+import aioice.ice
+import pytest
+from aiortc import rtcrtpreceiver
+from aiortc.codecs import h264, vpx
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtp import RtpPacket
+
+
+def read_inside_functions(module: ModuleType) -> set[str]:
+    """Global names that the functions of a module look up each time they run."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    bodies = [part for function in functions for line in function.body for part in ast.walk(line)]
+    return {
+        node.id for node in bodies if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (aioice.ice, "CONSENT_INTERVAL"),
+        (aioice.ice, "CONSENT_FAILURES"),
+        (aioice.ice, "get_host_addresses"),
+        (rtcrtpreceiver, "JitterBuffer"),
+        *((codec, f"{bound}_BITRATE") for codec in (h264, vpx) for bound in ("MIN", "MAX")),
+        *((codec, "DEFAULT_BITRATE") for codec in (h264, vpx)),
+        (h264, "MAX_FRAME_RATE"),
+    ],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_a_name_that_is_set_in_a_library_is_one_that_it_reads(
+    module: ModuleType, name: str
+) -> None:
+    assert hasattr(module, name)
+    assert name in read_inside_functions(module)
+
+
+def test_the_host_addresses_of_ice_are_asked_for_as_the_replacement_takes_them() -> None:
+    parameters = list(inspect.signature(aioice.ice.get_host_addresses).parameters)
+    assert parameters == ["use_ipv4", "use_ipv6"]
+
+
+def test_the_jitter_buffer_has_what_the_prompt_one_builds_on() -> None:
+    buffer = JitterBuffer(capacity=16, is_video=True)
+    assert (buffer.capacity, buffer._is_video, buffer._origin) == (16, True, None)
+    assert len(buffer._packets) == 16
+    assert list(inspect.signature(buffer._remove_frame).parameters) == ["sequence_number"]
+    assert list(inspect.signature(buffer.remove).parameters) == ["count"]
+    assert "_remove_frame" in inspect.getsource(JitterBuffer.add)
+    frame = JitterFrame(b"x", 1)
+    assert (frame.data, frame.timestamp) == (b"x", 1)
+
+
+def test_a_packet_carries_the_payload_that_the_jitter_buffer_joins() -> None:
+    receiver = inspect.getsource(rtcrtpreceiver)
+    assert "packet._data = " in receiver
+    assert hasattr(RtpPacket(), "marker")
