@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from relayd import logs
+from relayd.logs import redaction
 from relayd.urls.concealed import HIDDEN, Concealed
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +136,7 @@ def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.Monkey
         for text in texts_of(ast.parse(file.read_text()))
     ]
     assert len(texts) > 1000
-    monkeypatch.setattr(logs, "KNOWN", Concealed())
+    monkeypatch.setattr(redaction, "KNOWN", Concealed())
     headers_and_the_pages_url = {"Bearer 7", 'Bearer realm="relayd"', "7?token=7"}
     assert {text for text in texts if logs.redact(text) != text} == headers_and_the_pages_url
 

@@ -231,10 +231,10 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
         await asyncio.sleep(0.05)
         assert manager.heard() == [], "READY of a reload would be taken for the start's"
         announcer(RelayState.STANDBY, "")
-        assert manager.heard() == ["READY=1", "STATUS=FileStatus by"]
+        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
         assert (await manager.next())[0] == "RELOADING=1"
         note = "[restart needed for video.fps]"
-        assert await manager.next() == ["READY=1", f"STATUS=FileStatus by {note}"]
+        assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
         announcer(RelayState.LIVE, "")
         assert manager.heard() == [f"STATUS=Live {note}"]
         assert not stop.is_set()

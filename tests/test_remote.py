@@ -62,9 +62,9 @@ def test_the_status_of_a_relay_of_an_older_version_is_told_as_well() -> None:
 
 def test_an_order_is_told_in_one_line_with_what_came_of_it() -> None:
     told = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
-    assert outcome("paused", told) == "studio: paused; now FileStatus by: paused"
+    assert outcome("paused", told) == "studio: paused; now Standing by: paused"
     assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
-        "studio: resumed; now FileStatus by"
+        "studio: resumed; now Standing by"
     )
 
 

@@ -36,6 +36,7 @@ from relayd.errors import (
     SessionUnknown,
 )
 from relayd.http.client import HttpClient
+from relayd.logs import LogEvent
 from relayd.urls.safe import MediaUrl, service_url
 
 CALL_DEADLINE = 20.0
@@ -139,7 +140,7 @@ class AkoolClient:
             code = reply.fault.code
             if (code is None and reply.status in ENDPOINT_MISSING) or code in ENDPOINT_MISSING:
                 self._info_missing = True
-                _log.info("status.unsupported", reason=str(reply.fault))
+                _log.info(LogEvent.SESSION_STATUS_UNSUPPORTED, reason=str(reply.fault))
                 return None
             raise reply.fault
         status = Status.read(reply.data.get("faceswap_status", reply.data.get("status")))
@@ -171,7 +172,7 @@ class AkoolClient:
         try:
             await repeated_within(within, self._ask, CLOSE, {"_id": session_id})
         except SessionUnknown:
-            _log.info("session.unknown_at_close", session=session_id)
+            _log.info(LogEvent.SESSION_UNKNOWN_AT_CLOSE, session=session_id)
             return False
         return True
 
@@ -229,7 +230,7 @@ class AkoolClient:
             return reply
         if self._token is token:
             self._token = None
-        _log.info("token.refused", endpoint=endpoint.name)
+        _log.info(LogEvent.TOKEN_REFUSED, endpoint=endpoint.name)
         token = await self._bearer(self._credentials)
         return await self._send(endpoint, asked, token.headers)
 
@@ -245,7 +246,7 @@ class AkoolClient:
                 if reply.fault is not None:
                     raise reply.fault
                 self._token = Token.read(reply.body, self._wall)
-                _log.debug("token.renewed")
+                _log.debug(LogEvent.TOKEN_RENEWED)
             return self._token
 
     async def _send(

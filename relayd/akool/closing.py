@@ -8,6 +8,7 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.records import JournalRecord
 from relayd.errors import InternalFault, ServiceError, Unavailable
+from relayd.logs import LogEvent
 from relayd.urls.safe import service_url
 
 CLOSE_WITHIN = 10.0
@@ -56,7 +57,7 @@ async def close_orphaned_sessions(
                     client, entry, within, hopeless
                 )
         except Exception as fault:  # noqa: BLE001 - the others are closed whatever befalls it
-            _log.error("session.close_failed", session=session, exc_info=fault)
+            _log.error(LogEvent.SESSION_CLOSE_FAILED, session=session, exc_info=fault)
             reason = str(InternalFault.of(fault))
         finally:
             entry.release()
@@ -78,7 +79,7 @@ async def _close_orphaned_session(
     record, here = entry.record, service_url(client.base_url)
     if service_url(record.base_url) != here:
         reason = f"it is open at {record.base_url}, not at {here}"
-        _log.warning("session.elsewhere", session=record.id, reason=reason)
+        _log.warning(LogEvent.SESSION_ELSEWHERE, session=record.id, reason=reason)
         hopeless[record.id] = reason
         return reason
     reason = await close_entry(client, entry, within)
@@ -93,21 +94,21 @@ async def close_entry(client: AkoolClient, entry: JournalEntry, within: float) -
     try:
         known = await client.close(session, within=within)
     except ServiceError as fault:
-        _log.error("session.close_failed", session=session, reason=str(fault))
+        _log.error(LogEvent.SESSION_CLOSE_FAILED, session=session, reason=str(fault))
         return str(fault)
     except Exception as fault:  # noqa: BLE001 - a close that fails is a fact, not an end
-        _log.exception("session.close_failed", session=session)
+        _log.exception(LogEvent.SESSION_CLOSE_FAILED, session=session)
         return str(InternalFault.of(fault))
     else:
         if not known and account not in ("", client.account):
-            _log.warning("session.of_another_key", session=session)
+            _log.warning(LogEvent.SESSION_OF_ANOTHER_KEY, session=session)
             return OF_ANOTHER_KEY
-        _log.info("session.closed", session=session, relay=entry.record.relay)
+        _log.info(LogEvent.SESSION_CLOSED, session=session, relay=entry.record.relay)
         try:
             await asyncio.to_thread(entry.remove)
         except Unavailable as fault:
             # Closing it once more at the next start does no harm.
-            _log.warning("journal.kept", session=session, reason=str(fault))
+            _log.warning(LogEvent.JOURNAL_KEPT, session=session, reason=str(fault))
         return ""
     finally:
         entry.release()

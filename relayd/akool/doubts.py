@@ -31,6 +31,7 @@ from relayd.akool.files import (
     why,
     write_file,
 )
+from relayd.logs import LogEvent
 
 KEPT_FOR = 7 * 24 * 3600.0
 """s that a doubt is told: by then the service's own limits have ended the session."""
@@ -79,7 +80,7 @@ class CreateIntent:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as fault:
-            _log.warning("doubt.kept", path=str(self._path), reason=str(fault))
+            _log.warning(LogEvent.JOURNAL_DOUBT_KEPT, path=str(self._path), reason=str(fault))
         self._release()
 
     def doubtful(self, reason: str) -> None:
@@ -90,7 +91,9 @@ class CreateIntent:
         try:
             os.close(write_file(self._path, self._fields | {"reason": reason}))
         except OSError as fault:
-            _log.warning("doubt.reason_lost", path=str(self._path), reason=str(fault))
+            _log.warning(
+                LogEvent.JOURNAL_DOUBT_REASON_LOST, path=str(self._path), reason=str(fault)
+            )
         self._release()
 
     def _release(self) -> None:

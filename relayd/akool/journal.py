@@ -38,6 +38,7 @@ from relayd.akool.files import (
 from relayd.akool.history import History
 from relayd.akool.models import LiveSession
 from relayd.akool.records import JournalContents, JournalRecord, UnreadableEntry
+from relayd.logs import LogEvent
 
 _LONGEST_NAME = 80
 """Characters of an id that its file's name repeats."""
@@ -246,7 +247,9 @@ class Journal:
                 seconds=now.seconds_since(record.opened),
             )
         except OSError as fault:
-            _log.warning("history.unwritable", path=str(self.history.path), reason=str(fault))
+            _log.warning(
+                LogEvent.JOURNAL_HISTORY_UNWRITABLE, path=str(self.history.path), reason=str(fault)
+            )
 
     def budget(self, limit_minutes: float) -> BudgetReading:
         """Read how much of a day's limit the sessions on this book have used; 0 is no limit.
@@ -292,7 +295,7 @@ class Journal:
     def _warn(self, entry: UnreadableEntry) -> None:
         if (entry.name, entry.why) not in self._warned:
             self._warned.add((entry.name, entry.why))
-            _log.warning("journal.unreadable", file=entry.name, reason=entry.why)
+            _log.warning(LogEvent.JOURNAL_UNREADABLE, file=entry.name, reason=entry.why)
 
 
 def _file_name(session_id: str) -> str:

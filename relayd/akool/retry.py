@@ -14,6 +14,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from relayd import logs
 from relayd.akool.error_codes import BY_CODE
 from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Throttled
+from relayd.logs import LogEvent
 
 ATTEMPTS = 3
 """Sendings of one call: more is the relay's own wait, which people see."""
@@ -32,7 +33,9 @@ T = TypeVar("T")
 
 def _tell(details: RetryDetails) -> None:
     wait = round(details.wait_for, 2)
-    _log.info("call.repeated", after=wait, tries=details.retry_num, reason=str(details.caused_by))
+    _log.info(
+        LogEvent.SERVICE_RETRY, after=wait, tries=details.retry_num, reason=str(details.caused_by)
+    )
 
 
 set_on_retry_hooks([_tell])

@@ -27,6 +27,7 @@ from relayd.errors import (
     SessionDoubtful,
     SessionFailed,
 )
+from relayd.logs import LogEvent
 from relayd.urls.safe import service_url
 
 ANSWER_WITHIN = 10.0
@@ -115,7 +116,7 @@ class SwapSession:
                 self.status = await keeper.client.status(self.live.id)
             except ServiceError as fault:
                 failures += 1
-                _log.info("status.failed", session=self.live.id, reason=str(fault))
+                _log.info(LogEvent.SESSION_STATUS_FAILED, session=self.live.id, reason=str(fault))
                 if failures == LOOKUP_FAILURES:
                     return Readiness.ASSUMED
             else:
@@ -130,14 +131,14 @@ class SwapSession:
         """
         landmarks = await self._keeper.landmarks(face)
         await self._keeper.client.update(self.live.id, face.image_url, landmarks)
-        _log.info("session.face_changed", session=self.live.id)
+        _log.info(LogEvent.SESSION_FACE_CHANGED, session=self.live.id)
 
     async def renew_token(self) -> bool:
         """Take over a newer RTC token, if the service gives one; True when it did."""
         try:
             token = await self._keeper.client.fresh_token(self.live.id)
         except ServiceError as fault:
-            _log.info("token.not_renewed", session=self.live.id, reason=str(fault))
+            _log.info(LogEvent.TOKEN_NOT_RENEWED, session=self.live.id, reason=str(fault))
             return False
         if token is None or token == self.token:
             return False
@@ -287,7 +288,7 @@ class SessionKeeper:
 
     async def _doubt(self, intent: CreateIntent, reason: str) -> None:
         self.doubtful += 1
-        _log.error("session.maybe_open", reason=reason)
+        _log.error(LogEvent.SESSION_MAYBE_OPEN, reason=reason)
         await asyncio.to_thread(intent.doubtful, reason)
 
     async def _record(self, live: LiveSession, intent: CreateIntent) -> SwapSession:
@@ -305,20 +306,22 @@ class SessionKeeper:
             await self._close_unrecorded(live, intent)
             raise
         await asyncio.to_thread(intent.answered)
-        _log.info("session.created", session=live.id, channel=live.channel_id, relay=self._relay)
+        _log.info(
+            LogEvent.SESSION_CREATED, session=live.id, channel=live.channel_id, relay=self._relay
+        )
         return SwapSession(live, entry, self, opened_at)
 
     async def _close_unrecorded(self, live: LiveSession, intent: CreateIntent) -> None:
         try:
             await self.client.close(live.id, within=self._close_within)
         except Exception as fault:  # noqa: BLE001 - whatever it was, it may be open
-            _log.error("session.left_open_unrecorded", session=live.id, reason=str(fault))
+            _log.error(LogEvent.SESSION_NOT_RECORDED, session=live.id, reason=str(fault))
             reason = (
                 f"{live.id} could be neither recorded nor closed: relayd sessions close {live.id}"
             )
             await self._doubt(intent, reason)
         else:
-            _log.info("session.closed", session=live.id, reason="it could not be recorded")
+            _log.info(LogEvent.SESSION_CLOSED, session=live.id, reason="it could not be recorded")
             await asyncio.to_thread(intent.answered)
 
     async def _undo(
@@ -347,4 +350,4 @@ async def _to_the_end(task: asyncio.Task[None]) -> None:
         except asyncio.CancelledError:
             continue
     if not task.cancelled() and (fault := task.exception()) is not None:
-        _log.error("session.undo_failed", exc_info=fault)
+        _log.error(LogEvent.SESSION_UNDO_FAILED, exc_info=fault)

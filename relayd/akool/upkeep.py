@@ -7,7 +7,7 @@ from relayd.akool.closing import close_orphaned_sessions
 from relayd.akool.journal import Journal
 from relayd.clock import Backoff
 from relayd.errors import RelaydError
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 
 ORPHANS_BACKOFF = 0.5, 60.0
 """s, first and longest wait between two tries to close what was left open: it bills meanwhile."""
@@ -33,10 +33,10 @@ async def keep_closing_orphaned_sessions(client: AkoolClient, journal: Journal) 
             results = await close_orphaned_sessions(client, journal, hopeless=hopeless)
             all_closed = all(one.closed or one.record.id in hopeless for one in results)
         except RelaydError as fault:
-            _log.error("orphans.failed", reason=str(fault))
+            _log.error(LogEvent.SESSION_ORPHANS_NOT_CLOSED, reason=str(fault))
             all_closed = False
         except Exception:  # noqa: BLE001 - what bills is closed whatever happens
-            _log.exception("orphans.failed")
+            _log.exception(LogEvent.SESSION_ORPHANS_NOT_CLOSED)
             all_closed = False
         if all_closed:
             backoff.reset()
@@ -57,5 +57,5 @@ class CreditWatch:
             try:
                 self.left = await self._client.credit()
             except RelaydError as fault:
-                _log.debug("credit.unknown", reason=str(fault))
+                _log.debug(LogEvent.SERVICE_CREDIT_UNKNOWN, reason=str(fault))
             await asyncio.sleep(CREDIT_INTERVAL)

@@ -26,6 +26,7 @@ from relayd.config.loading import exposed, load
 from relayd.config.settings import Settings, require_runnable
 from relayd.config.variables import ignored
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
+from relayd.logs import LogEvent
 from relayd.process import limits, stdio
 from relayd.process.hardening import forbid_dumps
 
@@ -91,7 +92,7 @@ def main() -> NoReturn:
         _complain(fault)
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
-        logs.get("cli").debug("unexpected", exc_info=True)
+        logs.get("cli").debug(LogEvent.INTERNAL_FAULT, exc_info=True)
         refusal = limits.named(fault) or InternalFault.of(
             fault, hint="a fault of relayd; --log-level debug shows where"
         )
@@ -180,12 +181,14 @@ def run(
     _set_up_logs(log_level)
     settings = read()
     if names := exposed(overrides or ()):
-        logs.get("config").warning("command_line.secret", names=names, hint=_EXPOSED)
+        logs.get("config").warning(LogEvent.COMMAND_LINE_SECRET, names=names, hint=_EXPOSED)
     if shows_secret(settings.source.url.reveal()):
         hint = "ffmpeg takes it as an argument; mount /proc with hidepid=invisible"
-        logs.get("config").warning("source.secret_readable", url=settings.source.url, hint=hint)
+        logs.get("config").warning(
+            LogEvent.SOURCE_SECRET_READABLE, url=settings.source.url, hint=hint
+        )
     if foreign := ignored(os.environ):
-        logs.get("config").warning("environment.ignored", names=foreign, hint="not ours")
+        logs.get("config").warning(LogEvent.ENVIRONMENT_IGNORED, names=foreign, hint="not ours")
     _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from relayd.config.settings import Settings
 from relayd.errors import ConfigError, InternalFault, RelaydError
-from relayd.logs import get, redact
+from relayd.logs import LogEvent, get, redact
 from relayd.process import limits
 
 RELOADABLE: Mapping[str, str] = {
@@ -83,16 +83,16 @@ class Reloader:
                 await self._apply(merged)
         except RelaydError as fault:
             faults = tuple(fault.faults) if isinstance(fault, ConfigError) else (str(fault),)
-            self._log.error("reload.refused", faults=list(faults))
+            self._log.error(LogEvent.RELOAD_REFUSED, faults=list(faults))
             return Reloaded(faults=faults)
         except Exception as fault:  # noqa: BLE001 - the next reload may do better
-            self._log.exception("reload.failed")
+            self._log.exception(LogEvent.RELOAD_FAILED)
             return Reloaded(faults=(str(limits.named(fault) or InternalFault.of(fault)),))
         self._running = merged
         result = Reloaded(applied, tuple(key for key in changed if key not in RELOADABLE))
-        self._log.info("reload.done", applied=list(result.applied))
+        self._log.info(LogEvent.RELOAD_DONE, applied=list(result.applied))
         if result.restart_needed:
-            self._log.warning("reload.restart_needed", keys=list(result.restart_needed))
+            self._log.warning(LogEvent.RELOAD_RESTART_NEEDED, keys=list(result.restart_needed))
         return result
 
 

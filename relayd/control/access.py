@@ -110,7 +110,7 @@ class Access:
             return refuse_entry(scope, "the token in this URL is wrong, or of an earlier start")
         answer: Response = RedirectResponse("./", 303)
         if _from_a_link(scope):
-            answer = HTMLResponse(_page("InputPlan", "", refresh=True), headers=_POLICY)
+            answer = HTMLResponse(_page("Opening", "", refresh=True), headers=_POLICY)
         answer.set_cookie(
             cookie_name(Headers(scope=scope).get("host", "")),
             self.token.cookie,

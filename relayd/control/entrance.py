@@ -8,7 +8,7 @@ from pathlib import Path
 from relayd.config import socket_folders
 from relayd.config.settings import ControlSettings, Settings, control_socket
 from relayd.control.access import Access, Token
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 
 
 def access_for(control: ControlSettings) -> Access:
@@ -38,12 +38,12 @@ def prepared_socket(settings: Settings, name: str) -> Path | None:
     log = get("control")
     if reason := socket_folders.make_fallback(uid):
         log.warning(
-            "control.no_socket",
+            LogEvent.CONTROL_NO_SOCKET,
             reason=reason,
             hint="set XDG_RUNTIME_DIR or [control] socket; `relayd status` cannot find this relay",
         )
         return None
-    log.info("control.socket_in_tmp", path=str(path), reason="XDG_RUNTIME_DIR is not set")
+    log.info(LogEvent.CONTROL_SOCKET_IN_TMP, path=str(path), reason="XDG_RUNTIME_DIR is not set")
     return path
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from relayd import logs
+from relayd.logs import LogEvent
 
 _LONGEST_STATUS = 512
 """Characters of a STATUS line; `systemctl status` shows one terminal line of it."""
@@ -85,7 +86,7 @@ class Notifier:
         except OSError as fault:
             if not self._complained:
                 self._complained = True
-                self._log.warning("service manager does not listen", reason=str(fault))
+                self._log.warning(LogEvent.SYSTEMD_UNREACHABLE, reason=str(fault))
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

@@ -14,6 +14,7 @@ import uvicorn
 from relayd import logs
 from relayd.control.api import ControlApp
 from relayd.errors import AddressUnavailable
+from relayd.logs import LogEvent
 from relayd.process.folders import make_private
 
 STOP_DEADLINE = 1.0
@@ -115,7 +116,7 @@ class ControlServer:
                 server.serve(sockets=[listener]), name="relayd-control"
             )
         self._log.info(
-            "control server listens",
+            LogEvent.CONTROL_LISTENING,
             socket=str(self._unix_path or ""),
             url=self.url,
             hint="`relayd status` prints the URL with the token that it needs" if self.url else "",
@@ -136,7 +137,7 @@ class ControlServer:
             serving.cancel()
         for ended in await asyncio.gather(*self._servers.values(), return_exceptions=True):
             if isinstance(ended, Exception):
-                self._log.error("control server had failed", reason=repr(ended))
+                self._log.error(LogEvent.CONTROL_FAILED, reason=repr(ended))
         self._remove_unix_socket()
         self._servers.clear()
 

@@ -20,6 +20,7 @@ from relayd.emulator.rtc import RtcGate
 from relayd.emulator.sessions import SessionRules, SessionStore
 from relayd.emulator.swap import FaceSwapper, SourceFace
 from relayd.http.client import HttpClient
+from relayd.logs import LogEvent
 
 SWEEP_INTERVAL = 1.0
 """s between two looks for sessions to end."""
@@ -88,5 +89,7 @@ class Emulator:
 
 
 async def _internal_error(request: Request, fault: Exception) -> Response:
-    logs.get("emulator").error("request_failed", path=request.url.path, exc_info=fault)
+    logs.get("emulator").error(
+        LogEvent.EMULATOR_REQUEST_FAILED, path=request.url.path, exc_info=fault
+    )
     return JSONResponse({"code": 1015, "msg": "Create failed, internal error"}, 500)

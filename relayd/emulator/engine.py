@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import Generic, Protocol, TypeVar
 
 from relayd import logs
+from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.media.slots import LatestSlot
 
@@ -89,7 +90,7 @@ class SwapEngine(Generic[AnyFace]):
         try:
             self._swap_until_stopped(self._make_swapper(self._face))
         except Exception as fault:  # noqa: BLE001  the session must fail, not hang
-            logs.get("emulator").error("engine_failed", exc_info=fault)
+            logs.get("emulator").error(LogEvent.EMULATOR_ENGINE_FAILED, exc_info=fault)
             self._on_failure(fault)
 
     def _swap_until_stopped(self, swapper: Swapper[AnyFace]) -> None:

@@ -23,6 +23,7 @@ from relayd.emulator.faults import FaultBoard
 from relayd.emulator.sessions import Connection, Role, Session, SessionStore
 from relayd.emulator.swap import SourceFace
 from relayd.errors import JoinRefused
+from relayd.logs import LogEvent
 from relayd.media.frames import Geometry
 from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
 
@@ -101,7 +102,7 @@ class RtcGate:
             await peer.close()
             raise Refusal(404, "No such channel")
         await self._sessions.connect(session, connection)
-        logs.get("emulator").info("joined", session=session.id, role=role.value)
+        logs.get("emulator").info(LogEvent.EMULATOR_JOINED, session=session.id, role=role.value)
         location = {"Location": f"{request.url.path.rstrip('/')}/{connection.id}"}
         return Response(answer, 201, location, media_type=SDP)
 

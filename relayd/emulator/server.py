@@ -15,6 +15,7 @@ from relayd import logs
 from relayd.emulator.account import AccountRules
 from relayd.emulator.sessions import SessionRules
 from relayd.errors import AddressUnavailable, ExitCode, LibraryUnavailable
+from relayd.logs import LogEvent
 
 LARGEST_PORT = 65535
 GRACEFUL_SHUTDOWN = 2
@@ -131,7 +132,7 @@ async def _serve_until_signal(server: EmulatorServer) -> None:
 
 
 def _announce(url: str) -> None:
-    logs.get("emulator").info("ready", url=url)
+    logs.get("emulator").info(LogEvent.EMULATOR_READY, url=url)
     sys.stdout.write(f"relayd emulator ready at {url}\n")
     sys.stdout.flush()
 

@@ -19,6 +19,7 @@ from relayd import logs
 from relayd.clock import Clock
 from relayd.emulator.engine import AnyFace, EngineFigures, SwapEngine, Swapper
 from relayd.errors import SessionUnknown
+from relayd.logs import LogEvent
 from relayd.media.frames import I420
 
 UNKNOWN_SESSION = 1008
@@ -181,7 +182,9 @@ class SessionStore(Generic[AnyFace]):
         session.figures = session.engine.figures
         session.engine.start()
         self._sessions[session.id] = session
-        logs.get("emulator").info("session_created", session=session.id, queue_s=queue_seconds)
+        logs.get("emulator").info(
+            LogEvent.EMULATOR_SESSION_CREATED, session=session.id, queue_s=queue_seconds
+        )
         return session
 
     def get(self, session_id: str) -> Session[AnyFace]:
@@ -251,7 +254,9 @@ class SessionStore(Generic[AnyFace]):
         now = self._clock.now()
         self._charge(now - session.charged_until)
         session.ended = (status, reason, now)
-        logs.get("emulator").info("session_ended", session=session.id, reason=reason.value)
+        logs.get("emulator").info(
+            LogEvent.EMULATOR_SESSION_ENDED, session=session.id, reason=reason.value
+        )
         engine, session.engine = session.engine, None  # with it goes the face, half a megabyte
         if engine is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, engine.stop)

@@ -20,7 +20,7 @@ import httpx
 from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable, causes
 from relayd.http.proxies import Proxy, proxy_for
 from relayd.http.trust import UNTRUSTED_HINT, client_context
-from relayd.logs import excerpt, get, redact
+from relayd.logs import LogEvent, excerpt, get, redact
 from relayd.urls.safe import MediaUrl
 
 LARGEST_ANSWER = 4 * 1024 * 1024
@@ -184,7 +184,7 @@ async def _close(client: httpx.AsyncClient) -> None:
     try:
         await client.aclose()
     except Exception as fault:  # noqa: BLE001 - its transports raise anything
-        _log.debug("connections.not_closed", reason=str(fault))
+        _log.debug(LogEvent.HTTP_NOT_CLOSED, reason=str(fault))
 
 
 async def _read(

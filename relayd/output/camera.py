@@ -19,7 +19,7 @@ import pyvirtualcam
 from numpy.typing import NDArray
 
 from relayd.errors import CameraUnavailable
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import Geometry, OutputFrame
 from relayd.output import devices, v4l2
 from relayd.output.device_choice import find_device, is_path, modprobe
@@ -129,7 +129,9 @@ class Loopback:
         try:
             v4l2.set_frame_rate(self._system, self._fd, Fraction(fps).limit_denominator(1001))
         except OSError as fault:  # readers will believe in 30 fps, and that is all
-            _log.warning("frame rate not taken", device=self.path, fps=fps, reason=_words(fault))
+            _log.warning(
+                LogEvent.CAMERA_FRAME_RATE_REFUSED, device=self.path, fps=fps, reason=_words(fault)
+            )
 
     def _require_exclusive_caps(self) -> None:
         """Refuse a device that shows both its sides though it has a writer.
@@ -150,7 +152,7 @@ class Loopback:
         """Raise it, or in a call that can go on without its hint tell it."""
         if is_hindrance or not self._was_open:
             raise refusal
-        _log.warning("camera.set_up_wrongly", device=self.path, reason=str(refusal))
+        _log.warning(LogEvent.CAMERA_MISCONFIGURED, device=self.path, reason=str(refusal))
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -280,7 +282,7 @@ class CameraOutput:
             loopback=loopback,
         )
         self._name, self._was_open = path, True
-        _log.info("camera.opened", device=path, module=version, fps=self._fps)
+        _log.info(LogEvent.CAMERA_OPENED, device=path, module=version, fps=self._fps)
 
     def show(self, frame: OutputFrame) -> None:
         """Write one picture, a copy into the driver's memory; raises CameraUnavailable."""

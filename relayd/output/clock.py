@@ -13,7 +13,7 @@ from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock, PhaseLock, Tick, Ticker
 from relayd.errors import RelaydError, Unavailable
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import OutputFrame, SourceFrame, StandbyFrame, SwappedFrame, expose_source
 from relayd.media.slots import LatestSlot
 from relayd.output.base import Output, OutputChange, OutputEvent
@@ -184,7 +184,7 @@ class OutputClock:
             except Exception as fault:  # noqa: BLE001 - the beat must go on
                 if str(fault) != said:  # 20 times a second would fill the disk
                     said = str(fault)
-                    _log.exception("beat failed")
+                    _log.exception(LogEvent.OUTPUT_TICK_FAILED)
 
     def _beat(self, tick: Tick, phase: PhaseLock) -> float:
         """Show one picture; gives the seconds by which later beats shall move."""
@@ -235,7 +235,7 @@ class OutputClock:
     def _lose(self, post: "_OutputSlot", fault: Exception) -> None:
         """Leave an output out of the beat, and have it reopened."""
         if not isinstance(fault, RelaydError):
-            _log.error("output failed unexpectedly", output=post.output.name, exc_info=fault)
+            _log.error(LogEvent.OUTPUT_FAILED, output=post.output.name, exc_info=fault)
         told, post.trouble = post.trouble, str(fault) or type(fault).__name__
         post.lost, post.lost_as = True, post.output.name
         if post.trouble != told:

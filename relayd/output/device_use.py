@@ -14,7 +14,7 @@ TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """OpenTracker by others that /proc shows: maybe not all."""
+    """Openings by others that /proc shows: maybe not all."""
 
     here: int = 0
     """Of the device that is counted."""

@@ -37,7 +37,7 @@ class FileEvent(Enum):
 
 
 class FileWatch:
-    """OpenTracker and closings of one file from now on, our own ones too."""
+    """Openings and closings of one file from now on, our own ones too."""
 
     def __init__(self, path: str) -> None:
         """Watch `path`; raises OSError, EACCES where we may not read it."""

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import Final, Protocol
 
 from relayd.clock import Clock, MonotonicClock
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import OutputFrame
 from relayd.output import v4l2
 from relayd.output.base import Output
@@ -99,7 +99,7 @@ def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCou
     try:
         return ClientUsage(path, system)
     except OSError as fault:
-        _log.debug("client usage is not told", device=path, reason=str(fault))
+        _log.debug(LogEvent.READERS_NO_EVENT, device=path, reason=str(fault))
     return OpenTracker(path, now)
 
 
@@ -161,14 +161,14 @@ class ReadersWatch:
             except OSError as fault:
                 self._note_blindness(fault.strerror or str(fault))
             except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
-                _log.exception("readers.failed")
+                _log.exception(LogEvent.READERS_FAILED)
                 self._note_blindness(str(fault))
             self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
 
     def _watch(self) -> None:
         sight = self._see(self._path, self._system, self._clock.now())
         try:
-            _log.info("readers.watched", device=self._path, by=type(sight).__name__)
+            _log.info(LogEvent.READERS_WATCHED, device=self._path, by=type(sight).__name__)
             poll = select.poll()
             poll.register(sight.fileno(), sight.mask)
             poll.register(self._bell, select.POLLIN)
@@ -186,7 +186,7 @@ class ReadersWatch:
         now = self._clock.now()
         if self._blind_since is None:
             self._blind_since = now
-            _log.warning("readers.unseen", device=self._path, reason=reason)
+            _log.warning(LogEvent.READERS_UNSEEN, device=self._path, reason=reason)
         if now - self._blind_since >= PATIENCE:
             self._tell(None, reason=reason)
 
@@ -195,9 +195,9 @@ class ReadersWatch:
             return
         self._told, self._has_told = readers, True
         if readers is None:
-            _log.warning("readers.unknown", device=self._path, reason=reason)
+            _log.warning(LogEvent.READERS_UNKNOWN, device=self._path, reason=reason)
         else:
-            _log.info("readers", device=self._path, count=readers)
+            _log.info(LogEvent.READERS_CHANGED, device=self._path, count=readers)
         self._on_readers(readers)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.errors import OutputError, Unavailable
-from relayd.logs import get, redact
+from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import Geometry, OutputFrame
 from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
@@ -160,7 +160,7 @@ class StreamOutput:
                 self._attempt(slot, attempt)
             except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
                 if not isinstance(fault, OutputError):
-                    _log.error("output failed unexpectedly", output=self.name, exc_info=fault)
+                    _log.error(LogEvent.OUTPUT_FAILED, output=self.name, exc_info=fault)
                 self._update(up=False)
                 reason = str(fault) or type(fault).__name__
                 if attempt.up_since or reason != said:
@@ -268,13 +268,13 @@ class StreamOutput:
         """Let the process write the end, kill it if it does not, hear what it said last."""
         process.stdin.close()
         if not process.end(self._finish_limit):
-            _log.warning("output did not finish in time", output=self.name)
+            _log.warning(LogEvent.OUTPUT_FINISH_TIMEOUT, output=self.name)
         with process.stdout:
             for line in _what_is_left(reports):
                 try:
                     self._take(line, attempt)
                 except OutputError as fault:
-                    _log.warning("output ended badly", output=self.name, reason=str(fault))
+                    _log.warning(LogEvent.OUTPUT_ENDED_BADLY, output=self.name, reason=str(fault))
         self._update(up=False)
 
     def _update(

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from relayd.clock import Backoff
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.process import limits
 
 RESTART_BACKOFF = 1.0, 60.0
@@ -55,7 +55,7 @@ async def kept_running(
         if reason not in logged:
             logged.append(reason)
             trace = None if limit else failure
-            _log.error("background.failed", job=name, reason=reason, exc_info=trace)
+            _log.error(LogEvent.BACKGROUND_FAILED, job=name, reason=reason, exc_info=trace)
         await sleep(backoff.next_wait(loop.time() - began))
 
 

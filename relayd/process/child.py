@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO, Final
 
 from relayd import logs
+from relayd.logs import LogEvent
 from relayd.process.environment import program_environment, python_environment
 
 KILL_TIMEOUT: Final = 0.5
@@ -126,7 +127,7 @@ class Child:
         if not in_time:
             self.kill()
             if self.wait(KILL_TIMEOUT) is None:
-                _log.error("a killed process does not end: the kernel holds it", pid=self.pid)
+                _log.error(LogEvent.PROCESS_UNKILLABLE, pid=self.pid)
         self.reap()
         return in_time
 

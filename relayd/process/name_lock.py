@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from relayd.errors import Unavailable
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.process.folders import make_private
 
 TRIES = 5
@@ -138,7 +138,7 @@ class NameLock:
 
     def _warn(self, fault: OSError) -> None:
         _log.warning(
-            "name.not_locked",
+            LogEvent.NAME_NOT_LOCKED,
             path=str(self._path),
             reason=fault.strerror or str(fault),
             hint="make sure that no other relay of this name runs: both would open sessions",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.process.early_signals import take_early_hangup
 
 REPEATED_WITHIN = 0.5
@@ -65,7 +65,7 @@ def stopped_by_signals(
                 stop.set()
             case StopStep.REMIND:
                 _log.warning(
-                    "stop.pending",
+                    LogEvent.STOP_PENDING,
                     doing="closing the session",
                     hint="once more ends at once; the session is closed by the next start"
                     " or `relayd sessions close`",

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from relayd.akool.budget import BudgetReading, BudgetState
 from relayd.akool.journal import Journal
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 
 _log = get("budget")
 
@@ -49,5 +49,5 @@ class BudgetWatch:
 
     def _warn(self, reading: BudgetReading) -> None:
         if reading.state is not self._told and reading.state is not BudgetState.OK:
-            _log.warning("budget", state=reading.state.value, reason=reading.words)
+            _log.warning(LogEvent.RELAY_BUDGET, state=reading.state.value, reason=reading.words)
         self._told = reading.state

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from relayd.akool.session import FaceChoice
+from relayd.logs import LogEvent
 from relayd.relay.status import DemandState, RelayState
 
 
@@ -31,7 +32,7 @@ class Report(Command):
 class Note(Command):
     """Write a warning to the log."""
 
-    event: str
+    event: LogEvent
     reason: str
 
 

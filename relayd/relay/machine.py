@@ -16,6 +16,7 @@ from functools import singledispatchmethod
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import FaceRejected
+from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
@@ -292,7 +293,9 @@ class Machine:
                 continue
             if session.is_closing:
                 self.sessions.forget(session)
-                self._order(do.Note("session.close_given_up", f"not over in {CLOSE_TIMEOUT:g} s"))
+                self._order(
+                    do.Note(LogEvent.SESSION_CLOSE_GIVEN_UP, f"not over in {CLOSE_TIMEOUT:g} s")
+                )
             else:
                 error = session.late(self._policy.first_frame_timeout)
                 self.sessions.rejoin(session, error, self._now)

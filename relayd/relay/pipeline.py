@@ -10,7 +10,7 @@ from threading import Event, Lock
 
 from relayd.clock import Clock
 from relayd.config.settings import CameraSettings, Settings, StreamSettings
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.delay import DelayMeter, Spread
 from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame
 from relayd.media.slots import LatestSlot
@@ -200,7 +200,7 @@ class Pipeline:
         try:
             self._studio.submit(self._draw, title, detail)
         except RuntimeError as fault:  # no thread for it: the last picture stays
-            _log.warning("standby.not_drawn", title=title, reason=str(fault))
+            _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
         self.screen.set_standby(self.artist.draw(title, detail))

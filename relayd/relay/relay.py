@@ -18,7 +18,7 @@ from relayd.akool.upkeep import CreditWatch, keep_closing_orphaned_sessions
 from relayd.clock import Clock, MonotonicClock
 from relayd.config.settings import Settings, state_directory
 from relayd.errors import Unavailable
-from relayd.logs import get, redact
+from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame
 from relayd.output.base import Output, OutputChange, OutputEvent
 from relayd.output.standby import StandbyRenderer
@@ -179,7 +179,7 @@ class Relay:
         try:
             await asyncio.to_thread(self._journal.note_looked_at, self._name)
         except Unavailable as fault:
-            _log.warning("doubts.not_noted", reason=str(fault))
+            _log.warning(LogEvent.RELAY_DOUBTS_NOT_NOTED, reason=str(fault))
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
@@ -263,7 +263,9 @@ class Relay:
         if report.demand is not self._demand:
             readers = self._runner.machine.surroundings.readers.counts
             was, self._demand = self._demand, report.demand
-            _log.info("on_demand", was=was.value, now=report.demand.value, readers=dict(readers))
+            _log.info(
+                LogEvent.RELAY_DEMAND, was=was.value, now=report.demand.value, readers=dict(readers)
+            )
         self._enter(report.state, report.reason)
         self._budget.look()
 
@@ -272,7 +274,7 @@ class Relay:
         reason = redact(reason)
         if (state, reason) == (self._state, self._reason):
             return
-        _log.info("state", was=self._state.value, now=state.value, reason=reason)
+        _log.info(LogEvent.RELAY_STATE, was=self._state.value, now=state.value, reason=reason)
         if state is not self._state:
             self._since = self._clock.now()
         self._state, self._reason = state, reason
@@ -307,10 +309,12 @@ class Relay:
         if event.change is OutputChange.BACK:
             self._outputs_back += self._troubles.pop(event.output, None) is not None
             of_file = {"file": event.file} if event.file else {}
-            _log.info("output.back", output=event.output, **of_file)
+            _log.info(LogEvent.OUTPUT_BACK, output=event.output, **of_file)
         else:
             self._troubles[event.output] = event.reason
-            _log.error(f"output.{event.change.value}", output=event.output, reason=event.reason)
+            _log.error(
+                LogEvent(f"output.{event.change.value}"), output=event.output, reason=event.reason
+            )
         self._tell_outputs()
         if self._state not in _NOT_SHOWN:
             self._on_change(self._state, self._with_troubles(self._reason))
@@ -342,11 +346,11 @@ class Relay:
 def _source_event(event: SourceEvent) -> on.Event:
     match event:
         case SourceOpened(width, height, fps, codec):
-            _log.info("source.opened", width=width, height=height, fps=fps, codec=codec)
+            _log.info(LogEvent.SOURCE_OPENED, width=width, height=height, fps=fps, codec=codec)
             return on.SourceUp()
         case SourceDown(error, retry_in):
-            _log.warning("source.down", reason=str(error), retry_in=round(retry_in, 2))
+            _log.warning(LogEvent.SOURCE_DOWN, reason=str(error), retry_in=round(retry_in, 2))
             return on.SourceDown(str(error))
         case SourceEnded():
-            _log.info("source.ended")
+            _log.info(LogEvent.SOURCE_ENDED)
             return on.SourceEnded()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import SourceFrame
 from relayd.relay import commands as do
 from relayd.relay import events as on
@@ -138,22 +138,22 @@ class Runner:
     # Commands.
 
     def _handle(self, event: Event) -> None:
-        _log.debug("event", told=event)
+        _log.debug(LogEvent.RELAY_EVENT, told=event)
         now = self._parts.clock.now()
         try:
             commands = self.machine.handle(event, now)
         except Exception:  # noqa: BLE001 - no fault of ours may end a call
-            _log.exception("machine.failed", told=event)
+            _log.exception(LogEvent.RELAY_MACHINE_FAILED, told=event)
             self._wake_at(now + FAULT_RETRY)
             return
         if isinstance(event, on.SessionClosed):
             self._forget(event.number)
         for command in commands:
-            _log.debug("command", command=command)
+            _log.debug(LogEvent.RELAY_COMMAND, command=command)
             try:
                 self._carry_out(command)
             except Exception:  # noqa: BLE001 - no fault of ours may end a call
-                _log.exception("command.failed", command=command)
+                _log.exception(LogEvent.RELAY_COMMAND_FAILED, command=command)
 
     def _carry_out(self, command: Command) -> None:
         match command:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from relayd.akool.session import FaceChoice, SwapSession
 from relayd.errors import InternalFault, RelaydError, SessionDoubtful, SessionFailed
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import SourceFrame
 from relayd.relay import events as on
 from relayd.relay.events import Event
@@ -104,7 +104,7 @@ class SessionLink:
             kind = on.SessionDoubtful if is_doubtful else on.SessionRefused
             self._emit(kind(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
-            _log.exception("session.open_failed")
+            _log.exception(LogEvent.SESSION_OPEN_FAILED)
             self._emit(on.SessionDoubtful(self.number, InternalFault.of(fault)))
         else:
             self._emit(on.SessionOpened(self.number))
@@ -116,7 +116,7 @@ class SessionLink:
         except RelaydError as error:
             self._emit(on.SessionEnded(self.number, error))
         except Exception as fault:  # noqa: BLE001 - the relay goes on
-            _log.exception("session.wait_failed")
+            _log.exception(LogEvent.SESSION_WAIT_FAILED)
             self._emit(on.SessionEnded(self.number, InternalFault.of(fault)))
         else:
             self._emit(on.SessionReady(self.number))
@@ -131,7 +131,7 @@ class SessionLink:
         except RelaydError as refusal:
             error = refusal
         except Exception as fault:  # noqa: BLE001 - the relay goes on
-            _log.exception("session.face_failed")
+            _log.exception(LogEvent.SESSION_FACE_FAILED)
             error = InternalFault.of(fault)
         self._emit(
             on.FaceRefused(self.number, face, error) if error else on.FaceApplied(self.number, face)
@@ -143,7 +143,7 @@ class SessionLink:
         try:
             renewed = self._session is not None and await self._session.renew_token()
         except Exception:  # noqa: BLE001 - the session goes on with the token it has
-            _log.exception("session.renewal_failed")
+            _log.exception(LogEvent.SESSION_RENEWAL_FAILED)
         if renewed and self._session:
             self._worker.renew(self._session.token.get_secret_value())
         else:
@@ -156,7 +156,7 @@ class SessionLink:
             )
             for end in ends:
                 if isinstance(end, BaseException):
-                    _log.error("session.close_failed", session=self.session_id, exc_info=end)
+                    _log.error(LogEvent.SESSION_CLOSE_FAILED, session=self.session_id, exc_info=end)
         finally:
             self._emit(on.SessionClosed(self.number))
 

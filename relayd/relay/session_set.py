@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import RelaydError
+from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay.commands import Command
 from relayd.relay.holdoff import Holdoff
@@ -71,7 +72,7 @@ class SessionSet:
         others = self.working
         if others and session.number > others[0].number:
             self._holdoff.successor_failed(now, retry_after=error.retry_after or 0.0)
-            self._commands.append(do.Note("rotation.failed", str(error)))
+            self._commands.append(do.Note(LogEvent.SESSION_ROTATION_FAILED, str(error)))
             return
         self.changes += 1
         if others:

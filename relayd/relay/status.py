@@ -10,7 +10,7 @@ class RelayState(Enum):
     """Where a relay stands; each is a metric label, a log event and systemd's STATUS line."""
 
     STARTING = "starting"
-    """InputPlan outputs; nothing is shown yet."""
+    """Opening outputs; nothing is shown yet."""
     STANDBY = "standby"
     """Outputs show the standby picture and no session is wanted: nobody looks, a person paused it,
     or the source is away."""
@@ -57,8 +57,8 @@ class RelayState(Enum):
 
 _WORDS = {
     RelayState.STARTING: "Starting",
-    RelayState.STANDBY: "FileStatus by",
-    RelayState.OPENING: "InputPlan a face swap session",
+    RelayState.STANDBY: "Standing by",
+    RelayState.OPENING: "Opening a face swap session",
     RelayState.QUEUED: "Waiting in the service's queue",
     RelayState.JOINING: "Connecting to the swap engine",
     RelayState.WAITING: "Waiting for the first swapped frame",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from relayd.errors import InternalFault, LinkError, LinkLost, RelaydError
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import SourceFrame, SwappedFrame
 from relayd.relay import events as on
 from relayd.relay.events import Event
@@ -57,7 +57,7 @@ class WorkerLink:
             except RelaydError as error:
                 self._emit(on.LinkLost(self._number, error))
             except Exception as fault:  # noqa: BLE001 - the relay goes on
-                _log.exception("worker.start_failed")
+                _log.exception(LogEvent.WORKER_START_FAILED)
                 self._emit(on.LinkLost(self._number, InternalFault.of(fault)))
 
     def join(self, target: LinkTarget) -> None:
@@ -76,7 +76,7 @@ class WorkerLink:
             try:
                 self._worker.renew(token)
             except LinkError as error:  # one that matters is told by an event of its own
-                _log.warning("token.not_handed_over", reason=str(error))
+                _log.warning(LogEvent.TOKEN_NOT_HANDED_OVER, reason=str(error))
 
     def publish(self, frame: SourceFrame) -> bool:
         """Send one source picture, if it can be now; called by the pacer's thread."""
@@ -105,9 +105,9 @@ class WorkerLink:
         )
         await asyncio.wait({stopping}, timeout=STOP_DEADLINE)
         if not stopping.done():
-            _log.error("worker.stop_hangs", pid=worker.pid)
+            _log.error(LogEvent.WORKER_STOP_HANGS, pid=worker.pid)
         elif fault := stopping.exception():
-            _log.error("worker.stop_failed", pid=worker.pid, exc_info=fault)
+            _log.error(LogEvent.WORKER_STOP_FAILED, pid=worker.pid, exc_info=fault)
 
     def _make_worker(self) -> RtcWorker:
         def tell(event: LinkEvent) -> None:
@@ -133,7 +133,9 @@ class WorkerLink:
         if worker is not self._worker:
             return
         if event.kind is not LinkEventKind.STATS:
-            _log.info(f"link.{event.kind.value}", reason=event.reason or str(event.error or ""))
+            _log.info(
+                LogEvent(f"link.{event.kind.value}"), reason=event.reason or str(event.error or "")
+            )
         if event.kind is LinkEventKind.FIRST_PICTURE:
             self._stall.start()
         if (told := _session_event(self._number, event)) is not None:

@@ -5,6 +5,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from relayd import logs
+from relayd.logs import LogEvent
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class Gate(Generic[T]):
             except Exception:  # noqa: BLE001 - the thread must go on
                 if not self._has_raised:
                     self._has_raised = True
-                    _log.exception("callback failed")
+                    _log.exception(LogEvent.WORKER_CALLBACK_FAILED)
 
     def shut(self, within: float) -> bool:
         """Start no call any more, and wait up to `within` seconds for one that is under way.

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from relayd import errors, logs
 from relayd.errors import ConfigError, LinkLost, RelaydError
+from relayd.logs import LogEvent
 from relayd.media.frames import I420, Geometry
 from relayd.urls.safe import MediaUrl
 from relayd.urls.templates import TEMPLATE_FIELDS, fill_url
@@ -219,7 +220,7 @@ def _error_from_json(data: object) -> RelaydError:
     name, message, hint = (_text(parts, key) for key in ("class", "message", "hint"))
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, RelaydError)):
-        _log.warning("unknown error of the worker", name=name)
+        _log.warning(LogEvent.WORKER_UNKNOWN_ERROR, name=name)
         kind = LinkLost
     if kind is ConfigError:
         return ConfigError(message.splitlines())

@@ -12,6 +12,7 @@ import numpy as np
 
 from relayd import logs
 from relayd.errors import JoinRefused, WorkerDied
+from relayd.logs import LogEvent
 from relayd.media.frames import Geometry, SourceFrame, SwappedFrame
 from relayd.media.slots import SharedSlot
 from relayd.process.child import Child, end_words
@@ -192,7 +193,7 @@ class RtcWorker:
         """Wait for the process, kill it after `within` seconds; end what it started."""
         assert self._process is not None
         if not self._process.end(within):
-            _log.warning("worker killed", pid=self._process.pid)
+            _log.warning(LogEvent.WORKER_KILLED, pid=self._process.pid)
 
     def _shut_down(self, how: int) -> None:
         with self._ordering, contextlib.suppress(OSError):
@@ -205,7 +206,7 @@ class RtcWorker:
             thread.join(max(0.0, deadline - time.monotonic()))
         for gate in (self._events, self._pictures):
             if not gate.shut(deadline - time.monotonic()):
-                _log.error("a callback does not return; its thread is left to itself")
+                _log.error(LogEvent.WORKER_CALLBACK_STUCK)
 
     def _hear(self) -> None:
         """Pass on events until the worker's end, and tell that."""
@@ -222,7 +223,7 @@ class RtcWorker:
         with self._ordering:
             self._control.close()
         if error is not None:
-            _log.error("worker died", pid=self.pid, reason=error.message)
+            _log.error(LogEvent.WORKER_DIED, pid=self.pid, reason=error.message)
             if not self._is_lost:
                 self._events.put(LinkEvent(LinkEventKind.DIED, error=error))
         self._left.set()
@@ -239,7 +240,7 @@ class RtcWorker:
         """Pass on one event; raises anything, ValueError mostly, where it is none."""
         event = LinkEvent.from_json(json.loads(packet))
         if event is None:
-            _log.warning("unknown event of the worker")
+            _log.warning(LogEvent.WORKER_UNKNOWN_EVENT)
             return
         if event.kind is LinkEventKind.DIED:
             raise ValueError("it says that it died")

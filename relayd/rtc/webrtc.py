@@ -18,6 +18,7 @@ from relayd import logs
 from relayd.clock import Backoff
 from relayd.errors import JoinFailed, JoinRefused, LinkError, LinkLost
 from relayd.http.client import HttpClient
+from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
@@ -119,7 +120,7 @@ class WebRtcLink:
         try:
             verdict = asyncio.run(self._live())
         except Exception:  # noqa: BLE001 - a thread must report
-            _log.exception("link broke")
+            _log.exception(LogEvent.LINK_BROKEN)
             verdict = LinkEvent(LinkEventKind.LOST, error=LinkLost("the link broke; see the log"))
         self._on_event(verdict)
 
@@ -164,7 +165,7 @@ class WebRtcLink:
             if now >= give_up:
                 error = LinkLost if leg.was_up else JoinFailed
                 raise error(f"{leg.name}: {ended.why}")
-            _log.info("retrying", leg=leg.name, reason=ended.why)
+            _log.info(LogEvent.LINK_RETRY, leg=leg.name, reason=ended.why)
             wait = max(backoff.next_wait(ended.good_for or 0.0), ended.retry_after or 0.0)
             await asyncio.sleep(min(wait, give_up - now))
 

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
 from relayd.http.client import Answer, HttpClient
-from relayd.logs import excerpt
+from relayd.logs import LogEvent, excerpt
 from relayd.urls.safe import MediaUrl
 
 SDP_TYPE = "application/sdp"
@@ -107,10 +107,10 @@ async def delete(
             "DELETE", resource.location, headers=bearer, timeout=timeout, largest=LARGEST_BODY
         )
     except ServiceError as fault:
-        _log.warning("session not deleted", reason=_quoted(fault.message))
+        _log.warning(LogEvent.LINK_RESOURCE_NOT_DELETED, reason=_quoted(fault.message))
         return
     if answer.status >= HTTPStatus.MULTIPLE_CHOICES and answer.status not in (404, 410):
-        _log.warning("session not deleted", status=answer.status)
+        _log.warning(LogEvent.LINK_RESOURCE_NOT_DELETED, status=answer.status)
 
 
 def _read(url: str, answer: Answer) -> Resource | NotNow:
@@ -140,7 +140,7 @@ def _location_of(url: str, answer: Answer) -> str | None:
     location = answer.headers.get("location", "").strip()
     if not location:
         _log.warning(
-            "the server named no session to delete later (Location is missing)",
+            LogEvent.LINK_NO_LOCATION,
             url=str(MediaUrl(url)),
         )
         return None
@@ -150,9 +150,7 @@ def _location_of(url: str, answer: Answer) -> str | None:
     except ValueError:
         same = False
     if not same:
-        _log.warning(
-            "the session's Location is of another origin; ignored", location=_quoted(location)
-        )
+        _log.warning(LogEvent.LINK_FOREIGN_LOCATION, location=_quoted(location))
         return None
     return place
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from relayd import logs
 from relayd.errors import LinkLost, RelaydError
+from relayd.logs import LogEvent
 from relayd.media.frames import I420, Geometry
 from relayd.media.scale import Scaler
 from relayd.media.slots import SharedSlot
@@ -106,7 +107,7 @@ class Worker:
         except RelaydError as fault:
             self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
         except Exception as fault:  # noqa: BLE001 - libraries raise anything
-            _log.exception("join failed")
+            _log.exception(LogEvent.LINK_JOIN_FAILED)
             error = LinkLost(f"the link could not begin: {type(fault).__name__}")
             self._outbox.put(LinkEvent(LinkEventKind.LOST, error=error))
 
@@ -125,7 +126,7 @@ class Worker:
         try:
             self._pump_until_stopped()
         except Exception:  # noqa: BLE001 - libraries raise anything
-            _log.exception("pictures cannot be handed to the link")
+            _log.exception(LogEvent.LINK_PUBLISH_FAILED)
             self.exit(1)
 
     def _pump_until_stopped(self) -> None:
@@ -197,7 +198,7 @@ def main() -> None:
     try:
         worker.run(told.kind)
     except Exception:  # noqa: BLE001 - libraries raise anything
-        _log.exception("worker broke")
+        _log.exception(LogEvent.WORKER_FAILED)
         worker.exit(1)
     worker.exit(0)
 

@@ -8,6 +8,7 @@ from relayd import logs
 from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
+from relayd.logs import LogEvent
 from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.process.limits import start_thread
@@ -91,7 +92,7 @@ class SourceConnection:
             # Without its traceback, which would keep the codec alive as long as the error.
             self.error = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our faults end nothing
-            _log.exception("source_reader_fault")
+            _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
         finally:
             self.over.set()

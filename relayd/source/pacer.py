@@ -7,7 +7,7 @@ from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock, MonotonicClock, PhaseLock, Tick, Ticker
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.media.frames import SourceFrame
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
@@ -92,7 +92,7 @@ class Pacer:
             except Exception as fault:  # noqa: BLE001 - a session without pictures costs money
                 if str(fault) != said:  # 20 times a second would fill the disk
                     said = str(fault)
-                    _log.exception("beat failed")
+                    _log.exception(LogEvent.SOURCE_TICK_FAILED)
 
     def _beat(self, tick: Tick, phase: PhaseLock) -> float:
         """Deliver one picture; gives the seconds by which later beats shall move."""

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
+from relayd.logs import LogEvent
 from tests.e2e.stage import RunningRelay, longest_gap_allowed, wait_for
 
 FPS = 20
@@ -145,7 +146,9 @@ class Course:
     def states(self) -> list[str]:
         """The relay's states since the fault, one after the other."""
         first = str(self.before["state"])
-        changes = [str(event["now"]) for event in self._logged() if event["event"] == "state"]
+        changes = [
+            str(event["now"]) for event in self._logged() if event["event"] == LogEvent.RELAY_STATE
+        ]
         return _without_repeats([first, *changes])
 
     def note(self, table: Table, words: str = "") -> None:
@@ -161,11 +164,11 @@ class Course:
         table.add(self._row(shown))
 
     def _row(self, shown: str) -> Row:
-        events = [event for event in self._logged() if event["event"] != "state"]
+        events = [event for event in self._logged() if event["event"] != LogEvent.RELAY_STATE]
         reasons = [
             event["reason"]
             for event in self._logged()
-            if event["event"] == "state" and event["now"] not in {"live", "standby"}
+            if event["event"] == LogEvent.RELAY_STATE and event["now"] not in {"live", "standby"}
         ]
         return Row(
             fault=self.fault,

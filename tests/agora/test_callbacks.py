@@ -142,7 +142,7 @@ def test_without_the_references_that_are_kept_it_would_crash(
 def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path) -> None:
     done = run(RAISE, agora_site)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
-    assert done.stderr.count('"event": "callback.failed"') == 3
+    assert done.stderr.count('"event": "sdk.callback_failed"') == 3
     assert "a fault of ours" in done.stderr
     assert "Traceback" not in done.stderr
 

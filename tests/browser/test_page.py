@@ -241,7 +241,7 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser) -> None
         await browser.press("\ue007")  # Enter
         await eventually(lambda: browser.text("pause"), "Resume")
         assert on.relay.asked == [("pause",)]
-        assert (await browser.text("state")) == "FileStatus by"
+        assert (await browser.text("state")) == "Standing by"
         assert await browser.run("return document.activeElement.id") == "pause"
         await browser.press("\ue00d")  # Space
         await eventually(lambda: browser.text("pause"), "Pause")

@@ -31,8 +31,8 @@ def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.s
     assert heard(receiver) == ["READY=1", "STATUS=Live"]
     notifier.ready()
     assert heard(receiver) == ["READY=1"]
-    notifier.status("FileStatus by")
-    assert heard(receiver) == ["STATUS=FileStatus by"]
+    notifier.status("Standing by")
+    assert heard(receiver) == ["STATUS=Standing by"]
     notifier.alive()
     assert heard(receiver) == ["WATCHDOG=1"]
     notifier.stopping("Closing")
@@ -87,8 +87,8 @@ def test_ready_is_told_with_each_later_message_until_one_was_delivered(
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
     fill_queue(name)
-    notifier.ready("FileStatus by")
-    notifier.status("InputPlan")
+    notifier.ready("Standing by")
+    notifier.status("Opening")
     assert "READY=1" not in empty_queue(receiver)
     notifier.status("Live")
     assert heard(receiver) == ["READY=1", "STATUS=Live"]

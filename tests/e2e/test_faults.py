@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relayd.logs import LogEvent
 from tests.e2e.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for, workers_of
 
 StartRelay = Callable[..., RunningRelay]
@@ -134,7 +135,7 @@ def test_a_missing_status_lookup_is_no_hindrance(
     emulator.fault("no_info")
     relay = start_relay()
     relay.wait_state("live")
-    assert "status.unsupported" in relay.events()
+    assert LogEvent.SESSION_STATUS_UNSUPPORTED in relay.events()
 
 
 def test_a_new_face_shows_on_the_live_session_within_seconds(

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from relayd.logs import LogEvent
 from tests.e2e.stage import (
     PERSON,
     PORTRAIT,
@@ -89,7 +90,7 @@ def test_without_a_runtime_directory_run_says_where_its_socket_is_and_status_loo
     with log.open("wb") as stderr:
         process = subprocess.Popen([RELAYD, "run", "-c", config], stderr=stderr, env=environment)
     try:
-        wait_for("the server", lambda: "control server listens" in log.read_text(), 30)
+        wait_for("the server", lambda: LogEvent.CONTROL_LISTENING in log.read_text(), 30)
         (told,) = re.findall(r'"socket": "([^"]+)"', log.read_text())
         assert Path(told).parent.stat().st_mode & 0o777 == 0o700
         done = relayd("status", name)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from relayd.emulator import swap
 from relayd.emulator.swap import FaceSwapper, SourceFace, decode_image, find_faces
-from relayd.emulator.swap.mesh import ReaderCounter, Roi, Track
+from relayd.emulator.swap.mesh import Roi, Sight, Track
 from relayd.emulator.swap.planes import Planes
 from relayd.emulator.swap.raster import softened, to_i420
 from relayd.emulator.swap.veil import SECOND, Veils
@@ -146,7 +146,7 @@ def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace) -> 
 def test_a_veil_may_reach_over_the_pictures_edge(
     centre: tuple[float, float], frontal: I420
 ) -> None:
-    (veil,) = Veils().follow(ReaderCounter(None, [Roi(centre, 200.0, 0.0)]))
+    (veil,) = Veils().follow(Sight(None, [Roi(centre, 200.0, 0.0)]))
     picture = frontal.copy()
     veil.lay(Planes.of(picture))
     is_near = -200 < centre[0] < 600 and -200 < centre[1] < 500
@@ -157,7 +157,7 @@ def test_a_lost_face_is_veiled_at_once_and_ever_wider() -> None:
     veils = Veils()
     assert veils.follow(_tracked((200, 150), strength=1.0)) == []
 
-    lost = [veils.follow(ReaderCounter(None, [])) for _ in range(SECOND)]
+    lost = [veils.follow(Sight(None, [])) for _ in range(SECOND)]
 
     assert [len(each) for each in lost] == [1] * (SECOND - 1) + [0]
     assert all(each[0].opacity == 1.0 for each in lost[: SECOND - 4])
@@ -202,11 +202,11 @@ def _planes(picture: I420) -> tuple[NDArray[np.uint8], ...]:
     return planes.y, planes.u, planes.v
 
 
-def _tracked(centre: tuple[int, int], *, strength: float) -> ReaderCounter:
+def _tracked(centre: tuple[int, int], *, strength: float) -> Sight:
     """A face 130 px high, tracked."""
     spread = np.random.default_rng(2).uniform(-65, 65, (468, 3))
     points = (spread + np.array([*centre, 0])).astype(np.float32)
     points[0, :2] = np.array(centre) - 65
     points[1, :2] = np.array(centre) + 65
     points[[33, 263], :2] = np.array(centre) + np.array([[-30, -20], [30, -20]])
-    return ReaderCounter(Track(points, strength), [])
+    return Sight(Track(points, strength), [])

@@ -3,6 +3,7 @@
 import pytest
 
 from relayd.errors import RelaydError, Throttled
+from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.events import Event
@@ -140,7 +141,7 @@ def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on(
 ) -> None:
     play = Play(ROTATING).with_successor(stage)
     ordered = play.feed(on.SessionEnded(2, error), on.SessionClosed(2))
-    assert ordered == [do.CloseSession(2), do.Note("rotation.failed", str(error))]
+    assert ordered == [do.CloseSession(2), do.Note(LogEvent.SESSION_ROTATION_FAILED, str(error))]
     assert play.state is RelayState.LIVE
     assert play.machine.sessions.shown == 1
     assert play.advance(RETRY - 0.1) == []

@@ -7,6 +7,7 @@ import pytest
 
 from relayd.akool.session import FaceChoice
 from relayd.errors import FaceRejected, RelaydError, ServerFault
+from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay import runner
@@ -79,7 +80,11 @@ async def test_an_event_that_a_command_causes_at_once_is_handled_after_the_other
     class Script:
         def handle(self, event: on.Event, now: float) -> list[do.Command]:
             order.append(type(event).__name__)
-            return [do.SuspendSource(), do.Note("after", "")] if len(order) == 1 else []
+            return (
+                [do.SuspendSource(), do.Note(LogEvent.SESSION_ROTATION_FAILED, "")]
+                if len(order) == 1
+                else []
+            )
 
     def steer(_: bool) -> None:  # noqa: FBT001 - as the runner calls it
         world.runner.post(on.SourceDown("let go of"))

@@ -3,6 +3,7 @@
 from bisect import bisect
 from itertools import pairwise
 
+from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
@@ -122,7 +123,7 @@ class Watched(World):
             case do.Report():
                 assert command != self.report
                 self.report = command
-            case do.Note("session.close_given_up"):
+            case do.Note(LogEvent.SESSION_CLOSE_GIVEN_UP):
                 self._note_given_up()
             case do.StartLink(number) if number not in self.records:
                 self._check_new(number)

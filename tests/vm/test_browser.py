@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from relayd.logs import LogEvent
 from relayd.media.frames import Geometry
 from relayd.relay.status import RelayState
 from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
@@ -56,7 +57,7 @@ def as_seen(i420: bytes, geometry: Geometry) -> NDArray[np.int_]:
 
 def shows_standby(browser: Browser, relay: Relay, geometry: Geometry) -> bool:
     """Whether the page shows the standby picture of the relay's state."""
-    state = relay.events("state")[-1]
+    state = relay.events(LogEvent.RELAY_STATE)[-1]
     picture = standby_picture(RelayState(state["now"]), state["reason"], geometry)
     return browser.shows(as_seen(picture, geometry))
 
@@ -153,7 +154,7 @@ def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffe
         browser.until("lists", lambda told: "videoinput" in told.get("kinds", []))
         for _ in range(2):
             browser.chapter()  # it lists all the time
-        assert relay.events("on_demand") == []
+        assert relay.events(LogEvent.RELAY_DEMAND) == []
 
         browser.open_again()
         began = time.monotonic()
@@ -195,10 +196,10 @@ def suffer_all(relay: Relay, browser: Browser, outside: Outside, note: Note) -> 
 
     def went_through(*wanted: str) -> Callable[[], bool]:
         """Whether the relay went through these states, in this order, from now on."""
-        before = len(relay.events("state"))
+        before = len(relay.events(LogEvent.RELAY_STATE))
 
         def done() -> bool:
-            rest = iter([event["now"] for event in relay.events("state")[before:]])
+            rest = iter([event["now"] for event in relay.events(LogEvent.RELAY_STATE)[before:]])
             return all(any(state == one for state in rest) for one in wanted)
 
         return done
@@ -238,7 +239,7 @@ def tell_track(after: str, relay: Relay, browser: Browser, note: Note) -> None:
 
 def wait_for_swapped(browser: Browser, relay: Relay) -> None:
     """Wait until the page shows what the relay shows live, and that is no standby picture."""
-    states = [event for event in relay.events("state") if event["now"] != "live"]
+    states = [event for event in relay.events(LogEvent.RELAY_STATE) if event["now"] != "live"]
     standby = [as_seen(standby_picture(RelayState(one["now"]), one["reason"], SMALL), SMALL)
                for one in states]  # fmt: skip
     fresh = relay.status()["frames"]["fresh"]

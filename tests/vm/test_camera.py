@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from relayd.logs import LogEvent
 from relayd.relay.status import RelayState
 from tests.vm.guest import Guest, Note
 from tests.vm.relays import (
@@ -63,7 +64,7 @@ def test_every_program_reads_the_relays_pictures_whole_and_is_told_20_fps(
 ) -> None:
     relay = nursery.run(config(source=CLIP, more=RAW))
     relay.wait_for('"now": "standby", "reason": "[^"]*there is no file')
-    state = relay.events("state")[-1]
+    state = relay.events(LogEvent.RELAY_STATE)[-1]
     standby = standby_picture(RelayState.STANDBY, state["reason"])
     reader = Reader(guest)
     while set(reader.chapter()["kinds"]) != {str(zlib.crc32(standby))}:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from relayd.logs import LogEvent
 from tests.vm.guest import Guest, Note, Reload, stopwatch
 from tests.vm.relays import CONFIG, HOME, Nursery, Reader, config
 
@@ -54,7 +55,7 @@ def test_a_reader_is_seen_and_neither_a_probe_nor_who_uses_another_camera_is_one
     guest.run("v4l2-ctl -d /dev/video0 --all")
     if guest.machine.series == "0.12":  # where openings count; another device's are told as well
         guest.run(f"exec 3<>/dev/video1; sleep {LONGER_THAN_A_PROBE}")
-    assert relay.events("on_demand") == []
+    assert relay.events(LogEvent.RELAY_DEMAND) == []
     assert relay.ask("/healthz", "-s -o /dev/null -w %{http_code}") == "200"
 
     began = time.monotonic()

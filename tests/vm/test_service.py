@@ -150,7 +150,7 @@ def test_start_returns_when_the_outputs_have_a_picture_and_not_before(
     told = json.loads(unit.box.run(f"relayd status {unit.name} --json", 1))
     assert told["frames"]["standby"] >= 1
     assert unit.show("ActiveState", "SubState") == ["active", "running"]
-    assert unit.status.startswith("FileStatus by: there is no file /nonexistent.mp4")
+    assert unit.status.startswith("Standing by: there is no file /nonexistent.mp4")
 
 
 def test_a_live_relay_runs_as_its_own_user_with_the_key_from_the_credential_store(

@@ -131,7 +131,7 @@ class Track:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ReaderCounter:
+class Sight:
     """What the tracker knows of a frame."""
 
     track: Track | None
@@ -152,7 +152,7 @@ class Tracker:
         self._good_frames = 0
         self._away = False
 
-    def follow(self, planes: Planes) -> ReaderCounter:
+    def follow(self, planes: Planes) -> Sight:
         """Find the face in the next frame."""
         points, candidates = self._known(planes), list[Roi]()
         if points is None:
@@ -160,10 +160,10 @@ class Tracker:
             points, candidates = self._new(planes)
         if points is None:
             self._roi, self._good_frames, self._away = None, 0, False
-            return ReaderCounter(None, candidates)
+            return Sight(None, candidates)
         self._roi = roi_of(points)
         self._good_frames += 1
-        return ReaderCounter(Track(self._filter.smooth(points), self._strength(points)), candidates)
+        return Sight(Track(self._filter.smooth(points), self._strength(points)), candidates)
 
     def _known(self, planes: Planes) -> Floats | None:
         if self._roi is None:

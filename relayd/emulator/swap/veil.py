@@ -11,7 +11,7 @@ from typing import final
 import cv2
 import numpy as np
 
-from relayd.emulator.swap.mesh import ReaderCounter, Roi, roi_of
+from relayd.emulator.swap.mesh import Roi, Sight, roi_of
 from relayd.emulator.swap.nets import Floats
 from relayd.emulator.swap.planes import Planes
 
@@ -90,7 +90,7 @@ class Veils:
     def __init__(self) -> None:
         self._known: list[Veil] = []
 
-    def follow(self, sight: ReaderCounter) -> list[Veil]:
+    def follow(self, sight: Sight) -> list[Veil]:
         """Take in what the tracker saw in the next frame; returns the veils to lay on it."""
         found = [(roi, 0.0) for roi in sight.candidates]
         if sight.track is not None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from relayd.clock import Backoff
 from relayd.errors import BusMissing, BusUnavailable, SleepLockRefused
-from relayd.logs import get
+from relayd.logs import LogEvent, get
 from relayd.relay.sleep.logind import DEFAULT_ADDRESS, Logind, LogindEvent, SleepLock
 from relayd.relay.sleep.resume import ClockChanges, time_slept
 
@@ -89,7 +89,7 @@ class SleepWatch:
         try:
             changes = ClockChanges()
         except OSError as fault:
-            _log.debug("sleep.no_clock_watch", reason=str(fault))
+            _log.debug(LogEvent.SLEEP_NO_CLOCK_WATCH, reason=str(fault))
             return
         stack.callback(changes.close)
         loop.add_reader(changes.fileno(), self._on_clock_change, changes)
@@ -114,12 +114,12 @@ class SleepWatch:
             except BusUnavailable as fault:
                 reason = str(fault)
                 if isinstance(fault, BusMissing) and not was_there:
-                    _log.debug("sleep.no_bus", reason=reason)
+                    _log.debug(LogEvent.SLEEP_NO_BUS, reason=reason)
                     return
             self._release()  # nobody would tell us to: it would only hold a sleep up
             if self._asleep:
                 self._wake()
-            self._warn("sleep.bus_unavailable", reason)
+            self._warn(LogEvent.SLEEP_BUS_UNAVAILABLE, reason)
             await asyncio.sleep(self._backoff.next_wait(loop.time() - began))
 
     async def _serve(self, logind: Logind) -> None:
@@ -152,26 +152,28 @@ class SleepWatch:
         if self._asleep:  # told twice: by the signal, and to us who had just arrived
             return
         self._asleep = True
-        _log.info("sleep.begins", limit=self._limit)
+        _log.info(LogEvent.SLEEP_BEGINS, limit=self._limit)
         try:
             async with asyncio.timeout(self._limit) as timeout:
                 await self._on_sleep()
         except Exception as fault:  # noqa: BLE001 - the machine sleeps all the same
             if timeout.expired():
-                _log.warning("sleep.not_ready", within=self._limit, fix="InhibitDelayMaxSec=")
+                _log.warning(
+                    LogEvent.SLEEP_NOT_READY, within=self._limit, fix="InhibitDelayMaxSec="
+                )
             else:
-                _log.error("sleep.fault", exc_info=fault)
+                _log.error(LogEvent.SLEEP_FAILED, exc_info=fault)
         finally:
             self._release()
 
     def _wake(self) -> None:
         slept = self._slept()
-        _log.info("sleep.ended", slept=max(0.0, round(slept - self._slept_before, 1)))
+        _log.info(LogEvent.SLEEP_ENDED, slept=max(0.0, round(slept - self._slept_before, 1)))
         self._asleep, self._slept_before = False, slept
         try:
             self._on_wake()
         except Exception as fault:  # noqa: BLE001 - the watch goes on
-            _log.error("sleep.fault", exc_info=fault)
+            _log.error(LogEvent.SLEEP_FAILED, exc_info=fault)
 
     async def _take_lock(self, logind: Logind) -> None:
         """Take a lock, and only then give up an older one."""
@@ -179,7 +181,7 @@ class SleepWatch:
         try:
             lock = await logind.take_lock("relayd", "closing face swap sessions")
         except SleepLockRefused as fault:
-            self._warn("sleep.lock_refused", str(fault))
+            self._warn(LogEvent.SLEEP_LOCK_REFUSED, str(fault))
         self._release()
         self._lock = lock
 
@@ -188,7 +190,7 @@ class SleepWatch:
             self._lock.release()
             self._lock = None
 
-    def _warn(self, event: str, reason: str) -> None:
+    def _warn(self, event: LogEvent, reason: str) -> None:
         """Warn the first time; what repeats itself is of no interest to anybody."""
         if event in self._warned_of:
             _log.debug(event, reason=reason)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from relayd import logs
 from relayd.errors import LibraryUnavailable
+from relayd.logs import LogEvent
 from relayd.rtc.agora.installation import MEND
 
 _log = logs.get("agora")
@@ -66,7 +67,7 @@ def _words(fault: BaseException) -> str:
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Log what was raised in a callback; the native library that called it never hears of it."""
     _log.error(
-        "callback.failed",
+        LogEvent.SDK_CALLBACK_FAILED,
         where=str(unraisable.err_msg or unraisable.object),
         reason=f"{unraisable.exc_type.__name__}: {unraisable.exc_value}",
     )

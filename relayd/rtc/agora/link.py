@@ -17,6 +17,7 @@ import numpy as np
 
 from relayd import logs
 from relayd.errors import LinkError, LinkLost, RelaydError
+from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.media.slots import LatestSlot
 from relayd.rtc.agora import preflight
@@ -149,7 +150,7 @@ class AgoraLink:
         except RelaydError as fault:
             self._end_with(fault, channel)
         except Exception as fault:  # noqa: BLE001 - a thread must report
-            _log.exception("link broke")
+            _log.exception(LogEvent.LINK_BROKEN)
             self._end_with(LinkLost(f"the link broke: {type(fault).__name__}"), channel)
         finally:
             self._over.set()
@@ -202,7 +203,7 @@ class AgoraLink:
             case TransportStats():
                 self._on_event(LinkEvent(LinkEventKind.STATS, stats=self._stats(event)))
             case SdkError(code, text):
-                _log.warning("sdk.error", code=code, text=text)
+                _log.warning(LogEvent.SDK_ERROR, code=code, text=text)
         self._tell(self._progress.hear(event, time.monotonic()))
 
     def _stats(self, rates: TransportStats) -> LinkStats:
@@ -220,7 +221,7 @@ class AgoraLink:
         try:
             channel.renew(token)
         except LinkError as fault:
-            _log.warning("token.refused", reason=str(fault))
+            _log.warning(LogEvent.TOKEN_REFUSED, reason=str(fault))
             self._on_event(LinkEvent(LinkEventKind.TOKEN_EXPIRING, str(fault)))
         else:
             self._note_life(read_token(token), age=0.0)
@@ -299,4 +300,9 @@ class AgoraLink:
         self._broken += 1
         if self._broken == 1:
             size = f"{frame.width}x{frame.height}"
-            _log.warning("frame.broken", size=size, strides=frame.strides, rotation=frame.rotation)
+            _log.warning(
+                LogEvent.LINK_FRAME_BROKEN,
+                size=size,
+                strides=frame.strides,
+                rotation=frame.rotation,
+            )

@@ -10,6 +10,7 @@ from typing import Any
 
 from relayd import logs
 from relayd.errors import JoinFailed
+from relayd.logs import LogEvent
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.agora import error_codes
 from relayd.rtc.agora.events import ReceivedFrame, SdkEvent
@@ -135,7 +136,7 @@ class Channel:
         )
         returned = self._connection.local_user.subscribe_video(self._played_user, options)
         if returned < 0:
-            _log.warning("subscribe.refused", returned=returned)
+            _log.warning(LogEvent.LINK_SUBSCRIBE_REFUSED, returned=returned)
 
     def request_key_frame(self) -> None:
         """Ask the played user for a picture that needs no other."""

@@ -1,8 +1,6 @@
-"""Logging: one event a fact, JSON unless a person reads along, secrets never.
+"""Where events go: JSON lines, or coloured ones for a person, on a stderr that cannot break us.
 
-Secrets are kept out twice: settings hold them as `SecretStr` and `MediaUrl`, and `redact` goes
-through every value of every event, tracebacks included, for the exact strings that are concealed
-and for what looks like a secret in the words of others.
+`redact` goes through every value of every event, tracebacks included.
 """
 
 import logging
@@ -16,61 +14,13 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from relayd.urls.concealed import HIDDEN, KNOWN
-from relayd.urls.safe import without_secrets
+from relayd.logs.events import LogEvent
+from relayd.logs.redaction import redact
+from relayd.urls.concealed import HIDDEN
 
 _SECRET_KEYS = re.compile(
     r"(?i)(token|api[_-]?key|secret|password|authorization|credential)",
 )
-_NAMES = (
-    r"(?:token|x-api-key|api[_-]?key|client[_-]?secret|passphrase|password|passwd|stream_?key"
-    r"|streamid)"
-)
-_IN_TEXT = re.compile(
-    rf"(?i)(?P<head>bearer\s+|(?:\b|_){_NAMES}[\"']?\s*=\s*[\"']?"
-    # "akool.api_key: missing" is our own way to say what is wrong with a key.
-    rf"|(?:\b|_)(?<!akool\.)(?<!control\.){_NAMES}[\"']?\s*:\s*[\"']?"
-    r"|\bauthorization[\"']?\s*[:=]\s*[\"']?(?:[a-z]+\s+)?"
-    r"|\bcookie[\"']?\s*:\s*[\"']?[\w.-]+="
-    r"|\b(?:pwd|pass|auth|sig|signature|usr|user)=)"
-    r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)"
-    # What stands in quotes is one value; a password may have blanks.
-    r"(?:(?<=\")(?:[^\"\\]|\\.)+|(?<=')(?:[^'\\]|\\.)+|[^\s\"'&,;}]+)"
-)
-_MOST_READ = 16 * 1024
-"""Characters of a foreign text that are looked at, at most."""
-_LONGEST_SECRET = 4 * 1024
-"""Characters that a secret may have; no token or key is longer."""
-
-
-def conceal(secret: str, *, lasting: bool = False) -> None:
-    """Blot `secret` out of everything logged or printed from now on.
-
-    One that is not `lasting` is forgotten after some dozens of later ones.
-    """
-    KNOWN.add(secret, lasting=lasting)
-
-
-def redact(text: str) -> str:
-    """Give `text` without concealed secrets, what may be secret in URLs, and bearer tokens."""
-    text = without_secrets(KNOWN.replaced_in(text))
-    return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
-
-
-def printable(text: str) -> str:
-    """Give `text` as UTF-8 can hold it: bytes of a file's name that are none become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def excerpt(text: str, longest: int) -> str:
-    """Give the redacted beginning of a foreign text, at most `longest` characters.
-
-    It is cut last: half a secret would not be known as one.
-    """
-    read = redact(text[:_MOST_READ])
-    if len(text) > _MOST_READ:  # a secret may be cut at the end
-        read = read[: max(0, len(read) - _LONGEST_SECRET)] or HIDDEN
-    return read if len(read) <= longest else f"{read[: longest - 1]}…"
 
 
 def _redact_value(key: str, value: Any) -> Any:
@@ -169,7 +119,7 @@ def _log_uncaught(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
     with suppress(Exception):  # nobody is left who could hear of another one
-        get("process").critical("exception.uncaught", exc_info=(kind, fault, trace))
+        get("process").critical(LogEvent.EXCEPTION_UNCAUGHT, exc_info=(kind, fault, trace))
 
 
 def _log_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
@@ -177,7 +127,7 @@ def _log_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
         return
     with suppress(Exception):  # as above
         get("process").critical(
-            "exception.uncaught",
+            LogEvent.EXCEPTION_UNCAUGHT,
             thread=told.thread.name if told.thread else "",
             exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
         )
@@ -188,7 +138,7 @@ def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
         return
     with suppress(Exception):  # as above; the interpreter may be ending
         get("process").error(
-            "exception.ignored",
+            LogEvent.EXCEPTION_IGNORED,
             where=told.err_msg or "in a finalizer",
             exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
         )
