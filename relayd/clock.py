@@ -125,7 +125,7 @@ class PhaseLock:
 
 
 class Backoff:
-    """Waits that start short, double with jitter up to a cap, and start anew after good time."""
+    """Waits that start short, double with jitter up to a cap, and start again after good time."""
 
     def __init__(
         self,
@@ -153,5 +153,5 @@ class Backoff:
         return wait * (0.75 + 0.5 * self._jitter()) if self._failures > 1 else wait
 
     def reset(self) -> None:
-        """Start anew."""
+        """Start again."""
         self._failures = 0

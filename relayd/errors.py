@@ -310,12 +310,12 @@ class InternalFault(RelaydError):
 
     @classmethod
     def of(cls, fault: BaseException, *, hint: str = "a fault of relayd") -> Self:
-        """Give the error for an exception that nothing here expects."""
+        """Return the error for an exception that nothing here expects."""
         return cls(f"unexpected {type(fault).__name__}: {fault}", hint=hint)
 
 
 def causes(fault: BaseException) -> Iterator[BaseException]:
-    """Give an exception, the members of a group, and what each was raised from, outermost first."""
+    """Return an exception, a group's members, and what each was raised from, outermost first."""
     seen: set[int] = set()
     waiting = [fault]
     while waiting:

@@ -35,7 +35,7 @@ def quadrants(width: int, height: int) -> RGB:
 
 
 def converted(rgb: RGB, pixel_format: str, matrix: str, *, full_range: bool) -> av.VideoFrame:
-    """Give a picture in another format. By a filter: PyAV 17 has no other way to BT.2020."""
+    """Return a picture in another format. By a filter: PyAV 17 has no other way to BT.2020."""
     height, width = rgb.shape[:2]
     graph = av.filter.Graph()
     size = f"video_size={width}x{height}:pix_fmt=rgb24:time_base=1/1000"

@@ -21,7 +21,7 @@ TIMEOUT = 60 + MINUTES * 90
 
 
 def fuzz(inputs: SearchStrategy[Any], hold: Callable[[Any], None]) -> int:
-    """Call `hold` with each input; gives how many there were."""
+    """Call `hold` with each input; returns how many there were."""
     count = 0
     end = time.monotonic() + MINUTES * 60
     options = settings(

@@ -88,7 +88,7 @@ class Film:
 
 @cache
 def film(path: Path = talking, noise: float = 2.0, step: int = 1) -> Film:
-    """Give the film that several tests see; drawing is what takes time."""
+    """Return the film that several tests see; drawing is what takes time."""
     return Film(path, noise, step)
 
 

@@ -40,7 +40,7 @@ Listen = Callable[[Path], Path]
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Give what makes a socket that somebody listens on."""
+    """Return what makes a socket that somebody listens on."""
     with ExitStack() as stack:
 
         def start(path: Path) -> Path:

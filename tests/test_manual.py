@@ -17,7 +17,7 @@ MANUAL = Path(__file__).parents[1] / "config/man/relayd.1"
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    """Give each command that people call, by its full name."""
+    """Return each command that people call, by its full name."""
     for name, one in getattr(command, "commands", {}).items():
         yield from commands(one, *path, name)
     if not hasattr(command, "commands") and not command.hidden:
@@ -25,7 +25,7 @@ def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
 
 
 def items(heading: str) -> list[str]:
-    """Give the heads of a section's list."""
+    """Return the heads of a section's list."""
     section = re.search(rf"(?ms)^\.Sh {heading}$(.*?)(?=^\.Sh )", MANUAL.read_text())
     assert section
     return re.findall(r"(?m)^\.It (.*)$", section[1])

@@ -36,7 +36,7 @@ async def get(url: str) -> Answer:
 
 @asynccontextmanager
 async def server(answer: bytes) -> AsyncIterator[int]:
-    """Answer each request so (nothing: hang up); gives the port."""
+    """Answer each request so (nothing: hang up); returns the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -8,7 +8,7 @@ from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
 def describe(**fields: Any) -> dict[str, str]:
-    """Give what a person is told of a relay that stands by, but for these fields."""
+    """Return what a person is told of a relay that stands by, but for these fields."""
     return dict(describe_status(status_json(dataclasses.replace(STANDBY, **fields))))
 
 

@@ -10,7 +10,7 @@ from relayd.errors import ConfigError
 
 
 def of_a_service(name: str) -> dict[str, str]:
-    """Give what Kubernetes puts into a container's environment for a Service of this name."""
+    """Return what Kubernetes puts into a container's environment for a Service of this name."""
     head = name.upper().replace("-", "_")
     address = "tcp://10.0.0.1:8642"
     return {

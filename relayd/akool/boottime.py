@@ -12,12 +12,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boottime() -> float:
-    """Give seconds since the machine started, those that it slept included."""
+    """Return seconds since the machine started, those that it slept included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def read_boot_id(path: Path = BOOT_ID) -> str:
-    """Give the name of this boot, another one each time; empty where the kernel tells none."""
+    """Return the name of this boot, another one each time; empty where the kernel tells none."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -36,7 +36,7 @@ class Moment:
     """Which boot; empty where not known."""
 
     def seconds_since(self, earlier: "Moment") -> float:
-        """Give the time that passed, s, never negative: by the wall clock across a reboot."""
+        """Return the time that passed, s, never negative: by the wall clock across a reboot."""
         if self.boot_id and self.boot_id == earlier.boot_id and self.boot >= earlier.boot:
             return self.boot - earlier.boot
         return max(0.0, self.wall - earlier.wall)

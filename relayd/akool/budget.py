@@ -66,7 +66,7 @@ class BudgetReading:
 
 
 def local_day(wall_now: float, zone: tzinfo | None = None) -> LocalDay:
-    """Give the day of a moment in a time zone, the machine's where none is given."""
+    """Return the day of a moment in a time zone, the machine's where none is given."""
     today = datetime.fromtimestamp(wall_now, zone).date()
     return LocalDay(_midnight(today, zone), _midnight(today + timedelta(days=1), zone))
 

@@ -159,7 +159,7 @@ class AkoolClient:
         return None if reply.fault is not None else read_token(reply.data)
 
     async def update(self, session_id: str, image_url: str, landmarks: str) -> None:
-        """Give a running session another face. Raises SessionUnknown when it is gone."""
+        """Return a running session another face. Raises SessionUnknown when it is gone."""
         MediaUrl(image_url).conceal()
         source = [{"path": image_url, "opts": landmarks}]
         await repeated(self._ask, UPDATE, {"_id": session_id, "sourceImage": source})
@@ -235,7 +235,7 @@ class AkoolClient:
         return await self._send(endpoint, asked, token.headers)
 
     async def _bearer(self, account: ClientSecret) -> Token:
-        """Give a token that is still good, logging in where there is none."""
+        """Return a token that is still good, logging in where there is none."""
         async with self._login:  # one login, however many calls wait for it
             if self._token is None or self._wall() >= self._token.renew_at:
                 reply = await self._send(

@@ -14,7 +14,7 @@ from relayd.http.client import HttpClient, require_reachable
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
-    """Give a client of the service, as the settings say; its connections end with the block.
+    """Return a client of the service, as the settings say; its connections end with the block.
 
     Raises ConfigError for missing credentials, and for what of the environment keeps us from the
     service: a proxy variable or CA file that cannot be used.
@@ -26,7 +26,7 @@ async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
 
 
 def open_journal(settings: Settings) -> Journal:
-    """Give the journal in the settings' state directory."""
+    """Return the journal in the settings' state directory."""
     return Journal(state_directory(settings))
 
 

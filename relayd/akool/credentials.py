@@ -64,7 +64,7 @@ def _fingerprint(secret: str) -> str:
 def _check_header(value: str, name: str) -> None:
     if not value or not (value.isascii() and value.isprintable()) or " " in value:
         raise CredentialsRefused(
-            f"{name} is empty or holds characters that no key has", hint="copy it anew"
+            f"{name} is empty or holds characters that no key has", hint="copy it again"
         )
 
 

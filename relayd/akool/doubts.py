@@ -128,7 +128,7 @@ class DoubtFolder:
             return CreateIntent(path, write_file(path, fields), fields)
 
     def doubts(self, since: float) -> list[Doubt]:
-        """Give those since a moment of wall time, oldest first, creates in flight among them.
+        """Return those since a moment of wall time, oldest first, creates in flight among them.
 
         Raises Unavailable when the folder cannot be read.
         """

@@ -124,7 +124,7 @@ _LONGEST_SAYING = 200
 
 
 def read_body(endpoint: Endpoint, answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
-    """Give the answer's JSON object ({} where it has none) and the error that it amounts to.
+    """Return the answer's JSON object ({} where it has none) and the error that it amounts to.
 
     The business code decides where it is known, else the HTTP status, else a code that repeats
     an HTTP status. Anything that fits nothing is a ServerFault.
@@ -143,12 +143,12 @@ def read_body(endpoint: Endpoint, answer: Answer) -> tuple[dict[str, Any], Servi
 
 
 def code_of(body: Mapping[str, Any]) -> int | None:
-    """Give the business code, which detect calls error_code."""
+    """Return the business code, which detect calls error_code."""
     return whole_number(body.get("code", body.get("error_code")))
 
 
 def judge(endpoint: Endpoint, answer: Answer, body: Mapping[str, Any]) -> ServiceError | None:
-    """Give the error that an answer amounts to; None when it is none."""
+    """Return the error that an answer amounts to; None when it is none."""
     code = code_of(body)
     good_status = answer.status // 100 == 2  # noqa: PLR2004 - the 2xx of HTTP
     if good_status and (code is None or code in endpoint.success):
@@ -175,7 +175,7 @@ def judge(endpoint: Endpoint, answer: Answer, body: Mapping[str, Any]) -> Servic
 
 
 def _saying(body: Mapping[str, Any]) -> str:
-    """Give the service's own words: redacted first, then cut, without control characters."""
+    """Return the service's own words: redacted first, then cut, without control characters."""
     words = next(
         (body[key] for key in ("msg", "error_msg", "message") if isinstance(body.get(key), str)), ""
     )
@@ -185,7 +185,7 @@ def _saying(body: Mapping[str, Any]) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Give Retry-After in seconds (RFC 9110 §10.2.3); the date form is not honoured."""
+    """Return Retry-After in seconds (RFC 9110 §10.2.3); the date form is not honoured."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:

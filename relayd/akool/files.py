@@ -80,7 +80,7 @@ def write_file(path: Path, content: Mapping[str, Any]) -> int:
 
 
 def write_through(path: Path, content: bytes, how: int) -> int:
-    """Write a file through to the disk; gives its descriptor, with the lock."""
+    """Write a file through to the disk; returns its descriptor, with the lock."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -149,7 +149,7 @@ def read_fields(descriptor: int) -> Mapping[str, Any]:
 
 
 def text(fields: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """Give a field that is text; raises Unreadable."""
+    """Return a field that is text; raises Unreadable."""
     value = fields.get(key, default)
     if not isinstance(value, str):
         raise Unreadable(f"it is broken: {key} is missing or no text")
@@ -157,7 +157,7 @@ def text(fields: Mapping[str, Any], key: str, default: str | None = None) -> str
 
 
 def seconds(fields: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    """Give a field that is a finite number; raises Unreadable."""
+    """Return a field that is a finite number; raises Unreadable."""
     value = fields.get(key, default)
     if isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(OverflowError):
@@ -167,7 +167,7 @@ def seconds(fields: Mapping[str, Any], key: str, default: float | None = None) -
 
 
 def why(fault: Unreadable | OSError) -> str:
-    """Give why a file cannot be read, in words."""
+    """Return why a file cannot be read, in words."""
     return (fault.strerror or str(fault)) if isinstance(fault, OSError) else str(fault)
 
 

@@ -100,7 +100,7 @@ class History:
         _append_bounded(self.path, json.dumps(line).encode() + b"\n")
 
     def sessions(self) -> Sequence[ClosedSession]:
-        """Give the sessions in it, in the order of their closing; raises OSError.
+        """Return the sessions in it, in the order of their closing; raises OSError.
 
         Lines that are none of ours are left out, and all but the first one of a session: a process
         that is killed between the line and the journal has it closed once more. A file that has

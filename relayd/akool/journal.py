@@ -70,7 +70,7 @@ class JournalEntry:
         self.release()
 
     def release(self) -> None:
-        """Give the session out of this process's care; it stays on the journal, orphaned."""
+        """Return the session out of this process's care; it stays on the journal, orphaned."""
         with self._releasing:
             if self._lock is not None:
                 os.close(self._lock)
@@ -110,7 +110,7 @@ class Journal:
         self._warned: set[tuple[str, str]] = set()
 
     def now(self) -> Moment:
-        """Give this moment by the book's clocks."""
+        """Return this moment by the book's clocks."""
         return Moment(float(self._wall()), self._boottime(), self._boot_id)
 
     def probe(self) -> None:
@@ -132,7 +132,7 @@ class Journal:
         return self._doubts.begin(base_url, relay, account)
 
     def doubts(self, since: float = 0.0) -> list[Doubt]:
-        """Give the creates since a moment of wall time whose answer nobody knows, oldest first.
+        """Return the creates since a moment of wall time whose answer nobody knows, oldest first.
 
         Those whose answer is awaited are among them, as held. Raises Unavailable.
         """
@@ -171,7 +171,7 @@ class Journal:
             return JournalEntry(self, path, write_file(path, record.fields()), record)
 
     def contents(self) -> JournalContents:
-        """Give what is on the book, and each file that cannot be read.
+        """Return what is on the book, and each file that cannot be read.
 
         Raises Unavailable when the folder cannot be read.
         """
@@ -191,7 +191,7 @@ class Journal:
         return JournalContents(tuple(records), tuple(unreadable))
 
     def entries(self) -> list[JournalRecord]:
-        """Give the sessions on the book that can be read, oldest first; `contents` has the others.
+        """Return the sessions that can be read, oldest first; `contents` has the others.
 
         Raises Unavailable when the folder cannot be read.
         """
@@ -222,7 +222,7 @@ class Journal:
         return sorted(adopted, key=lambda entry: entry.record.opened_at)
 
     def unreadable_file_of(self, session_id: str) -> UnreadableEntry | None:
-        """Give the file that must be this session's, by its name, and cannot be read."""
+        """Return the file that must be this session's, by its name, and cannot be read."""
         names = {_file_name(session_id), Path(_file_name(session_id)).with_suffix(".part").name}
         return next((one for one in self.contents().unreadable if one.name in names), None)
 

@@ -42,7 +42,7 @@ class Status(Enum):
 
     @classmethod
     def read(cls, value: object) -> Self | None:
-        """Give the status of a number or a numeric text; None for anything else."""
+        """Return the status of a number or a numeric text; None for anything else."""
         number = whole_number(value)
         return cls(number) if number in {member.value for member in cls} else None
 
@@ -59,7 +59,7 @@ def whole_number(value: object) -> int | None:
 
 
 def _plain_text(value: object) -> str:
-    """Give an id or token as text; "" where it is none, or holds what no id holds."""
+    """Return an id or token as text; "" where it is none, or holds what no id holds."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     if not isinstance(value, str) or len(value) > LONGEST_ID or not value.isprintable():
@@ -185,7 +185,7 @@ def _entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _from_texts(value: object, depth: int) -> Iterator[str]:
-    """Give the landmark texts of "x,y:x,y:…", of lists of it, and of lists of "x,y"."""
+    """Return the landmark texts of "x,y:x,y:…", of lists of it, and of lists of "x,y"."""
     if isinstance(value, str):
         points = value.split(":")
         if len(points) >= POINTS_OF_A_FACE and all(_POINT.fullmatch(point) for point in points):
@@ -199,7 +199,7 @@ def _from_texts(value: object, depth: int) -> Iterator[str]:
 
 
 def _from_numbers(value: object, depth: int) -> Iterator[str]:
-    """Give the landmark texts of [[x, y], …] and of lists of it: the first four points."""
+    """Return the landmark texts of [[x, y], …] and of lists of it: the first four points."""
     if not isinstance(value, list) or not depth:
         return
     if len(value) >= POINTS_OF_A_FACE and all(_is_point(item) for item in value):

@@ -49,7 +49,7 @@ class JournalRecord:
         )
 
     def fields(self) -> dict[str, Any]:
-        """Give it as its file has it."""
+        """Return it as its file has it."""
         names = ("id", "channel", "base_url", "relay", "opened_at", "pid", "account")
         boot = ("boot_id", "opened_boottime")
         return {"version": VERSION} | {name: getattr(self, name) for name in (*names, *boot)}

@@ -202,7 +202,7 @@ class SessionKeeper:
         return await repeated_if_not_acted_on(self._open_once, face.image_url, landmarks)
 
     async def landmarks(self, face: FaceChoice, *, fresh: bool = False) -> str:
-        """Give the landmarks chosen, else those of the only face in the image.
+        """Return the landmarks chosen, else those of the only face in the image.
 
         With `fresh`, the image is looked at again, as there may be another one at its URL. Raises
         FaceRejected when it has no face, or several: their landmarks are in the message.

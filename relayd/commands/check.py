@@ -148,7 +148,7 @@ async def _check_rtc(settings: Settings, _name: str) -> list[Finding]:
 
 
 def _load_in_worker(settings: Settings) -> float:
-    """Load the link's library where `run` does, in a worker process; gives the seconds."""
+    """Load the link's library where `run` does, in a worker process; returns the seconds."""
     said: SimpleQueue[LinkEvent] = SimpleQueue()
     worker = RtcWorker(
         settings.video.geometry,

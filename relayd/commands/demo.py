@@ -73,7 +73,7 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions) -> int:
-    """Run the demo until its time is over or Ctrl-C; gives the exit code."""
+    """Run the demo until its time is over or Ctrl-C; returns the exit code."""
     console = Console(stderr=True, highlight=False)
     _require_recordable(options.record)
     async with AsyncExitStack() as stack:
@@ -128,7 +128,7 @@ async def _start(server: ControlServer, port: int) -> None:
 
 @asynccontextmanager
 async def emulator(key: str = "") -> AsyncIterator[str]:
-    """Run an emulator on a free port of this machine while the block runs; gives its URL.
+    """Run an emulator on a free port of this machine while the block runs; returns its URL.
 
     It takes `key` alone, any where that is empty.
     """
@@ -175,7 +175,7 @@ async def _url_of(emulator: Child) -> str:
 
 
 async def upload_face(face: str, service: str) -> str:
-    """Give a URL of the face that the service can fetch; a file is uploaded to it."""
+    """Return a URL of the face that the service can fetch; a file is uploaded to it."""
     if urlsplit(face).scheme in {"http", "https"}:
         return face
     file = Path(face or MEDIA / "portrait.png")
@@ -237,7 +237,7 @@ def settings_for(
     *,
     key: str = DEMO_KEY,
 ) -> Settings:
-    """Give the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
+    """Return the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
     route = f"{service}/rtc/{{channel_id}}"
     return load_tree(
         {

@@ -111,7 +111,7 @@ class Installer:
     def _choose(
         self, todo: Sequence[InstalledFile], doing: str, doing_changed: str
     ) -> list[InstalledFile]:
-        """Give the files that may be touched, asking for those that somebody changed."""
+        """Return the files that may be touched, asking for those that somebody changed."""
         options = self._options
         plain = [one for one in todo if one.standing is not FileStatus.CHANGED]
         changed = [one for one in todo if one.standing is FileStatus.CHANGED]

@@ -68,7 +68,7 @@ class SessionsReport:
     """s a day that sessions may be open; 0 where there is no limit."""
 
     def as_lines(self) -> Iterator[str]:
-        """Give it for a person: ids whole, however narrow the terminal is."""
+        """Return it for a person: ids whole, however narrow the terminal is."""
         if self.contents.records:
             heads = ("session", "opened", "relay", "service", "state")
             yield from _columns([heads, *(self._row(one) for one in self.contents.records)])
@@ -84,7 +84,7 @@ class SessionsReport:
         yield f"last 30 days: {self.lately.words}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for a program: times in ISO 8601 and UTC, spans in seconds."""
+        """Return it for a program: times in ISO 8601 and UTC, spans in seconds."""
         return {
             "journal": str(self.directory),
             "sessions": [
@@ -276,7 +276,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _visible(text: str) -> str:
-    """Give text without what could steer a terminal: some of it came from outside."""
+    """Return text without what could steer a terminal: some of it came from outside."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
@@ -298,7 +298,7 @@ def _iso(moment: float) -> str:
 
 
 def _instant(moment: float) -> datetime:
-    """Give a moment of wall time; what no calendar has becomes its first day."""
+    """Return a moment of wall time; what no calendar has becomes its first day."""
     try:
         return datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):

@@ -35,13 +35,13 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
 
 
 async def look(relay: FoundRelay) -> Status:
-    """Give a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
+    """Return a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
         return _status(await _at_once(http, relay, "/api/status"), relay)
 
 
 async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
-    """Give a relay's status and its page's URL with the token; empty where it serves none."""
+    """Return a relay's status and its page's URL with the token; empty where it serves none."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
         told = _status(await _at_once(http, relay, "/api/status"), relay)
         page = await _at_once(http, relay, "/api/page")
@@ -51,7 +51,7 @@ async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
 
 
 async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
-    """Have a relay do something; gives its status after it.
+    """Have a relay do something; returns its status after it.
 
     Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
     since the order itself may take long.
@@ -108,7 +108,7 @@ def _stranger(relay: FoundRelay) -> Unavailable:
 
 
 def describe_status(status: Status) -> list[tuple[str, str]]:
-    """Give what a person wants to know of a status, as pairs of name and text."""
+    """Return what a person wants to know of a status, as pairs of name and text."""
     reason = f": {status['reason']}" if status["reason"] else ""
     delay = status["delay"].get("p50")
     return [

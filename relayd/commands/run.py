@@ -37,7 +37,7 @@ async def run_daemon(
     *,
     require_outputs: bool = False,
 ) -> int:
-    """Run the relay until SIGTERM or SIGINT; gives the exit code.
+    """Run the relay until SIGTERM or SIGINT; returns the exit code.
 
     `reread` gives the settings as they are when a reload is asked for, by SIGHUP. Raises
     Unavailable when a relay of this name runs already, and with `require_outputs` when an output

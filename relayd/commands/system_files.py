@@ -229,7 +229,7 @@ def user_root(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def other_module_options(root: Path) -> Iterator[Path]:
-    """Give files, not ours, that set options of v4l2loopback too: modprobe adds them up."""
+    """Return files, not ours, that set options of v4l2loopback too: modprobe adds them up."""
     for path in sorted((root / "etc/modprobe.d").glob("*.conf")):
         with suppress(OSError):
             lines = path.read_text("utf-8", "replace").splitlines()

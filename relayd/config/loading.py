@@ -144,7 +144,7 @@ def _content(path: Path) -> bytes:
 
 
 def _decoded(content: bytes, path: Path) -> str:
-    """Give a file's text; a byte order mark, as Windows' editors write it, is left out."""
+    """Return a file's text; a byte order mark, as Windows' editors write it, is left out."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError([f"{path}: not UTF-8 text but UTF-16; save it as UTF-8"])
     if b"\0" in content:
@@ -243,7 +243,7 @@ def exposed(overrides: Sequence[str]) -> list[str]:
 
 
 def _bare(part: str) -> str:
-    """Give a name without the quotes that TOML allows around it."""
+    """Return a name without the quotes that TOML allows around it."""
     return part.strip().strip("\"'").strip()
 
 

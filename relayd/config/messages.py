@@ -48,7 +48,7 @@ _WORDS: Mapping[str, str] = {
 
 
 def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
-    """Give one fault as a line."""
+    """Return one fault as a line."""
     location = list(detail["loc"])
     if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
         del location[2]  # the validator's own part, not a key
@@ -137,7 +137,7 @@ def _unknown(key: str, location: list[int | str], value: object) -> str:
 
 
 def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
-    """Give the keys of the table at `location`."""
+    """Return the keys of the table at `location`."""
     model: Any = Settings
     if location and location[0] == "output":
         return {**CameraSettings.model_fields, **StreamSettings.model_fields}

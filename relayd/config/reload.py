@@ -19,10 +19,10 @@ from relayd.process import limits
 RELOADABLE: Mapping[str, str] = {
     "face.image": "the session takes another face at any time",
     "face.landmarks": "they go with the face",
-    "privacy.standby_image": "the picture is drawn anew; the camera stays open",
+    "privacy.standby_image": "the picture is drawn again; the camera stays open",
     "privacy.standby_text": "likewise",
     "akool.session_max": "it is looked at when a session begins",
-    "akool.daily_limit": "the day's sum is held against it anew",
+    "akool.daily_limit": "the day's sum is held against it again",
     "on_demand.grace": "it counts from when the last reader left, as long as its session is kept",
 }
 """Each key that a running relay can take over, and why it can.
@@ -57,7 +57,7 @@ class Reloaded:
 
 
 class Reloader:
-    """Holds the running settings against those that are read anew."""
+    """Holds the running settings against those that are read again."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Reloader:
         self._log = get("reload")
 
     async def reload(self) -> Reloaded:
-        """Read anew and take over what can be; whatever goes wrong is told, and never raised."""
+        """Read again and take over what can be; whatever goes wrong is told, and never raised."""
         try:
             wanted = await asyncio.to_thread(self._reread)
             changed = tuple(differences(self._running, wanted))
@@ -110,7 +110,7 @@ def differences(old: Settings, new: Settings) -> Iterator[str]:
 
 
 def _merge(old: Settings, new: Settings, keys: tuple[str, ...]) -> Settings:
-    """Give `old` with these keys as in `new`."""
+    """Return `old` with these keys as in `new`."""
     changes: dict[str, Any] = {}
     for key in keys:
         section, name = key.split(".")

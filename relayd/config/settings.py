@@ -70,7 +70,7 @@ class Section(BaseModel):
             try:
                 value.get_secret_value().encode()
             except UnicodeEncodeError:
-                raise ValueError("has bytes that are not UTF-8 text; copy it anew") from None
+                raise ValueError("has bytes that are not UTF-8 text; copy it again") from None
         text = value.reveal() if isinstance(value, MediaUrl) else value
         if isinstance(text, str) and "\0" in text:
             raise ValueError("must not hold a NUL character")
@@ -405,7 +405,7 @@ def control_socket(
 
 
 def _ffmpeg_text(value: object) -> object:
-    """Give a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
+    """Return a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
     if isinstance(value, bool):
         return str(int(value))
     return str(value) if isinstance(value, int | float) else value

@@ -16,7 +16,7 @@ between the shells of `run` and `status`."""
 def default_socket(
     name: str, environment: Mapping[str, str], uid: int, users: Path = USERS, shared: Path = SHARED
 ) -> Path:
-    """Give the control socket of the relay `name` where its settings name none.
+    """Return the control socket of the relay `name` where its settings name none.
 
     It lies in systemd's RuntimeDirectory, else in the user's runtime directory, else in a folder
     of the user's own below /tmp.
@@ -33,7 +33,7 @@ def default_socket(
 def user_folders(
     environment: Mapping[str, str], uid: int, users: Path = USERS, shared: Path = SHARED
 ) -> list[Path]:
-    """Give every folder that `default_socket` may have chosen for this user, whatever the shell."""
+    """Return every folder that `default_socket` may have chosen for this user."""
     own = _own_runtime(environment)
     folders = [own / "relayd"] if own else []
     folders += [users / str(uid) / "relayd", fallback(uid, shared)]
@@ -41,13 +41,13 @@ def user_folders(
 
 
 def _own_runtime(environment: Mapping[str, str]) -> Path | None:
-    """Give $XDG_RUNTIME_DIR; None where it is not set, or relative, which counts as not set."""
+    """Return $XDG_RUNTIME_DIR; None where it is not set, or relative, which counts as not set."""
     given = Path(environment.get("XDG_RUNTIME_DIR", ""))
     return given if given.is_absolute() else None
 
 
 def fallback(uid: int, shared: Path = SHARED) -> Path:
-    """Give the folder of a user without a runtime directory."""
+    """Return the folder of a user without a runtime directory."""
     return shared / f"relayd-{uid}"
 
 
@@ -64,7 +64,7 @@ def is_own(folder: Path, uid: int) -> bool:
 
 
 def make_fallback(uid: int, shared: Path = SHARED) -> str:
-    """Make the fallback folder; gives why it cannot be used, empty where it can."""
+    """Make the fallback folder; returns why it cannot be used, empty where it can."""
     folder = fallback(uid, shared)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -54,7 +54,7 @@ class SettingsTree:
         return ""
 
     def _value_around(self, path: Path) -> Path | None:
-        """Give the path of a value, no table, that has to become one for `path` to lie in it."""
+        """Return the path of a value, no table, that has to become one for `path` to lie in it."""
         node: Any = self.values
         for length, part in enumerate(path[:-1], 1):
             if isinstance(node, list):
@@ -88,7 +88,7 @@ class SettingsTree:
 
 
 def leaves(value: Any) -> Iterator[tuple[Path, Any]]:
-    """Give each value within tables and lists of tables, with its path."""
+    """Return each value within tables and lists of tables, with its path."""
     return _entries((), value)
 
 
@@ -114,7 +114,7 @@ def _is_number(part: str) -> bool:
 
 
 def _entries(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-    """Give each value that is no table, with its path; an empty table counts as one."""
+    """Return each value that is no table, with its path; an empty table counts as one."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _entries((*path, str(key)), inner)
@@ -127,7 +127,7 @@ def _entries(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def _lines(text: str) -> dict[Path, int]:
-    """Give the line of each key and table header, as far as lines tell."""
+    """Return the line of each key and table header, as far as lines tell."""
     lines: dict[Path, int] = {}
     counts: dict[Path, int] = {}
     table: Path = ()

@@ -37,7 +37,7 @@ _LIKE_A_NAME = 0.8
 
 
 def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
-    """Put the settings that the environment holds into the tree; gives its faults, a line each."""
+    """Put the settings of the environment into the tree; returns its faults, a line each."""
     faults = []
     for name, (spelling, value) in sorted(_ours(environment).items(), key=_in_order):
         shown_name = _shown(spelling)
@@ -113,7 +113,7 @@ def ignored(environment: Mapping[str, str]) -> list[str]:
 
 
 def _ours(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Give the variables with our prefix, by the rest of their names in lower case.
+    """Return the variables with our prefix, by the rest of their names in lower case.
 
     Each with its name as it is spelt; of two that differ in case alone, the one in capitals.
     """
@@ -131,7 +131,7 @@ def _in_order(found: tuple[str, object]) -> list[tuple[int, str]]:
 
 
 def _shown(name: str) -> str:
-    """Give a variable's name as it is spelt, but for parts that may be a pasted secret."""
+    """Return a variable's name as it is spelt, but for parts that may be a pasted secret."""
     parts = name[len(ENV_PREFIX) :].split(SEPARATOR)
     return name[: len(ENV_PREFIX)] + SEPARATOR.join(map(plain_name, parts))
 
@@ -145,7 +145,7 @@ def _is_known(name: str) -> bool:
 
 
 def _meant(name: str) -> str:
-    """Give the variable of ours that this name was probably meant to be; empty where none."""
+    """Return the variable of ours that this name was probably meant to be; empty where none."""
     if _KUBERNETES.fullmatch(name):
         return ""
     section, separator, rest = name.partition(SEPARATOR)
@@ -163,7 +163,7 @@ def _meant(name: str) -> str:
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    """Give what each variable may be taken for, and its name."""
+    """Return what each variable may be taken for, and its name."""
     for section in Settings.model_fields:
         for key in _keys(section):
             yield key, _variable(section, key)

@@ -85,7 +85,7 @@ class Access:
     """Paths, without their slash, that need no token."""
 
     def proof(self, scope: Scope) -> Proof | None:
-        """Give what lets a request in, None where nothing does."""
+        """Return what lets a request in, None where nothing does."""
         if not over_tcp(scope):
             return Proof.SOCKET
         headers = Headers(scope=scope)
@@ -138,7 +138,7 @@ def over_tcp(scope: Scope) -> bool:
 
 
 def cookie_name(host: str) -> str:
-    """Give the cookie's name for a Host header: relays on two ports of a host need two."""
+    """Return the cookie's name for a Host header: relays on two ports of a host need two."""
     try:
         port = urlsplit(f"//{host}").port
     except ValueError:
@@ -172,7 +172,7 @@ def _in_html(words: str) -> str:
 
 
 def _cookies(headers: Headers, name: str) -> list[str]:
-    """Give every value of a cookie: one of a longer path stands beside one of a shorter."""
+    """Return every value of a cookie: one of a longer path stands beside one of a shorter."""
     pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
     return [value.strip() for key, _, value in pairs if key == name]
 
@@ -182,5 +182,5 @@ def _same(given: str, wanted: str) -> bool:
 
 
 def error_body(error: str, hint: str = "") -> dict[str, str]:
-    """Give the JSON of an error; `mend` is what `hint` was called in 0.1, for one release."""
+    """Return the JSON of an error; `mend` is what `hint` was called in 0.1, for one release."""
     return {"error": error, "hint": hint, "mend": hint}

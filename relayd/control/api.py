@@ -10,7 +10,7 @@
 | GET /preview/source.mjpeg, .jpg       | what the source shows; the demo alone has it        |
 | POST /api/face {image, landmarks?}    | takes another face                                  |
 | POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
-| POST /api/source/retry                | opens the source anew at once                       |
+| POST /api/source/retry                | opens the source again at once                       |
 | GET /api/page                         | the page's URL with its token; unix socket only     |
 
 Over TCP each needs the token (relayd.control.access), unless it is made public. A POST answers
@@ -61,7 +61,7 @@ class RelayView(Protocol):
     """What the API sees of a relay; called in the event loop."""
 
     def status(self) -> RelayStatus:
-        """Give a snapshot."""
+        """Return a snapshot."""
 
     async def set_face(self, image: str, landmarks: str) -> None:
         """Take another face; empty landmarks: have them detected. Raises RelaydError."""
@@ -73,7 +73,7 @@ class RelayView(Protocol):
         """Go on after `pause`. Raises RelaydError."""
 
     def retry_source(self) -> None:
-        """Open the source anew at once. Raises RelaydError."""
+        """Open the source again at once. Raises RelaydError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class _Handlers:
         return PlainTextResponse(printable(f"{text}\n"), 200 if status.healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Give Prometheus its text."""
+        """Return Prometheus its text."""
         body, content_type = self._metrics.render(self._relay.status())
         return Response(body, headers={"content-type": content_type})
 
@@ -170,7 +170,7 @@ class _Handlers:
         return MotionJpeg(self._feed(request), self.viewers)
 
     async def still(self, request: Request) -> Response:
-        """Give a picture once."""
+        """Return a picture once."""
         return await still(self._feed(request))
 
     async def set_face(self, request: Request) -> Response:
@@ -188,13 +188,13 @@ class _Handlers:
         return await self._plain_action(request, self._relay.resume)
 
     async def retry_source(self, request: Request) -> Response:
-        """Open the source anew at once."""
+        """Open the source again at once."""
         await _body(request, {})
         self._relay.retry_source()
         return self._status()
 
     async def page_url(self, request: Request) -> Response:
-        """Give the page's URL with its token to whoever may open the unix socket."""
+        """Return the page's URL with its token to whoever may open the unix socket."""
         if over_tcp(request.scope):
             raise HTTPException(404)
         return JSONResponse({"url": request.app.page_url})

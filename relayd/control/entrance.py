@@ -12,7 +12,7 @@ from relayd.logs import LogEvent, get
 
 
 def access_for(control: ControlSettings) -> Access:
-    """Give what lets requests over TCP in; without a token of the user's own, one for this start.
+    """Return what lets requests over TCP in; without a token of the user's own, one for this start.
 
     A server that serves nothing over TCP has one as well, which nobody is told.
     """
@@ -26,7 +26,7 @@ def access_for(control: ControlSettings) -> Access:
 
 
 def prepared_socket(settings: Settings, name: str) -> Path | None:
-    """Give where the control socket goes, with the fallback folder made where it is that.
+    """Return where the control socket goes, with the fallback folder made where it is that.
 
     None, with a warning, where that folder cannot be had: another user may have made one of its
     name to keep relays from starting.

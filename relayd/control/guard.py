@@ -50,7 +50,7 @@ class Guard:
         await (answer or self._app)(scope, receive, send_hardened)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """Give the answer to a request that may go no further: refused, or a login."""
+        """Return the answer to a request that may go no further: refused, or a login."""
         access = self._access
         host = Headers(scope=scope).get("host", "")
         if over_tcp(scope) and not names_us(host, access.host, *access.allowed_hosts):

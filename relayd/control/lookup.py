@@ -82,7 +82,7 @@ def look(
 
 
 def choose(found: Found, name: str | None = None) -> FoundRelay:
-    """Give the relay `name`, or the only one.
+    """Return the relay `name`, or the only one.
 
     Raises NotRunning, UsageError where several run and none is named, and RelayHidden where it
     may run and may not be looked at.
@@ -102,7 +102,7 @@ def choose(found: Found, name: str | None = None) -> FoundRelay:
 
 
 def at(path: Path, name: str = "") -> FoundRelay:
-    """Give the relay that listens on this socket.
+    """Return the relay that listens on this socket.
 
     Raises NotRunning where none does, RelayHidden where this user may not connect.
     """

@@ -27,7 +27,7 @@ class PictureFeed(Protocol):
     """Where pictures come from; called off the event loop."""
 
     def latest_jpeg(self, after: int = 0) -> tuple[int, bytes] | None:
-        """Give the newest picture's number and JPEG if its number is above `after`, else None."""
+        """Return the newest picture's number and JPEG if its number is above `after`, else None."""
 
 
 class Viewers:

@@ -109,5 +109,5 @@ def _address(name: str) -> str | None:
 
 
 def _status(text: str) -> str:
-    """Give the STATUS assignment; a line break within it would begin another assignment."""
+    """Return the STATUS assignment; a line break within it would begin another assignment."""
     return f"STATUS={' '.join(logs.redact(text).split())[:_LONGEST_STATUS]}" if text else ""

@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def html(*, has_source: bool) -> str:
-    """Give the page, with the source beside the result or without."""
+    """Return the page, with the source beside the result or without."""
     return _TEMPLATE.replace("{{source}}", "shown" if has_source else "absent").replace(
         "{{version}}", escape(__version__)
     )

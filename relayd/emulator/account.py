@@ -41,7 +41,7 @@ class Account:
         self.credit = rules.credit
 
     def issue_token(self, client_id: str, client_secret: str) -> tuple[str, float]:
-        """Give a bearer token and its life in seconds; CredentialsRefused for a wrong pair."""
+        """Return a bearer token and its life in seconds; CredentialsRefused for a wrong pair."""
         rules = self._rules
         if not (_same(rules.client_id, client_id) and _same(rules.client_secret, client_secret)):
             raise CredentialsRefused("Invalid clientId or clientSecret", code=INVALID_AUTHORIZATION)

@@ -126,7 +126,7 @@ class Admin:
         return JSONResponse(_fault_described(fault), 201)
 
     async def _strike(self, fault: ActiveFault) -> list[str]:
-        """Carry out a fault of stage AT_ONCE; gives the sessions it met."""
+        """Carry out a fault of stage AT_ONCE; returns the sessions it met."""
         if fault.name == "expire_tokens":
             self.account.expire_tokens()
             return []

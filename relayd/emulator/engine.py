@@ -29,7 +29,7 @@ class Swapper(Protocol[Face_contra]):
         """Put on this face from the next picture on."""
 
     def swap(self, i420: I420) -> tuple[I420, bool]:
-        """Give the picture with the face put on, and whether a face was there."""
+        """Return the picture with the face put on, and whether a face was there."""
 
 
 Deliver = Callable[[I420, I420, float], None]

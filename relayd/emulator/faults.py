@@ -46,7 +46,7 @@ class Stage(Enum):
 
 Options = Mapping[str, Any]
 Effect = Callable[[I420, I420], I420 | None]
-"""Takes source and swapped picture; gives what to send, or None to send nothing."""
+"""Takes source and swapped picture; returns what to send, or None to send nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class FaultBoard:
             return list(self._active)
 
     def clear(self, fault_id: int | None = None) -> int:
-        """End one fault, or all of them; gives how many that were."""
+        """End one fault, or all of them; returns how many that were."""
         with self._lock:
             before = len(self._active)
             self._active = [

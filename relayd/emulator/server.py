@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: EmulatorSettings) -> int:
-    """Run the emulator in the foreground until SIGTERM or SIGINT; gives the exit code.
+    """Run the emulator in the foreground until SIGTERM or SIGINT; returns the exit code.
 
     Raises AddressUnavailable or LibraryUnavailable.
     """

@@ -143,7 +143,7 @@ class Session(Generic[AnyFace]):
 
 
 Paint = Callable[[str, I420, I420], I420 | None]
-"""Takes session id, source and swapped picture; gives what to send, or None to send nothing."""
+"""Takes session id, source and swapped picture; returns what to send, or None to send nothing."""
 
 
 class SessionStore(Generic[AnyFace]):

@@ -41,7 +41,7 @@ class Proxy:
 
 
 def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """Give the proxy to reach `url` through; None: reach it directly, as far as it is a URL.
+    """Return the proxy to reach `url` through; None: reach it directly, as far as it is a URL.
 
     Raises ConfigError when the variable that applies cannot be used.
     """
@@ -74,7 +74,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _named(environment: Mapping[str, str], *names: str) -> tuple[str, str] | None:
-    """Give the first of these variables that is set, in lower case before upper case."""
+    """Return the first of these variables that is set, in lower case before upper case."""
     for name in names:
         for variable in (name, name.upper()):
             if value := environment.get(variable, "").strip():

@@ -21,7 +21,7 @@ UNTRUSTED_HINT = (
 
 
 def client_context(environment: Mapping[str, str] | None = None) -> ssl.SSLContext:
-    """Give what a client verifies servers with; reads the disk.
+    """Return what a client verifies servers with; reads the disk.
 
     Raises ConfigError that names the variable when its file or folder cannot be used.
     """

@@ -107,7 +107,7 @@ class _LibraryHandler(logging.StreamHandler[_Stderr]):
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the whole text, its traceback included."""
+        """Return the whole text, its traceback included."""
         return redact(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
@@ -145,6 +145,6 @@ def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
 
 
 def get(part: str) -> structlog.typing.FilteringBoundLogger:
-    """Give the logger of one part of the relay."""
+    """Return the logger of one part of the relay."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=part)
     return logger

@@ -39,18 +39,18 @@ def conceal(secret: str, *, lasting: bool = False) -> None:
 
 
 def redact(text: str) -> str:
-    """Give `text` without concealed secrets, what may be secret in URLs, and bearer tokens."""
+    """Return `text` without concealed secrets, what may be secret in URLs, and bearer tokens."""
     text = without_secrets(KNOWN.replaced_in(text))
     return _IN_TEXT.sub(rf"\g<head>{HIDDEN}", text)
 
 
 def printable(text: str) -> str:
-    """Give `text` as UTF-8 can hold it: bytes of a file's name that are none become escapes."""
+    """Return `text` as UTF-8 can hold it: bytes of a file's name that are none become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def excerpt(text: str, longest: int) -> str:
-    """Give the redacted beginning of a foreign text, at most `longest` characters.
+    """Return the redacted beginning of a foreign text, at most `longest` characters.
 
     It is cut last: half a secret would not be known as one.
     """

@@ -28,7 +28,7 @@ INVALID_ARGUMENT: Final[type[Exception]] = getattr(
 
 
 def metadata_arguments(major: int = _MAJOR) -> dict[str, str]:
-    """Give the arguments of `av.open` that keep a title in Latin-1 from stopping a film.
+    """Return the arguments of `av.open` that keep a title in Latin-1 from stopping a film.
 
     Up to 18 titles have to be UTF-8, unless `metadata_errors` names what to do with the rest.
     19 always does what this asks of the others, and has no such argument.
@@ -54,7 +54,7 @@ def open_input(
 
 
 def one_thread_graph() -> Graph:
-    """Give a filter graph that works in the caller's thread.
+    """Return a filter graph that works in the caller's thread.
 
     16 cannot say so, and starts a thread for each processor.
     """
@@ -65,7 +65,7 @@ def one_thread_graph() -> Graph:
 
 
 def number(rational: SupportsFloat | None) -> float:
-    """Give a rate, time base or aspect as a float; 0.0 where it is not set.
+    """Return a rate, time base or aspect as a float; 0.0 where it is not set.
 
     Up to 18 PyAV gives a Fraction, or None where it is not set. From 19 on it gives a kind of
     its own, which is false where it is not set, be it 0/1, 0/0 or 1/0.

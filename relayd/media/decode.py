@@ -279,7 +279,7 @@ _REFUSALS: Final[_Refusals] = (
 
 
 def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
-    """Give the error to raise when opening failed."""
+    """Return the error to raise when opening failed."""
     for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
         if isinstance(error, kinds):
             message = text.format(name=name, words=describe(error))

@@ -186,7 +186,7 @@ class JpegEncoder:
         self._number = 0
 
     def encode(self, i420: I420) -> bytes:
-        """Give the picture as JPEG (JFIF: BT.601, full range, 4:2:0).
+        """Return the picture as JPEG (JFIF: BT.601, full range, 4:2:0).
 
         Raises OutputError when the picture has another size.
         """

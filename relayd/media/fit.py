@@ -1,6 +1,6 @@
 """Decoded pictures brought to the relay's size, upright and in BT.601, by libavfilter.
 
-The filter graph is kept, and built anew when the stream changes size, pixel format, colours,
+The filter graph is kept, and built again when the stream changes size, pixel format, colours,
 aspect or orientation on the way.
 """
 
@@ -70,7 +70,7 @@ class Fitter:
         self._ends: tuple[FilterContext, FilterContext] | None = None
 
     def fit(self, frame: VideoFrame, sample_aspect: float) -> I420:
-        """Give the picture at the target's size; the array is new and the caller's to keep.
+        """Return the picture at the target's size; the array is new and the caller's to keep.
 
         `sample_aspect` is a pixel's width over its height (0: unknown). Raises SourceUnusable
         when no filter can convert it.
@@ -91,7 +91,7 @@ class Fitter:
         return fitted.to_ndarray()  # type: ignore[attr-defined,no-any-return]  # it is a VideoFrame
 
     def close(self) -> None:
-        """Let go of the filters; a later picture would build them anew."""
+        """Let go of the filters; a later picture would build them again."""
         self._ends = self._graph = None
 
     def _build_graph(self, shape: _Shape) -> "tuple[FilterContext, FilterContext]":

@@ -18,7 +18,7 @@ class Scaler:
         self._reformatter = VideoReformatter()
 
     def fit(self, picture: I420) -> I420:
-        """Give `picture` itself when its size fits, else a scaled and centred copy."""
+        """Return `picture` itself when its size fits, else a scaled and centred copy."""
         if picture.shape == self._target.shape:
             return picture
         rows, width = picture.shape

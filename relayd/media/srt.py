@@ -4,7 +4,7 @@ The program only carries ready bytes between a pipe and the peer; it encodes and
 The URL is an argument of the program, which every user of the machine can read. An output's
 passphrase and streamid are therefore handed over as a preset file, on a descriptor. FFmpeg takes
 none for an input: a source's could be hidden in a concat script (FFmpeg 5 knows no other way), but
-that takes the stream apart and puts it together anew, at the cost of 80 ms. So they are to be read
+that takes the stream apart and puts it together again, at the cost of 80 ms. So they are to be read
 there, and `shows_secret` tells of it.
 """
 
@@ -73,7 +73,7 @@ def _parted(url: str) -> tuple[str, list[str]]:
 
 @contextmanager
 def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Give the arguments that hand lines to an output of ffmpeg, and the descriptors to pass."""
+    """Return the arguments that hand lines to an output of ffmpeg, and the descriptors to pass."""
     if not lines:
         yield [], []
         return

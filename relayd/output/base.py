@@ -15,7 +15,7 @@ class Output(Protocol):
         """What people call it: a device path, a URL without its secrets."""
 
     def open(self) -> None:
-        """Make it ready; raises RelaydError. After a failure and a close() it may be tried anew."""
+        """Make it ready; raises RelaydError. May be called again after close()."""
 
     def show(self, frame: OutputFrame) -> None:
         """Show one picture, without waiting for anybody; raises RelaydError when it is broken."""

@@ -194,7 +194,7 @@ def _open(system: v4l2.System, path: str) -> int:
 
 
 _OPEN_HINTS: Final = {
-    errno.EACCES: "sudo usermod -aG video $USER, then log in anew;"
+    errno.EACCES: "sudo usermod -aG video $USER, then log in again;"
     " in a systemd unit: SupplementaryGroups=video",
     errno.EPERM: "allow the device in the unit or container: DeviceAllow=char-video4linux rw",
     errno.EBUSY: "close the programs that use it, or raise the module's max_openers",

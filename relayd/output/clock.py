@@ -72,7 +72,7 @@ class GapHistogram:
         self.longest = max(self.longest, gap)
 
     def copy(self) -> "GapHistogram":
-        """Give one that does not change any more."""
+        """Return one that does not change any more."""
         return GapHistogram(list(self.counts), self.total, self.longest)
 
 
@@ -164,7 +164,7 @@ class OutputClock:
                 post.reopener = None
 
     def stats(self) -> OutputClockStats:
-        """Give the counts so far."""
+        """Return the counts so far."""
         with self._lock:
             return OutputClockStats(
                 dict(self._counts),
@@ -187,7 +187,7 @@ class OutputClock:
                     _log.exception(LogEvent.OUTPUT_TICK_FAILED)
 
     def _beat(self, tick: Tick, phase: PhaseLock) -> float:
-        """Show one picture; gives the seconds by which later beats shall move."""
+        """Show one picture; returns the seconds by which later beats shall move."""
         frame, kind = self._choose(self._clock.now())
         for post in self._posts:
             self._show(post, frame)

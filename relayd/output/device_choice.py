@@ -20,7 +20,7 @@ _LONGEST_LABEL: Final = 31
 
 
 def modprobe() -> str:
-    """Give the command that makes virtual cameras: options on it would override installed ones."""
+    """Return the command that makes virtual cameras; its options override installed ones."""
     command = "sudo modprobe v4l2loopback"
     if OPTIONS_FILE.exists():
         return command
@@ -33,7 +33,7 @@ def is_path(device: str) -> bool:
 
 
 def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
-    """Give the path of the loopback camera that `wanted` ("auto" or a label) means.
+    """Return the path of the loopback camera that `wanted` ("auto" or a label) means.
 
     One that can be written comes first; where none can, opening the one given here tells in
     words why. Raises CameraUnavailable when there is none.

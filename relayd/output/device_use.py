@@ -42,7 +42,7 @@ class DeviceUse:
         self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
 
     def siblings(self) -> frozenset[str]:
-        """Give the nodes of the other loopback devices, which share one use count with ours."""
+        """Return the nodes of the other loopback devices, which share one use count with ours."""
         return frozenset(
             node for node, device in self._loopback_devices().items() if device != self._device
         )
@@ -86,7 +86,7 @@ class DeviceUse:
         return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
 
     def _locked_by_others(self, looked_into: Collection[str]) -> Iterator[tuple[int, int]]:
-        """Give the devices that processes other than these have locked."""
+        """Return the devices that processes other than these have locked."""
         nodes = {}
         for node, device in self._loopback_devices().items():
             with suppress(OSError):  # another name of it is in use

@@ -104,7 +104,7 @@ def _frame_rate(system: v4l2.System, fd: int, side: v4l2.BufferType) -> float:
 
 
 def module_version(sys_root: Path = Path("/sys")) -> str:
-    """Give the version of the loaded v4l2loopback; empty when it is not loaded.
+    """Return the version of the loaded v4l2loopback; empty when it is not loaded.
 
     The kernel shows one since 0.13 alone.
     """

@@ -49,11 +49,11 @@ class FileWatch:
             raise
 
     def fileno(self) -> int:
-        """Give the descriptor, which can be read when something happened."""
+        """Return the descriptor, which can be read when something happened."""
         return self._fd
 
     def read(self) -> list[FileEvent]:
-        """Give what happened since the last read, in its order; never waits."""
+        """Return what happened since the last read, in its order; never waits."""
         try:
             data = os.read(self._fd, _ROOM)
         except BlockingIOError:

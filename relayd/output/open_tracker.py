@@ -80,11 +80,11 @@ class OpenTracker:
         return _Moves(any_elsewhere=self._is_half_blind)
 
     def fileno(self) -> int:
-        """Give the descriptor that tells of a change."""
+        """Return the descriptor that tells of a change."""
         return self._here.fileno()
 
     def look(self, now: float) -> int | None:
-        """Take in what was opened and closed; gives how many have it open for long enough.
+        """Take in what was opened and closed; returns how many have it open for long enough.
 
         None when that has been in doubt for as long. OSError when a device came or went.
         """
@@ -99,7 +99,7 @@ class OpenTracker:
         return sum(now - since >= PROBE for since in self._since)
 
     def _take_in(self, now: float) -> bool:
-        """Take in what the kernel tells; gives whether it told anything."""
+        """Take in what the kernel tells; returns whether it told anything."""
         here = self._here.read()
         elsewhere = [event for watch in self._elsewhere for event in watch.read()]
         if FileEvent.GONE in here:
@@ -121,7 +121,7 @@ class OpenTracker:
         return bool(here or elsewhere)
 
     def _settle(self, total: int, now: float, *, moved: bool) -> None:
-        """Set the bounds anew once nothing moves: an event and its count do not come at once."""
+        """Set the bounds again once nothing moves: an event and its count do not come at once."""
         quiet = not moved and total == self._last_total
         self._last_total = total
         if quiet and self._restless_since is None:
@@ -145,7 +145,7 @@ class OpenTracker:
         if not self._siblings:
             least = most = total
         least, most = max(least, 0), min(most, total)
-        if least > most:  # something was not told: begin anew
+        if least > most:  # something was not told: begin again
             least, most = 0, total
         if least < most:
             self._proc_at = now
@@ -184,7 +184,7 @@ class _Moves:
     missed: bool = False
 
     def share(self, change: int) -> int | None:
-        """Give this device's share of a change of the use count; None: it cannot be told."""
+        """Return this device's share of a change of the use count; None: it cannot be told."""
         match self.any_here, self.any_elsewhere:
             case True, False:
                 return change

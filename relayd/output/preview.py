@@ -47,7 +47,7 @@ class Preview:
         self._slot.clear()
 
     def latest_jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[int, bytes] | None:
-        """Give the newest picture's number and JPEG if its number is above `after`, else None.
+        """Return the newest picture's number and JPEG if its number is above `after`, else None.
 
         Waits up to `timeout` seconds for one, so call it off the event loop.
         """
@@ -68,7 +68,7 @@ class SourcePreview:
         self._jpegs = _Jpegs(geometry, quality)
 
     def latest_jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[int, bytes] | None:
-        """Give the newest picture's number and JPEG if its number is above `after`, else None.
+        """Return the newest picture's number and JPEG if its number is above `after`, else None.
 
         Waits up to `timeout` seconds for one, so call it off the event loop.
         """
@@ -86,7 +86,7 @@ class _Jpegs:
         self._jpeg = b""
 
     def of(self, number: int, picture: I420) -> tuple[int, bytes]:
-        """Give the JPEG of this picture, or that of a newer one if it is there already."""
+        """Return the JPEG of this picture, or that of a newer one if it is there already."""
         with self._lock:
             if number > self._number:
                 self._jpeg = self._encoder.encode(picture)

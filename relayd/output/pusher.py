@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _take_pipes() -> tuple[int, int]:
-    """Give the pipes from and to the parent; stdin becomes empty, stdout becomes stderr.
+    """Return the pipes from and to the parent; stdin becomes empty, stdout becomes stderr.
 
     Telling never waits: a parent that does not read must not hold up the output.
     """

@@ -34,10 +34,10 @@ class ReaderCounter(Protocol):
     """How it sees them, for a person."""
 
     def fileno(self) -> int:
-        """Give the descriptor that tells of a change."""
+        """Return the descriptor that tells of a change."""
 
     def look(self, now: float) -> int | None:
-        """Take in what happened; gives how many read it, None when that is in doubt.
+        """Take in what happened; returns how many read it, None when that is in doubt.
 
         OSError when nothing is seen any more.
         """
@@ -72,11 +72,11 @@ class ClientUsage:
             raise
 
     def fileno(self) -> int:
-        """Give the descriptor that tells of a change."""
+        """Return the descriptor that tells of a change."""
         return self._fd
 
     def look(self, now: float) -> int:
-        """Take in what the driver told; gives how many stream."""
+        """Take in what the driver told; returns how many stream."""
         del now
         while (count := v4l2.next_client_usage(self._system, self._fd)) is not None:
             self._count = count
@@ -95,7 +95,7 @@ class ClientUsage:
 
 
 def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCounter:
-    """Give the best way that there is; raises OSError when there is none."""
+    """Return the best way that there is; raises OSError when there is none."""
     try:
         return ClientUsage(path, system)
     except OSError as fault:

@@ -133,7 +133,7 @@ def _require_allowed(descriptor: int, size: int) -> None:
 
 
 def _room_for(bitrate_kbit: int) -> int:
-    """Give the bytes that must fit."""
+    """Return the bytes that must fit."""
     return round(SECONDS_OF_ROOM * bitrate_kbit * 1000 / _BITS_PER_BYTE)
 
 

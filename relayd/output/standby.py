@@ -69,7 +69,7 @@ class StandbyRenderer:
         self._draw = lru_cache(maxsize=_KEPT)(self._draw_afresh)
 
     def draw(self, title: str, detail: str = "") -> StandbyFrame:
-        """Give the picture for a state: a title of a few words, a sentence or two below."""
+        """Return the picture for a state: a title of a few words, a sentence or two below."""
         return self._draw(title, detail)
 
     def _draw_afresh(self, title: str, detail: str) -> StandbyFrame:
@@ -200,7 +200,7 @@ def _in_glyphs(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _printable(text: str) -> str:
-    """Give one line without control characters, of a length that can be shown."""
+    """Return one line without control characters, of a length that can be shown."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MOST_CHARACTERS else f"{line[: _MOST_CHARACTERS - 1]}{_ELLIPSIS}"
 

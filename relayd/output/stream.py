@@ -54,7 +54,7 @@ class StreamStats:
     dropped: int
     """Pictures left out because encoder or network were too slow."""
     reconnects: int
-    """Times that the output was opened anew."""
+    """Times that the output was opened again."""
     up: bool
     """Whether pictures are getting through."""
 
@@ -142,12 +142,12 @@ class StreamOutput:
         self._slot = None
 
     def stats(self) -> StreamStats:
-        """Give the counts so far."""
+        """Return the counts so far."""
         with self._lock:
             return self._stats
 
     def files(self) -> tuple[str, ...]:
-        """Give the files that got pictures since open(), the newest last; none for a push URL."""
+        """Return the files that got pictures since open(), the newest last; none for a push URL."""
         with self._lock:
             return tuple(self._files)
 

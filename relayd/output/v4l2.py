@@ -48,7 +48,7 @@ class BufferType(IntEnum):
 
 
 def _request(direction: int, number: int, size: int) -> int:
-    """Give an ioctl number of group 'V' (asm-generic/ioctl.h); 1 writes, 2 reads."""
+    """Return an ioctl number of group 'V' (asm-generic/ioctl.h); 1 writes, 2 reads."""
     return direction << 30 | size << 16 | ord("V") << 8 | number
 
 
@@ -76,13 +76,13 @@ class System(Protocol):
     """The system calls used on a device; tests bring a double of the driver."""
 
     def open(self, path: str, flags: int) -> int:
-        """Give a file descriptor."""
+        """Return a file descriptor."""
 
     def close(self, fd: int) -> None:
         """Let go of a descriptor."""
 
     def write(self, fd: int, data: memoryview) -> int:
-        """Give the number of bytes written."""
+        """Return the number of bytes written."""
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
         """Ask the driver; `argument` is changed in place."""
@@ -92,7 +92,7 @@ class Linux:
     """The real ones."""
 
     def open(self, path: str, flags: int) -> int:
-        """Give a file descriptor."""
+        """Return a file descriptor."""
         return os.open(path, flags | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
@@ -100,7 +100,7 @@ class Linux:
         os.close(fd)
 
     def write(self, fd: int, data: memoryview) -> int:
-        """Give the number of bytes written."""
+        """Return the number of bytes written."""
         return os.write(fd, data)
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
@@ -150,7 +150,7 @@ class PictureFormat:
 
 
 def i420_format(geometry: Geometry) -> PictureFormat:
-    """Give the one format that relayd writes."""
+    """Return the one format that relayd writes."""
     return PictureFormat(
         I420_FOURCC, geometry.width, geometry.height, geometry.width, geometry.nbytes
     )

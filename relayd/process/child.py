@@ -104,11 +104,11 @@ class Child:
         return self._process.returncode is None
 
     def poll(self) -> int | None:
-        """Look for its end; gives its exit status, negative for a signal, None while it runs."""
+        """Look for its end; returns its exit status, negative for a signal, None while it runs."""
         return self._process.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to `timeout` seconds for its end; gives what `poll` does."""
+        """Wait up to `timeout` seconds for its end; returns what `poll` does."""
         try:
             return self._process.wait(max(0.0, timeout))
         except subprocess.TimeoutExpired:
@@ -158,7 +158,7 @@ def run_to_end(
     environment: Mapping[str, str] | None = None,
     umask: int = -1,
 ) -> tuple[int, str, str]:
-    """Run a program of this machine to its end; gives its status, stdout and stderr.
+    """Run a program of this machine to its end; returns its status, stdout and stderr.
 
     It gets `environment`, by default what every program gets. Raises OSError where it cannot be
     started, TimeoutError where it takes more than `timeout` seconds, and kills it then.

@@ -24,7 +24,7 @@ class _Early:
 
 
 def command_of(argv: Sequence[str]) -> str:
-    """Give the command that a command line names; empty where it names none."""
+    """Return the command that a command line names; empty where it names none."""
     return next((word for word in argv[1:] if not word.startswith("-")), "")
 
 

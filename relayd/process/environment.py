@@ -32,7 +32,7 @@ _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy
 
 
 def program_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give what any program gets of `environment` (ours by default)."""
+    """Return what any program gets of `environment` (ours by default)."""
     return {
         name: value
         for name, value in _ours(environment).items()
@@ -41,7 +41,7 @@ def program_environment(environment: Mapping[str, str] | None = None) -> dict[st
 
 
 def python_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give what a Python process of relayd gets: it must import the relayd that we are."""
+    """Return what a Python process of relayd gets: it must import the relayd that we are."""
     ours = _ours(environment)
     own = str(Path(relayd.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (own, ours.get("PYTHONPATH", ""))))
@@ -50,7 +50,7 @@ def python_environment(environment: Mapping[str, str] | None = None) -> dict[str
 
 
 def proxies(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give the proxy settings, for a child that speaks HTTP."""
+    """Return the proxy settings, for a child that speaks HTTP."""
     ours = _ours(environment)
     return {name: value for name, value in ours.items() if name.lower() in _PROXIES}
 

@@ -11,7 +11,7 @@ _NO_THREAD = "can't start new thread"
 _NOT_MAPPED = "failed to map segment"
 """What the dynamic linker says where there is no room for a library."""
 _MEMORY_HINT = "raise ulimit -v, or in a unit MemoryMax="
-_REINSTALL = "install relayd anew with its dependencies"
+_REINSTALL = "install relayd again with its dependencies"
 _THREAD_HINT = (
     "raise the limits on processes and memory (ulimit -u, ulimit -v;"
     " in a unit TasksMax=, LimitNPROC=, MemoryMax=)"
@@ -29,7 +29,7 @@ def start_thread(thread: Thread) -> None:
 
 
 def named(fault: BaseException) -> Unavailable | None:
-    """Give the error for a limit that an exception stems from; None where it stems from none."""
+    """Return the error for a limit that an exception stems from; None where it stems from none."""
     for cause in causes(fault):
         if isinstance(cause, MemoryError) or (
             isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)

@@ -94,13 +94,13 @@ class NameLock:
         return self
 
     def release(self) -> None:
-        """Give the name back; without effect where it is not held."""
+        """Return the name back; without effect where it is not held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def holder(self) -> Holder | None:
-        """Give who runs under this name, None where nobody does or it cannot be told."""
+        """Return who runs under this name, None where nobody does or it cannot be told."""
         try:
             descriptor = os.open(self._path, _flags(os.O_RDWR))
         except OSError:

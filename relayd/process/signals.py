@@ -51,7 +51,7 @@ class StopSignals:
 def stopped_by_signals(
     *, hangup_ends: bool = True, exit_now: Callable[[int], Any] = os._exit
 ) -> Iterator[asyncio.Event]:
-    """Give an event that SIGTERM and SIGINT set while the block runs.
+    """Return an event that SIGTERM and SIGINT set while the block runs.
 
     With `hangup_ends` SIGHUP sets it as well, unless `nohup` had it ignored. A second signal says
     on stderr that the session is being closed; a third one ends the process with 128 + its number
@@ -82,7 +82,7 @@ def stopped_by_signals(
 
 @contextmanager
 def reload_requests() -> Iterator[asyncio.Event]:
-    """Give an event that each SIGHUP sets while the block runs, unless `nohup` had it ignored.
+    """Return an event that each SIGHUP sets while the block runs, unless `nohup` had it ignored.
 
     It is set from the start when a SIGHUP came before the event loop ran.
     """

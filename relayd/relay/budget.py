@@ -28,7 +28,7 @@ class BudgetWatch:
         self._changed.set()
 
     def look(self) -> None:
-        """A session was opened or closed: read anew."""
+        """A session was opened or closed: read again."""
         self._changed.set()
 
     async def read(self) -> BudgetReading:

@@ -182,7 +182,7 @@ class Surroundings:
         return now < min(self.source.patience_ends(), self._output_patience_ends())
 
     def deadlines(self) -> tuple[float, ...]:
-        """Give the moments at which time alone changes one of the answers."""
+        """Return the moments at which time alone changes one of the answers."""
         return (
             self.readers.left_at + self.readers.grace,
             self.source.patience_ends(),

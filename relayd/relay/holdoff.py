@@ -1,7 +1,7 @@
 """How long no session is asked for after one failed: no service is hammered, no money lost.
 
 A failure that may pass is tried again after a short wait that doubles; a refusal (credentials,
-quota, face) after ten minutes, or when somebody comes anew; and an answer that was lost, behind
+quota, face) after ten minutes, or when somebody comes again; and an answer that was lost, behind
 which a paid session may stand that nobody knows of, after minutes that double, until the third
 ends all tries: then a person has to look at the account.
 """
@@ -40,7 +40,7 @@ class Hold(Enum):
     FAILED = "failed"
     """Something failed that may pass."""
     REFUSED = "refused"
-    """A person is needed; tried again after long, or when somebody comes anew."""
+    """A person is needed; tried again after long, or when somebody comes again."""
     DOUBTFUL = "doubtful"
     """Answers were lost too often: a person is needed, and nothing is tried without."""
 
@@ -99,7 +99,7 @@ class Holdoff:
         return self.hold(now) is Hold.NONE and now < self._not_before
 
     def deadlines(self) -> tuple[float, ...]:
-        """Give the moments at which time alone changes one of the answers."""
+        """Return the moments at which time alone changes one of the answers."""
         return (
             self._wait.soonest,
             self._wait.latest,
@@ -167,7 +167,7 @@ class Holdoff:
         self._doubt_wait = _Wait(hold, reason, until, until)
 
     def arrived(self) -> None:
-        """Somebody comes anew, and may find that a refusal was dealt with."""
+        """Somebody comes again, and may find that a refusal was dealt with."""
         self._came_anew = True
 
     def asked(self, *, looked_at_account: bool) -> None:
@@ -181,5 +181,5 @@ class Holdoff:
             self._doubts, self._doubt_wait = [], _Wait()
 
     def _counting_wait(self, now: float) -> _Wait:
-        """Give the wait for lost answers while it lasts: no other is longer."""
+        """Return the wait for lost answers while it lasts: no other is longer."""
         return self._doubt_wait if now < self._doubt_wait.latest else self._wait

@@ -69,7 +69,7 @@ class Metrics:
         self._delay.observe(seconds)
 
     def render(self, status: RelayStatus) -> tuple[bytes, str]:
-        """Give all series in Prometheus' text format, and its content type."""
+        """Return all series in Prometheus' text format, and its content type."""
         return generate_latest(_Series(status, self._registry)), CONTENT_TYPE_LATEST
 
 
@@ -170,7 +170,7 @@ class _Series(Collector):
 
 
 def _in_order(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """Give a stable order, whatever thread counted first."""
+    """Return a stable order, whatever thread counted first."""
     return sorted(counts.items())
 
 

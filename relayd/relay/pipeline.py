@@ -158,7 +158,7 @@ class Pipeline:
         return frozenset(stream.name for stream in streams if not stream.stats().up)
 
     def files(self) -> dict[str, tuple[str, ...]]:
-        """Give the files of each recording that got pictures, the newest last."""
+        """Return the files of each recording that got pictures, the newest last."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
         return {stream.name: files for stream in streams if (files := stream.files())}
 
@@ -225,7 +225,7 @@ class Pipeline:
         return self.screen.stats().gaps.longest
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Give frames by stage, and frames dropped by stage and reason."""
+        """Return frames by stage, and frames dropped by stage and reason."""
         screen, reader, pacer = self.screen.stats(), self.reader.counters, self.pacer.counters
         frames = {"source": reader.frames} | {
             kind.value: count for kind, count in screen.shown.items()

@@ -27,7 +27,7 @@ class Recent:
             self._measured.popleft()
 
     def numbers(self) -> list[float]:
-        """Give the numbers, oldest first."""
+        """Return the numbers, oldest first."""
         return [number for _, number in self._measured]
 
     def rate(self) -> float:

@@ -39,7 +39,7 @@ from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpe
 _log = get("relay")
 
 _NOT_SHOWN = {RelayState.STARTING, RelayState.CLOSING, RelayState.STOPPED}
-"""States in which nothing is told anew when an output changes: the next state tells it."""
+"""States in which nothing is told again when an output changes: the next state tells it."""
 
 
 class Relay:
@@ -193,7 +193,7 @@ class Relay:
         self._budget.look()  # a session that was not closed before a sleep has billed through it
 
     def retry_source(self) -> None:
-        """Open the source anew, now."""
+        """Open the source again, now."""
         self.pipeline.reader.restart()
 
     def status(self) -> RelayStatus:
@@ -283,7 +283,7 @@ class Relay:
         self._on_change(state, self._with_troubles(reason))
 
     def _with_troubles(self, reason: str) -> str:
-        """Give the reason of the state, and why outputs are lost, as far as it does not say so."""
+        """Return the reason of the state, and why outputs are lost unless it says so."""
         troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
         more = [words for words in troubles if not reason or reason not in words]
         return "; ".join(filter(None, (reason, *more)))
@@ -330,7 +330,7 @@ class Relay:
             self._runner.post(on.BudgetChanged(spent, reading.words))
 
     def _earlier_doubts(self) -> list[float]:
-        """Give the moments (monotonic s) of answers that an earlier run of this relay lost."""
+        """Return the moments (monotonic s) of answers that an earlier run of this relay lost."""
         now, wall = self._clock.now(), time.time()
         try:
             doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)

@@ -129,7 +129,7 @@ class Runner:
         return self._past_seconds + sum(link.billed for link in self._links.values())
 
     def publish(self, frame: SourceFrame) -> None:
-        """Give a source frame to every session that sends; in the pacer's thread."""
+        """Return a source frame to every session that sends; in the pacer's thread."""
         shown = self.machine.sessions.shown
         for link in self._sending:
             if link.publish(frame) and link.number == shown:

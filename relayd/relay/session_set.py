@@ -67,7 +67,7 @@ class SessionSet:
         self._commands.append(do.StartLink(session.number))
 
     def fail(self, session: Session, error: RelaydError, now: float) -> None:
-        """Give a session up; another one that is open or being opened goes on."""
+        """Return a session up; another one that is open or being opened goes on."""
         self.close(session, now)
         others = self.working
         if others and session.number > others[0].number:

@@ -57,7 +57,7 @@ _MAKES: dict[LinkKind, _Make] = {
 
 
 def require_link(kind: LinkKind) -> str:
-    """Give the name and version of the library below this kind of link; loads nothing.
+    """Return the name and version of the library below this kind of link; loads nothing.
 
     Raises LibraryUnavailable where such a link cannot work.
     """
@@ -65,7 +65,7 @@ def require_link(kind: LinkKind) -> str:
 
 
 def worker_environment(kind: LinkKind) -> Mapping[str, str]:
-    """Give what a worker of this kind needs in its environment, besides what each gets.
+    """Return what a worker of this kind needs in its environment, besides what each gets.
 
     Raises LibraryUnavailable where such a link cannot work.
     """

@@ -60,11 +60,11 @@ class LinkTarget:
     """s that a link which was up may take to come back by itself, before it counts as lost."""
 
     def publish_endpoint(self) -> str:
-        """Give the WHIP URL; ConfigError where the template is wrong."""
+        """Return the WHIP URL; ConfigError where the template is wrong."""
         return self._filled("rtc.publish_url", self.publish_url)
 
     def play_endpoint(self) -> str:
-        """Give the WHEP URL; ConfigError where the template is wrong."""
+        """Return the WHEP URL; ConfigError where the template is wrong."""
         return self._filled("rtc.play_url", self.play_url)
 
     def _filled(self, key: str, template: str) -> str:
@@ -74,7 +74,7 @@ class LinkTarget:
             raise ConfigError([f"{key} = {str(MediaUrl(template))!r}: {fault}"]) from fault
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain data, the token included: for the pipe to the worker alone."""
+        """Return plain data, the token included: for the pipe to the worker alone."""
         return {name: getattr(self, name) for name in _names(LinkTarget) if name != "geometry"} | {
             "width": self.geometry.width,
             "height": self.geometry.height,
@@ -154,7 +154,7 @@ class LinkEvent:
     stats: LinkStats | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain data for the pipe; the error as its class and its sentence.
+        """Return plain data for the pipe; the error as its class and its sentence.
 
         Texts are redacted, then cut to LONGEST_TEXT.
         """

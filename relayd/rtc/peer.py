@@ -52,7 +52,7 @@ _all_host_addresses = aioice.ice.get_host_addresses
 
 
 def _usable_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001 - aioice's signature
-    """Give the addresses to offer; the loopback one where there is no other.
+    """Return the addresses to offer; the loopback one where there is no other.
 
     RFC 8445 §5.1.1.1 keeps loopback out of the candidates, so aioice offers nothing at all
     on a machine whose only interface that is up is `lo`. A relay and an emulator on that
@@ -383,7 +383,7 @@ def _set_encoders(bitrate_kbit: int, fps: float) -> None:
 
 
 def _to_i420(frame: av.VideoFrame) -> I420:
-    """Give a decoded frame as one contiguous I420 array, an odd size cut to the even one below."""
+    """Return a decoded frame as a contiguous I420 array, odd sizes cut to even ones."""
     width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
         frame = frame.reformat(width, height, "yuv420p")

@@ -2,7 +2,7 @@
 
 Two legs, publish and play, run independently in one event loop on the thread
 `relayd-webrtc`. A leg posts its offer, waits for the connection, holds it until it breaks,
-deletes the session, and begins anew until its time is up.
+deletes the session, and begins again until its time is up.
 """
 
 import asyncio

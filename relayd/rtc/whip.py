@@ -176,7 +176,7 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def _quoted(text: str) -> str:
-    """Give `text` without secrets, cut where it is longer than LONGEST_QUOTE."""
+    """Return `text` without secrets, cut where it is longer than LONGEST_QUOTE."""
     return excerpt(text, LONGEST_QUOTE)
 
 

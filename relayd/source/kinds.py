@@ -126,7 +126,7 @@ def _is_pipe(path: str) -> bool:
 
 
 def _live_options(url: str, read_timeout: float) -> dict[str, str]:
-    """Give FFmpeg's low-delay options and its own time limit, which each protocol calls its way."""
+    """Return FFmpeg's low-delay options and its own time limit, by each protocol's name."""
     microseconds = str(int(read_timeout * 1e6))
     match _scheme_and_path(url)[0]:
         case "rtsp" | "rtsps":

@@ -95,7 +95,7 @@ class Pacer:
                     _log.exception(LogEvent.SOURCE_TICK_FAILED)
 
     def _beat(self, tick: Tick, phase: PhaseLock) -> float:
-        """Deliver one picture; gives the seconds by which later beats shall move."""
+        """Deliver one picture; returns the seconds by which later beats shall move."""
         self.counters.skipped += tick.skipped
         self.counters.late = tick.late
         number, frame = self._slot.latest()

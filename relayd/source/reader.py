@@ -95,9 +95,9 @@ class SourceReader:
         return all(ended)
 
     def restart(self) -> None:
-        """Open the source anew at once, whether it runs, waits for a retry or has ended.
+        """Open the source again at once, whether it runs, waits for a retry or has ended.
 
-        Changes nothing while it is already being opened anew (FRESH_OPENING), and waits where
+        Changes nothing while it is already being opened again (FRESH_OPENING), and waits where
         earlier attempts still hang (MOST_HUNG).
         """
         self._restart.set()
@@ -210,7 +210,7 @@ class SourceReader:
         return self._stop.is_set() or self._resting.is_set() or not is_fresh
 
     def _deadline(self, attempt: SourceConnection) -> tuple[float, SourceError]:
-        """Give the moment by which something must happen, and the fault if it does not."""
+        """Return the moment by which something must happen, and the fault if it does not."""
         name, limit = self._settings.url, self._settings.stall_timeout
         if attempt.last_at is not None:
             return attempt.last_at + limit, SourceLost(f"{name}: no picture for {limit:g} s")

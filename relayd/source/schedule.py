@@ -31,7 +31,7 @@ class PlaybackSchedule:
         self._left_out = 0
 
     def due(self, pts: float | None, now: float) -> float:
-        """Give the moment at which the next picture, stamped `pts`, is to be shown.
+        """Return the moment at which the next picture, stamped `pts`, is to be shown.
 
         The first one is due at once.
         """

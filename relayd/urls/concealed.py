@@ -58,7 +58,7 @@ class Concealed:
             self._longest_first = tuple(sorted(known.items(), key=lambda one: -len(one[0])))
 
     def replaced_in(self, text: str) -> str:
-        """Give `text` with each known secret replaced."""
+        """Return `text` with each known secret replaced."""
         for secret, shown in self._longest_first:  # a tuple: other threads add meanwhile
             if secret in text:
                 text = text.replace(secret, shown)
@@ -72,7 +72,7 @@ class Concealed:
 
 @lru_cache(maxsize=4 * MOST_LASTING)
 def _spellings(secret: str) -> frozenset[str]:
-    """Give a secret as it is, and as URLs, JSON, HTML, headers and Python's errors write it."""
+    """Return a secret as it is, and as URLs, JSON, HTML, headers and Python's errors write it."""
     return frozenset(one for one in _written(secret) if len(one) >= SHORTEST)
 
 

@@ -23,22 +23,22 @@ _QUOTED: Final = re.compile(r"'((?:[^'\\]|\\.){6,})'")
 
 
 def plain_name(name: str) -> str:
-    """Give a name where it reads as one, else an ellipsis: somebody may have pasted a key there."""
+    """Return a name where it reads as one, else an ellipsis: it may be a pasted key."""
     return name if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) else ELLIPSIS
 
 
 def dotted(path: Sequence[object]) -> str:
-    """Give the names of a path with dots between, each as `plain_name` does."""
+    """Return the names of a path with dots between, each as `plain_name` does."""
     return ".".join(plain_name(str(part)) for part in path)
 
 
 def plain_names_in(text: str) -> str:
-    """Give the words of a parser, with what it quotes between ' left out unless it is a name."""
+    """Return the words of a parser, with what it quotes between ' left out unless it is a name."""
     return _QUOTED.sub(lambda found: f"'{plain_name(found[1])}'", text)
 
 
 def quoted(value: str) -> str:
-    """Give a value between quotes; what may be a key or token is hidden."""
+    """Return a value between quotes; what may be a key or token is hidden."""
     is_key = _LIKE_A_KEY.fullmatch(value) and not _NUMBER.fullmatch(value)
     if is_key and not _FILE.fullmatch(value) and plain_name(value) == ELLIPSIS:
         return HIDDEN
@@ -46,6 +46,6 @@ def quoted(value: str) -> str:
 
 
 def quoted_place(place: str) -> str:
-    """Give what was written for a URL or path; what is neither may be a stream key or token."""
+    """Return what was written for a URL or path; what is neither may be a stream key or token."""
     is_place = any(mark in place for mark in "/:\\") or _FILE.fullmatch(place)
     return repr(shown(place)) if is_place or _WORDS.fullmatch(place) else HIDDEN

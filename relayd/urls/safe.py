@@ -55,11 +55,11 @@ class MediaUrl:
 
     @classmethod
     def of(cls, url: "str | MediaUrl") -> "MediaUrl":
-        """Give `url` as it is, or read it."""
+        """Return `url` as it is, or read it."""
         return url if isinstance(url, MediaUrl) else cls(url)
 
     def reveal(self) -> str:
-        """Give the whole, for whoever opens it.
+        """Return the whole, for whoever opens it.
 
         What they say of it may quote it: in texts of this process the safe form replaces it.
         """
@@ -126,7 +126,7 @@ class MediaUrl:
 
 
 def shown(whole: str) -> str:
-    """Give the safe form of a URL; paths of this machine and generators as they are."""
+    """Return the safe form of a URL; paths of this machine and generators as they are."""
     if url := _URL.fullmatch(whole):
         return _shortened(*url.groups(), is_known=True)
     if forgotten := _WITHOUT_SCHEME.fullmatch(whole):
@@ -136,12 +136,12 @@ def shown(whole: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Give a text of others with each URL in it shortened, to what is no secret by its looks."""
+    """Return a text of others with each URL in it shortened, to what is no secret by its looks."""
     return _URL_IN_TEXT.sub(_in_text, text) if "//" in text or "\\/" in text else text
 
 
 def service_url(base_url: str) -> str:
-    """Give a service's base URL as it may be shown: without user info, its plain path kept."""
+    """Return a service's base URL as it may be shown: without user info, its plain path kept."""
     return without_secrets(base_url)
 
 
@@ -213,7 +213,7 @@ def _is_plain(part: str, *, is_last: bool) -> bool:
 
 
 def _secret_parts(whole: str) -> Iterator[str]:
-    """Give the parts of a URL that others might quote without the rest of it."""
+    """Return the parts of a URL that others might quote without the rest of it."""
     url = _URL.fullmatch(whole)
     scheme, rest = url.groups() if url else ("", whole)
     before, _, query = rest.partition("?")

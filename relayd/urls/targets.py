@@ -37,7 +37,7 @@ def is_push(target: str) -> bool:
 
 
 def format_of(target: str) -> str:
-    """Give FFmpeg's muxer for a push URL or file name; OutputError when none is known."""
+    """Return FFmpeg's muxer for a push URL or file name; OutputError when none is known."""
     scheme = scheme_of(target)
     if scheme in _PUSH_FORMATS:
         return _PUSH_FORMATS[scheme]
@@ -73,7 +73,7 @@ def waits_for_caller(target: str) -> bool:
 
 
 def scheme_of(target: str) -> str:
-    """Give the scheme of a URL in lower case; empty for a file name."""
+    """Return the scheme of a URL in lower case; empty for a file name."""
     try:
         return urlsplit(target).scheme.lower()
     except ValueError:  # a host that cannot be one; the words of the error quote it

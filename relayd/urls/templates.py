@@ -11,7 +11,7 @@ TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_
 
 
 def check_template(template: str) -> str:
-    """Give the template back, or raise a ValueError that says what is wrong with it."""
+    """Return the template back, or raise a ValueError that says what is wrong with it."""
     fill_url(template, dict.fromkeys(TEMPLATE_FIELDS, "x"))
     return template
 

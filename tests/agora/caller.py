@@ -97,7 +97,7 @@ class Caller:
         return self.pictures[number]
 
     def forget(self) -> None:
-        """Begin to count events and pictures anew."""
+        """Begin to count events and pictures again."""
         self.events.clear()
         self.pictures.clear()
 

@@ -8,7 +8,7 @@ from tests.agora.pictures import Picture, PictureFault
 from tests.agora.wire import Leaving, Reason, VideoReason, VideoState
 
 FaultOf = Callable[[str, str], PictureFault | None]
-"""Takes channel and uid; gives what is wrong with the pictures for that member."""
+"""Takes channel and uid; returns what is wrong with the pictures for that member."""
 
 
 def _no_fault(_channel: str, _uid: str) -> None:

@@ -186,7 +186,7 @@ class Bridge:
 
 
 def bridged(hub: str, app_id: str) -> type[relayd.emulator.app.Emulator]:
-    """Give the emulator's class, with a bridge to the hub."""
+    """Return the emulator's class, with a bridge to the hub."""
 
     class BridgedEmulator(relayd.emulator.app.Emulator):
         _bridge: asyncio.Task[None]
@@ -210,7 +210,7 @@ def bridged(hub: str, app_id: str) -> type[relayd.emulator.app.Emulator]:
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; gives the exit code."""
+    """Run until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.agora.emulator")
     parser.add_argument("--hub", required=True, help="the hub's socket")
     parser.add_argument("--app-id", required=True, help="the app whose channels these are")

@@ -48,7 +48,7 @@ class Picture:
 
     @classmethod
     def grey(cls, width: int, height: int) -> Self:
-        """Give an even grey picture."""
+        """Return an even grey picture."""
         nothing = cls(width, height, 0, b"")
         return cls(
             width, height, 0, bytes([GREY]) * sum(rows * row for rows, row in nothing.layout())
@@ -114,7 +114,7 @@ class PictureFault:
     def shown(
         self, uid: str, picture: Picture, own: Picture | None
     ) -> Iterator[tuple[str, Picture]]:
-        """Give what arrives, and as whose, when `uid` sends `picture` to a member.
+        """Return what arrives, and as whose, when `uid` sends `picture` to a member.
 
         `own` is what that member sent last.
         """

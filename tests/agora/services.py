@@ -67,7 +67,7 @@ class Service:
             raise LookupError(f"the service did not obey within {OBEYS_WITHIN:g} s") from None
 
     def hear(self, message: Message) -> Call | None:
-        """Take in a line of the library's; gives the call that it tells of, if it does."""
+        """Take in a line of the library's; returns the call that it tells of, if it does."""
         match message.name, *message.words:
             case "call", name, thread, in_callback, pid:
                 return Call(name, int(thread), in_callback == "1", int(pid))

@@ -67,7 +67,7 @@ class Side:
         self.pump_until("time", lambda: time.monotonic() > end)
 
     def heard(self, kind: LinkEventKind, within: float = PATIENCE) -> LinkEvent:
-        """Publish until an event of this kind comes; gives the newest."""
+        """Publish until an event of this kind comes; returns the newest."""
         self.pump_until(kind.value, lambda: kind in self.kinds(), within)
         return [event for event in self.events if event.kind is kind][-1]
 

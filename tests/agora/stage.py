@@ -24,7 +24,7 @@ Rgb = NDArray[np.uint8]
 
 
 def recorded(file: Path) -> Iterator[Rgb]:
-    """Give every picture of a recording, each fourth pixel of each fourth row."""
+    """Return every picture of a recording, each fourth pixel of each fourth row."""
     with av.open(str(file)) as container:
         for frame in container.decode(video=0):
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[::4, ::4]

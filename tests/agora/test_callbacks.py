@@ -107,7 +107,7 @@ def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
 
 
 def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keeps: str) -> int:
-    """Leave a channel so many times while pictures pour in; gives the process's exit status."""
+    """Leave a channel so many times while pictures pour in; returns the process's exit status."""
     arguments = [APP, channel, TOKEN, str(folder), str(rounds), keeps]
     with subprocess.Popen(
         [sys.executable, "-c", LEAVE_IN_A_BURST, *arguments],

@@ -33,7 +33,7 @@ def channel(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def join(cloud: Cloud, channel: str) -> Join:
-    """Give a function that joins the channel."""
+    """Return a function that joins the channel."""
 
     def join(
         uid: str = "1", *, app_id: str = APP, channel: str = channel, token: str = TOKEN

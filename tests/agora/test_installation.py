@@ -23,7 +23,7 @@ from tests.agora.vendor import serving
 
 @pytest.fixture
 def wrapper(agora_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the installed wrapper that a test may spoil; gives the folder of `agora`."""
+    """A copy of the installed wrapper that a test may spoil; returns the folder of `agora`."""
     shutil.copytree(agora_site, tmp_path / "site", ignore=shutil.ignore_patterns("lock"))
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site" / "agora"

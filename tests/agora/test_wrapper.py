@@ -25,7 +25,7 @@ FORBIDDEN = "forbidden, and told so by a marker"
 
 
 def packed(*members: tarfile.TarInfo, **files: bytes) -> bytes:
-    """Give a source distribution with these files of its package, and further members."""
+    """Return a source distribution with these files of its package, and further members."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         for name, data in files.items():
@@ -129,7 +129,7 @@ def page(tmp_path: Path, kind: str, url: str) -> Path:
 def index_host(
     source: bytes, only_here: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """An index of this machine, over TLS; gives its URL."""
+    """An index of this machine, over TLS; returns its URL."""
     (tmp_path / NAME).write_bytes(source)
     with serving(tmp_path, tmp_path, Redirecting) as (url, certificate):
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

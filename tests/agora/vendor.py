@@ -51,7 +51,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def serving(
     folder: Path, certificates: Path, handler: type[Quiet] = Quiet
 ) -> Iterator[tuple[str, Path]]:
-    """Serve `folder`; gives URL and certificate, which is for SSL_CERT_FILE."""
+    """Serve `folder`; returns URL and certificate, which is for SSL_CERT_FILE."""
     certificate = self_signed(certificates)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -125,13 +125,13 @@ class Message(NamedTuple):
 
 
 def encode(name: str, *words: str | int, length: int = 0) -> bytes:
-    """Give the line of a message whose payload has `length` bytes."""
+    """Return the line of a message whose payload has `length` bytes."""
     encoded = (quote(str(word), safe="") or "%" for word in words)
     return " ".join((name, *encoded, str(length))).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> tuple[str, tuple[str, ...], int]:
-    """Give a line's name, its words, and the length of the payload to come, in bytes.
+    """Return a line's name, its words, and the length of the payload to come, in bytes.
 
     Raises ValueError for what is no message.
     """

@@ -31,7 +31,7 @@ Reply = dict[str, Any] | list[Any] | bytes | Callable[[asyncio.StreamWriter], Aw
 
 
 def http_answer(body: object, status: int = 200, **headers: str) -> bytes:
-    """Give a whole HTTP answer; `body` is JSON unless it is bytes."""
+    """Return a whole HTTP answer; `body` is JSON unless it is bytes."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

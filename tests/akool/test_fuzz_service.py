@@ -87,7 +87,7 @@ STATUSES = st.sampled_from(
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """Give what comes back on a connection: an HTTP answer, one that is cut, or noise."""
+    """Return what comes back on a connection: an HTTP answer, one that is cut, or noise."""
     body = draw(BODIES)
     lines = [f"HTTP/1.1 {draw(STATUSES)} X".encode(), b"connection: close", *draw(HEADERS)]
     if draw(st.booleans()):

@@ -114,7 +114,7 @@ def _pump(
     seconds: float,
     took: Seconds,
 ) -> float:
-    """Publish at 20 fps; gives the MiB that the process grew by after the warm-up."""
+    """Publish at 20 fps; returns the MiB that the process grew by after the warm-up."""
     pictures = [np.full(shape, shade, np.uint8) for shade in range(40)]
     copy, process = np.empty(shape, np.uint8), psutil.Process()
     peer = took["peer: a copy of the picture"]

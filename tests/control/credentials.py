@@ -7,7 +7,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN.text}"}
 
 
 def raw_get(path: str) -> bytes:
-    """Give a whole GET request as it goes over the wire."""
+    """Return a whole GET request as it goes over the wire."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN.text}\r\n\r\n"
     ).encode()

@@ -48,7 +48,7 @@ Serve = Callable[..., AbstractAsyncContextManager[ControlServer]]
 
 @pytest.fixture
 def serve(relay: Any, feed: Any, tmp_path: Path) -> Serve:
-    """Give what starts a server with the fields of its Access."""
+    """Return what starts a server with the fields of its Access."""
 
     @asynccontextmanager
     async def start(**fields: Any) -> AsyncIterator[ControlServer]:

@@ -67,7 +67,7 @@ class Interpreter:
 
 
 def _status(answers: socket.socket, arguments: Sequence[str], within: float) -> int:
-    """Give the exit code of a run, or the signal that ended it, as a negative number."""
+    """Return the exit code of a run, or the signal that ended it, as a negative number."""
     with answers.makefile() as lines:
         pid = int(lines.readline())
         answers.settimeout(within)

@@ -36,7 +36,7 @@ _interpreter: Interpreter | None = None
 
 
 def wait_for(what: str, done: Callable[[], object], within: float, every: float = 0.05) -> float:
-    """Wait until `done()` holds; gives the seconds that it took."""
+    """Wait until `done()` holds; returns the seconds that it took."""
     start = time.monotonic()
     while not done():
         if time.monotonic() - start > within:
@@ -46,7 +46,7 @@ def wait_for(what: str, done: Callable[[], object], within: float, every: float 
 
 
 def longest_gap_allowed() -> float:
-    """Give GAP, or what a busy machine gets: by its load, or because we give way to others."""
+    """Return GAP, or what a busy machine gets: by its load, or because we give way to others."""
     is_loaded = os.getloadavg()[0] > (os.cpu_count() or 1) or psutil.cpu_percent() > BUSY
     return BUSY_GAP if is_loaded or os.nice(0) > 0 else GAP
 
@@ -64,7 +64,7 @@ def ready_interpreter() -> Iterator[None]:
 
 
 def running_interpreter() -> Interpreter:
-    """Give the interpreter that `ready_interpreter` started."""
+    """Return the interpreter that `ready_interpreter` started."""
     assert _interpreter is not None
     return _interpreter
 
@@ -212,7 +212,7 @@ class RunningRelay:
 
 
 def workers_of(relay: RunningRelay) -> list[psutil.Process]:
-    """Give the worker processes that carry its links."""
+    """Return the worker processes that carry its links."""
     children = psutil.Process(relay.process.pid).children()
     return [child for child in children if "relayd.rtc.worker" in child.cmdline()]
 
@@ -222,7 +222,7 @@ StartRelay = Callable[..., RunningRelay]
 
 @contextlib.contextmanager
 def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[StartRelay]:
-    """Give what starts `relayd run` with settings and overrides; ends what was started."""
+    """Return what starts `relayd run` with settings and overrides; ends what was started."""
     running: list[RunningRelay] = []
 
     def start(*overrides: str, source: Path | str = PERSON, **environment: str) -> RunningRelay:
@@ -258,7 +258,7 @@ def relays_of(emulator: Emulator, folder: Path, *settings: str) -> Iterator[Star
 
 
 def rtc_keys(service: str, **limits: float) -> str:
-    """Give the keys of `[rtc]` for a link to the emulator at this URL, with these limits."""
+    """Return the keys of `[rtc]` for a link to the emulator at this URL, with these limits."""
     return "\n".join(
         [
             'kind = "webrtc"',

@@ -183,7 +183,7 @@ def used_port() -> Iterator[int]:
 def prepare(
     emulator: Emulator, tmp_path: Path, used_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[SetUp], tuple[Callable[[], Settings], str]]]:
-    """Give what loads the settings of a set-up, and the words that are to be said."""
+    """Return what loads the settings of a set-up, and the words that are to be said."""
 
     def prepare(set_up: SetUp) -> tuple[Callable[[], Settings], str]:
         if set_up.fault:

@@ -127,7 +127,7 @@ def environment(process: psutil.Process) -> str:
 
 
 def descriptors(pid: int) -> set[str]:
-    """Give what a process has open."""
+    """Return what a process has open."""
     found = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile

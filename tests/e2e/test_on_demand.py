@@ -47,7 +47,7 @@ class Stage:
         os.close(self._fd)
 
     async def until(self, done: Done, within: float = 20.0) -> float:
-        """Wait; gives the seconds that it took."""
+        """Wait; returns the seconds that it took."""
         began = time.monotonic()
         while not done(self.relay.status()):
             assert time.monotonic() - began < within, self.relay.status()

@@ -111,7 +111,7 @@ def asked_by_nobody(*told: object) -> dict[str, str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder that everybody may pass, so that the relay's own modes decide."""
+    """Return a folder that everybody may pass, so that the relay's own modes decide."""
     with tempfile.TemporaryDirectory(prefix="relayd-test-") as made:
         Path(made).chmod(0o755)
         yield Path(made)

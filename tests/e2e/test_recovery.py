@@ -37,7 +37,7 @@ Receiver = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def push_to(scheme: str) -> tuple[str, Receiver]:
-    """Give a URL to push to and what receives there."""
+    """Return a URL to push to and what receives there."""
     port = free_port()
     match scheme:
         case "rtmp":

@@ -168,7 +168,7 @@ def start_loud(
 
 
 def told_by(relay: RunningRelay, manager: Manager, folder: Path) -> dict[str, str]:
-    """Give all that a running relay says of itself, by where it says it."""
+    """Return all that a running relay says of itself, by where it says it."""
     ask = {"XDG_RUNTIME_DIR": str(folder)}
     texts = {f"GET {path}": relay.get(path).text for path in ("/", "/api/status", "/healthz")}
     texts["GET /metrics"] = relay.get("/metrics").text

@@ -27,7 +27,7 @@ LONGEST_LIFE = 4.0
 
 @contextmanager
 def forked_relays() -> Iterator[Callable[[Path], psutil.Process]]:
-    """Give what starts a relay in a few hundredths of a second."""
+    """Return what starts a relay in a few hundredths of a second."""
     nursery = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("forks.py")],
         stdin=subprocess.PIPE,
@@ -101,5 +101,5 @@ def test_kills_at_random_moments_leave_no_session_but_such_as_are_told_to_be_in_
 
 
 def owners(journal: Journal) -> set[int]:
-    """Give the processes whose sessions are on the journal."""
+    """Return the processes whose sessions are on the journal."""
     return {record.pid for record in journal.entries()}

@@ -194,7 +194,7 @@ class Participant:
 
 @pytest.fixture
 def start_emulator() -> Iterator[Callable[..., RunningEmulator]]:
-    """Give a function that starts emulators with settings of the test's own."""
+    """Return a function that starts emulators with settings of the test's own."""
     running: list[RunningEmulator] = []
 
     def start(
@@ -221,7 +221,7 @@ async def http() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 def caller_of(http: HttpClient) -> Callable[[str], Caller]:
-    """Give a function that makes a caller of the emulator at a URL."""
+    """Return a function that makes a caller of the emulator at a URL."""
     return lambda url: Caller(url, http)
 
 
@@ -248,7 +248,7 @@ def shared_emulator() -> Iterator[RunningEmulator]:
 async def emulator(
     shared_emulator: RunningEmulator, caller_of: Callable[[str], Caller]
 ) -> AsyncIterator[Caller]:
-    """Give a caller of the shared emulator; afterwards it is reset."""
+    """Return a caller of the shared emulator; afterwards it is reset."""
     caller = caller_of(shared_emulator.url)
     yield caller
     assert (await caller.post("/emulator/reset", {})).status == 200
@@ -256,19 +256,19 @@ async def emulator(
 
 @pytest.fixture(scope="session")
 def portrait() -> bytes:
-    """Give an image file with one face."""
+    """Return an image file with one face."""
     return (MEDIA / "portrait.png").read_bytes()
 
 
 @pytest.fixture(scope="session")
 def other_portrait() -> bytes:
-    """Give an image file with another person's face."""
+    """Return an image file with another person's face."""
     return (MEDIA / "portrait2.png").read_bytes()
 
 
 @pytest.fixture(scope="session")
 def camera_picture() -> I420:
-    """Give a 640x480 picture of a third person, as a camera would."""
+    """Return a 640x480 picture of a third person, as a camera would."""
     with av.open(str(MEDIA / "person.mp4")) as clip:
         frame = next(clip.decode(video=0))
     left = (frame.width - frame.height * 4 // 3) // 2
@@ -280,7 +280,7 @@ def camera_picture() -> I420:
 
 @pytest.fixture(scope="session")
 def no_face() -> bytes:
-    """Give an image file without a face."""
+    """Return an image file without a face."""
     shades = np.linspace(0, 255, 320, dtype=np.uint8)
     picture = np.repeat(np.tile(shades, (240, 1))[:, :, None], 3, axis=2)
     assert not find_faces(decode_image(png(picture)))

@@ -30,7 +30,7 @@ sys.exit(run(EmulatorSettings(port=0, sessions=SessionRules(queue_seconds=0.05))
 
 @contextmanager
 def emulator_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the emulator as a program of its own; gives it and its URL."""
+    """Run the emulator as a program of its own; returns it and its URL."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,

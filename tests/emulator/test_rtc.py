@@ -27,7 +27,7 @@ def like(picture: I420, portrait: bytes) -> float:
 
 
 async def faded_in(emulator: Any, session: dict[str, Any], player: Any) -> I420:
-    """Wait until the swap has faded in; gives a picture of then."""
+    """Wait until the swap has faded in; returns a picture of then."""
     async with asyncio.timeout(10):
         while (await emulator.session(session["_id"]))["frames_swapped"] < 20:  # noqa: ASYNC110  over HTTP
             await asyncio.sleep(0.05)

@@ -107,7 +107,7 @@ def test_a_turned_phone_photo_is_shown_upright(tmp_path: Path) -> None:
 
 
 def png_of_a_bomb() -> bytes:
-    """Give a PNG that says it has 900 million pixels; where they end nobody gets to see."""
+    """Return a PNG that says it has 900 million pixels; where they end nobody gets to see."""
     out = io.BytesIO()
     Image.new("1", (8, 8)).save(out, "PNG")
     png = bytearray(out.getvalue())

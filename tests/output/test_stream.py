@@ -36,7 +36,7 @@ FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
 
 
 def picture(number: int) -> np.ndarray:
-    """Give one whose brightness tells its number, 0 to 39."""
+    """Return one whose brightness tells its number, 0 to 39."""
     i420 = black(SIZE)
     i420[: SIZE.height] = 20 + number % 40 * 5
     return i420
@@ -260,7 +260,7 @@ def receive(
 
 
 def peer(scheme: str) -> tuple[str, tuple[str, str, dict[str, str]]]:
-    """Give the URL to push to, and how to listen there."""
+    """Return the URL to push to, and how to listen there."""
     if scheme == "rtmp" and av.library_versions["libavformat"] < FFMPEG_8_1:
         pytest.skip("as an RTMP server, the FFmpeg 8.0 in PyAV 16 ends the process")
     port = free_port(socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM)

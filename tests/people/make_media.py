@@ -27,7 +27,7 @@ _PORTRAIT_DETAIL = 3.0
 
 
 def main() -> None:
-    """Write all three files anew."""
+    """Write all three files again."""
     MEDIA.mkdir(exist_ok=True)
     _write_clip(MIRA, MEDIA / "person.mp4")
     _write_portrait(DARIO, MEDIA / "portrait.png")

@@ -17,7 +17,7 @@ from tests.people.anatomy import Build, Expression, Mesh
 from tests.people.skin import Colour, Complexion
 
 LOOP: Final = 11.0
-"""Seconds after which a person's motion begins anew, without a jump."""
+"""Seconds after which a person's motion begins again, without a jump."""
 
 _CAMERA = 62.0
 """Distance of the camera from the head's middle, cm."""

@@ -57,7 +57,7 @@ class Play:
         self.history: list[tuple[float, Command]] = []
 
     def feed(self, *events: Event) -> list[Command]:
-        """Tell it events at this moment; gives what it orders that somebody has to carry out."""
+        """Tell it events at this moment; returns what it orders that somebody has to carry out."""
         ordered: list[Command] = []
         for event in events:
             commands = self.machine.handle(event, self.now)

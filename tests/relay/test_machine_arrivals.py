@@ -1,4 +1,4 @@
-"""Who comes, comes anew or comes and goes: how soon a session is tried for, and how often."""
+"""Who comes, comes again or comes and goes: how soon a session is tried for, and how often."""
 
 import pytest
 
@@ -15,21 +15,21 @@ COMES, LEAVES = on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0)
 
 
 def idle() -> Play:
-    """Give a relay on demand that nobody looks at."""
+    """Return a relay on demand that nobody looks at."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
 
 
 def looked_at() -> Play:
-    """Give a relay on demand whose session is live."""
+    """Return a relay on demand whose session is live."""
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp())
     return play
 
 
 def refused() -> Play:
-    """Give a relay on demand that was refused a moment ago, looked at."""
+    """Return a relay on demand that was refused a moment ago, looked at."""
     play = idle()
     play.feed(COMES, on.SourceUp())
     play.fail(NO_CREDIT)

@@ -33,7 +33,7 @@ def lose_answer(play: Play) -> None:
 
 
 def lose_answers_for_ever(play: Play, hours: float) -> list[float]:
-    """Let each create lose its answer; gives when each began, counted from the first."""
+    """Let each create lose its answer; returns when each began, counted from the first."""
     begun = []
     end = play.now + hours * HOUR
     while play.now < end:

@@ -34,7 +34,7 @@ ENDS = {
 
 
 def at_stage(stage: Stage) -> Play:
-    """Give a relay whose session is at this stage."""
+    """Return a relay whose session is at this stage."""
     play = Play()
     play.start()
     play.reach(stage)

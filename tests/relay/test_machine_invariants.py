@@ -71,7 +71,7 @@ class Days(RuleBasedStateMachine):
         self.world.tell(on.Started())
 
     def mood(self) -> Mood:
-        """Give the mood to begin with."""
+        """Return the mood to begin with."""
         return Mood()
 
     @rule(seconds=st.sampled_from(WAITS))

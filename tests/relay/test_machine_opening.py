@@ -155,7 +155,7 @@ def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(
 
 
 def fail_for_ever(play: Play, hours: float) -> list[float]:
-    """Let each session fail at once; gives the waits between them."""
+    """Let each session fail at once; returns the waits between them."""
     end = play.now + hours * 3600.0
     while play.now < end and play.wake_at is not None:
         if play.numbers:

@@ -18,14 +18,14 @@ UNSEEN = on.ReadersChanged(CAMERA, None)
 
 
 def idle() -> Play:
-    """Give a relay on demand that nobody looks at."""
+    """Return a relay on demand that nobody looks at."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
 
 
 def looked_at() -> Play:
-    """Give a relay on demand whose session is live."""
+    """Return a relay on demand whose session is live."""
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp())
     return play

@@ -13,7 +13,7 @@ NO_CAMERA = on.SourceDown("no such camera")
 
 
 def idle() -> Play:
-    """Give a relay on demand that let go of its source."""
+    """Return a relay on demand that let go of its source."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play

@@ -154,7 +154,7 @@ class World:
         self.events = 0
 
     def new_machine(self) -> Machine:
-        """Give a machine as this world's was in the beginning."""
+        """Return a machine as this world's was in the beginning."""
         policy, face, doubts, seed = self.arguments
         return Machine(policy, face, doubts=doubts, jitter=Random(seed).random)
 

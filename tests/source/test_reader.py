@@ -419,7 +419,7 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
     assert not is_held()
     assert watched.slot.latest()[1] is None
     number = watched.slot.latest()[0]
-    watched.reader.restart()  # "open it anew" opens nothing that is to rest
+    watched.reader.restart()  # "open it again" opens nothing that is to rest
     time.sleep(0.3)
     assert watched.slot.latest()[0] == number
     watched.reader.resume()

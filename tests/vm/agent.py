@@ -18,7 +18,7 @@ import time
 
 
 def port() -> str:
-    """Give the port's device once the driver has made it."""
+    """Return the port's device once the driver has made it."""
     for _ in range(200):
         if found := glob.glob("/dev/vport*p1"):  # noqa: PTH207 - pathlib costs 0.3 s here
             return found[0]

@@ -65,7 +65,7 @@ def cache_directory() -> Path:
 
 
 def prepare(series: str = "0.12") -> Image:
-    """Give an image with v4l2loopback of this series, made if need be; CannotBoot if it can't."""
+    """Return an image with v4l2loopback of this series, made if need be; CannotBoot if it can't."""
     if platform.machine() != "x86_64":
         raise CannotBoot(f"the guest shares this machine's root, and that is {platform.machine()}")
     cache = cache_directory()
@@ -197,7 +197,7 @@ class _Kernel:
         return self.root / f"usr/src/linux-headers-{self.release}"
 
     def files_of(self, module: str) -> list[Path]:
-        """Give the files of a module and of what it needs, in the order of loading."""
+        """Return the files of a module and of what it needs, in the order of loading."""
         lines = _run("modprobe", "-d", self.root, "-S", self.release, "--show-depends", module)
         return [Path(words[1]) for line in lines.splitlines() if (words := line.split())[0] == "insmod"]  # fmt: skip  # noqa: E501
 
@@ -224,7 +224,7 @@ def _loopback(cache: Path, kernel: _Kernel, series: str) -> _Module:
 
 
 def _image(cache: Path, kernel: _Kernel, module: _Module) -> Image:
-    """Pack the initramfs: busybox, our init and the modules; made anew when those change."""
+    """Pack the initramfs: busybox, our init and the modules; made again when those change."""
     init = HERE / "init.sh"
     recipe = hashlib.sha256(
         init.read_bytes() + repr((GUEST_MODULES, LOADABLE_MODULES)).encode()

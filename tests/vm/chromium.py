@@ -61,7 +61,7 @@ class Browser:
         return Handler
 
     def hear(self, told: dict[str, Any]) -> str:
-        """Take in what the page says; gives what it shall do."""
+        """Take in what the page says; returns what it shall do."""
         asked = self._asked.pop(0) if self._asked else ""
         if asked != "chapter":
             self.told = told | {"at": time.monotonic()}
@@ -85,7 +85,7 @@ class Browser:
     def until(
         self, what: str, done: Callable[[dict[str, Any]], object], within: float = 120.0
     ) -> float:
-        """Wait until what the page says is so; gives the seconds."""
+        """Wait until what the page says is so; returns the seconds."""
         began = time.monotonic()
         while not (self.told and done(self.told)):
             if time.monotonic() - began > within:
@@ -96,7 +96,7 @@ class Browser:
         return time.monotonic() - began
 
     def chapter(self) -> dict[str, Any]:
-        """End a chapter; gives how many pictures came in it and the longest wait, in ms."""
+        """End a chapter; returns how many pictures came in it and the longest wait, in ms."""
         told, self._asked = self.told, ["chapter"]
         self.told = {}
         self.until("tells", bool)

@@ -77,7 +77,7 @@ class Container:
         )
 
     def run(self, command: str, status: int | None = 0) -> str:
-        """Give what a shell command says that must end with `status` (None: with any)."""
+        """Return what a shell command says that must end with `status` (None: with any)."""
         done = self.start(command)
         assert status in (None, done.returncode), f"{command}: {done.returncode}\n{done.stdout}"
         return done.stdout.strip()
@@ -100,7 +100,7 @@ class Container:
         }
 
     def wait_for(self, what: str, done: Callable[[], object], within: float) -> float:
-        """Wait until `done()` holds; gives the seconds that it took."""
+        """Wait until `done()` holds; returns the seconds that it took."""
         start = time.monotonic()
         while not done():
             assert time.monotonic() - start < within, f"{what}: not within {within:g} s"

@@ -68,7 +68,7 @@ echo "install v4l2loopback $load && $to_group_video" >/etc/modprobe.d/vm.conf
 
 
 def stopwatch(note: Note, about: str) -> Callable[[str, float], float]:
-    """Give what puts into the report the time since a moment, in s, and gives it."""
+    """Return what puts into the report the time since a moment, in s, and gives it."""
 
     def seconds(what: str, began: float) -> float:
         took = time.monotonic() - began
@@ -136,7 +136,7 @@ class Process:
             self.changed.notify_all()
 
     def wait(self, within: float = PATIENCE) -> int:
-        """Wait for its end; gives the status."""
+        """Wait for its end; returns the status."""
         self._wait(lambda: self.status is not None, within, "did not end")
         assert self.status is not None
         return self.status
@@ -155,7 +155,7 @@ class Process:
         return found[0]
 
     def send(self, text: str) -> None:
-        """Give it a line on stdin; only if it was started with `stdin=True`."""
+        """Return it a line on stdin; only if it was started with `stdin=True`."""
         data = base64.b64encode(text.encode() + b"\n").decode()
         self.guest.ask(op="input", id=self.number, data=data)
 
@@ -164,7 +164,7 @@ class Process:
         self.guest.ask(op="signal", id=self.number, number=int(number))
 
     def stop(self, number: int = SIGTERM, within: float = PATIENCE) -> int:
-        """Signal it and wait for its end; gives the status."""
+        """Signal it and wait for its end; returns the status."""
         if self.status is None:
             self.signal(number)
         return self.wait(within)
@@ -242,7 +242,7 @@ class Guest:
             raise CannotBoot(f"{self.gone}; console:\n{self.console()}")
 
     def _accept(self, listener: socket.socket) -> socket.socket:
-        """Give qemu's end of the line to the agent; CannotBoot when qemu does not start."""
+        """Return qemu's end of the line to the agent; CannotBoot when qemu does not start."""
         deadline = time.monotonic() + BOOT_LIMIT
         listener.settimeout(0.2)
         while self._qemu.poll() is None and time.monotonic() < deadline:
@@ -309,7 +309,7 @@ class Guest:
         return process
 
     def run(self, command: str, within: float = PATIENCE, status: int | None = 0) -> str:
-        """Run a bash command line; gives what it said; Failed unless it ended with `status`."""
+        """Run a bash command line; returns what it said; Failed unless it ended with `status`."""
         process = self.start(command)
         process.wait(within)
         if status is not None and process.status != status:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 
 def unpack(package: Path, into: Path) -> Path:
-    """Give a folder with the package's files, and its control files in DEBIAN."""
+    """Return a folder with the package's files, and its control files in DEBIAN."""
     subprocess.run(["dpkg-deb", "-R", package, into], check=True)
     return into
 
 
 def version_of(package: Path) -> str:
-    """Give the package's version."""
+    """Return the package's version."""
     asked = ["dpkg-deb", "-f", str(package), "Version"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def renumbered(package: Path, version: str, into: Path) -> Path:
-    """Give the same package under another version: one line of its control file is changed."""
+    """Return the same package under another version: one line of its control file is changed."""
     control = into / "control"
     subprocess.run(["dpkg-deb", "-e", package, control], check=True)
     file = control / "control"

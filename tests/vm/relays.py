@@ -66,7 +66,7 @@ def standby_picture(state: RelayState, reason: str, geometry: Geometry = SIZE) -
 
 
 def service_of(emulator: Emulator) -> str:
-    """Give the URL under which the guest finds an emulator of the host."""
+    """Return the URL under which the guest finds an emulator of the host."""
     return emulator.url.replace("127.0.0.1", HOST)
 
 
@@ -81,7 +81,7 @@ def config(
     on_demand: str = 'mode = "never"',
     more: str = "",
 ) -> str:
-    """Give a relay's configuration; without a service it shows standby, or the raw source."""
+    """Return a relay's configuration; without a service it shows standby, or the raw source."""
     return f"""
 [source]
 url = "{source}"
@@ -142,12 +142,12 @@ class Relay:
         self.nursery.process.send(f"signal {self.pid} {int(number)}")
 
     def stop(self, number: int = 15) -> int:
-        """End it; gives its exit code, negative for a signal."""
+        """End it; returns its exit code, negative for a signal."""
         self.signal(number)
         return self.wait()
 
     def wait(self, within: float = 120.0) -> int:
-        """Wait for its end; gives its exit code."""
+        """Wait for its end; returns its exit code."""
         ended = self.wait_for(rf"nursery ended {self.pid} (-?\d+)", within)
         return int(ended[1])
 

@@ -50,7 +50,7 @@ def as_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def as_seen(i420: bytes, geometry: Geometry) -> NDArray[np.int_]:
-    """Give the colours that a page should see of a picture."""
+    """Return the colours that a page should see of a picture."""
     planes = np.frombuffer(i420, np.uint8).reshape(geometry.shape)
     return squares(as_rgb(av.VideoFrame.from_ndarray(planes, "yuv420p")))
 
@@ -182,7 +182,7 @@ def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffe
 
 
 def kill_and_start(relay: Relay, nursery: Nursery, browser: Browser, note: Note) -> Relay:
-    """Kill the relay and start it anew, at once: Chromium gives up what rests for 8 s."""
+    """Kill the relay and start it again, at once: Chromium gives up what rests for 8 s."""
     assert relay.stop(signal.SIGKILL) == -signal.SIGKILL
     relay = nursery.start("run", "-c", CONFIG)
     browser.chapter()  # whose longest wait begins with the last picture before it

@@ -53,7 +53,7 @@ def known_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def captured(guest: Guest, program: str) -> bytes:
-    """Let a program read pictures from the camera; gives them."""
+    """Let a program read pictures from the camera; returns them."""
     guest.run(f"timeout 100 {PROGRAMS[program]} >/dev/null; cp /dev/shm/{program}.raw /run/vm/")
     return (guest.folder / f"{program}.raw").read_bytes()
 

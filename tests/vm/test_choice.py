@@ -23,7 +23,7 @@ def on(series: str) -> pytest.MarkDecorator:
 
 
 def refusal(guest: Guest, nursery: Nursery, device: str) -> str:
-    """Start a relay on a device that is to be refused; gives its words."""
+    """Start a relay on a device that is to be refused; returns its words."""
     guest.write(CONFIG, config(source=NOWHERE, device=device))
     relay = nursery.start("run", "-c", CONFIG, "--require-outputs")
     assert relay.wait() == UNAVAILABLE, relay.log

@@ -151,7 +151,7 @@ url = "/tmp/out.mkv"
 
 
 def shown(machine: Guest, shared: Path) -> np.ndarray:
-    """Give a frame that a reader of the camera gets, as I420."""
+    """Return a frame that a reader of the camera gets, as I420."""
     file = shared / "frame"
     machine.run(
         f"v4l2-ctl -d /dev/video40 --stream-mmap --stream-skip 2 --stream-count 1"
@@ -161,7 +161,7 @@ def shown(machine: Guest, shared: Path) -> np.ndarray:
 
 
 def told(machine: Guest) -> dict[str, Any]:
-    """Give what the relay says of itself."""
+    """Return what the relay says of itself."""
     socket = "/run/relayd/studio/control.sock"
     return dict(json.loads(machine.run(f"curl -s --unix-socket {socket} http://relay/api/status")))
 

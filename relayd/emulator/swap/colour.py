@@ -83,7 +83,7 @@ class Light:
         self._known: Floats | None = None
 
     def forget(self) -> None:
-        """Start anew: another face or another place."""
+        """Start again: another face or another place."""
         self._known = None
 
     def learn(self, texels: Floats, points: Floats) -> None:

@@ -28,7 +28,7 @@ _YAW_FADE = (44.0, 49.0)
 The mesh drifts off beyond; it reads a true 50 as 47, a true 60 as 53 and a true 75 as little
 as 41."""
 _YAW_BACK = 35.0
-"""Degrees, as read, within which a head turned away must come to prove itself anew."""
+"""Degrees, as read, within which a head turned away must come to prove itself again."""
 _LIKELY = 0.7
 """Detector score that makes a candidate of what the mesh net rejects; noise scores up to 0.66."""
 _POSSIBLE = 0.1

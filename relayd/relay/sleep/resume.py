@@ -48,7 +48,7 @@ class ClockChanges:
             raise
 
     def fileno(self) -> int:
-        """Give the descriptor."""
+        """Return the descriptor."""
         return self._fd
 
     def changed(self) -> bool:

@@ -29,14 +29,14 @@ _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def require_hash_form(wanted: str) -> str:
-    """Give a SHA-256 in lower case; raises UsageError where it is none."""
+    """Return a SHA-256 in lower case; raises UsageError where it is none."""
     if not _HASH.fullmatch(wanted):
         raise UsageError(f"--require-hash {wanted}: give a SHA-256, 64 hexadecimal digits")
     return wanted.lower()
 
 
 def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]] = KNOWN) -> str:
-    """Look whether this is the SDK, whole and with the right hash; gives a line about its hash.
+    """Look whether this is the SDK, whole and with the right hash; returns a line about its hash.
 
     `wanted` is the SHA-256 that it must have; without, one of those that are `known` for this
     machine. Raises LibraryUnavailable.
@@ -63,7 +63,7 @@ def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]]
 
 
 def unpack(archive: Path, into: Path) -> Path:
-    """Give the folder of libraries that was in the archive, readable for every user.
+    """Return the folder of libraries that was in the archive, readable for every user.
 
     The archive was inspected before. zipfile keeps what it extracts below `into`, and makes no
     links. Raises OSError.

@@ -72,7 +72,7 @@ _FATAL_WHILE_JOINING = _FATAL_REPORTS | {17, 103}
 
 
 def end_of(event: SdkEvent, *, joining: bool) -> LinkError | None:
-    """Give the error that an event ends the link with; None where the link goes on."""
+    """Return the error that an event ends the link with; None where the link goes on."""
     fatal = _FATAL_WHILE_JOINING if joining else _FATAL_REPORTS
     match event:
         case ConnectionFailed(reason) | Disconnected(reason):
@@ -86,13 +86,13 @@ def end_of(event: SdkEvent, *, joining: bool) -> LinkError | None:
 
 
 def describe_reason(reason: int) -> str:
-    """Give the reason as a person would say it."""
+    """Return the reason as a person would say it."""
     meaning = _REASONS.get(reason)
     return f"{meaning.words if meaning else 'the connection changed'} (Agora's reason {reason})"
 
 
 def error_of_call(call: str, returned: int) -> LinkError:
-    """Give the error of an SDK call that returned a negative number."""
+    """Return the error of an SDK call that returned a negative number."""
     meaning = _CODES.get(-returned, _Meaning("the SDK refuses it", JoinFailed))
     return _error(meaning, f"{call} returned {returned}")
 

@@ -20,7 +20,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 def fetch(url: str, into: BinaryIO, *, largest: int, accept: str = "*/*") -> str:
-    """Write what is at an https: or file: URL to `into`; gives the URL it was found at.
+    """Write what is at an https: or file: URL to `into`; returns the URL it was found at.
 
     Raises LibraryUnavailable, also where it has more than `largest` bytes.
     """

@@ -15,7 +15,7 @@ KEPT = 3
 
 
 def own_folder(state: Path) -> Path:
-    """Give this process's folder, new and for its user alone; old ones of dead ones are removed.
+    """Return this process's folder, new and for its user alone; old ones of dead ones are removed.
 
     Raises ConfigError where it cannot be made.
     """

@@ -45,7 +45,7 @@ def guarded_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(module: ModuleType, name: str, meanwhile: Any = None) -> Iterator[None]:
-    """Give a name of a module its value back, whatever the block makes of it."""
+    """Return a name of a module its value back, whatever the block makes of it."""
     value = getattr(module, name)
     setattr(module, name, meanwhile or value)
     try:

@@ -50,7 +50,7 @@ def places(package: str, config: str) -> Places:
 
 
 def link(page_url: str, page: bytes, filename: str) -> str | None:
-    """Give the URL of a file that a page links to, None where it does not."""
+    """Return the URL of a file that a page links to, None where it does not."""
     for name, url in _links(page):
         if name == filename:
             return _with_login(urljoin(page_url, url.partition("#")[0]), page_url)
@@ -68,7 +68,7 @@ def _settings(config: str) -> Iterator[tuple[str, str]]:
 
 
 def _local(place: str) -> Path | None:
-    """Give the folder that an entry of find-links names, if it names one."""
+    """Return the folder that an entry of find-links names, if it names one."""
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -81,7 +81,7 @@ def _page(index: str, package: str) -> str:
 
 
 def _links(page: bytes) -> Iterator[tuple[str, str]]:
-    """Give name and URL of each file on a page; none of what is no such page."""
+    """Return name and URL of each file on a page; none of what is no such page."""
     text = page.decode("utf-8", "replace")
     try:
         told = json.loads(text)

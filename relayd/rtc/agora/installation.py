@@ -46,7 +46,7 @@ class Installation:
 
 
 def require() -> Installation:
-    """Give the installation; LibraryUnavailable says what is wrong with it and how to fix it."""
+    """Return the installation; LibraryUnavailable says what is wrong with it and how to fix it."""
     folder, installed = require_wrapper()
     for fault in _faults(folder):
         raise LibraryUnavailable(f"rtc.kind = 'agora': {fault}", hint=MEND)
@@ -54,7 +54,7 @@ def require() -> Installation:
 
 
 def require_wrapper() -> tuple[Path, str]:
-    """Give folder and version of the Python wrapper, whatever the state of its native library."""
+    """Return folder and version of the Python wrapper, whatever the state of its native library."""
     if platform.system() != "Linux" or platform.machine() not in _ELF_MACHINES:
         here = f"{platform.system()} on {platform.machine()}"
         raise LibraryUnavailable(
@@ -78,7 +78,7 @@ def require_wrapper() -> tuple[Path, str]:
 
 
 def worker_environment() -> Mapping[str, str]:
-    """Give the variables a process needs at its start to load the native library.
+    """Return the variables a process needs at its start to load the native library.
 
     The library opens parts of itself by bare name at run time, which no later setting helps.
     """
@@ -87,7 +87,7 @@ def worker_environment() -> Mapping[str, str]:
 
 
 def native_sdk_url(folder: Path) -> str:
-    """Give the URL that the wrapper's own source names for this machine's native SDK.
+    """Return the URL that the wrapper's own source names for this machine's native SDK.
 
     The wrapper compares it with `version.txt`, to the letter. Raises LibraryUnavailable
     where the source names none, so is not the one that is known.
@@ -104,7 +104,7 @@ def native_sdk_url(folder: Path) -> str:
 
 
 def _assigned_texts(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """Give each `name = "text"` in the order of the source; the last of a name is what counts."""
+    """Return each `name = "text"` in the order of the source; the last of a name is what counts."""
     assigns = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
     for node in sorted(assigns, key=lambda node: node.lineno):
         target, value = node.targets[0], node.value
@@ -140,7 +140,7 @@ def _faults(folder: Path) -> Iterator[str]:
 
 
 def _elf_machine(file: Path) -> int | None:
-    """Give e_machine of a shared library, None where it is none."""
+    """Return e_machine of a shared library, None where it is none."""
     with file.open("rb") as stream:
         head = stream.read(20)
     if head[:4] != b"\x7fELF" or len(head) < 20:  # noqa: PLR2004 - bytes up to e_machine

@@ -177,7 +177,7 @@ class AgoraLink:
         return channel
 
     def _hold(self, channel: Channel) -> float:
-        """Do what comes and what is due until told to leave; gives the deadline for that.
+        """Do what comes and what is due until told to leave; returns the deadline for that.
 
         Raises the LinkError that ended the link.
         """

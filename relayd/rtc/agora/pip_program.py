@@ -20,7 +20,7 @@ _HINTS: Final = {
 
 
 def pip_settings() -> str:
-    """Give the lines of `pip config list`; raises LibraryUnavailable."""
+    """Return the lines of `pip config list`; raises LibraryUnavailable."""
     return _pip("config", "list")
 
 

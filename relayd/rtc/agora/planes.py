@@ -19,7 +19,7 @@ class Packer:
         self._picture: I420 = np.empty((0, 0), np.uint8)
 
     def pack(self, frame: ReceivedFrame) -> I420 | None:
-        """Give the upright picture, valid until the next call; None where the frame is broken.
+        """Return the upright picture, valid until the next call; None where the frame is broken.
 
         An odd last row or column, which I420 cannot hold, is cut off.
         """
@@ -46,7 +46,7 @@ def _even_geometry(frame: ReceivedFrame) -> Geometry | None:
 
 
 def _unpadded(frame: ReceivedFrame, geometry: Geometry) -> Iterator[NDArray[np.uint8]]:
-    """Give each plane without its padding, as a view; stops at one that is too short."""
+    """Return each plane without its padding, as a view; stops at one that is too short."""
     half = geometry.width // 2, geometry.height // 2
     sizes = ((geometry.width, geometry.height), half, half)
     for data, stride, (width, height) in zip(frame.planes, frame.strides, sizes, strict=True):

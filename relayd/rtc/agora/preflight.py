@@ -12,7 +12,7 @@ LARGEST_USER_ID = 2**32 - 1
 
 
 def app_id_of(target: LinkTarget, facts: TokenFacts | None) -> str:
-    """Give the Agora project; ConfigError where nobody names it, LinkForbidden where two do."""
+    """Return the Agora project; ConfigError where nobody names it, LinkForbidden where two do."""
     named = facts.app_id if facts else ""
     if target.app_id and named and target.app_id != named:
         raise LinkForbidden(

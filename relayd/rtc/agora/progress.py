@@ -80,7 +80,7 @@ class Progress:
     def hear(  # noqa: PLR0911 - one row an event
         self, event: SdkEvent, now: float
     ) -> list[LinkEvent]:
-        """Take in what happened; gives what to tell. Raises the LinkError that ends the link."""
+        """Take in what happened; returns what to tell. Raises the LinkError that ends the link."""
         if end := error_codes.end_of(event, joining=self.stage is Stage.JOINING):
             raise end
         match event:
@@ -104,7 +104,7 @@ class Progress:
         return []  # others come and go; the rest is for the link's log and figures
 
     def check(self, now: float) -> list[LinkEvent]:
-        """Do what is due; gives what to tell. Raises the LinkError when time is up."""
+        """Do what is due; returns what to tell. Raises the LinkError when time is up."""
         if now >= self._give_up_at:
             raise self._vain
         if now >= self._renew_at:

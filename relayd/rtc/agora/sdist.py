@@ -27,7 +27,7 @@ _BY_HAND: Final = f"fetch {FILENAME} elsewhere, then: relayd agora-install --wra
 
 
 def obtain(say: Callable[[str], None], given: Path | None = None) -> bytes:
-    """Give the file's content, out of `given` or from where pip is configured to look.
+    """Return the file's content, out of `given` or from where pip is configured to look.
 
     `say` gets a line of where from. Raises LibraryUnavailable, also for a file of another hash.
     """
@@ -49,7 +49,7 @@ def obtain(say: Callable[[str], None], given: Path | None = None) -> bytes:
 
 
 def _find() -> str:
-    """Give the URL of the file, from the first place that has one of its name."""
+    """Return the URL of the file, from the first place that has one of its name."""
     places = index.places(PACKAGE, pip_settings())
     for folder in places.folders:
         if (folder / FILENAME).is_file():
@@ -69,7 +69,7 @@ def _find() -> str:
 
 
 def _content(url: str, largest: int) -> tuple[bytes, str]:
-    """Give what is at a URL, and the URL that it was found at in the end."""
+    """Return what is at a URL, and the URL that it was found at in the end."""
     content = io.BytesIO()
     found_at = fetch(url, content, largest=largest, accept=index.ACCEPT)
     return content.getvalue(), found_at

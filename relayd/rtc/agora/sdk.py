@@ -39,7 +39,7 @@ _RAW_DATA, _I420 = 1, 1
 _STAMPED_ON_ARRIVAL = 0
 """ms; a time of our own that the SDK finds wrong would lose the frame."""
 _LOG_KBYTES = 5 * 1024
-"""Size at which the SDK's log begins anew."""
+"""Size at which the SDK's log begins again."""
 
 _log = logs.get("agora")
 
@@ -59,7 +59,7 @@ class Service:
 
     @classmethod
     def of(cls, app_id: str, folder: Path, *, text_ids: bool) -> "Service":
-        """Give the process's service; JoinFailed where it cannot be, or is another project's."""
+        """Return the process's service; JoinFailed where it cannot be, or is another project's."""
         if cls._made is None:
             cls._made = cls(app_id, folder, text_ids=text_ids)
         if cls._made.key != (app_id, text_ids):
@@ -177,7 +177,7 @@ class Channel:
 
     def _configure_encoder(self, publication: Publication) -> None:
         size, kbit = publication.geometry, publication.bitrate_kbit
-        # Made anew for each call: the wrapper multiplies the bitrates within the object.
+        # Made again for each call: the wrapper multiplies the bitrates within the object.
         settings = VideoEncoderConfiguration(
             dimensions=VideoDimensions(width=size.width, height=size.height),
             frame_rate=round(publication.fps),

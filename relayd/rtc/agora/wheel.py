@@ -45,7 +45,7 @@ def install_wrapper(say: Callable[[str], None], given: Path | None = None) -> No
 
 
 def pack(source: bytes, into: Path) -> Path:
-    """Pack a source distribution of the wrapper into a wheel; gives its path.
+    """Pack a source distribution of the wrapper into a wheel; returns its path.
 
     Nothing is unpacked to disk. Raises LibraryUnavailable for one that is unsound or too large,
     or that has links and paths which lead elsewhere.
@@ -68,7 +68,7 @@ def pack(source: bytes, into: Path) -> Path:
 
 
 def _contents(packed: tarfile.TarFile, about: str) -> Iterator[tuple[str, bytes]]:
-    """Give the files of the package, and what it says of itself; ValueError for a bad member."""
+    """Return the files of the package, and what it says of itself; ValueError for a bad member."""
     size = 0
     for number, member in enumerate(packed, 1):
         size += member.size

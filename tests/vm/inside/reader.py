@@ -25,7 +25,7 @@ sequence, memory, m, length, reserved2, request_fd."""
 
 
 def request(direction: int, number: int, size: int) -> int:
-    """Give an ioctl number of group 'V'."""
+    """Return an ioctl number of group 'V'."""
     return direction << 30 | size << 16 | ord("V") << 8 | number
 
 
@@ -63,7 +63,7 @@ class Stream:
         fcntl.ioctl(self.fd, QBUF, self._buffer(index))
 
     def take(self) -> tuple[int, int]:
-        """Give the next picture's number and CRC."""
+        """Return the next picture's number and CRC."""
         about = self._buffer(0)
         fcntl.ioctl(self.fd, DQBUF, about)
         fields = BUFFER.unpack(about)
