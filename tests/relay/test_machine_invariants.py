@@ -238,6 +238,7 @@ PROFILES = [
 
 @pytest.mark.timeout(120 + 1.5 * PLAY_SECONDS)
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.__name__)
+@pytest.mark.no_cover  # traced it takes five times as long; the playbooks count
 def test_whatever_happens_for_days(profile: type[Days]) -> None:
     few = settings(
         max_examples=EXAMPLES,
