@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relayd.akool.upkeep import CreditWatch
-from relayd.process.background import in_background, kept_running
+from relayd.process.background import in_background, keep_running
 
 
 class Waits:
@@ -29,7 +29,7 @@ async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minu
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("credit", job, sleep=waits)
+        await keep_running("credit", job, sleep=waits)
     assert waits.all[0] == 1.0
     assert waits.all[0] < waits.all[2] < waits.all[4]
     assert 45 <= waits.all[-1] <= 75
@@ -46,7 +46,7 @@ async def test_each_distinct_failure_is_logged_once() -> None:
         raise ValueError(next(reasons))
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("x", job, sleep=Waits(5))
+        await keep_running("x", job, sleep=Waits(5))
     assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
 
 
@@ -55,7 +55,7 @@ async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
         raise RuntimeError("can't start new thread")
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("budget", job, sleep=Waits(3))
+        await keep_running("budget", job, sleep=Waits(3))
     (told,) = logs
     assert told["reason"].startswith("no thread can be started")
     assert told["exc_info"] is None
@@ -65,7 +65,7 @@ async def test_a_job_that_returns_is_done() -> None:
     async def job() -> None:
         pass
 
-    await kept_running("x", job)
+    await keep_running("x", job)
 
 
 async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> None:
@@ -84,7 +84,7 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
     async def at_once(_seconds: float) -> None:
         await asyncio.sleep(0)
 
-    task = asyncio.create_task(kept_running("x", job, sleep=at_once))
+    task = asyncio.create_task(keep_running("x", job, sleep=at_once))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not task.done()

@@ -43,9 +43,9 @@ class Seen:
     """A sight of so many readers, None where that is in doubt."""
 
     def __init__(self, words: str, readers: int | None = 0) -> None:
-        self.words, self._readers = words, readers
+        self.description, self._readers = words, readers
 
-    def look(self, _now: float) -> int | None:
+    def count(self, _now: float) -> int | None:
         Camera.done.append("looked")
         return self._readers
 
@@ -82,7 +82,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
     see: Callable[..., None], way: type[ReaderCounter], words: str
 ) -> None:
-    see(lambda: Seen(way.words))
+    see(lambda: Seen(way.description))
     found = finding()
     assert found.verdict is CheckStatus.OK
     assert found.why.startswith("/dev/video0 can be written; ")
@@ -106,7 +106,7 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
 
 
 def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
-    see(lambda: Seen(ClientUsage.words))
+    see(lambda: Seen(ClientUsage.description))
     assert finding("never").why == "/dev/video0 can be written"
 
 

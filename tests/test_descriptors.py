@@ -54,7 +54,7 @@ SRT = """
 from relayd.media.srt import SrtReader
 
 reader = SrtReader("srt://127.0.0.1:9?timeout=100000", "srt", open_timeout=0.3, read_timeout=0.3,
-                   given_up=threading.Event())
+                   cancelled=threading.Event())
 assert reader.read(10) == b""
 assert reader.fault
 reader.close()

@@ -51,7 +51,7 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "message"),
     [
         (RuntimeError("can't start new thread"), "no thread can be started"),
         (MemoryError(), "out of memory"),
@@ -65,18 +65,18 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     ],
 )
 def test_a_limit_of_the_system_is_named_with_what_raises_it(
-    fault: BaseException, words: str
+    fault: BaseException, message: str
 ) -> None:
-    named = limits.named(fault)
-    assert named
-    assert named.message.startswith(words)
-    assert named.hint
-    assert named.exit_code is ExitCode.UNAVAILABLE
+    error = limits.error_for(fault)
+    assert error
+    assert error.message.startswith(message)
+    assert error.hint
+    assert error.exit_code is ExitCode.UNAVAILABLE
 
 
 def test_what_is_no_limit_is_left_alone() -> None:
-    assert limits.named(ValueError("x")) is None
-    assert limits.named(RuntimeError("x")) is None
+    assert limits.error_for(ValueError("x")) is None
+    assert limits.error_for(RuntimeError("x")) is None
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
@@ -157,42 +157,42 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
     refuse_threads: Callable[[str], None],
 ) -> None:
     events: list[OutputEvent] = []
-    output, back, beats = Broken(), threading.Event(), threading.Semaphore(0)
+    output, back, ticks = Broken(), threading.Event(), threading.Semaphore(0)
 
     def take(event: OutputEvent) -> None:
         events.append(event)
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = OutputClock(
+    output_clock = OutputClock(
         [output],
         LatestSlot(),
         StandbyFrame(black(SIZE), ""),
         fps=50,
         policy=Fallback.STANDBY,
-        on_shown=lambda *_: beats.release(),
+        on_shown=lambda *_: ticks.release(),
         on_event=take,
     )
     refuse_threads("relayd-reopen")
-    screen.start()
+    output_clock.start()
     for _ in range(3):
-        assert beats.acquire(timeout=10)
+        assert ticks.acquire(timeout=10)
     refuse_threads("")
     assert back.wait(20)
-    screen.stop()
+    output_clock.stop()
     assert [event.change for event in events] == [OutputChange.LOST, OutputChange.BACK]
 
 
-def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
+def test_an_output_clock_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
 ) -> None:
-    screen = OutputClock(
+    output_clock = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )
     refuse_threads("relayd-output-clock")
     with pytest.raises(Unavailable, match="no thread can be started"):
-        screen.start()
-    screen.stop()
+        output_clock.start()
+    output_clock.stop()
 
 
 CONFIG = """

@@ -90,7 +90,7 @@ class VideoInput:
         low_delay: bool = False,
         open_timeout: float = 5.0,
         read_timeout: float = 5.0,
-        given_up: Event | None = None,
+        cancelled: Event | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
 
@@ -98,7 +98,7 @@ class VideoInput:
         no sense yet count as unreachable, not as unusable. `options` go to FFmpeg as they are.
         `name` stands for the URL in errors, by default its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so nobody should
-        rely on them alone. SRT alone heeds `given_up`, and ends soon after it is set.
+        rely on them alone. SRT alone heeds `cancelled`, and ends soon after it is set.
         Raises SourceUnreachable or SourceLost when a later try may succeed, SourceUnusable
         otherwise.
         """
@@ -112,7 +112,7 @@ class VideoInput:
                     name,
                     open_timeout=limit,
                     read_timeout=read_timeout,
-                    given_up=given_up or Event(),
+                    cancelled=cancelled or Event(),
                 )
                 undo.callback(srt.close)
             try:
@@ -270,11 +270,11 @@ _REFUSALS: Final[_Refusals] = (
             compat.INVALID_ARGUMENT,
         ),
         SourceUnusable,
-        "{name} cannot be opened: {words}",
+        "{name} cannot be opened: {reason}",
     ),
-    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {words}"),
+    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {reason}"),
     # PyAV's own, for a format it does not know.
-    ((ValueError,), SourceUnusable, "{name} cannot be opened: {words}"),
+    ((ValueError,), SourceUnusable, "{name} cannot be opened: {reason}"),
 )
 
 
@@ -282,6 +282,6 @@ def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
     """Return the error to raise when opening failed."""
     for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
         if isinstance(error, kinds):
-            message = text.format(name=name, words=describe(error))
+            message = text.format(name=name, reason=describe(error))
             return raised(message, hint="see [source]" if raised is SourceUnusable else "")
     raise error

@@ -27,14 +27,14 @@ from relayd.urls.safe import is_secret_name
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send what is left, at close."""
-_LOOK_EVERY: Final = 0.1
+_POLL_INTERVAL: Final = 0.1
 """s between looks whether a silent peer is still waited for."""
 _PROGRESS_BYTES: Final = 4096
 _MOST_READ: Final = 16 * 1024
 """Bytes of what the program said that are looked at, the last ones."""
-_MOST_WORDS: Final = 200
+_LONGEST_EXPLANATION: Final = 200
 """Characters of the program's own explanation that are passed on."""
-_SPEAKER: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
+_PART_PREFIX: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
 """What FFmpeg puts before a line that one of its parts says."""
 _BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, no secret
 """libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg itself calls an input/output error."""
@@ -51,10 +51,10 @@ def is_srt(url: str) -> bool:
 
 def shows_secret(url: str) -> bool:
     """Whether reading from this URL shows its secret to every user of this machine."""
-    return is_srt(url) and bool(_parted(url)[1])
+    return is_srt(url) and bool(_split_secrets(url)[1])
 
 
-def _parted(url: str) -> tuple[str, list[str]]:
+def _split_secrets(url: str) -> tuple[str, list[str]]:
     """Part a URL from its secret options, each as a line of a preset file, decoded as in URLs."""
     before, mark, query = url.partition("?")
     plain, secret = [], []
@@ -98,19 +98,19 @@ class _Program:
     ) -> None:
         """Start it; raises `missing` where there is no such program, or none can be started."""
         self._url, self._name = url, name
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
         program = shutil.which("ffmpeg")
         if program is None:
-            self._words.close()
+            self._stderr.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
                 hint="sudo apt install ffmpeg",
             )
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
         try:
-            self._process = Child.start_program(command, stderr=self._words, pass_fds=pass_fds)
+            self._process = Child.start_program(command, stderr=self._stderr, pass_fds=pass_fds)
         except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
-            self._words.close()
+            self._stderr.close()
             why = redact(str(fault))
             raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
@@ -121,22 +121,22 @@ class _Program:
 
     def explanation(self) -> str:
         """Say why it ended, in its own words: its SRT part's where that spoke, else the last."""
-        size = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, size - _MOST_READ))
-        text = self._words.read(_MOST_READ).decode("utf-8", "replace").strip()
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _MOST_READ))
+        text = self._stderr.read(_MOST_READ).decode("utf-8", "replace").strip()
         if _BAD_SECRET in text:
             return _BAD_SECRET
         lines = text.replace(self._url, self._name).splitlines() or [""]
-        spoken = [line for line in lines if line.startswith("[srt @ ")]
-        words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
-        return excerpt(words, _MOST_WORDS) or "the connection was closed"
+        srt_lines = [line for line in lines if line.startswith("[srt @ ")]
+        words = _PART_PREFIX.sub("", (srt_lines or lines)[-1]).removeprefix(f"{self._name}: ")
+        return excerpt(words, _LONGEST_EXPLANATION) or "the connection was closed"
 
-    def end(self, patience: float) -> None:
-        """Close its input and wait; by force if it has not ended after `patience` seconds."""
+    def end(self, within: float) -> None:
+        """Close its input and wait; by force if it has not ended after `within` seconds."""
         self.stdin.close()
-        self._process.end(patience)
+        self._process.end(within)
         self.stdout.close()
-        self._words.close()
+        self._stderr.close()
 
 
 class SrtPipe:
@@ -146,7 +146,7 @@ class SrtPipe:
         """Start the program; `name` stands for the URL in errors, which are OutputError."""
         self.name = name
         self._connected = False
-        plain, secret = _parted(url)
+        plain, secret = _split_secrets(url)
         with _preset(secret) as (preset, descriptors):
             # fmt: off
             arguments = [
@@ -197,17 +197,17 @@ class SrtReader:
         *,
         open_timeout: float,
         read_timeout: float,
-        given_up: Event,
+        cancelled: Event,
     ) -> None:
         """Start the program; `name` stands for the URL in errors.
 
         The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
-        and none once `given_up` is set.
+        and none once `cancelled` is set.
         Raises SourceUnusable when the program is not there or cannot be started.
         """
         self.name = name
         self._timeout, self._read_timeout = open_timeout, read_timeout
-        self._given_up = given_up
+        self._cancelled = cancelled
         self._received = False
         self._fault: SourceError | None = None
         # The demuxer "data" looks into nothing, so nothing is held back, changed or refused.
@@ -233,8 +233,8 @@ class SrtReader:
     def _wait(self) -> bool:
         """Wait for something to read; False when there was nothing in time."""
         deadline = time.monotonic() + self._timeout
-        while not self._program.has_output(within=_LOOK_EVERY):
-            if self._given_up.is_set():
+        while not self._program.has_output(within=_POLL_INTERVAL):
+            if self._cancelled.is_set():
                 self._fail("nobody waits for it any more")
                 return False
             if time.monotonic() >= deadline:
@@ -253,4 +253,4 @@ class SrtReader:
 
     def close(self) -> None:
         """Kill the program; a second call does nothing."""
-        self._program.end(patience=0.0)
+        self._program.end(within=0.0)

@@ -55,12 +55,12 @@ class Loopback:
         try:
             self._require_writable(version)
             self._fix_format()
-            self._tell_frame_rate(fps)
+            self._set_frame_rate(fps)
             v4l2.mark_as_writer(system, self._fd)
             self._require_exclusive_caps()
         except OSError as fault:
             self.close()
-            raise CameraUnavailable(f"{path}: {_words(fault)}", hint=_reload()) from fault
+            raise CameraUnavailable(f"{path}: {_reason(fault)}", hint=_reload()) from fault
         except CameraUnavailable:
             self.close()
             raise
@@ -71,7 +71,8 @@ class Loopback:
         except OSError as fault:
             if fault.errno in {errno.ENOTTY, errno.EINVAL}:
                 raise CameraUnavailable(
-                    f"{self.path} is no video device", hint="`relayd devices` lists what there is"
+                    f"{self.path} is not a video device",
+                    hint="`relayd devices` lists what there is",
                 ) from fault
             raise
         if not capability.is_loopback:
@@ -81,11 +82,11 @@ class Loopback:
                 hint=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
-            refusal = CameraUnavailable(
+            error = CameraUnavailable(
                 f"{self.path} has keep_format=1: it may take no pictures after a restart",
                 hint=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
-            self._refuse(refusal, is_hindrance=not capability.can_output)
+            self._refuse(error, is_fatal=not capability.can_output)
         if capability.can_output:
             return
         if not capability.can_capture:
@@ -125,12 +126,12 @@ class Loopback:
                     hint="close the programs that watch it",
                 )
 
-    def _tell_frame_rate(self, fps: float) -> None:
+    def _set_frame_rate(self, fps: float) -> None:
         try:
             v4l2.set_frame_rate(self._system, self._fd, Fraction(fps).limit_denominator(1001))
         except OSError as fault:  # readers will believe in 30 fps, and that is all
             _log.warning(
-                LogEvent.CAMERA_FRAME_RATE_REFUSED, device=self.path, fps=fps, reason=_words(fault)
+                LogEvent.CAMERA_FRAME_RATE_REFUSED, device=self.path, fps=fps, reason=_reason(fault)
             )
 
     def _require_exclusive_caps(self) -> None:
@@ -142,17 +143,17 @@ class Loopback:
         """
         capability = v4l2.query_capability(self._system, self._fd)
         if capability.can_output and capability.can_capture:
-            refusal = CameraUnavailable(
+            error = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
                 hint=f"with a 1 for each camera: {_reload()}",
             )
-            self._refuse(refusal, is_hindrance=False)
+            self._refuse(error, is_fatal=False)
 
-    def _refuse(self, refusal: CameraUnavailable, *, is_hindrance: bool) -> None:
+    def _refuse(self, error: CameraUnavailable, *, is_fatal: bool) -> None:
         """Raise it, or in a call that can go on without its hint tell it."""
-        if is_hindrance or not self._was_open:
-            raise refusal
-        _log.warning(LogEvent.CAMERA_MISCONFIGURED, device=self.path, reason=str(refusal))
+        if is_fatal or not self._was_open:
+            raise error
+        _log.warning(LogEvent.CAMERA_MISCONFIGURED, device=self.path, reason=str(error))
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -161,7 +162,7 @@ class Loopback:
         except OSError as fault:
             hint = modprobe() if fault.errno == errno.ENODEV else ""
             raise CameraUnavailable(
-                f"{self.path} refused a picture: {_words(fault)}", hint=hint
+                f"{self.path} refused a picture: {_reason(fault)}", hint=hint
             ) from fault
         if written != self.geometry.nbytes:
             raise CameraUnavailable(
@@ -186,7 +187,7 @@ def _open(system: v4l2.System, path: str) -> int:
     except OSError as fault:
         is_missing = fault.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}
         hint = modprobe() if is_missing else _OPEN_HINTS.get(fault.errno or 0, "")
-        raise CameraUnavailable(f"{path}: {_words(fault)}", hint=hint) from fault
+        raise CameraUnavailable(f"{path}: {_reason(fault)}", hint=hint) from fault
     # Other relays cannot look into this one; the lock shows them who has the device (openers).
     with suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,7 +202,7 @@ _OPEN_HINTS: Final = {
 }
 
 
-def _words(fault: OSError) -> str:
+def _reason(fault: OSError) -> str:
     return os.strerror(fault.errno).lower() if fault.errno else str(fault)
 
 

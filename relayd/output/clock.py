@@ -92,7 +92,7 @@ class OutputClock:
     """The actor with the camera's clock; runs in the thread `relayd-screen`.
 
     Outputs are opened by the caller before start(), stay open as long as they work, and are the
-    caller's to close after stop(). One that raises, or could not be opened (`lose`), is closed,
+    caller's to close after stop(). One that raises, or could not be opened (`mark_lost`), is closed,
     reported and reopened by a thread of its own, so that the others never wait for it.
     """
 
@@ -115,7 +115,7 @@ class OutputClock:
         `on_shown(frame, kind, at)` is called in the beat, after the outputs; `on_event` from
         any thread of the screen. Both must not wait for anything.
         """
-        self._posts = [_OutputSlot(output) for output in outputs]
+        self._slots = [_OutputSlot(output) for output in outputs]
         self._swapped = swapped
         self._source = source if policy is Fallback.RAW else None
         self._standby = standby
@@ -138,13 +138,13 @@ class OutputClock:
         """Show this standby picture from the next beat on that needs one."""
         self._standby = frame
 
-    def lose(self, output: Output, fault: Exception) -> None:
+    def mark_lost(self, output: Output, fault: Exception) -> None:
         """Take in, before start(), that `output` could not be opened: it is waited for."""
-        self._lose(next(post for post in self._posts if post.output is output), fault)
+        self._mark_lost(next(slot for slot in self._slots if slot.output is output), fault)
 
     def trouble(self, output: Output) -> str:
         """Why `output` is lost; empty while it works. As the latest event about it says."""
-        return next(post.trouble for post in self._posts if post.output is output)
+        return next(slot.trouble for slot in self._slots if slot.output is output)
 
     def start(self) -> None:
         """Start the beat; raises Unavailable where there is no thread for it."""
@@ -158,10 +158,10 @@ class OutputClock:
         if self._thread:
             self._thread.join()
             self._thread = None
-        for post in self._posts:
-            if post.reopener:
-                post.reopener.join()
-                post.reopener = None
+        for slot in self._slots:
+            if slot.reopener:
+                slot.reopener.join()
+                slot.reopener = None
 
     def stats(self) -> OutputClockStats:
         """Return the counts so far."""
@@ -170,27 +170,27 @@ class OutputClock:
                 dict(self._counts),
                 self._skipped,
                 self._gaps.copy(),
-                tuple(post.output.name for post in self._posts if post.lost),
+                tuple(slot.output.name for slot in self._slots if slot.lost),
             )
 
     def run(self) -> None:
         """Beat until stop(); start() does this in a thread."""
         ticker = Ticker(self._fps, self._clock)
         phase = PhaseLock(self._fps)
-        said = ""
+        reported = ""
         while tick := ticker.wait(self._stop):
             try:
-                ticker.nudge(self._beat(tick, phase))
+                ticker.nudge(self._tick(tick, phase))
             except Exception as fault:  # noqa: BLE001 - the beat must go on
-                if str(fault) != said:  # 20 times a second would fill the disk
-                    said = str(fault)
+                if str(fault) != reported:  # 20 times a second would fill the disk
+                    reported = str(fault)
                     _log.exception(LogEvent.OUTPUT_TICK_FAILED)
 
-    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
+    def _tick(self, tick: Tick, phase: PhaseLock) -> float:
         """Show one picture; returns the seconds by which later beats shall move."""
         frame, kind = self._choose(self._clock.now())
-        for post in self._posts:
-            self._show(post, frame)
+        for slot in self._slots:
+            self._show(slot, frame)
         shown_at = self._clock.now()
         with self._lock:
             self._counts[kind] += 1
@@ -224,51 +224,51 @@ class OutputClock:
         """Whether it has the size that outputs were opened for, which never changes."""
         return frame.i420.shape == self._standby.i420.shape
 
-    def _show(self, post: "_OutputSlot", frame: OutputFrame) -> None:
-        if post.lost:
+    def _show(self, slot: "_OutputSlot", frame: OutputFrame) -> None:
+        if slot.lost:
             return
         try:
-            post.output.show(frame)
+            slot.output.show(frame)
         except Exception as fault:  # noqa: BLE001 - the beat must go on
-            self._lose(post, fault)
+            self._mark_lost(slot, fault)
 
-    def _lose(self, post: "_OutputSlot", fault: Exception) -> None:
+    def _mark_lost(self, slot: "_OutputSlot", fault: Exception) -> None:
         """Leave an output out of the beat, and have it reopened."""
         if not isinstance(fault, RelaydError):
-            _log.error(LogEvent.OUTPUT_FAILED, output=post.output.name, exc_info=fault)
-        told, post.trouble = post.trouble, str(fault) or type(fault).__name__
-        post.lost, post.lost_as = True, post.output.name
-        if post.trouble != told:
-            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
+            _log.error(LogEvent.OUTPUT_FAILED, output=slot.output.name, exc_info=fault)
+        before, slot.trouble = slot.trouble, str(fault) or type(fault).__name__
+        slot.lost, slot.lost_as = True, slot.output.name
+        if slot.trouble != before:
+            self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, slot.trouble))
         thread = Thread(
             target=self._reopen,
-            args=(post,),
-            name=f"relayd-reopen-{post.output.name}",
+            args=(slot,),
+            name=f"relayd-reopen-{slot.output.name}",
             daemon=True,
         )
         try:
             start_thread(thread)
         except Unavailable:
-            post.lost = False  # the next beat fails as this one did, and tries this again
+            slot.lost = False  # the next beat fails as this one did, and tries this again
             return
-        post.reopener = thread
+        slot.reopener = thread
 
-    def _reopen(self, post: "_OutputSlot") -> None:
+    def _reopen(self, slot: "_OutputSlot") -> None:
         """Close a lost output and open it as soon as that works."""
         backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
         while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
             try:
-                post.output.close()
-                post.output.open()
+                slot.output.close()
+                slot.output.open()
             except Exception as fault:  # noqa: BLE001 - it is tried again
                 reason = str(fault) or type(fault).__name__
-                if reason != post.trouble:
-                    post.trouble = reason
-                    self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, reason))
+                if reason != slot.trouble:
+                    slot.trouble = reason
+                    self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, reason))
                 continue
-            post.trouble = ""
-            self._on_event(OutputEvent(post.lost_as, OutputChange.BACK))
-            post.lost = False  # not sooner: the next loss is told after this return
+            slot.trouble = ""
+            self._on_event(OutputEvent(slot.lost_as, OutputChange.BACK))
+            slot.lost = False  # not sooner: the next loss is told after this return
             return
 
 

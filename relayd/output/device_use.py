@@ -70,22 +70,22 @@ class DeviceUse:
 
         Of other relays, which let nobody look, the lock on their camera is seen.
         """
-        looked_into = {str(os.getpid())}
+        inspected = {str(os.getpid())}
         others = set(self._loopback_devices().values()) - {self._device}
         seen: list[tuple[int, int]] = []
-        for process in _listed(self._proc):
-            if not process.name.isdigit() or process.name in looked_into:
+        for process in _entries(self._proc):
+            if not process.name.isdigit() or process.name in inspected:
                 continue
-            if is_ours_to_see := os.access(process / "fd", os.R_OK):
-                looked_into.add(process.name)
-            seen += self._descriptors(process) if is_ours_to_see else ()
-        seen += self._locked_by_others(looked_into)
+            if is_readable := os.access(process / "fd", os.R_OK):
+                inspected.add(process.name)
+            seen += self._descriptors(process) if is_readable else ()
+        seen += self._locked_by_others(inspected)
         return Visible(seen.count(self._device), sum(identity in others for identity in seen))
 
     def _own(self, devices: set[tuple[int, int]]) -> int:
         return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
 
-    def _locked_by_others(self, looked_into: Collection[str]) -> Iterator[tuple[int, int]]:
+    def _locked_by_others(self, inspected: Collection[str]) -> Iterator[tuple[int, int]]:
         """Return the devices that processes other than these have locked."""
         nodes = {}
         for node, device in self._loopback_devices().items():
@@ -99,7 +99,7 @@ class DeviceUse:
         for line in lines:
             # 1: FLOCK  ADVISORY  WRITE 1234 00:05:678 0 EOF
             match line.split():
-                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in looked_into:
+                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in inspected:
                     major, minor, inode = file.split(":")
                     place = os.makedev(int(major, 16), int(minor, 16)), int(inode)
                     if place in nodes:
@@ -108,7 +108,7 @@ class DeviceUse:
     def _loopback_devices(self) -> dict[str, tuple[int, int]]:
         """Name each of v4l2loopback's devices: only they have the attribute max_openers."""
         found = {}
-        for entry in _listed(self._sys / "class/video4linux"):
+        for entry in _entries(self._sys / "class/video4linux"):
             try:
                 if (entry / "max_openers").exists():
                     major, minor = (entry / "dev").read_text("ascii").split(":")
@@ -119,7 +119,7 @@ class DeviceUse:
         return found
 
     def _descriptors(self, process: Path) -> Iterator[tuple[int, int]]:
-        for entry in _listed(process / "fd"):
+        for entry in _entries(process / "fd"):
             try:
                 yield _identity(entry.stat())
             except OSError:  # closed a moment ago
@@ -131,7 +131,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return (0, found.st_rdev) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:  # not there, or not ours to look into

@@ -30,9 +30,9 @@ from relayd.process.hardening import die_with_parent, forbid_dumps
 
 REPORT_EVERY: Final = 0.5
 """s between two reports; a parent that hears none for long knows that we hang."""
-_MOST_WORDS: Final = 500
+_LONGEST_ERROR: Final = 500
 """Characters of an error that are told: escaped, they still reach a pipe whole (PIPE_BUF)."""
-FAREWELL: Final = 1.0
+LAST_REPORT_LIMIT: Final = 1.0
 """s that the last report is waited with for a parent that does not read."""
 _NICE: Final = 5
 """Encoding gives way to the camera's beat when the machine is short of time."""
@@ -70,17 +70,17 @@ class Report:
     def from_line(cls, line: bytes) -> Self | None:
         """Read one; None where the line is no report, as that of a native library."""
         try:
-            told = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(told, dict) or told.keys() != _KINDS.keys():
+        if not isinstance(fields, dict) or fields.keys() != _FIELD_TYPES.keys():
             return None
-        if any(type(told[name]) is not kind for name, kind in _KINDS.items()):
+        if any(type(fields[name]) is not kind for name, kind in _FIELD_TYPES.items()):
             return None
-        return cls(**told)
+        return cls(**fields)
 
 
-_KINDS: Final = {"frames": int, "dropped": int, "connected": bool, "error": str}
+_FIELD_TYPES: Final = {"frames": int, "dropped": int, "connected": bool, "error": str}
 """The parts of a report."""
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     die_with_parent(order.parent)
     keep_from_children((order.memory_fd, order.bell_fd))
     report = _push(order, lifeline, reports)
-    _tell(report, reports, within=FAREWELL)
+    _send_report(report, reports, within=LAST_REPORT_LIMIT)
     sys.exit(1 if report.error else 0)
 
 
@@ -134,7 +134,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             bitrate_kbit=order.bitrate_kbit,
         )
     except OutputError as fault:
-        return Report(error=logs.excerpt(str(fault), _MOST_WORDS))
+        return Report(error=logs.excerpt(str(fault), _LONGEST_ERROR))
     error = ""
     try:
         while _wait(slot, lifeline):
@@ -150,14 +150,14 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             if time.monotonic() >= due or connected != report.connected:
                 due = time.monotonic() + REPORT_EVERY
                 report = replace(report, connected=connected)
-                _tell(report, reports)
+                _send_report(report, reports)
     except OutputError as fault:
         error = str(fault)
     try:
         writer.close()
     except OutputError as fault:
         error = error or str(fault)
-    return replace(report, error=logs.excerpt(error, _MOST_WORDS))
+    return replace(report, error=logs.excerpt(error, _LONGEST_ERROR))
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:
@@ -168,14 +168,14 @@ def _wait(slot: SharedSlot, lifeline: int) -> bool:
     return lifeline not in ready
 
 
-def _tell(report: Report, reports: int, *, within: float = 0.0) -> None:
+def _send_report(report: Report, reports: int, *, within: float = 0.0) -> None:
     """Tell the parent; one that has not read for so long that the pipe is full misses it.
 
     Short lines reach a pipe whole or not at all.
     """
-    room = select.poll()
-    room.register(reports, select.POLLOUT)
-    room.poll(within * 1000)
+    poll = select.poll()
+    poll.register(reports, select.POLLOUT)
+    poll.poll(within * 1000)
     with suppress(OSError):  # full, or the parent is gone or going
         os.write(reports, json.dumps(asdict(report)).encode() + b"\n")
 

@@ -19,7 +19,7 @@ from relayd.output.open_tracker import OpenTracker
 
 RETRY: Final = 5.0
 """s between two tries to see again."""
-PATIENCE: Final = 10.0
+UNKNOWN_AFTER: Final = 10.0
 """s without sight that the last count is held: a device that went is told of by its writer."""
 
 _log = get("readers")
@@ -30,13 +30,13 @@ class ReaderCounter(Protocol):
 
     mask: int
     """What poll() shall wait for on `fileno`."""
-    words: str
+    description: str
     """How it sees them, for a person."""
 
     def fileno(self) -> int:
         """Return the descriptor that tells of a change."""
 
-    def look(self, now: float) -> int | None:
+    def count(self, now: float) -> int | None:
         """Take in what happened; returns how many read it, None when that is in doubt.
 
         OSError when nothing is seen any more.
@@ -53,7 +53,7 @@ class ClientUsage:
     """Told by the driver: how many stream from the device (at most one since 0.13)."""
 
     mask = select.POLLPRI
-    words = "the driver tells who reads it"
+    description = "the driver tells who reads it"
 
     def __init__(self, path: str, system: v4l2.System) -> None:
         """Subscribe; raises OSError, EINVAL with v4l2loopback before 0.13.
@@ -75,7 +75,7 @@ class ClientUsage:
         """Return the descriptor that tells of a change."""
         return self._fd
 
-    def look(self, now: float) -> int:
+    def count(self, now: float) -> int:
         """Take in what the driver told; returns how many stream."""
         del now
         while (count := v4l2.next_client_usage(self._system, self._fd)) is not None:
@@ -111,7 +111,7 @@ class ReadersWatch:
         path: str,
         on_readers: Callable[[int | None], None],
         *,
-        see: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
+        open_counter: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
         system: v4l2.System | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -119,28 +119,28 @@ class ReadersWatch:
 
         None when that cannot be seen (any more). It is called from the thread, and must not wait.
         """
-        self._path, self._on_readers, self._see = path, on_readers, see
+        self._path, self._on_readers, self._open_counter = path, on_readers, open_counter
         self._system = system or v4l2.Linux()
         self._clock = clock or MonotonicClock()
         self._stop = Event()
         self._thread: Thread | None = None
-        self._told: int | None = None
-        self._has_told = False
-        self._blind_since: float | None = None
+        self._reported: int | None = None
+        self._has_reported = False
+        self._failing_since: float | None = None
 
     def start(self) -> None:
         """Begin to watch; where not even that can be, readers are unknown."""
         try:
             self._bell = os.eventfd(0)
         except OSError as fault:
-            self._tell(None, reason=str(fault))
+            self._report(None, reason=str(fault))
             return
         thread = Thread(target=self._run, name="relayd-readers", daemon=True)
         try:
             thread.start()
         except RuntimeError as fault:  # no more threads
             os.close(self._bell)
-            self._tell(None, reason=str(fault))
+            self._report(None, reason=str(fault))
             return
         self._thread = thread
 
@@ -154,46 +154,46 @@ class ReadersWatch:
             os.close(self._bell)
 
     def _run(self) -> None:
-        """Watch, and after each loss of sight try to see again, until the end."""
+        """Watch, and after each loss of counter try to see again, until the end."""
         while not self._stop.is_set():
             try:
                 self._watch()
             except OSError as fault:
-                self._note_blindness(fault.strerror or str(fault))
+                self._note_failure(fault.strerror or str(fault))
             except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
                 _log.exception(LogEvent.READERS_FAILED)
-                self._note_blindness(str(fault))
+                self._note_failure(str(fault))
             self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
 
     def _watch(self) -> None:
-        sight = self._see(self._path, self._system, self._clock.now())
+        counter = self._open_counter(self._path, self._system, self._clock.now())
         try:
-            _log.info(LogEvent.READERS_WATCHED, device=self._path, by=type(sight).__name__)
+            _log.info(LogEvent.READERS_WATCHED, device=self._path, by=type(counter).__name__)
             poll = select.poll()
-            poll.register(sight.fileno(), sight.mask)
+            poll.register(counter.fileno(), counter.mask)
             poll.register(self._bell, select.POLLIN)
             while not self._stop.is_set():
                 now = self._clock.now()
-                self._tell(sight.look(now), reason="programs of others cannot be told apart")
-                self._blind_since = None
-                wait = sight.due(now)
+                self._report(counter.count(now), reason="programs of others cannot be told apart")
+                self._failing_since = None
+                wait = counter.due(now)
                 poll.poll(None if wait is None else wait * 1000)
         finally:
-            sight.close()
+            counter.close()
 
-    def _note_blindness(self, reason: str) -> None:
+    def _note_failure(self, reason: str) -> None:
         """Hold the last count for a while, then say that nothing is known."""
         now = self._clock.now()
-        if self._blind_since is None:
-            self._blind_since = now
+        if self._failing_since is None:
+            self._failing_since = now
             _log.warning(LogEvent.READERS_UNSEEN, device=self._path, reason=reason)
-        if now - self._blind_since >= PATIENCE:
-            self._tell(None, reason=reason)
+        if now - self._failing_since >= UNKNOWN_AFTER:
+            self._report(None, reason=reason)
 
-    def _tell(self, readers: int | None, *, reason: str) -> None:
-        if self._has_told and readers == self._told:
+    def _report(self, readers: int | None, *, reason: str) -> None:
+        if self._has_reported and readers == self._reported:
             return
-        self._told, self._has_told = readers, True
+        self._reported, self._has_reported = readers, True
         if readers is None:
             _log.warning(LogEvent.READERS_UNKNOWN, device=self._path, reason=reason)
         else:

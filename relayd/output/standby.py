@@ -45,7 +45,7 @@ _FONTS: Final = (
 _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_PIXELS: Final = 64 * 1024 * 1024
 """A phone's largest photo has 50 million; more is a mistake or a decompression bomb."""
-_KEPT: Final = 8
+_CACHED_PICTURES: Final = 8
 """Pictures kept, one a text: a relay has about that many states."""
 
 _RGB_TO_YUV: Final = np.array(
@@ -66,18 +66,18 @@ class StandbyRenderer:
         """
         self._geometry = geometry
         self._own = _load(image_path, geometry) if image_path else None
-        self._draw = lru_cache(maxsize=_KEPT)(self._draw_afresh)
+        self._draw = lru_cache(maxsize=_CACHED_PICTURES)(self._draw_uncached)
 
     def draw(self, title: str, detail: str = "") -> StandbyFrame:
         """Return the picture for a state: a title of a few words, a sentence or two below."""
         return self._draw(title, detail)
 
-    def _draw_afresh(self, title: str, detail: str) -> StandbyFrame:
+    def _draw_uncached(self, title: str, detail: str) -> StandbyFrame:
         text = f"{title}: {detail}" if detail else title
         if self._own is not None:
             return StandbyFrame(self._own, text)
-        image = Image.fromarray(_ground(self._geometry))
-        _write(image, _printable(title), _printable(detail))
+        image = Image.fromarray(_background(self._geometry))
+        _draw_text(image, _printable(title), _printable(detail))
         return StandbyFrame(i420_from_rgb(np.asarray(image)), text)
 
 
@@ -93,20 +93,20 @@ def i420_from_rgb(rgb: Rgb) -> I420:
 
 
 @lru_cache(maxsize=1)  # half of the drawing, and the same for each text
-def _ground(geometry: Geometry) -> Rgb:
+def _background(geometry: Geometry) -> Rgb:
     """A soft light on a dark ground, with noise below one step so that no bands are seen."""
     rows = np.linspace(0, 1, geometry.height, dtype=np.float32)[:, None]
     columns = np.linspace(0, 1, geometry.width, dtype=np.float32)[None, :]
     fade = rows[..., None]
-    ground = np.array(_TOP, np.float32) * (1 - fade) + np.array(_BOTTOM, np.float32) * fade
+    background = np.array(_TOP, np.float32) * (1 - fade) + np.array(_BOTTOM, np.float32) * fade
     distance = ((columns - 0.5) / 0.55) ** 2 + ((rows - 0.34) / 0.6) ** 2
     light = np.exp(-2.2 * distance)[..., None] * np.array(_GLOW, np.float32)
     noise = np.random.default_rng(0).random((geometry.height, geometry.width, 1), np.float32)
-    lit: Rgb = np.clip(ground + light * 0.8 + noise, 0, 255).astype(np.uint8)
+    lit: Rgb = np.clip(background + light * 0.8 + noise, 0, 255).astype(np.uint8)
     return lit
 
 
-def _write(image: Image.Image, title: str, detail: str) -> None:
+def _draw_text(image: Image.Image, title: str, detail: str) -> None:
     """Set mark, title and detail as one block around the middle."""
     width, height = image.size
     pen = ImageDraw.Draw(image)
@@ -149,7 +149,7 @@ def _mark(image: Image.Image, x: float, y: float, size: float) -> None:
     image.paste(_ACCENT, (round(x - size / 2), round(y - size / 2)), alpha)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_PICTURES)
 def _font(size: float) -> ImageFont.FreeTypeFont:
     for name in _FONTS:
         try:
@@ -232,9 +232,9 @@ def _load(path: str, geometry: Geometry) -> I420:
     ) as fault:
         reason = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
         raise _unusable(path, reason or type(fault).__name__) from fault
-    on_ground = Image.alpha_composite(Image.new("RGBA", upright.size, (*_BOTTOM, 255)), upright)
+    on_background = Image.alpha_composite(Image.new("RGBA", upright.size, (*_BOTTOM, 255)), upright)
     size_wanted = (geometry.width, geometry.height)
-    fitted = ImageOps.fit(on_ground.convert("RGB"), size_wanted, Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(on_background.convert("RGB"), size_wanted, Image.Resampling.LANCZOS)
     return i420_from_rgb(np.asarray(fitted))
 
 

@@ -17,7 +17,7 @@ from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.output.recording import Part
-from relayd.process.child import Child, end_words
+from relayd.process.child import Child, describe_exit
 from relayd.process.environment import proxies, python_environment
 from relayd.process.limits import start_thread
 from relayd.process.lines import LineReader, LineTooLong
@@ -153,41 +153,41 @@ class StreamOutput:
 
     def _run(self, slot: SharedSlot) -> None:
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
-        said = ""
+        reported = ""
         while not self._stop.is_set():
-            attempt = _Attempt()
+            run = _EncoderRun()
             try:
-                self._attempt(slot, attempt)
+                self._run_once(slot, run)
             except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
                 if not isinstance(fault, OutputError):
                     _log.error(LogEvent.OUTPUT_FAILED, output=self.name, exc_info=fault)
                 self._update(up=False)
                 reason = str(fault) or type(fault).__name__
-                if attempt.up_since or reason != said:
-                    said = reason
-                    self.trouble = said
-                    self._on_event(OutputEvent(self.name, OutputChange.LOST, said))
-            good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
+                if run.up_since or reason != reported:
+                    reported = reason
+                    self.trouble = reported
+                    self._on_event(OutputEvent(self.name, OutputChange.LOST, reported))
+            good_for = self._clock.now() - run.up_since if run.up_since else 0.0
             wait = backoff.next_wait(good_for)
             if self._clock.sleep_until(self._clock.now() + wait, self._stop):
                 return
             self._update(reconnects=1)
 
-    def _attempt(self, slot: SharedSlot, attempt: "_Attempt") -> None:
+    def _run_once(self, slot: SharedSlot, run: "_EncoderRun") -> None:
         """Push, or write one file, until stop() or until that breaks, then OutputError."""
         url = self._url.reveal()
         if is_push(url):
-            self._write_until_broken(url, slot, attempt)
+            self._write_until_broken(url, slot, run)
             return
         format_of(url)  # no file is made for a name that says no format
-        attempt.part = Part.begin(url, self._bitrate_kbit)
+        run.part = Part.begin(url, self._bitrate_kbit)
         try:
             # Absolute: FFmpeg would take "pipe:1.mkv" for a protocol of its own.
-            self._write_until_broken(str(attempt.part.path.absolute()), slot, attempt)
+            self._write_until_broken(str(run.part.path.absolute()), slot, run)
         finally:
-            attempt.part.close(is_empty=not attempt.frames)
+            run.part.close(is_empty=not run.frames)
 
-    def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
+    def _write_until_broken(self, target: str, slot: SharedSlot, run: "_EncoderRun") -> None:
         """Run one process until stop() or until it breaks, then OutputError."""
         order = Order(
             parent=os.getpid(),
@@ -199,21 +199,21 @@ class StreamOutput:
             memory_fd=slot.memory_fd,
             bell_fd=slot.bell_fd,
         )
-        told = json.dumps(asdict(order)).encode() + b"\n"
-        if len(told) > _LARGEST_ORDER:
+        order_line = json.dumps(asdict(order)).encode() + b"\n"
+        if len(order_line) > _LARGEST_ORDER:
             raise OutputError(f"{self.name}: the URL is longer than {_LARGEST_ORDER} bytes")
         process = self._spawn(slot)
         reports = LineReader(process.stdout.fileno(), largest=_LARGEST_REPORT)
         try:
-            process.stdin.write(told)
-            self._follow(process, reports, attempt)
+            process.stdin.write(order_line)
+            self._read_reports(process, reports, run)
         except BrokenPipeError as fault:
-            raise OutputError(f"{self.name}: {_ended(process)}") from fault
+            raise OutputError(f"{self.name}: {_describe_end(process)}") from fault
         except LineTooLong as fault:
             process.kill()
             raise OutputError(f"{self.name}: the encoder's process sent {fault}") from fault
         finally:
-            self._finish(process, reports, attempt)
+            self._finish(process, reports, run)
 
     def _spawn(self, slot: SharedSlot) -> Child:
         try:
@@ -227,52 +227,50 @@ class StreamOutput:
         except OSError as fault:
             raise OutputError(f"{self.name}: cannot start a process: {fault.strerror}") from fault
 
-    def _follow(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
+    def _read_reports(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
         """Take reports until stop(); only those count as a sign of life, noise does not."""
-        heard = self._clock.now()
+        reported_at = self._clock.now()
         while not self._stop.is_set():
-            if attempt.part:
-                attempt.part.require_there(self.name)
+            if run.part:
+                run.part.require_there(self.name)
             for line in reports.read(_POLL):
-                if self._take(line, attempt):
-                    heard = self._clock.now()
+                if self._handle_report(line, run):
+                    reported_at = self._clock.now()
             if reports.at_end:
-                raise OutputError(f"{self.name}: {_ended(process)}")
-            if self._clock.now() - heard > self._stall_limit:
+                raise OutputError(f"{self.name}: {_describe_end(process)}")
+            if self._clock.now() - reported_at > self._stall_limit:
                 process.kill()
                 raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
 
-    def _take(self, line: bytes, attempt: "_Attempt") -> bool:
+    def _handle_report(self, line: bytes, run: "_EncoderRun") -> bool:
         """Take in a report; False where it is none. Raises OutputError for what it tells."""
         report = Report.from_line(line)
         if report is None:
             return False
-        self._update(
-            frames=report.frames - attempt.frames, dropped=report.dropped - attempt.dropped
-        )
-        attempt.frames, attempt.dropped = report.frames, report.dropped
+        self._update(frames=report.frames - run.frames, dropped=report.dropped - run.dropped)
+        run.frames, run.dropped = report.frames, report.dropped
         if report.error:
             raise OutputError(redact(report.error))
-        if report.connected and attempt.up_since is None:
-            attempt.up_since = self._clock.now()
+        if report.connected and run.up_since is None:
+            run.up_since = self._clock.now()
             self._update(up=True)
             self.trouble = ""
-            file = str(attempt.part.path) if attempt.part else ""
+            file = str(run.part.path) if run.part else ""
             if file:
                 with self._lock:
                     self._files.append(file)
             self._on_event(OutputEvent(self.name, OutputChange.BACK, file=file))
         return True
 
-    def _finish(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
+    def _finish(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
         """Let the process write the end, kill it if it does not, hear what it said last."""
         process.stdin.close()
         if not process.end(self._finish_limit):
             _log.warning(LogEvent.OUTPUT_FINISH_TIMEOUT, output=self.name)
         with process.stdout:
-            for line in _what_is_left(reports):
+            for line in _remaining_lines(reports):
                 try:
-                    self._take(line, attempt)
+                    self._handle_report(line, run)
                 except OutputError as fault:
                     _log.warning(LogEvent.OUTPUT_ENDED_BADLY, output=self.name, reason=str(fault))
         self._update(up=False)
@@ -291,7 +289,7 @@ class StreamOutput:
 
 
 @dataclass(slots=True)
-class _Attempt:
+class _EncoderRun:
     """One life of the process behind."""
 
     up_since: float | None = None
@@ -301,7 +299,7 @@ class _Attempt:
     """The file that it writes, if it writes one."""
 
 
-def _what_is_left(reports: LineReader) -> list[bytes]:
+def _remaining_lines(reports: LineReader) -> list[bytes]:
     """Read what an ended process wrote last; its pipe may be held open by what it started."""
     try:
         return reports.read(0.0)
@@ -309,7 +307,7 @@ def _what_is_left(reports: LineReader) -> list[bytes]:
         return []
 
 
-def _ended(process: Child) -> str:
+def _describe_end(process: Child) -> str:
     if not process.end(_REAP_LIMIT):
         return "the encoder's process closed its reports and was killed"
-    return f"the encoder's process {end_words(process.poll() or 0)}"
+    return f"the encoder's process {describe_exit(process.poll() or 0)}"

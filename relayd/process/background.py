@@ -24,7 +24,7 @@ REMEMBERED = 20
 _log = get("background")
 
 
-async def kept_running(
+async def keep_running(
     name: str,
     job: Callable[[], Coroutine[Any, Any, None]],
     *,
@@ -50,7 +50,7 @@ async def kept_running(
             failure = fault
         else:
             return
-        limit = limits.named(failure)
+        limit = limits.error_for(failure)
         reason = str(limit or f"{type(failure).__name__}: {failure}")
         if reason not in logged:
             logged.append(reason)
@@ -64,7 +64,7 @@ async def in_background(
     name: str, job: Callable[[], Coroutine[Any, Any, None]]
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Keep `job` running in a task `relayd-NAME` while the block runs; it has ended afterwards."""
-    task = asyncio.create_task(kept_running(name, job), name=f"relayd-{name}")
+    task = asyncio.create_task(keep_running(name, job), name=f"relayd-{name}")
     try:
         yield task
     finally:

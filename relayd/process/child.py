@@ -31,8 +31,8 @@ class Child:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
-        self._burial = threading.Lock()
-        self._is_buried = False
+        self._reap_lock = threading.Lock()
+        self._is_reaped = False
         self.pid = process.pid
         """Its process id, and that of its group."""
 
@@ -133,15 +133,15 @@ class Child:
 
     def reap(self) -> None:
         """Kill what it started and left behind, which is in its process group; once only."""
-        with self._burial:
-            if self._is_buried:
+        with self._reap_lock:
+            if self._is_reaped:
                 return
-            self._is_buried = True
+            self._is_reaped = True
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def end_words(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Say how a process ended, from what `Child.poll` gives, to follow its name."""
     if status >= 0:
         return f"exited with status {status}"

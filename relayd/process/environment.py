@@ -24,7 +24,7 @@ _PASSED: Final = frozenset(
     }
 )
 _PASSED_PREFIXES: Final = ("LC_", "XDG_")
-_PYTHONS: Final = frozenset(
+_PYTHON_NAMES: Final = frozenset(
     {"PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUTF8"}
 )
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
@@ -45,8 +45,8 @@ def python_environment(environment: Mapping[str, str] | None = None) -> dict[str
     ours = _ours(environment)
     own = str(Path(relayd.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (own, ours.get("PYTHONPATH", ""))))
-    pythons = {name: value for name, value in ours.items() if name in _PYTHONS}
-    return program_environment(ours) | pythons | {"PYTHONPATH": path}
+    python_settings = {name: value for name, value in ours.items() if name in _PYTHON_NAMES}
+    return program_environment(ours) | python_settings | {"PYTHONPATH": path}
 
 
 def proxies(environment: Mapping[str, str] | None = None) -> dict[str, str]:

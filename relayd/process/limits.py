@@ -23,12 +23,12 @@ def start_thread(thread: Thread) -> None:
     try:
         thread.start()
     except RuntimeError as fault:
-        if refusal := named(fault):
-            raise refusal from fault
+        if limit_error := error_for(fault):
+            raise limit_error from fault
         raise
 
 
-def named(fault: BaseException) -> Unavailable | None:
+def error_for(fault: BaseException) -> Unavailable | None:
     """Return the error for a limit that an exception stems from; None where it stems from none."""
     for cause in causes(fault):
         if isinstance(cause, MemoryError) or (
@@ -39,12 +39,12 @@ def named(fault: BaseException) -> Unavailable | None:
             return LibraryUnavailable(f"a library cannot be loaded: {cause}", hint=_REINSTALL)
         if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
             return Unavailable("no thread can be started", hint=_THREAD_HINT)
-        if isinstance(cause, OSError) and (refusal := _of_errno(cause)):
-            return refusal
+        if isinstance(cause, OSError) and (limit_error := _error_for_errno(cause)):
+            return limit_error
     return None
 
 
-def _of_errno(fault: OSError) -> Unavailable | None:
+def _error_for_errno(fault: OSError) -> Unavailable | None:
     match fault.errno:
         case errno.EMFILE:
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

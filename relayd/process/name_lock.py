@@ -154,6 +154,6 @@ def _read_holder(descriptor: int) -> Holder:
         text = os.pread(descriptor, _LARGEST_TEXT, 0).decode("utf-8", "replace")
     except OSError:
         return Holder(None)
-    if (told := _HOLDER.fullmatch(text)) is None:
+    if (match := _HOLDER.fullmatch(text)) is None:
         return Holder(None)
-    return Holder(int(told["pid"]), told["host"])
+    return Holder(int(match["pid"]), match["host"])

@@ -38,7 +38,7 @@ class StopSignals:
         self._count = 0
         self._last = float("-inf")
 
-    def heard(self, now: float) -> StopStep:
+    def receive(self, now: float) -> StopStep:
         """Say what a stop signal at `now` (monotonic seconds) brings about."""
         if now - self._last < REPEATED_WITHIN:
             return StopStep.NOTHING
@@ -59,8 +59,8 @@ def stopped_by_signals(
     """
     loop, stop, signals = asyncio.get_running_loop(), asyncio.Event(), StopSignals()
 
-    def heard(number: int) -> None:
-        match signals.heard(loop.time()):
+    def on_signal(number: int) -> None:
+        match signals.receive(loop.time()):
             case StopStep.BEGIN:
                 stop.set()
             case StopStep.REMIND:
@@ -76,7 +76,7 @@ def stopped_by_signals(
     numbers = [signal.SIGTERM, signal.SIGINT]
     if hangup_ends and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    with _handled(numbers, heard):
+    with _handled(numbers, on_signal):
         yield stop
 
 
@@ -86,12 +86,12 @@ def reload_requests() -> Iterator[asyncio.Event]:
 
     It is set from the start when a SIGHUP came before the event loop ran.
     """
-    asked = asyncio.Event()
+    requested = asyncio.Event()
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    with _handled([] if is_ignored else [signal.SIGHUP], lambda _number: asked.set()):
+    with _handled([] if is_ignored else [signal.SIGHUP], lambda _number: requested.set()):
         if take_early_hangup():
-            asked.set()
-        yield asked
+            requested.set()
+        yield requested
 
 
 @contextmanager

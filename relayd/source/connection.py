@@ -49,17 +49,17 @@ class SourceConnection:
         self.started_at = clock.now()
         self.connected_at: float | None = None
         """When the container was open."""
-        self.first_at: float | None = None
+        self.first_picture_at: float | None = None
         """When the first picture was handed on."""
-        self.last_at: float | None = None
+        self.last_picture_at: float | None = None
         """When the newest picture was handed on."""
-        self.facts: SourceOpened | None = None
+        self.stream_info: SourceOpened | None = None
         """What it is, from before the first picture is handed on."""
         self.corrupt = 0
         self.late = 0
         self.error: SourceError | None = None
         """Why it is over; None while it runs, and after the end of a recording."""
-        self.over = Event()
+        self.ended = Event()
 
     def start(self) -> None:
         """Begin; where there is no thread for it, it is over at once."""
@@ -68,7 +68,7 @@ class SourceConnection:
         except Unavailable as fault:
             name = self._settings.url
             self.error = SourceUnreachable(f"{name}: {fault.message}", hint=fault.hint)
-            self.over.set()
+            self.ended.set()
 
     def abandon(self) -> None:
         """Take no more of its pictures, and let it end as soon as FFmpeg lets go."""
@@ -95,19 +95,19 @@ class SourceConnection:
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
         finally:
-            self.over.set()
+            self.ended.set()
             self._wake.set()
 
     def _read(self) -> None:
         settings = self._settings
-        opening = plan_input(
+        plan = plan_input(
             settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
         )
-        source = self._open(opening)
+        source = self._open(plan)
         self.connected_at = self._clock.now()
         self._wake.set()
         try:
-            kind = opening.kind
+            kind = plan.kind
             if kind is SourceKind.LIVE and settings.url.scheme in HTTP and source.finite:
                 kind = SourceKind.FILE
             if kind is SourceKind.IMAGE:
@@ -119,21 +119,21 @@ class SourceConnection:
         finally:
             source.close()
 
-    def _open(self, opening: InputPlan) -> VideoInput:
-        last_try = len(opening.options) - 1
-        for number, options in enumerate(opening.options):
+    def _open(self, plan: InputPlan) -> VideoInput:
+        last_try = len(plan.options) - 1
+        for number, options in enumerate(plan.options):
             try:
                 return VideoInput.open(
-                    opening.url,
+                    plan.url,
                     name=str(self._settings.url),
                     geometry=self._geometry,
                     fit=self._fit,
-                    format=opening.demuxer,
+                    format=plan.demuxer,
                     options=options,
-                    low_delay=opening.kind.live,
+                    low_delay=plan.kind.live,
                     open_timeout=OPEN_TIMEOUT,
                     read_timeout=self._settings.stall_timeout,
-                    given_up=self._abandoned,
+                    cancelled=self._abandoned,
                 )
             except SourceUnusable:
                 if number == last_try or self._abandoned.is_set():
@@ -145,7 +145,7 @@ class SourceConnection:
         for picture in source.pictures():
             self.corrupt = source.corrupt
             i420 = picture.i420()
-            self._note_facts(source)
+            self._note_stream_info(source)
             if not self._show(i420):
                 return
         raise SourceLost("the stream ended")
@@ -169,7 +169,7 @@ class SourceConnection:
                 self.late += 1
                 continue
             shown = picture.i420()
-            self._note_facts(source)
+            self._note_stream_info(source)
             if self._clock.sleep_until(due, self._abandoned) or not self._show(shown):
                 return False
         return not self._abandoned.is_set()
@@ -179,7 +179,7 @@ class SourceConnection:
         if picture is None:
             raise SourceUnusable("the image holds no picture")
         still = picture.i420()
-        self._note_facts(source)
+        self._note_stream_info(source)
         while self._show(still):
             if self._clock.sleep_until(self._clock.now() + REFRESH, self._abandoned):
                 return
@@ -191,9 +191,11 @@ class SourceConnection:
                 return False
         return True
 
-    def _note_facts(self, source: VideoInput) -> None:
-        if self.facts is None:  # not sooner: some streams tell their size in the first picture
-            self.facts = SourceOpened(source.width, source.height, source.rate, source.codec)
+    def _note_stream_info(self, source: VideoInput) -> None:
+        if (
+            self.stream_info is None
+        ):  # not sooner: some streams tell their size in the first picture
+            self.stream_info = SourceOpened(source.width, source.height, source.rate, source.codec)
 
     def _show(self, i420: I420) -> bool:
         return self._publish(self, i420)

@@ -85,16 +85,16 @@ class Pacer:
     def _run(self) -> None:
         ticker, phase = Ticker(self._fps, self._clock), PhaseLock(self._fps)
         self._seen = self._slot.latest()[0]
-        said = ""
+        logged = ""
         while (tick := ticker.wait(self._stop)) is not None:
             try:
-                ticker.nudge(self._beat(tick, phase))
+                ticker.nudge(self._tick(tick, phase))
             except Exception as fault:  # noqa: BLE001 - a session without pictures costs money
-                if str(fault) != said:  # 20 times a second would fill the disk
-                    said = str(fault)
+                if str(fault) != logged:  # 20 times a second would fill the disk
+                    logged = str(fault)
                     _log.exception(LogEvent.SOURCE_TICK_FAILED)
 
-    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
+    def _tick(self, tick: Tick, phase: PhaseLock) -> float:
         """Deliver one picture; returns the seconds by which later beats shall move."""
         self.counters.skipped += tick.skipped
         self.counters.late = tick.late

@@ -45,11 +45,11 @@ def test_another_process_that_has_it_open_is_seen_by_whatever_path(tmp_path: Pat
     file, link = tmp_path / "video0", tmp_path / "by-name"
     file.touch()
     link.symlink_to(file)
-    census = DeviceUse(str(link))
-    assert census.visible() == Visible()
+    device_use = DeviceUse(str(link))
+    assert device_use.visible() == Visible()
     with held_by_another(file):
-        assert census.visible() == Visible(here=1)
-    assert census.visible() == Visible()
+        assert device_use.visible() == Visible(here=1)
+    assert device_use.visible() == Visible()
 
 
 def test_our_own_openings_are_none_of_others(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_our_own_openings_are_none_of_others(tmp_path: Path) -> None:
 
 
 def test_the_modules_use_count_less_our_own_openings_are_those_of_others(tmp_path: Path) -> None:
-    census = DeviceUse("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
-    assert census.total() == 3
+    device_use = DeviceUse("/dev/full", sys_root=sys_tree(tmp_path, "3", "/dev/full", "/dev/ptmx"))
+    assert device_use.total() == 3
     with Path("/dev/full").open("wb"):
-        assert census.total() == 2
+        assert device_use.total() == 2
 
 
 def test_the_other_devices_that_share_the_use_count_are_named(tmp_path: Path) -> None:
@@ -74,20 +74,20 @@ def test_the_other_devices_that_share_the_use_count_are_named(tmp_path: Path) ->
 
 def test_those_seen_on_the_other_devices_are_counted_apart(tmp_path: Path) -> None:
     root = sys_tree(tmp_path, "0", "/dev/full", "/dev/zero")
-    census = DeviceUse("/dev/full", sys_root=root)
-    before = census.visible()
+    device_use = DeviceUse("/dev/full", sys_root=root)
+    before = device_use.visible()
     with held_by_another("/dev/zero"):
-        assert census.visible() == Visible(before.here, before.elsewhere + 1)
+        assert device_use.visible() == Visible(before.here, before.elsewhere + 1)
 
 
 def test_a_use_count_during_which_we_opened_a_device_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = sys_tree(tmp_path, "2", "/dev/full")
-    census = DeviceUse("/dev/full", sys_root=root)
+    device_use = DeviceUse("/dev/full", sys_root=root)
     own = iter([0, 1, 1, 1])
     monkeypatch.setattr(DeviceUse, "_own", lambda *_: next(own))
-    assert census.total() == 1
+    assert device_use.total() == 1
 
 
 @pytest.mark.parametrize("refcnt", ["", "many"])
@@ -123,9 +123,9 @@ def test_a_relay_that_lets_nobody_look_is_seen_by_its_lock_and_no_other_twice(
         proc = tmp_path / "proc"
         proc.mkdir()
         (proc / "locks").symlink_to("/proc/locks")
-    census = DeviceUse("/dev/full", sys_root=root, proc_root=proc, dev_root=tmp_path / "dev")
-    before = census.visible()
+    device_use = DeviceUse("/dev/full", sys_root=root, proc_root=proc, dev_root=tmp_path / "dev")
+    before = device_use.visible()
     with held_by_another("/dev/zero", LOCK):
-        assert census.visible() == Visible(before.here, before.elsewhere + 1)
+        assert device_use.visible() == Visible(before.here, before.elsewhere + 1)
     with held_by_another("/dev/full", LOCK):
-        assert census.visible() == Visible(before.here + 1, before.elsewhere)
+        assert device_use.visible() == Visible(before.here + 1, before.elsewhere)

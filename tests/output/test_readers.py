@@ -18,7 +18,7 @@ from relayd.media.frames import StandbyFrame
 from relayd.output import open_tracker, readers, v4l2
 from relayd.output.device_use import DeviceUse, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.open_tracker import PROBE, RECOUNT, RESTLESS, SETTLE, OpenTracker
+from relayd.output.open_tracker import PROBE, RECOUNT_INTERVAL, SETTLE_LIMIT, SETTLE, OpenTracker
 from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_reader_counter
 
 SOON = 2.0  # s
@@ -43,7 +43,7 @@ class Heard:
 
 
 class CountedElsewhere:
-    """A census that says what the test says."""
+    """A device use that says what the test says."""
 
     def __init__(
         self, total: int | None = None, visible: Visible | None = None, *siblings: str
@@ -79,8 +79,8 @@ def sibling(tmp_path: Path) -> Path:
 def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
     made: list[OpenTracker] = []
 
-    def make(*census: Any) -> OpenTracker:
-        counted = CountedElsewhere(*census)
+    def make(*device_use: Any) -> OpenTracker:
+        counted = CountedElsewhere(*device_use)
         made.append(OpenTracker(str(node), 100.0, cast("DeviceUse", counted)))
         return made[-1]
 
@@ -91,14 +91,14 @@ def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
 
 def counts(openings: OpenTracker, total: int | None, **visible: int) -> None:
     """Let the module's use count be `total`, and /proc show this."""
-    census = cast("CountedElsewhere", openings._census)
-    census.now_total, census.now_visible = total, Visible(**visible)
+    device_use = cast("CountedElsewhere", openings._device_use)
+    device_use.now_total, device_use.now_visible = total, Visible(**visible)
 
 
 def settled(openings: OpenTracker, at: float) -> int | None:
     """Look at `at`, once more when nothing moves any more, and once all of it has lasted."""
     for moment in (at, at + SETTLE, at + SETTLE + PROBE):
-        readers = openings.look(moment)
+        readers = openings.count(moment)
     return readers
 
 
@@ -138,15 +138,15 @@ def test_who_has_it_open_for_a_second_is_a_reader(
     node: Path, openings_of: Callable[..., OpenTracker]
 ) -> None:
     openings = openings_of()
-    assert openings.look(100.0) == 0
+    assert openings.count(100.0) == 0
     with node.open():
-        assert openings.look(101.0) == 0
+        assert openings.count(101.0) == 0
         assert openings.due(101.0) == pytest.approx(PROBE)
-        assert openings.look(101.5) == 0
+        assert openings.count(101.5) == 0
         assert openings.due(101.5) == pytest.approx(0.5)
-        assert openings.look(102.0) == 1
-    assert openings.look(102.1) == 0
-    assert openings.due(102.1) == RECOUNT
+        assert openings.count(102.0) == 1
+    assert openings.count(102.1) == 0
+    assert openings.due(102.1) == RECOUNT_INTERVAL
 
 
 def test_a_probe_is_no_reader_and_hides_none(
@@ -154,13 +154,13 @@ def test_a_probe_is_no_reader_and_hides_none(
 ) -> None:
     openings = openings_of()
     with node.open():
-        openings.look(100.0)
-        assert openings.look(102.0) == 1
+        openings.count(100.0)
+        assert openings.count(102.0) == 1
         for moment in (103.0, 103.7, 104.4):
             with node.open():
-                assert openings.look(moment) == 1
-            assert openings.look(moment + 0.3) == 1
-    assert openings.look(105.0) == 0
+                assert openings.count(moment) == 1
+            assert openings.count(moment + 0.3) == 1
+    assert openings.count(105.0) == 0
 
 
 def test_a_probe_alone_is_never_a_reader(
@@ -169,16 +169,16 @@ def test_a_probe_alone_is_never_a_reader(
     openings = openings_of()
     for number in range(20):
         with node.open():
-            assert openings.look(100.0 + number) == 0
-        assert openings.look(100.9 + number) == 0
+            assert openings.count(100.0 + number) == 0
+        assert openings.count(100.9 + number) == 0
 
 
 def test_who_had_it_open_before_we_came_is_a_reader_unless_it_was_a_probe(
     openings_of: Callable[..., OpenTracker],
 ) -> None:
     for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
-        assert openings.look(100.0) == 0
-        assert openings.look(100.0 + PROBE) == 1
+        assert openings.count(100.0) == 0
+        assert openings.count(100.0 + PROBE) == 1
 
 
 def test_closings_told_as_one_leave_no_reader_that_is_not_there(
@@ -249,8 +249,8 @@ def test_a_hidden_reader_that_was_there_before_us_is_unknown_and_not_nobody(
 ) -> None:
     before = node.open()
     openings = openings_of(1, None, str(sibling))
-    assert openings.look(100.0) == 0
-    assert openings.look(100.0 + PROBE) is None
+    assert openings.count(100.0) == 0
+    assert openings.count(100.0 + PROBE) is None
     with node.open():
         counts(openings, 2)
         assert settled(openings, 102.0) is None
@@ -281,8 +281,8 @@ def test_proc_decides_where_it_shows_all_and_is_asked_again(
     openings = openings_of(2, Visible(here=1), str(sibling))
     assert settled(openings, 100.0) is None
     counts(openings, 2, here=1, elsewhere=1)
-    openings.look(100.0 + open_tracker.ASK_PROC)
-    assert openings.look(100.0 + open_tracker.ASK_PROC + PROBE) == 1
+    openings.count(100.0 + open_tracker.PROC_INTERVAL)
+    assert openings.count(100.0 + open_tracker.PROC_INTERVAL + PROBE) == 1
 
 
 def test_those_that_proc_shows_all_are_counted_on_their_device(
@@ -299,7 +299,7 @@ def test_one_look_in_the_midst_of_a_change_is_not_believed(
         counts(openings, 2)
         assert settled(openings, 101.0) == 1
         counts(openings, 1)
-        assert openings.look(103.0) == 1
+        assert openings.count(103.0) == 1
         assert openings.due(103.0) == SETTLE
         counts(openings, 2)
         assert settled(openings, 103.1) == 1
@@ -315,9 +315,9 @@ def test_who_never_rests_does_not_keep_the_count_from_being_set_right(
     os.close(fds[0])
     os.close(fds[1])
     counts(openings, 0)
-    for tenth in range(round(RESTLESS * 10) + 1):
+    for tenth in range(round(SETTLE_LIMIT * 10) + 1):
         node.open().close()
-        last = openings.look(104.0 + tenth / 10)
+        last = openings.count(104.0 + tenth / 10)
     assert last == 0
 
 
@@ -351,9 +351,9 @@ def test_an_opening_shared_by_processes_is_not_taken_for_two(
 
 
 def test_what_was_missed_on_both_devices_is_not_put_on_one() -> None:
-    moves = partial(open_tracker._Moves, here=1, elsewhere=1, any_here=True, any_elsewhere=True)
-    assert moves().share(2) == 1
-    assert moves(missed=True).share(2) is None
+    changes = partial(open_tracker._Changes, here=1, elsewhere=1, any_here=True, any_elsewhere=True)
+    assert changes().share(2) == 1
+    assert changes(missed=True).share(2) is None
 
 
 def test_another_device_that_we_cannot_watch_leaves_what_is_told_of_this_one(
@@ -391,9 +391,9 @@ def test_a_device_that_comes_or_goes_ends_the_sight(
     sibling: Path, openings_of: Callable[..., OpenTracker]
 ) -> None:
     openings = openings_of(0)
-    cast("Any", openings._census).now_siblings = frozenset([str(sibling)])
+    cast("Any", openings._device_use).now_siblings = frozenset([str(sibling)])
     with pytest.raises(FileNotFoundError):
-        openings.look(101.0)
+        openings.count(101.0)
 
 
 def test_two_closings_in_a_row_are_told_as_one_by_the_kernel(node: Path) -> None:
@@ -410,7 +410,7 @@ def test_who_opened_it_by_another_node_of_the_device_is_counted_by_the_module(
 ) -> None:
     openings = openings_of(0)
     counts(openings, 1)
-    assert openings.look(101.0) == 0
+    assert openings.count(101.0) == 0
     assert settled(openings, 101.1) == 1
 
 
@@ -420,9 +420,9 @@ def test_when_the_kernel_lost_count_it_is_counted_anew(
     openings = openings_of()
     counts(openings, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
-    assert openings.look(101.0) == 0
+    assert openings.count(101.0) == 0
     monkeypatch.setattr(FileWatch, "read", lambda _self: [])
-    assert openings.look(101.0 + PROBE) == 3
+    assert openings.count(101.0 + PROBE) == 3
 
 
 def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
@@ -431,10 +431,10 @@ def test_a_closing_of_what_was_never_counted_counts_nobody_and_ends_nothing(
     unseen = node.open()
     openings = openings_of()
     unseen.close()
-    assert openings.look(101.0) == 0
+    assert openings.count(101.0) == 0
     with node.open():
-        openings.look(102.0)
-        assert openings.look(102.0 + PROBE) == 1
+        openings.count(102.0)
+        assert openings.count(102.0 + PROBE) == 1
 
 
 # The driver's own count
@@ -446,10 +446,10 @@ def test_the_drivers_count_is_taken_at_once_and_at_each_change(
 ) -> None:
     double = make(version=version, readers=1)
     usage = ClientUsage("/dev/video0", double)
-    assert usage.look(0.0) == 1
-    assert usage.look(0.0) == 1
+    assert usage.count(0.0) == 1
+    assert usage.count(0.0) == 1
     double.stream_to(0)
-    assert usage.look(0.0) == 0
+    assert usage.count(0.0) == 0
     assert usage.due(0.0) is None
     usage.close()
 
@@ -516,7 +516,7 @@ def test_openings_are_told_by_the_actor_on_a_driver_without_the_event(
 def test_what_cannot_be_seen_is_told_as_unknown(
     make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "PATIENCE", 0.0)
+    monkeypatch.setattr(readers, "UNKNOWN_AFTER", 0.0)
     path, heard = str(tmp_path / "none"), Heard()
     watch = ReadersWatch(path, heard, system=make(path=path, version="0.12.7"))
     watch.start()
@@ -528,7 +528,7 @@ def test_a_device_that_goes_away_makes_its_readers_unknown_after_a_while_and_no_
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "RETRY", 0.1)
-    monkeypatch.setattr(readers, "PATIENCE", 0.5)
+    monkeypatch.setattr(readers, "UNKNOWN_AFTER", 0.5)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
     watch.start()
@@ -546,7 +546,7 @@ def test_sight_that_is_lost_for_a_moment_is_regained_and_nothing_is_told(
     make: Callable[..., Any], node: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "RETRY", 0.05)
-    monkeypatch.setattr(readers, "PATIENCE", 0.4)  # each loss is one of its own
+    monkeypatch.setattr(readers, "UNKNOWN_AFTER", 0.4)  # each loss is one of its own
     monkeypatch.setattr(open_tracker, "PROBE", 0.1)
     heard = Heard()
     watch = ReadersWatch(str(node), heard, system=make(path=str(node), version="0.12.7"))
@@ -566,7 +566,7 @@ class Blind:
     """A sight that fails in a way that nobody foresaw, and tells whether it was closed."""
 
     mask = select.POLLIN
-    words = "blindly"
+    description = "blindly"
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
@@ -575,7 +575,7 @@ class Blind:
     def fileno(self) -> int:
         return self.read_end
 
-    def look(self, now: float) -> int | None:
+    def count(self, now: float) -> int | None:
         raise ValueError("unforeseen")
 
     def due(self, now: float) -> float | None:
@@ -590,9 +590,9 @@ class Blind:
 def test_a_fault_that_nobody_foresaw_makes_readers_unknown_and_closes_the_sight(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "PATIENCE", 0.0)
+    monkeypatch.setattr(readers, "UNKNOWN_AFTER", 0.0)
     heard, blind = Heard(), Blind()
-    watch = ReadersWatch("/dev/video0", heard, see=lambda *_: blind, system=make())
+    watch = ReadersWatch("/dev/video0", heard, open_counter=lambda *_: blind, system=make())
     watch.start()
     heard.wait_for(None)
     watch.stop()

@@ -61,9 +61,9 @@ def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: G
 
 
 def test_one_text_is_drawn_once_and_other_texts_look_different() -> None:
-    artist = StandbyRenderer(SIZE)
-    assert artist.draw("Starting", "a") is artist.draw("Starting", "a")
-    assert (artist.draw("Starting", "a").i420 != artist.draw("Starting", "b").i420).any()
+    renderer = StandbyRenderer(SIZE)
+    assert renderer.draw("Starting", "a") is renderer.draw("Starting", "a")
+    assert (renderer.draw("Starting", "a").i420 != renderer.draw("Starting", "b").i420).any()
 
 
 @pytest.mark.parametrize(

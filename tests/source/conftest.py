@@ -33,16 +33,16 @@ class Watched:
 
     slot: LatestSlot[SourceFrame] = field(default_factory=LatestSlot)
     reader: SourceReader = field(init=False)
-    told: list[tuple[float, SourceEvent]] = field(default_factory=list)
+    reported: list[tuple[float, SourceEvent]] = field(default_factory=list)
     changed: Condition = field(default_factory=Condition)
 
-    def hear(self, event: SourceEvent) -> None:
+    def on_event(self, event: SourceEvent) -> None:
         with self.changed:
-            self.told.append((time.monotonic(), event))
+            self.reported.append((time.monotonic(), event))
             self.changed.notify_all()
 
     def events(self) -> list[SourceEvent]:
-        return [event for _, event in self.told]
+        return [event for _, event in self.reported]
 
     def wait_for(
         self, kind: type[EventKind], within: float, after: int = 0
@@ -50,7 +50,7 @@ class Watched:
         """Wait for an event of a kind, beyond the first `after` events told."""
 
         def found() -> list[tuple[float, EventKind]]:
-            return [(at, event) for at, event in self.told[after:] if isinstance(event, kind)]
+            return [(at, event) for at, event in self.reported[after:] if isinstance(event, kind)]
 
         with self.changed:
             assert self.changed.wait_for(found, within), (
@@ -115,7 +115,9 @@ def watch() -> Iterator[Watch]:
             stall_timeout=stall_timeout,
         )
         watched = Watched()
-        watched.reader = SourceReader(settings, VGA, fit, watched.slot, watched.hear, clock=clock)
+        watched.reader = SourceReader(
+            settings, VGA, fit, watched.slot, watched.on_event, clock=clock
+        )
         started.append(watched)
         watched.reader.start()
         return watched

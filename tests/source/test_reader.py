@@ -16,7 +16,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
-from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
+from relayd.source.reader import UNUSABLE_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_an_unusable_source_says_that_a_person_is_needed(
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
     assert not event.error.retryable
-    assert event.retry_in == HOPELESS_RETRY
+    assert event.retry_in == UNUSABLE_RETRY
 
 
 def test_a_file_that_appears_is_read_on_restart(
@@ -136,7 +136,7 @@ def test_a_file_that_appears_is_read_on_restart(
 def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
     watched = watch("rtsp://user:hidden@127.0.0.1:9/live")
     with watched.changed:
-        assert watched.changed.wait_for(lambda: len(watched.told) >= 4, 6)
+        assert watched.changed.wait_for(lambda: len(watched.reported) >= 4, 6)
     downs = [event for event in watched.events() if isinstance(event, SourceDown)]
     assert isinstance(downs[0].error, SourceUnreachable)
     assert downs[0].retry_in == 0.25
@@ -168,21 +168,21 @@ def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Wat
 def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("ramp.mp4", 40, 30))
     watched.frame()
-    taken = watched.reader._take
+    accept = watched.reader._accept
     slow_until = time.monotonic() + 0.6
 
-    def slowly(attempt: SourceConnection, i420: I420) -> bool:
+    def slowly(connection: SourceConnection, i420: I420) -> bool:
         if time.monotonic() < slow_until:
             time.sleep(0.2)
-        return taken(attempt, i420)
+        return accept(connection, i420)
 
-    attempt = watched.reader._current
-    assert attempt is not None
-    attempt._publish = slowly
+    connection = watched.reader._current
+    assert connection is not None
+    connection._publish = slowly
     time.sleep(0.9)
     gaps = np.diff([frame.captured_at for frame in watched.arrivals(20)])
     assert np.mean(gaps) == pytest.approx(1 / 30, rel=0.15)
-    assert attempt.late > 0
+    assert connection.late > 0
 
 
 class HungInput:
@@ -191,12 +191,12 @@ class HungInput:
     width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
 
     def __init__(self) -> None:
-        self.let_go = threading.Event()
+        self.released = threading.Event()
         self.closed = threading.Event()
 
     def pictures(self) -> Iterator["HungInput"]:
         yield self
-        self.let_go.wait(10)
+        self.released.wait(10)
         yield self
 
     def i420(self) -> I420:
@@ -224,12 +224,12 @@ def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_tak
     assert "no picture for 0.3 s" in str(event.error)
     assert watched.reader.counters.stalls == 1
     number = watched.slot.latest()[0]
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     assert inputs[0].closed.wait(2)
     assert watched.slot.latest() == (number, None)
     watched.wait_for(SourceDown, 3, after=2)
     for hung in inputs:
-        hung.let_go.set()
+        hung.released.set()
 
 
 def test_no_more_than_two_hung_connections_pile_up(
@@ -245,7 +245,7 @@ def test_no_more_than_two_hung_connections_pile_up(
     watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     deadline = time.monotonic() + 3
     while len(inputs) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -253,7 +253,7 @@ def test_no_more_than_two_hung_connections_pile_up(
     watched.reader._stop.set()
     watched.reader._wake.set()
     for hung in inputs:
-        hung.let_go.set()
+        hung.released.set()
 
 
 class SilentCamera:
@@ -310,7 +310,7 @@ def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
-    # An attempt that FFmpeg's own time limit has ended makes room for another one.
+    # A connection that FFmpeg's own time limit has ended makes room for another one.
     assert 1 <= len(silent_camera.connections) <= 10
     before = time.monotonic()
     watched.reader.stop()
@@ -320,27 +320,27 @@ def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_
 def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, let_go = [], threading.Event()
+    opened, released = [], threading.Event()
 
     def open_slowly(*_: object, **__: object) -> HungInput:
         opened.append(HungInput())
-        let_go.wait(10)
+        released.wait(10)
         return opened[-1]
 
     monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_slowly)
-    monkeypatch.setattr("relayd.source.reader.FRESH_OPENING", 30.0)
+    monkeypatch.setattr("relayd.source.reader.FRESH_CONNECTION", 30.0)
     watched = watch("rtsp://camera/live")
     for _ in range(5):
         watched.reader.restart()
         time.sleep(0.02)
-    let_go.set()
+    released.set()
     watched.wait_for(SourceOpened, 2)
     assert len(opened) == 1
     watched.reader.restart()  # it shows pictures: this one is meant
     watched.wait_for(SourceOpened, 3, after=1)
     assert len(opened) == 2
     for one in opened:
-        one.let_go.set()
+        one.released.set()
 
 
 def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
@@ -360,10 +360,10 @@ def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
     _, event = watched.wait_for(SourceDown, 3, after=MOST_HUNG)
     assert "2 earlier connections still hang" in str(event.error)
     assert watched.slot.latest()[1] is None
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     watched.wait_for(SourceOpened, 3, after=MOST_HUNG + 1)
     for one in inputs:
-        one.let_go.set()
+        one.released.set()
 
 
 def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
@@ -378,14 +378,14 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
         return inputs[-1]
 
     monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_alone)
-    monkeypatch.setattr("relayd.source.reader.LET_GO", 10.0)
+    monkeypatch.setattr("relayd.source.reader.RELEASE_WAIT", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
-    threading.Timer(0.05, inputs[0].let_go.set).start()
+    threading.Timer(0.05, inputs[0].released.set).start()
     watched.reader.restart()
     watched.wait_for(SourceOpened, 3, after=1)
     assert were_closed == [[], [True]]
-    inputs[1].let_go.set()
+    inputs[1].released.set()
 
 
 def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
@@ -433,12 +433,12 @@ def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
 ) -> None:
     clip = MediaUrl(str(clips.grey_ramp("later.mp4", 60, 30)))
     slot: LatestSlot[SourceFrame] = LatestSlot()
-    told: list[SourceEvent] = []
-    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, told.append)
+    events: list[SourceEvent] = []
+    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, events.append)
     reader.pause()
     reader.start()
     time.sleep(0.3)
-    assert not told
+    assert not events
     began = time.monotonic()
     reader.resume()
     assert slot.wait_newer(0, 3.0)[1] is not None

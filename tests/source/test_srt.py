@@ -134,7 +134,7 @@ def test_the_srt_program_ends_when_its_reader_is_killed(srt_camera: "SrtCamera")
     code = (
         "import sys, threading; from relayd.media.srt import SrtReader\n"
         "reader = SrtReader(sys.argv[1], 'srt', open_timeout=5, read_timeout=5,"
-        " given_up=threading.Event())\n"
+        " cancelled=threading.Event())\n"
         "while reader.read(4096): print('.', end='', flush=True)"
     )
     with subprocess.Popen(
