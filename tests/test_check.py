@@ -251,7 +251,7 @@ def test_a_camera_that_the_running_relay_has_is_no_failure_while_it_works_there(
     see: Callable[..., None],
 ) -> None:
     see(lambda: Seen("unseen"))
-    monkeypatch.setattr(Camera, "refusal", "/dev/video0 is written by another program")
+    monkeypatch.setattr(Camera, "refusal", "another program writes to /dev/video0")
     assert finding().verdict is CheckStatus.FAILED, "no relay runs"
     used_by_a_relay(monkeypatch, outputs=outputs)
     found = finding()

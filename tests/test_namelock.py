@@ -33,7 +33,7 @@ def test_a_second_relay_of_a_name_is_refused_with_who_where_and_what_to_do(tmp_p
         lock(tmp_path).take()
     assert caught.value.exit_code is ExitCode.UNAVAILABLE
     words = str(caught.value)
-    assert "relay 'studio' runs already" in words
+    assert "relay 'studio' is already running" in words
     assert f"process {os.getpid()}" in words
     assert repr(str(tmp_path)) in words
     assert "another name" in words

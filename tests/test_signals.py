@@ -54,7 +54,7 @@ async def test_a_second_stop_says_what_is_pending_and_a_third_ends_at_once(
     assert codes == [128 + signal.SIGINT]
     (reminder,) = logs
     assert "closing the session" in reminder["doing"]
-    assert "once more ends at once" in reminder["hint"]
+    assert "one more signal ends at once" in reminder["hint"]
 
 
 async def test_earlier_signal_handlers_are_restored_afterwards() -> None:

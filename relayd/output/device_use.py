@@ -1,4 +1,4 @@
-"""Who has a video device open: what the kernel and /proc tell without being asked first."""
+"""Who has a video device open, from the kernel's use count and /proc."""
 
 import os
 import stat
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 TRIES: Final = 3
-"""Times that a count is taken again because we opened or closed a device meanwhile."""
+"""Times that a count is repeated because we opened or closed a device meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """Openings by others that /proc shows: maybe not all."""
+    """Open files of other processes that /proc shows: maybe not all."""
 
     here: int = 0
     """Of the device that is counted."""
@@ -23,10 +23,10 @@ class Visible:
 
 
 class DeviceUse:
-    """Counts the openings of one device by others than this process.
+    """Counts how often processes other than this one have a device open.
 
-    The module's use count counts each open file of any loopback device once: it is exact for
-    all of them together, and for one alone where it is the only one.
+    The module's use count includes each open file of any loopback device once: it is exact for
+    all of them together, and for a single device if it is the only one.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class DeviceUse:
         proc_root: Path = Path("/proc"),
         dev_root: Path = Path("/dev"),
     ) -> None:
-        """Count those of `path`; raises OSError when there is no such file."""
-        self._device = _identity(os.stat(path))  # noqa: PTH116 - a path as text, often
+        """Count open files of `path`; raises OSError when there is no such file."""
+        self._device = _identity(os.stat(path))  # noqa: PTH116 - called often with a string
         self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
 
     def siblings(self) -> frozenset[str]:
-        """Return the nodes of the other loopback devices, which share one use count with ours."""
+        """Return the nodes of the other loopback devices, which share a use count with this one."""
         return frozenset(
             node for node, device in self._loopback_devices().items() if device != self._device
         )
 
     def total(self) -> int | None:
-        """Count the openings by others of all loopback devices together; None: that is not told.
+        """Count other processes' open files of all loopback devices; None if there is no use count.
 
-        It costs one small read of /sys. Exact, but for those that are being opened or closed.
+        It costs one small read of /sys. Exact, except for devices being opened or closed now.
         """
         devices = set(self._loopback_devices().values())
         if self._device not in devices:
@@ -66,9 +66,9 @@ class DeviceUse:
         return max(0, in_use - own)
 
     def visible(self) -> Visible:
-        """Count in /proc, which shows only processes that we may look into; some 50 ms.
+        """Count in /proc, which shows only processes that we may inspect; takes about 50 ms.
 
-        Of other relays, which let nobody look, the lock on their camera is seen.
+        Other relays cannot be inspected; the lock on their camera is counted instead.
         """
         inspected = {str(os.getpid())}
         others = set(self._loopback_devices().values()) - {self._device}
@@ -89,8 +89,8 @@ class DeviceUse:
         """Return the devices that processes other than these have locked."""
         nodes = {}
         for node, device in self._loopback_devices().items():
-            with suppress(OSError):  # another name of it is in use
-                found = os.stat(node)  # noqa: PTH116 - a path as text, often
+            with suppress(OSError):  # no such node under this name
+                found = os.stat(node)  # noqa: PTH116 - called often with a string
                 nodes[found.st_dev, found.st_ino] = device
         try:
             lines = (self._proc / "locks").read_text("ascii").splitlines()
@@ -106,7 +106,7 @@ class DeviceUse:
                         yield nodes[place]
 
     def _loopback_devices(self) -> dict[str, tuple[int, int]]:
-        """Name each of v4l2loopback's devices: only they have the attribute max_openers."""
+        """Return v4l2loopback's devices by node: only they have the attribute max_openers."""
         found = {}
         for entry in _entries(self._sys / "class/video4linux"):
             try:
@@ -127,12 +127,12 @@ class DeviceUse:
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
-    """Name a file by what it is: a device node by its device, whatever path leads there."""
+    """Return the identity of a file; for a device node that of its device, whatever its path."""
     return (0, found.st_rdev) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except OSError:  # not there, or not ours to look into
+    except OSError:  # missing, or no permission
         return []

@@ -1,4 +1,4 @@
-"""A stream output: what the camera shows, as H.264, into a file or to a push URL."""
+"""A stream output: what the camera shows, as H.264, to a file or a push URL."""
 
 import json
 import os
@@ -27,20 +27,20 @@ from relayd.urls.targets import format_of, is_push
 _log = get("stream")
 
 STALL_LIMIT: Final = 10.0
-"""s without a report after which the process behind is killed: above a slow TLS handshake,
-below what a viewer waits for."""
+"""s without a report after which the encoder process is killed: longer than a slow TLS
+handshake, shorter than a viewer waits."""
 FINISH_LIMIT: Final = 3.0
-"""s that the process has to write a file's end when we stop; what hangs longer is killed."""
+"""s that the process has to write a file's end when we stop; then it is killed."""
 _FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
-"""s between tries to push again."""
+"""s between attempts to push again."""
 _POLL = 0.2
-"""s after which a stop is noticed."""
+"""s within which a stop is noticed."""
 _LARGEST_REPORT: Final = 64 * 1024
-"""Bytes of a report; an honest one has some hundred, and those of an error's words."""
+"""Bytes of a report; a normal one has a few hundred, plus the text of an error."""
 _LARGEST_ORDER: Final = 32 * 1024
-"""Bytes of an order: less than a pipe holds, so that giving it never waits."""
+"""Bytes of an order: less than a pipe holds, so that writing it never blocks."""
 _REAP_LIMIT: Final = 1.0
-"""s for a process that closed its reports to be gone as well."""
+"""s for a process that closed its stdout to exit."""
 _MOST_PARTS: Final = 100
 """Files of a recording that are remembered by name."""
 
@@ -50,7 +50,7 @@ class StreamStats:
     """Counts since open()."""
 
     frames: int
-    """Pictures encoded and handed to the network or the disk."""
+    """Pictures encoded and passed to the network or the disk."""
     dropped: int
     """Pictures left out because encoder or network were too slow."""
     reconnects: int
@@ -60,12 +60,12 @@ class StreamStats:
 
 
 class StreamOutput:
-    """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
+    """Passes each shown picture to a separate process over shared memory; latest frame wins.
 
-    A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and starts it again with backoff when it has ended. A file that exists is never overwritten:
-    a recording whose file cannot be written any more (disk full, folder removed) goes on in a
-    new part, "out-1.mp4" after "out.mp4", as soon as one can be; so does one after a restart.
+    A thread `relayd-stream-N` starts that process, reads its reports, kills it when it hangs
+    and restarts it with backoff when it has ended. An existing file is never overwritten: a
+    recording whose file can no longer be written (disk full, folder removed) continues in a new
+    part, "out-1.mp4" after "out.mp4", as soon as possible; so does one after a restart.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class StreamOutput:
         clock: Clock | None = None,
         stall_limit: float = STALL_LIMIT,
         finish_limit: float = FINISH_LIMIT,
-        # -P: the folder we happen to run in is no place to import from.
+        # -P: never import from the current directory.
         command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
-        """Plan the stream; `name` is its URL's safe form unless given, `number` names its thread.
+        """Prepare the stream; `name` defaults to its URL's safe form, `number` names its thread.
 
-        `on_event` is called from there.
+        `on_event` is called in that thread.
         """
         self._url = MediaUrl.of(url)
         self.name = name or str(self._url)
@@ -101,14 +101,14 @@ class StreamOutput:
         self._stats = StreamStats(0, 0, 0, up=False)
         self._files: deque[str] = deque(maxlen=_MOST_PARTS)
         self.trouble = ""
-        """Why it does not work, as the latest event says; empty while it does, or may yet."""
+        """Why it does not work, as in the latest event; empty while it works or is starting."""
         self._slot: SharedSlot | None = None
         self._thread: Thread | None = None
 
     def open(self) -> None:
-        """Start the thread; what fails from here on is told by events.
+        """Start the thread; failures after that are reported as events.
 
-        Raises OutputError where the system has no thread or descriptor left.
+        Raises OutputError if the system has no thread or descriptor left.
         """
         if self._thread:
             return
@@ -127,12 +127,12 @@ class StreamOutput:
         self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:
-        """Put the picture where the process takes it: one copy, no wait."""
+        """Copy the picture into shared memory for the process; never blocks."""
         if self._slot:
             self._slot.write(frame.i420, self._clock.now())
 
     def close(self) -> None:
-        """Finish the stream or file; takes at most FINISH_LIMIT and a little."""
+        """Finish the stream or file; takes little more than FINISH_LIMIT at most."""
         if not self._thread or not self._slot:
             return
         self._stop.set()
@@ -158,7 +158,7 @@ class StreamOutput:
             run = _EncoderRun()
             try:
                 self._run_once(slot, run)
-            except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
+            except Exception as fault:  # noqa: BLE001 - else it would count as working forever
                 if not isinstance(fault, OutputError):
                     _log.error(LogEvent.OUTPUT_FAILED, output=self.name, exc_info=fault)
                 self._update(up=False)
@@ -174,21 +174,21 @@ class StreamOutput:
             self._update(reconnects=1)
 
     def _run_once(self, slot: SharedSlot, run: "_EncoderRun") -> None:
-        """Push, or write one file, until stop() or until that breaks, then OutputError."""
+        """Push, or write one file, until stop(); raises OutputError when that fails."""
         url = self._url.reveal()
         if is_push(url):
             self._write_until_broken(url, slot, run)
             return
-        format_of(url)  # no file is made for a name that says no format
+        format_of(url)  # raises for an unknown suffix, before a file is created
         run.part = Part.begin(url, self._bitrate_kbit)
         try:
-            # Absolute: FFmpeg would take "pipe:1.mkv" for a protocol of its own.
+            # Absolute: FFmpeg would read "pipe:1.mkv" as one of its protocols.
             self._write_until_broken(str(run.part.path.absolute()), slot, run)
         finally:
             run.part.close(is_empty=not run.frames)
 
     def _write_until_broken(self, target: str, slot: SharedSlot, run: "_EncoderRun") -> None:
-        """Run one process until stop() or until it breaks, then OutputError."""
+        """Run one process until stop(); raises OutputError when it fails."""
         order = Order(
             parent=os.getpid(),
             target=target,
@@ -228,7 +228,7 @@ class StreamOutput:
             raise OutputError(f"{self.name}: cannot start a process: {fault.strerror}") from fault
 
     def _read_reports(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
-        """Take reports until stop(); only those count as a sign of life, noise does not."""
+        """Handle reports until stop(); only reports count as progress, other output does not."""
         reported_at = self._clock.now()
         while not self._stop.is_set():
             if run.part:
@@ -240,10 +240,10 @@ class StreamOutput:
                 raise OutputError(f"{self.name}: {_describe_end(process)}")
             if self._clock.now() - reported_at > self._stall_limit:
                 process.kill()
-                raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
+                raise OutputError(f"{self.name}: no progress for {self._stall_limit:g} s")
 
     def _handle_report(self, line: bytes, run: "_EncoderRun") -> bool:
-        """Take in a report; False where it is none. Raises OutputError for what it tells."""
+        """Handle a report; False if it is not one. Raises OutputError if it reports an error."""
         report = Report.from_line(line)
         if report is None:
             return False
@@ -263,7 +263,7 @@ class StreamOutput:
         return True
 
     def _finish(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
-        """Let the process write the end, kill it if it does not, hear what it said last."""
+        """Let the process write the end, kill it if it does not, and read its last reports."""
         process.stdin.close()
         if not process.end(self._finish_limit):
             _log.warning(LogEvent.OUTPUT_FINISH_TIMEOUT, output=self.name)
@@ -290,17 +290,17 @@ class StreamOutput:
 
 @dataclass(slots=True)
 class _EncoderRun:
-    """One life of the process behind."""
+    """One run of the encoder process."""
 
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
     part: Part | None = None
-    """The file that it writes, if it writes one."""
+    """The file that it writes, if any."""
 
 
 def _remaining_lines(reports: LineReader) -> list[bytes]:
-    """Read what an ended process wrote last; its pipe may be held open by what it started."""
+    """Read the last lines of an ended process; a child of it may still hold the pipe open."""
     try:
         return reports.read(0.0)
     except LineTooLong:

@@ -1,4 +1,4 @@
-"""What the system lacks: threads, descriptors, memory, disk space, a library that loads."""
+"""Limits of the system: threads, descriptors, memory, disk space, libraries that do not load."""
 
 import errno
 import resource
@@ -7,9 +7,9 @@ from threading import Thread
 from relayd.errors import LibraryUnavailable, Unavailable, causes
 
 _NO_THREAD = "can't start new thread"
-"""What Python's threading says, as a RuntimeError, where the system gives none."""
+"""The text of threading's RuntimeError when the system refuses a thread."""
 _NOT_MAPPED = "failed to map segment"
-"""What the dynamic linker says where there is no room for a library."""
+"""The dynamic linker's message when there is no memory for a library."""
 _MEMORY_HINT = "raise ulimit -v, or in a unit MemoryMax="
 _REINSTALL = "install relayd again with its dependencies"
 _THREAD_HINT = (
@@ -19,7 +19,7 @@ _THREAD_HINT = (
 
 
 def start_thread(thread: Thread) -> None:
-    """Start a thread; raises Unavailable where the system gives none."""
+    """Start a thread; raises Unavailable if the system refuses it."""
     try:
         thread.start()
     except RuntimeError as fault:
@@ -29,7 +29,7 @@ def start_thread(thread: Thread) -> None:
 
 
 def error_for(fault: BaseException) -> Unavailable | None:
-    """Return the error for a limit that an exception stems from; None where it stems from none."""
+    """Return the error for the system limit that caused an exception; None if no limit did."""
     for cause in causes(fault):
         if isinstance(cause, MemoryError) or (
             isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)
@@ -56,6 +56,6 @@ def _error_for_errno(fault: OSError) -> Unavailable | None:
             return Unavailable("out of memory", hint=_MEMORY_HINT)
         case errno.ENOSPC | errno.EDQUOT:
             where = f" for {fault.filename}" if fault.filename else ""
-            return Unavailable(f"no space left on the disk{where}", hint="make room there")
+            return Unavailable(f"no space left on the disk{where}", hint="free some space there")
         case _:
             return None

@@ -36,8 +36,8 @@ class FrameGate:
         """From now on only frames of `epoch` pass; with None none do.
 
         None also forgets the frame that is shown, unless it is held. From one epoch directly to
-        the next it stays until the new one's first frame (but no longer than the output clock repeats
-        a frame), so that a takeover shows no standby between two live pictures.
+        the next it stays until the new one's first frame (but no longer than the output clock
+        repeats a frame), so that a takeover shows no standby between two live pictures.
         """
         with self._lock:
             self._epoch = epoch

@@ -1,9 +1,9 @@
 """Keeps a source running: opens it, watches it, and opens it again when it is lost.
 
 Two threads. `relayd-source` only watches and waits, so it can always be stopped and always
-sees a stall in time. FFmpeg's calls, which may hang for seconds whatever time limits they
-are given, are made by a thread of each `SourceConnection`; one that hangs is abandoned: nothing it
-still brings is taken, and it ends when FFmpeg's own time limits let it go.
+detects a stall in time. FFmpeg's calls may hang for seconds despite their time limits; each
+`SourceConnection` makes them in a thread of its own. One that hangs is abandoned: its further
+pictures are ignored, and it ends when FFmpeg's time limits end the call.
 """
 
 from collections.abc import Callable
@@ -25,33 +25,33 @@ from relayd.source.events import (
 )
 
 FIRST_RETRY: Final = 0.25
-"""s to the first try after a loss."""
+"""s until the first attempt after a loss."""
 LONGEST_RETRY: Final = 1.0
-"""s between tries at a source that may be back any moment: the picture must be there within
-1.5 s of it. A refused connection costs some milliseconds."""
+"""s between attempts for a source that may be back any moment: its picture must be shown within
+1.5 s after that. A refused connection costs a few milliseconds."""
 UNUSABLE_RETRY: Final = 10.0
-"""s between tries at a source that needs a person: a file missing, a password refused."""
+"""s between attempts for a source that a user must fix: a missing file, a wrong password."""
 FIRST_PICTURE_TIMEOUT: Final = 10.0
-"""s from connection to the first picture: the longest wait for a key frame to be expected."""
+"""s from connection to the first picture: the longest expected wait for a key frame."""
 OPENING_GRACE: Final = 1.0
-"""s beyond FFmpeg's two time limits for opening, before an opening counts as hung."""
+"""s beyond FFmpeg's two time limits for opening, after which it counts as hung."""
 MOST_HUNG: Final = 2
-"""Abandoned connections in which FFmpeg still hangs; with so many, no other one starts until one of
-them ends, whatever is asked for: each is a thread and a connection to the camera."""
+"""Abandoned connections in which FFmpeg still hangs; at this number no other one is started until
+one of them ends, even on request: each is a thread and a connection to the camera."""
 FRESH_CONNECTION: Final = 2.0
-"""s for which an connection without a picture yet counts as the one that a restart asks for."""
+"""s for which a connection without a picture yet counts as the one that a restart asks for."""
 RELEASE_WAIT: Final = 0.3
-"""s that an abandoned connection gets to close its device or connection before another one opens it:
-some frames at 20 fps. A capture device would be busy till then."""
+"""s that an abandoned connection gets to close its device or socket before another one opens it:
+a few frames at 20 fps. A capture device would be busy until then."""
 STOP_TIMEOUT: Final = 2.0
-"""s that `stop` waits for FFmpeg to let go."""
+"""s that `stop` waits for FFmpeg's calls to return."""
 
 
 class SourceReader:
     """Puts the newest picture of a source into `slot`, for as long as it runs.
 
-    `on_event` is called on the reader's own thread and must not block. The slot is cleared
-    when the source is lost, so that nobody shows a picture that is no longer true.
+    `on_event` is called in the reader's own thread and must not block. The slot is cleared
+    when the source is lost, so that no outdated picture is shown.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class SourceReader:
         self.counters = SourceCounters()
 
     def start(self) -> None:
-        """Begin to read; once in its life. Raises Unavailable where there is no thread for it."""
+        """Start reading; only once. Raises Unavailable if no thread can be started."""
         start_thread(self._thread)
 
     def stop(self) -> bool:
-        """End reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""
+        """Stop reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is None:
@@ -99,14 +99,14 @@ class SourceReader:
     def restart(self) -> None:
         """Open the source again at once, whether it runs, waits for a retry or has ended.
 
-        Changes nothing while it is already being opened again (FRESH_CONNECTION), and waits where
+        Does nothing while it is already being opened (FRESH_CONNECTION), and waits while too many
         earlier connections still hang (MOST_HUNG).
         """
         self._restart.set()
         self._wake.set()
 
     def pause(self) -> None:
-        """Let go of the source until `resume`: a camera's light goes out, a connection ends."""
+        """Close the source until `resume`: a camera's light goes out, a connection ends."""
         self._paused.set()
         self.restart()
 
@@ -142,10 +142,10 @@ class SourceReader:
         self._wait_until(None)
 
     def _wait_for_room(self) -> bool:
-        """Wait until another connection may begin; False when none is wanted any more."""
+        """Wait until another connection may start; False when none is wanted any more."""
         while True:
             self._wake.clear()
-            self._restart.clear()  # before the look at what is wanted
+            self._restart.clear()  # before checking what is wanted
             if self._stop.is_set() or self._paused.is_set():
                 return False
             self._hung = [earlier for earlier in self._hung if earlier.alive]
@@ -161,7 +161,7 @@ class SourceReader:
             self._clock.sleep_until(moment, self._wake)
 
     def _report_hung(self, count: int) -> None:
-        """Say that there are no pictures, unless that is known."""
+        """Report that there are no pictures, unless that was already reported."""
         if self._is_up:
             self._is_up = False
             self._slot.clear()
@@ -184,7 +184,7 @@ class SourceReader:
         return connection
 
     def _watch(self, connection: SourceConnection) -> bool:
-        """Stay until the connection is over: True; or somebody asks for something else: False.
+        """Wait until the connection ends: True; or until another one is requested: False.
 
         Raises SourceError when it failed or stalled.
         """
@@ -205,14 +205,14 @@ class SourceReader:
         return False
 
     def _needs_new_connection(self, connection: SourceConnection) -> bool:
-        """Whether what is asked for needs another connection, or none; else it is done."""
-        self._restart.clear()  # before the look at what is wanted
+        """Whether the request needs another connection, or none; else it is already fulfilled."""
+        self._restart.clear()  # before checking what is wanted
         is_fresh = connection.first_picture_at is None and not connection.ended.is_set()
         is_fresh = is_fresh and self._clock.now() < connection.started_at + FRESH_CONNECTION
         return self._stop.is_set() or self._paused.is_set() or not is_fresh
 
     def _deadline(self, connection: SourceConnection) -> tuple[float, SourceError]:
-        """Return the moment by which something must happen, and the fault if it does not."""
+        """Return the time by which the connection must progress, and the error if it does not."""
         name, limit = self._settings.url, self._settings.stall_timeout
         if connection.last_picture_at is not None:
             return connection.last_picture_at + limit, SourceLost(
@@ -229,7 +229,7 @@ class SourceReader:
         )
 
     def _accept(self, connection: SourceConnection, i420: I420) -> bool:
-        """Hand on a picture, unless it comes from an connection that was abandoned."""
+        """Publish a picture, unless it comes from an abandoned connection."""
         with self._lock:
             if connection is not self._current:
                 return False
@@ -270,7 +270,7 @@ class SourceReader:
         self._wait_until(self._clock.now() + wait)
 
     def _wait_until(self, moment: float | None) -> None:
-        """Wait until then (None: for ever), a restart or the stop."""
+        """Wait until `moment` (None: without limit), a restart or the stop."""
         while not self._woken_by_request():
             if moment is None:
                 self._wake.wait()
@@ -278,7 +278,7 @@ class SourceReader:
                 return
 
     def _woken_by_request(self) -> bool:
-        self._wake.clear()  # before the look, so that no request falls between
+        self._wake.clear()  # before the check, so that no request is missed
         return self._is_requested()
 
     def _is_requested(self) -> bool:

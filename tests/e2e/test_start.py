@@ -109,7 +109,7 @@ def test_a_second_relay_of_a_name_ends_with_69_and_opens_no_session(
     second = start()
     assert second.popen.wait(ENOUGH) == 69
     last = second.log().splitlines()[-1]
-    assert last.startswith("relayd: relay 'studio' runs already (process ")
+    assert last.startswith("relayd: relay 'studio' is already running (process ")
     assert f"process {first.popen.pid}" in last
     assert "another [state] directory" in last
     assert len(emulator.open()) == 1

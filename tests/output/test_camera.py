@@ -101,7 +101,9 @@ def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
     double = make(version="0.12.7", ready_for_output=False)
-    with pytest.raises(CameraUnavailable, match=r"/dev/video0 takes no pictures.*modprobe -r"):
+    with pytest.raises(
+        CameraUnavailable, match=r"/dev/video0 no longer accepts pictures.*modprobe -r"
+    ):
         camera(double, tmp_path).open()
 
 
@@ -300,9 +302,9 @@ def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera() -> N
     assert find_device([real, second, first], "studio") == "/dev/video2"
     spare = device("/dev/video4", label="studio")
     assert find_device([real, first, spare], "studio") == "/dev/video4"
-    with pytest.raises(CameraUnavailable, match=r'labelled "studio"; labels there are: "Dummy"'):
+    with pytest.raises(CameraUnavailable, match=r'labelled "studio"; existing labels: "Dummy"'):
         find_device([real, second], "studio")
-    with pytest.raises(CameraUnavailable, match="labels there are: none"):
+    with pytest.raises(CameraUnavailable, match="existing labels: none"):
         find_device([], "studio")
 
 

@@ -18,7 +18,7 @@ from relayd.media.frames import StandbyFrame
 from relayd.output import open_tracker, readers, v4l2
 from relayd.output.device_use import DeviceUse, Visible
 from relayd.output.inotify import FileEvent, FileWatch
-from relayd.output.open_tracker import PROBE, RECOUNT_INTERVAL, SETTLE_LIMIT, SETTLE, OpenTracker
+from relayd.output.open_tracker import PROBE, RECOUNT_INTERVAL, SETTLE, SETTLE_LIMIT, OpenTracker
 from relayd.output.readers import ClientUsage, ReadersWatch, WatchedCamera, best_reader_counter
 
 SOON = 2.0  # s

@@ -16,7 +16,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
-from relayd.source.reader import UNUSABLE_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
+from relayd.source.reader import MOST_HUNG, STOP_TIMEOUT, UNUSABLE_RETRY, SourceReader
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
