@@ -1,4 +1,4 @@
-"""A job beside the relay never ends the relay, and never ends for good."""
+"""A background job that fails never ends the relay and is always restarted."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from relayd.process.background import in_background, keep_running
 
 
 class Waits:
-    """Notes how long is waited, and ends the job's task after `most` waits."""
+    """Records the waits, and cancels the job's task after `most` of them."""
 
     def __init__(self, most: int) -> None:
         self.all: list[float] = []
@@ -22,7 +22,7 @@ class Waits:
             raise asyncio.CancelledError
 
 
-async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minute() -> None:
+async def test_a_failed_job_is_restarted_after_waits_that_grow_to_a_minute() -> None:
     waits = Waits(9)
 
     async def job() -> None:
@@ -33,10 +33,10 @@ async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minu
     assert waits.all[0] == 1.0
     assert waits.all[0] < waits.all[2] < waits.all[4]
     assert 45 <= waits.all[-1] <= 75
-    (told,) = logs
-    assert told["event"] == "background.failed"
-    assert told["job"] == "credit"
-    assert "TCPTransport" in told["reason"]
+    (entry,) = logs
+    assert entry["event"] == "background.failed"
+    assert entry["job"] == "credit"
+    assert "TCPTransport" in entry["reason"]
 
 
 async def test_each_distinct_failure_is_logged_once() -> None:
@@ -47,7 +47,11 @@ async def test_each_distinct_failure_is_logged_once() -> None:
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await keep_running("x", job, sleep=Waits(5))
-    assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
+    assert [entry["reason"] for entry in logs] == [
+        "ValueError: a",
+        "ValueError: b",
+        "ValueError: c",
+    ]
 
 
 async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
@@ -56,19 +60,19 @@ async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await keep_running("budget", job, sleep=Waits(3))
-    (told,) = logs
-    assert told["reason"].startswith("no thread can be started")
-    assert told["exc_info"] is None
+    (entry,) = logs
+    assert entry["reason"].startswith("no thread can be started")
+    assert entry["exc_info"] is None
 
 
-async def test_a_job_that_returns_is_done() -> None:
+async def test_a_job_that_returns_is_not_restarted() -> None:
     async def job() -> None:
         pass
 
     await keep_running("x", job)
 
 
-async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> None:
+async def test_only_the_end_of_its_block_cancels_a_job() -> None:
     ended: list[str] = []
     cancelled_inside = asyncio.Event()
 
@@ -93,18 +97,18 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
         await task
     assert ended == ["job"]
 
-    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # gives True, never comes
+    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # returns True, but never returns
         await asyncio.sleep(0)
         assert task.get_name() == "relayd-y"
     assert task.cancelled()
 
 
-async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call() -> None:
+async def test_a_credit_lookup_that_fails_unexpectedly_ends_no_call() -> None:
     class Client:
         async def credit(self) -> float:
             raise RuntimeError("the handler is closed")
 
-    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has what is asked
+    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has the method used
     async with in_background("credit", watch.run) as task:
         for _ in range(5):
             await asyncio.sleep(0)

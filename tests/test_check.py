@@ -77,7 +77,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("way", "words"), [(ClientUsage, "the driver tells"), (OpenTracker, "has it open for 1 s")]
+    ("way", "words"), [(ClientUsage, "the driver reports"), (OpenTracker, "has it open for 1 s")]
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
     see: Callable[..., None], way: type[ReaderCounter], words: str

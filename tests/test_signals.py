@@ -17,7 +17,7 @@ def steps(*moments: float) -> list[StopStep]:
     return [signals.receive(moment) for moment in moments]
 
 
-def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits() -> None:
+def test_the_first_stop_shuts_down_the_second_reminds_and_the_third_exits() -> None:
     assert steps(0, 5, 10, 15) == [StopStep.BEGIN, StopStep.REMIND, StopStep.EXIT, StopStep.EXIT]
 
 
@@ -71,7 +71,7 @@ async def test_earlier_signal_handlers_are_restored_afterwards() -> None:
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-async def test_a_hangup_that_asks_for_a_reload_ends_nothing() -> None:
+async def test_a_hangup_that_requests_a_reload_ends_nothing() -> None:
     with stopped(hangup_ends=False) as stop, reload_requests() as requested:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(5):
@@ -79,7 +79,7 @@ async def test_a_hangup_that_asks_for_a_reload_ends_nothing() -> None:
         assert not stop.is_set()
 
 
-async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost() -> None:
+async def test_a_reload_requested_before_the_event_loop_ran_is_not_lost() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:
         early_signals._note_hangup(signal.SIGHUP, None)

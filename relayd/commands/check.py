@@ -336,7 +336,7 @@ def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
     try:
         if is_push(url):
             return _check_push(url, name)
-        part = Part.begin(url, settings.video.bitrate)
+        part = Part.create(url, settings.video.bitrate)
     except RelaydError as fault:
         return Finding.failed("stream", fault)
     part.close(is_empty=True)

@@ -22,7 +22,7 @@ _MOST_NAMES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a recording, made by us; or something else than a regular file, used as it is.
+    """One file of a recording, created by us; or an existing FIFO or device, used as it is.
 
     It stays open until `close`, so that no other file can get its inode and be taken for it.
     """
@@ -32,7 +32,7 @@ class Part:
     """None if it is not a regular file."""
 
     @classmethod
-    def begin(cls, wanted: str, bitrate_kbit: int) -> Self:
+    def create(cls, wanted: str, bitrate_kbit: int) -> Self:
         """Create a new file: `wanted`, or if that exists with -1, -2, … before the suffix.
 
         An existing path that is not a regular file (a FIFO, /dev/null) is used as it is. Raises
@@ -106,7 +106,7 @@ def _require_ours(path: Path, wanted: str) -> None:
     if is_shared and not owners <= ours:
         raise OutputError(
             f"{MediaUrl(wanted)}: it belongs to another user, who would get the pictures",
-            hint="remove it, or choose a folder that this user alone may write to",
+            hint="remove it, or choose a folder that only this user may write to",
         )
 
 

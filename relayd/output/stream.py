@@ -180,7 +180,7 @@ class StreamOutput:
             self._write_until_broken(url, slot, run)
             return
         format_of(url)  # raises for an unknown suffix, before a file is created
-        run.part = Part.begin(url, self._bitrate_kbit)
+        run.part = Part.create(url, self._bitrate_kbit)
         try:
             # Absolute: FFmpeg would read "pipe:1.mkv" as one of its protocols.
             self._write_until_broken(str(run.part.path.absolute()), slot, run)

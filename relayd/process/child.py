@@ -1,6 +1,6 @@
 """Child processes: how they are started, and the one way in which they are ended.
 
-This module alone starts processes.
+Only this module starts processes.
 """
 
 import os

@@ -354,17 +354,17 @@ def test_a_new_reason_why_an_output_is_lost_is_reported_and_an_old_one_is_not_re
 def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_are_counted(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make(readers=1)
+    driver = make(readers=1)
     listed: list[VideoDevice] = []
     camera = CameraOutput(
-        "auto", SIZE, 20, system=double, sys_root=tmp_path, list_devices=lambda: listed
+        "auto", SIZE, 20, system=driver, sys_root=tmp_path, list_devices=lambda: listed
     )
     events: list[OutputEvent] = []
     readers: list[tuple[str, int | None]] = []
     watched = WatchedCamera(
         camera,
         lambda device, count: readers.append((device, count)),
-        lambda path, report: ReadersWatch(path, report, system=double),
+        lambda path, report: ReadersWatch(path, report, system=driver),
     )
     output_clock = OutputClock([watched], LatestSlot(), STANDBY, fps=20, on_event=events.append)
     with pytest.raises(CameraUnavailable) as missing:
@@ -376,9 +376,9 @@ def test_a_camera_chosen_by_its_label_is_found_when_it_is_made_and_its_readers_a
         assert readers == []
         found = (True, False, (), 0.0, True, True, "")
         listed.append(VideoDevice("/dev/video0", "relayd", "v4l2 loopback", True, *found))
-        until(lambda: readers == [("/dev/video0", 1)] and double.written)
-        double.write_error = errno.ENODEV  # it is unplugged, and takes its readers along
-        double.open_error = errno.ENODEV
+        until(lambda: readers == [("/dev/video0", 1)] and driver.written)
+        driver.write_error = errno.ENODEV  # it is unplugged, and takes its readers along
+        driver.open_error = errno.ENODEV
         until(lambda: readers[-1] == ("/dev/video0", 0))
     finally:
         output_clock.stop()
@@ -407,8 +407,8 @@ def test_a_camera_set_up_wrongly_at_the_start_is_reported_with_its_hint_and_take
     right: dict[str, bool],
     hint: str,
 ) -> None:
-    double = make(**wrong)
-    camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
+    driver = make(**wrong)
+    camera = CameraOutput("/dev/video0", SIZE, 20, system=driver, sys_root=tmp_path)
     events: list[OutputEvent] = []
     output_clock = OutputClock([camera], LatestSlot(), STANDBY, fps=20, on_event=events.append)
     with pytest.raises(CameraUnavailable) as refused:
@@ -417,8 +417,8 @@ def test_a_camera_set_up_wrongly_at_the_start_is_reported_with_its_hint_and_take
     output_clock.start()
     try:
         for name, value in right.items():
-            setattr(double, name, value)
-        until(lambda: double.written > 2)
+            setattr(driver, name, value)
+        until(lambda: driver.written > 2)
     finally:
         output_clock.stop()
         camera.close()
@@ -429,15 +429,15 @@ def test_a_camera_set_up_wrongly_at_the_start_is_reported_with_its_hint_and_take
 def test_the_camera_is_opened_once_whatever_happens_to_the_frames(
     clock: Any, make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make()
-    camera = CameraOutput("/dev/video0", SIZE, 20, system=double, sys_root=tmp_path)
+    driver = make()
+    camera = CameraOutput("/dev/video0", SIZE, 20, system=driver, sys_root=tmp_path)
     camera.open()
     rig = Rig(clock, hold_for=0.2)
     rig.output_clock._slots[0].output = camera
     for n in range(5):
         rig.arrive(n + 0.01)
     rig.play(5.0)
-    assert double.written == 101  # both ends of five seconds
-    assert len(double.pictures()) == 101 * SIZE.nbytes
-    assert len(double.fds) == 1
+    assert driver.written == 101  # both ends of five seconds
+    assert len(driver.pictures()) == 101 * SIZE.nbytes
+    assert len(driver.fds) == 1
     camera.close()

@@ -122,7 +122,7 @@ def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
 def test_no_part_is_started_without_room_for_it(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(2 * ROOM - ROOM // 2))
     with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(free some space there\)"):
-        Part.begin(str(small_disk / "out.mp4"), KBIT)
+        Part.create(str(small_disk / "out.mp4"), KBIT)
     assert not (small_disk / "out.mp4").exists()
 
 
@@ -131,7 +131,7 @@ def test_no_part_is_started_if_a_limit_or_quota_leaves_no_room(tmp_path: Path) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(OutputError, match=r"out\.mkv: File too large \(raise ulimit -f"):
-            Part.begin(str(tmp_path / "out.mkv"), KBIT)
+            Part.create(str(tmp_path / "out.mkv"), KBIT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir()), "or the folder would fill up with parts"
@@ -177,10 +177,10 @@ def test_the_actual_name_of_a_recording_is_reported(tmp_path: Path) -> None:
 
 
 def test_only_our_own_file_without_a_picture_is_removed(tmp_path: Path) -> None:
-    part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
+    part = Part.create(str(tmp_path / "out.mkv"), KBIT)
     part.close(is_empty=True)
     assert not part.path.exists()
-    part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
+    part = Part.create(str(tmp_path / "out.mkv"), KBIT)
     part.path.unlink()
     part.path.write_text("of somebody else")
     part.close(is_empty=True)
@@ -190,7 +190,7 @@ def test_only_our_own_file_without_a_picture_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", ["/dev/null/out.mp4", "a\0b.mp4", "x" * 300 + ".mp4"])
 def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^.{10,}: "):
-        Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
+        Part.create(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
 
 
 def test_a_file_that_is_named_like_a_protocol_of_ffmpeg_is_a_file(
@@ -212,12 +212,12 @@ def test_a_fifo_that_another_user_put_into_a_shared_folder_is_refused(
     shared.mkdir()
     fifo, wanted = tmp_path / "theirs.ts" if as_link else shared / "out.ts", shared / "out.ts"
     os.mkfifo(fifo)
-    Part.begin(str(fifo), 1000).close()
+    Part.create(str(fifo), 1000).close()
     if as_link:
         wanted.symlink_to(fifo)
     os.chown(wanted, 65534, 65534, follow_symlinks=False)
     shared.chmod(0o1777)
     with pytest.raises(OutputError, match="belongs to another user"):
-        Part.begin(str(wanted), 1000)
+        Part.create(str(wanted), 1000)
     shared.chmod(0o755)
-    Part.begin(str(wanted), 1000).close()
+    Part.create(str(wanted), 1000).close()

@@ -13,7 +13,7 @@ PICTURE = black(Geometry(16, 16))
 
 
 class Rig:
-    """A clock that jumps from tick to tick, and on the way puts the pictures that are due."""
+    """A clock that jumps from tick to tick, and puts the pictures that are due in between."""
 
     def __init__(self, seconds: float) -> None:
         self.time, self.end = 100.0, 100.0 + seconds
@@ -52,7 +52,7 @@ class Rig:
 
 
 @pytest.mark.parametrize("rate", [1, 12, 19, 20, 24, 25, 30, 50, 60, 240])
-def test_any_rate_becomes_twenty_a_second(rate: float) -> None:
+def test_any_rate_becomes_20_fps(rate: float) -> None:
     rig = Rig(20)
     rig.source(rate)
     pacer = rig.play()
@@ -76,14 +76,14 @@ def test_each_tick_delivers_the_newest_picture() -> None:
 
 def test_a_source_of_the_same_rate_waits_little_for_its_tick() -> None:
     rig = Rig(60)
-    rig.source(20, start=0.025)  # the worst phase but one
+    rig.source(20, start=0.025)  # nearly the worst phase
     rig.play()
     late_ages = [at - frame.captured_at for at, frame in rig.delivered[-100:]]
     assert max(late_ages) <= 0.010
     assert len({frame.captured_at for _, frame in rig.delivered[-100:]}) == 100
 
 
-def test_a_picture_is_not_delivered_beyond_its_age() -> None:
+def test_a_picture_is_not_delivered_beyond_the_maximum_age() -> None:
     rig = Rig(6)
     rig.source(30, stop=2)
     pacer = rig.play(max_age=1.0)
@@ -109,12 +109,12 @@ def test_nothing_is_delivered_while_paused() -> None:
     assert rig.delivered[-1][0] > 103.5
 
 
-def test_it_starts_and_stops_a_thread_of_its_own() -> None:
+def test_it_starts_and_stops_its_own_thread() -> None:
     slot: LatestSlot[SourceFrame] = LatestSlot()
     arrived = threading.Event()
     pacer = Pacer(slot, lambda _: arrived.set(), 50, max_age=60)
     pacer.start()
-    import time  # noqa: PLC0415  # this test's alone
+    import time  # noqa: PLC0415  # only for this test
 
     slot.put(SourceFrame(PICTURE, time.monotonic()))
     assert arrived.wait(2)
@@ -122,7 +122,7 @@ def test_it_starts_and_stops_a_thread_of_its_own() -> None:
     assert "relayd-pacer" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_pacer_never_started_can_be_stopped() -> None:
+def test_a_pacer_that_was_never_started_can_be_stopped() -> None:
     Pacer(LatestSlot(), lambda _: None, 20, max_age=1).stop()
 
 

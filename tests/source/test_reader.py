@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def grey_of(frame: SourceFrame) -> int:
-    """Which picture of a grey ramp it is: its number, from 40 up by 2."""
+    """Return the number of a picture in a grey ramp, whose grey starts at 40 in steps of 2."""
     return round((int(frame.i420[240, 320]) - (16 + 40 * 219 / 255)) / (2 * 219 / 255))
 
 
-def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch") -> None:
+def test_a_file_reports_its_format_and_delivers_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.quadrants("plain.mp4", 1280, 720))
     _, event = watched.wait_for(SourceOpened, 3)
     assert event == SourceOpened(1280, 720, 30.0, "h264")
@@ -46,7 +46,7 @@ def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: 
     assert elapsed == pytest.approx(pictures / rate, abs=0.15)
 
 
-def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch") -> None:
+def test_a_varying_rate_is_kept(clips: "Clips", watch: "Watch") -> None:
     times = [0.0, 0.2, 0.6, 0.8, 1.2]
     watched = watch(clips.grey_ramp("varying.mkv", 5, 30, times), loop=False)
     frames = watched.arrivals(5, since=0)
@@ -54,7 +54,7 @@ def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch") -> No
     assert shown == pytest.approx(times, abs=0.1)
 
 
-def test_the_seam_of_a_loop_is_no_longer_than_a_step_and_loses_no_picture(
+def test_a_loop_point_takes_no_longer_than_a_step_and_loses_no_picture(
     clips: "Clips", watch: "Watch"
 ) -> None:
     watched = watch(clips.grey_ramp("loop.mp4", 5, 10))
@@ -92,7 +92,7 @@ def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watc
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
-def test_one_picture_a_second_is_no_stall(watch: "Watch") -> None:
+def test_one_picture_per_second_is_not_a_stall(watch: "Watch") -> None:
     watched = watch("lavfi:testsrc2=size=320x240:rate=1", stall_timeout=0.8)
     watched.arrivals(5, within=5)
     assert [type(event) for event in watched.events()] == [SourceOpened]
@@ -106,9 +106,7 @@ def test_a_generator_is_paced(watch: "Watch") -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "sound"])
-def test_an_unusable_source_says_that_a_person_is_needed(
-    clips: "Clips", watch: "Watch", name: str
-) -> None:
+def test_an_unusable_source_is_not_retryable(clips: "Clips", watch: "Watch", name: str) -> None:
     path = {
         "missing": clips.folder / "not_there.mp4",
         "text": clips.file("words.mp4", b"words\n" * 999),
@@ -133,7 +131,7 @@ def test_a_file_that_appears_is_read_on_restart(
     watched.wait_for(SourceOpened, 3)
 
 
-def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
+def test_retries_start_fast_and_slow_down_to_a_second(watch: "Watch") -> None:
     watched = watch("rtsp://user:hidden@127.0.0.1:9/live")
     with watched.changed:
         assert watched.changed.wait_for(lambda: len(watched.reported) >= 4, 6)
@@ -145,7 +143,7 @@ def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
     assert not any("hidden" in str(down.error) for down in downs)
 
 
-def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "Watch") -> None:
+def test_stop_ends_everything_at_once_in_any_state(clips: "Clips", watch: "Watch") -> None:
     for url in (clips.quadrants("plain.mp4", 1280, 720), "rtsp://127.0.0.1:9/", clips.folder):
         watched = watch(url)
         time.sleep(0.15)
@@ -165,7 +163,7 @@ def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Wat
     assert watched.slot.latest()[1] is None
 
 
-def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch") -> None:
+def test_a_late_recording_catches_up_by_dropping_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("ramp.mp4", 40, 30))
     watched.frame()
     accept = watched.reader._accept
@@ -186,7 +184,7 @@ def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "
 
 
 class HungInput:
-    """Stands for FFmpeg when it hangs: one picture, then silence, then one more."""
+    """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
     width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
 
@@ -206,7 +204,7 @@ class HungInput:
         self.closed.set()
 
 
-def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_taken(
+def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_ignored(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -257,7 +255,7 @@ def test_no_more_than_two_hung_connections_pile_up(
 
 
 class SilentCamera:
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and sends nothing."""
 
     def __init__(self) -> None:
         self.connections: list[socket.socket] = []
@@ -289,28 +287,28 @@ def reading() -> int:
     return sum(thread.name == "relayd-source-read" for thread in threading.enumerate())
 
 
-def ask_to_restart(reader: SourceReader) -> None:
+def restart(reader: SourceReader) -> None:
     reader.restart()
 
 
-def come_and_go(reader: SourceReader) -> None:
+def pause_and_resume(reader: SourceReader) -> None:
     reader.pause()
     time.sleep(0.02)
     reader.resume()
 
 
-@pytest.mark.parametrize("ask", [ask_to_restart, come_and_go])
-def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_threads(
-    watch: "Watch", silent_camera: SilentCamera, ask: Callable[[SourceReader], None]
+@pytest.mark.parametrize("request", [restart, pause_and_resume])
+def test_however_many_requests_a_silent_camera_gets_few_connections_and_threads(
+    watch: "Watch", silent_camera: SilentCamera, request: Callable[[SourceReader], None]
 ) -> None:
     watched = watch(silent_camera.url)
     most = 0
     for _ in range(60):
-        ask(watched.reader)
+        request(watched.reader)
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
-    # A connection that FFmpeg's own time limit has ended makes room for another one.
+    # Another connection starts once FFmpeg's own time limit has ended one.
     assert 1 <= len(silent_camera.connections) <= 10
     before = time.monotonic()
     watched.reader.stop()
@@ -336,14 +334,14 @@ def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
     released.set()
     watched.wait_for(SourceOpened, 2)
     assert len(opened) == 1
-    watched.reader.restart()  # it shows pictures: this one is meant
+    watched.reader.restart()  # it delivers pictures now: this one counts
     watched.wait_for(SourceOpened, 3, after=1)
     assert len(opened) == 2
     for one in opened:
         one.released.set()
 
 
-def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
+def test_a_source_that_hangs_on_every_connection_is_reported_as_down(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -366,7 +364,7 @@ def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
         one.released.set()
 
 
-def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
+def test_a_device_is_closed_before_a_restart_opens_it_again(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -388,7 +386,7 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
     inputs[1].released.set()
 
 
-def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
+def test_a_bug_in_the_reader_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
@@ -400,10 +398,10 @@ def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     watched.wait_for(SourceDown, 3, after=1)
 
 
-def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
+def test_a_paused_source_is_closed_and_opened_again_by_resume(
     clips: "Clips", watch: "Watch"
 ) -> None:
-    clip = clips.grey_ramp("rest.mp4", 60, 30)
+    clip = clips.grey_ramp("paused.mp4", 60, 30)
 
     def is_held() -> bool:
         return any(fd.readlink() == Path(clip) for fd in Path("/proc/self/fd").iterdir()
@@ -419,7 +417,7 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
     assert not is_held()
     assert watched.slot.latest()[1] is None
     number = watched.slot.latest()[0]
-    watched.reader.restart()  # "open it again" opens nothing that is to rest
+    watched.reader.restart()  # a restart does not open a paused source
     time.sleep(0.3)
     assert watched.slot.latest()[0] == number
     watched.reader.resume()
@@ -428,7 +426,7 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
     assert watched.reader.counters.reconnects == 0
 
 
-def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
+def test_a_source_that_is_paused_before_the_start_is_opened_only_by_resume(
     clips: "Clips", tmp_path: Path
 ) -> None:
     clip = MediaUrl(str(clips.grey_ramp("later.mp4", 60, 30)))
