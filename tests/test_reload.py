@@ -182,7 +182,9 @@ async def test_another_standby_picture_is_shown_by_the_next_beat(
 ) -> None:
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
     await relay.apply(settings(privacy={"standby_image": str(tmp_path / "white.png")}))
-    relay.pipeline._studio.submit(lambda: None).result(5)  # whatever was to be drawn is drawn
+    relay.pipeline._draw_executor.submit(lambda: None).result(
+        5
+    )  # whatever was to be drawn is drawn
     assert relay.pipeline.output_clock._standby.i420[0, 0] == 235  # white in BT.601
 
 

@@ -72,7 +72,7 @@ class Pipeline:
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
-        self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
+        self._draw_executor = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
         self.standby_renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
@@ -132,7 +132,7 @@ class Pipeline:
     def stop_outputs(self) -> None:
         """End showing and close every output."""
         self._are_open = False
-        self._studio.shutdown(cancel_futures=True)
+        self._draw_executor.shutdown(cancel_futures=True)
         self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
@@ -198,7 +198,7 @@ class Pipeline:
     def say(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
         try:
-            self._studio.submit(self._draw, title, detail)
+            self._draw_executor.submit(self._draw, title, detail)
         except RuntimeError as fault:  # no thread for it: the last picture stays
             _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 

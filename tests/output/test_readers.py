@@ -76,7 +76,7 @@ def sibling(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
+def make_tracker(node: Path) -> Iterator[Callable[..., OpenTracker]]:
     made: list[OpenTracker] = []
 
     def make(*device_use: Any) -> OpenTracker:
@@ -85,20 +85,20 @@ def openings_of(node: Path) -> Iterator[Callable[..., OpenTracker]]:
         return made[-1]
 
     yield make
-    for openings in made:
-        openings.close()
+    for tracker in made:
+        tracker.close()
 
 
-def counts(openings: OpenTracker, total: int | None, **visible: int) -> None:
+def counts(tracker: OpenTracker, total: int | None, **visible: int) -> None:
     """Set the module's use count to `total`, and what /proc shows."""
-    device_use = cast("FakeDeviceUse", openings._device_use)
+    device_use = cast("FakeDeviceUse", tracker._device_use)
     device_use.now_total, device_use.now_visible = total, Visible(**visible)
 
 
-def settled(openings: OpenTracker, at: float) -> int | None:
+def settled(tracker: OpenTracker, at: float) -> int | None:
     """Count at `at`, again once it has settled, and once everything has lasted long enough."""
     for moment in (at, at + SETTLE, at + SETTLE + PROBE):
-        readers = openings.count(moment)
+        readers = tracker.count(moment)
     return readers
 
 
@@ -131,223 +131,223 @@ def test_a_missing_file_cannot_be_watched(tmp_path: Path) -> None:
         FileWatch(str(tmp_path / "none"))
 
 
-# Counting openings
+# Counting tracker
 
 
 def test_a_program_that_has_it_open_for_a_second_is_a_reader(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of()
-    assert openings.count(100.0) == 0
+    tracker = make_tracker()
+    assert tracker.count(100.0) == 0
     with node.open():
-        assert openings.count(101.0) == 0
-        assert openings.due(101.0) == pytest.approx(PROBE)
-        assert openings.count(101.5) == 0
-        assert openings.due(101.5) == pytest.approx(0.5)
-        assert openings.count(102.0) == 1
-    assert openings.count(102.1) == 0
-    assert openings.due(102.1) == RECOUNT_INTERVAL
+        assert tracker.count(101.0) == 0
+        assert tracker.due(101.0) == pytest.approx(PROBE)
+        assert tracker.count(101.5) == 0
+        assert tracker.due(101.5) == pytest.approx(0.5)
+        assert tracker.count(102.0) == 1
+    assert tracker.count(102.1) == 0
+    assert tracker.due(102.1) == RECOUNT_INTERVAL
 
 
 def test_a_probe_is_not_a_reader_and_hides_none(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of()
+    tracker = make_tracker()
     with node.open():
-        openings.count(100.0)
-        assert openings.count(102.0) == 1
+        tracker.count(100.0)
+        assert tracker.count(102.0) == 1
         for moment in (103.0, 103.7, 104.4):
             with node.open():
-                assert openings.count(moment) == 1
-            assert openings.count(moment + 0.3) == 1
-    assert openings.count(105.0) == 0
+                assert tracker.count(moment) == 1
+            assert tracker.count(moment + 0.3) == 1
+    assert tracker.count(105.0) == 0
 
 
 def test_a_probe_alone_is_never_a_reader(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of()
+    tracker = make_tracker()
     for number in range(20):
         with node.open():
-            assert openings.count(100.0 + number) == 0
-        assert openings.count(100.9 + number) == 0
+            assert tracker.count(100.0 + number) == 0
+        assert tracker.count(100.9 + number) == 0
 
 
 def test_a_program_that_had_it_open_before_is_a_reader_unless_it_was_a_probe(
-    openings_of: Callable[..., OpenTracker],
+    make_tracker: Callable[..., OpenTracker],
 ) -> None:
-    for openings in (openings_of(None, Visible(here=1)), openings_of(1)):
-        assert openings.count(100.0) == 0
-        assert openings.count(100.0 + PROBE) == 1
+    for tracker in (make_tracker(None, Visible(here=1)), make_tracker(1)):
+        assert tracker.count(100.0) == 0
+        assert tracker.count(100.0 + PROBE) == 1
 
 
 def test_merged_closings_leave_no_reader_behind(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0)
+    tracker = make_tracker(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
-    counts(openings, 2)
-    assert settled(openings, 101.0) == 2
+    counts(tracker, 2)
+    assert settled(tracker, 101.0) == 2
     for fd in fds:
         os.close(fd)  # two in a row: the kernel reports one
-    counts(openings, 0)
-    assert settled(openings, 104.0) == 0
+    counts(tracker, 0)
+    assert settled(tracker, 104.0) == 0
 
 
 # With a second device that shares the use count
 
 
 def test_merged_closings_leave_no_reader_behind_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    tracker = make_tracker(1, Visible(elsewhere=1), str(sibling))
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
-    counts(openings, 3)  # and from now on /proc shows nothing
-    assert settled(openings, 101.0) == 2
+    counts(tracker, 3)  # and from now on /proc shows nothing
+    assert settled(tracker, 101.0) == 2
     for fd in fds:
         os.close(fd)
-    counts(openings, 1)
-    assert settled(openings, 104.0) == 0
+    counts(tracker, 1)
+    assert settled(tracker, 104.0) == 0
 
 
 def test_merged_openings_lose_no_reader_while_another_device_is_written(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    tracker = make_tracker(1, Visible(elsewhere=1), str(sibling))
     with node.open():
         probe = os.open(node, os.O_RDONLY)
-        counts(openings, 3)
-        assert settled(openings, 101.0) == 2
+        counts(tracker, 3)
+        assert settled(tracker, 101.0) == 2
         os.close(probe)
-        counts(openings, 2)
-        assert settled(openings, 104.0) == 1
+        counts(tracker, 2)
+        assert settled(tracker, 104.0) == 1
 
 
 def test_a_program_that_opens_another_device_is_not_a_reader_of_this_one(
-    sibling: Path, openings_of: Callable[..., OpenTracker]
+    sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0, None, str(sibling))
+    tracker = make_tracker(0, None, str(sibling))
     with sibling.open():
-        counts(openings, 1)
-        assert settled(openings, 101.0) == 0
+        counts(tracker, 1)
+        assert settled(tracker, 101.0) == 0
 
 
 def test_both_devices_opened_at_once_are_counted_if_the_events_add_up(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0, None, str(sibling))
+    tracker = make_tracker(0, None, str(sibling))
     with node.open(), sibling.open():
-        counts(openings, 2)
-        assert settled(openings, 101.0) == 1
+        counts(tracker, 2)
+        assert settled(tracker, 101.0) == 1
         with node.open(), node.open(), sibling.open():
-            counts(openings, 5)  # one of four openings is not reported: it may be on either
-            assert settled(openings, 104.0) is None
+            counts(tracker, 5)  # one of four tracker is not reported: it may be on either
+            assert settled(tracker, 104.0) is None
 
 
 def test_a_hidden_reader_from_before_the_start_is_unknown_and_not_zero(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
     before = node.open()
-    openings = openings_of(1, None, str(sibling))
-    assert openings.count(100.0) == 0
-    assert openings.count(100.0 + PROBE) is None
+    tracker = make_tracker(1, None, str(sibling))
+    assert tracker.count(100.0) == 0
+    assert tracker.count(100.0 + PROBE) is None
     with node.open():
-        counts(openings, 2)
-        assert settled(openings, 102.0) is None
+        counts(tracker, 2)
+        assert settled(tracker, 102.0) is None
         before.close()
-        counts(openings, 1)
-        assert settled(openings, 104.0) is None
-    counts(openings, 0)
-    assert settled(openings, 106.0) == 0
+        counts(tracker, 1)
+        assert settled(tracker, 104.0) is None
+    counts(tracker, 0)
+    assert settled(tracker, 106.0) == 0
 
 
 def test_the_count_is_known_again_when_one_possibility_is_left(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
     before = node.open()
-    openings = openings_of(1, None, str(sibling))
-    assert settled(openings, 100.0) is None
+    tracker = make_tracker(1, None, str(sibling))
+    assert settled(tracker, 100.0) is None
     before.close()
-    counts(openings, 0)
-    assert settled(openings, 102.0) == 0
+    counts(tracker, 0)
+    assert settled(tracker, 102.0) == 0
     with node.open():
-        counts(openings, 1)
-        assert settled(openings, 104.0) == 1
+        counts(tracker, 1)
+        assert settled(tracker, 104.0) == 1
 
 
 def test_proc_decides_if_it_shows_all_and_is_read_again(
-    sibling: Path, openings_of: Callable[..., OpenTracker]
+    sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(2, Visible(here=1), str(sibling))
-    assert settled(openings, 100.0) is None
-    counts(openings, 2, here=1, elsewhere=1)
-    openings.count(100.0 + open_tracker.PROC_INTERVAL)
-    assert openings.count(100.0 + open_tracker.PROC_INTERVAL + PROBE) == 1
+    tracker = make_tracker(2, Visible(here=1), str(sibling))
+    assert settled(tracker, 100.0) is None
+    counts(tracker, 2, here=1, elsewhere=1)
+    tracker.count(100.0 + open_tracker.PROC_INTERVAL)
+    assert tracker.count(100.0 + open_tracker.PROC_INTERVAL + PROBE) == 1
 
 
 def test_programs_that_proc_shows_are_counted_on_their_device(
-    sibling: Path, openings_of: Callable[..., OpenTracker]
+    sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    assert settled(openings_of(5, Visible(2, 3), str(sibling)), 100.0) == 2
+    assert settled(make_tracker(5, Visible(2, 3), str(sibling)), 100.0) == 2
 
 
 def test_a_count_during_a_change_is_not_trusted(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    tracker = make_tracker(1, Visible(elsewhere=1), str(sibling))
     with node.open():
-        counts(openings, 2)
-        assert settled(openings, 101.0) == 1
-        counts(openings, 1)
-        assert openings.count(103.0) == 1
-        assert openings.due(103.0) == SETTLE
-        counts(openings, 2)
-        assert settled(openings, 103.1) == 1
+        counts(tracker, 2)
+        assert settled(tracker, 101.0) == 1
+        counts(tracker, 1)
+        assert tracker.count(103.0) == 1
+        assert tracker.due(103.0) == SETTLE
+        counts(tracker, 2)
+        assert settled(tracker, 103.1) == 1
 
 
 def test_constant_openings_do_not_keep_the_count_from_being_corrected(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0)
+    tracker = make_tracker(0)
     fds = [os.open(node, os.O_RDONLY) for _ in range(2)]
-    counts(openings, 2)
-    assert settled(openings, 101.0) == 2
+    counts(tracker, 2)
+    assert settled(tracker, 101.0) == 2
     os.close(fds[0])
     os.close(fds[1])
-    counts(openings, 0)
+    counts(tracker, 0)
     for tenth in range(round(SETTLE_LIMIT * 10) + 1):
         node.open().close()
-        last = openings.count(104.0 + tenth / 10)
+        last = tracker.count(104.0 + tenth / 10)
     assert last == 0
 
 
 def test_an_opening_through_an_unknown_node_makes_the_count_unknown(
-    sibling: Path, openings_of: Callable[..., OpenTracker]
+    sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0, None, str(sibling))
-    counts(openings, 1)
-    assert settled(openings, 101.0) is None
-    counts(openings, 0)
-    assert settled(openings, 104.0) == 0
+    tracker = make_tracker(0, None, str(sibling))
+    counts(tracker, 1)
+    assert settled(tracker, 101.0) is None
+    counts(tracker, 0)
+    assert settled(tracker, 104.0) == 0
 
 
 def test_a_contradiction_restarts_the_count(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(1, Visible(elsewhere=1), str(sibling))
+    tracker = make_tracker(1, Visible(elsewhere=1), str(sibling))
     node.open().close()
-    counts(openings, 0)  # the other device's writer left through an unknown node
-    assert settled(openings, 101.0) == 0
+    counts(tracker, 0)  # the other device's writer left through an unknown node
+    assert settled(tracker, 101.0) == 0
 
 
 def test_an_opening_shared_by_processes_is_not_counted_twice(
-    node: Path, sibling: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(3, Visible(here=2), str(sibling))
-    assert (openings._least, openings._most) == (1, 3)
-    assert settled(openings, 100.0) is None
-    openings = openings_of(3, Visible(elsewhere=2), str(sibling))
-    assert (openings._least, openings._most) == (0, 2)
+    tracker = make_tracker(3, Visible(here=2), str(sibling))
+    assert (tracker._least, tracker._most) == (1, 3)
+    assert settled(tracker, 100.0) is None
+    tracker = make_tracker(3, Visible(elsewhere=2), str(sibling))
+    assert (tracker._least, tracker._most) == (0, 2)
 
 
 def test_lost_events_on_both_devices_are_not_attributed_to_one() -> None:
@@ -357,21 +357,21 @@ def test_lost_events_on_both_devices_are_not_attributed_to_one() -> None:
 
 
 def test_another_device_that_cannot_be_watched_does_not_affect_events_of_this_one(
-    node: Path, tmp_path: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, tmp_path: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0, None, str(tmp_path / "not in this container"))
+    tracker = make_tracker(0, None, str(tmp_path / "not in this container"))
     with node.open():
-        counts(openings, 1)
-        assert settled(openings, 101.0) == 1
+        counts(tracker, 1)
+        assert settled(tracker, 101.0) == 1
         with node.open(), node.open():
-            counts(openings, 3)  # two merged, or one and one elsewhere
-            assert settled(openings, 104.0) is None
+            counts(tracker, 3)  # two merged, or one and one elsewhere
+            assert settled(tracker, 104.0) is None
 
 
 def test_a_watch_that_fails_half_way_leaves_nothing_open(
     node: Path,
     sibling: Path,
-    openings_of: Callable[..., OpenTracker],
+    make_tracker: Callable[..., OpenTracker],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(watch: FileWatch, path: str) -> None:
@@ -383,17 +383,17 @@ def test_a_watch_that_fails_half_way_leaves_nothing_open(
     monkeypatch.setattr(FileWatch, "__init__", refuse)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="Too many"):
-        openings_of(0, None, str(sibling))
+        make_tracker(0, None, str(sibling))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_device_that_is_added_or_removed_ends_the_counter(
-    sibling: Path, openings_of: Callable[..., OpenTracker]
+    sibling: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
-    openings = openings_of(0)
-    cast("Any", openings._device_use).now_siblings = frozenset([str(sibling)])
+    tracker = make_tracker(0)
+    cast("Any", tracker._device_use).now_siblings = frozenset([str(sibling)])
     with pytest.raises(FileNotFoundError):
-        openings.count(101.0)
+        tracker.count(101.0)
 
 
 def test_two_closings_in_a_row_are_merged_by_the_kernel(node: Path) -> None:
@@ -406,35 +406,35 @@ def test_two_closings_in_a_row_are_merged_by_the_kernel(node: Path) -> None:
 
 
 def test_a_program_that_opened_another_node_of_the_device_is_counted_by_the_module(
-    openings_of: Callable[..., OpenTracker],
+    make_tracker: Callable[..., OpenTracker],
 ) -> None:
-    openings = openings_of(0)
-    counts(openings, 1)
-    assert openings.count(101.0) == 0
-    assert settled(openings, 101.1) == 1
+    tracker = make_tracker(0)
+    counts(tracker, 1)
+    assert tracker.count(101.0) == 0
+    assert settled(tracker, 101.1) == 1
 
 
 def test_after_a_queue_overflow_it_is_counted_again(
-    openings_of: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
+    make_tracker: Callable[..., OpenTracker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openings = openings_of()
-    counts(openings, None, here=3)
+    tracker = make_tracker()
+    counts(tracker, None, here=3)
     monkeypatch.setattr(FileWatch, "read", lambda _self: [FileEvent.MISSED])
-    assert openings.count(101.0) == 0
+    assert tracker.count(101.0) == 0
     monkeypatch.setattr(FileWatch, "read", lambda _self: [])
-    assert openings.count(101.0 + PROBE) == 3
+    assert tracker.count(101.0 + PROBE) == 3
 
 
 def test_a_closing_that_was_never_counted_changes_nothing(
-    node: Path, openings_of: Callable[..., OpenTracker]
+    node: Path, make_tracker: Callable[..., OpenTracker]
 ) -> None:
     unseen = node.open()
-    openings = openings_of()
+    tracker = make_tracker()
     unseen.close()
-    assert openings.count(101.0) == 0
+    assert tracker.count(101.0) == 0
     with node.open():
-        openings.count(102.0)
-        assert openings.count(102.0 + PROBE) == 1
+        tracker.count(102.0)
+        assert tracker.count(102.0 + PROBE) == 1
 
 
 # The driver's own count

@@ -297,14 +297,14 @@ def pause_and_resume(reader: SourceReader) -> None:
     reader.resume()
 
 
-@pytest.mark.parametrize("request", [restart, pause_and_resume])
+@pytest.mark.parametrize("ask", [restart, pause_and_resume])
 def test_however_many_requests_a_silent_camera_gets_few_connections_and_threads(
-    watch: "Watch", silent_camera: SilentCamera, request: Callable[[SourceReader], None]
+    watch: "Watch", silent_camera: SilentCamera, ask: Callable[[SourceReader], None]
 ) -> None:
     watched = watch(silent_camera.url)
     most = 0
     for _ in range(60):
-        request(watched.reader)
+        ask(watched.reader)
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
