@@ -131,7 +131,7 @@ def test_a_missing_file_cannot_be_watched(tmp_path: Path) -> None:
         FileWatch(str(tmp_path / "none"))
 
 
-# Counting tracker
+# Counting openings
 
 
 def test_a_program_that_has_it_open_for_a_second_is_a_reader(
