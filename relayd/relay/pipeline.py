@@ -72,8 +72,8 @@ class Pipeline:
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
-        self._draw_executor = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
-        self.standby_renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
+        self._draw_pool = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
+        self.renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
@@ -85,7 +85,7 @@ class Pipeline:
         self.output_clock = OutputClock(
             self.outputs,
             swapped,
-            self.standby_renderer.draw(*RelayState.STARTING.on_picture("")),
+            self.renderer.draw(*RelayState.STARTING.on_picture("")),
             fps=video.fps,
             policy=fallback,
             source=self.source,
@@ -132,7 +132,7 @@ class Pipeline:
     def stop_outputs(self) -> None:
         """End showing and close every output."""
         self._are_open = False
-        self._draw_executor.shutdown(cancel_futures=True)
+        self._draw_pool.shutdown(cancel_futures=True)
         self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
@@ -198,12 +198,12 @@ class Pipeline:
     def say(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
         try:
-            self._draw_executor.submit(self._draw, title, detail)
+            self._draw_pool.submit(self._draw, title, detail)
         except RuntimeError as fault:  # no thread for it: the last picture stays
             _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
-        self.output_clock.set_standby(self.standby_renderer.draw(title, detail))
+        self.output_clock.set_standby(self.renderer.draw(title, detail))
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""

@@ -164,7 +164,7 @@ class Relay:
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
-        self.pipeline.standby_renderer = renderer
+        self.pipeline.renderer = renderer
         self._settings = settings
         self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))

@@ -78,7 +78,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     rig.pipeline.pacer.stop()
-    rig.pipeline._draw_executor.shutdown()
+    rig.pipeline._draw_pool.shutdown()
 
 
 @contextmanager

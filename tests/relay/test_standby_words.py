@@ -52,7 +52,7 @@ def relay(tmp_path: Path, drawn: list[str]) -> Iterator[Relay]:
 
 
 def finish_drawing(relay: Relay) -> None:
-    relay.pipeline._draw_executor.submit(lambda: None).result(5)
+    relay.pipeline._draw_pool.submit(lambda: None).result(5)
 
 
 @pytest.mark.parametrize("state", RelayState)
