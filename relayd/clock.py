@@ -1,7 +1,7 @@
 """Time: an injectable clock, absolute-deadline ticks, backoff.
 
-Nothing here sleeps for a length: it sleeps until a moment, so work done between
-two ticks never makes the cadence drift.
+Nothing here sleeps for a duration: it sleeps until a deadline, so that work between two
+ticks never makes the rate drift.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from; tests bring their own."""
+    """The source of time; tests use their own."""
 
     def now(self) -> float:
         """Monotonic seconds; the same in every process of the machine (CLOCK_MONOTONIC)."""
@@ -33,26 +33,26 @@ class MonotonicClock:
 
     def sleep_until(self, moment: float, stop: Event) -> bool:
         """Wait until `moment` or until `stop` is set; True when it was set."""
-        while (rest := moment - time.monotonic()) > 0:
-            if stop.wait(rest):
+        while (remaining := moment - time.monotonic()) > 0:
+            if stop.wait(remaining):
                 return True
         return stop.is_set()
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One beat of a ticker."""
+    """One tick of a ticker."""
 
     deadline: float
     """When it was due, monotonic seconds."""
     late: float
     """How much later it came, seconds."""
     skipped: int
-    """Beats that were left out before it, because the caller or the machine slept too long."""
+    """Ticks left out before it, because the caller or the machine slept too long."""
 
 
 class Ticker:
-    """Beats each 1/rate seconds at absolute deadlines; beats long past are skipped, not made up."""
+    """Ticks every 1/rate seconds at absolute deadlines; missed ticks are skipped, not caught up."""
 
     def __init__(self, rate: float, clock: Clock) -> None:
         self._period = 1.0 / rate
@@ -60,7 +60,7 @@ class Ticker:
         self._next = clock.now()
 
     def wait(self, stop: Event) -> Tick | None:
-        """Wait for the next beat; None when `stop` was set meanwhile."""
+        """Wait for the next tick; None when `stop` was set meanwhile."""
         if self._clock.sleep_until(self._next, stop):
             return None
         deadline, late = self._next, max(0.0, self._clock.now() - self._next)
@@ -69,29 +69,29 @@ class Ticker:
         return Tick(deadline, late, skipped)
 
     def nudge(self, seconds: float) -> None:
-        """Shift all later beats (positive: later), to follow another clock's phase."""
+        """Shift all later ticks (positive: later), to follow another clock's phase."""
         self._next += seconds
 
 
 class PhaseLock:
-    """Keeps a ticker's beats shortly after the arrival of the frames they take.
+    """Keeps a ticker's ticks shortly after the arrival of the frames they show.
 
-    Two clocks of the same rate meet at a random phase, which would add up to one whole
-    period of delay; and beats that fall amid arrivals show one frame twice and miss the next.
-    So the beats are moved, too little at a time for the cadence to show it, until all but a
-    few of the last arrivals come just before them.
+    Two clocks of the same rate start at a random phase, which would add up to one whole period
+    of delay; and ticks that coincide with arrivals show one frame twice and miss the next. So
+    the ticks are shifted, in steps too small to be visible, until all but a few of the last
+    arrivals come just before them.
     """
 
     MARGIN = 0.004
-    """s that the usual latest arrival comes before its beat."""
+    """s between the latest usual arrival and its tick."""
     STRAGGLERS = 0.03
     """Share of arrivals that may come later than that: each costs a repeated frame."""
     STEP = 0.0002
-    """s that a beat moves at most: 0.4 % of 20 fps, and 25 ms in six seconds."""
+    """s that a tick is shifted at most: 0.4 % of 20 fps, and 25 ms in six seconds."""
     MEMORY = 80
-    """Arrivals looked back on: four seconds."""
+    """Arrivals remembered: four seconds."""
     FEWEST = 10
-    """Arrivals without which nothing is known."""
+    """Arrivals needed before anything is corrected."""
 
     def __init__(self, rate: float) -> None:
         """Follow arrivals of `rate` a second, the ticker's own rate."""
@@ -100,7 +100,7 @@ class PhaseLock:
         self._phases: deque[float] = deque(maxlen=self.MEMORY)
 
     def correction(self, age: float) -> float:
-        """Seconds to nudge by, from the age of the new frame that a beat took."""
+        """Return the seconds to nudge by, from the age of the new frame that a tick showed."""
         self._phases.append(age - self._shift)
         if len(self._phases) < self.FEWEST:
             return 0.0
@@ -113,19 +113,19 @@ class PhaseLock:
         return step
 
     def _circular_mean(self, ages: list[float]) -> float:
-        """Mean on the circle of one period: an age of a whole period is one of none."""
+        """Mean on the circle of one period: an age of a whole period equals zero."""
         turn = 2 * math.pi / self._period
         sine = sum(math.sin(age * turn) for age in ages)
         cosine = sum(math.cos(age * turn) for age in ages)
         return math.atan2(sine, cosine) / turn
 
     def _wrapped(self, seconds: float) -> float:
-        """The same place on the circle, within half a period of zero."""
+        """Return the same phase, within half a period of zero."""
         return (seconds + self._period / 2) % self._period - self._period / 2
 
 
 class Backoff:
-    """Waits that start short, double with jitter up to a cap, and start again after good time."""
+    """Waits that start short, double with jitter up to a cap, and reset after a good period."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Backoff:
         return self._failures
 
     def next_wait(self, good_for: float = 0.0) -> float:
-        """Seconds to wait before the next try, after one that was good for `good_for` seconds."""
+        """Return the seconds until the next attempt, after one that worked for `good_for` s."""
         if good_for >= self._good_after:
             self._failures = 0
         wait = min(self._cap, self._first * 2.0 ** min(self._failures, 30))

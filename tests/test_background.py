@@ -1,4 +1,4 @@
-"""A job beside the relay never ends the relay, and never ends for good."""
+"""A background job that fails never ends the relay and is always restarted."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from relayd.akool.upkeep import CreditWatch
-from relayd.process.background import in_background, kept_running
+from relayd.process.background import in_background, keep_running
 
 
 class Waits:
-    """Notes how long is waited, and ends the job's task after `most` waits."""
+    """Records the waits, and cancels the job's task after `most` of them."""
 
     def __init__(self, most: int) -> None:
         self.all: list[float] = []
@@ -22,21 +22,21 @@ class Waits:
             raise asyncio.CancelledError
 
 
-async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minute() -> None:
+async def test_a_failed_job_is_restarted_after_waits_that_grow_to_a_minute() -> None:
     waits = Waits(9)
 
     async def job() -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("credit", job, sleep=waits)
+        await keep_running("credit", job, sleep=waits)
     assert waits.all[0] == 1.0
     assert waits.all[0] < waits.all[2] < waits.all[4]
     assert 45 <= waits.all[-1] <= 75
-    (told,) = logs
-    assert told["event"] == "background.failed"
-    assert told["job"] == "credit"
-    assert "TCPTransport" in told["reason"]
+    (entry,) = logs
+    assert entry["event"] == "background.failed"
+    assert entry["job"] == "credit"
+    assert "TCPTransport" in entry["reason"]
 
 
 async def test_each_distinct_failure_is_logged_once() -> None:
@@ -46,8 +46,12 @@ async def test_each_distinct_failure_is_logged_once() -> None:
         raise ValueError(next(reasons))
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("x", job, sleep=Waits(5))
-    assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
+        await keep_running("x", job, sleep=Waits(5))
+    assert [entry["reason"] for entry in logs] == [
+        "ValueError: a",
+        "ValueError: b",
+        "ValueError: c",
+    ]
 
 
 async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
@@ -55,20 +59,20 @@ async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
         raise RuntimeError("can't start new thread")
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await kept_running("budget", job, sleep=Waits(3))
-    (told,) = logs
-    assert told["reason"].startswith("no thread can be started")
-    assert told["exc_info"] is None
+        await keep_running("budget", job, sleep=Waits(3))
+    (entry,) = logs
+    assert entry["reason"].startswith("no thread can be started")
+    assert entry["exc_info"] is None
 
 
-async def test_a_job_that_returns_is_done() -> None:
+async def test_a_job_that_returns_is_not_restarted() -> None:
     async def job() -> None:
         pass
 
-    await kept_running("x", job)
+    await keep_running("x", job)
 
 
-async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> None:
+async def test_only_the_end_of_its_block_cancels_a_job() -> None:
     ended: list[str] = []
     cancelled_inside = asyncio.Event()
 
@@ -84,7 +88,7 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
     async def at_once(_seconds: float) -> None:
         await asyncio.sleep(0)
 
-    task = asyncio.create_task(kept_running("x", job, sleep=at_once))
+    task = asyncio.create_task(keep_running("x", job, sleep=at_once))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not task.done()
@@ -93,18 +97,18 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
         await task
     assert ended == ["job"]
 
-    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # gives True, never comes
+    async with in_background("y", asyncio.Event().wait) as task:  # type: ignore[arg-type]  # returns True, but never returns
         await asyncio.sleep(0)
         assert task.get_name() == "relayd-y"
     assert task.cancelled()
 
 
-async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call() -> None:
+async def test_a_credit_lookup_that_fails_unexpectedly_ends_no_call() -> None:
     class Client:
         async def credit(self) -> float:
             raise RuntimeError("the handler is closed")
 
-    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has what is asked
+    watch = CreditWatch(Client())  # type: ignore[arg-type]  # has the method used
     async with in_background("credit", watch.run) as task:
         for _ in range(5):
             await asyncio.sleep(0)

@@ -43,9 +43,9 @@ class Seen:
     """A sight of so many readers, None where that is in doubt."""
 
     def __init__(self, words: str, readers: int | None = 0) -> None:
-        self.words, self._readers = words, readers
+        self.description, self._readers = words, readers
 
-    def look(self, _now: float) -> int | None:
+    def count(self, _now: float) -> int | None:
         Camera.done.append("looked")
         return self._readers
 
@@ -77,12 +77,12 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("way", "words"), [(ClientUsage, "the driver tells"), (OpenTracker, "has it open for 1 s")]
+    ("way", "words"), [(ClientUsage, "the driver reports"), (OpenTracker, "has it open for 1 s")]
 )
 def test_check_says_by_which_way_a_cameras_readers_are_seen(
     see: Callable[..., None], way: type[ReaderCounter], words: str
 ) -> None:
-    see(lambda: Seen(way.words))
+    see(lambda: Seen(way.description))
     found = finding()
     assert found.verdict is CheckStatus.OK
     assert found.why.startswith("/dev/video0 can be written; ")
@@ -106,7 +106,7 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
 
 
 def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
-    see(lambda: Seen(ClientUsage.words))
+    see(lambda: Seen(ClientUsage.description))
     assert finding("never").why == "/dev/video0 can be written"
 
 
@@ -251,7 +251,7 @@ def test_a_camera_that_the_running_relay_has_is_no_failure_while_it_works_there(
     see: Callable[..., None],
 ) -> None:
     see(lambda: Seen("unseen"))
-    monkeypatch.setattr(Camera, "refusal", "/dev/video0 is written by another program")
+    monkeypatch.setattr(Camera, "refusal", "another program writes to /dev/video0")
     assert finding().verdict is CheckStatus.FAILED, "no relay runs"
     used_by_a_relay(monkeypatch, outputs=outputs)
     found = finding()

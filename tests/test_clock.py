@@ -9,7 +9,7 @@ from relayd.clock import Backoff, PhaseLock, Ticker
 
 
 class FakeClock:
-    """Time that passes only where somebody sleeps or works."""
+    """Time that passes only when the test sleeps or works."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -22,7 +22,7 @@ class FakeClock:
         return stop.is_set()
 
 
-def test_work_between_two_beats_does_not_make_the_cadence_drift() -> None:
+def test_work_between_two_ticks_does_not_make_the_cadence_drift() -> None:
     clock, never = FakeClock(), Event()
     ticker = Ticker(20.0, clock)
     for number in range(1000):
@@ -32,7 +32,7 @@ def test_work_between_two_beats_does_not_make_the_cadence_drift() -> None:
         clock.time += 0.03
 
 
-def test_beats_long_past_are_skipped_and_counted_and_the_phase_is_kept() -> None:
+def test_missed_ticks_are_skipped_and_counted_and_the_phase_is_kept() -> None:
     clock, never = FakeClock(), Event()
     ticker = Ticker(20.0, clock)
     ticker.wait(never)
@@ -61,11 +61,11 @@ def test_the_phase_settles_shortly_after_the_arrivals_and_hardly_ever_misses_one
     clock, never, lock, random = FakeClock(), Event(), PhaseLock(20.0), Random(1)
     ticker = Ticker(20.0, clock)
     arrivals = [100.0 + offset + n * 0.05 + random.uniform(0, jitter) for n in range(1300)]
-    beats, ages, seen = [], [], -1
+    ticks, ages, seen = [], [], -1
     for _ in range(1200):
         tick = ticker.wait(never)
         assert tick is not None
-        beats.append(tick.deadline)
+        ticks.append(tick.deadline)
         newest = bisect(arrivals, tick.deadline) - 1
         age = tick.deadline - arrivals[newest] if newest > seen else None
         seen = newest
@@ -75,10 +75,10 @@ def test_the_phase_settles_shortly_after_the_arrivals_and_hardly_ever_misses_one
     settled = [age for age in ages[-600:] if age is not None]
     assert len(settled) >= 600 * 0.96
     assert sum(settled) / len(settled) < 0.006 + jitter
-    assert all(0.0495 < later - earlier < 0.0505 for earlier, later in pairwise(beats))
+    assert all(0.0495 < later - earlier < 0.0505 for earlier, later in pairwise(ticks))
 
 
-def test_backoff_starts_short_doubles_to_its_cap_and_starts_anew_after_good_time() -> None:
+def test_backoff_starts_short_doubles_to_its_cap_and_resets_after_a_good_period() -> None:
     backoff = Backoff(0.25, 10.0, jitter=lambda: 0.5)
     waits = [backoff.next_wait() for _ in range(8)]
     assert waits == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
@@ -86,7 +86,7 @@ def test_backoff_starts_short_doubles_to_its_cap_and_starts_anew_after_good_time
     assert backoff.next_wait(good_for=10.0) == 0.25
 
 
-def test_jitter_keeps_many_relays_from_calling_at_once() -> None:
+def test_jitter_keeps_many_relays_from_retrying_at_once() -> None:
     low = Backoff(1.0, 60.0, jitter=lambda: 0.0)
     high = Backoff(1.0, 60.0, jitter=lambda: 1.0)
     low.next_wait()

@@ -43,7 +43,7 @@ class Scene:
         return self.background * (1 - head) + head * (60 + inner * (moved - 60))
 
     def pair(self, x: float, y: float) -> tuple[I420, I420]:
-        """One source picture and its swapped one, which went through a lossy encoder."""
+        """Return a source picture and its swapped one after a lossy encoder."""
         source = self._draw(x, y, self.own_face)
         swapped = self._draw(x, y, self.new_face + 20)
         blur = sum(np.roll(swapped, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
@@ -61,7 +61,7 @@ def i420(plane: Plane) -> I420:
 
 
 def talking(step: int) -> tuple[float, float]:
-    """Position of a head that never takes the same path twice, in pixels."""
+    """Return the position in pixels of a head whose path never repeats."""
     moment = step * PERIOD
     return 18 * np.sin(1.9 * moment) + 6 * np.sin(5.3 * moment), 7 * np.sin(2.7 * moment)
 
@@ -74,7 +74,7 @@ Path = Callable[[int], tuple[float, float]]
 
 
 class Film:
-    """Pairs of pictures of a scene, at each `step`th moment: drawn when first asked for."""
+    """Pairs of pictures of a scene, at every `step`th moment: drawn on first use."""
 
     def __init__(self, path: Path, noise: float, step: int) -> None:
         self._scene, self._path, self._step = Scene(noise=noise), path, step
@@ -88,7 +88,7 @@ class Film:
 
 @cache
 def film(path: Path = talking, noise: float = 2.0, step: int = 1) -> Film:
-    """Return the film that several tests see; drawing is what takes time."""
+    """Return the film shared by several tests, since drawing is slow."""
     return Film(path, noise, step)
 
 
@@ -100,14 +100,14 @@ def measured(
     noise: float = 2.0,
     repeat: int = 1,
 ) -> list[float]:
-    """Every delay that a meter tells when each picture is shown `delay_frames` later.
+    """Return the delays that a meter measures if each picture is shown `delay_frames` later.
 
-    With `repeat`, the source gives one frame for so many sent ones.
+    With `repeat`, each source frame is sent that many times.
     """
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     pairs = film(path, noise, repeat).first(-(-frames // repeat))
-    on_their_way: list[I420] = []
+    in_transit: list[I420] = []
     source = swapped = black(GEOMETRY)
     captured = 0.0
     for step in range(frames):
@@ -115,10 +115,10 @@ def measured(
             source, swapped = pairs[step // repeat]
             captured = step * PERIOD
         meter.sent(SourceFrame(source, captured))
-        on_their_way.append(swapped)
+        in_transit.append(swapped)
         if step >= delay_frames:
             at = step * PERIOD
-            meter.shown(SwappedFrame(on_their_way[step - delay_frames], at), at)
+            meter.shown(SwappedFrame(in_transit[step - delay_frames], at), at)
     return found
 
 
@@ -133,31 +133,31 @@ def test_a_known_delay_is_measured_exactly_behind_swap_encoder_and_noise() -> No
         assert not wrong(found, delay_frames * PERIOD)
 
 
-def test_a_still_scene_is_unknown_and_never_a_wrong_figure() -> None:
+def test_the_delay_of_a_still_scene_is_unknown_and_never_wrong() -> None:
     assert measured(8, still) == []
     assert measured(8, still, noise=0.0) == []
 
 
-def test_a_loop_shorter_than_the_window_is_unknown() -> None:
-    once_round = FPS
+def test_the_delay_of_a_loop_shorter_than_the_window_is_unknown() -> None:
+    one_loop = FPS
     found = measured(8, lambda step: talking(step % FPS), noise=0.0)
-    assert len(found) < once_round - 8
+    assert len(found) < one_loop - 8
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_delay_longer_than_the_window_gives_hardly_a_figure() -> None:
+def test_a_delay_longer_than_the_window_gives_hardly_any_measurement() -> None:
     frames = int(WINDOW * FPS) + 80
     assert len(measured(int(WINDOW * FPS) + 10, frames=frames)) <= 4
 
 
-def test_repeats_of_a_slow_source_count_from_the_capture_and_only_once() -> None:
+def test_repeats_of_a_slow_source_are_measured_once_from_the_capture() -> None:
     found = measured(8, repeat=2, frames=160)
     assert len(found) > 20
     assert len(found) <= 160 / 2
     assert not wrong(found, 8 * PERIOD)
 
 
-def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
+def test_a_frame_that_the_output_repeats_is_not_measured_again() -> None:
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
     for step, (source, swapped) in enumerate(film().first(60)):
@@ -172,13 +172,13 @@ def test_a_frame_that_the_output_shows_again_is_no_new_measurement() -> None:
 def test_a_changed_delay_is_followed() -> None:
     found = list[float]()
     meter = DelayMeter(FPS, found.append)
-    way: list[I420] = []
+    in_transit: list[I420] = []
     for step, (source, swapped) in enumerate(film().first(160)):
         meter.sent(SourceFrame(source, step * PERIOD))
-        way.append(swapped)
+        in_transit.append(swapped)
         delay_frames = 5 if step < 80 else 15
         if step >= 15:
-            meter.shown(SwappedFrame(way[step - delay_frames], step), step * PERIOD)
+            meter.shown(SwappedFrame(in_transit[step - delay_frames], step), step * PERIOD)
     assert {round(delay / PERIOD) for delay in found} == {5, 15}
     assert round(found[-1] / PERIOD) == 15
 

@@ -1,4 +1,4 @@
-"""Descriptors of any number are waited for, and none goes where it should not."""
+"""Waiting works for descriptors of any number, and children get only what they should."""
 
 import json
 import os
@@ -19,7 +19,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
 while os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) < 1024:
     pass
 """
-"""The begin of a program in which each further descriptor is above 1024."""
+"""The start of a program in which all further descriptors are above 1024."""
 
 SLOT = """
 import numpy as np
@@ -54,7 +54,7 @@ SRT = """
 from relayd.media.srt import SrtReader
 
 reader = SrtReader("srt://127.0.0.1:9?timeout=100000", "srt", open_timeout=0.3, read_timeout=0.3,
-                   given_up=threading.Event())
+                   cancelled=threading.Event())
 assert reader.read(10) == b""
 assert reader.fault
 reader.close()
@@ -80,9 +80,7 @@ assert [event.kind for event in events] == [LinkEventKind.READY], events
 @pytest.mark.parametrize(
     "work", [SLOT, STREAM, SRT, WORKER], ids=["slot", "stream", "srt", "worker"]
 )
-def test_a_process_with_more_than_1024_descriptors_works_all_the_same(
-    work: str, tmp_path: Path
-) -> None:
+def test_a_process_with_more_than_1024_descriptors_works(work: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MANY + work, str(tmp_path / "out.mkv")],
         check=False,
@@ -94,7 +92,7 @@ def test_a_process_with_more_than_1024_descriptors_works_all_the_same(
     assert "Traceback" not in done.stderr
 
 
-def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not() -> None:
+def test_readable_and_ended_descriptors_are_returned_and_others_are_not() -> None:
     readable, into = os.pipe()
     try:
         assert wait_readable((readable,), 0) == set()
@@ -105,7 +103,7 @@ def test_what_can_be_read_is_told_with_its_end_and_what_cannot_is_not() -> None:
         os.close(readable)
 
 
-def test_what_is_kept_from_children_is_closed_in_them() -> None:
+def test_descriptors_kept_from_children_are_closed_in_them() -> None:
     readable, into = os.pipe()
     try:
         os.set_inheritable(into, True)
@@ -131,9 +129,9 @@ first = socket.socket().fileno()
 print("something")
 sys.stderr.write("something")
 child = subprocess.run([sys.executable, "-c", "import os; [os.fstat(n) for n in (0, 1, 2)]"])
-with open(sys.argv[1], "w") as told:
+with open(sys.argv[1], "w") as file:
     streams = [os.readlink(f"/proc/self/fd/{n}") for n in (0, 1, 2)]
-    json.dump([first, child.returncode, streams], told)
+    json.dump([first, child.returncode, streams], file)
 """
 
 
@@ -141,21 +139,21 @@ with open(sys.argv[1], "w") as told:
 def test_a_process_started_without_standard_streams_has_empty_ones(
     closed: tuple[int, ...], tmp_path: Path
 ) -> None:
-    told = tmp_path / "told"
+    result = tmp_path / "result"
     shut = " ".join(f"{number}>&-" for number in closed)
     subprocess.run(
-        ["sh", "-c", f'exec "$@" {shut}', "sh", sys.executable, "-c", STREAMS, str(told)],
+        ["sh", "-c", f'exec "$@" {shut}', "sh", sys.executable, "-c", STREAMS, str(result)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,
     )
-    first, child, streams = json.loads(told.read_text())
+    first, child, streams = json.loads(result.read_text())
     assert first > 2
     assert child == 0
     assert all(streams[number] == "/dev/null" for number in closed)
 
 
-def test_a_command_without_stdout_or_stderr_ends_as_with_them(tmp_path: Path) -> None:
+def test_a_command_without_stdout_or_stderr_exits_as_with_them(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
     command = [sys.executable, "-m", "relayd", "check", "--config", missing]
     usual = subprocess.run(command, check=False, capture_output=True)
@@ -184,7 +182,7 @@ for stream in (sys.stdout, sys.stderr):
         ("ascii", b"\\udcff\\xfc\\u2026"),
     ],
 )
-def test_what_a_terminal_cannot_show_is_written_as_an_escape(encoding: str, shown: bytes) -> None:
+def test_characters_that_a_terminal_cannot_show_are_escaped(encoding: str, shown: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ODD_NAMES],
         capture_output=True,

@@ -1,7 +1,7 @@
 """Signals that come before the event loop runs: in the first second of a command's life.
 
-Each command reads its configuration from a pipe that nobody writes to. So it is in its imports or
-in that read, and has opened nothing, whenever a signal comes.
+Each command reads its configuration from a pipe without a writer. So it is importing modules or
+reading, and has opened nothing, whenever a signal arrives.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import pytest
 from relayd.process.early_signals import command_of
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 20.0  # s that a process may take here to do what it does in a tenth of one
+PATIENCE = 20.0  # s that a process may take for what usually takes 0.1 s
 AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
@@ -31,7 +31,7 @@ def may_unshare() -> bool:
 
 
 needs_unshare = pytest.mark.skipif(
-    not may_unshare(), reason="no process may be PID 1 here: unshare is missing or not permitted"
+    not may_unshare(), reason="no process can be PID 1 here: unshare is missing or not permitted"
 )
 
 
@@ -44,7 +44,7 @@ def is_caught(pid: int, number: int) -> bool:
     return False
 
 
-def wait_until_heard(pid: int) -> None:
+def wait_until_handled(pid: int) -> None:
     """Wait until a command has set its handlers, the one for SIGTERM last."""
     deadline = time.monotonic() + PATIENCE
     while not is_caught(pid, signal.SIGTERM):
@@ -86,56 +86,56 @@ def first_child(process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_before_anything_is_open_is_a_clean_end(
+def test_a_stop_before_anything_is_open_exits_with_0(
     silent_file: Path, number: signal.Signals
 ) -> None:
     with started(*relayd("run", silent_file)) as process:
-        wait_until_heard(process.pid)
+        wait_until_handled(process.pid)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
-        assert process.stderr.read() == b"", "and says nothing, least of all a traceback"
+        assert process.stderr.read() == b"", "it prints nothing, and no traceback"
 
 
 @needs_unshare
 @pytest.mark.parametrize(
     ("command", "code"), [("run", 0), ("check", 128 + signal.SIGTERM)], ids=["run", "check"]
 )
-def test_sigterm_is_not_lost_as_a_containers_first_process(
+def test_sigterm_is_not_lost_in_a_containers_first_process(
     silent_file: Path, command: str, code: int
 ) -> None:
     with started(*AS_PID_1, *relayd(command, silent_file)) as process:
         pid = first_child(process)
-        wait_until_heard(pid)
+        wait_until_handled(pid)
         os.kill(pid, signal.SIGTERM)
         assert process.wait(PATIENCE) == code
 
 
-def test_a_command_that_ends_by_itself_is_ended_by_sigterm_as_ever(silent_file: Path) -> None:
+def test_sigterm_kills_a_command_that_ends_by_itself_as_usual(silent_file: Path) -> None:
     with started(*relayd("check", silent_file)) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
-def test_a_hangup_of_a_relay_without_a_terminal_is_no_end(silent_file: Path) -> None:
+def test_a_hangup_does_not_end_a_relay_without_a_terminal(silent_file: Path) -> None:
     with started(*relayd("run", silent_file)) as process:
-        wait_until_heard(process.pid)
+        wait_until_handled(process.pid)
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it(
+def test_a_hangup_ends_a_relay_in_a_terminal_but_not_under_systemd(
     silent_file: Path,
 ) -> None:
     master, slave = pty.openpty()
     try:
         with started(*relayd("run", silent_file), stdin=slave, NOTIFY_SOCKET="") as process:
-            wait_until_heard(process.pid)
+            wait_until_handled(process.pid)
             process.send_signal(signal.SIGHUP)
             assert process.wait(PATIENCE) == 0
         with started(*relayd("run", silent_file), stdin=slave, NOTIFY_SOCKET="@none") as process:
-            wait_until_heard(process.pid)
+            wait_until_handled(process.pid)
             process.send_signal(signal.SIGHUP)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.3)
@@ -146,7 +146,7 @@ def test_a_hangup_of_a_relay_in_a_terminal_ends_it_but_not_where_systemd_runs_it
 
 def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: Path) -> None:
     with started("nohup", *relayd("run", silent_file)) as process:
-        wait_until_heard(process.pid)
+        wait_until_handled(process.pid)
         assert not is_caught(process.pid, signal.SIGHUP)
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
@@ -162,5 +162,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored_from_the_start(silent_file: P
         (["relayd", "check", "-c", "run"], "check"),
     ],
 )
-def test_the_command_is_the_first_word_that_is_no_option(argv: list[str], command: str) -> None:
+def test_the_command_is_the_first_argument_that_is_not_an_option(
+    argv: list[str], command: str
+) -> None:
     assert command_of(argv) == command

@@ -30,7 +30,7 @@ def test_a_plan_stays_within_input_and_target(
 
 
 @given(sizes, sizes, aspects, geometries, modes)
-def test_i420_gets_even_sizes_and_places(
+def test_sizes_and_offsets_are_even_for_i420(
     width: int, height: int, aspect: float, target: Geometry, mode: FitMode
 ) -> None:
     plan = plan_fit(width, height, aspect, target, mode)
@@ -69,7 +69,7 @@ def test_pad_keeps_the_shown_aspect_and_the_whole_picture(
 
 
 @given(sizes, sizes, aspects, geometries)
-def test_pad_sits_in_the_middle(width: int, height: int, aspect: float, target: Geometry) -> None:
+def test_pad_is_centred(width: int, height: int, aspect: float, target: Geometry) -> None:
     plan = plan_fit(width, height, aspect, target, "pad")
     for offset, scaled, whole in zip(
         plan.offset, plan.scaled, (target.width, target.height), strict=True
@@ -78,7 +78,7 @@ def test_pad_sits_in_the_middle(width: int, height: int, aspect: float, target: 
 
 
 @given(sizes, sizes, aspects, geometries)
-def test_stretch_takes_all_and_fills_all(
+def test_stretch_uses_the_whole_picture_and_fills_the_target(
     width: int, height: int, aspect: float, target: Geometry
 ) -> None:
     plan = plan_fit(width, height, aspect, target, "stretch")
@@ -88,6 +88,6 @@ def test_stretch_takes_all_and_fills_all(
 
 
 @pytest.mark.parametrize("size", [(0, 2), (2, 0), (-2, 2), (3, 2), (2, 3)])
-def test_a_geometry_that_i420_cannot_hold_is_refused(size: tuple[int, int]) -> None:
+def test_a_geometry_that_i420_does_not_support_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="even"):
         Geometry(*size)

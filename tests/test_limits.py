@@ -1,4 +1,4 @@
-"""Where the system gives no thread, descriptor or memory: a named error, nothing left."""
+"""If the system refuses a thread, descriptor or memory: a clear error, and nothing leaks."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let threads of this name not start, until told otherwise (an empty name: all do)."""
+    """Refuse to start threads with this name prefix, until called again (empty: none)."""
     refused = ""
     usual = threading.Thread.start
 
@@ -51,7 +51,7 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "message"),
     [
         (RuntimeError("can't start new thread"), "no thread can be started"),
         (MemoryError(), "out of memory"),
@@ -64,19 +64,17 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (ExceptionGroup("several", [ValueError(), OSError(errno.EMFILE, "x")]), "too many open"),
     ],
 )
-def test_a_limit_of_the_system_is_named_with_what_raises_it(
-    fault: BaseException, words: str
-) -> None:
-    named = limits.named(fault)
-    assert named
-    assert named.message.startswith(words)
-    assert named.hint
-    assert named.exit_code is ExitCode.UNAVAILABLE
+def test_a_system_limit_is_named_with_how_to_raise_it(fault: BaseException, message: str) -> None:
+    error = limits.error_for(fault)
+    assert error
+    assert error.message.startswith(message)
+    assert error.hint
+    assert error.exit_code is ExitCode.UNAVAILABLE
 
 
-def test_what_is_no_limit_is_left_alone() -> None:
-    assert limits.named(ValueError("x")) is None
-    assert limits.named(RuntimeError("x")) is None
+def test_other_errors_are_not_changed() -> None:
+    assert limits.error_for(ValueError("x")) is None
+    assert limits.error_for(RuntimeError("x")) is None
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
@@ -85,7 +83,7 @@ def test_what_is_no_limit_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("lacking", ["ftruncate", "eventfd"])
-def test_a_slot_that_cannot_be_made_leaves_no_descriptor(
+def test_a_slot_that_cannot_be_created_leaks_no_descriptor(
     lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -98,7 +96,7 @@ def test_a_slot_that_cannot_be_made_leaves_no_descriptor(
     assert descriptors() == before
 
 
-def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
+def test_a_stream_without_a_thread_reports_it_and_leaks_no_descriptor(
     refuse_threads: Callable[[str], None], tmp_path: Path
 ) -> None:
     output = StreamOutput(str(tmp_path / "out.mkv"), SIZE, 20, 500)
@@ -112,22 +110,22 @@ def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
     assert descriptors() == before
 
 
-def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str], None]) -> None:
+def test_a_source_without_a_thread_is_retried(refuse_threads: Callable[[str], None]) -> None:
     events: list[object] = []
-    told = threading.Event()
+    opened = threading.Event()
 
-    def take(event: object) -> None:
+    def on_event(event: object) -> None:
         events.append(event)
         if isinstance(event, SourceDown):
             refuse_threads("")
         else:
-            told.set()
+            opened.set()
 
     settings = SourceSettings(url=MediaUrl("lavfi:testsrc2=size=160x120:rate=10"))
-    reader = SourceReader(settings, SIZE, "crop", LatestSlot(), take)
+    reader = SourceReader(settings, SIZE, "crop", LatestSlot(), on_event)
     refuse_threads("relayd-source-read")
     reader.start()
-    assert told.wait(20)
+    assert opened.wait(20)
     assert reader.stop()
     assert isinstance(events[0], SourceDown)
     assert isinstance(events[0].error, SourceUnreachable)
@@ -135,7 +133,7 @@ def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str]
 
 
 class Broken:
-    """An output that breaks at the first picture, and works when it was opened again."""
+    """An output that fails at the first picture, and works once it was reopened."""
 
     name = "broken"
 
@@ -157,42 +155,42 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
     refuse_threads: Callable[[str], None],
 ) -> None:
     events: list[OutputEvent] = []
-    output, back, beats = Broken(), threading.Event(), threading.Semaphore(0)
+    output, back, ticks = Broken(), threading.Event(), threading.Semaphore(0)
 
-    def take(event: OutputEvent) -> None:
+    def on_event(event: OutputEvent) -> None:
         events.append(event)
         if event.change is OutputChange.BACK:
             back.set()
 
-    screen = OutputClock(
+    output_clock = OutputClock(
         [output],
         LatestSlot(),
         StandbyFrame(black(SIZE), ""),
         fps=50,
         policy=Fallback.STANDBY,
-        on_shown=lambda *_: beats.release(),
-        on_event=take,
+        on_shown=lambda *_: ticks.release(),
+        on_event=on_event,
     )
     refuse_threads("relayd-reopen")
-    screen.start()
+    output_clock.start()
     for _ in range(3):
-        assert beats.acquire(timeout=10)
+        assert ticks.acquire(timeout=10)
     refuse_threads("")
     assert back.wait(20)
-    screen.stop()
+    output_clock.stop()
     assert [event.change for event in events] == [OutputChange.LOST, OutputChange.BACK]
 
 
-def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
+def test_an_output_clock_without_a_thread_is_a_clear_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
 ) -> None:
-    screen = OutputClock(
+    output_clock = OutputClock(
         [], LatestSlot(), StandbyFrame(black(SIZE), ""), fps=50, policy=Fallback.STANDBY
     )
     refuse_threads("relayd-output-clock")
     with pytest.raises(Unavailable, match="no thread can be started"):
-        screen.start()
-    screen.stop()
+        output_clock.start()
+    output_clock.stop()
 
 
 CONFIG = """
@@ -214,7 +212,7 @@ directory = "{folder}/state"
 
 
 @pytest.mark.parametrize("limit", ["-v 250000", "-v 600000", "-n 16"])
-def test_a_relay_under_a_tight_limit_says_which_and_never_ends_with_a_traceback(
+def test_a_relay_under_a_tight_limit_names_it_and_never_ends_with_a_traceback(
     limit: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "relay.toml"

@@ -1,4 +1,4 @@
-"""Of one name, one relay runs on a state directory."""
+"""Only one relay per name runs on a state directory."""
 
 import errno
 import fcntl
@@ -28,16 +28,16 @@ def lock(directory: Path, name: str = "studio") -> NameLock:
     return NameLock(directory, name, sleep=lambda _seconds: None)
 
 
-def test_a_second_relay_of_a_name_is_refused_with_who_where_and_what_to_do(tmp_path: Path) -> None:
+def test_a_second_relay_of_a_name_is_refused_with_holder_directory_and_hint(tmp_path: Path) -> None:
     with lock(tmp_path).take(), pytest.raises(Unavailable) as caught:
         lock(tmp_path).take()
     assert caught.value.exit_code is ExitCode.UNAVAILABLE
-    words = str(caught.value)
-    assert "relay 'studio' runs already" in words
-    assert f"process {os.getpid()}" in words
-    assert repr(str(tmp_path)) in words
-    assert "another name" in words
-    assert "[state] directory" in words
+    message = str(caught.value)
+    assert "relay 'studio' is already running" in message
+    assert f"process {os.getpid()}" in message
+    assert repr(str(tmp_path)) in message
+    assert "another name" in message
+    assert "[state] directory" in message
     lock(tmp_path).take().release()
 
 
@@ -48,7 +48,7 @@ def test_another_name_or_another_directory_is_free(tmp_path: Path) -> None:
     assert lock(tmp_path).holder() is None
 
 
-def test_a_killed_process_holds_no_name_and_its_children_never_do(tmp_path: Path) -> None:
+def test_neither_a_killed_process_nor_a_child_keeps_the_name(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path],
         stdin=subprocess.PIPE,
@@ -76,22 +76,22 @@ def test_a_killed_process_holds_no_name_and_its_children_never_do(tmp_path: Path
         child.wait()
 
 
-def test_a_look_at_the_very_moment_of_a_start_does_not_refuse_it(tmp_path: Path) -> None:
+def test_a_check_at_the_moment_of_a_start_does_not_refuse_it(tmp_path: Path) -> None:
     lock(tmp_path).take().release()
-    looking = os.open(tmp_path / "relays" / "studio.lock", os.O_RDWR)
-    fcntl.flock(looking, fcntl.LOCK_SH)
+    checking = os.open(tmp_path / "relays" / "studio.lock", os.O_RDWR)
+    fcntl.flock(checking, fcntl.LOCK_SH)
     waits: list[float] = []
 
-    def look_is_over(seconds: float) -> None:
+    def check_is_over(seconds: float) -> None:
         if not waits:
-            os.close(looking)
+            os.close(checking)
         waits.append(seconds)
 
-    with NameLock(tmp_path, "studio", sleep=look_is_over).take():
+    with NameLock(tmp_path, "studio", sleep=check_is_over).take():
         assert len(waits) == 1
 
 
-def test_a_file_system_without_locks_is_warned_of_and_no_obstacle(
+def test_a_file_system_without_locks_causes_only_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -100,27 +100,25 @@ def test_a_file_system_without_locks_is_warned_of_and_no_obstacle(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with capture_logs() as logs, lock(tmp_path).take():
         assert lock(tmp_path).holder() is None
-    assert [told["event"] for told in logs] == ["name.not_locked"]
+    assert [entry["event"] for entry in logs] == ["name.not_locked"]
     assert logs[0]["reason"] == "No locks available"
 
 
-def test_a_directory_that_cannot_be_used_is_warned_of_here_and_refused_by_the_journal(
+def test_an_unusable_directory_causes_only_a_warning_since_the_journal_refuses_it(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_text("")
     with capture_logs() as logs, lock(tmp_path / "file").take():
         pass
-    assert [told["event"] for told in logs] == ["name.not_locked"]
+    assert [entry["event"] for entry in logs] == ["name.not_locked"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1 a", "1 a b", "9" * 11 + " a", "\0" * 600])
-def test_a_lock_whose_text_says_nothing_is_held_by_another_process(
-    tmp_path: Path, text: str
-) -> None:
+def test_a_lock_with_unreadable_text_is_held_by_another_process(tmp_path: Path, text: str) -> None:
     with lock(tmp_path).take():
         (tmp_path / "relays" / "studio.lock").write_text(text)
         assert str(lock(tmp_path).holder()) == "another process"
 
 
-def test_a_relay_on_another_machine_is_named_with_it() -> None:
+def test_a_holder_on_another_machine_is_shown_with_its_host() -> None:
     assert str(Holder(1, "studio-7f9c")) == "process 1 on studio-7f9c"

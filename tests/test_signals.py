@@ -14,10 +14,10 @@ from relayd.process.signals import stopped_by_signals as stopped
 
 def steps(*moments: float) -> list[StopStep]:
     signals = StopSignals()
-    return [signals.heard(moment) for moment in moments]
+    return [signals.receive(moment) for moment in moments]
 
 
-def test_the_first_stop_begins_the_end_the_second_reminds_and_the_third_exits() -> None:
+def test_the_first_stop_shuts_down_the_second_reminds_and_the_third_exits() -> None:
     assert steps(0, 5, 10, 15) == [StopStep.BEGIN, StopStep.REMIND, StopStep.EXIT, StopStep.EXIT]
 
 
@@ -31,7 +31,7 @@ def test_one_press_of_ctrl_c_that_a_launcher_forwards_counts_once() -> None:
     ]
 
 
-async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
+async def test_a_second_stop_says_what_is_pending_and_a_third_ends_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes: list[int] = []
@@ -54,10 +54,10 @@ async def test_a_second_stop_says_what_is_waited_for_and_a_third_ends_at_once(
     assert codes == [128 + signal.SIGINT]
     (reminder,) = logs
     assert "closing the session" in reminder["doing"]
-    assert "once more ends at once" in reminder["hint"]
+    assert "one more signal ends at once" in reminder["hint"]
 
 
-async def test_what_signals_did_before_they_do_again_afterwards() -> None:
+async def test_earlier_signal_handlers_are_restored_afterwards() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     handled = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -71,21 +71,21 @@ async def test_what_signals_did_before_they_do_again_afterwards() -> None:
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-async def test_a_hangup_that_asks_for_a_reload_ends_nothing() -> None:
-    with stopped(hangup_ends=False) as stop, reload_requests() as asked:
+async def test_a_hangup_that_requests_a_reload_ends_nothing() -> None:
+    with stopped(hangup_ends=False) as stop, reload_requests() as requested:
         os.kill(os.getpid(), signal.SIGHUP)
         async with asyncio.timeout(5):
-            await asked.wait()
+            await requested.wait()
         assert not stop.is_set()
 
 
-async def test_a_reload_that_was_asked_for_before_the_event_loop_ran_is_not_lost() -> None:
+async def test_a_reload_requested_before_the_event_loop_ran_is_not_lost() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:
         early_signals._note_hangup(signal.SIGHUP, None)
-        with reload_requests() as asked:
-            assert asked.is_set()
-        with reload_requests() as asked:
-            assert not asked.is_set(), "it is told once"
+        with reload_requests() as requested:
+            assert requested.is_set()
+        with reload_requests() as requested:
+            assert not requested.is_set(), "it is reported once"
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -15,7 +15,7 @@ from relayd.media.slots import LatestSlot, SharedSlot
 SIZE = Geometry(640, 480)
 
 
-def test_the_newest_item_wins_and_numbers_tell_what_was_missed() -> None:
+def test_the_newest_item_wins_and_numbers_show_what_was_missed() -> None:
     slot: LatestSlot[str] = LatestSlot()
     assert slot.latest() == (0, None)
     for item in "abc":
@@ -25,7 +25,7 @@ def test_the_newest_item_wins_and_numbers_tell_what_was_missed() -> None:
     assert slot.wait_newer(3, 0) == (3, None)
 
 
-def test_a_cleared_item_is_shown_to_nobody_and_numbers_go_on() -> None:
+def test_a_cleared_item_is_never_returned_and_numbering_continues() -> None:
     slot: LatestSlot[str] = LatestSlot()
     slot.put("a")
     slot.clear()
@@ -59,7 +59,7 @@ def test_a_shared_picture_is_read_once_with_its_stamp(shared: SharedSlot) -> Non
     assert shared.read(into, 1) is None
 
 
-def test_the_bell_rings_once_for_pictures_that_were_missed(shared: SharedSlot) -> None:
+def test_the_doorbell_signals_once_for_several_pictures(shared: SharedSlot) -> None:
     for shade in (1, 2, 3):
         shared.write(np.full(SIZE.shape, shade, np.uint8), float(shade))
     assert shared.wait(0)

@@ -93,7 +93,7 @@ def main() -> NoReturn:
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
         logs.get("cli").debug(LogEvent.INTERNAL_FAULT, exc_info=True)
-        refusal = limits.named(fault) or InternalFault.of(
+        refusal = limits.error_for(fault) or InternalFault.of(
             fault, hint="a fault of relayd; --log-level debug shows where"
         )
         _complain(refusal)

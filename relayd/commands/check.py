@@ -110,7 +110,7 @@ async def check_part(part: str, settings: Settings, name: str) -> list[Finding]:
     except RelaydError as fault:
         return [Finding.failed(part, fault)]
     except Exception as fault:  # noqa: BLE001 - the other parts are tried all the same
-        return [Finding.failed(part, limits.named(fault) or InternalFault.of(fault))]
+        return [Finding.failed(part, limits.error_for(fault) or InternalFault.of(fault))]
 
 
 async def _check_journal(settings: Settings, _name: str) -> list[Finding]:
@@ -318,9 +318,9 @@ def _check_reader_counter(device: str) -> Finding:
     """Say how the readers of an open camera are seen: sessions on demand go by them."""
     now = time.monotonic()
     try:
-        with closing(best_reader_counter(device, v4l2.Linux(), now)) as sight:
-            if sight.look(now + PROBE) is not None:
-                return Finding.ok("camera", f"{device} can be written; {sight.words}")
+        with closing(best_reader_counter(device, v4l2.Linux(), now)) as counter:
+            if counter.count(now + PROBE) is not None:
+                return Finding.ok("camera", f"{device} can be written; {counter.description}")
             why = "programs that we may not look into have cameras open"
     except OSError as fault:
         why = fault.strerror or str(fault)
@@ -336,7 +336,7 @@ def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
     try:
         if is_push(url):
             return _check_push(url, name)
-        part = Part.begin(url, settings.video.bitrate)
+        part = Part.create(url, settings.video.bitrate)
     except RelaydError as fault:
         return Finding.failed("stream", fault)
     part.close(is_empty=True)

@@ -87,7 +87,7 @@ class Reloader:
             return Reloaded(faults=faults)
         except Exception as fault:  # noqa: BLE001 - the next reload may do better
             self._log.exception(LogEvent.RELOAD_FAILED)
-            return Reloaded(faults=(str(limits.named(fault) or InternalFault.of(fault)),))
+            return Reloaded(faults=(str(limits.error_for(fault) or InternalFault.of(fault)),))
         self._running = merged
         result = Reloaded(applied, tuple(key for key in changed if key not in RELOADABLE))
         self._log.info(LogEvent.RELOAD_DONE, applied=list(result.applied))

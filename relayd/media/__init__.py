@@ -1,1 +1,1 @@
-"""FFmpeg by way of PyAV: pictures in (decode) and out (encode)."""
+"""FFmpeg through PyAV: video input (decode) and output (encode)."""

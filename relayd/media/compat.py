@@ -1,12 +1,12 @@
-"""What differs between the versions of PyAV that relayd runs on, 16 to 19, and nothing else.
+"""The differences between the PyAV versions that relayd runs on, 16 to 19, and nothing else.
 
-pip takes PyAV 18 on Python 3.11, which 19 no longer supports, and 19 from Python 3.12 on. No
-other module asks for the version: what differs has a function here that says in which versions
-and why. `make test-debian13` runs the tests of it on 18 and on 19.
+pip installs PyAV 18 on Python 3.11, which 19 no longer supports, and 19 from Python 3.12 on. No
+other module checks the version: each difference has a function here that documents the versions
+and the reason. `make test-debian13` runs its tests on 18 and on 19.
 
-Known, and left as it is: up to 18 an output's opening and closing hold the interpreter lock
-(see relayd.media.encode), and looking at a picture's side data may end the process (see
-relayd.media.fit). Neither is done differently on 19.
+Not handled here: up to 18 an output's opening and closing hold the interpreter lock (see
+relayd.media.encode), and reading a picture's side data may crash the process (see
+relayd.media.fit). relayd does not treat 19 differently there.
 """
 
 from typing import Any, Final, SupportsFloat, cast
@@ -24,14 +24,14 @@ _LAST_WITH_METADATA_ERRORS: Final = 18
 INVALID_ARGUMENT: Final[type[Exception]] = getattr(
     av.error, "ArgumentError" if _MAJOR >= _FIRST_WITH_ARGUMENT_ERROR else "ValueError"
 )
-"""What FFmpeg's EINVAL is raised as: 16 calls it ValueError, of PyAV's own."""
+"""The exception for FFmpeg's EINVAL: in 16 it is PyAV's own `ValueError`."""
 
 
 def metadata_arguments(major: int = _MAJOR) -> dict[str, str]:
-    """Return the arguments of `av.open` that keep a title in Latin-1 from stopping a film.
+    """Return the arguments of `av.open` that prevent an error for a title in Latin-1.
 
-    Up to 18 titles have to be UTF-8, unless `metadata_errors` names what to do with the rest.
-    19 always does what this asks of the others, and has no such argument.
+    Up to 18 titles have to be UTF-8 unless `metadata_errors` says otherwise. 19 always behaves
+    as requested here, and has no such argument.
     """
     return {"metadata_errors": "surrogateescape"} if major <= _LAST_WITH_METADATA_ERRORS else {}
 
@@ -39,11 +39,11 @@ def metadata_arguments(major: int = _MAJOR) -> dict[str, str]:
 def open_input(
     file: object,
     *,
-    format: str | None,  # noqa: A002  # PyAV's own word
+    format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
     timeout: tuple[float, float],
 ) -> InputContainer:
-    """Open a container for reading: `av.open` with what every version takes.
+    """Open a container for reading: `av.open` with arguments that every version accepts.
 
     `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read.
     Raises what `av.open` raises.
@@ -54,9 +54,9 @@ def open_input(
 
 
 def one_thread_graph() -> Graph:
-    """Return a filter graph that works in the caller's thread.
+    """Return a filter graph that runs in the caller's thread.
 
-    16 cannot say so, and starts a thread for each processor.
+    16 has no such setting, and starts a thread for each processor.
     """
     graph = Graph()
     if _MAJOR >= _FIRST_WITH_GRAPH_THREADS:
@@ -67,7 +67,7 @@ def one_thread_graph() -> Graph:
 def number(rational: SupportsFloat | None) -> float:
     """Return a rate, time base or aspect as a float; 0.0 where it is not set.
 
-    Up to 18 PyAV gives a Fraction, or None where it is not set. From 19 on it gives a kind of
-    its own, which is false where it is not set, be it 0/1, 0/0 or 1/0.
+    Up to 18 PyAV returns a Fraction, or None where it is not set. From 19 on it returns its own
+    type, which is false where it is not set: 0/1, 0/0 or 1/0.
     """
     return float(rational) if rational else 0.0

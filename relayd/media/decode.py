@@ -1,4 +1,4 @@
-"""Pictures into relayd through FFmpeg: any URL it can open, fitted to the relay's size.
+"""Video input through FFmpeg: any URL it can open, fitted to the relay's size.
 
 One `VideoInput` is one open container with its one video stream, and belongs to one thread:
 FFmpeg 8.1 crashes when two threads use one codec context.
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 av.logging.set_level(None)
 
 MAX_PIXELS: Final = 8192 * 8192
-"""Pixels of a coded picture: a hostile header may claim far more than memory holds."""
+"""Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
 CORRUPT_LIMIT: Final = 250
-"""Packets in a row that cannot be decoded, about 10 s of video, before a stream is given up."""
+"""Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
 
 
 class Picture:
-    """A decoded picture; fitted only when asked, so that a late one costs no more."""
+    """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
     __slots__ = ("_frame", "_input", "pts")
 
@@ -49,11 +49,11 @@ class Picture:
         """Presentation time in seconds on the stream's own clock; None where it has none."""
 
     def i420(self) -> I420:
-        """Fit the picture to the relay's size; the array is new and the caller's to keep.
+        """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
         Raises SourceUnusable when no filter can convert it.
         """
-        return self._input._fit_frame(self._frame)  # noqa: SLF001  # same module, one pair
+        return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
 
 
 class VideoInput:
@@ -75,7 +75,7 @@ class VideoInput:
         self._stream = self._choose_stream()
         self._fitter = Fitter(self._name, geometry, fit)
         self.corrupt = 0
-        """Packets that could not be decoded, so far."""
+        """Packets that could not be decoded so far."""
 
     @classmethod
     def open(
@@ -85,34 +85,34 @@ class VideoInput:
         geometry: Geometry,
         fit: FitMode = "crop",
         name: str = "",
-        format: str = "",  # noqa: A002  # FFmpeg's own word
+        format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
         open_timeout: float = 5.0,
         read_timeout: float = 5.0,
-        given_up: Event | None = None,
+        cancelled: Event | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
 
-        `low_delay` is for live sources: no frame is held back for threads, and data that make
-        no sense yet count as unreachable, not as unusable. `options` go to FFmpeg as they are.
-        `name` stands for the URL in errors, by default its safe form.
-        The time limits are FFmpeg's: a hung read may take twice as long, so nobody should
-        rely on them alone. SRT alone heeds `given_up`, and ends soon after it is set.
-        Raises SourceUnreachable or SourceLost when a later try may succeed, SourceUnusable
+        `low_delay` is for live sources: no frame is held back for threads, and data that cannot
+        be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
+        `name` replaces the URL in errors, by default with its safe form.
+        The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
+        alone. Only SRT uses `cancelled`, and ends soon after it is set.
+        Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
             srt = None
             if is_srt(url):
-                limit = 2 * open_timeout  # one for opening, one for finding the streams
+                limit = 2 * open_timeout  # one for opening, one for finding streams
                 srt = SrtReader(
                     url,
                     name,
                     open_timeout=limit,
                     read_timeout=read_timeout,
-                    given_up=given_up or Event(),
+                    cancelled=cancelled or Event(),
                 )
                 undo.callback(srt.close)
             try:
@@ -139,9 +139,9 @@ class VideoInput:
         if not streams:
             raise SourceUnusable(f"{self._name} has no video")
         stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
-        # A stream without decoder has no codec context, whatever PyAV's types say.
+        # A stream without a decoder has no codec context, despite PyAV's types.
         if getattr(stream, "codec_context", None) is None:
-            raise SourceUnusable(f"nothing here can decode the video of {self._name}")
+            raise SourceUnusable(f"no decoder is available for the video of {self._name}")
         context = stream.codec_context
         context.thread_type = "SLICE" if self._live else "FRAME"
         context.thread_count = 1 if self._live else FILE_THREADS
@@ -150,12 +150,12 @@ class VideoInput:
 
     @property
     def width(self) -> int:
-        """Coded width in pixels; 0 while it is not known."""
+        """Coded width in pixels; 0 while unknown."""
         return self._stream.codec_context.width
 
     @property
     def height(self) -> int:
-        """Coded height in pixels; 0 while it is not known."""
+        """Coded height in pixels; 0 while unknown."""
         return self._stream.codec_context.height
 
     @property
@@ -170,15 +170,15 @@ class VideoInput:
 
     @property
     def finite(self) -> bool:
-        """Whether the container knows its end: a recording, not a broadcast."""
+        """Whether the container has a known end: a recording, not a live stream."""
         return (self._container.duration or 0) > 0
 
     def pictures(self) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
 
         Packets that cannot be decoded are skipped and counted in `corrupt`.
-        Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a
-        row were in vain, or the end came without one picture.
+        Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
+        could not be decoded, or the end came before the first picture.
         """
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
@@ -201,11 +201,11 @@ class VideoInput:
                     decoded += 1
                     yield Picture(self, frame)
         finally:
-            packets.close()  # FFmpeg's packet is freed here, not at a later collection
+            packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._srt and self._srt.fault:
             raise self._srt.fault
         if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} holds no picture that can be decoded")
+            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
@@ -216,7 +216,7 @@ class VideoInput:
             raise SourceLost(f"{self._name}: {describe(error)}") from None
 
     def rewind(self) -> bool:
-        """Go back to the start for another round of `pictures`; False if it cannot seek."""
+        """Seek to the start for another run of `pictures`; False if it cannot seek."""
         try:
             self._container.seek(self._container.start_time or 0)
         except (av.error.FFmpegError, OSError):
@@ -224,7 +224,7 @@ class VideoInput:
         return True
 
     def close(self) -> None:
-        """Let go of file, socket or device, codec and filters."""
+        """Close the file, socket or device, the codec and the filters."""
         self._fitter.close()
         self._container.close()
         if self._srt:
@@ -241,13 +241,13 @@ _Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ..
 
 _FILE_REFUSALS: Final[_Refusals] = (
     ((av.error.FileNotFoundError,), SourceUnusable, "there is no file {name}"),
-    ((av.error.InvalidDataError,), SourceUnusable, "{name} is no video that can be read"),
+    ((av.error.InvalidDataError,), SourceUnusable, "{name} is not a video that can be read"),
 )
 _REFUSALS: Final[_Refusals] = (
     (
         (av.error.HTTPUnauthorizedError,),
         SourceUnusable,
-        "{name} wants another user name or password (401)",
+        "{name} rejects the user name or password (401)",
     ),
     ((av.error.HTTPForbiddenError,), SourceUnusable, "{name} refuses access (403)"),
     (
@@ -270,18 +270,18 @@ _REFUSALS: Final[_Refusals] = (
             compat.INVALID_ARGUMENT,
         ),
         SourceUnusable,
-        "{name} cannot be opened: {words}",
+        "{name} cannot be opened: {reason}",
     ),
-    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {words}"),
-    # PyAV's own, for a format it does not know.
-    ((ValueError,), SourceUnusable, "{name} cannot be opened: {words}"),
+    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {reason}"),
+    # Raised by PyAV for a format that it does not know.
+    ((ValueError,), SourceUnusable, "{name} cannot be opened: {reason}"),
 )
 
 
 def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
-    """Return the error to raise when opening failed."""
+    """Return the error to raise for a failed opening."""
     for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
         if isinstance(error, kinds):
-            message = text.format(name=name, words=describe(error))
+            message = text.format(name=name, reason=describe(error))
             return raised(message, hint="see [source]" if raised is SourceUnusable else "")
     raise error

@@ -1,11 +1,11 @@
-"""Glass-to-glass delay, measured from the pictures alone.
+"""Glass-to-glass delay, measured only from the pictures.
 
-Neither the service nor the transport hands a capture time through, and a swapped frame
-carries no number of the frame it was made from. But it looks like it: background, hair,
-shoulders and the pose are the source's. So a thumbnail of each frame that goes out is
-kept for some seconds, each swapped frame is compared with all of them, and the one it
-matches says when it was captured. Where no match stands out (a still scene, a loop
-shorter than the window) the delay is unknown, and nothing is measured.
+Neither the service nor the transport preserves a capture time, and a swapped frame does not
+carry the number of its source frame. But it looks like that frame: background, hair, shoulders
+and pose are the same. So a thumbnail of each sent frame is kept for some seconds, each swapped
+frame is compared with all of them, and the matching one shows when it was captured. If no match
+stands out (a still scene, a loop shorter than the window) the delay is unknown, and nothing is
+measured.
 """
 
 import math
@@ -23,21 +23,21 @@ Thumbnail = NDArray[np.float32]
 """float32, shape (cells,): luma of a grid of cells, its mean removed."""
 
 WINDOW = 3.0
-"""s of sent frames that are kept: far above any delay that a call could bear."""
+"""s of sent frames that are kept: far above any delay that is usable in a call."""
 REMEMBERED = 60.0
-"""s that `spread` looks back on, if all frames could be matched; longer else."""
+"""s of measurements in `spread` if all frames can be matched; otherwise longer."""
 
 _ROWS, _COLUMNS = 30, 40
 _EVENLY = np.full(_ROWS * _COLUMNS, 1 / (_ROWS * _COLUMNS), np.float32)
 _OUTLIER = 8.0
-"""Luma levels that one cell may count at most, so that a swapped face weighs no more than
-the background that tells the frames apart."""
+"""Most luma levels that one cell may count for, so that a swapped face weighs no more than
+the background that distinguishes the frames."""
 _CLEAR = 0.08
 """How much nearer the match must be than any other frame, as a share of the difference between
 the two frames. Behind a VP8 encoder at 1.5 Mbit/s and with sensor noise, wrong matches reach
 0.045 (still scenes); right ones have their median at 0.09 to 0.24 while a head moves."""
 _FEWEST = 4
-"""Sent frames without which nothing can stand out."""
+"""Sent frames needed before a match can stand out."""
 _AGREE = 0.15
 """s by which two matches in a row may differ. Chance matches differ by more; a true delay that
 jumps (a reconnect) costs one measurement."""
@@ -45,7 +45,7 @@ jumps (a reconnect) costs one measurement."""
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a measured quantity is spread, in seconds; None before anything was measured."""
+    """The distribution of a measured quantity in seconds; None before the first measurement."""
 
     p50: float | None = None
     p95: float | None = None
@@ -55,14 +55,14 @@ class Spread:
 class DelayMeter:
     """Compares what is shown with what was sent; each method may be called in any thread.
 
-    A frame is measured when its content is first shown, from when it was first sent:
-    repeats, of a slow source, of the pacer or of an output, are no new measurements.
+    A frame is measured from when it was first sent to when it is first shown: repeats by a slow
+    source, the pacer or an output are not measured again.
     """
 
     def __init__(
         self, fps: float = 20.0, on_measure: Callable[[float], None] | None = None
     ) -> None:
-        """Watch a stream of `fps`; `on_measure` is told each delay in seconds, in `shown`."""
+        """Measure a stream of `fps`; `shown` calls `on_measure` with each delay in seconds."""
         capacity = max(_FEWEST, math.ceil(WINDOW * fps))
         self._on_measure = on_measure
         self._lock = Lock()
@@ -76,7 +76,7 @@ class DelayMeter:
         self._delays: deque[float] = deque(maxlen=math.ceil(REMEMBERED * fps))
 
     def sent(self, frame: SourceFrame) -> None:
-        """Remember a frame that is handed to the transport."""
+        """Record a frame that is passed to the transport."""
         newest = (self._sent - 1) % len(self._captured)
         if self._captured[newest] == frame.captured_at:
             return
@@ -108,7 +108,7 @@ class DelayMeter:
             self._on_measure(delay)
 
     def spread(self) -> Spread:
-        """How the last measurements are spread."""
+        """Return the distribution of the last measurements."""
         with self._lock:
             delays = list(self._delays)
         if not delays:
@@ -117,10 +117,10 @@ class DelayMeter:
         return Spread(float(p50), float(p95), len(delays))
 
     def _match(self, picture: Thumbnail) -> float | None:
-        """When the sent frame that looks like `picture` was captured; None where none stands out.
+        """Return when the sent frame that looks like `picture` was captured; None if unclear.
 
-        The distance is a metric, so how much nearer the picture is to one frame than to
-        another can at most be the distance of these two: the share says how sure it is.
+        The distance is a metric, so a picture can be nearer to one frame than to another by at
+        most the distance of these two: the share of that measures the certainty.
         """
         kept = min(self._sent, len(self._captured))
         if kept < _FEWEST:
@@ -128,7 +128,7 @@ class DelayMeter:
         distances = self._distances(kept, picture)
         best = int(distances.argmin())
         if self._captured[best] == self._captured[:kept].min():
-            return None  # what is older than the window looks most like its oldest frame
+            return None  # a frame older than the window matches its oldest frame
         differences = self._distances(kept, self._thumbnails[best])
         others = np.arange(kept) != best
         if np.any(distances[others] - distances[best] < _CLEAR * differences[others]):
@@ -136,7 +136,7 @@ class DelayMeter:
         return float(self._captured[best]) if differences[others].min() > 0 else None
 
     def _distances(self, kept: int, picture: Thumbnail) -> Thumbnail:
-        """Mean absolute difference to each frame that is kept, each cell's part bounded."""
+        """Return the mean absolute difference to each kept frame, limited for each cell."""
         differences = self._scratch[:kept]
         np.subtract(self._thumbnails[:kept], picture, out=differences)
         np.abs(differences, out=differences)
@@ -148,15 +148,14 @@ class DelayMeter:
 def thumbnail(i420: I420) -> Thumbnail:
     """Average the luma over a grid of cells and remove its mean (a brighter picture matches).
 
-    Pictures must be at least 40x30; what does not fill a cell at the right and lower edge
-    is left out.
+    Pictures must be at least 40x30; incomplete cells at the right and lower edge are left out.
     """
     picture = luma(i420)
     cell_height, cell_width = picture.shape[0] // _ROWS, picture.shape[1] // _COLUMNS
     rows = picture[: _ROWS * cell_height, : _COLUMNS * cell_width]
-    # Adding whole rows first is quicker than a mean over both axes, by a half.
+    # Summing whole rows first takes half the time of a mean over both axes.
     strips = rows.reshape(_ROWS, cell_height, -1).sum(1, dtype=np.uint32)
     sums = strips.reshape(_ROWS * _COLUMNS, cell_width).sum(1, dtype=np.uint32)
     means = sums.astype(np.float32) / np.float32(cell_height * cell_width)
-    levelled: Thumbnail = means - means.mean()
-    return levelled
+    centred: Thumbnail = means - means.mean()
+    return centred

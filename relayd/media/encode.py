@@ -1,10 +1,10 @@
-"""Pictures out of relayd through FFmpeg: H.264 to files and push URLs, JPEG for previews.
+"""Video output through FFmpeg: H.264 to files and push URLs, JPEG for previews.
 
 PyAV before 19 opens an output's connection and writes its trailer while it holds the
 interpreter lock, without a time limit (av/container/output.py, `start_encoding` and
-`close_output`; only muxing a packet lets go of the lock). A peer that does not answer would
-so stop every thread of the process. Whoever pushes to a network does it in a process that may
-be killed: see relayd.output.pusher.
+`close_output`; only muxing a packet releases the lock). A peer that does not answer would thus
+block every thread of the process. So pushing to a network is done in a process that can be
+killed: see relayd.output.pusher.
 """
 
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, scheme_of
 
 _MUXER_OPTIONS: Final = {
-    # Fragments while it grows, so that a killed process leaves a file that plays up to the last
-    # fragment; close() turns it into an ordinary MP4 (FFmpeg 7.1, movenc "hybrid_fragmented").
+    # Fragmented while it grows, so that a killed process leaves a file that plays up to the last
+    # fragment; close() turns it into a regular MP4 (FFmpeg 7.1, movenc "hybrid_fragmented").
     "mp4": {"movflags": "+hybrid_fragmented+frag_keyframe", "flush_packets": "1"},
     "mov": {"movflags": "+hybrid_fragmented+frag_keyframe", "flush_packets": "1"},
-    # One packet of latency at most, and a receiver that joins late finds its tables soon.
+    # At most one packet of latency, and a receiver that joins late soon gets the tables.
     "mpegts": {"flush_packets": "1", "pat_period": "0.5", "muxdelay": "0"},
     "matroska": {"cluster_time_limit": "2000", "flush_packets": "1"},
     # A live stream has neither duration nor size to go back and fill in.
     "flv": {"flvflags": "no_duration_filesize", "flush_packets": "1"},
-    # UDP would be lost in most networks, and TCP tells when the peer is gone.
+    # UDP is blocked in most networks, and TCP reports when the peer is gone.
     "rtsp": {"rtsp_transport": "tcp"},
 }
 _SECONDS_PER_GOP = 2
@@ -51,9 +51,9 @@ _FINEST_Q, _COARSEST_Q = 2, 31
 class VideoWriter:
     """Encodes I420 pictures to H.264 and muxes them to a file or a push URL.
 
-    One thread owns it. Nothing is opened before the first picture. A file that exists is
-    overwritten: choosing a name is the caller's part. Each picture's time is its number
-    divided by `fps`, so a picture left out leaves a gap and not a faster film.
+    One thread owns it. Nothing is opened before the first picture. An existing file is
+    overwritten: the caller chooses an unused name. Each picture's time is its number divided
+    by `fps`, so a dropped picture leaves a gap and does not speed up the video.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class VideoWriter:
         format: str = "",  # noqa: A002 - the setting's name
         options: Mapping[str, str] | None = None,
     ) -> None:
-        """Plan the output; `format` forces a muxer, `options` go to it.
+        """Prepare the output; `format` forces a muxer, `options` go to it.
 
         Raises OutputError when the container is unknown or cannot carry H.264.
         """
@@ -117,9 +117,9 @@ class VideoWriter:
         return stream
 
     def write(self, i420: I420, number: int | None = None) -> None:
-        """Encode and mux one picture; `number` is its place in time, by default the next.
+        """Encode and mux one picture; `number` is its position in time, by default the next.
 
-        The first picture opens the target. Raises OutputError, after which only close() is left.
+        The first picture opens the target. Raises OutputError; only close() may follow that.
         """
         if i420.shape != self._geometry.shape:
             raise OutputError(f"{self.name}: expected a {self._geometry} picture")
@@ -141,8 +141,8 @@ class VideoWriter:
     def close(self) -> None:
         """Encode what is left, write the trailer and close; a second call does nothing.
 
-        Raises OutputError when the end could not be written (peer gone, disk full); what
-        there was to close is closed then too.
+        Raises OutputError when the end could not be written (peer gone, disk full); everything
+        is closed in that case as well.
         """
         if self._closed:
             return
@@ -178,7 +178,7 @@ class JpegEncoder:
         codec.pix_fmt = "yuvj420p"
         codec.time_base = Fraction(1, 1000)
         # A range of one value: FFmpeg's fixed quantiser would have to be set on each frame,
-        # which PyAV does not offer.
+        # which PyAV does not support.
         codec.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
         codec.thread_count = 1
         self._codec = codec
@@ -206,15 +206,15 @@ class JpegEncoder:
 
 
 def _with_packet_size(target: str) -> str:
-    """Let UDP packets hold whole MPEG-TS packets, seven of 188 bytes, and fit an Ethernet frame."""
+    """Make UDP packets hold seven whole MPEG-TS packets of 188 bytes and fit an Ethernet frame."""
     if scheme_of(target) != "udp" or "pkt_size=" in target:
         return target
     return f"{target}{'&' if '?' in target else '?'}pkt_size=1316"
 
 
 def _reason(fault: Exception) -> str:
-    """Say what failed without the target's URL, which FFmpeg's own text repeats."""
+    """Return what failed, without the target's URL, which FFmpeg's own text repeats."""
     if isinstance(fault, av.error.EOFError):
-        return "the other side closed the connection"
-    words = getattr(fault, "strerror", None)
-    return str(words) if words else redact(str(fault)) or type(fault).__name__
+        return "the peer closed the connection"
+    text = getattr(fault, "strerror", None)
+    return str(text) if text else redact(str(fault)) or type(fault).__name__

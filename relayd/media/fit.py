@@ -1,7 +1,7 @@
-"""Decoded pictures brought to the relay's size, upright and in BT.601, by libavfilter.
+"""Fits decoded pictures to the relay's size, upright and in BT.601, with libavfilter.
 
-The filter graph is kept, and built again when the stream changes size, pixel format, colours,
-aspect or orientation on the way.
+The filter graph is kept, and rebuilt when the stream changes its size, pixel format, colours,
+aspect or orientation.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _MATRIX_OF: Final = {
     7: ("smpte240m", "smpte240m"),
     9: ("bt2020", "bt2020ncl"),
 }
-"""What the filters `scale` and `colorspace` call the matrices that are not BT.601.
+"""The names of the matrices other than BT.601 in the filters `scale` and `colorspace`.
 
 The keys are those of ITU-T H.273, table 4, which FFmpeg uses.
 """
@@ -33,12 +33,12 @@ _TO_BT601: Final = (
     "space=smpte170m:irange=tv:range=tv:format=yuv420p"
     ":iprimaries=bt709:primaries=bt709:itrc=bt709:trc=bt709"
 )
-"""Another matrix only: naming the same primaries and curve twice leaves both as they are."""
+"""Changes only the matrix: with equal primaries and curve on both sides they stay unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """All that a filter graph is built for."""
+    """Everything that a filter graph depends on."""
 
     width: int
     height: int
@@ -47,7 +47,7 @@ class _Shape:
     full_range: bool
     sample_aspect: float
     quarter_turns: int
-    """To the right, 0 to 3."""
+    """Clockwise, 0 to 3."""
 
 
 _TURNS: Final[tuple[tuple[tuple[str, str], ...], ...]] = (
@@ -56,21 +56,21 @@ _TURNS: Final[tuple[tuple[tuple[str, str], ...], ...]] = (
     (("hflip", ""), ("vflip", "")),
     (("transpose", "cclock"),),
 )
-"""The filters that turn a picture right by so many quarters."""
+"""The filters that rotate a picture clockwise by 0 to 3 quarter turns."""
 
 
 class Fitter:
-    """Fits the pictures of one stream into one geometry; belongs to the stream's thread."""
+    """Fits the pictures of one stream to one geometry; used only in the stream's thread."""
 
     def __init__(self, name: str, geometry: Geometry, mode: FitMode) -> None:
-        """Plan for pictures of `name`, which stands for the source in errors."""
+        """Prepare for pictures of the source `name`, as it is called in errors."""
         self._name, self._geometry, self._mode = name, geometry, mode
         self._shape: _Shape | None = None
         self._graph: Graph | None = None
         self._ends: tuple[FilterContext, FilterContext] | None = None
 
     def fit(self, frame: VideoFrame, sample_aspect: float) -> I420:
-        """Return the picture at the target's size; the array is new and the caller's to keep.
+        """Return the picture at the target's size; the array is new and belongs to the caller.
 
         `sample_aspect` is a pixel's width over its height (0: unknown). Raises SourceUnusable
         when no filter can convert it.
@@ -79,9 +79,9 @@ class Fitter:
         try:
             if self._ends is None or shape != self._shape:
                 self._ends = self._build_graph(shape)
-            entry, leave = self._ends
-            entry.push(frame)
-            fitted = leave.pull()
+            source, sink = self._ends
+            source.push(frame)
+            fitted = sink.pull()
         except (av.error.FFmpegError, ValueError, OSError, MemoryError) as error:
             self._ends = None
             raise SourceUnusable(
@@ -91,7 +91,7 @@ class Fitter:
         return fitted.to_ndarray()  # type: ignore[attr-defined,no-any-return]  # it is a VideoFrame
 
     def close(self) -> None:
-        """Let go of the filters; a later picture would build them again."""
+        """Release the filters; a later picture would rebuild them."""
         self._ends = self._graph = None
 
     def _build_graph(self, shape: _Shape) -> "tuple[FilterContext, FilterContext]":
@@ -106,13 +106,13 @@ class Fitter:
         nodes += [graph.add(name, args or None) for name, args in self._filters(shape)]
         nodes.append(graph.add("buffersink"))
         graph.link_nodes(*nodes).configure()
-        self._graph, self._shape = graph, shape  # the nodes alone do not keep the graph
+        self._graph, self._shape = graph, shape  # the nodes do not keep the graph alive
         return nodes[0], nodes[-1]
 
     def _filters(self, shape: _Shape) -> list[tuple[str, str]]:
-        """Name the filters, in order.
+        """Return the names and arguments of the filters, in order.
 
-        The picture is turned last, when it is small: so the fit is planned for it as it lies.
+        The picture is rotated last, when it is small: so the fit is planned before the rotation.
         """
         target = self._geometry
         if shape.quarter_turns % 2:
@@ -128,8 +128,8 @@ class Fitter:
         filters.append(("scale", f"{size}:flags=bilinear:{colours}"))
         filters.append(("format", "yuv420p"))
         if declared:
-            # A small picture is taken for BT.601 by all that show it. This filter costs 0.12 ms
-            # at 640x480, where swscale takes 1.5 ms.
+            # Every viewer assumes BT.601 for a small picture. This filter costs 0.12 ms at
+            # 640x480, where swscale takes 1.5 ms.
             filters.append(("colorspace", f"ispace={declared}:{_TO_BT601}"))
         if plan.scaled != (target.width, target.height):
             x, y = plan.offset
@@ -151,18 +151,18 @@ def _shape_of(frame: VideoFrame, sample_aspect: float) -> _Shape:
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """Count the quarter turns to the right that set a picture upright.
+    """Return the clockwise quarter turns that set a picture upright.
 
-    From the rotation in its display matrix (ISO/IEC 14496-12, 8.3.2; EXIF for JPEG), odd
-    angles rounded. The matrix itself, which may mirror as well, is not looked at: PyAV 18
-    frees a side data's metadata twice, so that touching `frame.side_data` of a picture with
-    a colour profile ends the process.
+    From the rotation in its display matrix (ISO/IEC 14496-12, 8.3.2; EXIF for JPEG), other
+    angles are rounded. The matrix itself, which may also mirror, is not read: PyAV 18 frees a
+    side data's metadata twice, so that accessing `frame.side_data` of a picture with a colour
+    profile crashes the process.
     """
     return -round(frame.rotation / 90) % 4
 
 
 def describe(error: BaseException) -> str:
-    """Say in plain words what FFmpeg complains of, without any URL."""
+    """Return FFmpeg's error as text, without any URL."""
     if isinstance(error, av.error.ExitError):
         return "no answer in time"
     if isinstance(error, av.error.FFmpegError | OSError) and error.strerror:

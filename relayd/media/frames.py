@@ -1,9 +1,9 @@
 """Frame types and picture geometry.
 
 A picture is I420 from end to end: one contiguous uint8 array of shape
-(height * 3 // 2, width), Y rows first, then U, then V at half size each way.
-Which type carries it says whose face may be in it, so that a type checker
-refuses to send a raw face to an output.
+(height * 3 // 2, width), Y rows first, then U, then V at half the width and height.
+Its frame type states whose face it may show, so that a type checker rejects code that
+sends a raw face to an output.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Geometry:
 @final
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
-    """A picture from the source: it shows the true face and never leaves by an output."""
+    """A picture from the source: it shows the real face and must never reach an output."""
 
     i420: I420
     captured_at: float
@@ -67,38 +67,38 @@ class SwappedFrame:
 @final
 @dataclass(frozen=True, slots=True)
 class StandbyFrame:
-    """A picture of relayd's own: says in words what is going on."""
+    """A picture made by relayd: shows the relay's state as text."""
 
     i420: I420
     text: str
 
 
 OutputFrame = SwappedFrame | StandbyFrame
-"""All that an output accepts."""
+"""What an output accepts."""
 
 
 def expose_source(frame: SourceFrame) -> SwappedFrame:
     """Turn a raw frame into one that outputs accept.
 
-    The single place where this happens, for `[privacy] fallback = "raw"` alone.
+    This happens only here, and only for `[privacy] fallback = "raw"`.
     """
     return SwappedFrame(frame.i420, frame.captured_at)
 
 
 def luma(i420: I420) -> NDArray[np.uint8]:
-    """The Y plane, shape (height, width), a view."""
+    """Return the Y plane, shape (height, width), as a view."""
     return i420[: i420.shape[0] * 2 // 3]
 
 
 def planes(i420: I420) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Y, U and V, shapes (height, width) and twice (height / 2, width / 2), as views."""
+    """Return Y, U and V, shapes (height, width) and twice (height / 2, width / 2), as views."""
     height, width = i420.shape[0] * 2 // 3, i420.shape[1]
     chroma = i420[height:].reshape(2, height // 2, width // 2)
     return i420[:height], chroma[0], chroma[1]
 
 
 def black(geometry: Geometry) -> I420:
-    """A black picture (BT.601 limited range: Y 16, chroma 128)."""
+    """Return a black picture (BT.601 limited range: Y 16, chroma 128)."""
     picture = np.full(geometry.shape, 128, np.uint8)
     picture[: geometry.height] = 16
     return picture
@@ -106,7 +106,7 @@ def black(geometry: Geometry) -> I420:
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """How a decoded picture becomes the relay's: crop, then scale, then pad, in display pixels."""
+    """How a decoded picture is fitted: crop, then scale, then pad, in display pixels."""
 
     crop: tuple[int, int, int, int]
     """x, y, width, height within the (upright) input, in its own pixels."""
@@ -119,10 +119,10 @@ class FitPlan:
 def plan_fit(
     width: int, height: int, sample_aspect: float, target: Geometry, mode: FitMode
 ) -> FitPlan:
-    """Plan the way from an upright width x height picture to the target.
+    """Plan how to fit an upright width x height picture into the target.
 
     `sample_aspect` is a pixel's width over its height (1.0 = square, 0 counts as unknown).
-    crop fills the target and cuts what hangs over; pad shows all within dark bars;
+    crop fills the target and cuts off the rest; pad shows everything between dark bars;
     stretch ignores the aspect.
     """
     if mode == "stretch":

@@ -1,4 +1,4 @@
-"""Pictures that already are I420, brought to another size by libswscale."""
+"""Scales pictures that are already I420, with libswscale."""
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -8,9 +8,9 @@ from relayd.media.frames import I420, Geometry, black, plan_fit, planes
 
 
 class Scaler:
-    """Fits pictures of any even size into one geometry, all of each within dark bars.
+    """Fits pictures of any even size into one geometry, complete, between dark bars.
 
-    Keeps its swscale context while the size stays; belongs to one thread.
+    Keeps its swscale context while the size stays the same; used in one thread only.
     """
 
     def __init__(self, target: Geometry) -> None:

@@ -1,7 +1,7 @@
-"""Latest-frame slots: between two stages stands one slot with the newest frame, never a queue.
+"""Latest-frame slots: two stages are connected by one slot with the newest frame, never a queue.
 
-`LatestSlot` serves threads of one process, `SharedSlot` two processes. A writer never
-waits; each reader keeps the number of the frame it saw last and so counts what it missed.
+`LatestSlot` is for threads of one process, `SharedSlot` for two processes. A writer never
+blocks; each reader keeps the number of the frame it read last and so counts missed ones.
 """
 
 import mmap
@@ -27,19 +27,19 @@ class LatestSlot(Generic[T]):
         self._item: T | None = None
 
     def put(self, item: T) -> None:
-        """Make `item` the newest; what was there before is forgotten."""
+        """Make `item` the newest; the previous one is dropped."""
         with self._changed:
             self._number += 1
             self._item = item
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Forget the item, so that nobody shows it again; numbers go on."""
+        """Drop the item, so that it is not shown again; the numbering continues."""
         with self._changed:
             self._item = None
 
     def latest(self) -> tuple[int, T | None]:
-        """The number of the newest item (0: there was none yet), and the item if it is kept."""
+        """Return the number of the newest item (0: none so far), and the item unless cleared."""
         with self._changed:
             return self._number, self._item
 
@@ -53,22 +53,22 @@ class LatestSlot(Generic[T]):
 class SharedSlot:
     """The newest I420 picture, shared by two processes.
 
-    Three buffers behind one header in an anonymous memory file (memfd), so nothing is left
-    behind whichever process is killed, and an eventfd as doorbell. The writer fills the
-    oldest buffer and then moves the number; a reader copies and looks whether the writer
-    came round meanwhile (a seqlock), so neither ever waits for a lock the other may die with.
+    One header and three buffers in an anonymous memory file (memfd), so that nothing remains
+    whichever process is killed, and an eventfd as doorbell. The writer fills the oldest buffer
+    and then updates the number; a reader copies and checks whether the writer has overwritten
+    the buffer meanwhile (a seqlock), so neither waits for a lock that the other may die with.
     """
 
     BUFFERS = 3
     _HEADER_WORDS = 1 + BUFFERS * 2  # newest number; per buffer: its number, its time stamp in ns
     _HEADER_BYTES = 4096  # one page, so that pictures start aligned
-    _MOST_TRIES = 100  # a writer that overtakes a copy so often has lost its mind
+    _MOST_TRIES = 100  # no correct writer overtakes a copy so often
 
     def __init__(self, geometry: Geometry, memory_fd: int, bell_fd: int) -> None:
         self.geometry = geometry
         self.memory_fd, self.bell_fd = memory_fd, bell_fd
         self._map = mmap.mmap(memory_fd, self._HEADER_BYTES + self.BUFFERS * geometry.nbytes)
-        self._map.madvise(mmap.MADV_DONTDUMP)  # a face is no business of a core dump
+        self._map.madvise(mmap.MADV_DONTDUMP)  # no face may get into a core dump
         self._header = np.frombuffer(self._map, np.int64, self._HEADER_WORDS)
         self._pictures = np.frombuffer(self._map, np.uint8, offset=self._HEADER_BYTES).reshape(
             self.BUFFERS, *geometry.shape
@@ -76,7 +76,7 @@ class SharedSlot:
 
     @classmethod
     def create(cls, geometry: Geometry, name: str) -> "SharedSlot":
-        """Make a new slot; `name` shows up in /proc/PID/maps only."""
+        """Create a slot; `name` only appears in /proc/PID/maps."""
         with ExitStack() as undo:
             memory_fd = os.memfd_create(f"relayd-{name}", os.MFD_CLOEXEC)
             undo.callback(os.close, memory_fd)
@@ -89,7 +89,7 @@ class SharedSlot:
 
     @property
     def fds(self) -> tuple[int, int]:
-        """What the other process must inherit: memory and doorbell."""
+        """The descriptors that the other process must inherit: memory and doorbell."""
         return self.memory_fd, self.bell_fd
 
     def write(self, picture: I420, stamp: float) -> None:
@@ -104,13 +104,13 @@ class SharedSlot:
         os.eventfd_write(self.bell_fd, 1)
 
     def number(self) -> int:
-        """The number of the newest picture; 0 before the first."""
+        """Return the number of the newest picture; 0 before the first."""
         return int(self._header[0])
 
     def read(self, into: I420, after: int) -> tuple[int, float] | None:
         """Copy the newest picture into `into` if its number is above `after`.
 
-        Gives its number and time stamp, or None when there is nothing newer.
+        Returns its number and time stamp, or None when there is nothing newer.
         """
         for _ in range(self._MOST_TRIES):
             if (number := int(self._header[0])) <= after:
@@ -128,12 +128,12 @@ class SharedSlot:
             return False
         try:
             os.eventfd_read(self.bell_fd)
-        except BlockingIOError:  # another reader of this slot was quicker
+        except BlockingIOError:  # another reader of this slot was faster
             return False
         return True
 
     def close(self) -> None:
-        """Unmap and close; the memory goes when the last process has done so."""
+        """Unmap and close; the memory is freed when the last process has done so."""
         del self._header, self._pictures
         self._map.close()
         os.close(self.memory_fd)

@@ -1,11 +1,11 @@
 """SRT through the system's ffmpeg program, because the FFmpeg inside PyAV's wheels has no libsrt.
 
-The program only carries ready bytes between a pipe and the peer; it encodes and decodes nothing.
-The URL is an argument of the program, which every user of the machine can read. An output's
-passphrase and streamid are therefore handed over as a preset file, on a descriptor. FFmpeg takes
-none for an input: a source's could be hidden in a concat script (FFmpeg 5 knows no other way), but
-that takes the stream apart and puts it together again, at the cost of 80 ms. So they are to be read
-there, and `shows_secret` tells of it.
+The program only transfers bytes between a pipe and the peer; it encodes and decodes nothing. The
+URL is an argument of the program, which every user of the machine can read. So an output's
+passphrase and streamid are passed as a preset file, on a descriptor. FFmpeg accepts none for an
+input: a source's could be hidden in a concat script (the only way in FFmpeg 5), but that demuxes
+and remuxes the stream, at the cost of 80 ms. So they are readable there, and `shows_secret`
+reports it.
 """
 
 import os
@@ -26,18 +26,18 @@ from relayd.process.descriptors import wait_readable
 from relayd.urls.safe import is_secret_name
 
 _FINISH_LIMIT: Final = 2.0
-"""s that the program has to send what is left, at close."""
-_LOOK_EVERY: Final = 0.1
-"""s between looks whether a silent peer is still waited for."""
+"""s that the program has to send the rest at close."""
+_POLL_INTERVAL: Final = 0.1
+"""s between checks whether to go on waiting for a silent peer."""
 _PROGRESS_BYTES: Final = 4096
 _MOST_READ: Final = 16 * 1024
-"""Bytes of what the program said that are looked at, the last ones."""
-_MOST_WORDS: Final = 200
-"""Characters of the program's own explanation that are passed on."""
-_SPEAKER: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
-"""What FFmpeg puts before a line that one of its parts says."""
-_BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, no secret
-"""libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg itself calls an input/output error."""
+"""The last bytes of the program's stderr that are used."""
+_LONGEST_EXPLANATION: Final = 200
+"""Characters of the program's error message that are passed on."""
+_PART_PREFIX: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
+"""FFmpeg's prefix of a line from one of its components."""
+_BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, not a secret
+"""libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg reports as an input/output error."""
 
 
 _LONGEST_PRESET_LINE: Final = 900
@@ -45,17 +45,17 @@ _LONGEST_PRESET_LINE: Final = 900
 
 
 def is_srt(url: str) -> bool:
-    """Whether a URL is for this module."""
+    """Whether this module handles a URL."""
     return url.lower().startswith("srt://")
 
 
 def shows_secret(url: str) -> bool:
     """Whether reading from this URL shows its secret to every user of this machine."""
-    return is_srt(url) and bool(_parted(url)[1])
+    return is_srt(url) and bool(_split_secrets(url)[1])
 
 
-def _parted(url: str) -> tuple[str, list[str]]:
-    """Part a URL from its secret options, each as a line of a preset file, decoded as in URLs."""
+def _split_secrets(url: str) -> tuple[str, list[str]]:
+    """Separate a URL from its secret options, each as a line of a preset file, URL-decoded."""
     before, mark, query = url.partition("?")
     plain, secret = [], []
     for pair in query.split("&"):
@@ -73,7 +73,7 @@ def _parted(url: str) -> tuple[str, list[str]]:
 
 @contextmanager
 def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Return the arguments that hand lines to an output of ffmpeg, and the descriptors to pass."""
+    """Return the arguments that pass lines to an output of ffmpeg, and the descriptors to pass."""
     if not lines:
         yield [], []
         return
@@ -86,7 +86,7 @@ def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
 
 
 class _Program:
-    """A running ffmpeg with a pipe to and one from it, and what it complained of."""
+    """A running ffmpeg with a pipe to it, a pipe from it, and its stderr."""
 
     def __init__(
         self,
@@ -96,57 +96,57 @@ class _Program:
         missing: type[OutputError | SourceUnusable],
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start it; raises `missing` where there is no such program, or none can be started."""
+        """Start it; raises `missing` if the program is missing or cannot be started."""
         self._url, self._name = url, name
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
         program = shutil.which("ffmpeg")
         if program is None:
-            self._words.close()
+            self._stderr.close()
             raise missing(
                 f"{name}: SRT needs the program ffmpeg, which is not installed",
                 hint="sudo apt install ffmpeg",
             )
         command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
         try:
-            self._process = Child.start_program(command, stderr=self._words, pass_fds=pass_fds)
+            self._process = Child.start_program(command, stderr=self._stderr, pass_fds=pass_fds)
         except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
-            self._words.close()
+            self._stderr.close()
             why = redact(str(fault))
             raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
 
     def has_output(self, within: float = 0.0) -> bool:
-        """Whether there is something to read, be it the end."""
+        """Whether there is something to read, including the end."""
         return bool(wait_readable((self.stdout.fileno(),), within))
 
     def explanation(self) -> str:
-        """Say why it ended, in its own words: its SRT part's where that spoke, else the last."""
-        size = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, size - _MOST_READ))
-        text = self._words.read(_MOST_READ).decode("utf-8", "replace").strip()
+        """Return its error message: that of its SRT component if there is one, else the last."""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _MOST_READ))
+        text = self._stderr.read(_MOST_READ).decode("utf-8", "replace").strip()
         if _BAD_SECRET in text:
             return _BAD_SECRET
         lines = text.replace(self._url, self._name).splitlines() or [""]
-        spoken = [line for line in lines if line.startswith("[srt @ ")]
-        words = _SPEAKER.sub("", (spoken or lines)[-1]).removeprefix(f"{self._name}: ")
-        return excerpt(words, _MOST_WORDS) or "the connection was closed"
+        srt_lines = [line for line in lines if line.startswith("[srt @ ")]
+        message = _PART_PREFIX.sub("", (srt_lines or lines)[-1]).removeprefix(f"{self._name}: ")
+        return excerpt(message, _LONGEST_EXPLANATION) or "the connection was closed"
 
-    def end(self, patience: float) -> None:
-        """Close its input and wait; by force if it has not ended after `patience` seconds."""
+    def end(self, within: float) -> None:
+        """Close its input and wait; kill it if it has not ended after `within` seconds."""
         self.stdin.close()
-        self._process.end(patience)
+        self._process.end(within)
         self.stdout.close()
-        self._words.close()
+        self._stderr.close()
 
 
 class SrtPipe:
     """A file-like object whose bytes, MPEG-TS, go to an srt:// URL."""
 
     def __init__(self, url: str, name: str) -> None:
-        """Start the program; `name` stands for the URL in errors, which are OutputError."""
+        """Start the program; `name` replaces the URL in errors, which are OutputError."""
         self.name = name
         self._connected = False
-        plain, secret = _parted(url)
+        plain, secret = _split_secrets(url)
         with _preset(secret) as (preset, descriptors):
             # fmt: off
             arguments = [
@@ -160,7 +160,7 @@ class SrtPipe:
 
     @property
     def connected(self) -> bool:
-        """Whether the peer was reached; the program tells its progress from then on."""
+        """Whether the peer was reached; from then on the program reports its progress."""
         while self._program.has_output():
             if not os.read(self._program.stdout.fileno(), _PROGRESS_BYTES):
                 break
@@ -168,7 +168,7 @@ class SrtPipe:
         return self._connected
 
     def write(self, data: bytes) -> int:
-        """Pass bytes on; OutputError with the program's words when it has ended."""
+        """Pass bytes on; raises OutputError with the program's message when it has ended."""
         rest = memoryview(data)
         try:
             while rest:
@@ -178,16 +178,16 @@ class SrtPipe:
         return len(data)
 
     def close(self) -> None:
-        """End the program, by force if it does not end by itself."""
+        """End the program; kill it if it does not end by itself."""
         self._program.end(_FINISH_LIMIT)
 
 
 class SrtReader:
-    """A file-like object that gives what comes from an srt:// URL, byte by byte as it was sent.
+    """A file-like object that returns the bytes from an srt:// URL, unchanged.
 
-    It raises nothing while it is read, for FFmpeg would hide that; a failure looks like the
-    end, and `fault` tells it. The program is killed when the thread ends that made this, however
-    that ends.
+    It raises nothing while it is read, because FFmpeg would hide that; a failure looks like the
+    end, and is in `fault`. The program is killed when the thread that created this object ends,
+    for whatever reason.
     """
 
     def __init__(
@@ -197,20 +197,20 @@ class SrtReader:
         *,
         open_timeout: float,
         read_timeout: float,
-        given_up: Event,
+        cancelled: Event,
     ) -> None:
-        """Start the program; `name` stands for the URL in errors.
+        """Start the program; `name` replaces the URL in errors.
 
-        The first bytes are waited for `open_timeout` seconds, all others `read_timeout`,
-        and none once `given_up` is set.
-        Raises SourceUnusable when the program is not there or cannot be started.
+        Waits up to `open_timeout` seconds for the first bytes and `read_timeout` for all others,
+        but not once `cancelled` is set.
+        Raises SourceUnusable when the program is missing or cannot be started.
         """
         self.name = name
         self._timeout, self._read_timeout = open_timeout, read_timeout
-        self._given_up = given_up
+        self._cancelled = cancelled
         self._received = False
         self._fault: SourceError | None = None
-        # The demuxer "data" looks into nothing, so nothing is held back, changed or refused.
+        # The demuxer "data" does not parse, so nothing is held back, changed or rejected.
         # fmt: off
         arguments = [
             "-f", "data", "-raw_packet_size", "65536", "-i", url,
@@ -220,7 +220,7 @@ class SrtReader:
         self._program = _Program(arguments, url, self.name, SourceUnusable)
 
     def read(self, size: int) -> bytes:
-        """Give up to `size` bytes as soon as there are some; none at the end."""
+        """Return up to `size` bytes as soon as there are some; none at the end."""
         if self._fault is not None or not self._wait():
             return b""
         data = os.read(self._program.stdout.fileno(), size)
@@ -231,26 +231,26 @@ class SrtReader:
         return data
 
     def _wait(self) -> bool:
-        """Wait for something to read; False when there was nothing in time."""
+        """Wait for something to read; False if there is nothing in time."""
         deadline = time.monotonic() + self._timeout
-        while not self._program.has_output(within=_LOOK_EVERY):
-            if self._given_up.is_set():
-                self._fail("nobody waits for it any more")
+        while not self._program.has_output(within=_POLL_INTERVAL):
+            if self._cancelled.is_set():
+                self._fail("it is no longer needed")
                 return False
             if time.monotonic() >= deadline:
-                self._fail(f"nothing came for {self._timeout:g} s")
+                self._fail(f"no data for {self._timeout:g} s")
                 return False
         return True
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, reason: str) -> None:
         kind = SourceLost if self._received else SourceUnreachable
-        self._fault = kind(f"{self.name}: {words}")
+        self._fault = kind(f"{self.name}: {reason}")
 
     @property
     def fault(self) -> SourceError | None:
-        """Why no more bytes come: SourceUnreachable, or SourceLost once some had come."""
+        """Why there are no more bytes: SourceUnreachable, or SourceLost after the first bytes."""
         return self._fault
 
     def close(self) -> None:
         """Kill the program; a second call does nothing."""
-        self._program.end(patience=0.0)
+        self._program.end(within=0.0)

@@ -1,4 +1,4 @@
-"""What every output is to the rest of relayd."""
+"""The interface of every output."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,27 +8,27 @@ from relayd.media.frames import OutputFrame
 
 
 class Output(Protocol):
-    """Somewhere a picture is shown. It takes swapped and standby pictures, never a raw one."""
+    """A place where pictures are shown: swapped and standby ones, never a raw one."""
 
     @property
     def name(self) -> str:
-        """What people call it: a device path, a URL without its secrets."""
+        """Its name for users: a device path, or a URL without its secrets."""
 
     def open(self) -> None:
-        """Make it ready; raises RelaydError. May be called again after close()."""
+        """Open it; raises RelaydError. May be called again after close()."""
 
     def show(self, frame: OutputFrame) -> None:
-        """Show one picture, without waiting for anybody; raises RelaydError when it is broken."""
+        """Show one picture without blocking; raises RelaydError when the output is broken."""
 
     def close(self) -> None:
-        """Let go of what open() took; does nothing when there is nothing."""
+        """Release what open() acquired; does nothing when it is not open."""
 
 
 class OutputChange(Enum):
     """What happened to an output."""
 
     LOST = "lost"
-    """It broke; relayd tries to get it back."""
+    """It broke; relayd tries to reopen it."""
     BACK = "back"
     """It works (again)."""
 
@@ -41,4 +41,4 @@ class OutputEvent:
     change: OutputChange
     reason: str = ""
     file: str = ""
-    """The file that it writes from now on, where it writes one."""
+    """The file that it writes from now on, if it writes one."""

@@ -1,8 +1,8 @@
-"""The virtual camera: a pyvirtualcam backend that says what goes wrong.
+"""The virtual camera: a pyvirtualcam backend that reports its errors.
 
-pyvirtualcam's own Linux backend tells the device no frame rate, prints failed writes instead
-of raising them, and leaves v4l2loopback 0.12 unusable after its first run. This one opens the
-device itself. Only this module imports pyvirtualcam.
+pyvirtualcam's own Linux backend sets no frame rate on the device, prints failed writes instead
+of raising them, and leaves v4l2loopback 0.12 unusable after its first run. This backend opens
+the device itself. Only this module imports pyvirtualcam.
 """
 
 import errno
@@ -30,7 +30,7 @@ _BACKEND: Final = "relayd"
 
 
 class Loopback:
-    """One open v4l2loopback device that takes I420 pictures of a fixed size."""
+    """One open v4l2loopback device that accepts I420 pictures of a fixed size."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Loopback:
     ) -> None:
         """Open `path`; raises CameraUnavailable with what is wrong and how to fix it.
 
-        `version` is the loaded module's, for the words of an error alone. A device that
-        `was_open` is in a call: what is not as it should be and yet no hindrance is told then.
+        `version` is that of the loaded module; it is only used in error messages. A device that
+        `was_open` is in a call: a wrong setting that does not stop it is only logged then.
         """
         self.path = path
         self.geometry = geometry
@@ -55,12 +55,12 @@ class Loopback:
         try:
             self._require_writable(version)
             self._fix_format()
-            self._tell_frame_rate(fps)
+            self._set_frame_rate(fps)
             v4l2.mark_as_writer(system, self._fd)
             self._require_exclusive_caps()
         except OSError as fault:
             self.close()
-            raise CameraUnavailable(f"{path}: {_words(fault)}", hint=_reload()) from fault
+            raise CameraUnavailable(f"{path}: {_reason(fault)}", hint=_reload()) from fault
         except CameraUnavailable:
             self.close()
             raise
@@ -71,7 +71,8 @@ class Loopback:
         except OSError as fault:
             if fault.errno in {errno.ENOTTY, errno.EINVAL}:
                 raise CameraUnavailable(
-                    f"{self.path} is no video device", hint="`relayd devices` lists what there is"
+                    f"{self.path} is not a video device",
+                    hint="`relayd devices` lists what there is",
                 ) from fault
             raise
         if not capability.is_loopback:
@@ -81,28 +82,26 @@ class Loopback:
                 hint=f'choose a v4l2loopback device or device = "auto"; to make one: {modprobe()}',
             )
         if v4l2.has_control(self._system, self._fd, v4l2.KEEP_FORMAT):
-            refusal = CameraUnavailable(
-                f"{self.path} has keep_format=1: it may take no pictures after a restart",
+            error = CameraUnavailable(
+                f"{self.path} has keep_format=1: it may accept no pictures after a restart",
                 hint=f"v4l2-ctl -d {self.path} -c keep_format=0",
             )
-            self._refuse(refusal, is_hindrance=not capability.can_output)
+            self._refuse(error, is_fatal=not capability.can_output)
         if capability.can_output:
             return
         if not capability.can_capture:
             raise CameraUnavailable(
-                f"{self.path} takes no pictures any more: v4l2loopback before 0.13 gets stuck so"
-                " when a program that wrote to it ends",
-                hint=f"close what uses it, then: {_reload()}",
+                f"{self.path} no longer accepts pictures: v4l2loopback before 0.13 gets stuck"
+                " like this when a program that wrote to it ends",
+                hint=f"close the programs that use it, then: {_reload()}",
             )
         if version == devices.BEFORE_0_13:
             raise CameraUnavailable(
-                f"{self.path} is written by another program, or got stuck when one ended"
+                f"another program writes to {self.path}, or it got stuck when one ended"
                 f" (v4l2loopback {version})",
-                hint=f"end that program and close what watches the camera, then: {_reload()}",
+                hint=f"end that program, close those that watch the camera, then: {_reload()}",
             )
-        raise CameraUnavailable(
-            f"{self.path} is written by another program", hint="end that program"
-        )
+        raise CameraUnavailable(f"another program writes to {self.path}", hint="end that program")
 
     def _fix_format(self) -> None:
         wanted = v4l2.i420_format(self.geometry)
@@ -113,46 +112,46 @@ class Loopback:
                 raise
             raise CameraUnavailable(
                 f"{self.path} is in use: it cannot be set to {self.geometry}",
-                hint="close the programs that watch or write it",
+                hint="close the programs that read from it or write to it",
             ) from fault
-        # A device that is being watched may agree and yet stay as it was.
+        # A device that is being read may accept the format and still keep its old one.
         kept = v4l2.get_format(self._system, self._fd, v4l2.BufferType.OUTPUT)
         for answer in (given, kept):
             if not answer.holds(wanted):
                 raise CameraUnavailable(
                     f"{self.path} stays at {answer.fourcc} {answer.width}x{answer.height}"
                     f" instead of {wanted.fourcc} {self.geometry}",
-                    hint="close the programs that watch it",
+                    hint="close the programs that read from it",
                 )
 
-    def _tell_frame_rate(self, fps: float) -> None:
+    def _set_frame_rate(self, fps: float) -> None:
         try:
             v4l2.set_frame_rate(self._system, self._fd, Fraction(fps).limit_denominator(1001))
-        except OSError as fault:  # readers will believe in 30 fps, and that is all
+        except OSError as fault:  # readers assume 30 fps; nothing else breaks
             _log.warning(
-                LogEvent.CAMERA_FRAME_RATE_REFUSED, device=self.path, fps=fps, reason=_words(fault)
+                LogEvent.CAMERA_FRAME_RATE_REFUSED, device=self.path, fps=fps, reason=_reason(fault)
             )
 
     def _require_exclusive_caps(self) -> None:
-        """Refuse a device that shows both its sides though it has a writer.
+        """Refuse a device that shows both its capture and output side although it has a writer.
 
-        Only now can that be told. Before there is a writer 0.12 and 0.13 show both also where
-        exclusive_caps is set, as long as somebody still watches; and the module's parameters
-        tell nothing of devices that were added later.
+        It cannot be checked earlier: without a writer, 0.12 and 0.13 show both sides even with
+        exclusive_caps set, as long as a program still reads; and the module's parameters do not
+        cover devices that were added later.
         """
         capability = v4l2.query_capability(self._system, self._fd)
         if capability.can_output and capability.can_capture:
-            refusal = CameraUnavailable(
+            error = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
                 hint=f"with a 1 for each camera: {_reload()}",
             )
-            self._refuse(refusal, is_hindrance=False)
+            self._refuse(error, is_fatal=False)
 
-    def _refuse(self, refusal: CameraUnavailable, *, is_hindrance: bool) -> None:
-        """Raise it, or in a call that can go on without its hint tell it."""
-        if is_hindrance or not self._was_open:
-            raise refusal
-        _log.warning(LogEvent.CAMERA_MISCONFIGURED, device=self.path, reason=str(refusal))
+    def _refuse(self, error: CameraUnavailable, *, is_fatal: bool) -> None:
+        """Raise `error`; in a call that can go on despite it, only log it."""
+        if is_fatal or not self._was_open:
+            raise error
+        _log.warning(LogEvent.CAMERA_MISCONFIGURED, device=self.path, reason=str(error))
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Write one picture (uint8, flat, `geometry.nbytes`); raises CameraUnavailable."""
@@ -161,7 +160,7 @@ class Loopback:
         except OSError as fault:
             hint = modprobe() if fault.errno == errno.ENODEV else ""
             raise CameraUnavailable(
-                f"{self.path} refused a picture: {_words(fault)}", hint=hint
+                f"{self.path} refused a picture: {_reason(fault)}", hint=hint
             ) from fault
         if written != self.geometry.nbytes:
             raise CameraUnavailable(
@@ -170,7 +169,7 @@ class Loopback:
             )
 
     def close(self) -> None:
-        """Close the device; the camera leaves the lists of other programs."""
+        """Close the device; other programs no longer list the camera."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._system.close(fd)
@@ -186,8 +185,9 @@ def _open(system: v4l2.System, path: str) -> int:
     except OSError as fault:
         is_missing = fault.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}
         hint = modprobe() if is_missing else _OPEN_HINTS.get(fault.errno or 0, "")
-        raise CameraUnavailable(f"{path}: {_words(fault)}", hint=hint) from fault
-    # Other relays cannot look into this one; the lock shows them who has the device (openers).
+        raise CameraUnavailable(f"{path}: {_reason(fault)}", hint=hint) from fault
+    # Other relays cannot read this one's /proc entry; the lock shows them who has the device
+    # (device_use).
     with suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd
@@ -201,12 +201,12 @@ _OPEN_HINTS: Final = {
 }
 
 
-def _words(fault: OSError) -> str:
+def _reason(fault: OSError) -> str:
     return os.strerror(fault.errno).lower() if fault.errno else str(fault)
 
 
 class _PyvirtualcamBackend:
-    """What pyvirtualcam asks of a backend, over a device that is open already."""
+    """The backend interface of pyvirtualcam, on a device that is already open."""
 
     def __init__(self, *, loopback: Loopback, **_settings: Any) -> None:
         self._loopback = loopback
@@ -240,7 +240,7 @@ class CameraOutput:
         list_devices: Callable[[], list[devices.VideoDevice]] | None = None,
         sys_root: Path = Path("/sys"),
     ) -> None:
-        """Plan to write pictures of `geometry` to `device`: a path, a card label or "auto"."""
+        """Prepare to write pictures of `geometry` to `device`: a path, a card label or "auto"."""
         self._wanted = self._name = device
         self._geometry, self._fps = geometry, fps
         self._system = system or v4l2.Linux()
@@ -251,11 +251,11 @@ class CameraOutput:
 
     @property
     def name(self) -> str:
-        """The device's path; what it was asked for by until it was opened once."""
+        """The device's path; until it was first opened, `device` as configured."""
         return self._name
 
     def open(self) -> None:
-        """Take the device; raises CameraUnavailable with what is wrong and how to fix it."""
+        """Open the device; raises CameraUnavailable with what is wrong and how to fix it."""
         if self._camera:
             return
         path = (
@@ -285,13 +285,13 @@ class CameraOutput:
         _log.info(LogEvent.CAMERA_OPENED, device=path, module=version, fps=self._fps)
 
     def show(self, frame: OutputFrame) -> None:
-        """Write one picture, a copy into the driver's memory; raises CameraUnavailable."""
+        """Copy one picture into the driver's memory; raises CameraUnavailable."""
         if self._camera is None:
             raise CameraUnavailable(f"{self._wanted} is not open")
         self._camera.send(frame.i420)
 
     def close(self) -> None:
-        """Let go of the device; the camera leaves the lists of other programs."""
+        """Close the device; other programs no longer list the camera."""
         if self._camera:
             self._camera.close()
             self._camera = None

@@ -1,7 +1,7 @@
-"""The camera's clock: what every output shows at each beat.
+"""The output clock: what every output shows at each tick.
 
-One picture each 1/fps seconds, whatever fails behind it: a fresh swapped one, else the last
-one while it is young, else what the privacy policy says.
+One picture every 1/fps seconds, whatever fails upstream: a new swapped one, else the last one
+while it is recent, else what the privacy policy says.
 """
 
 from bisect import bisect_left
@@ -22,12 +22,12 @@ from relayd.process.limits import start_thread
 _log = get("screen")
 
 HOLD_FOR: Final = 3.0
-"""s that the last swapped picture stays: the default of rtc.stall_timeout. A hiccup is then a
-short freeze and no flicker, and standby shows with the very beat that finds the link lost."""
+"""s that the last swapped picture stays: the default of rtc.stall_timeout. A short interruption
+is then a freeze without flicker, and standby appears with the tick that finds the link lost."""
 GAP_BOUNDS: Final = (0.02, 0.04, 0.045, 0.05, 0.055, 0.06, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
 """Upper bounds in seconds, inclusive; dense around 1/20 and at the promised 0.1."""
 _REOPEN_FIRST, _REOPEN_CAP = 0.25, 5.0
-"""s between tries to get a lost output back: a device that is plugged in again is seen soon."""
+"""s between attempts to reopen a lost output: a device that is plugged in again is found soon."""
 
 
 class Fallback(Enum):
@@ -36,13 +36,13 @@ class Fallback(Enum):
     STANDBY = "standby"
     """The standby picture."""
     HOLD = "hold"
-    """The last swapped picture for as long as it takes; standby before the first."""
+    """The last swapped picture without a time limit; standby before the first."""
     RAW = "raw"
-    """The source's own picture, true face and all; standby when it has none."""
+    """The source's own picture, which shows the real face; standby when there is none."""
 
 
 class Shown(Enum):
-    """What kind of picture a beat showed."""
+    """What kind of picture a tick showed."""
 
     FRESH = "fresh"
     """A swapped picture for the first time."""
@@ -66,13 +66,13 @@ class GapHistogram:
     """s."""
 
     def add(self, gap: float) -> None:
-        """Count one gap of so many seconds."""
+        """Count one gap of `gap` seconds."""
         self.counts[bisect_left(GAP_BOUNDS, gap)] += 1
         self.total += gap
         self.longest = max(self.longest, gap)
 
     def copy(self) -> "GapHistogram":
-        """Return one that does not change any more."""
+        """Return a snapshot."""
         return GapHistogram(list(self.counts), self.total, self.longest)
 
 
@@ -82,18 +82,18 @@ class OutputClockStats:
 
     shown: dict[Shown, int]
     skipped: int
-    """Beats left out because the machine (or an output) held the thread up."""
+    """Ticks left out because the machine (or an output) delayed the thread."""
     gaps: GapHistogram
     lost: tuple[str, ...]
     """Names of the outputs that are broken now."""
 
 
 class OutputClock:
-    """The actor with the camera's clock; runs in the thread `relayd-screen`.
+    """The actor that shows one picture per tick; runs in the thread `relayd-output-clock`.
 
-    Outputs are opened by the caller before start(), stay open as long as they work, and are the
-    caller's to close after stop(). One that raises, or could not be opened (`lose`), is closed,
-    reported and reopened by a thread of its own, so that the others never wait for it.
+    The caller opens the outputs before start() and closes them after stop(); they stay open as
+    long as they work. One that raises, or could not be opened (`mark_lost`), is closed, reported
+    and reopened by a thread of its own, so that the others never wait for it.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class OutputClock:
         on_shown: Callable[[OutputFrame, Shown, float], None] | None = None,
         on_event: Callable[[OutputEvent], None] | None = None,
     ) -> None:
-        """Plan to show `swapped` on `outputs`; `source` is looked at only if the policy is RAW.
+        """Prepare to show `swapped` on `outputs`; `source` is used only if the policy is RAW.
 
-        `on_shown(frame, kind, at)` is called in the beat, after the outputs; `on_event` from
-        any thread of the screen. Both must not wait for anything.
+        `on_shown(frame, kind, at)` is called in each tick, after the outputs; `on_event` from
+        any thread of the clock. Neither may block.
         """
-        self._posts = [_OutputSlot(output) for output in outputs]
+        self._slots = [_OutputSlot(output) for output in outputs]
         self._swapped = swapped
         self._source = source if policy is Fallback.RAW else None
         self._standby = standby
@@ -135,33 +135,33 @@ class OutputClock:
         self._gaps = GapHistogram()
 
     def set_standby(self, frame: StandbyFrame) -> None:
-        """Show this standby picture from the next beat on that needs one."""
+        """Use this standby picture from the next tick on."""
         self._standby = frame
 
-    def lose(self, output: Output, fault: Exception) -> None:
-        """Take in, before start(), that `output` could not be opened: it is waited for."""
-        self._lose(next(post for post in self._posts if post.output is output), fault)
+    def mark_lost(self, output: Output, fault: Exception) -> None:
+        """Record, before start(), that `output` could not be opened; it is retried."""
+        self._mark_lost(next(slot for slot in self._slots if slot.output is output), fault)
 
     def trouble(self, output: Output) -> str:
-        """Why `output` is lost; empty while it works. As the latest event about it says."""
-        return next(post.trouble for post in self._posts if post.output is output)
+        """Why `output` is lost, as in its latest event; empty while it works."""
+        return next(slot.trouble for slot in self._slots if slot.output is output)
 
     def start(self) -> None:
-        """Start the beat; raises Unavailable where there is no thread for it."""
+        """Start ticking; raises Unavailable if no thread can be started."""
         thread = Thread(target=self.run, name="relayd-output-clock", daemon=True)
         start_thread(thread)
         self._thread = thread
 
     def stop(self) -> None:
-        """Stop the beat and all reopening; the outputs are left as they are."""
+        """Stop ticking and all reopening; the outputs are left as they are."""
         self._stop.set()
         if self._thread:
             self._thread.join()
             self._thread = None
-        for post in self._posts:
-            if post.reopener:
-                post.reopener.join()
-                post.reopener = None
+        for slot in self._slots:
+            if slot.reopener:
+                slot.reopener.join()
+                slot.reopener = None
 
     def stats(self) -> OutputClockStats:
         """Return the counts so far."""
@@ -170,27 +170,27 @@ class OutputClock:
                 dict(self._counts),
                 self._skipped,
                 self._gaps.copy(),
-                tuple(post.output.name for post in self._posts if post.lost),
+                tuple(slot.output.name for slot in self._slots if slot.lost),
             )
 
     def run(self) -> None:
-        """Beat until stop(); start() does this in a thread."""
+        """Tick until stop(); start() does this in a thread."""
         ticker = Ticker(self._fps, self._clock)
         phase = PhaseLock(self._fps)
-        said = ""
+        reported = ""
         while tick := ticker.wait(self._stop):
             try:
-                ticker.nudge(self._beat(tick, phase))
-            except Exception as fault:  # noqa: BLE001 - the beat must go on
-                if str(fault) != said:  # 20 times a second would fill the disk
-                    said = str(fault)
+                ticker.nudge(self._tick(tick, phase))
+            except Exception as fault:  # noqa: BLE001 - the ticks must go on
+                if str(fault) != reported:  # 20 times a second would fill the disk
+                    reported = str(fault)
                     _log.exception(LogEvent.OUTPUT_TICK_FAILED)
 
-    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
-        """Show one picture; returns the seconds by which later beats shall move."""
+    def _tick(self, tick: Tick, phase: PhaseLock) -> float:
+        """Show one picture; returns the seconds by which to shift later ticks."""
         frame, kind = self._choose(self._clock.now())
-        for post in self._posts:
-            self._show(post, frame)
+        for slot in self._slots:
+            self._show(slot, frame)
         shown_at = self._clock.now()
         with self._lock:
             self._counts[kind] += 1
@@ -207,10 +207,10 @@ class OutputClock:
         number, swapped = self._swapped.latest()
         if swapped is not None and self._fits(swapped):
             is_new, self._number = number != self._number, number
-            young = now - swapped.received_at <= self._hold_for
-            if is_new and young:
+            is_recent = now - swapped.received_at <= self._hold_for
+            if is_new and is_recent:
                 return swapped, Shown.FRESH
-            if young or self._policy is Fallback.HOLD:
+            if is_recent or self._policy is Fallback.HOLD:
                 return swapped, Shown.REPEATED
         if self._source is not None:
             _, raw = self._source.latest()
@@ -221,54 +221,54 @@ class OutputClock:
         return self._standby, Shown.STANDBY
 
     def _fits(self, frame: SwappedFrame) -> bool:
-        """Whether it has the size that outputs were opened for, which never changes."""
+        """Whether it has the size that the outputs were opened with, which never changes."""
         return frame.i420.shape == self._standby.i420.shape
 
-    def _show(self, post: "_OutputSlot", frame: OutputFrame) -> None:
-        if post.lost:
+    def _show(self, slot: "_OutputSlot", frame: OutputFrame) -> None:
+        if slot.lost:
             return
         try:
-            post.output.show(frame)
-        except Exception as fault:  # noqa: BLE001 - the beat must go on
-            self._lose(post, fault)
+            slot.output.show(frame)
+        except Exception as fault:  # noqa: BLE001 - the ticks must go on
+            self._mark_lost(slot, fault)
 
-    def _lose(self, post: "_OutputSlot", fault: Exception) -> None:
-        """Leave an output out of the beat, and have it reopened."""
+    def _mark_lost(self, slot: "_OutputSlot", fault: Exception) -> None:
+        """Leave an output out of the ticks, and have it reopened."""
         if not isinstance(fault, RelaydError):
-            _log.error(LogEvent.OUTPUT_FAILED, output=post.output.name, exc_info=fault)
-        told, post.trouble = post.trouble, str(fault) or type(fault).__name__
-        post.lost, post.lost_as = True, post.output.name
-        if post.trouble != told:
-            self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, post.trouble))
+            _log.error(LogEvent.OUTPUT_FAILED, output=slot.output.name, exc_info=fault)
+        before, slot.trouble = slot.trouble, str(fault) or type(fault).__name__
+        slot.lost, slot.lost_as = True, slot.output.name
+        if slot.trouble != before:
+            self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, slot.trouble))
         thread = Thread(
             target=self._reopen,
-            args=(post,),
-            name=f"relayd-reopen-{post.output.name}",
+            args=(slot,),
+            name=f"relayd-reopen-{slot.output.name}",
             daemon=True,
         )
         try:
             start_thread(thread)
         except Unavailable:
-            post.lost = False  # the next beat fails as this one did, and tries this again
+            slot.lost = False  # the next tick fails as well and retries
             return
-        post.reopener = thread
+        slot.reopener = thread
 
-    def _reopen(self, post: "_OutputSlot") -> None:
-        """Close a lost output and open it as soon as that works."""
+    def _reopen(self, slot: "_OutputSlot") -> None:
+        """Close a lost output and reopen it as soon as that works."""
         backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
         while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
             try:
-                post.output.close()
-                post.output.open()
-            except Exception as fault:  # noqa: BLE001 - it is tried again
+                slot.output.close()
+                slot.output.open()
+            except Exception as fault:  # noqa: BLE001 - it is retried
                 reason = str(fault) or type(fault).__name__
-                if reason != post.trouble:
-                    post.trouble = reason
-                    self._on_event(OutputEvent(post.lost_as, OutputChange.LOST, reason))
+                if reason != slot.trouble:
+                    slot.trouble = reason
+                    self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, reason))
                 continue
-            post.trouble = ""
-            self._on_event(OutputEvent(post.lost_as, OutputChange.BACK))
-            post.lost = False  # not sooner: the next loss is told after this return
+            slot.trouble = ""
+            self._on_event(OutputEvent(slot.lost_as, OutputChange.BACK))
+            slot.lost = False  # last, so that the next loss is reported after this event
             return
 
 
@@ -278,9 +278,9 @@ class _OutputSlot:
 
     output: Output
     lost: bool = False
-    """The beat leaves it out."""
+    """The ticks leave it out."""
     trouble: str = ""
-    """Why it is lost, as the latest event says; empty while it works."""
+    """Why it is lost, as in the latest event; empty while it works."""
     lost_as: str = ""
     """Its name when it was lost: a camera chosen by its label may come back as another device."""
     reopener: Thread | None = None

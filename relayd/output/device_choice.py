@@ -1,6 +1,6 @@
 """Which device a camera output writes to, as `device` of its table says.
 
-A path is taken at its word; "auto" means any virtual camera; all else is a card label, the
+A path is used as it is; "auto" means any virtual camera; anything else is a card label, the
 name under which programs list the camera. A real camera is never chosen.
 """
 
@@ -35,8 +35,8 @@ def is_path(device: str) -> bool:
 def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
     """Return the path of the loopback camera that `wanted` ("auto" or a label) means.
 
-    One that can be written comes first; where none can, opening the one given here tells in
-    words why. Raises CameraUnavailable when there is none.
+    One that can be written to comes first; if none can, opening the returned one raises an error
+    that explains why. Raises CameraUnavailable when there is none.
     """
     loopbacks = [device for device in devices if device.is_loopback]
     if wanted == AUTO:
@@ -48,7 +48,7 @@ def find_device(devices: list[VideoDevice], wanted: str = AUTO) -> str:
     if not labelled:
         there = ", ".join(f'"{device.label}"' for device in loopbacks) or "none"
         raise CameraUnavailable(
-            f'there is no virtual camera labelled "{wanted}"; labels there are: {there}',
-            hint="take one of them, a path, or auto; or load v4l2loopback with card_label=…",
+            f'there is no virtual camera labelled "{wanted}"; existing labels: {there}',
+            hint="use one of them, a path, or auto; or load v4l2loopback with card_label=…",
         )
     return min(labelled, key=lambda device: not device.can_output).path

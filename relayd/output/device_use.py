@@ -1,4 +1,4 @@
-"""Who has a video device open: what the kernel and /proc tell without being asked first."""
+"""Who has a video device open, from the kernel's use count and /proc."""
 
 import os
 import stat
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 TRIES: Final = 3
-"""Times that a count is taken again because we opened or closed a device meanwhile."""
+"""Times that a count is repeated because we opened or closed a device meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """Openings by others that /proc shows: maybe not all."""
+    """Open files of other processes that /proc shows: maybe not all."""
 
     here: int = 0
     """Of the device that is counted."""
@@ -23,10 +23,10 @@ class Visible:
 
 
 class DeviceUse:
-    """Counts the openings of one device by others than this process.
+    """Counts how often processes other than this one have a device open.
 
-    The module's use count counts each open file of any loopback device once: it is exact for
-    all of them together, and for one alone where it is the only one.
+    The module's use count includes each open file of any loopback device once: it is exact for
+    all of them together, and for a single device if it is the only one.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class DeviceUse:
         proc_root: Path = Path("/proc"),
         dev_root: Path = Path("/dev"),
     ) -> None:
-        """Count those of `path`; raises OSError when there is no such file."""
-        self._device = _identity(os.stat(path))  # noqa: PTH116 - a path as text, often
+        """Count open files of `path`; raises OSError when there is no such file."""
+        self._device = _identity(os.stat(path))  # noqa: PTH116 - called often with a string
         self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
 
     def siblings(self) -> frozenset[str]:
-        """Return the nodes of the other loopback devices, which share one use count with ours."""
+        """Return the nodes of the other loopback devices, which share a use count with this one."""
         return frozenset(
             node for node, device in self._loopback_devices().items() if device != self._device
         )
 
     def total(self) -> int | None:
-        """Count the openings by others of all loopback devices together; None: that is not told.
+        """Count other processes' open files of all loopback devices; None if there is no use count.
 
-        It costs one small read of /sys. Exact, but for those that are being opened or closed.
+        It costs one small read of /sys. Exact, except for devices being opened or closed now.
         """
         devices = set(self._loopback_devices().values())
         if self._device not in devices:
@@ -66,31 +66,31 @@ class DeviceUse:
         return max(0, in_use - own)
 
     def visible(self) -> Visible:
-        """Count in /proc, which shows only processes that we may look into; some 50 ms.
+        """Count in /proc, which shows only processes that we may inspect; takes about 50 ms.
 
-        Of other relays, which let nobody look, the lock on their camera is seen.
+        Other relays cannot be inspected; the lock on their camera is counted instead.
         """
-        looked_into = {str(os.getpid())}
+        inspected = {str(os.getpid())}
         others = set(self._loopback_devices().values()) - {self._device}
         seen: list[tuple[int, int]] = []
-        for process in _listed(self._proc):
-            if not process.name.isdigit() or process.name in looked_into:
+        for process in _entries(self._proc):
+            if not process.name.isdigit() or process.name in inspected:
                 continue
-            if is_ours_to_see := os.access(process / "fd", os.R_OK):
-                looked_into.add(process.name)
-            seen += self._descriptors(process) if is_ours_to_see else ()
-        seen += self._locked_by_others(looked_into)
+            if is_readable := os.access(process / "fd", os.R_OK):
+                inspected.add(process.name)
+            seen += self._descriptors(process) if is_readable else ()
+        seen += self._locked_by_others(inspected)
         return Visible(seen.count(self._device), sum(identity in others for identity in seen))
 
     def _own(self, devices: set[tuple[int, int]]) -> int:
         return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
 
-    def _locked_by_others(self, looked_into: Collection[str]) -> Iterator[tuple[int, int]]:
+    def _locked_by_others(self, inspected: Collection[str]) -> Iterator[tuple[int, int]]:
         """Return the devices that processes other than these have locked."""
         nodes = {}
         for node, device in self._loopback_devices().items():
-            with suppress(OSError):  # another name of it is in use
-                found = os.stat(node)  # noqa: PTH116 - a path as text, often
+            with suppress(OSError):  # no such node under this name
+                found = os.stat(node)  # noqa: PTH116 - called often with a string
                 nodes[found.st_dev, found.st_ino] = device
         try:
             lines = (self._proc / "locks").read_text("ascii").splitlines()
@@ -99,16 +99,16 @@ class DeviceUse:
         for line in lines:
             # 1: FLOCK  ADVISORY  WRITE 1234 00:05:678 0 EOF
             match line.split():
-                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in looked_into:
+                case [_, "FLOCK", _, "WRITE", pid, file, *_] if pid not in inspected:
                     major, minor, inode = file.split(":")
                     place = os.makedev(int(major, 16), int(minor, 16)), int(inode)
                     if place in nodes:
                         yield nodes[place]
 
     def _loopback_devices(self) -> dict[str, tuple[int, int]]:
-        """Name each of v4l2loopback's devices: only they have the attribute max_openers."""
+        """Return v4l2loopback's devices by node: only they have the attribute max_openers."""
         found = {}
-        for entry in _listed(self._sys / "class/video4linux"):
+        for entry in _entries(self._sys / "class/video4linux"):
             try:
                 if (entry / "max_openers").exists():
                     major, minor = (entry / "dev").read_text("ascii").split(":")
@@ -119,7 +119,7 @@ class DeviceUse:
         return found
 
     def _descriptors(self, process: Path) -> Iterator[tuple[int, int]]:
-        for entry in _listed(process / "fd"):
+        for entry in _entries(process / "fd"):
             try:
                 yield _identity(entry.stat())
             except OSError:  # closed a moment ago
@@ -127,12 +127,12 @@ class DeviceUse:
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
-    """Name a file by what it is: a device node by its device, whatever path leads there."""
+    """Return the identity of a file; for a device node that of its device, whatever its path."""
     return (0, found.st_rdev) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except OSError:  # not there, or not ours to look into
+    except OSError:  # missing, or no permission
         return []

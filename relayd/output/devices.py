@@ -1,4 +1,4 @@
-"""The video devices of this machine, and the module that makes virtual ones: what /sys tells."""
+"""The video devices of this machine and the v4l2loopback module, as shown in /sys."""
 
 import os
 from dataclasses import dataclass
@@ -8,44 +8,44 @@ from typing import Final
 from relayd.output import v4l2
 
 BEFORE_0_13: Final = "0.12 or older"
-"""`module_version` of those that tell none."""
+"""`module_version` of modules that show none."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDevice:
-    """One /dev/videoN, as far as we may look into it."""
+    """One /dev/videoN, as far as we may inspect it."""
 
     path: str
     label: str
-    """What programs list it as."""
+    """The name under which programs list it."""
     driver: str
     is_loopback: bool
     can_output: bool
     can_capture: bool
     formats: tuple[str, ...]
-    """FourCCs that it captures, best first; of a loopback the one that is set."""
+    """FourCCs that it captures, best first; for a loopback the one that is set."""
     fps: float
-    """As it announces them; 0 when not known."""
+    """As announced by the device; 0 when unknown."""
     readable: bool
     writable: bool
     problem: str
-    """Why we could not look into it; empty when we could."""
+    """Why it could not be inspected; empty when it could."""
 
 
 def list_devices(
     sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: v4l2.System | None = None
 ) -> list[VideoDevice]:
-    """Look at all video devices, in the order of their numbers."""
+    """Return all video devices, in the order of their numbers."""
     system = system or v4l2.Linux()
     folder = sys_root / "class/video4linux"
     entries = [entry for entry in _entries(folder) if entry.name.startswith("video")]
     entries.sort(key=lambda entry: (len(entry.name), entry.name))
-    return [_look_at(entry, dev_root / entry.name, system) for entry in entries]
+    return [_inspect(entry, dev_root / entry.name, system) for entry in entries]
 
 
-def _look_at(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
+def _inspect(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
     capability = v4l2.Capability("", _read(entry / "name"), 0)
-    # Only v4l2loopback has this attribute, so even without permission it can be told.
+    # Only v4l2loopback has this attribute, which needs no permission to see.
     is_loopback = (entry / "max_openers").exists()
     formats: tuple[str, ...] = ()
     fps, problem = 0.0, ""
@@ -79,17 +79,17 @@ def _look_at(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
 def _formats(
     system: v4l2.System, fd: int, side: v4l2.BufferType, *, is_loopback: bool
 ) -> tuple[str, ...]:
-    if is_loopback:  # before it is set it would list all that it could be
+    if is_loopback:  # while unset it would list every format it supports
         try:
             current = v4l2.get_format(system, fd, side)
         except OSError:
             return ()
-        if not current.width:  # before 0.15: nobody has set one yet
+        if not current.width:  # before 0.15: none has been set yet
             return ()
         return (f"{current.fourcc} {current.width}x{current.height}",)
     found: list[str] = []
     try:
-        while len(found) < 64:  # noqa: PLR2004 - bounds a broken driver
+        while len(found) < 64:  # noqa: PLR2004 - limit for a broken driver
             found.append(v4l2.describe_format(system, fd, side, len(found)))
     except OSError:  # EINVAL ends the list
         pass
@@ -106,7 +106,7 @@ def _frame_rate(system: v4l2.System, fd: int, side: v4l2.BufferType) -> float:
 def module_version(sys_root: Path = Path("/sys")) -> str:
     """Return the version of the loaded v4l2loopback; empty when it is not loaded.
 
-    The kernel shows one since 0.13 alone.
+    Only versions since 0.13 show one.
     """
     module = sys_root / "module/v4l2loopback"
     return _read(module / "version") or (BEFORE_0_13 if module.exists() else "")

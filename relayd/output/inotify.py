@@ -1,6 +1,6 @@
-"""What the kernel tells of one file's opening and closing: inotify, through libc.
+"""Events for the opening and closing of one file: inotify, through libc.
 
-Python has no binding of its own; three calls are all that is needed.
+Python has no binding of its own; two libc calls are all that is needed.
 """
 
 import ctypes
@@ -13,12 +13,12 @@ _OPEN: Final = 0x20
 _CLOSE_WRITE: Final = 0x8
 _CLOSE_NOWRITE: Final = 0x10
 _WATCHED: Final = _OPEN | _CLOSE_WRITE | _CLOSE_NOWRITE
-"""Without IN_MODIFY: each picture written would be one."""
+"""Without IN_MODIFY: each picture written would be an event."""
 _OVERFLOW: Final = 0x4000
 _IGNORED: Final = 0x8000
-_HEAD: Final = struct.Struct("=iIII")
-_ROOM: Final = 64 * 1024
-"""Bytes of one read: 4000 events of a single file."""
+_HEADER: Final = struct.Struct("=iIII")
+_BUFFER_SIZE: Final = 64 * 1024
+"""Bytes per read: 4000 events of a single file."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,20 +27,20 @@ class FileEvent(Enum):
     """What happened to the file."""
 
     OPENED = "opened"
-    """Somebody opened it. Two openings in a row that nobody read in between are told as one."""
+    """It was opened. Two openings with no read in between are reported as one."""
     CLOSED = "closed"
-    """The last descriptor of an opening was closed; told as one like openings."""
+    """The last descriptor of an open file was closed; merged like openings."""
     MISSED = "missed"
-    """More happened than the kernel kept for us."""
+    """The kernel's queue overflowed; events were lost."""
     GONE = "gone"
-    """The file was deleted; nothing more will be told."""
+    """The file was deleted; no more events will come."""
 
 
 class FileWatch:
-    """Openings and closings of one file from now on, our own ones too."""
+    """Openings and closings of one file from now on, including our own."""
 
     def __init__(self, path: str) -> None:
-        """Watch `path`; raises OSError, EACCES where we may not read it."""
+        """Watch `path`; raises OSError, with EACCES if we may not read it."""
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             _checked(_libc.inotify_add_watch(self._fd, os.fsencode(path), _WATCHED))
@@ -49,24 +49,24 @@ class FileWatch:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor, which can be read when something happened."""
+        """Return the descriptor; it is readable when there are events."""
         return self._fd
 
     def read(self) -> list[FileEvent]:
-        """Return what happened since the last read, in its order; never waits."""
+        """Return the events since the last read, in order; never blocks."""
         try:
-            data = os.read(self._fd, _ROOM)
+            data = os.read(self._fd, _BUFFER_SIZE)
         except BlockingIOError:
             return []
         events, at = [], 0
         while at < len(data):
-            _watch, mask, _cookie, name_length = _HEAD.unpack_from(data, at)
-            at += _HEAD.size + name_length
+            _watch, mask, _cookie, name_length = _HEADER.unpack_from(data, at)
+            at += _HEADER.size + name_length
             events.append(_event(mask))
         return events
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

@@ -1,4 +1,4 @@
-"""What a page sees of the relay: JPEGs, made once a picture and only while somebody looks."""
+"""Preview JPEGs for the web page: encoded once per picture, and only on request."""
 
 import time
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from relayd.media.frames import I420, Geometry, OutputFrame, SourceFrame
 from relayd.media.slots import LatestSlot
 
 QUALITY: Final = 80
-"""Of 100: no blocks to be seen at 640x480, some 40 kB a picture."""
+"""Of 100: no visible blocks at 640x480, about 40 kB per picture."""
 
 
 class Preview:
-    """An output that keeps the newest picture for the page; costs nothing while nobody asks."""
+    """An output that keeps the newest picture for the page; encodes nothing without a request."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Preview:
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Offer at most `fps_limit` pictures a second, to all viewers alike."""
+        """Offer at most `fps_limit` pictures a second, the same ones to all viewers."""
         self.name = "preview"
         self._period = 1.0 / fps_limit
         self._now = now
@@ -33,17 +33,17 @@ class Preview:
         self._jpegs = _Jpegs(geometry, quality)
 
     def open(self) -> None:
-        """Nothing to take."""
+        """Does nothing."""
 
     def show(self, frame: OutputFrame) -> None:
-        """Keep the picture, or leave it out when the last one kept is too young."""
+        """Keep the picture, or drop it when the last one kept is too recent."""
         now = self._now()
         if now >= self._due:
             self._due = max(self._due, now - self._period) + self._period
             self._slot.put(frame)
 
     def close(self) -> None:
-        """Forget the picture."""
+        """Drop the picture."""
         self._slot.clear()
 
     def latest_jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[int, bytes] | None:
@@ -58,7 +58,7 @@ class Preview:
 class SourcePreview:
     """The source's own pictures for the demo's page.
 
-    It is no output and has no way to become one: it can only be asked for JPEGs.
+    It is deliberately not an output: it only returns JPEGs.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SourcePreview:
 
 
 class _Jpegs:
-    """Makes one JPEG a picture, however many ask for it at once."""
+    """Makes one JPEG per picture, however many requests there are."""
 
     def __init__(self, geometry: Geometry, quality: int) -> None:
         self._lock = Lock()
@@ -86,7 +86,7 @@ class _Jpegs:
         self._jpeg = b""
 
     def of(self, number: int, picture: I420) -> tuple[int, bytes]:
-        """Return the JPEG of this picture, or that of a newer one if it is there already."""
+        """Return the JPEG of this picture, or of a newer one if that was already made."""
         with self._lock:
             if number > self._number:
                 self._jpeg = self._encoder.encode(picture)

@@ -1,11 +1,12 @@
 """The process behind a stream output: pictures from shared memory into a file or a push URL.
 
-FFmpeg may wait for a peer without a time limit and with the interpreter lock held (see
-relayd.media.encode); here that stops nobody, and the parent kills what hangs. The order comes
-as one JSON line on stdin, because a URL may hold a stream key and arguments can be read by
-everybody. stdin is also the lifeline: when it ends, the output is finished and closed.
-What happens is told on stdout, one JSON object a line. Both pipes are moved to descriptors of
-ours first: no library can write among the reports, and no program that one starts holds them.
+FFmpeg may wait for a peer without a time limit while it holds the interpreter lock (see
+relayd.media.encode); in this process that blocks nothing else, and the parent kills it if it
+hangs. The order comes as one JSON line on stdin, because a URL may hold a stream key and any user
+can read arguments. stdin is also the lifeline: when it ends, the output is finished and closed.
+Progress is reported on stdout, one JSON object per line. Both pipes are first moved to other
+descriptors: no library can write between the reports, and no program that one starts keeps them
+open.
 """
 
 import json
@@ -29,13 +30,14 @@ from relayd.process.descriptors import keep_from_children, wait_readable
 from relayd.process.hardening import die_with_parent, forbid_dumps
 
 REPORT_EVERY: Final = 0.5
-"""s between two reports; a parent that hears none for long knows that we hang."""
-_MOST_WORDS: Final = 500
-"""Characters of an error that are told: escaped, they still reach a pipe whole (PIPE_BUF)."""
-FAREWELL: Final = 1.0
-"""s that the last report is waited with for a parent that does not read."""
+"""s between two reports; without any for long, the parent knows that this process hangs."""
+_LONGEST_ERROR: Final = 500
+"""Characters of an error that are reported: escaped, they still fit an atomic pipe write
+(PIPE_BUF)."""
+LAST_REPORT_LIMIT: Final = 1.0
+"""s to wait with the last report for a parent that does not read."""
 _NICE: Final = 5
-"""Encoding gives way to the camera's beat when the machine is short of time."""
+"""Encoding yields to the output clock when the machine is short of CPU time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Order:
     """What to write and where."""
 
     parent: int
-    """The process id of who orders it."""
+    """The process id of the parent."""
     target: str = field(repr=False)
     width: int
     height: int
@@ -55,39 +57,39 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the process tells its parent."""
+    """What the process reports to its parent."""
 
     frames: int = 0
     """Pictures written so far."""
     dropped: int = 0
-    """Pictures that came while one was being written, and were left out."""
+    """Pictures that came while one was being written and were left out."""
     connected: bool = False
-    """Whether pictures get through."""
+    """Whether pictures get through to the target."""
     error: str = ""
-    """Why it ends; empty while it runs and after a clean end."""
+    """Why it ended; empty while it runs and after a clean end."""
 
     @classmethod
     def from_line(cls, line: bytes) -> Self | None:
-        """Read one; None where the line is no report, as that of a native library."""
+        """Parse one; None if the line is not a report, such as output of a native library."""
         try:
-            told = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(told, dict) or told.keys() != _KINDS.keys():
+        if not isinstance(fields, dict) or fields.keys() != _FIELD_TYPES.keys():
             return None
-        if any(type(told[name]) is not kind for name, kind in _KINDS.items()):
+        if any(type(fields[name]) is not kind for name, kind in _FIELD_TYPES.items()):
             return None
-        return cls(**told)
+        return cls(**fields)
 
 
-_KINDS: Final = {"frames": int, "dropped": int, "connected": bool, "error": str}
-"""The parts of a report."""
+_FIELD_TYPES: Final = {"frames": int, "dropped": int, "connected": bool, "error": str}
+"""The fields of a report and their types."""
 
 
 def main() -> None:
     """Run until stdin ends or the output breaks."""
     # A terminal's Ctrl-C and systemd's SIGTERM reach every process of the group: the parent
-    # decides when a file is finished. If it dies without a word, so do we.
+    # decides when a file is finished. If the parent dies, this process is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     forbid_dumps()
@@ -95,25 +97,25 @@ def main() -> None:
     logs.report_uncaught()
     os.nice(_NICE)
     lifeline, reports = _take_pipes()
-    # Unbuffered: what follows the order must stay in the pipe for poll to see.
+    # Unbuffered: what follows the order must stay in the pipe, where poll sees it.
     with open(lifeline, "rb", buffering=0, closefd=False) as pipe:
         order = Order(**json.loads(pipe.readline()))
     die_with_parent(order.parent)
     keep_from_children((order.memory_fd, order.bell_fd))
     report = _push(order, lifeline, reports)
-    _tell(report, reports, within=FAREWELL)
+    _send_report(report, reports, within=LAST_REPORT_LIMIT)
     sys.exit(1 if report.error else 0)
 
 
 def _take_pipes() -> tuple[int, int]:
     """Return the pipes from and to the parent; stdin becomes empty, stdout becomes stderr.
 
-    Telling never waits: a parent that does not read must not hold up the output.
+    Writing reports never blocks: a parent that does not read must not delay the output.
     """
-    lifeline, reports = os.dup(0), os.dup(1)  # not inheritable, as dup gives them
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    lifeline, reports = os.dup(0), os.dup(1)  # not inheritable: os.dup sees to that
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
     os.dup2(2, 1)
     os.set_blocking(reports, False)
     return lifeline, reports
@@ -134,7 +136,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             bitrate_kbit=order.bitrate_kbit,
         )
     except OutputError as fault:
-        return Report(error=logs.excerpt(str(fault), _MOST_WORDS))
+        return Report(error=logs.excerpt(str(fault), _LONGEST_ERROR))
     error = ""
     try:
         while _wait(slot, lifeline):
@@ -145,19 +147,19 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
                 writer.write(picture, number - first)
                 seen = number
                 report = replace(report, frames=report.frames + 1, dropped=report.dropped + missed)
-            # Asked each time: SRT's progress must be read, and the first success told at once.
+            # Every time: SRT's progress must be consumed, and the first success reported at once.
             connected = writer.connected
             if time.monotonic() >= due or connected != report.connected:
                 due = time.monotonic() + REPORT_EVERY
                 report = replace(report, connected=connected)
-                _tell(report, reports)
+                _send_report(report, reports)
     except OutputError as fault:
         error = str(fault)
     try:
         writer.close()
     except OutputError as fault:
         error = error or str(fault)
-    return replace(report, error=logs.excerpt(error, _MOST_WORDS))
+    return replace(report, error=logs.excerpt(error, _LONGEST_ERROR))
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:
@@ -168,15 +170,15 @@ def _wait(slot: SharedSlot, lifeline: int) -> bool:
     return lifeline not in ready
 
 
-def _tell(report: Report, reports: int, *, within: float = 0.0) -> None:
-    """Tell the parent; one that has not read for so long that the pipe is full misses it.
+def _send_report(report: Report, reports: int, *, within: float = 0.0) -> None:
+    """Send a report; it is dropped if the pipe is full because the parent has not read for long.
 
-    Short lines reach a pipe whole or not at all.
+    Short lines are written to a pipe whole or not at all.
     """
-    room = select.poll()
-    room.register(reports, select.POLLOUT)
-    room.poll(within * 1000)
-    with suppress(OSError):  # full, or the parent is gone or going
+    poll = select.poll()
+    poll.register(reports, select.POLLOUT)
+    poll.poll(within * 1000)
+    with suppress(OSError):  # full, or the parent is ending
         os.write(reports, json.dumps(asdict(report)).encode() + b"\n")
 
 

@@ -1,7 +1,7 @@
-"""Who looks at a virtual camera: the programs that read it, counted while it is open.
+"""Counts the programs that read a virtual camera, while it is open.
 
-v4l2loopback tells since 0.13 how many programs stream from it. Before that, whoever has the
-device open is counted, once that lasts longer than a look at what the camera can do.
+Since 0.13 v4l2loopback reports how many programs stream from it. Before that, each program that
+has the device open is counted once it has kept it open for longer than a capability query takes.
 """
 
 import os
@@ -18,48 +18,49 @@ from relayd.output.base import Output
 from relayd.output.open_tracker import OpenTracker
 
 RETRY: Final = 5.0
-"""s between two tries to see again."""
-PATIENCE: Final = 10.0
-"""s without sight that the last count is held: a device that went is told of by its writer."""
+"""s between two attempts to count again after a failure."""
+UNKNOWN_AFTER: Final = 10.0
+"""s of failures after which the number of readers is reported as unknown. Until then the last
+count holds: if the device is gone, its writer reports that."""
 
 _log = get("readers")
 
 
 class ReaderCounter(Protocol):
-    """A way to see who reads a device."""
+    """A way to count the readers of a device."""
 
     mask: int
-    """What poll() shall wait for on `fileno`."""
-    words: str
-    """How it sees them, for a person."""
+    """The events to poll `fileno` for."""
+    description: str
+    """How it counts them, as text for users."""
 
     def fileno(self) -> int:
-        """Return the descriptor that tells of a change."""
+        """Return the descriptor that signals a change."""
 
-    def look(self, now: float) -> int | None:
-        """Take in what happened; returns how many read it, None when that is in doubt.
+    def count(self, now: float) -> int | None:
+        """Process new events; returns how many programs read it, None when that is uncertain.
 
-        OSError when nothing is seen any more.
+        OSError when it can no longer be counted.
         """
 
     def due(self, now: float) -> float | None:
-        """Seconds after which to look again even if nothing is told; None: never."""
+        """Seconds after which to count again even without an event; None: never."""
 
     def close(self) -> None:
-        """Let go."""
+        """Release all descriptors."""
 
 
 class ClientUsage:
-    """Told by the driver: how many stream from the device (at most one since 0.13)."""
+    """Reported by the driver: how many stream from the device (at most one since 0.13)."""
 
     mask = select.POLLPRI
-    words = "the driver tells who reads it"
+    description = "the driver reports who reads it"
 
     def __init__(self, path: str, system: v4l2.System) -> None:
         """Subscribe; raises OSError, EINVAL with v4l2loopback before 0.13.
 
-        This is a second opening of the device, which counts against its `max_openers`, and
-        in 0.13 keeps it "ready" for readers after its writer closed it: so it must be closed
+        This opens the device a second time, which counts against its `max_openers` and, in
+        0.13, keeps it "ready" for readers after its writer closed it: so it must be closed
         before the writer is. 0.13 does not count a program that uses read() instead of mmap.
         """
         self._system = system
@@ -72,30 +73,30 @@ class ClientUsage:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor that tells of a change."""
+        """Return the descriptor that signals a change."""
         return self._fd
 
-    def look(self, now: float) -> int:
-        """Take in what the driver told; returns how many stream."""
+    def count(self, now: float) -> int:
+        """Process the driver's events; returns how many programs stream."""
         del now
         while (count := v4l2.next_client_usage(self._system, self._fd)) is not None:
             self._count = count
         return self._count
 
     def due(self, now: float) -> float | None:
-        """Never: the driver tells each change."""
+        """Never: the driver reports each change."""
         del now
         return None
 
     def close(self) -> None:
-        """End the second opening."""
+        """Close the second descriptor."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._system.close(fd)
 
 
 def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCounter:
-    """Return the best way that there is; raises OSError when there is none."""
+    """Return the best counter available; raises OSError when there is none."""
     try:
         return ClientUsage(path, system)
     except OSError as fault:
@@ -104,48 +105,48 @@ def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCou
 
 
 class ReadersWatch:
-    """The actor that watches one device; runs in the thread `relayd-readers`."""
+    """The actor that counts the readers of one device; runs in the thread `relayd-readers`."""
 
     def __init__(
         self,
         path: str,
         on_readers: Callable[[int | None], None],
         *,
-        see: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
+        open_counter: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
         system: v4l2.System | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Plan to watch `path`. `on_readers` hears how many read it now and at each change.
+        """Prepare to watch `path`. `on_readers` gets the number of readers now and at each change.
 
-        None when that cannot be seen (any more). It is called from the thread, and must not wait.
+        None when that is unknown. It is called from the thread, and must not block.
         """
-        self._path, self._on_readers, self._see = path, on_readers, see
+        self._path, self._on_readers, self._open_counter = path, on_readers, open_counter
         self._system = system or v4l2.Linux()
         self._clock = clock or MonotonicClock()
         self._stop = Event()
         self._thread: Thread | None = None
-        self._told: int | None = None
-        self._has_told = False
-        self._blind_since: float | None = None
+        self._reported: int | None = None
+        self._has_reported = False
+        self._failing_since: float | None = None
 
     def start(self) -> None:
-        """Begin to watch; where not even that can be, readers are unknown."""
+        """Start watching; if that is not possible, the readers are unknown."""
         try:
             self._bell = os.eventfd(0)
         except OSError as fault:
-            self._tell(None, reason=str(fault))
+            self._report(None, reason=str(fault))
             return
         thread = Thread(target=self._run, name="relayd-readers", daemon=True)
         try:
             thread.start()
         except RuntimeError as fault:  # no more threads
             os.close(self._bell)
-            self._tell(None, reason=str(fault))
+            self._report(None, reason=str(fault))
             return
         self._thread = thread
 
     def stop(self) -> None:
-        """End watching; every descriptor is closed when this returns."""
+        """Stop watching; every descriptor is closed when this returns."""
         self._stop.set()
         if self._thread:
             os.eventfd_write(self._bell, 1)
@@ -154,46 +155,46 @@ class ReadersWatch:
             os.close(self._bell)
 
     def _run(self) -> None:
-        """Watch, and after each loss of sight try to see again, until the end."""
+        """Watch until stop(); after each failure try again."""
         while not self._stop.is_set():
             try:
                 self._watch()
             except OSError as fault:
-                self._note_blindness(fault.strerror or str(fault))
-            except Exception as fault:  # noqa: BLE001 - else the last count would stay for ever
+                self._note_failure(fault.strerror or str(fault))
+            except Exception as fault:  # noqa: BLE001 - else the last count would stay forever
                 _log.exception(LogEvent.READERS_FAILED)
-                self._note_blindness(str(fault))
+                self._note_failure(str(fault))
             self._clock.sleep_until(self._clock.now() + RETRY, self._stop)
 
     def _watch(self) -> None:
-        sight = self._see(self._path, self._system, self._clock.now())
+        counter = self._open_counter(self._path, self._system, self._clock.now())
         try:
-            _log.info(LogEvent.READERS_WATCHED, device=self._path, by=type(sight).__name__)
+            _log.info(LogEvent.READERS_WATCHED, device=self._path, by=type(counter).__name__)
             poll = select.poll()
-            poll.register(sight.fileno(), sight.mask)
+            poll.register(counter.fileno(), counter.mask)
             poll.register(self._bell, select.POLLIN)
             while not self._stop.is_set():
                 now = self._clock.now()
-                self._tell(sight.look(now), reason="programs of others cannot be told apart")
-                self._blind_since = None
-                wait = sight.due(now)
+                self._report(counter.count(now), reason="other programs cannot be told apart")
+                self._failing_since = None
+                wait = counter.due(now)
                 poll.poll(None if wait is None else wait * 1000)
         finally:
-            sight.close()
+            counter.close()
 
-    def _note_blindness(self, reason: str) -> None:
-        """Hold the last count for a while, then say that nothing is known."""
+    def _note_failure(self, reason: str) -> None:
+        """Keep the last count for a while, then report that it is unknown."""
         now = self._clock.now()
-        if self._blind_since is None:
-            self._blind_since = now
+        if self._failing_since is None:
+            self._failing_since = now
             _log.warning(LogEvent.READERS_UNSEEN, device=self._path, reason=reason)
-        if now - self._blind_since >= PATIENCE:
-            self._tell(None, reason=reason)
+        if now - self._failing_since >= UNKNOWN_AFTER:
+            self._report(None, reason=reason)
 
-    def _tell(self, readers: int | None, *, reason: str) -> None:
-        if self._has_told and readers == self._told:
+    def _report(self, readers: int | None, *, reason: str) -> None:
+        if self._has_reported and readers == self._reported:
             return
-        self._told, self._has_told = readers, True
+        self._reported, self._has_reported = readers, True
         if readers is None:
             _log.warning(LogEvent.READERS_UNKNOWN, device=self._path, reason=reason)
         else:
@@ -202,7 +203,7 @@ class ReadersWatch:
 
 
 class WatchedCamera:
-    """A camera as an output that also tells who looks at it."""
+    """A camera as an output that also reports who reads it."""
 
     def __init__(
         self,
@@ -210,13 +211,13 @@ class WatchedCamera:
         on_readers: Callable[[str, int | None], None],
         watch: Callable[[str, Callable[[int | None], None]], ReadersWatch] = ReadersWatch,
     ) -> None:
-        """Wrap `camera`; `on_readers` hears of its device and readers, from any thread."""
+        """Wrap `camera`; `on_readers` gets its device and number of readers, from any thread."""
         self._camera, self._on_readers, self._make_watch = camera, on_readers, watch
         self._watch: ReadersWatch | None = None
 
     @property
     def name(self) -> str:
-        """What people call the camera: its device's path."""
+        """The camera's name for users: its device's path."""
         return self._camera.name
 
     def open(self) -> None:
@@ -232,7 +233,7 @@ class WatchedCamera:
         self._camera.show(frame)
 
     def close(self) -> None:
-        """End watching, then close the camera; nobody reads one that is closed."""
+        """Stop watching, then close the camera and report that it has no readers."""
         if self._watch:
             path = self._camera.name
             self._watch.stop()

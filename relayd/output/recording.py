@@ -1,4 +1,4 @@
-"""The files of a recording: a name that nothing has, room for a while, one part after another."""
+"""The files of a recording: an unused name, enough free space, one part after another."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ from relayd.errors import OutputError
 from relayd.urls.safe import MediaUrl
 
 SECONDS_OF_ROOM: Final = 10.0
-"""s of recording that must fit on the disk before a part is begun: with less, a disk that is full
-would fill up with parts of some pictures each."""
+"""s of recording that must fit on the disk before a part is started: otherwise a full disk would
+collect parts of a few pictures each."""
 _BITS_PER_BYTE: Final = 8
 _BYTES_PER_MEGABYTE: Final = 1_000_000
 _HEADER_ONLY: Final = 4096
@@ -22,21 +22,21 @@ _MOST_NAMES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a recording, made by us; or what is no regular file, taken as it is.
+    """One file of a recording, created by us; or an existing FIFO or device, used as it is.
 
-    It is kept open until `close`: no other file can get its inode meanwhile and pass for it.
+    It stays open until `close`, so that no other file can get its inode and be taken for it.
     """
 
     path: Path
     _fd: int | None = None
-    """None for what is no regular file."""
+    """None if it is not a regular file."""
 
     @classmethod
-    def begin(cls, wanted: str, bitrate_kbit: int) -> Self:
-        """Make a file that nothing has yet: `wanted`, else with -1, -2, … before the suffix.
+    def create(cls, wanted: str, bitrate_kbit: int) -> Self:
+        """Create a new file: `wanted`, or if that exists with -1, -2, … before the suffix.
 
-        What is there and no regular file (a FIFO, /dev/null) is taken as it is. Raises OutputError
-        when there is no room, or the file cannot be made.
+        An existing path that is not a regular file (a FIFO, /dev/null) is used as it is. Raises
+        OutputError when there is not enough space, or the file cannot be created.
         """
         try:
             path = Path(wanted).expanduser()
@@ -45,7 +45,7 @@ class Part:
                 return cls(path)
             _require_room(path.parent, wanted, bitrate_kbit)
             return cls._new(path, _room_for(bitrate_kbit))
-        except (OSError, ValueError, RuntimeError) as fault:  # a NUL in it, or ~ of nobody
+        except (OSError, ValueError, RuntimeError) as fault:  # a NUL byte, or ~ of no user
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
             raise OutputError(f"{MediaUrl(wanted)}: {why}", hint=_hint(fault)) from fault
 
@@ -70,7 +70,7 @@ class Part:
         )
 
     def require_there(self, name: str) -> None:
-        """Raise OutputError when the file is no longer at its place: removed, or moved away."""
+        """Raise OutputError when the file is no longer at its path: removed, or moved away."""
         try:
             is_there = self._fd is None or self._is_ours(self.path.stat())
         except (FileNotFoundError, NotADirectoryError):
@@ -81,14 +81,14 @@ class Part:
             raise OutputError(f"{name}: the file was removed or renamed while it was written")
 
     def close(self, *, is_empty: bool = False) -> None:
-        """Let go of the file; one that is said and seen to hold no picture is removed."""
+        """Close the file; with `is_empty`, remove it if its size confirms that."""
         if self._fd is None:
             return
         try:
             found = self.path.stat()
             if is_empty and self._is_ours(found) and found.st_size <= _HEADER_ONLY:
                 self.path.unlink()
-        except OSError:  # it is gone, or stays
+        except OSError:  # already gone, or cannot be removed
             return
         finally:
             os.close(self._fd)
@@ -99,14 +99,14 @@ class Part:
 
 
 def _require_ours(path: Path, wanted: str) -> None:
-    """Raise OutputError for a FIFO or link that another user has put where all may write."""
+    """Raise OutputError for a FIFO or link that another user put into a shared folder."""
     ours = {os.geteuid(), 0}
     owners = {path.lstat().st_uid, path.stat().st_uid}
-    may_be_anybody_s = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
-    if may_be_anybody_s and not owners <= ours:
+    is_shared = path.parent.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    if is_shared and not owners <= ours:
         raise OutputError(
             f"{MediaUrl(wanted)}: it belongs to another user, who would get the pictures",
-            hint="remove it, or choose a folder that this user alone may write to",
+            hint="remove it, or choose a folder that only this user may write to",
         )
 
 
@@ -117,23 +117,23 @@ def _require_room(folder: Path, wanted: str, bitrate_kbit: int) -> None:
         least = f"{needed / _BYTES_PER_MEGABYTE:.1f} MB"
         raise OutputError(
             f"{MediaUrl(wanted)}: no space left: less than {least} are free",
-            hint="make room there",
+            hint="free some space there",
         )
 
 
 def _require_allowed(descriptor: int, size: int) -> None:
-    """Raise OSError where a quota or a limit on files leaves no room: statvfs knows neither."""
+    """Raise OSError if a quota or file size limit leaves no room: statvfs shows neither."""
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as fault:
-        if fault.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:  # it cannot be asked
+        if fault.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:  # not supported there
             raise
     finally:
         os.ftruncate(descriptor, 0)
 
 
 def _room_for(bitrate_kbit: int) -> int:
-    """Return the bytes that must fit."""
+    """Return the bytes that must be free."""
     return round(SECONDS_OF_ROOM * bitrate_kbit * 1000 / _BITS_PER_BYTE)
 
 
@@ -142,9 +142,9 @@ def _hint(fault: Exception) -> str:
         case OSError(errno=errno.EFBIG):
             return "raise ulimit -f, or in a unit LimitFSIZE="
         case OSError(errno=errno.EDQUOT | errno.ENOSPC):
-            return "make room there"
+            return "free some space there"
         case FileNotFoundError():
-            return "make its folder"
+            return "create its folder"
         case PermissionError():
             return "let this user write there, or choose another folder"
         case _:

@@ -1,4 +1,4 @@
-"""A stream output: what the camera shows, as H.264, into a file or to a push URL."""
+"""A stream output: what the camera shows, as H.264, to a file or a push URL."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.pusher import Order, Report
 from relayd.output.recording import Part
-from relayd.process.child import Child, end_words
+from relayd.process.child import Child, describe_exit
 from relayd.process.environment import proxies, python_environment
 from relayd.process.limits import start_thread
 from relayd.process.lines import LineReader, LineTooLong
@@ -27,20 +27,20 @@ from relayd.urls.targets import format_of, is_push
 _log = get("stream")
 
 STALL_LIMIT: Final = 10.0
-"""s without a report after which the process behind is killed: above a slow TLS handshake,
-below what a viewer waits for."""
+"""s without a report after which the encoder process is killed: longer than a slow TLS
+handshake, shorter than a viewer waits."""
 FINISH_LIMIT: Final = 3.0
-"""s that the process has to write a file's end when we stop; what hangs longer is killed."""
+"""s that the process has to write a file's end when we stop; then it is killed."""
 _FIRST_WAIT, _WAIT_CAP = 0.25, 10.0
-"""s between tries to push again."""
+"""s between attempts to push again."""
 _POLL = 0.2
-"""s after which a stop is noticed."""
+"""s within which a stop is noticed."""
 _LARGEST_REPORT: Final = 64 * 1024
-"""Bytes of a report; an honest one has some hundred, and those of an error's words."""
+"""Bytes of a report; a normal one has a few hundred, plus the text of an error."""
 _LARGEST_ORDER: Final = 32 * 1024
-"""Bytes of an order: less than a pipe holds, so that giving it never waits."""
+"""Bytes of an order: less than a pipe holds, so that writing it never blocks."""
 _REAP_LIMIT: Final = 1.0
-"""s for a process that closed its reports to be gone as well."""
+"""s for a process that closed its stdout to exit."""
 _MOST_PARTS: Final = 100
 """Files of a recording that are remembered by name."""
 
@@ -50,7 +50,7 @@ class StreamStats:
     """Counts since open()."""
 
     frames: int
-    """Pictures encoded and handed to the network or the disk."""
+    """Pictures encoded and passed to the network or the disk."""
     dropped: int
     """Pictures left out because encoder or network were too slow."""
     reconnects: int
@@ -60,12 +60,12 @@ class StreamStats:
 
 
 class StreamOutput:
-    """Hands each shown picture to a process of its own, over shared memory, latest frame wins.
+    """Passes each shown picture to a separate process over shared memory; latest frame wins.
 
-    A thread `relayd-stream-N` starts that process, hears its reports, kills it when it hangs
-    and starts it again with backoff when it has ended. A file that exists is never overwritten:
-    a recording whose file cannot be written any more (disk full, folder removed) goes on in a
-    new part, "out-1.mp4" after "out.mp4", as soon as one can be; so does one after a restart.
+    A thread `relayd-stream-N` starts that process, reads its reports, kills it when it hangs
+    and restarts it with backoff when it has ended. An existing file is never overwritten: a
+    recording whose file can no longer be written (disk full, folder removed) continues in a new
+    part, "out-1.mp4" after "out.mp4", as soon as possible; so does one after a restart.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class StreamOutput:
         clock: Clock | None = None,
         stall_limit: float = STALL_LIMIT,
         finish_limit: float = FINISH_LIMIT,
-        # -P: the folder we happen to run in is no place to import from.
+        # -P: never import from the current directory.
         command: Sequence[str] = (sys.executable, "-P", "-m", "relayd.output.pusher"),
     ) -> None:
-        """Plan the stream; `name` is its URL's safe form unless given, `number` names its thread.
+        """Prepare the stream; `name` defaults to its URL's safe form, `number` names its thread.
 
-        `on_event` is called from there.
+        `on_event` is called in that thread.
         """
         self._url = MediaUrl.of(url)
         self.name = name or str(self._url)
@@ -101,14 +101,14 @@ class StreamOutput:
         self._stats = StreamStats(0, 0, 0, up=False)
         self._files: deque[str] = deque(maxlen=_MOST_PARTS)
         self.trouble = ""
-        """Why it does not work, as the latest event says; empty while it does, or may yet."""
+        """Why it does not work, as in the latest event; empty while it works or is starting."""
         self._slot: SharedSlot | None = None
         self._thread: Thread | None = None
 
     def open(self) -> None:
-        """Start the thread; what fails from here on is told by events.
+        """Start the thread; failures after that are reported as events.
 
-        Raises OutputError where the system has no thread or descriptor left.
+        Raises OutputError if the system has no thread or descriptor left.
         """
         if self._thread:
             return
@@ -127,12 +127,12 @@ class StreamOutput:
         self._slot, self._thread = slot, thread
 
     def show(self, frame: OutputFrame) -> None:
-        """Put the picture where the process takes it: one copy, no wait."""
+        """Copy the picture into shared memory for the process; never blocks."""
         if self._slot:
             self._slot.write(frame.i420, self._clock.now())
 
     def close(self) -> None:
-        """Finish the stream or file; takes at most FINISH_LIMIT and a little."""
+        """Finish the stream or file; takes little more than FINISH_LIMIT at most."""
         if not self._thread or not self._slot:
             return
         self._stop.set()
@@ -153,42 +153,42 @@ class StreamOutput:
 
     def _run(self, slot: SharedSlot) -> None:
         backoff = Backoff(_FIRST_WAIT, _WAIT_CAP)
-        said = ""
+        reported = ""
         while not self._stop.is_set():
-            attempt = _Attempt()
+            run = _EncoderRun()
             try:
-                self._attempt(slot, attempt)
-            except Exception as fault:  # noqa: BLE001 - else it would count as working for ever
+                self._run_once(slot, run)
+            except Exception as fault:  # noqa: BLE001 - else it would count as working forever
                 if not isinstance(fault, OutputError):
                     _log.error(LogEvent.OUTPUT_FAILED, output=self.name, exc_info=fault)
                 self._update(up=False)
                 reason = str(fault) or type(fault).__name__
-                if attempt.up_since or reason != said:
-                    said = reason
-                    self.trouble = said
-                    self._on_event(OutputEvent(self.name, OutputChange.LOST, said))
-            good_for = self._clock.now() - attempt.up_since if attempt.up_since else 0.0
+                if run.up_since or reason != reported:
+                    reported = reason
+                    self.trouble = reported
+                    self._on_event(OutputEvent(self.name, OutputChange.LOST, reported))
+            good_for = self._clock.now() - run.up_since if run.up_since else 0.0
             wait = backoff.next_wait(good_for)
             if self._clock.sleep_until(self._clock.now() + wait, self._stop):
                 return
             self._update(reconnects=1)
 
-    def _attempt(self, slot: SharedSlot, attempt: "_Attempt") -> None:
-        """Push, or write one file, until stop() or until that breaks, then OutputError."""
+    def _run_once(self, slot: SharedSlot, run: "_EncoderRun") -> None:
+        """Push, or write one file, until stop(); raises OutputError when that fails."""
         url = self._url.reveal()
         if is_push(url):
-            self._write_until_broken(url, slot, attempt)
+            self._write_until_broken(url, slot, run)
             return
-        format_of(url)  # no file is made for a name that says no format
-        attempt.part = Part.begin(url, self._bitrate_kbit)
+        format_of(url)  # raises for an unknown suffix, before a file is created
+        run.part = Part.create(url, self._bitrate_kbit)
         try:
-            # Absolute: FFmpeg would take "pipe:1.mkv" for a protocol of its own.
-            self._write_until_broken(str(attempt.part.path.absolute()), slot, attempt)
+            # Absolute: FFmpeg would read "pipe:1.mkv" as one of its protocols.
+            self._write_until_broken(str(run.part.path.absolute()), slot, run)
         finally:
-            attempt.part.close(is_empty=not attempt.frames)
+            run.part.close(is_empty=not run.frames)
 
-    def _write_until_broken(self, target: str, slot: SharedSlot, attempt: "_Attempt") -> None:
-        """Run one process until stop() or until it breaks, then OutputError."""
+    def _write_until_broken(self, target: str, slot: SharedSlot, run: "_EncoderRun") -> None:
+        """Run one process until stop(); raises OutputError when it fails."""
         order = Order(
             parent=os.getpid(),
             target=target,
@@ -199,21 +199,21 @@ class StreamOutput:
             memory_fd=slot.memory_fd,
             bell_fd=slot.bell_fd,
         )
-        told = json.dumps(asdict(order)).encode() + b"\n"
-        if len(told) > _LARGEST_ORDER:
+        order_line = json.dumps(asdict(order)).encode() + b"\n"
+        if len(order_line) > _LARGEST_ORDER:
             raise OutputError(f"{self.name}: the URL is longer than {_LARGEST_ORDER} bytes")
         process = self._spawn(slot)
         reports = LineReader(process.stdout.fileno(), largest=_LARGEST_REPORT)
         try:
-            process.stdin.write(told)
-            self._follow(process, reports, attempt)
+            process.stdin.write(order_line)
+            self._read_reports(process, reports, run)
         except BrokenPipeError as fault:
-            raise OutputError(f"{self.name}: {_ended(process)}") from fault
+            raise OutputError(f"{self.name}: {_describe_end(process)}") from fault
         except LineTooLong as fault:
             process.kill()
             raise OutputError(f"{self.name}: the encoder's process sent {fault}") from fault
         finally:
-            self._finish(process, reports, attempt)
+            self._finish(process, reports, run)
 
     def _spawn(self, slot: SharedSlot) -> Child:
         try:
@@ -227,52 +227,50 @@ class StreamOutput:
         except OSError as fault:
             raise OutputError(f"{self.name}: cannot start a process: {fault.strerror}") from fault
 
-    def _follow(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
-        """Take reports until stop(); only those count as a sign of life, noise does not."""
-        heard = self._clock.now()
+    def _read_reports(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
+        """Handle reports until stop(); only reports count as progress, other output does not."""
+        reported_at = self._clock.now()
         while not self._stop.is_set():
-            if attempt.part:
-                attempt.part.require_there(self.name)
+            if run.part:
+                run.part.require_there(self.name)
             for line in reports.read(_POLL):
-                if self._take(line, attempt):
-                    heard = self._clock.now()
+                if self._handle_report(line, run):
+                    reported_at = self._clock.now()
             if reports.at_end:
-                raise OutputError(f"{self.name}: {_ended(process)}")
-            if self._clock.now() - heard > self._stall_limit:
+                raise OutputError(f"{self.name}: {_describe_end(process)}")
+            if self._clock.now() - reported_at > self._stall_limit:
                 process.kill()
-                raise OutputError(f"{self.name}: nothing moved for {self._stall_limit:g} s")
+                raise OutputError(f"{self.name}: no progress for {self._stall_limit:g} s")
 
-    def _take(self, line: bytes, attempt: "_Attempt") -> bool:
-        """Take in a report; False where it is none. Raises OutputError for what it tells."""
+    def _handle_report(self, line: bytes, run: "_EncoderRun") -> bool:
+        """Handle a report; False if it is not one. Raises OutputError if it reports an error."""
         report = Report.from_line(line)
         if report is None:
             return False
-        self._update(
-            frames=report.frames - attempt.frames, dropped=report.dropped - attempt.dropped
-        )
-        attempt.frames, attempt.dropped = report.frames, report.dropped
+        self._update(frames=report.frames - run.frames, dropped=report.dropped - run.dropped)
+        run.frames, run.dropped = report.frames, report.dropped
         if report.error:
             raise OutputError(redact(report.error))
-        if report.connected and attempt.up_since is None:
-            attempt.up_since = self._clock.now()
+        if report.connected and run.up_since is None:
+            run.up_since = self._clock.now()
             self._update(up=True)
             self.trouble = ""
-            file = str(attempt.part.path) if attempt.part else ""
+            file = str(run.part.path) if run.part else ""
             if file:
                 with self._lock:
                     self._files.append(file)
             self._on_event(OutputEvent(self.name, OutputChange.BACK, file=file))
         return True
 
-    def _finish(self, process: Child, reports: LineReader, attempt: "_Attempt") -> None:
-        """Let the process write the end, kill it if it does not, hear what it said last."""
+    def _finish(self, process: Child, reports: LineReader, run: "_EncoderRun") -> None:
+        """Let the process write the end, kill it if it does not, and read its last reports."""
         process.stdin.close()
         if not process.end(self._finish_limit):
             _log.warning(LogEvent.OUTPUT_FINISH_TIMEOUT, output=self.name)
         with process.stdout:
-            for line in _what_is_left(reports):
+            for line in _remaining_lines(reports):
                 try:
-                    self._take(line, attempt)
+                    self._handle_report(line, run)
                 except OutputError as fault:
                     _log.warning(LogEvent.OUTPUT_ENDED_BADLY, output=self.name, reason=str(fault))
         self._update(up=False)
@@ -291,25 +289,25 @@ class StreamOutput:
 
 
 @dataclass(slots=True)
-class _Attempt:
-    """One life of the process behind."""
+class _EncoderRun:
+    """One run of the encoder process."""
 
     up_since: float | None = None
     frames: int = 0
     dropped: int = 0
     part: Part | None = None
-    """The file that it writes, if it writes one."""
+    """The file that it writes, if any."""
 
 
-def _what_is_left(reports: LineReader) -> list[bytes]:
-    """Read what an ended process wrote last; its pipe may be held open by what it started."""
+def _remaining_lines(reports: LineReader) -> list[bytes]:
+    """Read the last lines of an ended process; a child of it may still hold the pipe open."""
     try:
         return reports.read(0.0)
     except LineTooLong:
         return []
 
 
-def _ended(process: Child) -> str:
+def _describe_end(process: Child) -> str:
     if not process.end(_REAP_LIMIT):
         return "the encoder's process closed its reports and was killed"
-    return f"the encoder's process {end_words(process.poll() or 0)}"
+    return f"the encoder's process {describe_exit(process.poll() or 0)}"

@@ -1,4 +1,4 @@
-"""The little of V4L2 that a virtual camera needs: some ioctls, by their effect.
+"""The part of V4L2 that a virtual camera needs: a few ioctls, named by their effect.
 
 Layouts and numbers are the kernel's include/uapi/linux/videodev2.h; they are the same on
 x86-64 and aarch64. Behaviour of v4l2loopback named here was seen with 0.12.7 to 0.15.
@@ -73,30 +73,30 @@ _QUANTIZATION_LIMITED = 2
 
 
 class System(Protocol):
-    """The system calls used on a device; tests bring a double of the driver."""
+    """The system calls used on a device; tests use a fake of the driver."""
 
     def open(self, path: str, flags: int) -> int:
         """Return a file descriptor."""
 
     def close(self, fd: int) -> None:
-        """Let go of a descriptor."""
+        """Close a descriptor."""
 
     def write(self, fd: int, data: memoryview) -> int:
         """Return the number of bytes written."""
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
-        """Ask the driver; `argument` is changed in place."""
+        """Call the driver; `argument` is changed in place."""
 
 
 class Linux:
-    """The real ones."""
+    """The real system calls."""
 
     def open(self, path: str, flags: int) -> int:
         """Return a file descriptor."""
         return os.open(path, flags | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
-        """Let go of a descriptor."""
+        """Close a descriptor."""
         os.close(fd)
 
     def write(self, fd: int, data: memoryview) -> int:
@@ -104,7 +104,7 @@ class Linux:
         return os.write(fd, data)
 
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
-        """Ask the driver; `argument` is changed in place."""
+        """Call the driver; `argument` is changed in place."""
         fcntl.ioctl(fd, request, argument, True)
 
 
@@ -119,7 +119,7 @@ class Capability:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is one of v4l2loopback's, and no camera of glass."""
+        """Whether it is a v4l2loopback device, not a physical camera."""
         return self.driver == LOOPBACK_DRIVER
 
     @property
@@ -145,7 +145,7 @@ class PictureFormat:
     """Bytes of one picture; v4l2loopback before 0.15 answers with whole pages of 4096."""
 
     def holds(self, wanted: "PictureFormat") -> bool:
-        """Whether pictures of the format `wanted` are taken as they are."""
+        """Whether pictures of the format `wanted` are accepted unchanged."""
         return self.size >= wanted.size and self == replace(wanted, size=self.size)
 
 
@@ -157,7 +157,7 @@ def i420_format(geometry: Geometry) -> PictureFormat:
 
 
 def query_capability(system: System, fd: int) -> Capability:
-    """VIDIOC_QUERYCAP; OSError ENOTTY or EINVAL when it is no video device."""
+    """VIDIOC_QUERYCAP; OSError ENOTTY or EINVAL when it is not a video device."""
     argument = bytearray(_CAPABILITY.size)
     system.ioctl(fd, VIDIOC_QUERYCAP, argument)
     driver, card, _bus, _version, all_flags, node_flags = _CAPABILITY.unpack(argument)
@@ -166,7 +166,7 @@ def query_capability(system: System, fd: int) -> Capability:
 
 
 def set_format(system: System, fd: int, wanted: PictureFormat) -> PictureFormat:
-    """VIDIOC_S_FMT for output; the driver answers with what it made of it."""
+    """VIDIOC_S_FMT for output; returns the format that the driver set."""
     fields = (
         wanted.width,
         wanted.height,
@@ -201,9 +201,9 @@ def describe_format(system: System, fd: int, side: BufferType, number: int) -> s
 
 
 def set_frame_rate(system: System, fd: int, fps: Fraction) -> None:
-    """VIDIOC_S_PARM: what readers are told; without it v4l2loopback says 30.
+    """VIDIOC_S_PARM: the frame rate that readers see; without it v4l2loopback reports 30.
 
-    It is one setting for both sides. 0.15 takes it from a writer for the output side alone.
+    It is one setting for both sides. 0.15 accepts it from a writer for the output side only.
     """
     rate = _FRAME_RATE.pack(0, 0, fps.denominator, fps.numerator)
     system.ioctl(fd, VIDIOC_S_PARM, bytearray(_STREAM_PARM.pack(BufferType.OUTPUT, rate)))
@@ -232,7 +232,7 @@ def mark_as_writer(system: System, fd: int) -> None:
 
     v4l2loopback 0.12 frees the camera for the next writer only if the last one did this,
     even when that one was killed; else it stays unusable until the module is reloaded
-    (issues v4l2loopback#442, #470). Later versions need it not and may answer EINVAL.
+    (issues v4l2loopback#442, #470). Later versions do not need it and may answer EINVAL.
     """
     try:
         system.ioctl(fd, VIDIOC_STREAMON, bytearray(_BUFFER_TYPE.pack(BufferType.OUTPUT)))
@@ -242,18 +242,18 @@ def mark_as_writer(system: System, fd: int) -> None:
 
 
 def subscribe_client_usage(system: System, fd: int) -> None:
-    """VIDIOC_SUBSCRIBE_EVENT: be told how many read, at once and at each change.
+    """VIDIOC_SUBSCRIBE_EVENT: get an event with the number of readers now and at each change.
 
-    OSError EINVAL where the driver has no such event: v4l2loopback before 0.13.
+    OSError EINVAL if the driver has no such event: v4l2loopback before 0.13.
     """
     argument = bytearray(_SUBSCRIPTION.pack(EVENT_CLIENT_USAGE, 0, _SEND_INITIAL))
     system.ioctl(fd, VIDIOC_SUBSCRIBE_EVENT, argument)
 
 
 def next_client_usage(system: System, fd: int) -> int | None:
-    """VIDIOC_DQEVENT: how many read now; None when that did not change since the last time.
+    """VIDIOC_DQEVENT: how many programs read now; None if unchanged since the last call.
 
-    `fd` must not block. The driver keeps one event: quick changes are told as the last one.
+    `fd` must be non-blocking. The driver keeps one event: of quick changes only the last is seen.
     """
     argument = bytearray(_EVENT.size)
     try:

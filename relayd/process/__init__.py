@@ -1,1 +1,1 @@
-"""The one room that starts processes: their environment, limits, streams and end."""
+"""Child processes: the only package that starts them; their environment, limits and end."""

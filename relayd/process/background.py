@@ -1,7 +1,7 @@
-"""Jobs that go on beside the relay: one that fails is logged and started again.
+"""Background jobs of the relay: one that fails is logged and restarted.
 
-Nothing of the call depends on them, so whatever goes wrong in one ends neither the call nor the
-job for good.
+The call does not depend on them, so an error in one neither ends the call nor stops the job for
+good.
 """
 
 import asyncio
@@ -15,25 +15,25 @@ from relayd.logs import LogEvent, get
 from relayd.process import limits
 
 RESTART_BACKOFF = 1.0, 60.0
-"""s, first and longest wait before a job that failed is started again."""
+"""s, first and longest wait before a failed job is restarted."""
 GOOD_AFTER = 60.0
-"""s that a job ran after which its next failure counts as the first again."""
+"""s of running after which a job's next failure counts as the first again."""
 REMEMBERED = 20
-"""Texts of failures that are not logged again; some texts hold numbers that change."""
+"""Failure messages that are not logged again; some contain numbers that change."""
 
 _log = get("background")
 
 
-async def kept_running(
+async def keep_running(
     name: str,
     job: Callable[[], Coroutine[Any, Any, None]],
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Run `job` until it returns, starting it again whenever it raises.
+    """Run `job` until it returns, restarting it whenever it raises.
 
-    Each distinct failure is logged once, as `background.failed`: a limit of the system by its
-    name, all else with its traceback. Cancelling this task cancels the job and ends it.
+    Each distinct failure is logged once, as `background.failed`: a system limit by its name,
+    anything else with its traceback. Cancelling this task cancels the job and ends it.
     """
     loop, backoff = asyncio.get_running_loop(), Backoff(*RESTART_BACKOFF, good_after=GOOD_AFTER)
     logged: deque[str] = deque(maxlen=REMEMBERED)
@@ -46,11 +46,11 @@ async def kept_running(
             if task is None or task.cancelling():
                 raise
             failure: BaseException = fault  # something within the job was cancelled, not the job
-        except Exception as fault:  # noqa: BLE001 - the job goes on, whatever failed
+        except Exception as fault:  # noqa: BLE001 - any failure restarts the job
             failure = fault
         else:
             return
-        limit = limits.named(failure)
+        limit = limits.error_for(failure)
         reason = str(limit or f"{type(failure).__name__}: {failure}")
         if reason not in logged:
             logged.append(reason)
@@ -63,8 +63,8 @@ async def kept_running(
 async def in_background(
     name: str, job: Callable[[], Coroutine[Any, Any, None]]
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Keep `job` running in a task `relayd-NAME` while the block runs; it has ended afterwards."""
-    task = asyncio.create_task(kept_running(name, job), name=f"relayd-{name}")
+    """Keep `job` running in a task `relayd-NAME` while the block runs; then cancel it."""
+    task = asyncio.create_task(keep_running(name, job), name=f"relayd-{name}")
     try:
         yield task
     finally:

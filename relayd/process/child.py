@@ -1,6 +1,6 @@
-"""A child process: how it is started, and the one way in which it ends.
+"""Child processes: how they are started, and the one way in which they are ended.
 
-This module alone starts processes.
+Only this module starts processes.
 """
 
 import os
@@ -17,24 +17,24 @@ from relayd.logs import LogEvent
 from relayd.process.environment import program_environment, python_environment
 
 KILL_TIMEOUT: Final = 0.5
-"""s for a killed process to be gone; one that a driver holds in the kernel takes longer."""
+"""s for a killed process to exit; one that is blocked in a driver takes longer."""
 
 _log = logs.get("process")
 
 
 class Child:
-    """One child, leader of a session of its own.
+    """One child process, leader of its own session.
 
-    So a terminal's Ctrl-C and hang-up are ours alone, and what the child starts ends with it. It
-    inherits the descriptors that are passed and no other. Any thread may call any method.
+    So a terminal's Ctrl-C and hang-up reach only us, and what the child starts ends with it. It
+    inherits only the descriptors that are passed. Any thread may call any method.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
-        self._burial = threading.Lock()
-        self._is_buried = False
+        self._reap_lock = threading.Lock()
+        self._is_reaped = False
         self.pid = process.pid
-        """Its process id, and that of its group."""
+        """Its process id and process group id."""
 
     @classmethod
     def start(
@@ -47,11 +47,11 @@ class Child:
         with_stdout: bool = False,
         stderr: "IO[bytes] | None" = None,
     ) -> "Child":
-        """Start a process of ours; its environment is `environment` alone.
+        """Start a process of relayd; its environment is exactly `environment`.
 
         Its stdin is a pipe with `with_stdin`, else empty; its stdout a pipe with `with_stdout`,
         else ours; its stderr ours, or the file `stderr`. Raises OSError, and ValueError for an
-        argument with a NUL.
+        argument with a NUL byte.
         """
         return cls(
             subprocess.Popen(  # noqa: S603 - our own modules, no shell
@@ -70,12 +70,12 @@ class Child:
     def start_program(
         cls, command: Sequence[str], *, stderr: "IO[bytes]", pass_fds: Sequence[int] = ()
     ) -> "Child":
-        """Start a program of another maker, with pipes as its stdin and stdout.
+        """Start a third-party program, with pipes as its stdin and stdout.
 
-        `command` begins with its full path. It is killed when the calling thread ends. Raises
+        `command` starts with its full path. It is killed when the calling thread ends. Raises
         what `start` does.
         """
-        # -P: the folder we happen to run in is no place to import from; -S: nor are packages.
+        # -P: never import from the current directory; -S: nor from site-packages.
         launcher = [sys.executable, "-P", "-S", "-m", "relayd.process.launcher", str(os.getpid())]
         return cls.start(
             [*launcher, *command],
@@ -88,13 +88,13 @@ class Child:
 
     @property
     def stdin(self) -> "IO[bytes]":
-        """Our end of its stdin: unbuffered; whoever started it closes this."""
+        """Our end of its stdin, unbuffered; the caller closes it."""
         assert self._process.stdin is not None
         return self._process.stdin
 
     @property
     def stdout(self) -> "IO[bytes]":
-        """Our end of its stdout: unbuffered; whoever started it closes this."""
+        """Our end of its stdout, unbuffered; the caller closes it."""
         assert self._process.stdout is not None
         return self._process.stdout
 
@@ -104,7 +104,7 @@ class Child:
         return self._process.returncode is None
 
     def poll(self) -> int | None:
-        """Look for its end; returns its exit status, negative for a signal, None while it runs."""
+        """Return its exit status, negative for a signal, None while it runs."""
         return self._process.poll()
 
     def wait(self, timeout: float) -> int | None:
@@ -115,13 +115,13 @@ class Child:
             return None
 
     def kill(self) -> None:
-        """Send SIGKILL; what it started goes with `end` or `reap`."""
+        """Send SIGKILL; `end` or `reap` ends what it started."""
         self._process.kill()
 
     def end(self, within: float) -> bool:
-        """Wait up to `within` seconds for its end, then kill it; end all that it started.
+        """Wait up to `within` seconds for its end, then kill it; end everything that it started.
 
-        Takes KILL_TIMEOUT longer at most. False where it had to be killed.
+        Takes at most KILL_TIMEOUT longer. False if it had to be killed.
         """
         in_time = self.wait(within) is not None
         if not in_time:
@@ -132,17 +132,17 @@ class Child:
         return in_time
 
     def reap(self) -> None:
-        """Kill what it started and left behind, which is in its process group; once only."""
-        with self._burial:
-            if self._is_buried:
+        """Kill the processes that it left behind in its process group; only once."""
+        with self._reap_lock:
+            if self._is_reaped:
                 return
-            self._is_buried = True
+            self._is_reaped = True
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def end_words(status: int) -> str:
-    """Say how a process ended, from what `Child.poll` gives, to follow its name."""
+def describe_exit(status: int) -> str:
+    """Describe how a process ended, from the status of `Child.poll`, to follow its name."""
     if status >= 0:
         return f"exited with status {status}"
     try:
@@ -160,8 +160,8 @@ def run_to_end(
 ) -> tuple[int, str, str]:
     """Run a program of this machine to its end; returns its status, stdout and stderr.
 
-    It gets `environment`, by default what every program gets. Raises OSError where it cannot be
-    started, TimeoutError where it takes more than `timeout` seconds, and kills it then.
+    It gets `environment`, by default `program_environment()`. Raises OSError if it cannot be
+    started, and TimeoutError if it takes more than `timeout` seconds, after killing it.
     """
     try:
         done = subprocess.run(  # noqa: S603 - no shell, fixed programs

@@ -1,4 +1,4 @@
-"""File descriptors: waiting for them whatever their number, and keeping them from children."""
+"""File descriptors: waiting for them whatever their number, and not passing them to children."""
 
 import os
 import select
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 
 def wait_readable(fds: Iterable[int], timeout: float) -> set[int]:
-    """Wait up to `timeout` seconds for something to read, or an end; give the descriptors that do.
+    """Wait up to `timeout` seconds for data or an end; return the descriptors that have it.
 
-    It is poll underneath: select raises ValueError for a descriptor of 1024 or more.
+    It uses poll: select raises ValueError for a descriptor of 1024 or more.
     """
     poll = select.poll()
     for fd in fds:
@@ -19,8 +19,8 @@ def wait_readable(fds: Iterable[int], timeout: float) -> set[int]:
 def keep_from_children(fds: Iterable[int]) -> None:
     """Close these descriptors in every program that this process, or a library in it, starts.
 
-    For a process that was handed them: inherited descriptors stay inheritable. Raises OSError
-    where one is not open.
+    For a process that inherited them: inherited descriptors stay inheritable. Raises OSError if
+    one is not open.
     """
     for fd in fds:
         os.set_inheritable(fd, False)

@@ -1,11 +1,11 @@
 """What signals do to a process before its event loop runs.
 
 The imports of a relay take up to a second. A signal that arrives meanwhile would kill the process
-as if it had failed; and as a container's first process (PID 1), to which the kernel delivers only
-signals that have a handler, it would be lost and the relay would go on to open a session. Until
+as if it had failed. In a container's first process (PID 1), to which the kernel delivers only
+signals that have a handler, it would be lost, and the relay would go on to open a session. Until
 the event loop takes over (`signals`) nothing is open, so a stop ends the process at once.
 
-Nothing is imported here that Python has not loaded by itself, but for `signal`.
+Except for `signal`, only modules that Python has already loaded are imported here.
 """
 
 import os
@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from types import FrameType
 
 LONG_RUNNING = frozenset({"run", "demo", "emulator"})
-"""Commands that run until a signal ends them: it is their clean end, with exit code 0."""
+"""Commands that run until a signal ends them: that is a normal end, with exit code 0."""
 
 
 class _Early:
-    """What was heard before the event loop took over."""
+    """Signals received before the event loop took over."""
 
     hangup = False
 
 
 def command_of(argv: Sequence[str]) -> str:
-    """Return the command that a command line names; empty where it names none."""
+    """Return the command in a command line; empty if there is none."""
     return next((word for word in argv[1:] if not word.startswith("-")), "")
 
 
 def handle_early_signals(command: str) -> None:
-    """Set what SIGTERM, SIGINT and SIGHUP do until the event loop takes them over.
+    """Set the handlers of SIGTERM, SIGINT and SIGHUP until the event loop takes over.
 
-    A hang-up that `nohup` ignores stays ignored. Commands that end by themselves keep what Python
-    does, except that as PID 1 SIGTERM ends them, too.
+    A hang-up that `nohup` ignores stays ignored. Commands that end by themselves keep Python's
+    handlers, except that SIGTERM also ends them as PID 1.
     """
     if command not in LONG_RUNNING:
         if os.getpid() == 1:
@@ -45,22 +45,22 @@ def handle_early_signals(command: str) -> None:
 
 
 def hangup_ends(command: str) -> bool:
-    """Whether SIGHUP means that the terminal is gone; elsewhere it asks for a reload.
+    """Whether SIGHUP means that the terminal is gone; otherwise it requests a reload.
 
-    Only a relay that reads a file can reload. One that was started from a terminal, and by no
+    Only a relay that reads a file can reload. One that was started from a terminal, and not by a
     service manager, ends with it.
     """
     return command != "run" or (os.isatty(0) and not os.environ.get("NOTIFY_SOCKET"))
 
 
 def take_early_hangup() -> bool:
-    """Whether a reload was asked for before the event loop took over; tells it once."""
+    """Return and reset whether a reload was requested before the event loop took over."""
     was, _Early.hangup = _Early.hangup, False
     return was
 
 
 def _exit_cleanly(_number: int, _frame: FrameType | None) -> None:
-    # An exception could be swallowed by whatever is being imported; there is nothing to undo yet.
+    # A module that is being imported could swallow an exception; there is nothing to undo yet.
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
-"""What a child process gets of our environment: what is on a list, and nothing else.
+"""The environment of child processes: an allow list of ours, and nothing else.
 
-Our environment may hold the account's key, other programs' secrets and anything a service
-manager put there. A library of another maker, or FFmpeg, has no use for those.
+Our environment may contain the account's key, other programs' secrets and anything a service
+manager put there. A third-party library, or FFmpeg, does not need those.
 """
 
 import os
@@ -24,7 +24,7 @@ _PASSED: Final = frozenset(
     }
 )
 _PASSED_PREFIXES: Final = ("LC_", "XDG_")
-_PYTHONS: Final = frozenset(
+_PYTHON_NAMES: Final = frozenset(
     {"PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUTF8"}
 )
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
@@ -32,7 +32,7 @@ _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy
 
 
 def program_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what any program gets of `environment` (ours by default)."""
+    """Return the part of `environment` (ours by default) that any program gets."""
     return {
         name: value
         for name, value in _ours(environment).items()
@@ -41,16 +41,16 @@ def program_environment(environment: Mapping[str, str] | None = None) -> dict[st
 
 
 def python_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a Python process of relayd gets: it must import the relayd that we are."""
+    """Return the environment of a Python process of relayd: it must import this same relayd."""
     ours = _ours(environment)
     own = str(Path(relayd.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (own, ours.get("PYTHONPATH", ""))))
-    pythons = {name: value for name, value in ours.items() if name in _PYTHONS}
-    return program_environment(ours) | pythons | {"PYTHONPATH": path}
+    python_settings = {name: value for name, value in ours.items() if name in _PYTHON_NAMES}
+    return program_environment(ours) | python_settings | {"PYTHONPATH": path}
 
 
 def proxies(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the proxy settings, for a child that speaks HTTP."""
+    """Return the proxy settings, for a child that uses HTTP."""
     ours = _ours(environment)
     return {name: value for name, value in ours.items() if name.lower() in _PROXIES}
 

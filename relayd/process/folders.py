@@ -1,13 +1,13 @@
-"""Folders that are their owner's alone, whatever the umask."""
+"""Folders that only their owner can access, whatever the umask."""
 
 from pathlib import Path
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder and those above it that are missing, each its owner's alone; raises OSError.
+    """Create a folder and its missing parents, each only for its owner; raises OSError.
 
-    Whatever the umask: `Path.mkdir` gives the ones above what that leaves, and whoever may write
-    there could put a folder of his own in the place of ours.
+    Whatever the umask: `Path.mkdir` creates parents with the umask's permissions, and anyone who
+    may write there could replace our folder with their own.
     """
     if not folder.parent.exists():
         make_private(folder.parent)

@@ -1,7 +1,7 @@
-"""What a process asks of the kernel at its start: no dumps of its memory, no life without parent.
+"""Kernel settings of a process at its start: no memory dumps, and to end with its parent.
 
-Our memory holds pictures of a face, tokens and the account's key. Only the standard library is
-imported here: `launcher` runs without any other.
+Our memory contains pictures of a face, tokens and the account's key. Only the standard library
+is imported here: `launcher` runs without any other.
 """
 
 import ctypes
@@ -15,20 +15,20 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 _CORE_FILTER: Final = "/proc/self/coredump_filter"
-"""Which memory a dump holds, core(5); children keep it, also when they become another program."""
+"""Which memory a dump contains, core(5); children inherit it, also across exec."""
 
 
 def forbid_dumps() -> None:
-    """Let no crash write this process's memory to a file or hand it to a crash reporter.
+    """Prevent a crash from writing this process's memory to a file or to a crash reporter.
 
     Children inherit the limit and the filter. The dumpable flag does not survive their exec, so
-    those of ours call this, too. From now on /proc/PID belongs to root: other programs of the
-    same user cannot look into this process. A kernel that refuses one of these is left at that.
+    our own children call this as well. After this /proc/PID belongs to root: other programs of
+    the same user cannot inspect this process. Settings that the kernel refuses are skipped.
     """
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Before the flag, after which the file is root's. No pathlib: it would double the launcher's
-    # start.
+    # Before the flag, after which root owns the file. No pathlib: it would double the
+    # launcher's start-up time.
     with suppress(OSError), open(_CORE_FILTER, "wb", buffering=0) as file:  # noqa: PTH123
         file.write(b"0")
     _prctl(_PR_SET_DUMPABLE, 0)
@@ -40,10 +40,9 @@ def is_dumpable() -> bool:
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed as soon as the thread ends that started this process; at once if that was so.
+    """Have this process killed when the thread that started it ends, or now if it already has.
 
-    `parent` is the process id of that thread's process. Not for a child that a short-lived
-    thread starts.
+    `parent` is the process id of that thread's process. Not for a child of a short-lived thread.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel knew

@@ -1,4 +1,4 @@
-"""What the system lacks: threads, descriptors, memory, disk space, a library that loads."""
+"""Limits of the system: threads, descriptors, memory, disk space, libraries that do not load."""
 
 import errno
 import resource
@@ -7,9 +7,9 @@ from threading import Thread
 from relayd.errors import LibraryUnavailable, Unavailable, causes
 
 _NO_THREAD = "can't start new thread"
-"""What Python's threading says, as a RuntimeError, where the system gives none."""
+"""The text of threading's RuntimeError when the system refuses a thread."""
 _NOT_MAPPED = "failed to map segment"
-"""What the dynamic linker says where there is no room for a library."""
+"""The dynamic linker's message when there is no memory for a library."""
 _MEMORY_HINT = "raise ulimit -v, or in a unit MemoryMax="
 _REINSTALL = "install relayd again with its dependencies"
 _THREAD_HINT = (
@@ -19,17 +19,17 @@ _THREAD_HINT = (
 
 
 def start_thread(thread: Thread) -> None:
-    """Start a thread; raises Unavailable where the system gives none."""
+    """Start a thread; raises Unavailable if the system refuses it."""
     try:
         thread.start()
     except RuntimeError as fault:
-        if refusal := named(fault):
-            raise refusal from fault
+        if limit_error := error_for(fault):
+            raise limit_error from fault
         raise
 
 
-def named(fault: BaseException) -> Unavailable | None:
-    """Return the error for a limit that an exception stems from; None where it stems from none."""
+def error_for(fault: BaseException) -> Unavailable | None:
+    """Return the error for the system limit that caused an exception; None if no limit did."""
     for cause in causes(fault):
         if isinstance(cause, MemoryError) or (
             isinstance(cause, ImportError) and _NOT_MAPPED in str(cause)
@@ -39,12 +39,12 @@ def named(fault: BaseException) -> Unavailable | None:
             return LibraryUnavailable(f"a library cannot be loaded: {cause}", hint=_REINSTALL)
         if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
             return Unavailable("no thread can be started", hint=_THREAD_HINT)
-        if isinstance(cause, OSError) and (refusal := _of_errno(cause)):
-            return refusal
+        if isinstance(cause, OSError) and (limit_error := _error_for_errno(cause)):
+            return limit_error
     return None
 
 
-def _of_errno(fault: OSError) -> Unavailable | None:
+def _error_for_errno(fault: OSError) -> Unavailable | None:
     match fault.errno:
         case errno.EMFILE:
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -56,6 +56,6 @@ def _of_errno(fault: OSError) -> Unavailable | None:
             return Unavailable("out of memory", hint=_MEMORY_HINT)
         case errno.ENOSPC | errno.EDQUOT:
             where = f" for {fault.filename}" if fault.filename else ""
-            return Unavailable(f"no space left on the disk{where}", hint="make room there")
+            return Unavailable(f"no space left on the disk{where}", hint="free some space there")
         case _:
             return None

@@ -1,4 +1,4 @@
-"""Lines from a child that may write anything: bounded, and never waited for without a limit."""
+"""Lines from a child that may write anything: of bounded length, read with a time limit."""
 
 import os
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from relayd.process.descriptors import wait_readable
 
 _READ_AT_ONCE: Final = 64 * 1024
-"""Bytes: all that a pipe holds."""
+"""Bytes: the capacity of a pipe."""
 
 
 class LineTooLong(ValueError):
@@ -14,17 +14,17 @@ class LineTooLong(ValueError):
 
 
 class LineReader:
-    """Cuts what comes from a descriptor into lines of at most `largest` bytes."""
+    """Splits the data from a descriptor into lines of at most `largest` bytes."""
 
     def __init__(self, fd: int, *, largest: int) -> None:
-        """Read from `fd`, which stays its owner's."""
+        """Read from `fd`, which the caller keeps and closes."""
         self._fd, self._largest = fd, largest
         self._partial = bytearray()
         self.at_end = False
-        """Whether the other side has closed; nothing comes any more."""
+        """Whether the writer has closed; there will be no more data."""
 
     def read(self, timeout: float) -> list[bytes]:
-        """Wait up to `timeout` seconds for bytes; give the lines that they complete.
+        """Wait up to `timeout` seconds for data; return the lines that it completes.
 
         Raises LineTooLong.
         """

@@ -1,9 +1,9 @@
-"""The lock on a relay's name: of one name, one process runs on a state directory.
+"""The lock on a relay's name: only one process per name runs on a state directory.
 
-Two of them would each open a session and bill twice. The lock is a flock on
-`<state>/relays/NAME.lock`: it goes with the process however that ends, and child processes do not
-inherit it, since Python's descriptors close on exec. The file stays; its text says who held it
-last and decides nothing.
+Two of them would each open a session and be billed twice. The lock is a flock on
+`<state>/relays/NAME.lock`: it is released when the process ends for whatever reason, and child
+processes do not inherit it, since Python's descriptors close on exec. The file stays; its text
+names the last holder and has no effect.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ from relayd.logs import LogEvent, get
 from relayd.process.folders import make_private
 
 TRIES = 5
-"""Tries to take the lock."""
+"""Attempts to take the lock."""
 PAUSE = 0.1
-"""s between two tries: `relayd check` holds the lock for the moment of its look."""
+"""s between two attempts: `relayd check` holds the lock briefly while it checks."""
 _LARGEST_TEXT = 512
-"""Bytes read of who holds it: a process id and a host name of at most 64 bytes."""
+"""Bytes read of the file: a process id and a host name of at most 64 bytes."""
 _HOLDER = re.compile(r"(?P<pid>\d{1,10}) (?P<host>[\w.-]{1,255})\n?", re.ASCII)
 
 _log = get("namelock")
@@ -38,7 +38,7 @@ class Holder:
     """The process that runs under a name."""
 
     pid: int | None
-    """As that process sees itself; None where it has not said yet."""
+    """As that process sees it; None if it has not written it yet."""
     host: str = ""
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class NameLock:
     def __init__(
         self, directory: Path, name: str, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Take nothing yet."""
+        """Prepare the lock without taking it."""
         self._directory, self._name = directory, name
         self._path = directory / "relays" / f"{name}.lock"
         self._sleep = sleep
@@ -63,8 +63,8 @@ class NameLock:
     def take(self) -> Self:
         """Take the lock until `release` or the end of the process.
 
-        Raises Unavailable when another process has it. Where the directory cannot be written, or
-        its file system has no locks, a warning is logged and nothing is locked.
+        Raises Unavailable when another process holds it. If the directory is not writable, or its
+        file system has no locks, a warning is logged and nothing is locked.
         """
         try:
             make_private(self._path.parent)
@@ -78,7 +78,7 @@ class NameLock:
             holder = _read_holder(descriptor)
             os.close(descriptor)
             raise Unavailable(
-                f"relay {self._name!r} runs already ({holder}) on state directory"
+                f"relay {self._name!r} is already running ({holder}) on state directory"
                 f" {str(self._directory)!r}",
                 hint="give this one's configuration file another name, or set another"
                 " [state] directory",
@@ -88,19 +88,19 @@ class NameLock:
             self._warn(fault)
             return self
         self._descriptor = descriptor
-        with suppress(OSError):  # a full disk: the lock holds all the same
+        with suppress(OSError):  # a full disk: the lock is held anyway
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
         return self
 
     def release(self) -> None:
-        """Return the name back; without effect where it is not held."""
+        """Release the name; does nothing if it is not held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def holder(self) -> Holder | None:
-        """Return who runs under this name, None where nobody does or it cannot be told."""
+        """Return who runs under this name; None if nobody does or it cannot be determined."""
         try:
             descriptor = os.open(self._path, _flags(os.O_RDWR))
         except OSError:
@@ -154,6 +154,6 @@ def _read_holder(descriptor: int) -> Holder:
         text = os.pread(descriptor, _LARGEST_TEXT, 0).decode("utf-8", "replace")
     except OSError:
         return Holder(None)
-    if (told := _HOLDER.fullmatch(text)) is None:
+    if (match := _HOLDER.fullmatch(text)) is None:
         return Holder(None)
-    return Holder(int(told["pid"]), told["host"])
+    return Holder(int(match["pid"]), match["host"])

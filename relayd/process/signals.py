@@ -12,19 +12,19 @@ from relayd.logs import LogEvent, get
 from relayd.process.early_signals import take_early_hangup
 
 REPEATED_WITHIN = 0.5
-"""s within which a further stop signal counts as the same one: a Ctrl-C reaches the whole process
-group, and a launcher that forwards it makes two of one press."""
+"""s within which another stop signal counts as the same one: a Ctrl-C reaches the whole process
+group, and a launcher that forwards it sends a second signal."""
 
 _log = get("signals")
 
 
 class StopStep(Enum):
-    """What a stop signal brings about."""
+    """What to do on a stop signal."""
 
     BEGIN = "begin"
-    """The first one: end in order, closing what is open."""
+    """The first one: shut down cleanly, closing everything that is open."""
     REMIND = "remind"
-    """The second one: say what is waited for, and what a third one would do."""
+    """The second one: report what is pending, and what a third one would do."""
     EXIT = "exit"
     """The third one: end the process at once."""
     NOTHING = "nothing"
@@ -38,8 +38,8 @@ class StopSignals:
         self._count = 0
         self._last = float("-inf")
 
-    def heard(self, now: float) -> StopStep:
-        """Say what a stop signal at `now` (monotonic seconds) brings about."""
+    def receive(self, now: float) -> StopStep:
+        """Return what to do on a stop signal at `now` (monotonic seconds)."""
         if now - self._last < REPEATED_WITHIN:
             return StopStep.NOTHING
         self._last = now
@@ -53,21 +53,21 @@ def stopped_by_signals(
 ) -> Iterator[asyncio.Event]:
     """Return an event that SIGTERM and SIGINT set while the block runs.
 
-    With `hangup_ends` SIGHUP sets it as well, unless `nohup` had it ignored. A second signal says
-    on stderr that the session is being closed; a third one ends the process with 128 + its number
-    and leaves the session to the journal. What the signals did before is restored at the end.
+    With `hangup_ends` SIGHUP sets it as well, unless `nohup` made it ignored. A second signal logs
+    that the session is being closed; a third one ends the process with 128 + its number and leaves
+    the session to the journal. The previous handlers are restored at the end.
     """
     loop, stop, signals = asyncio.get_running_loop(), asyncio.Event(), StopSignals()
 
-    def heard(number: int) -> None:
-        match signals.heard(loop.time()):
+    def on_signal(number: int) -> None:
+        match signals.receive(loop.time()):
             case StopStep.BEGIN:
                 stop.set()
             case StopStep.REMIND:
                 _log.warning(
                     LogEvent.STOP_PENDING,
                     doing="closing the session",
-                    hint="once more ends at once; the session is closed by the next start"
+                    hint="one more signal ends at once; the session is closed by the next start"
                     " or `relayd sessions close`",
                 )
             case StopStep.EXIT:
@@ -76,22 +76,22 @@ def stopped_by_signals(
     numbers = [signal.SIGTERM, signal.SIGINT]
     if hangup_ends and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    with _handled(numbers, heard):
+    with _handled(numbers, on_signal):
         yield stop
 
 
 @contextmanager
 def reload_requests() -> Iterator[asyncio.Event]:
-    """Return an event that each SIGHUP sets while the block runs, unless `nohup` had it ignored.
+    """Return an event that each SIGHUP sets while the block runs, unless `nohup` made it ignored.
 
-    It is set from the start when a SIGHUP came before the event loop ran.
+    It is initially set if a SIGHUP came before the event loop ran.
     """
-    asked = asyncio.Event()
+    requested = asyncio.Event()
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    with _handled([] if is_ignored else [signal.SIGHUP], lambda _number: asked.set()):
+    with _handled([] if is_ignored else [signal.SIGHUP], lambda _number: requested.set()):
         if take_early_hangup():
-            asked.set()
-        yield asked
+            requested.set()
+        yield requested
 
 
 @contextmanager
@@ -106,5 +106,5 @@ def _handled(numbers: list[signal.Signals], handle: Callable[[int], None]) -> It
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            if handler is not None:  # None: set by no Python code, so nothing to restore
+            if handler is not None:  # None: not set from Python, nothing to restore
                 signal.signal(number, handler)

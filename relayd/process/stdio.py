@@ -1,4 +1,4 @@
-"""The standard streams: of a process without some of them (`run >&-`), of a terminal's encoding."""
+"""The standard streams: replacing missing ones (`run >&-`), and a terminal's encoding."""
 
 import os
 import sys
@@ -9,24 +9,24 @@ _STANDARD = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def open_missing() -> None:
-    """Open /dev/null as each of descriptors 0, 1 and 2 that is closed; call it first of all.
+    """Open /dev/null as each of descriptors 0, 1 and 2 that is closed; call this first.
 
-    Otherwise the next socket or file gets that number, and a child process takes it for its
+    Otherwise the next socket or file gets that number, and a child process uses it as its
     standard output.
     """
     for number, name, mode in _STANDARD:
         if not _is_open(number):
-            with suppress(OSError):  # a machine without /dev/null goes on as it was
+            with suppress(OSError):  # without /dev/null nothing changes
                 _open_null(number)
         if getattr(sys, name) is None and _is_open(number):
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for all time
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - stays open
 
 
 def escape_unprintable() -> None:
-    """Write what the encoding of stdout or stderr lacks as an escape.
+    """Write characters that the encoding of stdout or stderr lacks as escapes.
 
-    Names of files may hold any byte, and a terminal's encoding may be Latin-1 or ASCII: neither
-    may end a command.
+    File names may contain any byte, and a terminal's encoding may be Latin-1 or ASCII: neither
+    may make a command fail.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -11,7 +11,7 @@ from relayd.media.slots import LatestSlot
 
 
 class FrameGate:
-    """Lets frames of one epoch into the slot that the screen shows; safe from any thread.
+    """Lets frames of one epoch into the slot that the output clock shows; safe from any thread.
 
     An epoch is a number that is never used again, such as one for each session. When a method
     has returned, no frame that it forbids enters the slot any more; a beat that has already
@@ -36,8 +36,8 @@ class FrameGate:
         """From now on only frames of `epoch` pass; with None none do.
 
         None also forgets the frame that is shown, unless it is held. From one epoch directly to
-        the next it stays until the new one's first frame (but no longer than the screen repeats
-        a frame), so that a takeover shows no standby between two live pictures.
+        the next it stays until the new one's first frame (but no longer than the output clock
+        repeats a frame), so that a takeover shows no standby between two live pictures.
         """
         with self._lock:
             self._epoch = epoch

@@ -1,4 +1,4 @@
-"""The media side of a relay: source to slot to pacer, and slot to screen to outputs.
+"""The media side of a relay: source to slot to pacer, and slot to output clock to outputs.
 
 It knows nothing of sessions or states. Whoever owns it is told what the source and the
 outputs do, gives each paced frame to a link, and hands swapped frames in.
@@ -72,8 +72,8 @@ class Pipeline:
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
-        self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
-        self.artist = StandbyRenderer(video.geometry, settings.privacy.standby_image)
+        self._draw_pool = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
+        self.renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
@@ -82,10 +82,10 @@ class Pipeline:
             *more_outputs,
         ]
         self._counted = self.outputs[: len(settings.output)] or self.outputs
-        self.screen = OutputClock(
+        self.output_clock = OutputClock(
             self.outputs,
             swapped,
-            self.artist.draw(*RelayState.STARTING.on_picture("")),
+            self.renderer.draw(*RelayState.STARTING.on_picture("")),
             fps=video.fps,
             policy=fallback,
             source=self.source,
@@ -114,7 +114,7 @@ class Pipeline:
         try:
             for output in self.outputs:
                 self._open(output)
-            self.screen.start()
+            self.output_clock.start()
             self._are_open = True
         except BaseException:
             self.stop_outputs()
@@ -127,13 +127,13 @@ class Pipeline:
         except Exception as fault:
             if self._require_outputs:
                 raise
-            self.screen.lose(output, fault)
+            self.output_clock.mark_lost(output, fault)
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
         self._are_open = False
-        self._studio.shutdown(cancel_futures=True)
-        self.screen.stop()
+        self._draw_pool.shutdown(cancel_futures=True)
+        self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
 
@@ -164,7 +164,7 @@ class Pipeline:
 
     def _trouble(self, output: Output) -> str:
         of_stream = output.trouble if isinstance(output, StreamOutput) else ""
-        return of_stream or self.screen.trouble(output)
+        return of_stream or self.output_clock.trouble(output)
 
     def start_source(self) -> None:
         """Begin to read and to pace."""
@@ -198,12 +198,12 @@ class Pipeline:
     def say(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
         try:
-            self._studio.submit(self._draw, title, detail)
+            self._draw_pool.submit(self._draw, title, detail)
         except RuntimeError as fault:  # no thread for it: the last picture stays
             _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
-        self.screen.set_standby(self.artist.draw(title, detail))
+        self.output_clock.set_standby(self.renderer.draw(title, detail))
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""
@@ -222,20 +222,24 @@ class Pipeline:
 
     def longest_gap(self) -> float:
         """Longest time between two pictures on the outputs, seconds."""
-        return self.screen.stats().gaps.longest
+        return self.output_clock.stats().gaps.longest
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return frames by stage, and frames dropped by stage and reason."""
-        screen, reader, pacer = self.screen.stats(), self.reader.counters, self.pacer.counters
+        outputs, reader, pacer = (
+            self.output_clock.stats(),
+            self.reader.counters,
+            self.pacer.counters,
+        )
         frames = {"source": reader.frames} | {
-            kind.value: count for kind, count in screen.shown.items()
+            kind.value: count for kind, count in outputs.shown.items()
         }
         dropped = {
             "source.late": reader.late,
             "source.corrupt": reader.corrupt,
             "pacer.newer": pacer.dropped,
             "pacer.skipped": pacer.skipped,
-            "screen.skipped": screen.skipped,
+            "screen.skipped": outputs.skipped,
         }
         return frames, dropped
 

@@ -159,12 +159,12 @@ class Relay:
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
         `set_face` raises, and then everything but a face that is tried again is as before.
         """
-        artist = await asyncio.to_thread(
+        renderer = await asyncio.to_thread(
             StandbyRenderer, self._settings.video.geometry, settings.privacy.standby_image
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
-        self.pipeline.artist = artist
+        self.pipeline.renderer = renderer
         self._settings = settings
         self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))

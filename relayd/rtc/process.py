@@ -15,7 +15,7 @@ from relayd.errors import JoinRefused, WorkerDied
 from relayd.logs import LogEvent
 from relayd.media.frames import Geometry, SourceFrame, SwappedFrame
 from relayd.media.slots import SharedSlot
-from relayd.process.child import Child, end_words
+from relayd.process.child import Child, describe_exit
 from relayd.process.descriptors import wait_readable
 from relayd.process.environment import python_environment
 from relayd.rtc.gate import Gate
@@ -254,7 +254,7 @@ class RtcWorker:
         assert self._process is not None
         if not self._process.end(REAP_TIMEOUT):
             return "the worker hung up its control socket and was killed"
-        return distrust or f"the worker {end_words(self._process.poll() or 0)}"
+        return distrust or f"the worker {describe_exit(self._process.poll() or 0)}"
 
     def _arrive(self) -> None:
         """Copy each swapped picture out of shared memory, as soon as the doorbell rings."""

@@ -1,1 +1,1 @@
-"""The video source: what it is, reading it, and an even beat out of it."""
+"""The video source: detecting its kind, reading it, and pacing its pictures."""

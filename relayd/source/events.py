@@ -1,4 +1,4 @@
-"""What a source reader tells."""
+"""The events and counters of a source reader."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from relayd.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class SourceOpened:
-    """Pictures come: told with the first one of each connection."""
+    """Pictures arrive; sent with the first one of each connection."""
 
     width: int
     height: int
@@ -18,17 +18,17 @@ class SourceOpened:
 
 @dataclass(frozen=True, slots=True)
 class SourceDown:
-    """No pictures come any more, or none ever came; the reader tries again by itself."""
+    """No more pictures arrive, or none ever did; the reader tries again by itself."""
 
     error: SourceError
-    """Its `retryable` says whether another try may help without a person."""
+    """Its `retryable` says whether a retry may succeed without a user's help."""
     retry_in: float
-    """Seconds to the next try."""
+    """Seconds until the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceEnded:
-    """A recording that is not looped came to its end."""
+    """A recording that is not looped ended."""
 
 
 SourceEvent = SourceOpened | SourceDown | SourceEnded
@@ -36,15 +36,15 @@ SourceEvent = SourceOpened | SourceDown | SourceEnded
 
 @dataclass(slots=True)
 class SourceCounters:
-    """Counts since the reader was made; they only grow."""
+    """Counts since the reader was created; they only grow."""
 
     frames: int = 0
-    """Pictures handed on."""
+    """Pictures published."""
     late: int = 0
-    """Pictures of a recording left out because decoding was behind."""
+    """Pictures of a recording dropped because decoding was behind."""
     corrupt: int = 0
     """Packets that could not be decoded."""
     reconnects: int = 0
-    """Connections that gave pictures, after the first one of each time that it was wanted."""
+    """Connections that delivered pictures, not counting the first one after a start or resume."""
     stalls: int = 0
-    """Times that nothing came within the limit."""
+    """Times that nothing arrived within the time limit."""

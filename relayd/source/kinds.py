@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 
 class SourceKind(Enum):
-    """How a source gives its pictures."""
+    """How a source delivers its pictures."""
 
     FILE = "file"
-    """A recording: paced by its own time stamps, looped; its end is an end."""
+    """A recording: paced by its own time stamps, looped; its end is no failure."""
     IMAGE = "image"
-    """One picture, shown for ever."""
+    """One picture, shown without end."""
     LIVE = "live"
-    """A broadcast: the newest picture counts, its end is a loss."""
+    """A live stream: the newest picture counts, its end is a failure."""
     DEVICE = "device"
-    """A capture device of this machine: live, and somebody may unplug it."""
+    """A capture device of this machine: live, and may be unplugged."""
     GENERATOR = "generator"
     """A test picture of FFmpeg's (lavfi): paced like a file."""
 
@@ -35,15 +35,15 @@ class SourceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InputPlan:
-    """How a source is opened: what FFmpeg gets, and what else is worth a try."""
+    """How to open a source: what FFmpeg gets, and alternatives to try."""
 
     kind: SourceKind
     url: str = field(repr=False)
-    """As FFmpeg takes it: whole, with what it holds of secrets."""
+    """As FFmpeg needs it: complete, including any secrets."""
     demuxer: str
-    """A demuxer's name, or empty to let FFmpeg look."""
+    """A demuxer's name, or empty to let FFmpeg detect it."""
     options: tuple[dict[str, str], ...] = field(repr=False)
-    """One set a try: the next one where a set was found unusable."""
+    """One set per attempt: the next is tried if one is unusable."""
 
 
 _IMAGES: Final = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -53,28 +53,28 @@ _LAVFI: Final = "lavfi:"
 _LIVE_PROBE: Final = {"probesize": "32768", "analyzeduration": "0", "fpsprobesize": "0"}
 """32 KiB hold the first parameter sets; more would only delay the first picture.
 
-No `fflags=nobuffer`: it throws the probed key frame away, and the first picture waits for
-the next one (1.15 s instead of 0.12 s from a server with a key frame each second).
+No `fflags=nobuffer`: it discards the probed key frame, so that the first picture waits for
+the next one (1.15 s instead of 0.12 s from a server with a key frame every second).
 """
 _TRANSPORT_STREAM_PROBE: Final = _LIVE_PROBE | {"probesize": "500000"}
-"""MPEG-TS repeats its tables each 100 ms or so: 500 kB hold one at up to 40 Mbit/s."""
+"""MPEG-TS repeats its tables about every 100 ms: 500 kB contain one at up to 40 Mbit/s."""
 LISTEN_TIMEOUT: Final = 10.0
-"""s to wait for a caller, with `mode=listener`; the next try waits again."""
+"""s to wait for a caller, with `mode=listener`; the next attempt waits again."""
 _CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
     {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
     {"video_size": "640x480", "framerate": "30"},
     {},
 )
-"""USB cameras reach 720p30 as MJPEG alone; any reaches 640x480; else whatever is set."""
+"""USB cameras reach 720p30 only as MJPEG; any supports 640x480; else the current mode."""
 
 
 def plan_input(
     url: str, demuxer: str, options: Mapping[str, str], read_timeout: float
 ) -> InputPlan:
-    """Tell the kind of a URL and how to open it; what the user set in `options` wins.
+    """Return the kind of a URL and how to open it; the user's `options` take precedence.
 
     An http(s) URL is a recording or an image if its path ends like one, else live; the
-    reader looks again once it is open, for only then it shows whether it has an end.
+    connection checks again after opening, when it is known whether the stream has an end.
     """
     kind = classify(url, demuxer)
     if kind is SourceKind.GENERATOR:
@@ -90,7 +90,7 @@ def plan_input(
 
 
 def classify(url: str, demuxer: str = "") -> SourceKind:
-    """Tell the kind of a URL by its looks alone (and whether a path is a pipe)."""
+    """Return the kind of a URL, from its text alone (and whether a path is a pipe)."""
     if demuxer == "lavfi" or url.startswith(_LAVFI):
         return SourceKind.GENERATOR
     if demuxer in ("v4l2", "video4linux2") or url.startswith("/dev/video"):
@@ -111,7 +111,7 @@ def classify(url: str, demuxer: str = "") -> SourceKind:
 def _scheme_and_path(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets that are not an IPv6 address
         return "", url
     if parts.scheme == "pipe" or "://" in url or parts.scheme == "file":
         return parts.scheme, parts.path
@@ -126,17 +126,17 @@ def _is_pipe(path: str) -> bool:
 
 
 def _live_options(url: str, read_timeout: float) -> dict[str, str]:
-    """Return FFmpeg's low-delay options and its own time limit, by each protocol's name."""
+    """Return FFmpeg's low-delay options and its time limit, under each protocol's option name."""
     microseconds = str(int(read_timeout * 1e6))
     match _scheme_and_path(url)[0]:
         case "rtsp" | "rtsps":
             return _LIVE_PROBE | {"rtsp_transport": "tcp", "timeout": microseconds}
         case "udp":
-            # A burst beyond the buffer costs frames, not the stream.
+            # A burst that overflows the buffer loses frames, not the stream.
             return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds, "overrun_nonfatal": "1"}
         case "tcp":
             return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
-        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" means to listen
+        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" makes it listen
             return _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
         case "":
             return _LIVE_PROBE | {"protocol_whitelist": "file,crypto,data,rtp,udp,tcp"}
@@ -145,9 +145,9 @@ def _live_options(url: str, read_timeout: float) -> dict[str, str]:
 
 
 def _with_srt_options(url: str, options: Mapping[str, str], read_timeout: float) -> str:
-    """Put what FFmpeg's SRT protocol should know into the URL's query, which it reads alone.
+    """Put the options of FFmpeg's SRT protocol into the URL's query, the only place it reads.
 
-    The first of two values counts there: what the URL says wins.
+    It uses the first of two values: those of the URL take precedence.
     """
     limits = {
         "timeout": str(int(read_timeout * 1e6)),

@@ -1,4 +1,4 @@
-"""An even beat out of whatever rate the source has."""
+"""Delivers pictures at an even rate, whatever the source's rate is."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from relayd.process.limits import start_thread
 RATE_WINDOW: Final = 5.0
 """s over which the source's own rate is measured."""
 SAME_RATE: Final = 0.005
-"""Share by which the source's rate may differ for the beat to follow its phase: the cadence
+"""Share by which the source's rate may differ for the ticks to follow its phase: the rate
 stays within 0.1 of 20 fps."""
 
 _log = get("pacer")
@@ -23,28 +23,28 @@ _log = get("pacer")
 
 @dataclass(slots=True)
 class PacerCounters:
-    """Counts since the pacer was made; they only grow, but for the two ages."""
+    """Counts since the pacer was created; they only grow, except `age` and `late`."""
 
     delivered: int = 0
     repeated: int = 0
-    """Beats that brought the same picture as the beat before."""
+    """Ticks that delivered the same picture as the tick before."""
     dropped: int = 0
-    """Pictures of the source that a newer one overtook before their beat."""
+    """Pictures of the source that a newer one replaced before the next tick."""
     starved: int = 0
-    """Beats with nothing to deliver: no picture, or one too old."""
+    """Ticks with nothing to deliver: no picture, or one too old."""
     skipped: int = 0
-    """Beats left out because the machine or `deliver` was too slow."""
+    """Ticks left out because the machine or `deliver` was too slow."""
     age: float = 0.0
-    """s since capture of the picture delivered last."""
+    """s since the capture of the last delivered picture."""
     late: float = 0.0
-    """s by which the last beat came late."""
+    """s by which the last tick was late."""
 
 
 class Pacer:
-    """Calls `deliver` with the newest picture, `fps` times a second, on its own thread.
+    """Calls `deliver` with the newest picture, `fps` times a second, in its own thread.
 
-    A picture is repeated while it is younger than `max_age` seconds; then, or while paused,
-    nothing is delivered. `deliver` must be quicker than a beat.
+    A picture is repeated while it is younger than `max_age` seconds; after that, or while
+    paused, nothing is delivered. `deliver` must be faster than a tick.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Pacer:
         self.counters = PacerCounters()
 
     def start(self) -> None:
-        """Begin to beat; once in its life. Raises Unavailable where there is no thread for it."""
+        """Start ticking; only once. Raises Unavailable if no thread can be started."""
         start_thread(self._thread)
 
     def stop(self) -> None:
-        """End; returns when the last delivery is done."""
+        """Stop; returns when the last delivery is done."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -85,17 +85,17 @@ class Pacer:
     def _run(self) -> None:
         ticker, phase = Ticker(self._fps, self._clock), PhaseLock(self._fps)
         self._seen = self._slot.latest()[0]
-        said = ""
+        logged = ""
         while (tick := ticker.wait(self._stop)) is not None:
             try:
-                ticker.nudge(self._beat(tick, phase))
+                ticker.nudge(self._tick(tick, phase))
             except Exception as fault:  # noqa: BLE001 - a session without pictures costs money
-                if str(fault) != said:  # 20 times a second would fill the disk
-                    said = str(fault)
+                if str(fault) != logged:  # 20 times a second would fill the disk
+                    logged = str(fault)
                     _log.exception(LogEvent.SOURCE_TICK_FAILED)
 
-    def _beat(self, tick: Tick, phase: PhaseLock) -> float:
-        """Deliver one picture; returns the seconds by which later beats shall move."""
+    def _tick(self, tick: Tick, phase: PhaseLock) -> float:
+        """Deliver one picture; returns the seconds by which to shift later ticks."""
         self.counters.skipped += tick.skipped
         self.counters.late = tick.late
         number, frame = self._slot.latest()
@@ -131,7 +131,7 @@ class _ArrivalRate:
             self._seen.popleft()
 
     def is_near(self, rate: float) -> bool:
-        """Whether it is, within SAME_RATE, `rate`; not before most of a window was seen."""
+        """Whether it equals `rate` within SAME_RATE; False until most of a window was seen."""
         (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
         span = last_at - first_at
         return span > RATE_WINDOW * 0.8 and abs((last - first) / span - rate) <= rate * SAME_RATE

@@ -1,9 +1,9 @@
 """Keeps a source running: opens it, watches it, and opens it again when it is lost.
 
 Two threads. `relayd-source` only watches and waits, so it can always be stopped and always
-sees a stall in time. FFmpeg's calls, which may hang for seconds whatever time limits they
-are given, are made by a thread of each `SourceConnection`; one that hangs is abandoned: nothing it
-still brings is taken, and it ends when FFmpeg's own time limits let it go.
+detects a stall in time. FFmpeg's calls may hang for seconds despite their time limits; each
+`SourceConnection` makes them in a thread of its own. One that hangs is abandoned: its further
+pictures are ignored, and it ends when FFmpeg's time limits end the call.
 """
 
 from collections.abc import Callable
@@ -25,33 +25,33 @@ from relayd.source.events import (
 )
 
 FIRST_RETRY: Final = 0.25
-"""s to the first try after a loss."""
+"""s until the first attempt after a loss."""
 LONGEST_RETRY: Final = 1.0
-"""s between tries at a source that may be back any moment: the picture must be there within
-1.5 s of it. A refused connection costs some milliseconds."""
-HOPELESS_RETRY: Final = 10.0
-"""s between tries at a source that needs a person: a file missing, a password refused."""
+"""s between attempts for a source that may be back any moment: its picture must be shown within
+1.5 s after that. A refused connection costs a few milliseconds."""
+UNUSABLE_RETRY: Final = 10.0
+"""s between attempts for a source that a user must fix: a missing file, a wrong password."""
 FIRST_PICTURE_TIMEOUT: Final = 10.0
-"""s from connection to the first picture: the longest wait for a key frame to be expected."""
+"""s from connection to the first picture: the longest expected wait for a key frame."""
 OPENING_GRACE: Final = 1.0
-"""s beyond FFmpeg's two time limits for opening, before an opening counts as hung."""
+"""s beyond FFmpeg's two time limits for opening, after which it counts as hung."""
 MOST_HUNG: Final = 2
-"""Abandoned attempts in which FFmpeg still hangs; with so many, no other one starts until one of
-them ends, whatever is asked for: each is a thread and a connection to the camera."""
-FRESH_OPENING: Final = 2.0
-"""s for which an attempt without a picture yet counts as the one that a restart asks for."""
-LET_GO: Final = 0.3
-"""s that an abandoned attempt gets to close its device or connection before another one opens it:
-some frames at 20 fps. A capture device would be busy till then."""
+"""Abandoned connections in which FFmpeg still hangs; at this number no other one is started until
+one of them ends, even on request: each is a thread and a connection to the camera."""
+FRESH_CONNECTION: Final = 2.0
+"""s for which a connection without a picture yet counts as the one that a restart asks for."""
+RELEASE_WAIT: Final = 0.3
+"""s that an abandoned connection gets to close its device or socket before another one opens it:
+a few frames at 20 fps. A capture device would be busy until then."""
 STOP_TIMEOUT: Final = 2.0
-"""s that `stop` waits for FFmpeg to let go."""
+"""s that `stop` waits for FFmpeg's calls to return."""
 
 
 class SourceReader:
     """Puts the newest picture of a source into `slot`, for as long as it runs.
 
-    `on_event` is called on the reader's own thread and must not block. The slot is cleared
-    when the source is lost, so that nobody shows a picture that is no longer true.
+    `on_event` is called in the reader's own thread and must not block. The slot is cleared
+    when the source is lost, so that no outdated picture is shown.
     """
 
     def __init__(
@@ -70,96 +70,98 @@ class SourceReader:
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
         self._stop, self._restart, self._wake = Event(), Event(), Event()
-        self._resting = Event()
+        self._paused = Event()
         self._lock = Lock()
         self._current: SourceConnection | None = None
         self._hung: list[SourceConnection] = []
-        self._left_at = float("-inf")
+        self._abandoned_at = float("-inf")
         self._is_reconnect = self._is_up = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
         self.counters = SourceCounters()
 
     def start(self) -> None:
-        """Begin to read; once in its life. Raises Unavailable where there is no thread for it."""
+        """Start reading; only once. Raises Unavailable if no thread can be started."""
         start_thread(self._thread)
 
     def stop(self) -> bool:
-        """End reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""
+        """Stop reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is None:
             return True
         self._thread.join()
         deadline = self._clock.now() + STOP_TIMEOUT
-        ended = [attempt.join(max(0.0, deadline - self._clock.now())) for attempt in self._hung]
+        ended = [
+            connection.join(max(0.0, deadline - self._clock.now())) for connection in self._hung
+        ]
         return all(ended)
 
     def restart(self) -> None:
         """Open the source again at once, whether it runs, waits for a retry or has ended.
 
-        Changes nothing while it is already being opened again (FRESH_OPENING), and waits where
-        earlier attempts still hang (MOST_HUNG).
+        Does nothing while it is already being opened (FRESH_CONNECTION), and waits while too many
+        earlier connections still hang (MOST_HUNG).
         """
         self._restart.set()
         self._wake.set()
 
     def pause(self) -> None:
-        """Let go of the source until `resume`: a camera's light goes out, a connection ends."""
-        self._resting.set()
+        """Close the source until `resume`: a camera's light goes out, a connection ends."""
+        self._paused.set()
         self.restart()
 
     def resume(self) -> None:
         """Open the source again."""
-        self._resting.clear()
+        self._paused.clear()
         self.restart()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._restart.clear()
-            if self._resting.is_set():
-                self._rest()
+            if self._paused.is_set():
+                self._wait_while_paused()
                 continue
             if not self._wait_for_room():
                 continue
-            attempt = self._begin()
+            connection = self._connect()
             try:
-                has_ended = self._watch(attempt)
+                has_ended = self._watch(connection)
             except SourceError as error:
-                self._leave(attempt)
-                self._wait_to_retry(attempt, error)
+                self._abandon(connection)
+                self._wait_to_retry(connection, error)
             else:
-                self._leave(attempt)
+                self._abandon(connection)
                 if has_ended:
                     self._is_up = False
                     self._on_event(SourceEnded())
                     self._wait_until(None)
 
-    def _rest(self) -> None:
+    def _wait_while_paused(self) -> None:
         self._slot.clear()
         self._is_reconnect = self._is_up = False
         self._wait_until(None)
 
     def _wait_for_room(self) -> bool:
-        """Wait until another attempt may begin; False when none is wanted any more."""
+        """Wait until another connection may start; False when none is wanted any more."""
         while True:
             self._wake.clear()
-            self._restart.clear()  # before the look at what is wanted
-            if self._stop.is_set() or self._resting.is_set():
+            self._restart.clear()  # before checking what is wanted
+            if self._stop.is_set() or self._paused.is_set():
                 return False
             self._hung = [earlier for earlier in self._hung if earlier.alive]
-            busy = sum(not earlier.over.is_set() for earlier in self._hung)
+            busy = sum(not earlier.ended.is_set() for earlier in self._hung)
             now = self._clock.now()
             if busy >= MOST_HUNG:
-                self._tell_hung(busy)
+                self._report_hung(busy)
                 moment = now + FIRST_RETRY
-            elif busy and now < self._left_at + LET_GO:
-                moment = self._left_at + LET_GO
+            elif busy and now < self._abandoned_at + RELEASE_WAIT:
+                moment = self._abandoned_at + RELEASE_WAIT
             else:
                 return True
             self._clock.sleep_until(moment, self._wake)
 
-    def _tell_hung(self, count: int) -> None:
-        """Say that there are no pictures, unless that is known."""
+    def _report_hung(self, count: int) -> None:
+        """Report that there are no pictures, unless that was already reported."""
         if self._is_up:
             self._is_up = False
             self._slot.clear()
@@ -167,106 +169,108 @@ class SourceReader:
             error = SourceUnreachable(f"{name}: {count} earlier connections still hang")
             self._on_event(SourceDown(error, FIRST_RETRY))
 
-    def _begin(self) -> SourceConnection:
-        attempt = SourceConnection(
+    def _connect(self) -> SourceConnection:
+        connection = SourceConnection(
             self._settings,
             self._geometry,
             self._fit,
             clock=self._clock,
             wake=self._wake,
-            publish=self._take,
+            publish=self._accept,
         )
         with self._lock:
-            self._current = attempt
-        attempt.start()
-        return attempt
+            self._current = connection
+        connection.start()
+        return connection
 
-    def _watch(self, attempt: SourceConnection) -> bool:
-        """Stay until the attempt is over: True; or somebody asks for something else: False.
+    def _watch(self, connection: SourceConnection) -> bool:
+        """Wait until the connection ends: True; or until another one is requested: False.
 
         Raises SourceError when it failed or stalled.
         """
-        told = False
-        while not (self._woken_by_request() and self._must_leave(attempt)):
-            if not told and attempt.first_at is not None:
-                told = True
-                self._tell_opened(attempt)
-            if attempt.over.is_set():
-                if attempt.error is not None:
-                    raise attempt.error
+        is_reported = False
+        while not (self._woken_by_request() and self._needs_new_connection(connection)):
+            if not is_reported and connection.first_picture_at is not None:
+                is_reported = True
+                self._report_opened(connection)
+            if connection.ended.is_set():
+                if connection.error is not None:
+                    raise connection.error
                 return True
-            deadline, fault = self._deadline(attempt)
+            deadline, fault = self._deadline(connection)
             if self._clock.now() >= deadline:
                 self.counters.stalls += 1
                 raise fault
             self._clock.sleep_until(deadline, self._wake)
         return False
 
-    def _must_leave(self, attempt: SourceConnection) -> bool:
-        """Whether what is asked for needs another attempt, or none; else it is done."""
-        self._restart.clear()  # before the look at what is wanted
-        is_fresh = attempt.first_at is None and not attempt.over.is_set()
-        is_fresh = is_fresh and self._clock.now() < attempt.started_at + FRESH_OPENING
-        return self._stop.is_set() or self._resting.is_set() or not is_fresh
+    def _needs_new_connection(self, connection: SourceConnection) -> bool:
+        """Whether the request needs another connection, or none; else it is already fulfilled."""
+        self._restart.clear()  # before checking what is wanted
+        is_fresh = connection.first_picture_at is None and not connection.ended.is_set()
+        is_fresh = is_fresh and self._clock.now() < connection.started_at + FRESH_CONNECTION
+        return self._stop.is_set() or self._paused.is_set() or not is_fresh
 
-    def _deadline(self, attempt: SourceConnection) -> tuple[float, SourceError]:
-        """Return the moment by which something must happen, and the fault if it does not."""
+    def _deadline(self, connection: SourceConnection) -> tuple[float, SourceError]:
+        """Return the time by which the connection must progress, and the error if it does not."""
         name, limit = self._settings.url, self._settings.stall_timeout
-        if attempt.last_at is not None:
-            return attempt.last_at + limit, SourceLost(f"{name}: no picture for {limit:g} s")
-        if attempt.connected_at is not None:
+        if connection.last_picture_at is not None:
+            return connection.last_picture_at + limit, SourceLost(
+                f"{name}: no picture for {limit:g} s"
+            )
+        if connection.connected_at is not None:
             limit = max(limit, FIRST_PICTURE_TIMEOUT)
-            return attempt.connected_at + limit, SourceLost(
+            return connection.connected_at + limit, SourceLost(
                 f"{name}: connected, but no picture within {limit:g} s"
             )
         limit = 2 * OPEN_TIMEOUT + OPENING_GRACE
-        return attempt.started_at + limit, SourceUnreachable(
+        return connection.started_at + limit, SourceUnreachable(
             f"{name}: could not be opened within {limit:g} s"
         )
 
-    def _take(self, attempt: SourceConnection, i420: I420) -> bool:
-        """Hand on a picture, unless it comes from an attempt that was abandoned."""
+    def _accept(self, connection: SourceConnection, i420: I420) -> bool:
+        """Publish a picture, unless it comes from an abandoned connection."""
         with self._lock:
-            if attempt is not self._current:
+            if connection is not self._current:
                 return False
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
-            attempt.last_at = now
+            connection.last_picture_at = now
             self.counters.frames += 1
-            first = attempt.first_at is None
+            first = connection.first_picture_at is None
             if first:
-                attempt.first_at = now
+                connection.first_picture_at = now
         if first:
             self._wake.set()
         return True
 
-    def _tell_opened(self, attempt: SourceConnection) -> None:
+    def _report_opened(self, connection: SourceConnection) -> None:
         self.counters.reconnects += self._is_reconnect
         self._is_reconnect = self._is_up = True
-        if attempt.facts is not None:
-            self._on_event(attempt.facts)
+        if connection.stream_info is not None:
+            self._on_event(connection.stream_info)
 
-    def _leave(self, attempt: SourceConnection) -> None:
+    def _abandon(self, connection: SourceConnection) -> None:
         with self._lock:
             self._current = None
-        attempt.abandon()
-        self._left_at = self._clock.now()
-        self.counters.corrupt += attempt.corrupt
-        self.counters.late += attempt.late
-        self._hung = [earlier for earlier in [*self._hung, attempt] if earlier.alive]
+        connection.abandon()
+        self._abandoned_at = self._clock.now()
+        self.counters.corrupt += connection.corrupt
+        self.counters.late += connection.late
+        self._hung = [earlier for earlier in [*self._hung, connection] if earlier.alive]
 
-    def _wait_to_retry(self, attempt: SourceConnection, error: SourceError) -> None:
+    def _wait_to_retry(self, connection: SourceConnection, error: SourceError) -> None:
         self._slot.clear()
         good_for = 0.0
-        if attempt.first_at is not None and attempt.last_at is not None:
-            good_for = attempt.last_at - attempt.first_at
-        wait = self._retry.next_wait(good_for) if error.retryable else HOPELESS_RETRY
+        if connection.first_picture_at is not None and connection.last_picture_at is not None:
+            good_for = connection.last_picture_at - connection.first_picture_at
+        wait = self._retry.next_wait(good_for) if error.retryable else UNUSABLE_RETRY
         self._is_up = False
         self._on_event(SourceDown(error, wait))
         self._wait_until(self._clock.now() + wait)
 
     def _wait_until(self, moment: float | None) -> None:
-        """Wait until then (None: for ever), a restart or the stop."""
+        """Wait until `moment` (None: without limit), a restart or the stop."""
         while not self._woken_by_request():
             if moment is None:
                 self._wake.wait()
@@ -274,8 +278,8 @@ class SourceReader:
                 return
 
     def _woken_by_request(self) -> bool:
-        self._wake.clear()  # before the look, so that no request falls between
-        return self._asked()
+        self._wake.clear()  # before the check, so that no request is missed
+        return self._is_requested()
 
-    def _asked(self) -> bool:
+    def _is_requested(self) -> bool:
         return self._stop.is_set() or self._restart.is_set()

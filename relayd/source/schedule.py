@@ -3,25 +3,25 @@
 from typing import Final
 
 LONGEST_STEP: Final = 10.0
-"""s between two pictures that are believed; a longer jump is a fault in the time stamps."""
+"""s between two pictures that are trusted; a longer jump is an error in the time stamps."""
 SHORTEST_STEP: Final = 0.001
-"""s between two pictures that are believed; less would have a file played as fast as it decodes."""
+"""s between two pictures that are trusted; less would play a file as fast as it decodes."""
 LATE_LIMIT: Final = 1.0
 """s behind after which the lost time is given up (the machine slept, or decodes too slowly)."""
 MOST_LEFT_OUT: Final = 3
-"""Late pictures left out in a row; then one is shown, however late."""
+"""Late pictures dropped in a row; then one is shown, however late."""
 USUAL_RATE: Final = 25.0
-"""Frames per second assumed where neither stream nor time stamps tell."""
+"""Frames per second assumed if neither the stream nor its time stamps define it."""
 _AVERAGING: Final = 0.1
 """Weight of the newest step in the average."""
 
 
 class PlaybackSchedule:
-    """Turns time stamps into moments, each counted from the one before.
+    """Turns time stamps into display times, each counted from the one before.
 
-    Stamps that are missing, stand still, run backwards or leap are replaced by the average
-    step, so a seam or a damaged stretch costs no gap and no rush. Deadlines are absolute:
-    what a picture came late is not added to the next.
+    Stamps that are missing, repeat, run backwards or jump are replaced by the average step, so
+    a loop point or a damaged section causes neither a gap nor a burst. Deadlines are absolute:
+    the lateness of one picture is not added to the next.
     """
 
     def __init__(self, rate: float) -> None:
@@ -31,7 +31,7 @@ class PlaybackSchedule:
         self._left_out = 0
 
     def due(self, pts: float | None, now: float) -> float:
-        """Return the moment at which the next picture, stamped `pts`, is to be shown.
+        """Return the time at which the next picture, stamped `pts`, is to be shown.
 
         The first one is due at once.
         """
@@ -45,7 +45,7 @@ class PlaybackSchedule:
         return self._due
 
     def left_out(self, now: float) -> bool:
-        """Whether the picture last asked for is so late that it is not worth fitting."""
+        """Whether the picture of the last `due` call is so late that it should be dropped."""
         late = self._due is not None and now - self._due > self._step
         self._left_out = self._left_out + 1 if late and self._left_out < MOST_LEFT_OUT else 0
         return self._left_out > 0

@@ -80,7 +80,7 @@ AT_START = {
         ("privacy.standby_image={tmp}/none.png",), "standby", "none.png"
     ),
     "a standby picture that is none": SetUp(
-        (f"privacy.standby_image={PERSON}",), "standby", "no picture that can be read"
+        (f"privacy.standby_image={PERSON}",), "standby", "not a picture that can be read"
     ),
     "a control port in use": SetUp(
         ("control.http=127.0.0.1:{used}",), "control", "Address already in use"
@@ -128,7 +128,7 @@ WHILE_RUNNING = {
         ("source.url=rtsp://127.0.0.1:1/x",), "source", "Connection refused"
     ),
     "a recording in no folder": SetUp(
-        ("output.0.url={tmp}/none/out.mkv",), "stream", "No such file or directory (make its"
+        ("output.0.url={tmp}/none/out.mkv",), "stream", "No such file or directory (create its"
     ),
     "a recording below a file": SetUp(
         ("output.0.url={tmp}/relay.toml/out.mkv",), "stream", "Not a directory"

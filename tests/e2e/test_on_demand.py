@@ -22,7 +22,7 @@ from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 from tests.e2e.stage import PERSON, Emulator, relay_config
-from tests.output.conftest import LoopbackDouble
+from tests.output.conftest import FakeLoopback
 
 pytestmark = pytest.mark.relay
 
@@ -33,7 +33,7 @@ Done = Callable[[RelayStatus], object]
 class Stage:
     """A relay whose only camera is a double that somebody may read."""
 
-    def __init__(self, relay: Relay, double: LoopbackDouble, node: Path) -> None:
+    def __init__(self, relay: Relay, double: FakeLoopback, node: Path) -> None:
         self.relay, self.double, self._node = relay, double, node
         self._fd = -1
 
@@ -72,7 +72,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     node = tmp_path / "video0"
     node.touch()
-    double = LoopbackDouble(version=request.param, path=str(node))
+    double = FakeLoopback(version=request.param, path=str(node))
 
     def make_output(
         output: CameraSettings, settings: Settings, _number: int, _on_event: Any, on_readers: Any

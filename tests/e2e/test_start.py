@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.interpreter import ROOT
 from tests.e2e.stage import LIVE, PERSON, Emulator, relay_config, wait_for
-from tests.test_early import AS_PID_1, first_child, needs_unshare, wait_until_heard
+from tests.test_early import AS_PID_1, first_child, needs_unshare, wait_until_handled
 
 pytestmark = pytest.mark.relay
 
@@ -93,7 +93,7 @@ def test_sigterm_at_any_moment_of_the_start_as_pid_1_is_a_clean_end_that_leaves_
 ) -> None:
     relay = start(*AS_PID_1)
     pid = first_child(relay.popen)
-    wait_until_heard(pid)
+    wait_until_handled(pid)
     time.sleep(delay)
     os.kill(pid, signal.SIGTERM)
     assert relay.popen.wait(ENOUGH) == 0, relay.log()
@@ -109,7 +109,7 @@ def test_a_second_relay_of_a_name_ends_with_69_and_opens_no_session(
     second = start()
     assert second.popen.wait(ENOUGH) == 69
     last = second.log().splitlines()[-1]
-    assert last.startswith("relayd: relay 'studio' runs already (process ")
+    assert last.startswith("relayd: relay 'studio' is already running (process ")
     assert f"process {first.popen.pid}" in last
     assert "another [state] directory" in last
     assert len(emulator.open()) == 1

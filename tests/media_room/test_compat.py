@@ -9,11 +9,11 @@ from relayd.media import compat
 
 
 @pytest.mark.parametrize("major", [16, 17, 18])
-def test_pyav_up_to_18_is_told_what_to_do_with_a_title_that_is_not_utf8(major: int) -> None:
+def test_pyav_up_to_18_gets_an_error_handler_for_titles_that_are_not_utf8(major: int) -> None:
     assert compat.metadata_arguments(major) == {"metadata_errors": "surrogateescape"}
 
 
-def test_pyav_19_is_given_no_argument_that_it_lost() -> None:
+def test_pyav_19_gets_no_argument_that_was_removed() -> None:
     assert compat.metadata_arguments(19) == {}
 
 
@@ -44,7 +44,7 @@ def test_a_rational_that_is_set_is_its_quotient_in_every_version() -> None:
     assert compat.number(frame.time_base) == compat.number(Fraction(3, 2)) == 1.5
 
 
-def test_no_other_module_asks_for_the_version_of_pyav() -> None:
+def test_no_other_module_checks_the_version_of_pyav() -> None:
     package = Path(relayd.__file__).parent
-    asking = [path.name for path in package.rglob("*.py") if "av.__version__" in path.read_text()]
-    assert asking == ["compat.py"]
+    checking = [path.name for path in package.rglob("*.py") if "av.__version__" in path.read_text()]
+    assert checking == ["compat.py"]

@@ -30,7 +30,7 @@ def test_a_picture_that_fits_is_not_copied() -> None:
         (Geometry(2, 2), (40, 0, 240, 240)),
     ],
 )
-def test_all_of_a_picture_is_shown_within_dark_bars_in_every_plane(
+def test_the_whole_picture_is_shown_between_dark_bars_in_every_plane(
     size: Geometry, shown: tuple[int, int, int, int]
 ) -> None:
     left, top, width, height = shown
@@ -44,7 +44,7 @@ def test_all_of_a_picture_is_shown_within_dark_bars_in_every_plane(
     assert np.abs(fitted.astype(int) - expected).max() <= 2
 
 
-def test_sizes_may_change_from_picture_to_picture() -> None:
+def test_the_size_may_change_with_each_picture() -> None:
     scaler = Scaler(TARGET)
     for size in (Geometry(640, 480), Geometry(480, 640), TARGET, Geometry(640, 480)):
         assert scaler.fit(plain(size)).shape == TARGET.shape

@@ -1,9 +1,9 @@
-"""Shared by the output room: a double of v4l2loopback's kernel side, and a scripted clock.
+"""Shared by the output tests: a fake of the v4l2loopback driver, and a scripted clock.
 
-The double does what versions 0.12.7, 0.13.2 and 0.15 were seen to do.
+The fake behaves as versions 0.12.7, 0.13.2 and 0.15 were observed to.
 
-It stands in for the driver alone: open, close, ioctl and write. The pictures go to a real
-memory file, so that tests look at real bytes. The real module is tried in a virtual machine.
+It replaces only the driver: open, close, ioctl and write. The pictures go to a real memory
+file, so that tests check real bytes. The real module is tested in a virtual machine.
 """
 
 import errno
@@ -30,7 +30,7 @@ def refuse(number: int) -> Never:
 
 
 @dataclass
-class LoopbackDouble:
+class FakeLoopback:
     version: str = "0.15.0"
     path: str = "/dev/video0"
     driver: bytes = b"v4l2 loopback"
@@ -51,14 +51,14 @@ class LoopbackDouble:
     memory: int = -1
     written: int = 0
     readers: int = 0
-    """Programs that stream from it, as the event of 0.13 and later tells."""
-    untold: set[int] = field(default_factory=set)
-    """Descriptors that have subscribed and not yet heard of the last change."""
+    """Programs that stream from it, as reported by the event of 0.13 and later."""
+    unreported: set[int] = field(default_factory=set)
+    """Descriptors that have subscribed and not yet read the last change."""
     bells: dict[int, socket.socket] = field(default_factory=dict)
-    """What rings at a subscribed descriptor: urgent data of a socket is POLLPRI, too."""
+    """Signals a subscribed descriptor: urgent data of a socket is POLLPRI as well."""
 
     def __post_init__(self) -> None:
-        self.memory = os.memfd_create("double")
+        self.memory = os.memfd_create("fake-driver")
 
     @property
     def is_old(self) -> bool:
@@ -74,40 +74,40 @@ class LoopbackDouble:
     def drop(self) -> None:
         os.close(self.memory)
 
-    # What the daemon calls
+    # The system calls
 
     def open(self, path: str, flags: int) -> int:
         if self.open_error:
             refuse(self.open_error)
         if path != self.path:
             refuse(errno.ENOENT)
-        assert flags in {os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK}  # to write; to look
+        assert flags in {os.O_RDWR, os.O_RDONLY | os.O_NONBLOCK}  # to write; to inspect
         fd = os.dup(self.memory)
         self.fds[fd] = "plain"
         return fd
 
     def stream_to(self, readers: int) -> None:
-        """Let so many programs stream from it from now on."""
+        """Let this many programs stream from it from now on."""
         self.readers = readers
         for fd in self.bells:
             self._ring(fd)
 
     def _ring(self, fd: int) -> None:
-        if fd not in self.untold:
-            self.untold.add(fd)
+        if fd not in self.unreported:
+            self.unreported.add(fd)
             self.bells[fd].send(b"!", socket.MSG_OOB)
 
     def close(self, fd: int) -> None:
         kind = self.fds.pop(fd)
         if fd in self.bells:
             self.bells.pop(fd).close()
-            self.untold.discard(fd)
+            self.unreported.discard(fd)
         os.close(fd)
         if kind == "writer" or (not self.is_old and kind == "wrote"):
             self.ready_for_output = not (self.keep_format and self.is_new)
             is_watched = self.watched_at is not None and not self.is_new
             self.ready_for_capture = self.keep_format or is_watched
-        # 0.12: one that only wrote does not give the output side back.
+        # 0.12: a writer without STREAMON does not free the output side.
         if not self.fds and self.is_old and kind == "wrote" and self.watched_at is None:
             self.ready_for_capture = False
 
@@ -159,13 +159,13 @@ class LoopbackDouble:
         else:
             self.size = wanted
         self._g_fmt(fd, argument)
-        if not self.is_new:  # their answer counts whole pages
+        if not self.is_new:  # they return the size in whole pages
             (size,) = struct.unpack_from("=I", argument, 28)
             struct.pack_into("=I", argument, 28, -(-size // 4096) * 4096)
 
     def _g_fmt(self, fd: int, argument: bytearray) -> None:
         width, height = self.size
-        if not width:  # nobody has set a format yet
+        if not width:  # no format was set yet
             unset = (640, 480, BGR4, 0, 2560, 1228800) if self.is_new else (0, 0, BGR4, 0, 0, 0)
             struct.pack_into("=IIIIII", argument, 8, *unset)
             return
@@ -200,48 +200,48 @@ class LoopbackDouble:
             refuse(errno.EINVAL)
         assert flags == 1  # V4L2_EVENT_SUB_FL_SEND_INITIAL
         with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname())
+            client = socket.create_connection(server.getsockname())
             self.bells[fd] = server.accept()[0]
-        with near:
-            os.dup2(near.fileno(), fd, inheritable=False)
+        with client:
+            os.dup2(client.fileno(), fd, inheritable=False)
         self._ring(fd)
 
     def _dqevent(self, fd: int, argument: bytearray) -> None:
-        if fd not in self.untold:
+        if fd not in self.unreported:
             refuse(errno.ENOENT)
-        self.untold.discard(fd)
-        near = socket.socket(fileno=os.dup(fd))
-        with near:
-            near.recv(1, socket.MSG_OOB)
+        self.unreported.discard(fd)
+        client = socket.socket(fileno=os.dup(fd))
+        with client:
+            client.recv(1, socket.MSG_OOB)
         struct.pack_into("=I4xI", argument, 0, 0x10E00001, self.readers)
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., LoopbackDouble]]:
-    """Make doubles of the driver; none may be left open."""
-    made: list[LoopbackDouble] = []
+def make() -> Iterator[Callable[..., FakeLoopback]]:
+    """Create fake drivers; no descriptor of them may be left open."""
+    made: list[FakeLoopback] = []
 
-    class Made(LoopbackDouble):
+    class Made(FakeLoopback):
         def __post_init__(self) -> None:
             super().__post_init__()
             made.append(self)
 
     yield Made
-    for double in made:
-        still_open = list(double.fds)
-        double.drop()
+    for driver in made:
+        still_open = list(driver.fds)
+        driver.drop()
         assert not still_open, "a device was left open"
 
 
 class ScriptedClock:
-    """Time that passes only when somebody sleeps; calls what is due on the way."""
+    """Time that passes only during sleeps; calls the actions that become due."""
 
     def __init__(self) -> None:
         self.time = 1000.0
         self._due: list[tuple[float, Callable[[], None]]] = []
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` so many seconds after the clock's start."""
+        """Call `action` this many seconds after the clock's start."""
         self._due.append((1000.0 + seconds, action))
         self._due.sort(key=lambda entry: entry[0])
 

@@ -22,16 +22,16 @@ VERSIONS = ["0.12.7", "0.13.2", "0.15.0"]
 def sys_tree(tmp_path: Path, version: str) -> Path:
     folder = tmp_path / "module/v4l2loopback"
     folder.mkdir(parents=True)
-    if not version.startswith("0.12"):  # older modules tell the kernel no version
+    if not version.startswith("0.12"):  # older modules have no version file
         (folder / "version").write_text(version + "\n")
     return tmp_path
 
 
 def camera(
-    double: Any, tmp_path: Path, device: Any = "/dev/video0", **settings: Any
+    driver: Any, tmp_path: Path, device: Any = "/dev/video0", **settings: Any
 ) -> CameraOutput:
-    root = tmp_path if (tmp_path / "module").exists() else sys_tree(tmp_path, double.version)
-    return CameraOutput(device, SIZE, 20, system=double, sys_root=root, **settings)
+    root = tmp_path if (tmp_path / "module").exists() else sys_tree(tmp_path, driver.version)
+    return CameraOutput(device, SIZE, 20, system=driver, sys_root=root, **settings)
 
 
 def picture(seed: int) -> np.ndarray:
@@ -53,56 +53,58 @@ def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit() -> None:
 def test_each_picture_reaches_the_device_whole_and_unchanged(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version)
-    output = camera(double, tmp_path)
+    driver = make(version=version)
+    output = camera(driver, tmp_path)
     output.open()
     output.show(SwappedFrame(picture(1), 0.0))
     output.show(StandbyFrame(picture(2), "standby"))
     output.close()
-    assert double.pictures() == picture(1).tobytes() + picture(2).tobytes()
+    assert driver.pictures() == picture(1).tobytes() + picture(2).tobytes()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_readers_are_told_the_true_frame_rate(
+def test_readers_see_the_configured_frame_rate(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version)
-    output = camera(double, tmp_path)
+    driver = make(version=version)
+    output = camera(driver, tmp_path)
     output.open()
-    assert double.fps[1] == (1, 20)
+    assert driver.fps[1] == (1, 20)
     output.close()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_camera_can_be_taken_again_after_a_run(
+def test_the_camera_can_be_opened_again_after_a_run(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version)
+    driver = make(version=version)
     for _ in range(2):
-        output = camera(double, tmp_path)
+        output = camera(driver, tmp_path)
         output.open()
         output.show(SwappedFrame(picture(1), 0.0))
         output.close()
-    assert double.written == 2
+    assert driver.written == 2
 
 
-def test_without_the_writers_mark_the_double_shows_the_bug_of_0_12(
+def test_without_the_writers_mark_the_fake_shows_the_bug_of_0_12(
     make: Callable[..., Any],
 ) -> None:
-    double = make(version="0.12.7")
-    fd = double.open("/dev/video0", os.O_RDWR)
-    v4l2.set_format(double, fd, v4l2.i420_format(SIZE))
-    double.write(fd, picture(1).reshape(-1).data)
-    double.close(fd)
-    assert double._caps() == 0
+    driver = make(version="0.12.7")
+    fd = driver.open("/dev/video0", os.O_RDWR)
+    v4l2.set_format(driver, fd, v4l2.i420_format(SIZE))
+    driver.write(fd, picture(1).reshape(-1).data)
+    driver.close(fd)
+    assert driver._caps() == 0
 
 
-def test_a_stuck_0_12_is_named_with_the_command_that_mends_it(
+def test_a_stuck_0_12_is_reported_with_the_command_that_fixes_it(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make(version="0.12.7", ready_for_output=False)
-    with pytest.raises(CameraUnavailable, match=r"/dev/video0 takes no pictures.*modprobe -r"):
-        camera(double, tmp_path).open()
+    driver = make(version="0.12.7", ready_for_output=False)
+    with pytest.raises(
+        CameraUnavailable, match=r"/dev/video0 no longer accepts pictures.*modprobe -r"
+    ):
+        camera(driver, tmp_path).open()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -111,15 +113,15 @@ def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
     make: Callable[..., Any], tmp_path: Path, version: str, state: tuple[bool, bool]
 ) -> None:
     output, capture = state
-    double = make(
+    driver = make(
         version=version, keep_format=True, ready_for_output=output, ready_for_capture=capture
     )
     with pytest.raises(CameraUnavailable, match="keep_format=1") as caught:
-        camera(double, tmp_path).open()
+        camera(driver, tmp_path).open()
     assert caught.value.hint == "v4l2-ctl -d /dev/video0 -c keep_format=0"
-    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
-    double.keep_format, double.ready_for_output, double.ready_for_capture = False, True, False
-    repaired = camera(double, tmp_path)
+    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+    driver.keep_format, driver.ready_for_output, driver.ready_for_capture = False, True, False
+    repaired = camera(driver, tmp_path)
     repaired.open()
     repaired.close()
 
@@ -127,21 +129,21 @@ def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
 def test_a_camera_that_another_program_writes_is_left_alone(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
+    driver = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
     with pytest.raises(CameraUnavailable, match="another program"):
-        camera(double, tmp_path).open()
-    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+        camera(driver, tmp_path).open()
+    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_camera_that_browsers_would_not_list_is_refused_with_the_hint(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version, exclusive_caps=False)
+    driver = make(version=version, exclusive_caps=False)
     with pytest.raises(CameraUnavailable, match="exclusive_caps=0") as caught:
-        camera(double, tmp_path).open()
+        camera(driver, tmp_path).open()
     assert "modprobe -r v4l2loopback && sudo modprobe v4l2loopback" in caught.value.hint
-    assert double.written == 0
+    assert driver.written == 0
 
 
 @pytest.mark.parametrize(
@@ -149,33 +151,33 @@ def test_a_camera_that_browsers_would_not_list_is_refused_with_the_hint(
     [*(("keep_format", version) for version in VERSIONS[:2]),
      *(("exclusive_caps", version) for version in VERSIONS)],
 )  # fmt: skip
-def test_a_camera_that_is_lost_in_a_call_is_taken_back_though_somebody_set_it_up_badly(
+def test_a_camera_that_is_lost_in_a_call_is_reopened_despite_wrong_settings(
     make: Callable[..., Any], tmp_path: Path, wrong: str, version: str
 ) -> None:
-    double = make(version=version)
-    output = camera(double, tmp_path)
+    driver = make(version=version)
+    output = camera(driver, tmp_path)
     output.open()
     output.close()
-    setattr(double, wrong, wrong == "keep_format")
+    setattr(driver, wrong, wrong == "keep_format")
     output.open()
     output.show(SwappedFrame(picture(1), 0.0))
     output.close()
-    assert double.pictures() == picture(1).tobytes()
+    assert driver.pictures() == picture(1).tobytes()
     with pytest.raises(CameraUnavailable, match=wrong):
-        camera(double, tmp_path).open()  # which nobody watches yet
+        camera(driver, tmp_path).open()  # a first opening is refused
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_camera_that_is_still_watched_is_taken_again_though_it_shows_both_sides(
+def test_a_camera_that_is_still_read_is_opened_again_though_it_shows_both_sides(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version, watched_at=(SIZE.width, SIZE.height))
+    driver = make(version=version, watched_at=(SIZE.width, SIZE.height))
     for _ in range(2):
-        output = camera(double, tmp_path)
+        output = camera(driver, tmp_path)
         output.open()
         output.show(SwappedFrame(picture(1), 0.0))
         output.close()
-    shows_both = double._caps() == v4l2.CAP_OUTPUT | v4l2.CAP_CAPTURE
+    shows_both = driver._caps() == v4l2.CAP_OUTPUT | v4l2.CAP_CAPTURE
     assert shows_both is not version.startswith("0.15")
 
 
@@ -183,22 +185,22 @@ def test_a_camera_that_is_still_watched_is_taken_again_though_it_shows_both_side
 def test_a_device_that_stays_at_another_size_is_refused(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version, watched_at=(1280, 720))
+    driver = make(version=version, watched_at=(1280, 720))
     with pytest.raises(CameraUnavailable, match="64x48"):
-        camera(double, tmp_path).open()
-    assert double.written == 0
+        camera(driver, tmp_path).open()
+    assert driver.written == 0
 
 
 def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path) -> None:
-    double = make(driver=b"uvcvideo", card=b"Integrated Webcam")
+    driver = make(driver=b"uvcvideo", card=b"Integrated Webcam")
     with pytest.raises(CameraUnavailable, match=r"real device \(Integrated Webcam\)"):
-        camera(double, tmp_path).open()
-    assert set(double.requests) == {v4l2.VIDIOC_QUERYCAP}
-    assert double.written == 0
+        camera(driver, tmp_path).open()
+    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP}
+    assert driver.written == 0
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "text"),
     [
         (errno.ENOENT, "modprobe v4l2loopback devices=1 exclusive_caps=1 card_label=relayd"),
         (errno.EACCES, "usermod -aG video"),
@@ -206,20 +208,20 @@ def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path
         (errno.ENODEV, "modprobe"),
     ],
 )
-def test_what_keeps_the_device_shut_is_named_with_its_hint(
-    make: Callable[..., Any], tmp_path: Path, number: int, words: str
+def test_why_the_device_cannot_be_opened_is_reported_with_its_hint(
+    make: Callable[..., Any], tmp_path: Path, number: int, text: str
 ) -> None:
-    double = make(open_error=number)
+    driver = make(open_error=number)
     with pytest.raises(CameraUnavailable) as caught:
-        camera(double, tmp_path).open()
+        camera(driver, tmp_path).open()
     assert "/dev/video0" in str(caught.value)
-    assert words in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_device_is_refused_by_the_real_kernel(tmp_path: Path) -> None:
     path = tmp_path / "video0"
     path.write_bytes(b"keep me")
-    with pytest.raises(CameraUnavailable, match="no video device"):
+    with pytest.raises(CameraUnavailable, match="not a video device"):
         CameraOutput(str(path), SIZE, 20, sys_root=tmp_path).open()
     assert path.read_bytes() == b"keep me"
 
@@ -228,23 +230,23 @@ def test_a_file_that_is_no_device_is_refused_by_the_real_kernel(tmp_path: Path) 
 def test_a_failed_write_raises_and_the_camera_comes_back_when_it_can(
     make: Callable[..., Any], tmp_path: Path, number: int
 ) -> None:
-    double = make()
-    output = camera(double, tmp_path)
+    driver = make()
+    output = camera(driver, tmp_path)
     output.open()
-    double.write_error = number
+    driver.write_error = number
     with pytest.raises(CameraUnavailable, match="refused a picture"):
         output.show(SwappedFrame(picture(1), 0.0))
-    double.write_error = 0
+    driver.write_error = 0
     output.close()
     output.open()
     output.show(SwappedFrame(picture(2), 0.0))
     output.close()
-    assert double.pictures() == picture(2).tobytes()
+    assert driver.pictures() == picture(2).tobytes()
 
 
 def test_a_short_write_raises(make: Callable[..., Any], tmp_path: Path) -> None:
-    double = make(write_limit=100)
-    output = camera(double, tmp_path)
+    driver = make(write_limit=100)
+    output = camera(driver, tmp_path)
     output.open()
     with pytest.raises(CameraUnavailable, match="100 of 4608 bytes"):
         output.show(SwappedFrame(black(SIZE), 0.0))
@@ -283,9 +285,9 @@ def test_the_hint_leaves_the_options_of_an_installed_relayd_alone(
         options.touch()
     monkeypatch.setattr(device_choice, "OPTIONS_FILE", options)
     fixes = []
-    for double in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
+    for driver in (make(version="0.12.7", ready_for_output=False), make(open_error=errno.ENODEV)):
         with pytest.raises(CameraUnavailable) as caught:
-            camera(double, tmp_path).open()
+            camera(driver, tmp_path).open()
         fixes.append(caught.value.hint)
     with pytest.raises(CameraUnavailable) as caught:
         find_device([])
@@ -294,29 +296,29 @@ def test_the_hint_leaves_the_options_of_an_installed_relayd_alone(
         assert ("devices=1" in hint) is not is_installed
 
 
-def test_a_label_means_the_loopback_that_bears_it_and_never_a_real_camera() -> None:
+def test_a_label_selects_the_loopback_with_it_and_never_a_real_camera() -> None:
     real = device("/dev/video0", label="studio", loopback=False)
     first, second = device("/dev/video2", label="studio", output=False), device("/dev/video3")
     assert find_device([real, second, first], "studio") == "/dev/video2"
     spare = device("/dev/video4", label="studio")
     assert find_device([real, first, spare], "studio") == "/dev/video4"
-    with pytest.raises(CameraUnavailable, match=r'labelled "studio"; labels there are: "Dummy"'):
+    with pytest.raises(CameraUnavailable, match=r'labelled "studio"; existing labels: "Dummy"'):
         find_device([real, second], "studio")
-    with pytest.raises(CameraUnavailable, match="labels there are: none"):
+    with pytest.raises(CameraUnavailable, match="existing labels: none"):
         find_device([], "studio")
 
 
-def test_a_label_longer_than_the_kernel_keeps_is_found_by_what_it_kept() -> None:
+def test_a_label_longer_than_the_kernel_keeps_matches_the_truncated_label() -> None:
     wanted = "a camera with a name that is rather long"
     assert find_device([device("/dev/video2", label=wanted[:31])], wanted) == "/dev/video2"
 
 
-def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
+def test_a_camera_chosen_by_label_is_named_by_its_path_once_opened(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make()
+    driver = make()
     output = camera(
-        double, tmp_path, "studio", list_devices=lambda: [device("/dev/video0", label="studio")]
+        driver, tmp_path, "studio", list_devices=lambda: [device("/dev/video0", label="studio")]
     )
     assert output.name == "studio"
     output.open()
@@ -328,13 +330,13 @@ def test_a_camera_chosen_by_label_goes_by_its_path_from_the_first_opening_on(
 def test_devices_are_listed_with_what_is_wrong_with_each(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    double = make(path=str(tmp_path / "dev/video0"), size=(640, 480))
+    driver = make(path=str(tmp_path / "dev/video0"), size=(640, 480))
     for name, label in {"video10": "Locked", "video0": "relayd", "v4l-subdev0": "x"}.items():
         entry = tmp_path / "class/video4linux" / name
         entry.mkdir(parents=True)
         (entry / "name").write_text(label + "\n")
     (tmp_path / "class/video4linux/video10/max_openers").write_text("10\n")
-    first, second = devices.list_devices(tmp_path, tmp_path / "dev", double)
+    first, second = devices.list_devices(tmp_path, tmp_path / "dev", driver)
     assert (first.label, first.is_loopback, first.can_output) == ("relayd", True, True)
     assert first.formats == ("YU12 640x480",)
     assert first.fps == 30
@@ -345,16 +347,16 @@ def test_devices_are_listed_with_what_is_wrong_with_each(
 
 
 @pytest.mark.parametrize("version", ["0.12.7", "0.13.2"])
-def test_a_camera_that_nobody_wrote_to_yet_is_listed_without_a_format(
+def test_a_camera_that_was_never_written_to_is_listed_without_a_format(
     make: Callable[..., Any], tmp_path: Path, version: str
 ) -> None:
-    double = make(version=version, path=str(tmp_path / "dev/video0"))
+    driver = make(version=version, path=str(tmp_path / "dev/video0"))
     (tmp_path / "class/video4linux/video0").mkdir(parents=True)
-    (found,) = devices.list_devices(tmp_path, tmp_path / "dev", double)
+    (found,) = devices.list_devices(tmp_path, tmp_path / "dev", driver)
     assert found.formats == ()
 
 
-def test_no_video_at_all_gives_an_empty_list(tmp_path: Path) -> None:
+def test_no_video_devices_return_an_empty_list(tmp_path: Path) -> None:
     assert devices.list_devices(tmp_path) == []
     assert devices.module_version(tmp_path) == ""
 
@@ -363,5 +365,5 @@ def test_the_modules_version_is_read(tmp_path: Path) -> None:
     assert devices.module_version(sys_tree(tmp_path, "0.13.2")) == "0.13.2"
 
 
-def test_a_loaded_module_that_tells_no_version_is_an_old_one(tmp_path: Path) -> None:
+def test_a_loaded_module_without_a_version_is_an_old_one(tmp_path: Path) -> None:
     assert devices.module_version(sys_tree(tmp_path, "0.12.7")) == "0.12 or older"

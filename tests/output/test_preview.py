@@ -69,7 +69,7 @@ def counted(preview: Any) -> Counted:
     return encoder
 
 
-def test_nothing_is_encoded_while_nobody_looks() -> None:
+def test_nothing_is_encoded_without_viewers() -> None:
     preview = Preview(SIZE)
     encoder = counted(preview)
     for _ in range(10):
@@ -91,11 +91,11 @@ def test_each_picture_is_encoded_once_for_any_number_of_viewers() -> None:
     assert preview.latest_jpeg(after=2) is None
 
 
-def test_pictures_above_the_limit_are_left_out() -> None:
+def test_pictures_above_the_rate_limit_are_dropped() -> None:
     time = [0.0]
     preview = Preview(SIZE, fps_limit=10, now=lambda: time[0])
-    for beat in range(200):
-        time[0] = beat * 0.05
+    for tick in range(200):
+        time[0] = tick * 0.05
         preview.show(SwappedFrame(solid((0, 0, 0)), time[0]))
     latest = preview.latest_jpeg()
     assert latest

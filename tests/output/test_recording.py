@@ -107,7 +107,7 @@ def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
         until(lambda: recorder.count(OutputChange.LOST) >= 1)
         assert "o space left" in recorder.output.trouble
         until(lambda: "less than 0.5 MB are free" in recorder.output.trouble)
-        assert "make room" in recorder.output.trouble
+        assert "free some space" in recorder.output.trouble
         filler.unlink()
         until(lambda: recorder.count(OutputChange.BACK) == 2)
         parts = [small_disk / f"out.{suffix}", small_disk / f"out-1.{suffix}"]
@@ -119,19 +119,19 @@ def test_a_recording_whose_disk_was_full_is_playable_and_goes_on_in_a_new_part(
     assert sorted(small_disk.iterdir()) == sorted(parts), "nothing else is left"
 
 
-def test_without_room_for_a_part_none_is_begun(small_disk: Path) -> None:
+def test_no_part_is_started_without_room_for_it(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(2 * ROOM - ROOM // 2))
-    with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(make room there\)"):
-        Part.begin(str(small_disk / "out.mp4"), KBIT)
+    with pytest.raises(OutputError, match=r"out\.mp4: no space left: .* \(free some space there\)"):
+        Part.create(str(small_disk / "out.mp4"), KBIT)
     assert not (small_disk / "out.mp4").exists()
 
 
-def test_where_a_limit_or_quota_leaves_no_room_no_part_is_begun(tmp_path: Path) -> None:
+def test_no_part_is_started_if_a_limit_or_quota_leaves_no_room(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(OutputError, match=r"out\.mkv: File too large \(raise ulimit -f"):
-            Part.begin(str(tmp_path / "out.mkv"), KBIT)
+            Part.create(str(tmp_path / "out.mkv"), KBIT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir()), "or the folder would fill up with parts"
@@ -144,7 +144,7 @@ def test_a_recording_whose_folder_was_removed_goes_on_when_it_is_made_again(tmp_
         until(lambda: recorder.count(OutputChange.BACK) == 1)
         shutil.rmtree(folder)
         until(lambda: "No such file" in recorder.output.trouble)
-        assert "make its folder" in recorder.output.trouble
+        assert "create its folder" in recorder.output.trouble
         folder.mkdir()
         until(lambda: recorder.count(OutputChange.BACK) == 2)
         seen = recorder.output.stats().frames
@@ -167,7 +167,7 @@ def test_a_recording_that_was_moved_away_is_finished_there_and_goes_on_in_a_new_
         assert Fraction(container.duration, 1_000_000) > 0
 
 
-def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path) -> None:
+def test_the_actual_name_of_a_recording_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out.mkv").write_text("precious")
     with Recorder(tmp_path / "out.mkv") as recorder:
         until(lambda: recorder.events)
@@ -176,11 +176,11 @@ def test_the_name_that_a_recording_really_has_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "out.mkv").read_text() == "precious"
 
 
-def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path) -> None:
-    part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
+def test_only_our_own_file_without_a_picture_is_removed(tmp_path: Path) -> None:
+    part = Part.create(str(tmp_path / "out.mkv"), KBIT)
     part.close(is_empty=True)
     assert not part.path.exists()
-    part = Part.begin(str(tmp_path / "out.mkv"), KBIT)
+    part = Part.create(str(tmp_path / "out.mkv"), KBIT)
     part.path.unlink()
     part.path.write_text("of somebody else")
     part.close(is_empty=True)
@@ -190,7 +190,7 @@ def test_only_a_file_of_ours_without_a_picture_is_removed(tmp_path: Path) -> Non
 @pytest.mark.parametrize("wanted", ["/dev/null/out.mp4", "a\0b.mp4", "x" * 300 + ".mp4"])
 def test_a_file_that_cannot_be_made_is_a_named_error(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^.{10,}: "):
-        Part.begin(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
+        Part.create(str(tmp_path / wanted) if not wanted.startswith("/") else wanted, KBIT)
 
 
 def test_a_file_that_is_named_like_a_protocol_of_ffmpeg_is_a_file(
@@ -205,19 +205,19 @@ def test_a_file_that_is_named_like_a_protocol_of_ffmpeg_is_a_file(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which root alone can")
 @pytest.mark.parametrize("as_link", [False, True])
-def test_a_fifo_that_another_user_put_where_all_may_write_is_refused(
+def test_a_fifo_that_another_user_put_into_a_shared_folder_is_refused(
     tmp_path: Path, *, as_link: bool
 ) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     fifo, wanted = tmp_path / "theirs.ts" if as_link else shared / "out.ts", shared / "out.ts"
     os.mkfifo(fifo)
-    Part.begin(str(fifo), 1000).close()
+    Part.create(str(fifo), 1000).close()
     if as_link:
         wanted.symlink_to(fifo)
     os.chown(wanted, 65534, 65534, follow_symlinks=False)
     shared.chmod(0o1777)
     with pytest.raises(OutputError, match="belongs to another user"):
-        Part.begin(str(wanted), 1000)
+        Part.create(str(wanted), 1000)
     shared.chmod(0o755)
-    Part.begin(str(wanted), 1000).close()
+    Part.create(str(wanted), 1000).close()

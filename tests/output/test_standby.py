@@ -42,7 +42,7 @@ def test_rgb_becomes_bt601_limited(rgb: tuple[int, int, int], yuv: tuple[int, in
         assert plane.min() == plane.max()
 
 
-def test_chroma_stands_where_its_pixels_are() -> None:
+def test_chroma_is_placed_where_its_pixels_are() -> None:
     rgb = solid((0, 0, 0))
     rgb[:8, 8:] = (255, 0, 0)
     v = i420_from_rgb(rgb)[20:].reshape(8, 8)
@@ -51,7 +51,7 @@ def test_chroma_stands_where_its_pixels_are() -> None:
 
 
 @pytest.mark.parametrize("size", [Geometry(640, 480), Geometry(64, 64), Geometry(1280, 720)])
-def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: Geometry) -> None:
+def test_the_picture_is_dark_with_light_text_and_has_the_requested_size(size: Geometry) -> None:
     frame = StandbyRenderer(size).draw("Be right back", "The service does not answer.")
     luma = frame.i420[: size.height]
     assert frame.i420.shape == size.shape
@@ -61,9 +61,9 @@ def test_the_picture_is_dark_with_light_words_and_has_the_size_asked_for(size: G
 
 
 def test_one_text_is_drawn_once_and_other_texts_look_different() -> None:
-    artist = StandbyRenderer(SIZE)
-    assert artist.draw("Starting", "a") is artist.draw("Starting", "a")
-    assert (artist.draw("Starting", "a").i420 != artist.draw("Starting", "b").i420).any()
+    renderer = StandbyRenderer(SIZE)
+    assert renderer.draw("Starting", "a") is renderer.draw("Starting", "a")
+    assert (renderer.draw("Starting", "a").i420 != renderer.draw("Starting", "b").i420).any()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_any_text_can_be_drawn_and_stays_inside_the_margins(text: str) -> None:
     assert frame.i420[SIZE.height - 4 : SIZE.height].max() < 100
 
 
-def test_a_picture_of_the_users_own_is_fitted_and_stands_for_all_texts(tmp_path: Path) -> None:
+def test_a_users_own_picture_is_fitted_and_used_for_all_texts(tmp_path: Path) -> None:
     path = tmp_path / "own.png"
     Image.new("RGB", (1000, 200), (255, 0, 0)).save(path)
     frame = StandbyRenderer(SIZE, str(path)).draw("Starting", "now")
@@ -107,7 +107,7 @@ def test_a_turned_phone_photo_is_shown_upright(tmp_path: Path) -> None:
 
 
 def png_of_a_bomb() -> bytes:
-    """Return a PNG that says it has 900 million pixels; where they end nobody gets to see."""
+    """Return a PNG that says it has 900 million pixels; it holds only 64."""
     out = io.BytesIO()
     Image.new("1", (8, 8)).save(out, "PNG")
     png = bytearray(out.getvalue())
@@ -117,16 +117,16 @@ def png_of_a_bomb() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "reason"),
     [
-        (b"", "no picture"),
+        (b"", "not a picture"),
         (b"\x89PNG\r\n\x1a\n" + b"junk" * 50, "Truncated"),
-        (b"<svg/>", "no picture"),
+        (b"<svg/>", "not a picture"),
         (png_of_a_bomb(), "pixels"),
     ],
 )
 def test_a_hostile_picture_is_a_config_error_with_key_value_and_hint(
-    tmp_path: Path, content: bytes, words: str
+    tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "own.png"
     path.write_bytes(content)
@@ -134,8 +134,8 @@ def test_a_hostile_picture_is_a_config_error_with_key_value_and_hint(
         StandbyRenderer(SIZE, str(path))
     message = str(caught.value)
     assert message.startswith(f'privacy.standby_image = "{path}": ')
-    assert words in message
-    assert "give a PNG or JPEG file" in message
+    assert reason in message
+    assert "use a PNG or JPEG file" in message
 
 
 def test_a_truncated_picture_is_a_config_error(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_truncated_picture_is_a_config_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: None])
-def test_what_is_no_file_is_a_config_error_and_never_waited_for(
+def test_anything_but_a_file_is_a_config_error_and_never_blocks(
     tmp_path: Path, make: Callable[..., Any]
 ) -> None:
     path = tmp_path / "own.png"

@@ -36,7 +36,7 @@ FFMPEG_8_1 = (62, 12, 0)  # by its libavformat
 
 
 def picture(number: int) -> np.ndarray:
-    """Return one whose brightness tells its number, 0 to 39."""
+    """Return a picture whose brightness encodes its number, 0 to 39."""
     i420 = black(SIZE)
     i420[: SIZE.height] = 20 + number % 40 * 5
     return i420
@@ -87,7 +87,7 @@ def test_the_stream_says_bt601_limited_and_has_a_key_frame_each_2_seconds(tmp_pa
     assert [n for n, frame in enumerate(frames) if frame.key_frame] == [0, 40, 80]
 
 
-def test_a_picture_left_out_leaves_a_gap_and_no_faster_film(tmp_path: Path) -> None:
+def test_a_dropped_picture_leaves_a_gap_and_does_not_speed_up_the_video(tmp_path: Path) -> None:
     writer = VideoWriter(str(tmp_path / "out.mkv"), 160, 120, fps=20, bitrate_kbit=500)
     for number in (0, 1, 5, 6):
         writer.write(picture(number), number)
@@ -111,7 +111,7 @@ def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(
 
 
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("target", "reason"),
     [
         ("/nonexistent/out.mp4", "No such file"),
         ("out.avi2", "no container is known"),
@@ -121,11 +121,13 @@ def test_a_file_plays_up_to_2_seconds_before_its_writer_was_killed(
         ("rtmp://127.0.0.1:1/live/secretword", "Connection refused"),
     ],
 )
-def test_what_cannot_be_written_is_an_output_error_without_secrets(target: str, words: str) -> None:
+def test_a_target_that_cannot_be_written_is_an_output_error_without_secrets(
+    target: str, reason: str
+) -> None:
     with pytest.raises(OutputError) as caught:  # noqa: PT012 - either may raise
         writer = VideoWriter(target, 160, 120, fps=20, bitrate_kbit=500)
         writer.write(picture(0))
-    assert words in str(caught.value)
+    assert reason in str(caught.value)
     assert "secretword" not in str(caught.value)
 
 
@@ -137,19 +139,19 @@ def test_a_file_that_exists_is_never_overwritten(tmp_path: Path) -> None:
     first = tmp_path / "out.mp4"
     first.write_text("precious")
     for name in ("out-1.mp4", "out-2.mp4"):
-        part = Part.begin(str(first), 500)
+        part = Part.create(str(first), 500)
         part.close()
         assert part.path == tmp_path / name
     assert (tmp_path / "out-1.mp4").stat().st_mode & 0o777 == 0o600, "it shows people"
     assert first.read_text() == "precious"
-    assert str(Part.begin("/dev/null", 500).path) == "/dev/null"
+    assert str(Part.create("/dev/null", 500).path) == "/dev/null"
 
 
-def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_a_recording_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         for _ in range(2):
-            part = Part.begin(str(tmp_path / "out.mp4"), 500)
+            part = Part.create(str(tmp_path / "out.mp4"), 500)
             part.close()
             assert part.path.stat().st_mode & 0o777 == 0o600
     finally:
@@ -157,7 +159,7 @@ def test_a_recording_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -
 
 
 class Feed:
-    """Shows pictures on an output at 20 fps, as the screen would, until the block ends."""
+    """Shows pictures on an output at 20 fps, as the output clock would, until the block ends."""
 
     def __init__(self, url: Any, **settings: Any) -> None:
         self.events: list[OutputEvent] = []
@@ -208,7 +210,7 @@ def test_what_is_shown_is_in_the_file_at_its_time(tmp_path: Path) -> None:
     assert all(abs(at - Fraction((n - first) % 40, 20)) < Fraction(1, 1000) for n, at in found[:39])
 
 
-def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
+def test_a_missing_folder_is_reported_once_and_the_file_started_when_it_exists(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "disk"
@@ -223,7 +225,7 @@ def test_a_file_whose_folder_is_not_there_yet_is_told_once_and_begun_when_it_is(
     assert len(numbers(folder / "out.mp4")) >= 5
 
 
-def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_works(
+def test_an_impossible_file_name_is_reported_and_does_not_count_as_working(
     tmp_path: Path,
 ) -> None:
     with Feed(str(tmp_path / f"{'x' * 300}.mp4")) as feed:
@@ -231,7 +233,9 @@ def test_a_name_that_no_file_can_have_is_told_and_not_taken_for_an_output_that_w
         assert "File name too long" in feed.output.trouble
 
 
-def test_a_file_name_that_says_no_format_is_told_once_and_no_file_is_made(tmp_path: Path) -> None:
+def test_a_file_name_without_a_known_format_is_reported_once_and_no_file_is_created(
+    tmp_path: Path,
+) -> None:
     with Feed(tmp_path / "out.nonsense") as feed:
         until(lambda: feed.output.stats().reconnects >= 2)
         assert "no container is known" in feed.output.trouble
@@ -248,7 +252,7 @@ def free_port(kind: Any = socket.SOCK_STREAM) -> int:
 def receive(
     url: Any, container_format: Any, options: Any, count: Any = 10
 ) -> list[tuple[int, int]]:
-    """Listen, take so many pictures, hang up."""
+    """Listen, receive `count` pictures, close the connection."""
     options = options | {"analyzeduration": "200000", "fflags": "nobuffer"}
     with av.open(url, format=container_format, options=options, timeout=(12, 8)) as container:
         found: list[tuple[int, int]] = []
@@ -299,29 +303,29 @@ def test_a_peer_that_dies_is_reported_and_pushed_to_again_when_it_is_back(scheme
     assert feed.output.stats().reconnects >= 1
 
 
-def test_a_peer_that_answers_nothing_is_given_up_and_holds_nobody_up() -> None:
+def test_a_peer_that_does_not_answer_is_given_up_and_blocks_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/secretword"
         with Feed(url, stall_limit=1.0) as feed:
             until(lambda: feed.events)
             arguments = [child.cmdline() for child in psutil.Process().children()]
     assert feed.changes() == [OutputChange.LOST]
-    assert "nothing moved for 1 s" in feed.events[0].reason
+    assert "no progress for 1 s" in feed.events[0].reason
     assert feed.longest < 0.5
     assert feed.closed_in < 5
     assert "secretword" not in str(arguments) + str(feed.events)
 
 
-def test_closing_kills_what_hangs() -> None:
+def test_closing_kills_a_process_that_hangs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/key"
         with Feed(url, finish_limit=0.3) as feed:
-            connection, _ = silent.accept()  # it waits for our half of the handshake now
+            connection, _ = silent.accept()  # it now waits for our part of the handshake
         connection.close()
     assert 0.3 <= feed.closed_in < 3
 
 
-def test_a_killed_encoder_is_reported_and_started_anew() -> None:
+def test_a_killed_encoder_is_reported_and_restarted() -> None:
     url, _ = peer("udp")
     with Feed(url) as feed:
         until(lambda: feed.output.stats().up)
@@ -442,7 +446,7 @@ def test_a_killed_srt_listener_is_reported_and_pushed_to_again_when_it_is_back(
             assert not feed.output.stats().up
 
 
-def test_nobody_can_tell_whether_udp_arrives() -> None:
+def test_udp_counts_as_working_without_a_receiver() -> None:
     url, _ = peer("udp")
     with Feed(url) as feed:
         until(lambda: feed.output.stats().frames > 30)
@@ -450,7 +454,7 @@ def test_nobody_can_tell_whether_udp_arrives() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="SRT goes through the program ffmpeg")
-def test_a_refused_srt_peer_is_told_in_the_programs_words() -> None:
+def test_a_refusal_by_an_srt_peer_is_reported_without_secrets() -> None:
     url = (
         f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}?connect_timeout=300&passphrase=secretword1"
     )
@@ -466,7 +470,7 @@ def test_srt_without_the_program_says_what_to_install(monkeypatch: pytest.Monkey
         VideoWriter("srt://127.0.0.1:1", 160, 120, fps=20, bitrate_kbit=500)
 
 
-def test_the_folder_relayd_runs_in_is_no_place_to_import_from(
+def test_nothing_is_imported_from_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(7)")
@@ -476,11 +480,11 @@ def test_the_folder_relayd_runs_in_is_no_place_to_import_from(
     assert feed.changes() == [OutputChange.BACK]
 
 
-NOSY = """
+INSPECTING = """
 import os, subprocess, sys
 from relayd.output import pusher
 
-LOOK = '''
+LIST = '''
 import os
 for number in os.listdir("/proc/self/fd"):
     try:
@@ -489,29 +493,29 @@ for number in os.listdir("/proc/self/fd"):
         pass
 '''
 
-class Nosy(pusher.VideoWriter):
-    def __init__(self, *words, **settings):
-        command = [sys.executable, "-c", LOOK]
+class Inspecting(pusher.VideoWriter):
+    def __init__(self, *arguments, **settings):
+        command = [sys.executable, "-c", LIST]
         seen = subprocess.run(command, close_fds=False, stdout=subprocess.PIPE)
         open(sys.argv[1], "wb").write(seen.stdout)
-        print("a library talks", flush=True)
-        super().__init__(*words, **settings)
+        print("a library prints", flush=True)
+        super().__init__(*arguments, **settings)
 
-pusher.VideoWriter = Nosy
+pusher.VideoWriter = Inspecting
 pusher.main()
 """
 
 
-def test_what_a_library_starts_or_says_has_nothing_of_the_pipes(tmp_path: Path) -> None:
+def test_what_a_library_starts_or_prints_does_not_reach_the_pipes(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", NOSY, str(seen)]) as feed:
+    with Feed(tmp_path / "out.mkv", command=[sys.executable, "-c", INSPECTING, str(seen)]) as feed:
         until(lambda: feed.output.stats().frames >= 5)
     inherited = {int(line.split()[0]): line for line in seen.read_text().splitlines()}
     assert set(inherited) == {0, 1, 2}
     assert "/dev/null" in inherited[0]
 
 
-def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_process_that_outlives_the_writer_with_its_pipe_blocks_nothing(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = f"read order; sleep 30 & echo $! >> {pid}; exec 0<&-; exit 3"
     with Feed(tmp_path / "out.mkv", command=["sh", "-c", script], stall_limit=0.5) as feed:
@@ -519,7 +523,7 @@ def test_a_process_that_outlives_the_writer_with_its_pipe_holds_nobody_up(tmp_pa
     for left in pid.read_text().split():
         os.kill(int(left), signal.SIGKILL)
     assert feed.closed_in < 10
-    assert "nothing moved" in feed.events[0].reason
+    assert "no progress" in feed.events[0].reason
 
 
 REPORT = '{"frames": 1, "dropped": 0, "connected": true, "error": ""}'
@@ -531,7 +535,7 @@ time.sleep(0.3)
 print({REPORT[20:]!r}, flush=True)
 sys.exit(3)
 """
-OF_WRONG_KINDS = f"""
+WITH_WRONG_TYPES = f"""
 import json, sys
 for wrong in (None, [], {{}}, 1e400):
     for key in ("frames", "dropped", "connected", "error"):
@@ -539,43 +543,43 @@ for wrong in (None, [], {{}}, 1e400):
 print("[" * 50_000, flush=True)
 sys.exit(5)
 """
-STRANGE = {
+MISBEHAVIOUR = {
     "a report cut in two, then the end": (CUT_IN_TWO, "status 3"),
-    "reports of wrong kinds": (OF_WRONG_KINDS, "status 5"),
+    "reports with wrong types": (WITH_WRONG_TYPES, "status 5"),
     "a line without an end": (
         "import sys\nwhile True: sys.stdout.write('x' * 65536)",
         "a line of more than 65536 bytes",
     ),
     "noise without an end": (
         "import sys\nwhile True: sys.stdout.write('noise' * 99 + chr(10))",
-        "nothing moved",
+        "no progress",
     ),
-    "an end of the reports, and life goes on": (
+    "stdout closed, but the process goes on": (
         "import os, time; os.close(1); time.sleep(60)",
         "closed its reports and was killed",
     ),
-    "no sign of life, and no order read": ("import time; time.sleep(60)", "nothing moved"),
+    "no report, and no order read": ("import time; time.sleep(60)", "no progress"),
     "a death by a signal": ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
 }
 
 
-@pytest.mark.parametrize("way", STRANGE)
-def test_whatever_the_process_behind_does_one_end_is_told_and_a_stop_is_not_held_up(
+@pytest.mark.parametrize("way", MISBEHAVIOUR)
+def test_whatever_the_encoder_process_does_one_end_is_reported_and_a_stop_is_not_delayed(
     tmp_path: Path, way: str
 ) -> None:
-    script, words = STRANGE[way]
+    script, reason = MISBEHAVIOUR[way]
     command = [sys.executable, "-c", script]
     with Feed(tmp_path / "out.mkv", command=command, stall_limit=1.0, finish_limit=0.5) as feed:
         until(lambda: OutputChange.LOST in feed.changes())
     lost = [event for event in feed.events if event.change is OutputChange.LOST]
     assert len(lost) <= feed.output.stats().reconnects + 1
-    assert words in lost[0].reason
+    assert reason in lost[0].reason
     assert feed.closed_in < 5
     assert not [child for child in psutil.Process().children() if child.cmdline() == command]
 
 
-def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path) -> None:
-    """The pipe of reports is full from the beginning."""
+def test_a_parent_that_does_not_read_blocks_no_output(tmp_path: Path) -> None:
+    """The pipe of reports is full from the start."""
     slot = SharedSlot.create(SIZE, "test")
     readable, into = os.pipe()
     os.set_blocking(into, False)
@@ -609,7 +613,7 @@ def test_a_parent_that_does_not_read_holds_up_no_output(tmp_path: Path) -> None:
     assert len(numbers(tmp_path / "out.mkv")) > 5
 
 
-def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path) -> None:
+def test_an_encoder_with_another_parent_does_not_start(tmp_path: Path) -> None:
     slot = SharedSlot.create(SIZE, "test")
     order = Order(1, str(tmp_path / "out.mkv"), 160, 120, 20.0, 500, *slot.fds)
     done = subprocess.run(
@@ -624,7 +628,7 @@ def test_an_encoder_whose_parent_is_another_does_not_begin(tmp_path: Path) -> No
     assert not (tmp_path / "out.mkv").exists()
 
 
-def test_a_url_that_no_order_can_hold_is_told(tmp_path: Path) -> None:
+def test_a_url_that_is_too_long_for_an_order_is_reported(tmp_path: Path) -> None:
     with Feed("udp://127.0.0.1:9/" + "x" * 40_000) as feed:
         until(lambda: feed.events)
     assert "longer than" in feed.events[0].reason

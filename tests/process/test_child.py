@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayd.process.child import KILL_TIMEOUT, Child, end_words, run_to_end
+from relayd.process.child import KILL_TIMEOUT, Child, describe_exit, run_to_end
 from relayd.process.environment import program_environment, python_environment
 
 LONG = 60
-"""s, which no test waits."""
+"""s, longer than any test waits."""
 SLACK = 5.0
 """s that a busy machine may add."""
 
@@ -56,7 +56,7 @@ def read_line(child: Child) -> str:
     return b"".join(iter(lambda: child.stdout.read(1), b"\n")).decode()
 
 
-def test_a_child_inherits_the_passed_descriptors_and_no_other(
+def test_a_child_inherits_only_the_passed_descriptors(
     start: Callable[..., Child],
 ) -> None:
     others = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
@@ -76,7 +76,7 @@ def test_a_child_leads_a_session(start: Callable[..., Child]) -> None:
     assert os.getsid(child.pid) == child.pid == os.getpgid(child.pid)
 
 
-def test_a_child_that_obeys_is_not_killed(start: Callable[..., Child]) -> None:
+def test_a_child_that_ends_by_itself_is_not_killed(start: Callable[..., Child]) -> None:
     child = start("sh", "-c", "read line; exit 3", with_stdin=True)
     assert child.alive
     child.stdin.close()
@@ -85,7 +85,7 @@ def test_a_child_that_obeys_is_not_killed(start: Callable[..., Child]) -> None:
     assert not child.alive
 
 
-def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(
+def test_a_child_that_does_not_end_is_killed_with_everything_that_it_started(
     start: Callable[..., Child],
 ) -> None:
     child = start("sh", "-c", f"trap '' TERM INT HUP; sleep {LONG} & echo $!; sleep {LONG}")
@@ -97,7 +97,7 @@ def test_a_child_that_does_not_end_is_killed_with_all_that_it_started(
     wait_for(lambda: is_gone(grandchild))
 
 
-def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]) -> None:
+def test_processes_that_a_child_leaves_behind_end_with_it(start: Callable[..., Child]) -> None:
     child = start("sh", "-c", f"sleep {LONG} & echo $!")
     left = int(read_line(child))
     assert child.end(20.0)
@@ -105,7 +105,7 @@ def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "text"),
     [
         (0, "exited with status 0"),
         (3, "exited with status 3"),
@@ -113,27 +113,27 @@ def test_what_a_child_leaves_behind_ends_with_it(start: Callable[..., Child]) ->
         (-40, "was ended by signal 40"),
     ],
 )
-def test_an_end_is_told_in_words(status: int, words: str) -> None:
-    assert end_words(status) == words
+def test_an_exit_status_is_described_as_text(status: int, text: str) -> None:
+    assert describe_exit(status) == text
 
 
-def test_a_command_that_hangs_is_ended_at_its_limit() -> None:
+def test_a_command_that_hangs_is_killed_at_its_time_limit() -> None:
     with pytest.raises(TimeoutError, match=r"sleep did not end within 0\.1 s"):
         run_to_end(["sleep", str(LONG)], timeout=0.1)
     assert run_to_end(["sh", "-c", "echo a; echo b >&2; exit 4"], timeout=20) == (4, "a\n", "b\n")
 
 
-# Programs of other makers.
+# Third-party programs.
 
 
-def test_a_program_gets_our_limits_and_neither_our_environment_nor_our_python(
+def test_a_program_gets_our_limits_but_not_our_environment_or_python_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AKOOL_API_KEY", "marker")
     cat = shutil.which("cat")
     assert cat
-    with tempfile.TemporaryFile() as words:
-        program = Child.start_program([cat], stderr=words)
+    with tempfile.TemporaryFile() as stderr:
+        program = Child.start_program([cat], stderr=stderr)
         try:
             proc = Path(f"/proc/{program.pid}")
             wait_for(
@@ -158,29 +158,29 @@ def test_a_program_gets_our_limits_and_neither_our_environment_nor_our_python(
             program.stdout.close()
 
 
-def test_a_program_that_cannot_be_started_says_why() -> None:
-    with tempfile.TemporaryFile() as words:
-        program = Child.start_program(["/nonexistent/program"], stderr=words)
+def test_a_program_that_cannot_be_started_reports_why() -> None:
+    with tempfile.TemporaryFile() as stderr:
+        program = Child.start_program(["/nonexistent/program"], stderr=stderr)
         program.stdin.close()
         assert program.end(20.0)
         program.stdout.close()
-        words.seek(0)
+        stderr.seek(0)
         assert (
-            words.read() == b"/nonexistent/program cannot be started: No such file or directory\n"
+            stderr.read() == b"/nonexistent/program cannot be started: No such file or directory\n"
         )
         assert program.poll() == 127
 
 
-def test_a_program_that_complains_for_ever_fills_no_disk() -> None:
+def test_a_program_that_writes_errors_without_end_does_not_fill_the_disk() -> None:
     shell = shutil.which("sh")
     assert shell
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as stderr:
         script = "i=0; while [ $i -lt 40 ]; do head -c 65536 /dev/zero >&2; i=$((i+1)); done"
-        program = Child.start_program([shell, "-c", script], stderr=words)
+        program = Child.start_program([shell, "-c", script], stderr=stderr)
         program.stdin.close()
         assert program.end(30.0)
         program.stdout.close()
-        assert words.seek(0, os.SEEK_END) == 1024 * 1024
+        assert stderr.seek(0, os.SEEK_END) == 1024 * 1024
 
 
 PARENT = """

@@ -4,7 +4,7 @@ from pathlib import Path
 import relayd
 from relayd.process.environment import program_environment, proxies, python_environment
 
-OURS = {
+ALLOWED = {
     "PATH": "/usr/bin",
     "HOME": "/home/me",
     "LANG": "C.UTF-8",
@@ -34,22 +34,22 @@ SECRETS = {
 }
 
 
-def test_a_program_gets_what_is_on_the_list_and_nothing_else() -> None:
-    assert program_environment(OURS | SECRETS) == OURS
+def test_a_program_gets_only_what_is_on_the_allow_list() -> None:
+    assert program_environment(ALLOWED | SECRETS) == ALLOWED
 
 
-def test_a_python_of_ours_gets_the_place_of_this_relayd_first() -> None:
-    found = python_environment(OURS | SECRETS | {"PYTHONPATH": "/site", "PYTHONHOME": "/py"})
+def test_a_python_process_of_ours_imports_this_relayd_first() -> None:
+    found = python_environment(ALLOWED | SECRETS | {"PYTHONPATH": "/site", "PYTHONHOME": "/py"})
     own = str(Path(relayd.__file__).parent.parent)
-    assert found == OURS | {"PYTHONHOME": "/py", "PYTHONPATH": f"{own}{os.pathsep}/site"}
+    assert found == ALLOWED | {"PYTHONHOME": "/py", "PYTHONPATH": f"{own}{os.pathsep}/site"}
 
 
-def test_an_empty_environment_is_not_taken_for_ours() -> None:
+def test_an_empty_environment_is_not_replaced_with_ours() -> None:
     assert program_environment({}) == {}
     assert list(python_environment({})) == ["PYTHONPATH"]
     assert proxies({}) == {}
 
 
-def test_proxies_are_given_in_both_spellings_only_to_who_asks() -> None:
+def test_proxies_are_returned_separately_in_both_spellings() -> None:
     both = {name: SECRETS[name] for name in ("https_proxy", "NO_PROXY")}
-    assert proxies(OURS | SECRETS) == both
+    assert proxies(ALLOWED | SECRETS) == both

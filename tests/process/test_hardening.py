@@ -1,4 +1,4 @@
-"""What a crash and other programs get of a process: nothing."""
+"""A crash and other programs reveal nothing of a process."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ BARE = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
 
 
 def abort(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script that aborts, in `folder`, with no limit on cores."""
+    """Run a script that aborts, in `folder`, without a limit on core dumps."""
     return subprocess.run(
         ["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh", sys.executable, "-c", script],
         cwd=folder,
@@ -47,18 +47,18 @@ def test_an_abort_leaves_no_core_whatever_the_limits_were(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(PATTERN[0] in "|/", reason="cores do not go to the working directory")
-def test_without_it_there_would_be_a_core(tmp_path: Path) -> None:
+def test_without_hardening_there_would_be_a_core(tmp_path: Path) -> None:
     done = abort(BARE, tmp_path)
     if "Operation not permitted" in done.stderr:
         pytest.skip("the hard limit allows no core")
     assert [path.name[:4] for path in tmp_path.iterdir()] == ["core"]
 
 
-def test_this_process_is_left_as_it_is() -> None:
+def test_this_process_is_not_changed() -> None:
     assert is_dumpable()
 
 
-LOOK = f"""
+INSPECT = f"""
 import os, sys
 from pathlib import Path
 from relayd.output.device_use import DeviceUse
@@ -73,21 +73,21 @@ hardening.forbid_dumps()
 file = os.open(sys.argv[1], os.O_RDONLY)
 found = os.fstat(file)
 assert (found.st_dev, found.st_ino) in DeviceUse(sys.argv[1])._descriptors(Path("/proc/self"))
-for look in (["cat", f"/proc/{{os.getpid()}}/environ"], ["ls", f"/proc/{{os.getpid()}}/fd"]):
-    status, said, complained = run_to_end(look, timeout=20)
-    assert status, said
-    assert "Permission denied" in complained, complained
+for command in (["cat", f"/proc/{{os.getpid()}}/environ"], ["ls", f"/proc/{{os.getpid()}}/fd"]):
+    status, stdout, stderr = run_to_end(command, timeout=20)
+    assert status, stdout
+    assert "Permission denied" in stderr, stderr
 """
 
 
 @needs_root
-def test_other_programs_of_the_user_cannot_look_into_it_and_it_can_itself() -> None:
+def test_other_programs_of_the_user_cannot_inspect_it_but_it_can_itself() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         file = Path(folder, "file")
         file.touch()
         done = subprocess.run(
-            [sys.executable, "-c", LOOK, str(file)],
+            [sys.executable, "-c", INSPECT, str(file)],
             capture_output=True,
             text=True,
             check=False,

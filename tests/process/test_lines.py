@@ -18,7 +18,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(fd)
 
 
-def test_lines_come_whole_however_they_were_cut(pipe: tuple[int, int]) -> None:
+def test_lines_are_complete_however_they_were_split(pipe: tuple[int, int]) -> None:
     reader = LineReader(pipe[0], largest=10)
     os.write(pipe[1], b"one\ntw")
     assert reader.read(1.0) == [b"one"]
@@ -29,7 +29,7 @@ def test_lines_come_whole_however_they_were_cut(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", [b"12345678901\n", b"12345678901"])
-def test_a_line_that_is_too_long_is_refused_also_before_its_end(
+def test_a_line_that_is_too_long_is_refused_even_before_its_end(
     pipe: tuple[int, int], text: bytes
 ) -> None:
     reader = LineReader(pipe[0], largest=10)
@@ -38,7 +38,7 @@ def test_a_line_that_is_too_long_is_refused_also_before_its_end(
         reader.read(1.0)
 
 
-def test_the_end_is_told_and_half_a_line_is_none() -> None:
+def test_the_end_is_detected_and_half_a_line_is_dropped() -> None:
     readable, into = os.pipe()
     try:
         reader = LineReader(readable, largest=10)

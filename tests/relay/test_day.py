@@ -193,7 +193,7 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
         yield begin
         for one in days:
-            one.relay.pipeline._studio.shutdown()
+            one.relay.pipeline._draw_pool.shutdown()
             one.loop.close()
 
     with begun() as begin:

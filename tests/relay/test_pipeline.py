@@ -70,7 +70,7 @@ class Rig:
         )
 
     def shown(self) -> Shown:
-        return self.pipeline.screen._choose(self.clock.now())[1]
+        return self.pipeline.output_clock._choose(self.clock.now())[1]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     rig.pipeline.pacer.stop()
-    rig.pipeline._studio.shutdown()
+    rig.pipeline._draw_pool.shutdown()
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_pat
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     said: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.screen._on_event = lambda event: said.append(
+    rig.pipeline.output_clock._on_event = lambda event: said.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):

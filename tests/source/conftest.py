@@ -1,4 +1,4 @@
-"""Sources to read: clips made on the spot, and a live RTSP camera."""
+"""Sources to read: generated clips, and a live RTSP camera."""
 
 import shutil
 import signal
@@ -29,28 +29,28 @@ EventKind = TypeVar("EventKind", bound=SourceEvent)
 
 @dataclass
 class Watched:
-    """A reader, and all it told."""
+    """A reader and all its events."""
 
     slot: LatestSlot[SourceFrame] = field(default_factory=LatestSlot)
     reader: SourceReader = field(init=False)
-    told: list[tuple[float, SourceEvent]] = field(default_factory=list)
+    reported: list[tuple[float, SourceEvent]] = field(default_factory=list)
     changed: Condition = field(default_factory=Condition)
 
-    def hear(self, event: SourceEvent) -> None:
+    def on_event(self, event: SourceEvent) -> None:
         with self.changed:
-            self.told.append((time.monotonic(), event))
+            self.reported.append((time.monotonic(), event))
             self.changed.notify_all()
 
     def events(self) -> list[SourceEvent]:
-        return [event for _, event in self.told]
+        return [event for _, event in self.reported]
 
     def wait_for(
         self, kind: type[EventKind], within: float, after: int = 0
     ) -> tuple[float, EventKind]:
-        """Wait for an event of a kind, beyond the first `after` events told."""
+        """Wait for an event of a type, after the first `after` events."""
 
         def found() -> list[tuple[float, EventKind]]:
-            return [(at, event) for at, event in self.told[after:] if isinstance(event, kind)]
+            return [(at, event) for at, event in self.reported[after:] if isinstance(event, kind)]
 
         with self.changed:
             assert self.changed.wait_for(found, within), (
@@ -67,7 +67,7 @@ class Watched:
         return frame
 
     def last_picture_until(self, kind: type[SourceEvent]) -> float:
-        """Watch until an event of a kind is told; give when the last picture came before it."""
+        """Watch until an event of a type; return when the last picture before it was captured."""
         number, last_at = 0, 0.0
         while not any(isinstance(event, kind) for event in self.events()):
             number, frame = self.slot.wait_newer(number, 0.01)
@@ -77,7 +77,7 @@ class Watched:
     def arrivals(
         self, count: int, within: float = 10.0, since: int | None = None
     ) -> list[SourceFrame]:
-        """Take the next `count` pictures as they come, or those after number `since`."""
+        """Collect the next `count` pictures as they arrive, or those after number `since`."""
         number = self.slot.latest()[0] if since is None else since
         frames: list[SourceFrame] = []
         deadline = time.monotonic() + within
@@ -115,18 +115,20 @@ def watch() -> Iterator[Watch]:
             stall_timeout=stall_timeout,
         )
         watched = Watched()
-        watched.reader = SourceReader(settings, VGA, fit, watched.slot, watched.hear, clock=clock)
+        watched.reader = SourceReader(
+            settings, VGA, fit, watched.slot, watched.on_event, clock=clock
+        )
         started.append(watched)
         watched.reader.start()
         return watched
 
     yield start
-    assert all(watched.reader.stop() for watched in started), "FFmpeg hangs on"
+    assert all(watched.reader.stop() for watched in started), "FFmpeg still hangs"
 
 
 @pytest.fixture
 def rtsp_camera(request: pytest.FixtureRequest) -> Iterator[RtspCamera]:
-    """A camera that runs; parametrize with a login to lock it."""
+    """A running camera; parametrize with a login to require one."""
     camera = RtspCamera(getattr(request, "param", ""))
     camera.start()
     yield camera
@@ -172,7 +174,7 @@ class SrtCamera:
         self._process.send_signal(signal.SIGSTOP)
 
     def hang_up(self) -> None:
-        """End in good order, so that the caller is told."""
+        """End cleanly, so that the caller is notified."""
         assert self._process is not None
         self._process.terminate()
 
@@ -185,7 +187,7 @@ class SrtCamera:
 
 @pytest.fixture
 def srt_camera(request: pytest.FixtureRequest) -> Iterator[SrtCamera]:
-    """An SRT camera, not started; parametrize with a passphrase to lock it."""
+    """An SRT camera, not started; parametrize with a passphrase to require it."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("no SRT peer to test against: apt-get install ffmpeg")
     camera = SrtCamera(getattr(request, "param", ""))

@@ -42,7 +42,7 @@ def first_picture(url: Path | str, **how: Any) -> I420:
     return picture
 
 
-def test_a_picture_comes_upright_in_true_colours(clips: "Clips") -> None:
+def test_a_picture_is_upright_with_correct_colours(clips: "Clips") -> None:
     clip = clips.quadrants("plain.mp4", 1280, 720)
     assert clips.corners(first_picture(clip)) == UPRIGHT
 
@@ -56,14 +56,14 @@ def test_a_picture_comes_upright_in_true_colours(clips: "Clips") -> None:
         ((1, 0, 0, 1), UPRIGHT),
     ],
 )
-def test_a_clip_is_turned_as_its_display_matrix_says(
+def test_a_clip_is_rotated_by_its_display_matrix(
     clips: "Clips", matrix: tuple[int, int, int, int], expected: list[str]
 ) -> None:
     clip = clips.rotated(clips.quadrants("phone.mp4", 640, 480), *matrix)
     assert clips.corners(first_picture(clip)) == expected
 
 
-def test_a_turned_clip_is_cropped_by_its_shape_as_shown(clips: "Clips") -> None:
+def test_a_rotated_clip_is_cropped_by_its_displayed_shape(clips: "Clips") -> None:
     # 360x640 once upright: 640x480 shows its full width and the middle of its height.
     clip = clips.rotated(clips.quadrants("wide.mp4", 640, 360), 0, 1, -1, 0)
     picture = first_picture(clip, fit="crop")
@@ -76,9 +76,9 @@ def test_a_turned_clip_is_cropped_by_its_shape_as_shown(clips: "Clips") -> None:
     assert clips.colour_at(padded, 0.6, 0.2) == "red"
 
 
-def test_crop_cuts_the_sides_alone(clips: "Clips") -> None:
+def test_crop_cuts_only_the_sides(clips: "Clips") -> None:
     stripes = np.zeros((720, 1280, 3), np.uint8)
-    stripes[:, :160] = (255, 0, 0)  # what 16:9 has more than 4:3, each side
+    stripes[:, :160] = (255, 0, 0)  # the part of 16:9 beyond 4:3, on each side
     stripes[:, 160:1120] = (0, 255, 0)
     stripes[:, 1120:] = (255, 0, 0)
     clip = clips.video("stripes.mp4", [stripes] * 3)
@@ -128,7 +128,7 @@ def test_an_odd_size_fits(clips: "Clips") -> None:
         assert clips.corners(first_picture(clip, fit=fit))[0] in ("red", "black")
 
 
-def test_a_change_of_size_on_the_way_is_followed(clips: "Clips") -> None:
+def test_a_change_of_size_in_the_stream_is_followed(clips: "Clips") -> None:
     small = clips.quadrants("small.ts", 320, 240, count=10)
     large = clips.quadrants("large.ts", 1280, 720, count=10)
     joined = clips.file("joined.ts", small.read_bytes() + large.read_bytes())
@@ -151,9 +151,9 @@ def test_an_image_is_one_picture(clips: "Clips", name: str, codec: str, pixel_fo
         assert clips.corners(picture.i420()) == UPRIGHT
 
 
-def test_a_picture_with_a_colour_profile_does_not_end_the_process(clips: "Clips") -> None:
-    # PyAV frees the metadata of such side data twice once anybody looks at it.
-    import gc  # noqa: PLC0415  # this test's alone
+def test_a_picture_with_a_colour_profile_does_not_crash_the_process(clips: "Clips") -> None:
+    # PyAV frees the metadata of such side data twice when it is accessed.
+    import gc  # noqa: PLC0415  # only for this test
 
     plain = clips.quadrants("profile.png", 64, 64, count=1, codec="png", pixel_format="rgb24")
     content = plain.read_bytes()
@@ -172,7 +172,7 @@ def test_of_two_video_streams_the_default_one_is_read(tmp_path: Path) -> None:
         streams = [container.add_stream("ffv1", rate=30) for _ in range(2)]
         for stream, disposition in zip(streams, (Disposition(0), Disposition.default), strict=True):
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-            stream.disposition = disposition.value  # type: ignore[assignment]  # PyAV 16 takes ints alone
+            stream.disposition = disposition.value  # type: ignore[assignment]  # PyAV 16 only accepts ints
         for stream, luma in zip(streams, (50, 200), strict=True):
             grey = np.full((96, 64), luma, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="yuv420p")))
@@ -194,14 +194,14 @@ def test_rewind_starts_over(clips: "Clips") -> None:
     assert len(first) == 40
 
 
-def test_it_says_what_it_is(clips: "Clips") -> None:
+def test_size_codec_and_rate_are_known(clips: "Clips") -> None:
     with opened(clips.quadrants("plain.mp4", 1280, 720)) as source:
         assert (source.width, source.height, source.codec) == (1280, 720, "h264")
         assert source.rate == pytest.approx(30)
         assert source.finite
 
 
-def test_the_last_pictures_held_by_the_decoder_are_given(clips: "Clips") -> None:
+def test_the_last_pictures_in_the_decoder_are_returned(clips: "Clips") -> None:
     clip = clips.grey_ramp("ramp.mp4", 40, 30)
     with opened(clip) as source:
         assert len(list(source.pictures())) == 40
@@ -217,16 +217,25 @@ def unusable_files(clips: "Clips") -> dict[str, Path]:
         "empty": clips.file("empty.mp4", b""),
         "text": clips.file("text.mp4", b"this is no video\n" * 100),
         "noise": clips.file("noise.mp4", np.random.default_rng(1).bytes(50_000)),
-        "header alone": clips.file("header.mp4", whole[:64]),
-        "sound alone": clips.sound("sound.mp4"),
-        "a lie": clips.file("huge.png", b"\x89PNG\r\n\x1a\n" + ihdr + idat),
+        "only a header": clips.file("header.mp4", whole[:64]),
+        "only sound": clips.sound("sound.mp4"),
+        "a false size": clips.file("huge.png", b"\x89PNG\r\n\x1a\n" + ihdr + idat),
         "a folder": clips.folder,
     }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["missing", "empty", "text", "noise", "header alone", "sound alone", "a lie", "a folder"],
+    [
+        "missing",
+        "empty",
+        "text",
+        "noise",
+        "only a header",
+        "only sound",
+        "a false size",
+        "a folder",
+    ],
 )
 def test_an_unusable_file_is_a_clear_error(clips: "Clips", name: str) -> None:
     path = unusable_files(clips)[name]
@@ -246,7 +255,7 @@ def test_damage_in_the_middle_is_skipped_and_counted(clips: "Clips") -> None:
     assert 60 <= count <= 100
 
 
-def test_a_file_that_breaks_off_gives_what_it_has(clips: "Clips") -> None:
+def test_a_truncated_file_is_played_up_to_its_end(clips: "Clips") -> None:
     content = clips.grey_ramp("long.ts", 100, 30).read_bytes()
     with opened(clips.file("broken_off.ts", content[: len(content) * 2 // 3])) as source:
         assert len(list(source.pictures())) >= 50
@@ -276,7 +285,7 @@ def test_titles_in_another_alphabet_do_not_matter(clips: "Clips") -> None:
         ("http://[broken", {}, SourceError),
     ],
 )
-def test_what_cannot_be_opened_is_named_without_its_password(
+def test_what_cannot_be_opened_is_reported_without_its_password(
     url: str, how: dict[str, Any], expected: type[SourceError]
 ) -> None:
     with pytest.raises(expected) as caught, opened(url, **how):

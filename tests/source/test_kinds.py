@@ -47,7 +47,7 @@ def test_a_forced_demuxer_decides(demuxer: str, kind: SourceKind) -> None:
     assert classify("anything", demuxer) is kind
 
 
-def test_what_the_user_sets_wins() -> None:
+def test_user_options_take_precedence() -> None:
     (options,) = plan_input("rtsp://h/x", "", {"rtsp_transport": "udp"}, 2.0).options
     assert options["rtsp_transport"] == "udp"
     assert options["timeout"] == "2000000"
@@ -64,21 +64,21 @@ def test_rtmp_gets_no_timeout_that_would_make_it_listen() -> None:
     assert "timeout" not in plan_input("rtmp://h/x", "", {}, 2.0).options[0]
 
 
-def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_last() -> None:
-    opening = plan_input("/dev/video3", "", {"framerate": "15"}, 2.0)
-    assert opening.demuxer == "v4l2"
-    assert opening.options[0]["input_format"] == "mjpeg"
-    assert opening.options[-1] == {"framerate": "15"}
-    assert all(options["framerate"] == "15" for options in opening.options)
+def test_a_camera_is_tried_in_its_best_mode_first_and_in_any_mode_last() -> None:
+    plan = plan_input("/dev/video3", "", {"framerate": "15"}, 2.0)
+    assert plan.demuxer == "v4l2"
+    assert plan.options[0]["input_format"] == "mjpeg"
+    assert plan.options[-1] == {"framerate": "15"}
+    assert all(options["framerate"] == "15" for options in plan.options)
 
 
 def test_a_generator_loses_its_prefix() -> None:
-    opening = plan_input("lavfi:color=red", "", {}, 2.0)
-    assert (opening.url, opening.demuxer) == ("color=red", "lavfi")
+    plan = plan_input("lavfi:color=red", "", {}, 2.0)
+    assert (plan.url, plan.demuxer) == ("color=red", "lavfi")
 
 
-def test_srt_options_go_into_the_url_after_what_it_says_itself() -> None:
-    opening = plan_input("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
-    assert opening.url.startswith("srt://h:1?timeout=5&timeout=2000000&")
-    assert opening.url.endswith("&passphrase=0123456789")
+def test_srt_options_go_into_the_url_after_its_own_ones() -> None:
+    plan = plan_input("srt://h:1?timeout=5", "", {"passphrase": "0123456789"}, 2.0)
+    assert plan.url.startswith("srt://h:1?timeout=5&timeout=2000000&")
+    assert plan.url.endswith("&passphrase=0123456789")
     assert plan_input("srt://h:1", "", {}, 2.0).url.startswith("srt://h:1?timeout=2000000&")

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from tests.source.conftest import Watch
 
 
-def test_rtsp_comes_soon_evenly_and_without_backlog(
+def test_rtsp_starts_soon_and_evenly_without_backlog(
     rtsp_camera: "RtspCamera", watch: "Watch"
 ) -> None:
     began = time.monotonic()
     watched = watch(rtsp_camera.url())
     watched.wait_for(SourceOpened, 5)
     assert time.monotonic() - began < 1.5
-    time.sleep(0.4)  # what was buffered since the key frame is decoded at once, and over
+    time.sleep(0.4)  # what was buffered since the key frame is decoded by now
     frames = watched.arrivals(40)
     gaps = np.diff([frame.captured_at for frame in frames])
-    # Real time, not the 4 ms apart of a backlog; the server makes up for its own slow start.
+    # Real time, not the 4 ms apart of a backlog; the server catches up after its slow start.
     assert 0.026 < np.mean(gaps) < 0.040
 
 
@@ -81,7 +81,7 @@ def test_a_frozen_server_that_accepts_does_not_delay_the_stop(
     assert time.monotonic() - before < 2.3
 
 
-def test_rtsp_wrong_path_is_told_and_tried_again(rtsp_camera: "RtspCamera", watch: "Watch") -> None:
+def test_rtsp_wrong_path_is_reported_and_retried(rtsp_camera: "RtspCamera", watch: "Watch") -> None:
     watched = watch(rtsp_camera.url(path="nothing"))
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)
@@ -91,7 +91,7 @@ def test_rtsp_wrong_path_is_told_and_tried_again(rtsp_camera: "RtspCamera", watc
 
 
 @pytest.mark.parametrize("rtsp_camera", ["viewer:topsecret"], indirect=True)
-def test_rtsp_password_is_asked_for_and_never_told(
+def test_rtsp_password_is_required_and_never_reported(
     rtsp_camera: "RtspCamera", watch: "Watch"
 ) -> None:
     watched = watch(rtsp_camera.url("viewer:topsecret"))
@@ -106,7 +106,7 @@ def test_rtsp_password_is_asked_for_and_never_told(
 
 @dataclass
 class Broadcast:
-    """An HTTP server that sends a transport stream in real time, and can be told to fail."""
+    """An HTTP server that sends a transport stream in real time, and can be made to fail."""
 
     content: bytes
     hung: threading.Event = field(default_factory=threading.Event)
@@ -188,7 +188,7 @@ def test_http_broadcast_that_falls_silent_is_lost_at_the_stall_limit(
     assert watched.frame()
 
 
-def test_a_server_that_accepts_and_says_nothing_can_be_left_in_time(watch: "Watch") -> None:
+def test_a_server_that_accepts_and_sends_nothing_does_not_delay_the_stop(watch: "Watch") -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         watched = watch(f"rtsp://127.0.0.1:{server.getsockname()[1]}/live", stall_timeout=1.0)
         time.sleep(0.3)
@@ -216,7 +216,7 @@ def test_udp_is_read_and_lost_when_the_sender_ends(watch: "Watch", clips: "Clips
     assert event.error.retryable
 
 
-def test_a_protocol_that_ffmpeg_lacks_is_told_plainly(watch: "Watch") -> None:
+def test_a_protocol_that_ffmpeg_lacks_is_reported_clearly(watch: "Watch") -> None:
     watched = watch("nosuch://user:hidden@127.0.0.1:9000/x")
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)

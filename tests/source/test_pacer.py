@@ -12,8 +12,8 @@ from relayd.source.pacer import Pacer
 PICTURE = black(Geometry(16, 16))
 
 
-class Stage:
-    """A clock that jumps from beat to beat, and on the way puts the pictures that are due."""
+class Rig:
+    """A clock that jumps from tick to tick, and puts the pictures that are due in between."""
 
     def __init__(self, seconds: float) -> None:
         self.time, self.end = 100.0, 100.0 + seconds
@@ -52,71 +52,69 @@ class Stage:
 
 
 @pytest.mark.parametrize("rate", [1, 12, 19, 20, 24, 25, 30, 50, 60, 240])
-def test_any_rate_becomes_twenty_a_second(rate: float) -> None:
-    stage = Stage(20)
-    stage.source(rate)
-    pacer = stage.play()
-    assert len(stage.delivered) == pytest.approx(400, abs=2)
-    gaps = np.diff([at for at, _ in stage.delivered])
+def test_any_rate_becomes_20_fps(rate: float) -> None:
+    rig = Rig(20)
+    rig.source(rate)
+    pacer = rig.play()
+    assert len(rig.delivered) == pytest.approx(400, abs=2)
+    gaps = np.diff([at for at, _ in rig.delivered])
     assert gaps.min() >= 0.0498
     assert gaps.max() <= 0.0505
-    shown = len({frame.captured_at for _, frame in stage.delivered})
+    shown = len({frame.captured_at for _, frame in rig.delivered})
     assert shown == pytest.approx(min(rate, 20) * 20, abs=3)
-    assert pacer.counters.repeated == len(stage.delivered) - shown
+    assert pacer.counters.repeated == len(rig.delivered) - shown
     assert pacer.counters.dropped == pytest.approx(max(0, rate - 20) * 20, abs=rate / 10 + 3)
 
 
-def test_each_beat_brings_the_newest_picture() -> None:
-    stage = Stage(2)
-    stage.source(60)
-    stage.play()
-    for at, frame in stage.delivered:
+def test_each_tick_delivers_the_newest_picture() -> None:
+    rig = Rig(2)
+    rig.source(60)
+    rig.play()
+    for at, frame in rig.delivered:
         assert at - frame.captured_at <= 1 / 60 + 1e-6
 
 
-def test_a_source_of_the_same_rate_waits_little_for_its_beat() -> None:
-    stage = Stage(60)
-    stage.source(20, start=0.025)  # the worst phase but one
-    stage.play()
-    late_ages = [at - frame.captured_at for at, frame in stage.delivered[-100:]]
+def test_a_source_of_the_same_rate_waits_little_for_its_tick() -> None:
+    rig = Rig(60)
+    rig.source(20, start=0.025)  # nearly the worst phase
+    rig.play()
+    late_ages = [at - frame.captured_at for at, frame in rig.delivered[-100:]]
     assert max(late_ages) <= 0.010
-    assert len({frame.captured_at for _, frame in stage.delivered[-100:]}) == 100
+    assert len({frame.captured_at for _, frame in rig.delivered[-100:]}) == 100
 
 
-def test_a_picture_is_not_delivered_beyond_its_age() -> None:
-    stage = Stage(6)
-    stage.source(30, stop=2)
-    pacer = stage.play(max_age=1.0)
-    assert stage.delivered[-1][0] == pytest.approx(103, abs=0.1)
+def test_a_picture_is_not_delivered_beyond_the_maximum_age() -> None:
+    rig = Rig(6)
+    rig.source(30, stop=2)
+    pacer = rig.play(max_age=1.0)
+    assert rig.delivered[-1][0] == pytest.approx(103, abs=0.1)
     assert pacer.counters.starved == pytest.approx(60, abs=3)
 
 
 def test_a_cleared_slot_ends_delivery_at_once() -> None:
-    stage = Stage(4)
-    stage.source(30, stop=1)
-    stage.at[101.5] = stage.slot.clear
-    stage.play(max_age=10)
-    assert stage.delivered[-1][0] == pytest.approx(101.5, abs=0.051)
+    rig = Rig(4)
+    rig.source(30, stop=1)
+    rig.at[101.5] = rig.slot.clear
+    rig.play(max_age=10)
+    assert rig.delivered[-1][0] == pytest.approx(101.5, abs=0.051)
 
 
 def test_nothing_is_delivered_while_paused() -> None:
-    stage = Stage(4)
-    stage.source(30)
-    pacer = Pacer(
-        stage.slot, lambda f: stage.delivered.append((stage.time, f)), 20, max_age=2, clock=stage
-    )
-    stage.at = {101.0: pacer.pause, 103.0: pacer.resume}
+    rig = Rig(4)
+    rig.source(30)
+    pacer = Pacer(rig.slot, lambda f: rig.delivered.append((rig.time, f)), 20, max_age=2, clock=rig)
+    rig.at = {101.0: pacer.pause, 103.0: pacer.resume}
     pacer._run()
-    assert not [at for at, _ in stage.delivered if 101.06 < at < 102.94]
-    assert stage.delivered[-1][0] > 103.5
+    assert not [at for at, _ in rig.delivered if 101.06 < at < 102.94]
+    assert rig.delivered[-1][0] > 103.5
 
 
-def test_it_starts_and_stops_a_thread_of_its_own() -> None:
+def test_it_starts_and_stops_its_own_thread() -> None:
     slot: LatestSlot[SourceFrame] = LatestSlot()
     arrived = threading.Event()
     pacer = Pacer(slot, lambda _: arrived.set(), 50, max_age=60)
     pacer.start()
-    import time  # noqa: PLC0415  # this test's alone
+    import time  # noqa: PLC0415  # only for this test
 
     slot.put(SourceFrame(PICTURE, time.monotonic()))
     assert arrived.wait(2)
@@ -124,18 +122,18 @@ def test_it_starts_and_stops_a_thread_of_its_own() -> None:
     assert "relayd-pacer" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_pacer_never_started_can_be_stopped() -> None:
+def test_a_pacer_that_was_never_started_can_be_stopped() -> None:
     Pacer(LatestSlot(), lambda _: None, 20, max_age=1).stop()
 
 
-def test_a_delivery_that_fails_costs_its_beat_and_no_other() -> None:
-    stage, tried = Stage(5), []
+def test_a_delivery_that_fails_costs_its_tick_and_no_other() -> None:
+    rig, tried = Rig(5), []
 
     def deliver(frame: SourceFrame) -> None:
         tried.append(frame)
         if len(tried) == 3:
             raise OSError("no more memory")
 
-    stage.source(20)
-    Pacer(stage.slot, deliver, 20, max_age=2.0, clock=stage)._run()
+    rig.source(20)
+    Pacer(rig.slot, deliver, 20, max_age=2.0, clock=rig)._run()
     assert len(tried) == pytest.approx(100, abs=2)

@@ -16,7 +16,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
-from relayd.source.reader import HOPELESS_RETRY, MOST_HUNG, STOP_TIMEOUT, SourceReader
+from relayd.source.reader import MOST_HUNG, STOP_TIMEOUT, UNUSABLE_RETRY, SourceReader
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def grey_of(frame: SourceFrame) -> int:
-    """Which picture of a grey ramp it is: its number, from 40 up by 2."""
+    """Return the number of a picture in a grey ramp, whose grey starts at 40 in steps of 2."""
     return round((int(frame.i420[240, 320]) - (16 + 40 * 219 / 255)) / (2 * 219 / 255))
 
 
-def test_a_file_says_what_it_is_and_gives_pictures(clips: "Clips", watch: "Watch") -> None:
+def test_a_file_reports_its_format_and_delivers_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.quadrants("plain.mp4", 1280, 720))
     _, event = watched.wait_for(SourceOpened, 3)
     assert event == SourceOpened(1280, 720, 30.0, "h264")
@@ -46,7 +46,7 @@ def test_a_file_is_played_at_its_own_rate(clips: "Clips", watch: "Watch", rate: 
     assert elapsed == pytest.approx(pictures / rate, abs=0.15)
 
 
-def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch") -> None:
+def test_a_varying_rate_is_kept(clips: "Clips", watch: "Watch") -> None:
     times = [0.0, 0.2, 0.6, 0.8, 1.2]
     watched = watch(clips.grey_ramp("varying.mkv", 5, 30, times), loop=False)
     frames = watched.arrivals(5, since=0)
@@ -54,7 +54,7 @@ def test_a_varying_rate_is_played_as_it_is(clips: "Clips", watch: "Watch") -> No
     assert shown == pytest.approx(times, abs=0.1)
 
 
-def test_the_seam_of_a_loop_is_no_longer_than_a_step_and_loses_no_picture(
+def test_a_loop_point_takes_no_longer_than_a_step_and_loses_no_picture(
     clips: "Clips", watch: "Watch"
 ) -> None:
     watched = watch(clips.grey_ramp("loop.mp4", 5, 10))
@@ -92,7 +92,7 @@ def test_a_still_image_stays_fresh_and_never_stalls(clips: "Clips", watch: "Watc
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
-def test_one_picture_a_second_is_no_stall(watch: "Watch") -> None:
+def test_one_picture_per_second_is_not_a_stall(watch: "Watch") -> None:
     watched = watch("lavfi:testsrc2=size=320x240:rate=1", stall_timeout=0.8)
     watched.arrivals(5, within=5)
     assert [type(event) for event in watched.events()] == [SourceOpened]
@@ -106,9 +106,7 @@ def test_a_generator_is_paced(watch: "Watch") -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "sound"])
-def test_an_unusable_source_says_that_a_person_is_needed(
-    clips: "Clips", watch: "Watch", name: str
-) -> None:
+def test_an_unusable_source_is_not_retryable(clips: "Clips", watch: "Watch", name: str) -> None:
     path = {
         "missing": clips.folder / "not_there.mp4",
         "text": clips.file("words.mp4", b"words\n" * 999),
@@ -119,7 +117,7 @@ def test_an_unusable_source_says_that_a_person_is_needed(
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
     assert not event.error.retryable
-    assert event.retry_in == HOPELESS_RETRY
+    assert event.retry_in == UNUSABLE_RETRY
 
 
 def test_a_file_that_appears_is_read_on_restart(
@@ -133,10 +131,10 @@ def test_a_file_that_appears_is_read_on_restart(
     watched.wait_for(SourceOpened, 3)
 
 
-def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
+def test_retries_start_fast_and_slow_down_to_a_second(watch: "Watch") -> None:
     watched = watch("rtsp://user:hidden@127.0.0.1:9/live")
     with watched.changed:
-        assert watched.changed.wait_for(lambda: len(watched.told) >= 4, 6)
+        assert watched.changed.wait_for(lambda: len(watched.reported) >= 4, 6)
     downs = [event for event in watched.events() if isinstance(event, SourceDown)]
     assert isinstance(downs[0].error, SourceUnreachable)
     assert downs[0].retry_in == 0.25
@@ -145,7 +143,7 @@ def test_tries_begin_quickly_and_slow_down_to_a_second(watch: "Watch") -> None:
     assert not any("hidden" in str(down.error) for down in downs)
 
 
-def test_stop_ends_everything_at_once_whatever_it_does(clips: "Clips", watch: "Watch") -> None:
+def test_stop_ends_everything_at_once_in_any_state(clips: "Clips", watch: "Watch") -> None:
     for url in (clips.quadrants("plain.mp4", 1280, 720), "rtsp://127.0.0.1:9/", clips.folder):
         watched = watch(url)
         time.sleep(0.15)
@@ -165,38 +163,38 @@ def test_the_slot_is_cleared_when_the_source_is_lost(clips: "Clips", watch: "Wat
     assert watched.slot.latest()[1] is None
 
 
-def test_a_recording_behind_is_caught_up_by_leaving_out(clips: "Clips", watch: "Watch") -> None:
+def test_a_late_recording_catches_up_by_dropping_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.grey_ramp("ramp.mp4", 40, 30))
     watched.frame()
-    taken = watched.reader._take
+    accept = watched.reader._accept
     slow_until = time.monotonic() + 0.6
 
-    def slowly(attempt: SourceConnection, i420: I420) -> bool:
+    def slowly(connection: SourceConnection, i420: I420) -> bool:
         if time.monotonic() < slow_until:
             time.sleep(0.2)
-        return taken(attempt, i420)
+        return accept(connection, i420)
 
-    attempt = watched.reader._current
-    assert attempt is not None
-    attempt._publish = slowly
+    connection = watched.reader._current
+    assert connection is not None
+    connection._publish = slowly
     time.sleep(0.9)
     gaps = np.diff([frame.captured_at for frame in watched.arrivals(20)])
     assert np.mean(gaps) == pytest.approx(1 / 30, rel=0.15)
-    assert attempt.late > 0
+    assert connection.late > 0
 
 
 class HungInput:
-    """Stands for FFmpeg when it hangs: one picture, then silence, then one more."""
+    """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
     width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
 
     def __init__(self) -> None:
-        self.let_go = threading.Event()
+        self.released = threading.Event()
         self.closed = threading.Event()
 
     def pictures(self) -> Iterator["HungInput"]:
         yield self
-        self.let_go.wait(10)
+        self.released.wait(10)
         yield self
 
     def i420(self) -> I420:
@@ -206,7 +204,7 @@ class HungInput:
         self.closed.set()
 
 
-def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_taken(
+def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_ignored(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -224,12 +222,12 @@ def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_not_tak
     assert "no picture for 0.3 s" in str(event.error)
     assert watched.reader.counters.stalls == 1
     number = watched.slot.latest()[0]
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     assert inputs[0].closed.wait(2)
     assert watched.slot.latest() == (number, None)
     watched.wait_for(SourceDown, 3, after=2)
     for hung in inputs:
-        hung.let_go.set()
+        hung.released.set()
 
 
 def test_no_more_than_two_hung_connections_pile_up(
@@ -245,7 +243,7 @@ def test_no_more_than_two_hung_connections_pile_up(
     watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     deadline = time.monotonic() + 3
     while len(inputs) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -253,11 +251,11 @@ def test_no_more_than_two_hung_connections_pile_up(
     watched.reader._stop.set()
     watched.reader._wake.set()
     for hung in inputs:
-        hung.let_go.set()
+        hung.released.set()
 
 
 class SilentCamera:
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and sends nothing."""
 
     def __init__(self) -> None:
         self.connections: list[socket.socket] = []
@@ -289,18 +287,18 @@ def reading() -> int:
     return sum(thread.name == "relayd-source-read" for thread in threading.enumerate())
 
 
-def ask_to_restart(reader: SourceReader) -> None:
+def restart(reader: SourceReader) -> None:
     reader.restart()
 
 
-def come_and_go(reader: SourceReader) -> None:
+def pause_and_resume(reader: SourceReader) -> None:
     reader.pause()
     time.sleep(0.02)
     reader.resume()
 
 
-@pytest.mark.parametrize("ask", [ask_to_restart, come_and_go])
-def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_threads(
+@pytest.mark.parametrize("ask", [restart, pause_and_resume])
+def test_however_many_requests_a_silent_camera_gets_few_connections_and_threads(
     watch: "Watch", silent_camera: SilentCamera, ask: Callable[[SourceReader], None]
 ) -> None:
     watched = watch(silent_camera.url)
@@ -310,7 +308,7 @@ def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
-    # An attempt that FFmpeg's own time limit has ended makes room for another one.
+    # Another connection starts once FFmpeg's own time limit has ended one.
     assert 1 <= len(silent_camera.connections) <= 10
     before = time.monotonic()
     watched.reader.stop()
@@ -320,30 +318,30 @@ def test_however_often_it_is_asked_for_a_silent_camera_gets_few_connections_and_
 def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, let_go = [], threading.Event()
+    opened, released = [], threading.Event()
 
     def open_slowly(*_: object, **__: object) -> HungInput:
         opened.append(HungInput())
-        let_go.wait(10)
+        released.wait(10)
         return opened[-1]
 
     monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_slowly)
-    monkeypatch.setattr("relayd.source.reader.FRESH_OPENING", 30.0)
+    monkeypatch.setattr("relayd.source.reader.FRESH_CONNECTION", 30.0)
     watched = watch("rtsp://camera/live")
     for _ in range(5):
         watched.reader.restart()
         time.sleep(0.02)
-    let_go.set()
+    released.set()
     watched.wait_for(SourceOpened, 2)
     assert len(opened) == 1
-    watched.reader.restart()  # it shows pictures: this one is meant
+    watched.reader.restart()  # it delivers pictures now: this one counts
     watched.wait_for(SourceOpened, 3, after=1)
     assert len(opened) == 2
     for one in opened:
-        one.let_go.set()
+        one.released.set()
 
 
-def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
+def test_a_source_that_hangs_on_every_connection_is_reported_as_down(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -360,13 +358,13 @@ def test_a_source_that_hangs_however_it_is_opened_is_told_as_down(
     _, event = watched.wait_for(SourceDown, 3, after=MOST_HUNG)
     assert "2 earlier connections still hang" in str(event.error)
     assert watched.slot.latest()[1] is None
-    inputs[0].let_go.set()
+    inputs[0].released.set()
     watched.wait_for(SourceOpened, 3, after=MOST_HUNG + 1)
     for one in inputs:
-        one.let_go.set()
+        one.released.set()
 
 
-def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
+def test_a_device_is_closed_before_a_restart_opens_it_again(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs: list[HungInput] = []
@@ -378,17 +376,17 @@ def test_a_device_is_let_go_of_before_a_restart_opens_it_again(
         return inputs[-1]
 
     monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_alone)
-    monkeypatch.setattr("relayd.source.reader.LET_GO", 10.0)
+    monkeypatch.setattr("relayd.source.reader.RELEASE_WAIT", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
-    threading.Timer(0.05, inputs[0].let_go.set).start()
+    threading.Timer(0.05, inputs[0].released.set).start()
     watched.reader.restart()
     watched.wait_for(SourceOpened, 3, after=1)
     assert were_closed == [[], [True]]
-    inputs[1].let_go.set()
+    inputs[1].released.set()
 
 
-def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
+def test_a_bug_in_the_reader_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
@@ -400,10 +398,10 @@ def test_a_fault_of_our_own_is_a_loss_and_not_the_end(
     watched.wait_for(SourceDown, 3, after=1)
 
 
-def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
+def test_a_paused_source_is_closed_and_opened_again_by_resume(
     clips: "Clips", watch: "Watch"
 ) -> None:
-    clip = clips.grey_ramp("rest.mp4", 60, 30)
+    clip = clips.grey_ramp("paused.mp4", 60, 30)
 
     def is_held() -> bool:
         return any(fd.readlink() == Path(clip) for fd in Path("/proc/self/fd").iterdir()
@@ -419,7 +417,7 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
     assert not is_held()
     assert watched.slot.latest()[1] is None
     number = watched.slot.latest()[0]
-    watched.reader.restart()  # "open it again" opens nothing that is to rest
+    watched.reader.restart()  # a restart does not open a paused source
     time.sleep(0.3)
     assert watched.slot.latest()[0] == number
     watched.reader.resume()
@@ -428,17 +426,17 @@ def test_a_paused_source_is_let_go_of_and_comes_back_with_resume(
     assert watched.reader.counters.reconnects == 0
 
 
-def test_a_source_that_rests_from_the_start_is_opened_only_by_resume(
+def test_a_source_that_is_paused_before_the_start_is_opened_only_by_resume(
     clips: "Clips", tmp_path: Path
 ) -> None:
     clip = MediaUrl(str(clips.grey_ramp("later.mp4", 60, 30)))
     slot: LatestSlot[SourceFrame] = LatestSlot()
-    told: list[SourceEvent] = []
-    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, told.append)
+    events: list[SourceEvent] = []
+    reader = SourceReader(SourceSettings(url=clip), Geometry(640, 480), "crop", slot, events.append)
     reader.pause()
     reader.start()
     time.sleep(0.3)
-    assert not told
+    assert not events
     began = time.monotonic()
     reader.resume()
     assert slot.wait_newer(0, 3.0)[1] is not None

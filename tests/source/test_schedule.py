@@ -41,28 +41,28 @@ def test_no_rate_and_no_stamps_means_25_a_second() -> None:
     assert moments([None] * 3, 0) == pytest.approx([0, 0.04, 0.08])
 
 
-@pytest.mark.parametrize("leap", [-3.0, 0.0, LONGEST_STEP + 1, 1e9, float("nan")])
-def test_a_leap_in_the_stamps_costs_one_step(leap: float) -> None:
+@pytest.mark.parametrize("jump", [-3.0, 0.0, LONGEST_STEP + 1, 1e9, float("nan")])
+def test_a_jump_in_the_stamps_counts_as_one_step(jump: float) -> None:
     before = [n / 10 for n in range(50)]
-    after = [before[-1] + leap + n / 10 for n in range(3)]
+    after = [before[-1] + jump + n / 10 for n in range(3)]
     found = moments([*before, *after], 10)
     assert found[50] - found[49] == pytest.approx(0.1, abs=0.01)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), max_size=50))
-def test_moments_only_go_forward_whatever_the_stamps(stamps: list[float | None]) -> None:
+def test_times_only_go_forward_whatever_the_stamps(stamps: list[float | None]) -> None:
     found = moments(stamps)
     assert all(0 < later - earlier <= LONGEST_STEP + 1e-6 for earlier, later in pairwise(found))
 
 
-def test_lateness_does_not_shift_later_pictures() -> None:
+def test_a_late_picture_does_not_delay_later_ones() -> None:
     schedule = PlaybackSchedule(10)
     schedule.due(0.0, START)
     schedule.due(0.1, START + 0.25)
     assert schedule.due(0.2, START + 0.26) == pytest.approx(START + 0.2)
 
 
-def test_a_long_sleep_is_given_up_not_made_up() -> None:
+def test_time_lost_in_a_long_sleep_is_not_caught_up() -> None:
     schedule = PlaybackSchedule(10)
     schedule.due(0.0, START)
     woken = START + 60
@@ -70,7 +70,7 @@ def test_a_long_sleep_is_given_up_not_made_up() -> None:
     assert schedule.due(0.2, woken) == pytest.approx(woken + 0.1)
 
 
-def test_late_pictures_are_left_out_but_never_all() -> None:
+def test_late_pictures_are_dropped_but_never_all() -> None:
     schedule = PlaybackSchedule(10)
     late = LATE_LIMIT * 0.9
     left_out = []

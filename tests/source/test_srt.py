@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 PASSPHRASE = "topsecretpassphrase"
 ARGUMENT_LIMIT = 128 * 1024
-"""Bytes that Linux lets one argument of a program have, its end included."""
+"""Longest argument of a program in Linux, in bytes, including its end."""
 
 
 def programs(port: int) -> list[psutil.Process]:
-    """Find whatever reads or sends this port by SRT."""
+    """Return the programs that use this port for SRT."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -29,7 +29,7 @@ def programs(port: int) -> list[psutil.Process]:
     ]
 
 
-def test_srt_comes_soon_and_evenly(srt_camera: "SrtCamera", watch: "Watch") -> None:
+def test_srt_starts_soon_and_evenly(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     began = time.monotonic()
     watched = watch(srt_camera.url())
@@ -51,7 +51,7 @@ def test_srt_killed_is_lost_by_the_stall_limit_and_back_soon(
     srt_camera.kill()
     last_at = watched.last_picture_until(SourceDown)
     at, event = watched.wait_for(SourceDown, 4)
-    assert at - last_at < 1.5  # sooner where the kernel tells that the port is closed
+    assert at - last_at < 1.5  # sooner if the kernel reports the port as closed
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceLost)
     assert watched.slot.latest()[1] is None
@@ -63,7 +63,7 @@ def test_srt_killed_is_lost_by_the_stall_limit_and_back_soon(
     assert watched.reader.counters.reconnects == 1
 
 
-def test_srt_hung_up_is_lost_at_once(srt_camera: "SrtCamera", watch: "Watch") -> None:
+def test_srt_closed_by_the_peer_is_lost_at_once(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     watched = watch(srt_camera.url(), stall_timeout=10.0)
     watched.arrivals(5)
@@ -84,7 +84,7 @@ def test_srt_frozen_is_lost_at_the_stall_limit(srt_camera: "SrtCamera", watch: "
 
 
 @pytest.mark.parametrize("srt_camera", [PASSPHRASE], indirect=True)
-def test_srt_passphrase_is_used_and_never_told(srt_camera: "SrtCamera", watch: "Watch") -> None:
+def test_srt_passphrase_is_used_and_never_reported(srt_camera: "SrtCamera", watch: "Watch") -> None:
     srt_camera.start()
     refused = watch(f"{srt_camera.url()}?passphrase=wrongsecret")
     _, event = refused.wait_for(SourceDown, 4)
@@ -96,7 +96,7 @@ def test_srt_passphrase_is_used_and_never_told(srt_camera: "SrtCamera", watch: "
     assert "secret" not in str([*refused.events(), *watched.events()])
 
 
-def test_srt_where_nobody_answers_is_told_in_the_programs_words(
+def test_srt_without_an_answer_is_reported_with_the_programs_message(
     srt_camera: "SrtCamera", watch: "Watch"
 ) -> None:
     watched = watch(f"{srt_camera.url()}?passphrase={PASSPHRASE}", stall_timeout=0.5)
@@ -134,7 +134,7 @@ def test_the_srt_program_ends_when_its_reader_is_killed(srt_camera: "SrtCamera")
     code = (
         "import sys, threading; from relayd.media.srt import SrtReader\n"
         "reader = SrtReader(sys.argv[1], 'srt', open_timeout=5, read_timeout=5,"
-        " given_up=threading.Event())\n"
+        " cancelled=threading.Event())\n"
         "while reader.read(4096): print('.', end='', flush=True)"
     )
     with subprocess.Popen(
@@ -161,7 +161,7 @@ def test_srt_without_the_program_says_what_to_install(
     assert event.error.hint == "sudo apt install ffmpeg"
 
 
-def test_an_srt_url_that_no_program_takes_is_refused(watch: "Watch") -> None:
+def test_an_srt_url_that_is_too_long_for_an_argument_is_refused(watch: "Watch") -> None:
     watched = watch("srt://127.0.0.1:1?streamid=" + "a" * ARGUMENT_LIMIT)
     _, event = watched.wait_for(SourceDown, 2)
     assert isinstance(event, SourceDown)
