@@ -11,7 +11,7 @@ from tests.agora.member import BROADCASTER
 from tests.agora.pictures import Picture, Plane
 from tests.agora.wire import Payload, encode
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """s that an event or a picture may take on a busy machine."""
 
 
@@ -55,13 +55,13 @@ class Caller:
     ) -> AsyncIterator[Self]:
         """Ask to be let in, the answer is an event; hangs up in the end."""
         caller = cls(await Connection.to(hub), uid)
-        caller.say("join", app_id, channel, uid, token, role)
+        caller.send("join", app_id, channel, uid, token, role)
         try:
             yield caller
         finally:
-            await caller.hang_up()
+            await caller.disconnect_hard()
 
-    def say(self, name: str, *words: str | int) -> None:
+    def send(self, name: str, *words: str | int) -> None:
         """Send anything that has no payload: publish, subscribe, intra, renew, encoder, leave."""
         self.connection.post(encode(name, *words))
 
@@ -77,9 +77,7 @@ class Caller:
         )
         self.connection.show(self.uid, line, picture.payload)
 
-    async def event(
-        self, name: str, *words: str | int, within: float = PATIENCE
-    ) -> tuple[str, ...]:
+    async def event(self, name: str, *words: str | int, within: float = TIMEOUT) -> tuple[str, ...]:
         """Wait for an event that begins like this, past ones included."""
         wanted = (name, *map(str, words))
 
@@ -90,7 +88,7 @@ class Caller:
             await self._news.wait_for(found)
         return found()[0]
 
-    async def picture(self, number: int = 0, within: float = PATIENCE) -> Received:
+    async def picture(self, number: int = 0, within: float = TIMEOUT) -> Received:
         """Wait for the picture of this number, counted from the first since forget()."""
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(lambda: len(self.pictures) > number)
@@ -110,7 +108,7 @@ class Caller:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
 
-    async def hang_up(self) -> None:
+    async def disconnect_hard(self) -> None:
         """End the connection without a goodbye."""
         await self.stop_reading()
         await self.connection.close()

@@ -109,21 +109,23 @@ class Controls:
         fault = JoinFault(uid, count, delay, answered, reason, error)
         self._reception.faults.joins.append(fault)
 
-    def tell(self, uid: str, event: str, words: Sequence[str | int], channel: str = "") -> None:
+    def send_event(
+        self, uid: str, event: str, words: Sequence[str | int], channel: str = ""
+    ) -> None:
         """Send a member an event of EVENTS; `did_expire` lets its token expire, too."""
         if EVENTS.get(event) != len(words):
             raise ValueError(f"events and their words are {EVENTS}, not {event!r} {words}")
         member, place = self._member(uid, channel)
         if event == "did_expire":
             place.expired.add(member.token)
-        member.tell(event, *words)
+        member.send_event(event, *words)
 
-    def dismiss(self, uid: str, state: str, reason: int, channel: str = "") -> None:
+    def end_membership(self, uid: str, state: str, reason: int, channel: str = "") -> None:
         """End a membership by `failed` or `disconnected`; the others see it drop out."""
         if state not in {State.FAILED, State.DISCONNECTED}:
             raise ValueError(f"the end is failed or disconnected, not {state!r}")
         member, place = self._member(uid, channel)
-        place.dismiss(member, State(state), reason)
+        place.end_membership(member, State(state), reason)
 
     def interrupt(self, uid: str, reason: int = 2, channel: str = "") -> None:
         """Cut a member off: it reconnects until it is resumed."""
@@ -180,7 +182,7 @@ class Controls:
         if service is None:
             raise LookupError("there is no such service" if pid else "there is no service")
         if name in FATAL:
-            service.tell(name, *words)
+            service.send_event(name, *words)
         else:
             await service.order(name, *words)
 

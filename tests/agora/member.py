@@ -110,7 +110,7 @@ class Member:
             case _:
                 raise ValueError(f"{message.name} {message.words} makes no sense")
 
-    def tell(self, event: str, *words: str | int) -> None:
+    def send_event(self, event: str, *words: str | int) -> None:
         """Send an event."""
         self.connection.post(encode(event, *words))
 
@@ -118,7 +118,7 @@ class Member:
         """Tell it that its membership is over: `failed` or `disconnected`."""
         self.state = state
         self.connection.forget_pictures()
-        self.tell(state.value, reason)
+        self.send_event(state.value, reason)
 
     def part(self) -> None:
         """Answer its goodbye."""

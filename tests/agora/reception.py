@@ -39,7 +39,7 @@ class Reception:
         admission = asyncio.create_task(self._answer(member))
         try:
             async for message in connection.messages():
-                self._hear(member, message)
+                self._handle(member, message)
         finally:
             admission.cancel()
             await asyncio.gather(admission, return_exceptions=True)
@@ -70,10 +70,10 @@ class Reception:
         if channel := self.channel_of(member):
             heard = [channel.members[uid] for uid in member.subscriptions if uid in channel.members]
             sent, received = member.kbit, sum(publisher.kbit for publisher in heard)
-            member.tell("stats", sent, received, *member.network.values())
+            member.send_event("stats", sent, received, *member.network.values())
 
     async def _answer(self, member: Member) -> None:
-        member.tell("connecting", Reason.CONNECTING)
+        member.send_event("connecting", Reason.CONNECTING)
         if fault := self.faults.take_join(member.uid):
             await asyncio.sleep(fault.delay)
             if fault.refuses:
@@ -95,7 +95,7 @@ class Reception:
         else:
             channel.admit(member)
 
-    def _hear(self, member: Member, message: Message) -> None:
+    def _handle(self, member: Member, message: Message) -> None:
         """Do what a member asks; ValueError when it makes no sense."""
         place = self.channel_of(member) or self._lobby
         match message.name, *message.words:
@@ -119,6 +119,6 @@ class Reception:
 
 def _refuse(member: Member, fault: JoinFault) -> None:
     if fault.error is not None:
-        member.tell("error", fault.error, "the join was refused")
+        member.send_event("error", fault.error, "the join was refused")
     if fault.reason is not None:
         member.end(State.FAILED, fault.reason)

@@ -23,7 +23,7 @@ from tests.agora.side import (
     member,
     names_of,
     picture,
-    stop_and_hear_all,
+    stop_and_collect_calls,
     wait_for,
 )
 from tests.agora.wire import Reason
@@ -32,7 +32,7 @@ from tests.agora.wire import Reason
 def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     order = [
         "local_user_unpublish_video",
@@ -79,7 +79,7 @@ def test_an_sdk_that_takes_its_process_down_is_reported_by_the_signal(
 ) -> None:
     side.live()
     getattr(agora, way)()
-    died = side.heard(LinkEventKind.DIED, within=3.0)
+    died = side.wait_for_event(LinkEventKind.DIED, within=3.0)
     assert {"abort": "SIGABRT", "segv": "SIGSEGV"}[way] in str(died.error)
 
 
@@ -97,7 +97,7 @@ def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud) -> No
     assert side.worker.leave(3.0)
     side.events.clear()
     side.worker.join(replace(side.target, app_id="another-app"))
-    assert "another Agora project" in str(side.heard(LinkEventKind.LOST).error)
+    assert "another Agora project" in str(side.wait_for_event(LinkEventKind.LOST).error)
 
 
 PARENT = str(Path(__file__).parents[1] / "rtc" / "parent.py")
@@ -126,8 +126,8 @@ def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
 def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud) -> None:
     side.live()
     os.kill(side.worker.pid or 0, signal.SIGTERM)
-    side.heard(LinkEventKind.LEFT)
-    assert "status 0" in str(side.heard(LinkEventKind.DIED).error)
+    side.wait_for_event(LinkEventKind.LEFT)
+    assert "status 0" in str(side.wait_for_event(LinkEventKind.DIED).error)
     assert member(agora).state == "left"
 
 
@@ -137,7 +137,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     agora.refuse_joins(Reason.INVALID_TOKEN)
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.REFUSED)
+    side.wait_for_event(LinkEventKind.REFUSED)
     seen = Path(f"/proc/{side.worker.pid}/cmdline").read_bytes()
     seen += Path(f"/proc/{side.worker.pid}/environ").read_bytes()
     side.worker.stop(2.0)

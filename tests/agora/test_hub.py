@@ -47,7 +47,7 @@ def join(cloud: Cloud, channel: str) -> Join:
 async def front(join: Join) -> AsyncIterator[Caller]:
     """User 1, who waits for the pictures of user 3."""
     async with join("1") as caller:
-        caller.say("subscribe", "3")
+        caller.send("subscribe", "3")
         await caller.event("connected")
         yield caller
 
@@ -56,9 +56,9 @@ async def front(join: Join) -> AsyncIterator[Caller]:
 async def engine(join: Join, front: Caller) -> AsyncIterator[Caller]:
     """User 3, whose pictures user 1 can decode as soon as they come."""
     async with join("3") as caller:
-        caller.say("publish", "video")
+        caller.send("publish", "video")
         await front.event("video_subscribed", "3")
-        front.say("intra", "3")
+        front.send("intra", "3")
         await caller.event("intra_wanted")
         yield caller
 
@@ -183,13 +183,13 @@ async def test_members_hear_of_each_other(join: Join) -> None:
     async with join("1") as first, join("3") as second:
         await first.event("joined", "3")
         await second.event("joined", "1")
-        second.say("leave")
+        second.send("leave")
         await second.event("disconnected", Reason.LEFT)
         await first.event("left", "3", 0)
 
 
 async def test_a_user_who_hangs_up_has_dropped_out(front: Caller, engine: Caller) -> None:
-    await engine.hang_up()
+    await engine.disconnect_hard()
     await front.event("left", "3", 1)
     await front.event("video_state", "3", 0, 7)
 
@@ -208,7 +208,7 @@ async def test_an_engine_that_goes_away_and_comes_back_is_seen_to(
     await front.event("joined", "3")
     await front.event("video_subscribed", "3")
     assert not front.pictures
-    front.say("intra", "3")
+    front.send("intra", "3")
     await engine.event("intra_wanted")
     engine.push(picture())
     await front.picture()
@@ -219,11 +219,11 @@ async def test_what_was_asked_for_before_the_answer_holds_after_it(
 ) -> None:
     cloud.delay_joins(0.1)
     async with join("1") as early, join("3") as other:
-        early.say("encoder", 640, 480, 20, 5_000_000, 5_000_000, 2)
-        early.say("publish", "video")
-        early.say("subscribe", "3")
-        other.say("subscribe", "1")
-        other.say("publish", "video")
+        early.send("encoder", 640, 480, 20, 5_000_000, 5_000_000, 2)
+        early.send("publish", "video")
+        early.send("subscribe", "3")
+        other.send("subscribe", "1")
+        other.send("publish", "video")
         await early.event("video_subscribed", "3")
         await other.event("video_subscribed", "1")
     seen = cloud.members("1")[-1]
@@ -255,9 +255,9 @@ async def test_pictures_of_odd_sizes_pass(front: Caller, engine: Caller) -> None
 async def test_nothing_reaches_those_who_did_not_subscribe(
     cloud: Cloud, front: Caller, engine: Caller
 ) -> None:
-    front.say("unsubscribe", "3")
-    front.say("publish", "video")
-    engine.say("subscribe", "1")
+    front.send("unsubscribe", "3")
+    front.send("publish", "video")
+    engine.send("subscribe", "1")
     await engine.event("video_subscribed", "1")  # all that front said has been heard
     engine.push(picture())
     await until(lambda: cloud.members("3")[-1].frames_in == 1)
@@ -267,15 +267,15 @@ async def test_nothing_reaches_those_who_did_not_subscribe(
 async def test_no_picture_comes_before_a_key_frame_is_asked_for(
     cloud: Cloud, join: Join, front: Caller
 ) -> None:
-    front.say("intra", "3")  # too early: nobody there to hear it
+    front.send("intra", "3")  # too early: nobody there to hear it
     await until(lambda: cloud.members("1")[-1].intra_requests)
     async with join("3") as engine:
-        engine.say("publish", "video")
+        engine.send("publish", "video")
         await front.event("video_subscribed", "3")
         engine.push(picture())
         await until(lambda: cloud.members("3")[-1].frames_in == 1)
         assert cloud.members("1")[-1].frames_out == 0
-        front.say("intra", "3")
+        front.send("intra", "3")
         await engine.event("intra_wanted")
         engine.push(picture())
         await front.picture()
@@ -289,8 +289,8 @@ async def test_a_key_frame_comes_unasked_after_the_channels_interval(
     paced = f"{channel}, with key frames"
     cloud.open(paced, app_id=APP, token=TOKEN, key_seconds=0.4)
     async with join("1", channel=paced) as front, join("3", channel=paced) as engine:
-        front.say("subscribe", "3")
-        engine.say("publish", "video")
+        front.send("subscribe", "3")
+        engine.send("publish", "video")
         await front.event("video_subscribed", "3")
         began = time.monotonic()
         while not front.pictures and time.monotonic() - began < 5:
@@ -304,9 +304,9 @@ async def test_a_slow_member_holds_nobody_up_and_gets_the_newest(
 ) -> None:
     await front.stop_reading()
     async with join("2") as quick:
-        quick.say("subscribe", "3")
+        quick.send("subscribe", "3")
         await quick.event("video_subscribed", "3")
-        quick.say("intra", "3")
+        quick.send("intra", "3")
         await engine.event("intra_wanted")
         for number in range(20):
             engine.push(last := picture(640, 480, rotation=90 * (number % 4)))
@@ -387,8 +387,8 @@ async def test_a_member_can_get_its_own_pictures_as_user_0(
     cloud: Cloud, front: Caller, engine: Caller
 ) -> None:
     cloud.spoil(echo=True)
-    front.say("publish", "video")
-    engine.say("subscribe", "1")
+    front.send("publish", "video")
+    engine.send("subscribe", "1")
     await engine.event("video_subscribed", "1")
     front.push(own := picture(32, 24))
     await until(lambda: cloud.members("1")[-1].frames_in)
@@ -416,7 +416,7 @@ async def test_a_burst_of_another_users_pictures_comes_whole(cloud: Cloud, front
 async def test_tokens_can_run_out_and_be_renewed(cloud: Cloud, join: Join, front: Caller) -> None:
     cloud.will_expire(TOKEN)
     await front.event("will_expire", TOKEN)
-    front.say("renew", "a new one")
+    front.send("renew", "a new one")
     cloud.did_expire()
     await front.event("did_expire")
     await until(lambda: cloud.members("1")[-1].renewed == ["a new one"])
@@ -447,7 +447,7 @@ async def test_an_interrupted_member_gets_pictures_again_after_a_key_frame(
     for event in ("reconnecting", "lost", "reconnected"):
         await front.event(event)
     assert len(front.pictures) == 1
-    front.say("intra", "3")
+    front.send("intra", "3")
     await engine.event("intra_wanted")
     engine.push(picture())
     await front.picture(1)
@@ -482,7 +482,7 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
         service.sendall(encode("call", "rtc_conn_create", 77, 1, 4242))
         while not cloud.calls(4242):
             time.sleep(0.01)
-        service.sendall(encode("obeyed"))  # beforehand: nobody else would answer what comes now
+        service.sendall(encode("applied"))  # beforehand: nobody else would answer what comes now
         cloud.fail_calls("rtc_conn_renew_token", -5, 4242)
         cloud.segv(4242)
         answers += [lines.readline() for _ in range(2)]
@@ -522,6 +522,6 @@ def test_what_the_hub_cannot_do_it_refuses_in_words(
 async def test_whoever_makes_no_sense_is_hung_up_on_and_the_hub_lives_on(
     cloud: Cloud, front: Caller
 ) -> None:
-    front.say("dance")
+    front.send("dance")
     await front._listening
     assert cloud.members("1")[-1].state == "vanished"

@@ -12,7 +12,7 @@ from relayd.rtc.agora.folder import KEPT
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter
-from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_and_hear_all
+from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_and_collect_calls
 from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
@@ -45,7 +45,7 @@ def test_ids_that_are_no_numbers_are_joined_as_text(
     agora.open("by-name", app_id=APP, token=TOKEN)
     side = start(channel_id="by-name", front_user_id="anna", algorithm_user_id="swap")
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
     assert agora.services()[-1].string_uid == 1
     side.pump_until("subscription", lambda: agora.members("anna")[-1].subscribes == ["swap"])
 
@@ -66,7 +66,7 @@ def test_all_is_registered_published_and_subscribed_before_the_join(
     side: Side, agora: Cloud
 ) -> None:
     side.live()
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     before = names[: names.index("rtc_conn_connect")]
     for call in (
@@ -90,7 +90,7 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(
     side.worker.renew("another")
     side.pump_until("renewal", lambda: member(agora).renewed)
     assert side.worker.leave(3.0)
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     calls = agora.calls(side.worker.pid or 0)
     assert len({call.thread for call in calls}) == 1
     assert not [call for call in calls if call.in_callback]
@@ -99,7 +99,7 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(
 
 def test_each_observer_is_registered_once(side: Side, agora: Cloud) -> None:
     side.live()
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     for observer in ("rtc_conn_", "local_user_", "local_user_video_frame_"):
         name = {"local_user_video_frame_": "local_user_register_video_frame_observer"}.get(
@@ -121,12 +121,12 @@ def test_key_frames_are_asked_for_until_the_engine_comes(
 ) -> None:
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
     side.pump_until("two requests", lambda: member(agora).intra_requests.get("3", 0) >= 2)
     subscribe = "local_user_subscribe_video"
     side.pump_until("another try", lambda: names_of(agora, side).count(subscribe) >= 3)
     with Inverter(agora.path, app_id=APP, channel=channel, token=TOKEN):
-        side.heard(LinkEventKind.FIRST_PICTURE)
+        side.wait_for_event(LinkEventKind.FIRST_PICTURE)
 
 
 def test_the_project_is_read_from_the_token_where_nobody_names_it(
@@ -135,7 +135,7 @@ def test_the_project_is_read_from_the_token_where_nobody_names_it(
     agora.open(PUBLISHED_CHANNEL, app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
     side = start(app_id="", token=PUBLISHED, channel_id=PUBLISHED_CHANNEL)
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
 
 
 def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(
@@ -143,7 +143,7 @@ def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(
 ) -> None:
     side = start(app_id="")
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert isinstance(refused, ConfigError)
     assert "rtc.app_id" in str(refused)
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
     changes, error, words = IMPOSSIBLE[case]
     side = start(**changes)
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert type(refused) is error
     assert words in str(refused)
     assert names_of(agora, side) == []
@@ -197,7 +197,7 @@ def test_folders_of_dead_processes_do_not_pile_up(side: Side) -> None:
 def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]) -> None:
     side = start(state_directory="/proc/none")
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert isinstance(refused, ConfigError)
     assert "state.directory" in str(refused)
 

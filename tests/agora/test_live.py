@@ -15,9 +15,9 @@ from tests.agora.wire import Reason
 def test_an_interruption_is_told_and_repaired(side: Side, agora: Cloud) -> None:
     side.live()
     agora.interrupt()
-    assert "interrupted" in side.heard(LinkEventKind.DEGRADED).reason
+    assert "interrupted" in side.wait_for_event(LinkEventKind.DEGRADED).reason
     agora.resume()
-    side.heard(LinkEventKind.RECOVERED)
+    side.wait_for_event(LinkEventKind.RECOVERED)
     side.new_frame()
 
 
@@ -28,7 +28,7 @@ def test_an_interruption_has_our_own_deadline_not_the_sdks_twenty_minutes(
     agora.interrupt()
     agora.lose()
     began = time.monotonic()
-    assert isinstance(side.heard(LinkEventKind.LOST).error, LinkLost)
+    assert isinstance(side.wait_for_event(LinkEventKind.LOST).error, LinkLost)
     assert 2 < time.monotonic() - began < 6
 
 
@@ -38,22 +38,22 @@ def test_an_engine_that_leaves_and_comes_back_is_told_and_asked_for_a_key_frame(
     side.live()
     before = member(agora).intra_requests["3"]
     agora.go_away("3")
-    assert "left the channel" in side.heard(LinkEventKind.DEGRADED).reason
+    assert "left the channel" in side.wait_for_event(LinkEventKind.DEGRADED).reason
     agora.come_back("3")
-    side.heard(LinkEventKind.RECOVERED)
+    side.wait_for_event(LinkEventKind.RECOVERED)
     side.pump_until("a request", lambda: member(agora).intra_requests["3"] > before)
 
 
 def test_a_user_who_joins_elsewhere_under_our_id_ends_the_link(side: Side, agora: Cloud) -> None:
     side.live()
     agora.fail(Reason.SAME_UID)
-    assert "same user id" in str(side.heard(LinkEventKind.LOST).error)
+    assert "same user id" in str(side.wait_for_event(LinkEventKind.LOST).error)
 
 
 def test_a_token_that_will_end_is_told_and_another_one_used(side: Side, agora: Cloud) -> None:
     side.live()
     agora.will_expire(TOKEN)
-    side.heard(LinkEventKind.TOKEN_EXPIRING)
+    side.wait_for_event(LinkEventKind.TOKEN_EXPIRING)
     side.worker.renew("the-next-token")
     side.pump_until("renewal", lambda: member(agora).renewed == ["the-next-token"])
 
@@ -61,7 +61,7 @@ def test_a_token_that_will_end_is_told_and_another_one_used(side: Side, agora: C
 def test_a_token_that_has_ended_needs_another_session(side: Side, agora: Cloud) -> None:
     side.live()
     agora.did_expire()
-    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+    assert isinstance(side.wait_for_event(LinkEventKind.REFUSED).error, JoinRefused)
 
 
 def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(
@@ -70,7 +70,7 @@ def test_a_renewal_that_is_refused_leaves_the_old_token_and_is_told(
     side.live()
     agora.fail_calls("rtc_conn_renew_token", -110)
     side.worker.renew("a-bad-token")
-    assert "refused" in side.heard(LinkEventKind.TOKEN_EXPIRING).reason
+    assert "refused" in side.wait_for_event(LinkEventKind.TOKEN_EXPIRING).reason
     np.testing.assert_array_equal(side.new_frame(), 255 - picture())
     assert LinkEventKind.REFUSED not in side.kinds()
 
@@ -82,7 +82,7 @@ def test_errors_that_the_sdk_reports_end_the_link_only_where_they_are_final(
     side.live()
     agora.error(code, "a text of the SDK")
     if ends:
-        side.heard(LinkEventKind.REFUSED)
+        side.wait_for_event(LinkEventKind.REFUSED)
     else:
         side.new_frame()
         assert LinkEventKind.REFUSED not in side.kinds()

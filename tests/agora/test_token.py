@@ -38,7 +38,7 @@ def test_the_token_of_the_services_own_example_names_project_channel_user_and_en
     facts = read_token(PUBLISHED)
     assert facts == TokenFacts(
         app_id="ea4df2d20e43424ab4a8028e1883b17f",
-        life=3600,
+        lifetime=3600,
         channel=PUBLISHED_CHANNEL,
         user_id="1",
     )
@@ -47,7 +47,7 @@ def test_the_token_of_the_services_own_example_names_project_channel_user_and_en
 def test_the_shortest_life_of_its_privileges_is_the_tokens() -> None:
     facts = read_token(token(3600, 3600, 600, 0))
     assert facts is not None
-    assert facts.life == 600
+    assert facts.lifetime == 600
 
 
 def test_a_token_for_another_service_still_names_its_project() -> None:

@@ -228,7 +228,7 @@ static void frame(struct connection *connection, const struct message *message)
 static const struct {
     const char *kind;
     int words; /* the kind itself among them */
-    void (*tell)(struct connection *connection, const struct message *message);
+    void (*notify)(struct connection *connection, const struct message *message);
 } news[] = {
     {"frame", 9, frame},
     {"connecting", 2, connecting},
@@ -259,11 +259,11 @@ static bool is_current(const struct connection *connection, const struct link *l
     return current;
 }
 
-void heed_channel(void *owner, struct link *link, const struct message *message)
+void handle_message(void *owner, struct link *link, const struct message *message)
 {
     if (!is_current(owner, link))
         return;
     for (size_t i = 0; i < sizeof news / sizeof *news; i++)
         if (strcmp(message->words[0], news[i].kind) == 0 && message->count >= news[i].words)
-            news[i].tell(owner, message);
+            news[i].notify(owner, message);
 }

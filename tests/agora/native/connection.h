@@ -40,9 +40,9 @@ struct connection {
 bool is_joined(const struct connection *connection);
 
 /* Tells the hub how the published track is to be encoded, if anybody has said so. */
-void tell_encoder(const struct connection *connection);
+void send_encoder(const struct connection *connection);
 
 /* Hears what the hub has to say to a connection; needs no lock. */
-heed_message heed_channel;
+handle_message_fn handle_message;
 
 #endif

@@ -27,7 +27,7 @@ struct link {
     size_t owed_length, owed_room;
 
     /* The reader's own. */
-    heed_message *heed;
+    handle_message_fn *handle;
     void *owner;
     char inbox[MAX_LINE];
     size_t inbox_start, inbox_end;
@@ -196,7 +196,7 @@ static bool transmit(struct link *link, const struct line *line, const void *pay
     return taken;
 }
 
-bool link_tell(struct link *link, const char *kind, const char *types, ...)
+bool link_send(struct link *link, const char *kind, const char *types, ...)
 {
     struct line line;
     va_list arguments;
@@ -206,7 +206,7 @@ bool link_tell(struct link *link, const char *kind, const char *types, ...)
     return transmit(link, &line, "", 0);
 }
 
-bool link_tell_payload(struct link *link, const void *payload, size_t length, const char *kind,
+bool link_send_payload(struct link *link, const void *payload, size_t length, const char *kind,
                        const char *types, ...)
 {
     struct line line;
@@ -262,7 +262,7 @@ static void pay_when_woken(struct link *link)
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Waits for something to read, and pays what is owed meanwhile. */
+/* Waits for something to read, and pays what is queued meanwhile. */
 static void await_input(struct link *link)
 {
     for (;;) {
@@ -370,7 +370,7 @@ static void close_link(struct link *link)
     pthread_mutex_unlock(&link->lock);
 }
 
-bool link_hear(struct link *link, struct message *message)
+bool link_receive(struct link *link, struct message *message)
 {
     if (link->fd < 0)
         return false;
@@ -414,15 +414,15 @@ static void *follow(void *argument)
 {
     struct link *link = argument;
     struct message message;
-    while (link_hear(link, &message))
-        link->heed(link->owner, link, &message);
+    while (link_receive(link, &message))
+        link->handle(link->owner, link, &message);
     return NULL;
 }
 
-bool link_follow(struct link *link, heed_message *heed, void *owner)
+bool link_follow(struct link *link, handle_message_fn *handle, void *owner)
 {
     pthread_t reader;
-    link->heed = heed;
+    link->handle = handle;
     link->owner = owner;
     if (pthread_create(&reader, NULL, follow, link) != 0) {
         close_link(link);
