@@ -1,4 +1,4 @@
-"""A member of a channel in plain Python, as the library is one in C."""
+"""A member of a channel in plain Python, like the library in C."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A picture as it came."""
+    """A picture as received."""
 
     uid: str
     width: int
@@ -37,7 +37,7 @@ class Received:
 
 
 class Caller:
-    """One member; a task takes down all that the hub sends it."""
+    """One member; a task records all that the hub sends it."""
 
     def __init__(self, connection: Connection, uid: str) -> None:
         self.uid = uid
@@ -53,7 +53,7 @@ class Caller:
     async def join(
         cls, hub: str, *, app_id: str, channel: str, uid: str, token: str, role: int = BROADCASTER
     ) -> AsyncIterator[Self]:
-        """Ask to be let in, the answer is an event; hangs up in the end."""
+        """Ask to join, the answer is an event; disconnects at the end."""
         caller = cls(await Connection.to(hub), uid)
         caller.send("join", app_id, channel, uid, token, role)
         try:
@@ -66,7 +66,7 @@ class Caller:
         self.connection.post(encode(name, *words))
 
     def push(self, picture: Picture, timestamp: int = 0) -> None:
-        """Send a picture; one that still waits gives way to it."""
+        """Send a picture; it replaces one that still waits."""
         line = encode(
             "frame",
             picture.width,
@@ -100,7 +100,7 @@ class Caller:
         self.pictures.clear()
 
     def start_reading(self) -> None:
-        """Take down all that comes in."""
+        """Record all that comes in."""
         self._listening = asyncio.create_task(self._listen(), name=f"agora-caller-{self.uid}")
 
     async def stop_reading(self) -> None:
@@ -109,7 +109,7 @@ class Caller:
         await asyncio.gather(self._listening, return_exceptions=True)
 
     async def disconnect_hard(self) -> None:
-        """End the connection without a goodbye."""
+        """End the connection without leaving first."""
         await self.stop_reading()
         await self.connection.close()
 

@@ -66,18 +66,18 @@ class Channel:
         member.end(state, reason)
 
     def leave(self, member: Member) -> None:
-        """Let somebody go who said goodbye."""
+        """Remove a member that left."""
         self._remove(member, Leaving.QUIT)
         member.part()
 
     def lose(self, member: Member) -> None:
-        """Forget somebody who hung up."""
+        """Remove a member whose connection ended."""
         self._remove(member, Leaving.DROPPED)
         if not member.over:
             member.state = State.VANISHED
 
     def close(self) -> None:
-        """End the channel for all, for good."""
+        """Close the channel for all, permanently."""
         self.closed = True
         for member in list(self.members.values()):
             self.end_membership(member, State.FAILED, Reason.REJECTED)
@@ -102,7 +102,7 @@ class Channel:
                 self._begin(member, publisher)
 
     def request_key(self, member: Member, uid: str) -> None:
-        """Ask a user for a key frame; one that sends nothing yet never hears of it."""
+        """Ask a user for a key frame; one that sends nothing yet is not asked."""
         member.intra_requests[uid] += 1
         if (publisher := self.members.get(uid)) and publisher.on_air:
             publisher.key_wanted = True

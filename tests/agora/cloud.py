@@ -109,7 +109,7 @@ class Cloud:
         )
 
     def close(self, channel: str) -> None:
-        """Close it for good: its members fail with reason 10, and so do later joins."""
+        """Close it permanently: its members fail with reason 10, and so do later joins."""
         self.control.ask("close", channel=channel)
 
     def allow_token(self, channel: str, token: str) -> None:

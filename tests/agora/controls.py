@@ -1,4 +1,4 @@
-"""What tests can ask of the hub: one method each, named by a wish's `do`.
+"""What tests can ask of the hub: one method each, named by a request's `do`.
 
 A wish's other keys are the method's arguments. `channel` may be left out where a member is
 meant: then it is the newest of that uid.
@@ -22,11 +22,11 @@ EVENTS = {"will_expire": 1, "error": 2, "lost": 0, "did_expire": 0}
 ORDERS = {"abort": 0, "segv": 0, "hang": 1, "fail": 2}
 """What a service can be ordered to do, and the number of words."""
 FATAL = {"abort", "segv"}
-"""Orders after which nothing is said any more."""
+"""Orders that end the process."""
 
 
 class Controls:
-    """A test's hands on the hub."""
+    """A test's control of the hub."""
 
     def __init__(self, reception: Reception, services: Services) -> None:
         self._reception, self._services = reception, services
@@ -37,7 +37,7 @@ class Controls:
         }
 
     async def serve(self, connection: Connection) -> None:
-        """Do what one test wishes until it hangs up."""
+        """Carry out one test's requests until it disconnects."""
         while True:
             answer = await self._answer(await connection.line())
             connection.post(json.dumps(answer).encode("ascii") + b"\n")
@@ -78,7 +78,7 @@ class Controls:
         )
 
     def close(self, channel: str) -> None:
-        """Close a channel for good: members fail with reason 10, as do later joins."""
+        """Close a channel permanently: members fail with reason 10, as do later joins."""
         self._channel(channel).close()
 
     def allow_token(self, channel: str, token: str) -> None:
@@ -191,7 +191,7 @@ class Controls:
         self._services.preset = Preset(tuple(hang), dict(fail), init)
 
     def clear(self) -> None:
-        """Mend all faults, end all channels, forget presets, calls and services that ended."""
+        """Remove all faults, end all channels, forget presets, calls and services that ended."""
         self._reception.clear()
         self._services.clear()
 

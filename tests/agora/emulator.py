@@ -29,7 +29,7 @@ from tests.agora.member import BROADCASTER
 from tests.agora.wire import Message, Reason, encode
 
 GLANCE = 0.02
-"""s between two looks at the session store."""
+"""s between two checks of the session store."""
 H264 = 2
 """Agora's number of the codec."""
 
@@ -49,7 +49,7 @@ class FrontUser:
         self._push(picture)
 
     async def close(self) -> None:
-        """Leave it to the channel's end."""
+        """Nothing: the channel's end closes it."""
 
     async def vanish(self) -> None:
         """Let its connection be lost."""
@@ -57,7 +57,7 @@ class FrontUser:
 
 
 class Room:
-    """One session's channel, from its first sight to its end, with the engine in it."""
+    """One session's channel, from its start to its end, with the engine in it."""
 
     def __init__(
         self,

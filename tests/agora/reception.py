@@ -1,4 +1,4 @@
-"""The way into channels: members are let in or turned away, and heard until they hang up."""
+"""Joins: members are admitted or refused, and served until they disconnect."""
 
 import asyncio
 import random
@@ -27,10 +27,10 @@ class Reception:
         """All since the last clear(), the oldest first."""
         self.faults = Faults()
         self._lobby = Channel("", token="", uids=(), key_seconds=0.0)
-        """Where those are who are in no channel: nobody sees them there."""
+        """Holds members without a channel."""
 
     async def serve(self, connection: Connection, words: tuple[str, ...]) -> None:
-        """Answer a `join`, then do what the member says until it hangs up."""
+        """Answer a `join`, then handle the member's messages until it disconnects."""
         app_id, channel, uid, token, role = words
         member = Member(
             connection, app_id=app_id, channel=channel, uid=uid, token=token, role=int(role)
@@ -51,7 +51,7 @@ class Reception:
         return channel if channel and channel.members.get(member.uid) is member else None
 
     def clear(self) -> None:
-        """Mend all faults, end and forget all channels and members."""
+        """Remove all faults, end and forget all channels and members."""
         self.faults.clear()
         for channel in self.channels.values():
             channel.close()
@@ -68,8 +68,10 @@ class Reception:
     def report_to(self, member: Member) -> None:
         """Tell a member about its network: kbit/s as the encoders are set."""
         if channel := self.channel_of(member):
-            heard = [channel.members[uid] for uid in member.subscriptions if uid in channel.members]
-            sent, received = member.kbit, sum(publisher.kbit for publisher in heard)
+            publishers = [
+                channel.members[uid] for uid in member.subscriptions if uid in channel.members
+            ]
+            sent, received = member.kbit, sum(publisher.kbit for publisher in publishers)
             member.send_event("stats", sent, received, *member.network.values())
 
     async def _answer(self, member: Member) -> None:
@@ -96,7 +98,7 @@ class Reception:
             channel.admit(member)
 
     def _handle(self, member: Member, message: Message) -> None:
-        """Do what a member asks; ValueError when it makes no sense."""
+        """Carry out a member's message; ValueError when it is invalid."""
         place = self.channel_of(member) or self._lobby
         match message.name, *message.words:
             case "frame", width, height, rotation, _timestamp:

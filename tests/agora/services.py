@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Preset:
-    """What awaits services to come."""
+    """Settings for later services."""
 
     hang: tuple[str, ...] = ()
     """Functions that never return, without "agora_"."""
@@ -54,20 +54,20 @@ class Service:
         self._applied = asyncio.Semaphore(0)
 
     def send_event(self, name: str, *words: str | int) -> None:
-        """Send a line to which no answer comes."""
+        """Send a line without an answer."""
         self.connection.post(encode(name, *words))
 
     async def order(self, name: str, *words: str | int) -> None:
-        """Send `hang` or `fail`, and wait until calls show it; LookupError where none will."""
+        """Send `hang` or `fail`, and wait until calls show it; LookupError if that fails."""
         self.send_event(name, *words)
         try:
             async with asyncio.timeout(APPLY_TIMEOUT):
                 await self._applied.acquire()
         except TimeoutError:
-            raise LookupError(f"the service did not obey within {APPLY_TIMEOUT:g} s") from None
+            raise LookupError(f"the service did not confirm within {APPLY_TIMEOUT:g} s") from None
 
     def handle(self, message: Message) -> Call | None:
-        """Take in a line of the library's; returns the call that it tells of, if it does."""
+        """Handle a line of the library; returns the call that it reports, if any."""
         match message.name, *message.words:
             case "call", name, thread, in_callback, pid:
                 return Call(name, int(thread), in_callback == "1", int(pid))
@@ -92,7 +92,7 @@ class Services:
         self.preset = Preset()
 
     async def serve(self, connection: Connection, words: tuple[str, ...]) -> None:
-        """Answer a service as the preset says, then take down its calls until it ends."""
+        """Answer a service as the preset says, then record its calls until it ends."""
         service = Service(connection, words)
         self.all.append(service)
         for name in self.preset.hang:

@@ -1,4 +1,4 @@
-"""The relay's side of the link: a worker of its own, and what comes out of it."""
+"""The relay's side of the link: a worker, and its events and pictures."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.agora.cloud import Cloud, MemberSeen
 GEOMETRY = Geometry(320, 240)
 APP, TOKEN = "an-app-id", "a-token-of-the-tests"
 TIMEOUT = 10.0
-"""s; what is waited for takes far under one."""
+"""s; awaited events take far less than one."""
 
 
 def picture(shade: int = 90) -> I420:
@@ -34,7 +34,7 @@ def wait_for(what: str, done: Callable[[], object], within: float = TIMEOUT) -> 
 
 
 class Side:
-    """The relay's side of a worker: pumps pictures, hears events, keeps what comes back."""
+    """The relay's side of a worker: pumps pictures, records events and received pictures."""
 
     def __init__(self, target: LinkTarget) -> None:
         self.target = target
@@ -91,6 +91,6 @@ def names_of(cloud: Cloud, side: Side) -> list[str]:
 
 
 def stop_and_collect_calls(cloud: Cloud, side: Side) -> None:
-    """Stop the worker: the hub hears of calls late, but of all before the end of their process."""
+    """Stop the worker: the hub gets calls late, but all before the end of their process."""
     side.worker.stop(3.0)
-    wait_for("the hub has heard all", lambda: not cloud.services()[-1].running)
+    wait_for("the hub has all calls", lambda: not cloud.services()[-1].running)

@@ -1,4 +1,4 @@
-"""How a link ends: told to, by a hang, by a crash, with its parent."""
+"""How a link ends: on order, by a hang, by a crash, with its parent."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: C
 @pytest.mark.parametrize(
     "call", ["rtc_conn_destroy", "rtc_conn_disconnect", "local_user_unregister_observer"]
 )
-def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
+def test_an_sdk_that_hangs_while_leaving_is_killed_at_the_deadline(
     side: Side, agora: Cloud, call: str
 ) -> None:
     side.live()
@@ -60,9 +60,7 @@ def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
 
 
 @pytest.mark.parametrize("call", ["video_frame_sender_send", "local_user_send_intra_request"])
-def test_an_sdk_that_hangs_never_blocks_whoever_publishes(
-    side: Side, agora: Cloud, call: str
-) -> None:
+def test_an_sdk_that_hangs_never_blocks_publishing(side: Side, agora: Cloud, call: str) -> None:
     side.live()
     agora.hang(call)
     began = time.monotonic()
@@ -74,7 +72,7 @@ def test_an_sdk_that_hangs_never_blocks_whoever_publishes(
 
 
 @pytest.mark.parametrize("way", ["abort", "segv"])
-def test_an_sdk_that_takes_its_process_down_is_reported_by_the_signal(
+def test_an_sdk_that_crashes_its_process_is_reported_with_the_signal(
     side: Side, agora: Cloud, way: str
 ) -> None:
     side.live()
@@ -92,7 +90,7 @@ def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud) 
     assert [each.encoder["bitrate"] for each in agora.members("1")[-2:]] == [2_000_000] * 2
 
 
-def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud) -> None:
+def test_a_worker_serves_one_project_and_refuses_others(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
     side.events.clear()
@@ -103,7 +101,7 @@ def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud) -> No
 PARENT = str(Path(__file__).parents[1] / "rtc" / "parent.py")
 
 
-def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
+def test_a_killed_parent_ends_its_worker_and_the_channel_is_left(
     engine: Inverter, agora: Cloud, target: LinkTarget
 ) -> None:
     root = str(Path(__file__).parents[2])
@@ -147,7 +145,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     assert captured.out == ""
 
 
-def test_chatter_of_the_library_on_stdout_goes_to_stderr(
+def test_output_of_the_library_on_stdout_goes_to_stderr(
     side: Side, capfd: pytest.CaptureFixture[str]
 ) -> None:
     side.live()

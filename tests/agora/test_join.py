@@ -16,7 +16,7 @@ from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_a
 from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
-def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side) -> None:
+def test_a_picture_is_sent_and_comes_back_from_the_engine(side: Side) -> None:
     side.live()
     returned = side.new_frame()
     np.testing.assert_array_equal(returned, 255 - picture())
@@ -62,7 +62,7 @@ def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: 
     }
 
 
-def test_all_is_registered_published_and_subscribed_before_the_join(
+def test_everything_is_registered_published_and_subscribed_before_the_join(
     side: Side, agora: Cloud
 ) -> None:
     side.live()
@@ -108,7 +108,7 @@ def test_each_observer_is_registered_once(side: Side, agora: Cloud) -> None:
         assert names.count(name) == 1
 
 
-def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cloud) -> None:
+def test_the_first_picture_is_requested_with_a_key_frame(side: Side, agora: Cloud) -> None:
     """In this channel a key frame comes by itself only each 60 s."""
     began = time.monotonic()
     side.live()
@@ -116,7 +116,7 @@ def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cl
     assert member(agora).intra_requests["3"] >= 1
 
 
-def test_key_frames_are_asked_for_until_the_engine_comes(
+def test_key_frames_are_requested_until_the_engine_comes(
     agora: Cloud, channel: str, start: Callable[..., Side]
 ) -> None:
     side = start()
@@ -129,7 +129,7 @@ def test_key_frames_are_asked_for_until_the_engine_comes(
         side.wait_for_event(LinkEventKind.FIRST_PICTURE)
 
 
-def test_the_project_is_read_from_the_token_where_nobody_names_it(
+def test_the_project_is_read_from_the_token_if_not_configured(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     agora.open(PUBLISHED_CHANNEL, app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
@@ -138,7 +138,7 @@ def test_the_project_is_read_from_the_token_where_nobody_names_it(
     side.wait_for_event(LinkEventKind.JOINED)
 
 
-def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(
+def test_a_missing_project_is_a_configuration_error(
     start: Callable[..., Side],
 ) -> None:
     side = start(app_id="")
@@ -168,7 +168,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, str], type[LinkError], str]] = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
+def test_an_impossible_join_is_refused_before_the_sdk_is_used(
     agora: Cloud, start: Callable[..., Side], case: str
 ) -> None:
     changes, error, words = IMPOSSIBLE[case]
@@ -180,7 +180,7 @@ def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
     assert names_of(agora, side) == []
 
 
-def test_each_process_of_the_sdk_has_a_folder_of_its_own_in_the_state_directory(side: Side) -> None:
+def test_each_process_of_the_sdk_has_its_own_folder_in_the_state_directory(side: Side) -> None:
     side.live()
     folder = Path(side.target.state_directory) / "agora" / str(side.worker.pid)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -194,7 +194,7 @@ def test_folders_of_dead_processes_do_not_pile_up(side: Side) -> None:
     assert len(list(folders.iterdir())) == 1 + KEPT
 
 
-def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]) -> None:
+def test_an_impossible_state_directory_is_reported_with_its_key(start: Callable[..., Side]) -> None:
     side = start(state_directory="/proc/none")
     side.worker.join(side.target)
     refused = side.wait_for_event(LinkEventKind.REFUSED).error

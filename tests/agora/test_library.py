@@ -243,7 +243,7 @@ finish(version=version("agora-python-server-sdk"), inited=service.inited)
     assert result_of(agora_site, script, path) == {"version": "2.4.10", "inited": False}
 
 
-def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub) -> None:
+def test_a_frame_is_sent_and_received_unchanged(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -280,15 +280,15 @@ finish(
         "again": 0,
         "twice": -8,
     }
-    told = [line for line in hub.heard() if not line.startswith(("call", "service"))]
-    assert told[:5] == [
+    messages = [line for line in hub.heard() if not line.startswith(("call", "service"))]
+    assert messages[:5] == [
         "join app room%2F1 7 to%20ken 1 0",
         "publish video 0",
         "subscribe 3 0",
         "encoder 64 48 20 900000 -1 2 0",
         "frame 640 480 0 0 460800",
     ]
-    assert told[5:8] == ["unpublish audio 0", "unpublish video 0", "leave 0"]
+    assert messages[5:8] == ["unpublish audio 0", "unpublish video 0", "leave 0"]
     calls = [line for line in hub.heard() if line.startswith("call")]
     assert calls[:2] == ["call service_create 0", "call service_initialize 0"]
     assert calls[-1] == "call service_release 0"
@@ -326,7 +326,7 @@ finish(returned=push(connection, bytearray(96), 8, 8))
     assert not [line for line in hub.heard() if line.startswith("frame")]
 
 
-def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub) -> None:
+def test_a_call_from_a_callback_is_reported_as_such(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -361,9 +361,7 @@ finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
     assert "call rtc_conn_renew_token 0" in hub.heard()
 
 
-def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(
-    agora_site: Path, hub: Hub
-) -> None:
+def test_a_fault_set_later_is_confirmed_once_calls_show_it(agora_site: Path, hub: Hub) -> None:
     early, late = "fail rtc_conn_renew_token -5 0", "fail local_user_publish_video -5 0"
     hub.greeting = f"{early}\ninited 0 0\n{early}\n{late}\n"
     script = """
@@ -395,7 +393,7 @@ def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: 
     assert run(agora_site, script, hub.path).returncode == status
 
 
-def test_a_hub_that_does_not_read_holds_nobody_up_and_later_gets_whole_frames(
+def test_a_hub_that_does_not_read_blocks_nothing_and_later_gets_whole_frames(
     agora_site: Path, hub: Hub
 ) -> None:
     hub.rest_at_frame = 1.0

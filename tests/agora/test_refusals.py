@@ -1,4 +1,4 @@
-"""Joins that fail, and who must act."""
+"""Joins that fail, and their errors."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ FORBIDDING = {3, 6, 21, 24}
 PAUSING = {7, 8, 10, 20, 22}
 
 
-def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
+def test_each_reason_of_a_refused_join_is_reported_as_text_with_its_error(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     side = start()
@@ -72,7 +72,7 @@ def test_a_call_that_the_sdk_refuses_ends_the_join_with_its_name(
     assert f"returned {returned}" in str(fault)
 
 
-def test_a_service_that_did_not_start_is_seen_whatever_initialize_returns(
+def test_a_service_that_did_not_start_is_noticed_whatever_initialize_returns(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     agora.preset(init=-7)  # over which the wrapper returns 0, or breaks
