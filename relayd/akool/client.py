@@ -112,7 +112,7 @@ class AkoolClient:
         A session is billed from the moment the service creates it, so an answer with an id is
         returned even if it also holds an error: journal it, then `check` it. Raises
         SessionDoubtful when the request was sent and there was no answer, a gateway's error or an
-        invalid answer: a session may exist whose id nobody knows and that the API has no way to
+        invalid answer: a session may exist whose id is unknown and that the API has no way to
         list, and asking again at once might open a second one. After any other ServiceError,
         nothing was opened.
         """

@@ -18,7 +18,7 @@ CROP_MARGIN = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face in an image and a picture of it alone."""
+    """A face in an image and its crop."""
 
     face: DetectedFace
     crop_region: tuple[int, int, int, int]

@@ -56,7 +56,7 @@ class EmulatorServer:
 
     @property
     def url(self) -> str:
-        """Where it can be reached on this machine, with the real port."""
+        """Its URL on this machine, with the real port."""
         host, port = self._settings.host, self._socket.getsockname()[1]
         if host in _WILDCARDS:
             host = "127.0.0.1"

@@ -118,7 +118,7 @@ class _LibraryHandler(logging.StreamHandler[_Stderr]):
 def _log_uncaught(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
-    with suppress(Exception):  # there is nobody left to report another one to
+    with suppress(Exception):  # another failure could not be reported
         get("process").critical(LogEvent.EXCEPTION_UNCAUGHT, exc_info=(kind, fault, trace))
 
 

@@ -255,7 +255,7 @@ class RtcWorker:
         """Wait for the process and return why it ended; kill it if it only closed its socket."""
         assert self._process is not None
         if not self._process.end(REAP_TIMEOUT):
-            return "the worker hung up its control socket and was killed"
+            return "the worker closed its control socket and was killed"
         return protocol_error or f"the worker {end_words(self._process.poll() or 0)}"
 
     def _read_pictures(self) -> None:

@@ -1,7 +1,7 @@
 """URLs that may hold secrets: a safe form for messages, the whole URL for opening it.
 
-User info, query and fragment are never shown. Of a path, the first part is shown where it is a
-plain word ("live", "cam1", "faces") and the last one where it is a plain file name ("anna.png");
+User info, query and fragment are never shown. Of a path, the first part is shown if it is a
+plain word ("live", "cam1", "faces") and the last one if it is a plain file name ("anna.png");
 anything else may be a token and becomes "…". The last part of an RTMP URL is its stream key. Local
 paths and generators (lavfi:) are no secret.
 """

@@ -272,7 +272,7 @@ def web() -> Iterator[str]:
         ("/none", "HTTP 404"),
         ("/loop", "redirects"),
         ("/large", "bytes"),
-        ("/text", "the image is none that can be read"),
+        ("/text", "the image is in no format that can be read"),
     ],
 )
 async def test_an_image_that_cannot_be_fetched_is_1003_with_the_reason(

@@ -20,7 +20,7 @@ def likeness(picture: Image, face: SourceFace) -> float | None:
     """Correlate a picture's face with a source face, -1..1; None if there is none.
 
     The picture, BGR (height, width, 3) or I420, is unwrapped by its landmarks and compared
-    in the texture, as detail alone (light and skin tone taken out).
+    in the texture, as detail only (without light and skin tone).
     """
     planes = Planes.of_bgr(picture) if picture.ndim == _COLOUR else Planes.of(picture)
     faces = find_all(planes, MeshNet())

@@ -69,7 +69,7 @@ class Planes:
     def patch(self, to_picture: Floats, size: int) -> Floats:
         """Cut a size x size RGB patch (0..1); the 2x3 matrix maps patch pixels to picture ones."""
         to_chroma = to_picture / np.float32(2)
-        to_chroma[:, 2] -= 0.25  # a chroma sample sits amid four luma samples
+        to_chroma[:, 2] -= 0.25  # a chroma sample is in the middle of four luma samples
         yuv = [
             cv2.warpAffine(
                 plane,

@@ -101,7 +101,7 @@ def decode_image(data: bytes) -> Image:
     except Pillow.DecompressionBombError as error:
         raise ValueError(_TOO_LARGE) from error
     except (OSError, SyntaxError, EOFError, MemoryError) as error:
-        raise ValueError("the image is none that can be read (JPEG, PNG, WebP…)") from error
+        raise ValueError("the image is in no format that can be read (JPEG, PNG, WebP…)") from error
     opaque = Pillow.new("RGBA", upright.size, (*_BACKDROP, 255))
     opaque.alpha_composite(upright)
     return cv2.cvtColor(np.asarray(opaque, np.uint8), cv2.COLOR_RGBA2BGR)

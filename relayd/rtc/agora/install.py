@@ -50,7 +50,7 @@ def install(
 
 
 def _place_wrapper(report: Callable[[str], None], wrapper: Path | None) -> Path:
-    """Return the wrapper's folder; installs it where it is missing or given."""
+    """Return the wrapper's folder; installs it if it is missing or given."""
     if wrapper is None:
         with suppress(LibraryUnavailable):
             return require_wrapper()[0]

@@ -5,7 +5,7 @@
 
 #include "service.h"
 
-/* A copy that outlives whoever passed the original in. */
+/* A copy that outlives the caller's original. */
 static void *copied(const void *original, size_t size)
 {
     void *copy = original ? malloc(size) : NULL;
@@ -17,7 +17,7 @@ bool is_joined(const struct connection *connection)
     return connection->link && !connection->leaving;
 }
 
-/* ---- what the hub is told of a member; once joined, under the lock ---- */
+/* ---- messages about a member; once joined, under the lock ---- */
 
 static void send_to_hub(const struct connection *connection, const char *what, const char *of)
 {

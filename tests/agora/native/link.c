@@ -15,15 +15,15 @@
 
 enum {
     MAX_LINE = 16 * 1024,
-    MAX_OWED = 4 * 1024 * 1024,     /* a hub this far behind misses messages */
+    MAX_QUEUED = 4 * 1024 * 1024,     /* a hub this far behind misses messages */
     MAX_PAYLOAD = 64 * 1024 * 1024, /* more is no frame */
 };
 
 struct link {
-    pthread_mutex_t lock; /* keeps messages whole: guards the end of fd, and what is owed */
-    int fd;               /* -1 once the hub is gone; the reader alone closes it */
-    int wake;             /* eventfd: tells the reader that something is owed */
-    uint8_t *owed;
+    pthread_mutex_t lock; /* keeps messages whole: guards the end of fd, and the queue */
+    int fd;               /* -1 once the hub is gone; only the reader closes it */
+    int wake;             /* eventfd: wakes the reader when something is queued */
+    uint8_t *queued;
     size_t owed_length, owed_room;
 
     /* The reader's own. */
@@ -122,7 +122,7 @@ static void decode(char *text)
 
 /* ---- sending, under the link's lock ---- */
 
-/* Sends what the socket takes at once; all, as far as the caller is concerned, if it is dead. */
+/* Sends what the socket accepts at once; reports all as sent if it is dead. */
 static size_t push(struct link *link, const uint8_t *bytes, size_t length)
 {
     size_t sent = 0;
@@ -142,13 +142,13 @@ static void owe(struct link *link, const uint8_t *bytes, size_t length)
 {
     size_t needed = link->owed_length + length;
     if (needed > link->owed_room) {
-        uint8_t *larger = realloc(link->owed, needed);
+        uint8_t *larger = realloc(link->queued, needed);
         if (!larger)
             abort(); /* half a message would garble all that follow */
-        link->owed = larger;
+        link->queued = larger;
         link->owed_room = needed;
     }
-    memcpy(link->owed + link->owed_length, bytes, length);
+    memcpy(link->queued + link->owed_length, bytes, length);
     link->owed_length = needed;
 }
 
@@ -156,9 +156,9 @@ static void pay(struct link *link)
 {
     if (!link->owed_length)
         return;
-    size_t sent = push(link, link->owed, link->owed_length);
+    size_t sent = push(link, link->queued, link->owed_length);
     link->owed_length -= sent;
-    memmove(link->owed, link->owed + sent, link->owed_length);
+    memmove(link->queued, link->queued + sent, link->owed_length);
 }
 
 static void send_or_owe(struct link *link, const void *bytes, size_t length)
@@ -172,7 +172,7 @@ static void wake_reader(struct link *link)
 {
     const uint64_t one = 1;
     ssize_t written = write(link->wake, &one, sizeof one);
-    (void)written; /* it fails only where the reader has been woken already */
+    (void)written; /* it fails only if the reader is already woken */
 }
 
 static bool transmit(struct link *link, const struct line *line, const void *payload,
@@ -184,7 +184,7 @@ static bool transmit(struct link *link, const struct line *line, const void *pay
     bool taken = link->fd >= 0;
     if (taken) {
         pay(link);
-        taken = link->owed_length + line->length + length <= MAX_OWED;
+        taken = link->owed_length + line->length + length <= MAX_QUEUED;
     }
     if (taken) {
         send_or_owe(link, line->text, line->length);
@@ -242,7 +242,7 @@ bool link_settles(struct link *link, int milliseconds)
     }
 }
 
-/* ---- receiving, by the reader alone ---- */
+/* ---- receiving, only by the reader ---- */
 
 static bool is_in_debt(struct link *link)
 {
@@ -256,13 +256,13 @@ static void pay_when_woken(struct link *link)
 {
     uint64_t times;
     ssize_t count = read(link->wake, &times, sizeof times);
-    (void)count; /* it does not block, and says nothing new */
+    (void)count; /* it does not block, and its result is not needed */
     pthread_mutex_lock(&link->lock);
     pay(link);
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Waits for something to read, and pays what is queued meanwhile. */
+/* Waits for something to read, and sends what is queued meanwhile. */
 static void await_input(struct link *link)
 {
     for (;;) {

@@ -1,6 +1,6 @@
 /*
- * Tracks and what feeds them. Video frames are copied, cropped and sent; of audio and encoded
- * pictures the library has the objects alone.
+ * Tracks and what feeds them. Video frames are copied, cropped and sent; for audio and encoded
+ * pictures the library only has the objects.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -129,7 +129,7 @@ static bool is_i420(const struct external_video_frame *frame)
            frame->height > frame->crop_top + frame->crop_bottom;
 }
 
-/* Where the sender's frames go, under the lock; NULL: nowhere, for nobody could see them. */
+/* Where the sender's frames go, under the lock; NULL: nowhere, as nobody could see them. */
 static struct link *outlet(const struct video_sender *sender)
 {
     const struct video_track *track = sender->track;

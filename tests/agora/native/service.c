@@ -136,11 +136,11 @@ bool shows_fault(const char *function, intptr_t *refusal)
 
 static void write_to_nowhere(void)
 {
-    volatile int *volatile nowhere = NULL; /* so that the compiler neither sees nor skips it */
+    volatile int *volatile nowhere = NULL; /* so that the compiler does not optimise it away */
     *nowhere = 0;
 }
 
-/* Whether the message is a fault of calls, which show it from now on. */
+/* Whether the message sets a fault of calls, from now on. */
 static bool heed_fault(const struct message *message)
 {
     const char *kind = message->words[0];
