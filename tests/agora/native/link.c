@@ -24,7 +24,7 @@ struct link {
     int fd;               /* -1 once the hub is gone; only the reader closes it */
     int wake;             /* eventfd: wakes the reader when something is queued */
     uint8_t *queued;
-    size_t owed_length, owed_room;
+    size_t queued_length, owed_room;
 
     /* The reader's own. */
     handle_message_fn *handle;
@@ -140,7 +140,7 @@ static size_t push(struct link *link, const uint8_t *bytes, size_t length)
 
 static void owe(struct link *link, const uint8_t *bytes, size_t length)
 {
-    size_t needed = link->owed_length + length;
+    size_t needed = link->queued_length + length;
     if (needed > link->owed_room) {
         uint8_t *larger = realloc(link->queued, needed);
         if (!larger)
@@ -148,22 +148,22 @@ static void owe(struct link *link, const uint8_t *bytes, size_t length)
         link->queued = larger;
         link->owed_room = needed;
     }
-    memcpy(link->queued + link->owed_length, bytes, length);
-    link->owed_length = needed;
+    memcpy(link->queued + link->queued_length, bytes, length);
+    link->queued_length = needed;
 }
 
 static void pay(struct link *link)
 {
-    if (!link->owed_length)
+    if (!link->queued_length)
         return;
-    size_t sent = push(link, link->queued, link->owed_length);
-    link->owed_length -= sent;
-    memmove(link->queued, link->queued + sent, link->owed_length);
+    size_t sent = push(link, link->queued, link->queued_length);
+    link->queued_length -= sent;
+    memmove(link->queued, link->queued + sent, link->queued_length);
 }
 
 static void send_or_owe(struct link *link, const void *bytes, size_t length)
 {
-    size_t sent = link->owed_length ? 0 : push(link, bytes, length);
+    size_t sent = link->queued_length ? 0 : push(link, bytes, length);
     if (sent < length)
         owe(link, (const uint8_t *)bytes + sent, length - sent);
 }
@@ -184,12 +184,12 @@ static bool transmit(struct link *link, const struct line *line, const void *pay
     bool taken = link->fd >= 0;
     if (taken) {
         pay(link);
-        taken = link->owed_length + line->length + length <= MAX_QUEUED;
+        taken = link->queued_length + line->length + length <= MAX_QUEUED;
     }
     if (taken) {
         send_or_owe(link, line->text, line->length);
         send_or_owe(link, payload, length);
-        if (link->owed_length)
+        if (link->queued_length)
             wake_reader(link);
     }
     pthread_mutex_unlock(&link->lock);
@@ -232,7 +232,7 @@ bool link_settles(struct link *link, int milliseconds)
         struct pollfd socket = {.fd = link->fd, .events = POLLOUT};
         if (socket.fd >= 0)
             pay(link);
-        bool settled = !link->owed_length;
+        bool settled = !link->queued_length;
         pthread_mutex_unlock(&link->lock);
         if (settled || socket.fd < 0)
             return settled;
@@ -247,7 +247,7 @@ bool link_settles(struct link *link, int milliseconds)
 static bool is_in_debt(struct link *link)
 {
     pthread_mutex_lock(&link->lock);
-    bool in_debt = link->owed_length > 0;
+    bool in_debt = link->queued_length > 0;
     pthread_mutex_unlock(&link->lock);
     return in_debt;
 }
@@ -366,7 +366,7 @@ static void close_link(struct link *link)
     close(link->fd);
     close(link->wake);
     link->fd = link->wake = -1;
-    link->owed_length = 0;
+    link->queued_length = 0;
     pthread_mutex_unlock(&link->lock);
 }
 
