@@ -1,44 +1,44 @@
-"""Every failure relayd can name, as one tree.
+"""All errors of relayd, as one tree.
 
 RelaydError
 ├── UsageError                  a command was called wrongly
-├── NotRunning                  a command to a running relay finds none
+├── NotRunning                  a command needs a running relay, and none runs
 ├── ConfigError                 a setting is missing, unknown or impossible
-├── Unavailable                 something of this machine is missing or busy
+├── Unavailable                 something on this machine is missing or busy
 │   ├── CameraUnavailable
 │   ├── LibraryUnavailable
 │   ├── AddressUnavailable
-│   ├── RelayHidden             a relay may run where this user may not look
-│   ├── RelayStuck              a relay runs and does not answer
+│   ├── RelayHidden             a relay may run in a folder that this user may not read
+│   ├── RelayStuck              a relay runs but does not answer
 │   ├── BusUnavailable *        the system's D-Bus, or logind on it, does not answer
 │   │   └── BusMissing          there is no such bus
-│   └── SleepLockRefused        logind lets nobody here delay a sleep
+│   └── SleepLockRefused        logind does not let this user delay a sleep
 ├── SourceError
-│   ├── SourceUnreachable *     it could not be opened, now
+│   ├── SourceUnreachable *     it could not be opened for now
 │   ├── SourceLost *            it was open and ended or stalled
-│   └── SourceUnusable          it has no video, or nothing can decode it
+│   └── SourceUnusable          it has no video, or it cannot be decoded
 ├── ServiceError                what the face-swap service answered
 │   ├── CredentialsRefused
 │   ├── QuotaExhausted
 │   ├── RequestRefused
 │   │   ├── FaceRejected        no face, several faces, unreadable image
-│   │   └── SessionUnknown      the session is not, or no longer, there
+│   │   └── SessionUnknown      the session does not exist (any more)
 │   ├── Throttled *
-│   ├── ServerFault *           the service failed, or its answer made no sense
+│   ├── ServerFault *           the service failed, or its answer was invalid
 │   ├── ServiceUnreachable *    no answer: refused, timed out, cut, TLS
 │   └── SessionDoubtful *       create's answer was lost: a session may be open
 ├── LinkError                   the real-time transport
-│   ├── LinkForbidden           refused whatever the session: app id, ban, licence
-│   ├── JoinRefused             token, channel or codec refused: another session may get in
+│   ├── LinkForbidden           refused for every session: app id, ban, licence
+│   ├── JoinRefused             token, channel or codec refused: another session may work
 │   ├── JoinFailed *            no connection within the deadline
 │   ├── LinkLost *              connected, then gone
 │   ├── LinkStalled *           connected, but swapped frames stopped
 │   └── WorkerDied *            the process that carries the link ended
 ├── OutputError *               a stream output refused or broke
-├── SessionFailed *             the service gave the session up
-└── InternalFault *             relayd itself is at fault
+├── SessionFailed *             the service gave up the session
+└── InternalFault *             a bug in relayd
 
-A star marks what is worth trying again without a person.
+A star marks errors that are retried automatically.
 """
 
 from collections.abc import Iterator
@@ -47,16 +47,16 @@ from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
-    """What a command's exit status says; systemd and scripts rely on it."""
+    """A command's exit status; systemd and scripts rely on it."""
 
     CLEAN = 0
     """Done, or ended by SIGTERM or SIGINT."""
     FAILED = 1
-    """An error that no other code names."""
+    """An error without its own code."""
     USAGE = 2
     """The command line was wrong."""
     NOT_RUNNING = 3
-    """No relay runs that could be asked, or none of this name."""
+    """No relay runs, or none of this name."""
     UNAVAILABLE = 69
     """Something needed is missing: camera, RTC library, address (EX_UNAVAILABLE)."""
     REFUSED = 77
@@ -66,12 +66,12 @@ class ExitCode(IntEnum):
 
 
 class RelaydError(Exception):
-    """The root: a sentence for a person, and where known the command that fixes it."""
+    """The root: a message for people, and a hint such as the command that fixes it."""
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
     retry_after: float | None = None
-    """The least wait before the next try, in seconds, where whoever refused asked for one."""
+    """The least wait before the next attempt, in seconds, if the peer asked for one."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -89,7 +89,7 @@ class UsageError(RelaydError):
 
 
 class NotRunning(RelaydError):
-    """A command to a running relay finds none."""
+    """A command needs a running relay, and none runs."""
 
     exit_code = ExitCode.NOT_RUNNING
 
@@ -105,7 +105,7 @@ class ConfigError(RelaydError):
 
 
 class Unavailable(RelaydError):
-    """Something of this machine is missing or busy."""
+    """Something on this machine is missing or busy."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -123,11 +123,11 @@ class AddressUnavailable(Unavailable):
 
 
 class RelayHidden(Unavailable):
-    """A relay may run where this user may not look."""
+    """A relay may run in a folder that this user may not read."""
 
 
 class RelayStuck(Unavailable):
-    """A relay runs and does not answer: stopped, frozen or overloaded."""
+    """A relay runs but does not answer: stopped, frozen or overloaded."""
 
 
 class BusUnavailable(Unavailable):
@@ -143,17 +143,17 @@ class BusMissing(BusUnavailable):
 
 
 class SleepLockRefused(Unavailable):
-    """logind gives no lock on the machine's sleep."""
+    """logind does not let this user delay the machine's sleep."""
 
 
 class SourceError(RelaydError):
-    """The video source."""
+    """An error of the video source."""
 
     exit_code = ExitCode.UNAVAILABLE
 
 
 class SourceUnreachable(SourceError):
-    """The source could not be opened, now."""
+    """The source could not be opened for now."""
 
     retryable = True
 
@@ -165,11 +165,11 @@ class SourceLost(SourceError):
 
 
 class SourceUnusable(SourceError):
-    """The source has no video, or nothing here can decode it."""
+    """The source has no video, or it cannot be decoded."""
 
 
 class ServiceError(RelaydError):
-    """The face-swap service's answer; `code` is its business code where it gave one."""
+    """An error of the face-swap service; `code` is its business code, if there was one."""
 
     def __init__(self, message: str, *, hint: str = "", code: int | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -189,7 +189,7 @@ class QuotaExhausted(ServiceError):
 
 
 class RequestRefused(ServiceError):
-    """The service finds fault with what it was asked."""
+    """The service rejects the request."""
 
 
 class FaceRejected(RequestRefused):
@@ -197,7 +197,7 @@ class FaceRejected(RequestRefused):
 
 
 class SessionUnknown(RequestRefused):
-    """The session named is not, or no longer, there."""
+    """The named session does not exist (any more)."""
 
 
 class Throttled(ServiceError):
@@ -218,7 +218,7 @@ class Throttled(ServiceError):
 
 
 class ServerFault(ServiceError):
-    """The service failed, or its answer made no sense."""
+    """The service failed, or its answer was invalid."""
 
     retryable = True
     exit_code = ExitCode.UNAVAILABLE
@@ -227,7 +227,7 @@ class ServerFault(ServiceError):
 class ServiceUnreachable(ServiceError):
     """No answer at all: refused, timed out, cut off, TLS.
 
-    `sent` is False only where the request certainly never left: the service cannot have
+    `sent` is False only if the request was certainly not sent: the service cannot have
     acted on it.
     """
 
@@ -242,9 +242,9 @@ class ServiceUnreachable(ServiceError):
 
 
 class SessionDoubtful(ServiceError):
-    """A session may be open at the service: create was sent, and its answer was lost or senseless.
+    """A session may be open at the service: the answer to create was lost or invalid.
 
-    Trying again may open one more that nobody knows of: wait for minutes, and not for ever.
+    Trying again may open another unknown session: wait for minutes, and limit the attempts.
     """
 
     retryable = True
@@ -252,21 +252,21 @@ class SessionDoubtful(ServiceError):
 
 
 class LinkError(RelaydError):
-    """The real-time transport."""
+    """An error of the real-time transport."""
 
     exit_code = ExitCode.UNAVAILABLE
 
 
 class LinkForbidden(LinkError):
-    """The far side refuses us whatever the session: app id, ban, licence."""
+    """The peer refuses us for every session: app id, ban, licence."""
 
 
 class JoinRefused(LinkError):
-    """The far side refused token, channel or codec; another session may be let in."""
+    """The peer refused token, channel or codec; another session may work."""
 
 
 class JoinFailed(LinkError):
-    """No connection came about within the deadline."""
+    """No connection was made within the deadline."""
 
     retryable = True
 
@@ -297,20 +297,20 @@ class OutputError(RelaydError):
 
 
 class SessionFailed(RelaydError):
-    """The service gave the session up."""
+    """The service gave up the session."""
 
     retryable = True
     exit_code = ExitCode.UNAVAILABLE
 
 
 class InternalFault(RelaydError):
-    """Something failed that nothing here foresees: a fault of relayd itself."""
+    """Something failed unexpectedly: a bug in relayd itself."""
 
     retryable = True
 
     @classmethod
     def of(cls, fault: BaseException, *, hint: str = "a fault of relayd") -> Self:
-        """Return the error for an exception that nothing here expects."""
+        """Return the error for an unexpected exception."""
         return cls(f"unexpected {type(fault).__name__}: {fault}", hint=hint)
 
 

@@ -142,10 +142,10 @@ def test_check_warns_of_creates_whose_answer_was_lost_and_not_of_one_in_flight(
     tmp_path: Path,
 ) -> None:
     journal = Journal(tmp_path)
-    journal.begin_create("https://openapi.example", "studio", "").doubtful("HTTP 502")
+    journal.begin_create("https://openapi.example", "studio", "").mark_doubtful("HTTP 502")
     flying = journal.begin_create("https://openapi.example", "kitchen", "")
     (found,) = journal_findings(tmp_path)
-    flying.answered()
+    flying.mark_answered()
     assert found.verdict is CheckStatus.WARNING
     assert "a session may be open at https://openapi.example" in found.why
     assert "HTTP 502" in found.why

@@ -1,4 +1,4 @@
-"""Secrets that are concealed: bounded, newest kept, those of the configuration for good."""
+"""Concealed secrets: bounded, newest kept, those of the configuration permanently."""
 
 import base64
 import html
@@ -17,31 +17,31 @@ from relayd.urls.concealed import HIDDEN, MOST_KEPT, Concealed
 from relayd.urls.safe import MediaUrl
 
 
-def test_only_the_newest_are_kept_and_those_of_the_configuration_for_good() -> None:
+def test_only_the_newest_are_kept_and_those_of_the_configuration_permanently() -> None:
     known = Concealed()
     known.add("the-api-key", lasting=True)
     for number in range(1000):
         known.add(f"token-{number:04}")
     assert len(known) == MOST_KEPT + 1
-    said = known.replaced_in("the-api-key token-0999 token-0950 token-0949")
-    assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} token-0949"
+    text = known.replaced_in("the-api-key token-0999 token-0950 token-0949")
+    assert text == f"{HIDDEN} {HIDDEN} {HIDDEN} token-0949"
 
 
-def test_one_that_is_used_again_is_the_newest() -> None:
+def test_a_secret_used_again_becomes_the_newest() -> None:
     known = Concealed(most=2)
     for secret in ("secret-1", "secret-2", "secret-1", "secret-3"):
         known.add(secret)
     assert known.replaced_in("secret-1 secret-2") == f"{HIDDEN} secret-2"
 
 
-def test_those_of_the_configuration_are_bounded_too() -> None:
+def test_secrets_of_the_configuration_are_bounded_too() -> None:
     known = Concealed(most_lasting=3)
     for number in range(10):
         known.add(f"secret-{number}", lasting=True)
     assert len(known) == 3
 
 
-def test_one_that_becomes_lasting_stays() -> None:
+def test_a_secret_that_becomes_lasting_stays() -> None:
     known = Concealed(most=1)
     known.add("secret-1")
     known.add("secret-1", lasting=True)
@@ -50,14 +50,14 @@ def test_one_that_becomes_lasting_stays() -> None:
     assert known.replaced_in("secret-1") == HIDDEN
 
 
-def test_short_strings_and_what_its_own_replacement_holds_are_left_alone() -> None:
+def test_short_strings_and_parts_of_the_replacement_are_left_alone() -> None:
     known = Concealed()
     known.add("short")
     known.add("example", "https://example.org")
     assert len(known) == 0
 
 
-def test_threads_that_add_and_read_at_once_do_each_other_no_harm() -> None:
+def test_threads_may_add_and_read_at_the_same_time() -> None:
     known = Concealed()
 
     def add(start: int) -> None:
@@ -93,21 +93,21 @@ SPELT = 'first "line"\nsecond/line + <ü> & more'
         lambda secret: secret.splitlines()[1],
     ],
 )
-def test_a_secret_is_known_as_others_write_it(written: Callable[[str], str]) -> None:
+def test_a_secret_is_recognised_in_every_encoding(written: Callable[[str], str]) -> None:
     known = Concealed()
     known.add(SPELT, lasting=True)
-    said = known.replaced_in(f"refused: {written(SPELT)}.")
-    assert HIDDEN in said
+    text = known.replaced_in(f"refused: {written(SPELT)}.")
+    assert HIDDEN in text
     encoded = base64.b64encode(SPELT.encode()).decode()
-    assert not any(part in said for part in ("first", "second", encoded[:6]))
+    assert not any(part in text for part in ("first", "second", encoded[:6]))
 
 
-def test_a_password_in_a_url_is_known_as_an_http_client_sends_it() -> None:
+def test_a_password_in_a_url_is_recognised_in_a_basic_auth_header() -> None:
     for user_info in ("me:pass-W0rd-1", "tok-en-77-aaaa", "m%40e:p%2Fass-W0rd"):
         MediaUrl(f"https://{user_info}@host/x").reveal()
     for sent in ("me:pass-W0rd-1", "tok-en-77-aaaa:", "m@e:p/ass-W0rd"):
         header = base64.b64encode(sent.encode()).decode()
-        assert header.rstrip("=") not in logs.redact(f"it said: Basic {header}")
+        assert header.rstrip("=") not in logs.redact(f"header: Basic {header}")
 
 
 def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(
@@ -120,8 +120,8 @@ def test_a_configuration_with_many_secrets_keeps_the_account_s_key_concealed(
     file = tmp_path / "relay.toml"
     file.write_text(f'[akool]\napi_key = "the-key-of-many-outputs"\n{outputs}')
     load(file, (), {})
-    said = logs.redact("the-key-of-many-outputs pass-W0rd-0 pass-W0rd-59 tok-00000000")
-    assert said == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN}"
+    text = logs.redact("the-key-of-many-outputs pass-W0rd-0 pass-W0rd-59 tok-00000000")
+    assert text == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN}"
 
 
 def test_the_page_s_token_and_its_cookie_stay_concealed_for_as_long_as_they_are_good() -> None:

@@ -273,7 +273,7 @@ def test_no_proxy_variable_is_unforeseen() -> None:
             (fault,) = error.faults
             words = fault.partition("; ")[2]
         else:
-            words = proxy.words if proxy else "none"
+            words = proxy.description if proxy else "none"
         assert words
 
     fuzz(st.tuples(targets, st.dictionaries(names, PROXY_WORDS, max_size=4)), hold)

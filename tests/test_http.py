@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a call is an error that relayd can name."""
+"""Any failure of a call is one of relayd's errors."""
 
 import asyncio
 import ssl
@@ -75,13 +75,15 @@ async def test_whatever_a_transport_raises_is_no_answer(fault: Exception, *, in_
         ("http://service/", OverflowError("getsockaddrarg: port must be 0-65535.")),
     ],
 )
-async def test_what_never_left_is_told_as_such(url: str, fault: Exception | None) -> None:
+async def test_a_request_that_was_not_sent_is_reported_as_such(
+    url: str, fault: Exception | None
+) -> None:
     with pytest.raises(ServiceUnreachable) as caught:
         await call(Transport(fault or AssertionError("was sent")), url)
     assert not caught.value.sent
 
 
-async def test_an_answer_that_is_too_large_stays_what_it_is() -> None:
+async def test_an_answer_that_is_too_large_is_a_server_fault() -> None:
     with pytest.raises(ServerFault, match="more than 0 bytes"):
         await call(Transport(RuntimeError("unread"), in_body=True), largest=0)
 
@@ -91,21 +93,23 @@ async def test_a_cancelled_call_is_cancelled() -> None:
         await call(Transport(asyncio.CancelledError()))
 
 
-async def test_what_the_operating_system_refused_is_told_in_its_words(unused_tcp_port: int) -> None:
+async def test_an_error_of_the_operating_system_is_reported_with_its_text(
+    unused_tcp_port: int,
+) -> None:
     async with HttpClient() as client:
         with pytest.raises(ServiceUnreachable, match=r"/: Connection refused$") as caught:
             await client.request("GET", f"http://127.0.0.1:{unused_tcp_port}/")
     assert not caught.value.sent
 
 
-async def test_a_port_that_no_machine_has_is_no_answer_and_was_never_sent() -> None:
+async def test_a_port_out_of_range_is_no_answer_and_was_never_sent() -> None:
     async with HttpClient() as client:
         with pytest.raises(ServiceUnreachable, match="port must be 0-65535") as caught:
             await client.request("GET", "http://127.0.0.1:99999/")
     assert not caught.value.sent
 
 
-async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request() -> None:
+async def test_a_kept_connection_that_died_unnoticed_loses_no_fresh_request() -> None:
     connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +131,9 @@ async def test_a_kept_connection_that_died_without_a_sign_loses_no_fresh_request
     assert connections == 3
 
 
-async def test_what_cannot_even_be_prepared_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_cannot_be_prepared_was_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with HttpClient() as client:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
         with pytest.raises(ServiceUnreachable) as caught:

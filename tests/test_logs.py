@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
         ("token='it\\'s sesame'", "sesame"),
     ],
 )
-def test_what_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
+def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
     assert secret not in logs.redact(text)
 
 
@@ -45,7 +45,7 @@ def test_the_rest_of_the_url_stays_readable() -> None:
     )
 
 
-def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
+def test_a_concealed_secret_is_hidden_in_events_and_tracebacks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.conceal("sesame-open-1")
@@ -63,7 +63,7 @@ def test_a_concealed_secret_is_blotted_out_of_events_and_tracebacks(
     assert "sesame" not in line
 
 
-def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(
+def test_a_closed_log_pipe_loses_lines_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reader, writer = os.pipe()
@@ -79,19 +79,21 @@ def test_a_reader_of_the_log_who_left_ends_lines_and_nothing_else(
 
 
 @pytest.mark.parametrize("secrets", [("abcdefgh", "abcdefgh-tail"), ("ijklmnop-tail", "ijklmnop")])
-def test_a_secret_that_begins_another_leaves_nothing_of_it(secrets: tuple[str, str]) -> None:
+def test_a_secret_that_is_a_prefix_of_another_exposes_nothing_of_it(
+    secrets: tuple[str, str],
+) -> None:
     for secret in secrets:
         logs.conceal(secret)
     assert logs.redact(f"{max(secrets, key=len)}!") == f"{HIDDEN}!"
 
 
-def test_a_long_word_is_searched_for_secrets_in_no_time() -> None:
-    """A server chooses how long its words are; this one took minutes, past the test's limit."""
+def test_a_long_word_is_searched_for_secrets_quickly() -> None:
+    """A server chooses how long its words are; this one once took minutes, more than the limit."""
     word = "x" * 200_000
     assert logs.redact(word) == word
 
 
-def test_a_program_that_ends_prints_nothing_after_its_last_event() -> None:
+def test_an_ending_program_prints_nothing_after_its_last_event() -> None:
     # Modules that are still in use are emptied from the newest to the oldest, so that here, as
     # in a whole relay, the log's file outlives the names of its own module.
     program = (
@@ -119,15 +121,15 @@ OURS = [
     "no bearer token arrived",
     "the passphrase: empty",
 ]
-"""What a pattern for secrets once ate of our own words, or nearly did."""
+"""Texts of ours that a pattern for secrets once hid, or nearly did."""
 
 
-@pytest.mark.parametrize("words", OURS)
-def test_our_own_words_about_a_secret_are_left_alone(words: str) -> None:
-    assert logs.redact(words) == words
+@pytest.mark.parametrize("text", OURS)
+def test_our_own_messages_about_a_secret_are_left_alone(text: str) -> None:
+    assert logs.redact(text) == text
 
 
-def test_no_text_of_the_program_is_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_text_of_the_program_looks_like_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each literal of the source that is no docstring, f-strings with a number in each gap."""
     texts = [
         text
@@ -162,7 +164,7 @@ def texts_of(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-def test_what_a_server_says_is_redacted_before_it_is_cut() -> None:
+def test_a_servers_text_is_redacted_before_it_is_cut() -> None:
     secret = "SUPERSECRETTOKEN-0123456789"
     logs.conceal(secret)
     for length in range(60, 100):
@@ -173,7 +175,7 @@ def test_what_a_server_says_is_redacted_before_it_is_cut() -> None:
     assert len(logs.excerpt("word " * 10_000, 80)) == 80
 
 
-def test_the_names_in_a_mapping_are_redacted_as_its_values_are(
+def test_the_names_in_a_mapping_are_redacted_like_its_values(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure("info", json=True)
@@ -192,20 +194,20 @@ def test_a_library_s_record_is_written_without_secrets_its_traceback_included(
     except ValueError:
         library.exception("of %s", "sesame-open-2")
     library.warning("with a stack", stack_info=True, extra={"x": "sesame-open-2"})
-    said = capsys.readouterr().err
-    assert "asyncio: of ***" in said
-    assert "ValueError: invalid literal for int() with base 10: '***'" in said
-    assert "sesame" not in said
+    output = capsys.readouterr().err
+    assert "asyncio: of ***" in output
+    assert "ValueError: invalid literal for int() with base 10: '***'" in output
+    assert "sesame" not in output
 
 
-def test_a_record_whose_arguments_do_not_fit_quotes_none_of_them(
+def test_a_record_with_wrong_arguments_quotes_none_of_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure("info")
     logging.getLogger("library").warning("%d pictures", "sesame-open-3")
-    said = capsys.readouterr().err
-    assert "sesame" not in said
-    assert said.startswith("library: ")
+    output = capsys.readouterr().err
+    assert "sesame" not in output
+    assert output.startswith("library: ")
 
 
 UNCAUGHT = """
@@ -251,7 +253,7 @@ def test_what_python_prints_by_itself_holds_no_secret() -> None:
 
 
 @pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
-def test_each_program_of_ours_has_what_it_did_not_catch_logged(module: str) -> None:
+def test_each_of_our_programs_logs_its_uncaught_exceptions(module: str) -> None:
     tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())
     main = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"

@@ -1,4 +1,4 @@
-"""Which proxy a request goes through, and what is said of one that fails or makes no sense."""
+"""Which proxy a request uses, and the errors for one that fails or is invalid."""
 
 import asyncio
 import importlib.util
@@ -36,7 +36,7 @@ async def get(url: str) -> Answer:
 
 @asynccontextmanager
 async def server(answer: bytes) -> AsyncIterator[int]:
-    """Answer each request so (nothing: hang up); returns the port."""
+    """Answer each request like this (empty: close the connection); yields the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -109,7 +109,7 @@ def test_no_proxy_names_hosts_domains_addresses_and_networks(
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("value", ["http://p:99999", "ftp://p", "http://", "p q", "http://[::1"])
-def test_a_proxy_variable_that_makes_no_sense_is_named_with_a_fix(name: str, value: str) -> None:
+def test_an_invalid_proxy_variable_is_named_with_a_fix(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         proxy_for(TARGET, {name: value})
     (fault,) = caught.value.faults
@@ -132,7 +132,7 @@ def test_a_socks_proxy_without_its_package_says_what_to_install(
 def test_a_password_of_a_proxy_is_never_shown() -> None:
     proxy = proxy_for(TARGET, {"HTTP_PROXY": "http://me:hunter22@p:1"})
     assert proxy
-    assert proxy.words == "HTTP_PROXY=http://p:1"
+    assert proxy.description == "HTTP_PROXY=http://p:1"
 
 
 async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_wants_a_password_is_named(
+async def test_a_proxy_that_requires_a_password_is_named(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
@@ -158,7 +158,7 @@ async def test_a_proxy_that_wants_a_password_is_named(
     assert not caught.value.sent
 
 
-async def test_a_proxy_that_hangs_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_closes_the_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with server(b"") as port:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(ServiceUnreachable, match=r"HTTP_PROXY="):
@@ -182,7 +182,7 @@ async def test_a_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await get(TARGET)).text == "hi"
 
 
-async def test_a_service_behind_an_unusable_proxy_variable_is_a_fault_of_the_configuration(
+async def test_a_service_behind_an_unusable_proxy_variable_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "ftp://p")
@@ -216,12 +216,12 @@ async def test_a_ca_file_or_folder_that_cannot_be_used_is_named(
             pass
     assert str(caught.value).startswith(f"{variable}={path} (environment): ")
     async with connect(load(None, ["akool.base_url=http://127.0.0.1"], KEY)):
-        pass  # nothing is to be verified
+        pass  # nothing to verify
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of ours for 127.0.0.1, in one file."""
+    """A self-signed key and certificate for 127.0.0.1, in one file."""
     folder = tmp_path_factory.mktemp("tls")
     pem = folder / "both.pem"
     command = (
@@ -234,7 +234,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pem
 
 
-async def test_a_certificate_nobody_vouches_for_gets_a_hint_and_ssl_cert_file_is_honoured(
+async def test_an_untrusted_certificate_gets_a_hint_and_ssl_cert_file_is_used(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

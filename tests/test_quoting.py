@@ -1,4 +1,4 @@
-"""What is quoted of names and values that a person wrote: no key that was pasted in."""
+"""Messages quote a user's names and values, but no pasted key."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_names_are_quoted(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_are_not(key: str) -> None:
+def test_keys_are_not_quoted(key: str) -> None:
     assert plain_name(key) == ELLIPSIS
     assert quoted(key) == quoted_place(key) == HIDDEN
     assert key not in plain_names_in(f"Duplicate inline table key {key!r}")
@@ -39,7 +39,7 @@ def test_values_are_quoted(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "shown"),
     [
         ("out/x.avi", "'out/x.avi'"),
         ("x.avi", "'x.avi'"),
@@ -49,8 +49,8 @@ def test_values_are_quoted(value: str) -> None:
         ("live_123?bandwidthtest=true", HIDDEN),
     ],
 )
-def test_a_stream_key_without_its_url_is_no_place(place: str, told: str) -> None:
-    assert quoted_place(place) == told
+def test_a_stream_key_without_its_url_is_no_place(place: str, shown: str) -> None:
+    assert quoted_place(place) == shown
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -98,9 +98,9 @@ def test_a_key_in_the_wrong_variable_or_override_is_not_repeated(key: str) -> No
     ]
     with pytest.raises(ConfigError) as caught:
         load(None, overrides, environment)
-    said = "\n".join(caught.value.faults).lower()
+    text = "\n".join(caught.value.faults).lower()
     assert len(caught.value.faults) >= 5
-    assert key.lower() not in said
+    assert key.lower() not in text
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_set_refuses_a_secret_however_its_key_is_spelt(given: str) -> None:
 @pytest.mark.parametrize(
     "given", ["akool.api_key=", 'control.token=""', "source.options={rtsp_transport='tcp'}"]
 )
-def test_set_takes_what_holds_no_secret(given: str) -> None:
+def test_set_accepts_what_holds_no_secret(given: str) -> None:
     load(None, [given], {})
 
 

@@ -1,4 +1,4 @@
-"""URLs show nothing that may be secret, whatever is made of them."""
+"""URLs show nothing that may be secret, however they are printed."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ SAFE_FORMS = [
     ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
     ("http://[::1]:8080/a/b/whip", "http://[::1]:8080/a/…/whip"),
     ("http://h:8700/rtc/{channel_id}/{front_user_id}/whip", "http://h:8700/rtc/…/whip"),
-    # What a person mistypes is no less secret.
+    # A mistyped URL is no less secret.
     ("rtsp://me:hun/ter22@host/cam", "rtsp://…/…"),
     ("rtsp://me:12/ter22@host/cam", "rtsp://…/…"),
     ("rtsp://me:12?ter22@host/cam", "rtsp://…?…"),
@@ -41,7 +41,7 @@ SAFE_FORMS = [
     ("rtsp:/me:hunter22@host/cam", "…@host/cam"),
     ("me:hunter22@host/cam", "…@host/cam"),
     ("async:rtsp://me:hunter22@host/cam", "…@host/cam"),
-    # Paths and generators are no secret.
+    # Paths and generators are not secret.
     ("/dev/video0", "/dev/video0"),
     ("out/a@b.mp4", "out/a@b.mp4"),
     ("a@b.mp4", "a@b.mp4"),
@@ -65,7 +65,7 @@ SECRETS = (
 
 
 @pytest.mark.parametrize(("whole", "safe"), SAFE_FORMS)
-def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str) -> None:
+def test_the_safe_form_shows_the_place_and_nothing_secret(whole: str, safe: str) -> None:
     url = MediaUrl(whole)
     texts = [str(url), f"{url}", f"{url:>10}", repr(url), repr([url]), f"{url!r}"]
     assert texts[0] == safe
@@ -75,7 +75,7 @@ def test_the_safe_form_tells_where_and_nothing_secret(whole: str, safe: str) -> 
 
 
 @pytest.mark.parametrize(("whole", "safe"), SAFE_FORMS)
-def test_the_safe_form_stays_as_it_is_when_it_is_made_safe_again(whole: str, safe: str) -> None:
+def test_the_safe_form_of_a_safe_form_is_the_same(whole: str, safe: str) -> None:
     assert shown(safe) == safe
     assert logs.redact(f"{safe}: refused") == f"{safe}: refused"
 
@@ -95,7 +95,7 @@ def test_nothing_of_user_info_or_query_is_in_the_safe_form(secret: str, template
     assert secret not in shown(template.format(secret)) or secret in template
 
 
-def test_a_url_cannot_be_written_out_by_accident() -> None:
+def test_a_url_cannot_be_printed_by_accident() -> None:
     with pytest.raises(TypeError):
         json.dumps(MediaUrl("rtsp://me:hunter22@host/cam"))
 
@@ -112,26 +112,26 @@ def test_settings_write_the_safe_form_and_hold_the_whole() -> None:
         Table.model_validate({"url": 5})
 
 
-def test_who_quotes_a_revealed_url_or_a_part_of_it_shows_its_safe_form() -> None:
+def test_a_quote_of_a_revealed_url_or_a_part_of_it_shows_the_safe_form() -> None:
     url = "srt://h:9000?mode=caller&passphrase=open%20sesame-1&streamid=room-4711"
     MediaUrl(url).reveal()
     MediaUrl("rtmp://host/live2/kkkk-llll-mmmm").reveal()
     MediaUrl("rtsp://me:pass-W0rd@host/cam").reveal()
-    said = f"Cannot open '{url}': open sesame-1, room-4711 kkkk-llll-mmmm me:pass-W0rd pass-W0rd"
-    told = logs.redact(said)
-    assert told.startswith("Cannot open 'srt://h:9000?…': ")
+    text = f"Cannot open '{url}': open sesame-1, room-4711 kkkk-llll-mmmm me:pass-W0rd pass-W0rd"
+    shown = logs.redact(text)
+    assert shown.startswith("Cannot open 'srt://h:9000?…': ")
     for secret in ("sesame-1", "room-4711", "kkkk", "pass-W0rd"):
-        assert secret not in told
+        assert secret not in shown
 
 
-def test_a_password_that_is_an_ordinary_word_does_not_blot_out_the_word() -> None:
+def test_a_password_that_is_an_ordinary_word_does_not_hide_the_word() -> None:
     MediaUrl("rtsp://camera:stream@host/cam").reveal()
     assert logs.redact("the camera gives no stream") == "the camera gives no stream"
     assert "stream" not in logs.redact("no route to rtsp://camera:stream@host/cam")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("GET https://u:p@h/a/b?token=xyz: 404", "GET https://h/a/b?…: 404"),
         (r'{"url": "https:\/\/h\/9f8e7d6c5b4a\/x.png?sig=1"}', '{"url": "https://h/…/x.png?…"}'),
@@ -142,12 +142,12 @@ def test_a_password_that_is_an_ordinary_word_does_not_blot_out_the_word() -> Non
         ("no url // here", "no url // here"),
     ],
 )
-def test_urls_in_the_words_of_others_lose_what_is_secret(text: str, told: str) -> None:
-    assert without_secrets(text) == told
+def test_urls_in_foreign_texts_lose_what_is_secret(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
-def test_a_long_text_of_slashes_and_colons_is_searched_in_no_time() -> None:
-    """A server chooses its words; the test's limit holds that they cost little."""
+def test_a_long_text_of_slashes_and_colons_is_searched_quickly() -> None:
+    """A server chooses its texts; the test's time limit ensures that they cost little."""
     for word in ("a://" * 50_000, "a" * 200_000 + "://", "x:" * 100_000, "a://" + "@" * 200_000):
         without_secrets(word)
 

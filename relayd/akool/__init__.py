@@ -1,1 +1,1 @@
-"""The face-swap service: its API, and the book of sessions that it bills."""
+"""The face-swap service: its API, and the journal of sessions that it bills."""

@@ -1,7 +1,7 @@
-"""How long something lasted, as the service counts it: through suspend, whoever sets the clock.
+"""How long something lasted, as the service counts it: suspend included, clock changes ignored.
 
-CLOCK_MONOTONIC stands still while the machine sleeps, and the wall clock jumps when it is set.
-CLOCK_BOOTTIME does neither, but means nothing after a reboot: so the boot is noted with it.
+CLOCK_MONOTONIC stops while the machine sleeps, and the wall clock jumps when it is set.
+CLOCK_BOOTTIME does neither, but starts again at each boot, so the boot id is stored with it.
 """
 
 import time
@@ -12,12 +12,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boottime() -> float:
-    """Return seconds since the machine started, those that it slept included."""
+    """Return seconds since the machine started, including the time it slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def read_boot_id(path: Path = BOOT_ID) -> str:
-    """Return the name of this boot, another one each time; empty where the kernel tells none."""
+    """Return the id of this boot, a new one each time; empty where the kernel gives none."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -26,17 +26,17 @@ def read_boot_id(path: Path = BOOT_ID) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment by both clocks."""
+    """A moment, by the wall clock and the boot clock."""
 
     wall: float
     """s since 1970."""
     boot: float = 0.0
-    """s since the machine's start; means something within the same boot alone."""
+    """s since the machine started; comparable only within one boot."""
     boot_id: str = ""
-    """Which boot; empty where not known."""
+    """Which boot; empty if unknown."""
 
     def seconds_since(self, earlier: "Moment") -> float:
-        """Return the time that passed, s, never negative: by the wall clock across a reboot."""
+        """Return the time that passed, s, never negative; by the wall clock across a reboot."""
         if self.boot_id and self.boot_id == earlier.boot_id and self.boot >= earlier.boot:
             return self.boot - earlier.boot
         return max(0.0, self.wall - earlier.wall)

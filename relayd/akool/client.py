@@ -1,4 +1,4 @@
-"""The service's HTTP API: one method a call, its answers typed, its failures in our tree."""
+"""The service's HTTP API: one method per call, typed answers, failures as our own errors."""
 
 import asyncio
 import math
@@ -40,23 +40,23 @@ from relayd.logs import LogEvent
 from relayd.urls.safe import MediaUrl, service_url
 
 CALL_DEADLINE = 20.0
-"""s for one request and its whole answer: detect and create were seen to take a few."""
+"""s for one request and its whole answer; detect and create have been seen to take a few."""
 
 LARGEST_BODY = 1024 * 1024
-"""Bytes of an answer. A face list is some kB."""
+"""Bytes of an answer. A face list has a few kB."""
 
 NO_SESSION = "0" * 24
-"""An id of the right form (an ObjectId) that no session has."""
+"""An id in the right format (an ObjectId) that no session has."""
 
 _TOKEN_REFUSED = frozenset({1101, 401})
-"""Business code, or HTTP status where there is none, that a new token may cure."""
+"""Business code, or HTTP status if there is none, that a new token may fix."""
 
 _log = logs.get("akool")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: the JSON object ({} for none), and the error it amounts to."""
+    """What came back: the JSON object ({} for none), and the error that it means."""
 
     status: int
     body: Mapping[str, Any]
@@ -64,16 +64,17 @@ class Reply:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The answer's `data` object; empty where there is none."""
+        """The answer's `data` object; empty if there is none."""
         data = self.body.get("data")
         return data if isinstance(data, Mapping) else {}
 
 
 class AkoolClient:
-    """The calls, for one account. Used from one event loop; `http` stays the caller's to close.
+    """The calls, for one account. Used from one event loop; the caller closes `http`.
 
-    Each method raises the ServiceError that fits; each sending has a deadline as a whole, so an
-    answer that drips can hold nobody up. What may be sent twice is, where that is worth it.
+    Each method raises the matching ServiceError. Each request has a deadline for the whole
+    exchange, so a slow trickle of bytes cannot block the caller. Calls that may be sent twice
+    are retried where that can help.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class AkoolClient:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.account = credentials.fingerprint
-        """Whose sessions are opened here, as the journal may name it."""
+        """Whose sessions are opened here: the fingerprint that the journal stores."""
         self._credentials = credentials
         self._http = http
         self._call_deadline = call_deadline
@@ -99,26 +100,27 @@ class AkoolClient:
     async def detect_faces(self, url: str) -> list[Face]:
         """Ask for the faces in the image at `url`, which the service fetches itself.
 
-        An empty list where it found none. Raises FaceRejected when it cannot use the image.
+        An empty list if it found none. Raises FaceRejected when it cannot use the image.
         """
-        MediaUrl(url).conceal()  # the service may quote it
-        asked = {"url": url, "single_face": False, "return_face_url": False, "num_frames": 1}
-        return read_faces((await repeated(self._ask, DETECT, asked)).body)
+        MediaUrl(url).conceal()  # the service may quote it in messages
+        payload = {"url": url, "single_face": False, "return_face_url": False, "num_frames": 1}
+        return read_faces((await repeated(self._call, DETECT, payload)).body)
 
     async def create(self, image_url: str, landmarks: str) -> LiveSession:
         """Open a session, with one request that is never repeated here.
 
-        A session bills from the moment the service makes it, so wherever an answer holds an id
-        it is given back, even beside an error: journal it, then `check` it. Raises SessionDoubtful
-        when no answer came although the request was sent, a gateway's error or an answer without
-        sense: a session may exist whose id nobody knows and that the API has no way to list, and
-        asking again at once might open a second. Any other ServiceError opened nothing.
+        A session is billed from the moment the service creates it, so an answer with an id is
+        returned even if it also holds an error: journal it, then `check` it. Raises
+        SessionDoubtful when the request was sent and there was no answer, a gateway's error or an
+        invalid answer: a session may exist whose id is unknown and that the API has no way to
+        list, and asking again at once might open a second one. After any other ServiceError,
+        nothing was opened.
         """
         if isinstance(self._credentials, ClientSecret):
             await repeated(self._bearer, self._credentials)  # logging in twice does no harm
         MediaUrl(image_url).conceal()
-        asked = {"sourceImage": [{"path": image_url, "opts": landmarks}]}
-        reply = await self._exchange(CREATE, asked)
+        payload = {"sourceImage": [{"path": image_url, "opts": landmarks}]}
+        reply = await self._exchange(CREATE, payload)
         session = LiveSession.read(reply.body.get("data"), reply.fault)
         if session is None:
             fault = reply.fault or ServerFault(f"{CREATE.name}: the answer has no _id")
@@ -128,10 +130,10 @@ class AkoolClient:
         return session
 
     async def status(self, session_id: str) -> Status | None:
-        """Look a session's status up; None where the service has no such look-up.
+        """Look up a session's status; None if the service has no such call.
 
-        The look-up is documented nowhere (public clients use it), so its absence is remembered
-        and no error. Sent once: who polls comes again anyway.
+        The call is not documented (public clients use it), so its absence is remembered and is
+        no error. Sent once: a caller that polls tries again anyway.
         """
         if self._info_missing:
             return None
@@ -149,9 +151,9 @@ class AkoolClient:
         return status
 
     async def fresh_token(self, session_id: str) -> SecretStr | None:
-        """Ask for the session's RTC token once more; None where the service gives none.
+        """Ask for the session's RTC token again; None if the service gives none.
 
-        No documented call renews a token, but the look-up of a session may answer a newer one.
+        No documented call renews a token, but the status call may return a newer one.
         """
         if self._info_missing:
             return None
@@ -159,25 +161,25 @@ class AkoolClient:
         return None if reply.fault is not None else read_token(reply.data)
 
     async def update(self, session_id: str, image_url: str, landmarks: str) -> None:
-        """Return a running session another face. Raises SessionUnknown when it is gone."""
+        """Give a running session another face. Raises SessionUnknown when it is gone."""
         MediaUrl(image_url).conceal()
         source = [{"path": image_url, "opts": landmarks}]
-        await repeated(self._ask, UPDATE, {"_id": session_id, "sourceImage": source})
+        await repeated(self._call, UPDATE, {"_id": session_id, "sourceImage": source})
 
     async def close(self, session_id: str, *, within: float = 10.0) -> bool:
-        """Close a session, trying until `within` seconds are over.
+        """Close a session, trying for up to `within` seconds.
 
-        True when the service confirmed it, False when it says that it knows no such session.
+        True when the service confirmed it, False when it says that there is no such session.
         """
         try:
-            await repeated_within(within, self._ask, CLOSE, {"_id": session_id})
+            await repeated_within(within, self._call, CLOSE, {"_id": session_id})
         except SessionUnknown:
             _log.info(LogEvent.SESSION_UNKNOWN_AT_CLOSE, session=session_id)
             return False
         return True
 
     async def credit(self) -> float | None:
-        """Ask for the credit left; None where the answer has none or the call is not served."""
+        """Ask for the credit left; None if the answer has none or the service lacks this call."""
         reply = await repeated(self._exchange_optional, CREDIT)
         left = reply.data.get("credit") if reply is not None else None
         if isinstance(left, bool) or not isinstance(left, int | float | str):
@@ -191,22 +193,22 @@ class AkoolClient:
     async def check_credentials(self) -> None:
         """Try the credentials without opening a session. Raises CredentialsRefused.
 
-        With id and secret: getToken. With a key: the documented credit look-up, which only
-        reads; where that is not served, closing a session that cannot exist, whose refusal as
-        unknown proves that the key was taken.
+        With id and secret: getToken. With a key: the documented credit call, which only reads;
+        if the service lacks it, closing a session that cannot exist: the answer "unknown
+        session" proves that the key was accepted.
         """
         if isinstance(self._credentials, ClientSecret):
             self._token = None
             await repeated(self._bearer, self._credentials)
         elif await repeated(self._exchange_optional, CREDIT) is None:
             try:
-                await repeated(self._ask, CLOSE, {"_id": NO_SESSION})
+                await repeated(self._call, CLOSE, {"_id": NO_SESSION})
             except RequestRefused as refusal:
-                if refusal.code not in BY_CODE:  # no word of the service's own: a wrong base_url
+                if refusal.code not in BY_CODE:  # not a code of the service: a wrong base_url
                     raise
 
     async def _exchange_optional(self, endpoint: Endpoint) -> Reply | None:
-        """Exchange; None when the service does not serve the endpoint."""
+        """Send and read the answer; None when the service does not have the endpoint."""
         reply = await self._exchange(endpoint, None)
         if reply.fault is None:
             return reply
@@ -214,29 +216,29 @@ class AkoolClient:
             raise reply.fault
         return None
 
-    async def _ask(self, endpoint: Endpoint, asked: Mapping[str, object]) -> Reply:
-        reply = await self._exchange(endpoint, asked)
+    async def _call(self, endpoint: Endpoint, payload: Mapping[str, object]) -> Reply:
+        reply = await self._exchange(endpoint, payload)
         if reply.fault is not None:
             raise reply.fault
         return reply
 
-    async def _exchange(self, endpoint: Endpoint, asked: Mapping[str, object] | None) -> Reply:
-        """Send with credentials; once more, with a new token, when the token was refused."""
+    async def _exchange(self, endpoint: Endpoint, payload: Mapping[str, object] | None) -> Reply:
+        """Send with credentials; a second time, with a new token, when the token was refused."""
         if isinstance(self._credentials, ApiKey):
-            return await self._send(endpoint, asked, {"x-api-key": self._credentials.key})
+            return await self._send(endpoint, payload, {"x-api-key": self._credentials.key})
         token = await self._bearer(self._credentials)
-        reply = await self._send(endpoint, asked, token.headers)
+        reply = await self._send(endpoint, payload, token.headers)
         if reply.fault is None or (reply.fault.code or reply.status) not in _TOKEN_REFUSED:
             return reply
         if self._token is token:
             self._token = None
         _log.info(LogEvent.TOKEN_REFUSED, endpoint=endpoint.name)
         token = await self._bearer(self._credentials)
-        return await self._send(endpoint, asked, token.headers)
+        return await self._send(endpoint, payload, token.headers)
 
     async def _bearer(self, account: ClientSecret) -> Token:
-        """Return a token that is still good, logging in where there is none."""
-        async with self._login:  # one login, however many calls wait for it
+        """Return a valid token, logging in if there is none."""
+        async with self._login:  # one login, no matter how many calls wait for it
             if self._token is None or self._wall() >= self._token.renew_at:
                 reply = await self._send(
                     GET_TOKEN,
@@ -250,17 +252,17 @@ class AkoolClient:
             return self._token
 
     async def _send(
-        self, endpoint: Endpoint, asked: Mapping[str, object] | None, headers: Mapping[str, str]
+        self, endpoint: Endpoint, payload: Mapping[str, object] | None, headers: Mapping[str, str]
     ) -> Reply:
         try:
-            return await self._send_once(endpoint, asked, headers)
+            return await self._send_once(endpoint, payload, headers)
         except Exception as fault:
             if endpoint is CREATE and in_doubt(fault):
                 raise doubt_of(fault) from fault
             raise
 
     async def _send_once(
-        self, endpoint: Endpoint, asked: Mapping[str, object] | None, headers: Mapping[str, str]
+        self, endpoint: Endpoint, payload: Mapping[str, object] | None, headers: Mapping[str, str]
     ) -> Reply:
         try:
             async with asyncio.timeout(self._call_deadline):
@@ -268,9 +270,9 @@ class AkoolClient:
                     endpoint.method,
                     self.base_url + endpoint.path,
                     headers={"accept": "application/json", **headers},
-                    json_body=asked,
+                    json_body=payload,
                     largest=LARGEST_BODY,
-                    fresh=endpoint is CREATE,  # none is lost for a connection that was dead
+                    fresh=endpoint is CREATE,  # a kept connection may be dead and lose it
                     shown=service_url(self.base_url) + endpoint.path,
                 )
         except TimeoutError as late:

@@ -1,4 +1,4 @@
-"""The way from settings to the service and its journal."""
+"""Makes the service's client and the journal from the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,10 +14,10 @@ from relayd.http.client import HttpClient, require_reachable
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[AkoolClient]:
-    """Return a client of the service, as the settings say; its connections end with the block.
+    """Yield a client of the service, as configured; its connections are closed after the block.
 
-    Raises ConfigError for missing credentials, and for what of the environment keeps us from the
-    service: a proxy variable or CA file that cannot be used.
+    Raises ConfigError for missing credentials, and for a proxy variable or CA file of the
+    environment that cannot be used.
     """
     require_credentials(settings)
     await asyncio.to_thread(require_reachable, settings.akool.base_url.reveal())

@@ -1,4 +1,4 @@
-"""Who we are to the service: a key in a header, or an id and a secret that buy a token."""
+"""Credentials for the service: a key in a header, or an id and a secret that get a token."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,18 +9,18 @@ from relayd.errors import CredentialsRefused, ServerFault
 from relayd.logs import conceal
 
 _FINGERPRINT_DIGITS = 12
-"""Hex digits: enough to tell a person's keys apart, too few to be of any other use."""
+"""Hex digits: enough to tell one user's keys apart, too few for anything else."""
 _RENEW_EARLY = 60.0
-"""s before its end that a token counts as expired: longer than any one call takes."""
+"""s before its end at which a token counts as expired: longer than any one call takes."""
 _EARLIEST_DATE = 1e9
-"""Above this, `expire` is a date (s since 1970), not a length of 30 years."""
+"""Above this, `expire` is a date (s since 1970), not a duration of 30 years."""
 _EARLIEST_DATE_MS = 1e12
 """Above this, it is a date in ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key, sent as `x-api-key`. Raises CredentialsRefused when no header could carry it."""
+    """A key, sent as `x-api-key`. Raises CredentialsRefused when it cannot be sent in a header."""
 
     key: str = field(repr=False)
 
@@ -30,13 +30,13 @@ class ApiKey:
 
     @property
     def fingerprint(self) -> str:
-        """Tells keys apart without telling them."""
+        """Identifies the key without revealing it."""
         return _fingerprint(self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSecret:
-    """A client id and secret: getToken gives a token for them, sent as `Authorization`."""
+    """A client id and secret: getToken returns a token for them, sent as `Authorization`."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -50,7 +50,7 @@ class ClientSecret:
 
     @property
     def fingerprint(self) -> str:
-        """Tells accounts apart; the id alone names one."""
+        """Identifies the account; the id alone is enough."""
         return _fingerprint(self.client_id)
 
 
@@ -70,11 +70,11 @@ def _check_header(value: str, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token and the moment that it is renewed at."""
+    """A bearer token and when to renew it."""
 
     text: str = field(repr=False)
     renew_at: float
-    """Wall time, s since 1970; infinite where the answer gave no expiry."""
+    """Wall time, s since 1970; infinite if the answer had no expiry."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -83,10 +83,10 @@ class Token:
 
     @classmethod
     def read(cls, body: Mapping[str, object], wall: Callable[[], float] = time.time) -> "Token":
-        """Read a getToken answer: token and expire in `data`, or at the top.
+        """Read a getToken answer: token and expire in `data`, or at the top level.
 
-        `expire` is read as a length in s or as a date in s or ms. Raises ServerFault when there
-        is no token, or one that no header can carry.
+        `expire` is read as a duration in s or as a date in s or ms. Raises ServerFault when there
+        is no token, or one that cannot be sent in a header.
         """
         data = body.get("data")
         holders = [holder for holder in (data, body) if isinstance(holder, Mapping)]
@@ -105,7 +105,7 @@ def _end(expire: object, now: float) -> float:
         seconds = float(str(expire))
     except ValueError:
         return float("inf")
-    if not seconds > 0:  # nan as well
+    if not seconds > 0:  # also false for nan
         return float("inf")
     if seconds > _EARLIEST_DATE_MS:
         return seconds / 1000

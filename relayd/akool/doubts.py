@@ -1,10 +1,10 @@
-"""Creates whose answer nobody knows, `<state>/doubts/`: each may have opened a session.
+"""Creates whose answer was lost, `<state>/doubts/`: each may have opened a session.
 
-A file is written before a create is sent, and goes when the answer is known and what it opened is
-on the journal. One that stays tells of a doubt: by the reason in it, or, where nobody has it in
-his care any more, because the process was killed in between. (A process that is killed between
-putting the session on the journal and removing this file leaves a doubt about a session that is
-known: one line too many, never one too few.)
+A file is written before a create is sent, and removed when the answer is known and the session is
+in the journal. A file that stays is a doubt: it holds a reason, or no live process has it locked
+because the process was killed in between. (A process killed between putting the session in the
+journal and removing this file leaves a doubt about a session that is known: an extra entry is
+harmless, a missing one is not.)
 """
 
 import fcntl
@@ -34,7 +34,7 @@ from relayd.akool.files import (
 from relayd.logs import LogEvent
 
 KEPT_FOR = 7 * 24 * 3600.0
-"""s that a doubt is told: by then the service's own limits have ended the session."""
+"""s that a doubt is reported: by then the service's own limits have ended the session."""
 KILLED = "the relay was killed before the service answered"
 LONGEST_REASON = 500
 """Characters of a reason that are kept."""
@@ -46,7 +46,7 @@ _log = logs.get("akool")
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A session that may be open at the service, and that nobody knows the id of."""
+    """A session that may be open at the service and whose id is unknown."""
 
     at: float
     """When it was asked for; wall time, s since 1970."""
@@ -54,27 +54,27 @@ class Doubt:
     base_url: str
     """The service that was asked."""
     account: str
-    """Fingerprint of the credentials; empty where not known."""
+    """Fingerprint of the credentials; empty if unknown."""
     reason: str
-    """Why it is not known, in words; empty while the answer is awaited."""
+    """Why it is unknown, as text; empty while the answer is awaited."""
     held: bool
-    """Whether a living process still waits for the answer: then it is no doubt yet."""
+    """Whether a live process still waits for the answer: then it is no doubt yet."""
     looked_at: bool = False
-    """Whether a person went on after it, so that it holds up no further session."""
+    """Whether the user acknowledged it, so that it no longer blocks new sessions."""
 
 
 class CreateIntent:
-    """A create about to be sent, on disk. Whoever has it ends it by one of its two methods.
+    """A create about to be sent, on disk. Its owner must call one of its two methods at the end.
 
-    Neither raises: what fails is logged, and the file then tells of a doubt that may be none.
+    Neither raises: a failure is logged, and the file is then reported as a doubt that may be none.
     """
 
     def __init__(self, path: Path, lock: int, fields: dict[str, Any]) -> None:
         self._path, self._lock, self._fields = path, lock, fields
         self._ended = False
 
-    def answered(self) -> None:
-        """The answer is known, and what it opened is on the journal or closed."""
+    def mark_answered(self) -> None:
+        """The answer is known, and the session it opened is in the journal or closed."""
         if self._ended:
             return
         try:
@@ -83,8 +83,8 @@ class CreateIntent:
             _log.warning(LogEvent.JOURNAL_DOUBT_KEPT, path=str(self._path), reason=str(fault))
         self._release()
 
-    def doubtful(self, reason: str) -> None:
-        """Nobody knows whether it opened a session: keep that for `Journal.doubts`."""
+    def mark_doubtful(self, reason: str) -> None:
+        """Whether it opened a session is unknown: keep that for `Journal.doubts`."""
         if self._ended:
             return
         reason = logs.excerpt(reason, LONGEST_REASON)
@@ -102,13 +102,13 @@ class CreateIntent:
 
 
 class DoubtFolder:
-    """The folder of them in the state directory. All methods block on the disk."""
+    """The folder of these files in the state directory. All methods block on the disk."""
 
     def __init__(self, directory: Path, wall: Callable[[], float]) -> None:
         self._state, self._folder, self._wall = directory, directory / "doubts", wall
 
     def begin(self, base_url: str, relay: str, account: str) -> CreateIntent:
-        """Note that a create is about to be sent; on disk for good when this returns.
+        """Record that a create is about to be sent; durably on disk when this returns.
 
         Forgets doubts older than KEPT_FOR. Raises Unavailable: then send nothing.
         """
@@ -128,7 +128,7 @@ class DoubtFolder:
             return CreateIntent(path, write_file(path, fields), fields)
 
     def doubts(self, since: float) -> list[Doubt]:
-        """Return those since a moment of wall time, oldest first, creates in flight among them.
+        """Return the doubts since a moment of wall time, oldest first, including creates in flight.
 
         Raises Unavailable when the folder cannot be read.
         """
@@ -139,8 +139,8 @@ class DoubtFolder:
         ]
         return sorted(found, key=lambda doubt: doubt.at)
 
-    def note_looked_at(self, relay: str) -> None:
-        """Note that a person knows of a relay's doubts: they are still told, and hold nothing up.
+    def acknowledge_doubts(self, relay: str) -> None:
+        """Record that the user knows a relay's doubts: still reported, they no longer block it.
 
         Raises Unavailable.
         """
@@ -153,7 +153,7 @@ class DoubtFolder:
                 os.close(write_file(path, {"version": VERSION, "at": doubt.at} | fields))
 
     def _forget_old(self) -> None:
-        """Remove what is out of date, also by a clock that was set meanwhile."""
+        """Remove old files, including those dated in the future by a clock that was changed."""
         now = self._wall()
         for path in self._paths(".json"):
             doubt = _read(path)
@@ -176,9 +176,9 @@ class DoubtFolder:
 
 
 def _read(path: Path) -> Doubt | None:
-    """Read a file of the folder; None when it is gone. One that is unreadable is a doubt as well.
+    """Read a file of the folder; None when it is gone. An unreadable file is a doubt as well.
 
-    That is dated by the file's own time.
+    It gets the file's modification time.
     """
     held = False
     try:

@@ -26,7 +26,7 @@ from relayd.logs import excerpt
 
 @dataclass(frozen=True, slots=True)
 class ErrorMeaning:
-    """What a code means: the error to raise, its sentence, and what a person can do."""
+    """What a code means: the error to raise, its message, and a hint for the user."""
 
     error: type[ServiceError]
     means: str
@@ -82,19 +82,19 @@ _GONE = {1008: _SESSION_GONE, 1014: _SESSION_GONE}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of the API; `own` are the codes that mean something else here."""
+    """One call of the API; `own` holds the codes that mean something else here."""
 
     path: str
     method: str = "POST"
     success: frozenset[int] = frozenset({1000})
     needs_code: bool = True
-    """False where answers without a business code are known and their content decides."""
+    """False if answers without a business code are known and their content decides."""
     takes_face: bool = False
     own: Mapping[int, ErrorMeaning] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The last words of the path, for messages."""
+        """The last two parts of the path, for messages."""
         return "/".join(self.path.split("/")[-2:])
 
 
@@ -110,33 +110,33 @@ CREATE = Endpoint("/api/open/v3/faceswap/live/create", takes_face=True)
 UPDATE = Endpoint("/api/open/v3/faceswap/live/update", takes_face=True, own={1008: _SESSION_GONE})
 CLOSE = Endpoint("/api/open/v3/faceswap/live/close", own=_GONE)
 INFO = Endpoint("/api/open/v3/faceswap/live/info", own=_GONE)
-"""Documented nowhere; seen in public clients. relayd works without it."""
+"""Not documented; seen in public clients. relayd works without it."""
 CREDIT = Endpoint("/api/open/v3/faceswap/quota/info", method="GET")
 
 ENDPOINT_MISSING = frozenset({404, 405, 501})
-"""HTTP statuses (and codes that repeat them) of a path that the service does not serve."""
+"""HTTP statuses (and codes that repeat them) of a path that the service does not have."""
 
 _OF_IMAGE = re.compile(
     r"(?i)\b(?:faces?|images?|pictures?|photos?|landmarks?|media|download\w*|resolution)\b"
 )
-_LONGEST_SAYING = 200
-"""Characters of the service's own words that a message repeats."""
+_LONGEST_SERVICE_TEXT = 200
+"""Characters of the service's own message that ours repeats."""
 
 
 def read_body(endpoint: Endpoint, answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
-    """Return the answer's JSON object ({} where it has none) and the error that it amounts to.
+    """Return the answer's JSON object ({} if it has none) and the error that it means.
 
-    The business code decides where it is known, else the HTTP status, else a code that repeats
-    an HTTP status. Anything that fits nothing is a ServerFault.
+    A known business code decides, else the HTTP status, else a code that repeats an HTTP status.
+    Anything else is a ServerFault.
     """
     try:
         body = answer.json()
     except ServerFault as fault:
-        return {}, judge(endpoint, answer, {}) or fault
+        return {}, error_of(endpoint, answer, {}) or fault
     if not isinstance(body, dict):
         no_object = ServerFault(f"{endpoint.name}: the answer is no JSON object")
-        return {}, judge(endpoint, answer, {}) or no_object
-    error = judge(endpoint, answer, body)
+        return {}, error_of(endpoint, answer, {}) or no_object
+    error = error_of(endpoint, answer, body)
     if error is None and endpoint.needs_code and code_of(body) is None:
         error = ServerFault(f"{endpoint.name}: the answer has no code")
     return body, error
@@ -147,45 +147,49 @@ def code_of(body: Mapping[str, Any]) -> int | None:
     return whole_number(body.get("code", body.get("error_code")))
 
 
-def judge(endpoint: Endpoint, answer: Answer, body: Mapping[str, Any]) -> ServiceError | None:
-    """Return the error that an answer amounts to; None when it is none."""
+def error_of(endpoint: Endpoint, answer: Answer, body: Mapping[str, Any]) -> ServiceError | None:
+    """Return the error that an answer means; None for a success."""
     code = code_of(body)
     good_status = answer.status // 100 == 2  # noqa: PLR2004 - the 2xx of HTTP
     if good_status and (code is None or code in endpoint.success):
         return None
-    verdict = endpoint.own.get(code or 0) or BY_CODE.get(code or 0)
-    if verdict is None and not good_status:
-        verdict = BY_STATUS.get(answer.status) or _BY_HUNDRED.get(answer.status // 100)
-    verdict = verdict or BY_STATUS.get(code or 0) or _UNKNOWN
-    said = _saying(body)
-    speaks_of_image = endpoint.takes_face and bool(_OF_IMAGE.search(said))
-    if speaks_of_image and (
-        verdict.error is RequestRefused or (good_status and verdict is _UNKNOWN)
+    meaning = endpoint.own.get(code or 0) or BY_CODE.get(code or 0)
+    if meaning is None and not good_status:
+        meaning = BY_STATUS.get(answer.status) or _BY_HUNDRED.get(answer.status // 100)
+    meaning = meaning or BY_STATUS.get(code or 0) or _UNKNOWN
+    text = _service_text(body)
+    mentions_image = endpoint.takes_face and bool(_OF_IMAGE.search(text))
+    if mentions_image and (
+        meaning.error is RequestRefused or (good_status and meaning is _UNKNOWN)
     ):
-        verdict = _IMAGE_REFUSED
+        meaning = _IMAGE_REFUSED
     where = f"HTTP {answer.status}" if code is None or not good_status else ""
     which = f"code {code}" if code is not None else ""
-    details = ", ".join(part for part in (where, which, said and repr(said)) if part)
-    message = f"{endpoint.name}: {verdict.means} [{details}]"
-    if issubclass(verdict.error, Throttled):
-        return verdict.error(
-            message, hint=verdict.hint, code=code, retry_after=_retry_after(answer.headers)
+    details = ", ".join(part for part in (where, which, text and repr(text)) if part)
+    message = f"{endpoint.name}: {meaning.means} [{details}]"
+    if issubclass(meaning.error, Throttled):
+        return meaning.error(
+            message, hint=meaning.hint, code=code, retry_after=_retry_after(answer.headers)
         )
-    return verdict.error(message, hint=verdict.hint, code=code)
+    return meaning.error(message, hint=meaning.hint, code=code)
 
 
-def _saying(body: Mapping[str, Any]) -> str:
-    """Return the service's own words: redacted first, then cut, without control characters."""
-    words = next(
+def _service_text(body: Mapping[str, Any]) -> str:
+    """Return the service's own message: redacted first, then cut, without control characters."""
+    message = next(
         (body[key] for key in ("msg", "error_msg", "message") if isinstance(body.get(key), str)), ""
     )
-    said = excerpt(words, 2 * _LONGEST_SAYING)
-    printable = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    return printable if len(printable) <= _LONGEST_SAYING else printable[:_LONGEST_SAYING] + "…"
+    text = excerpt(message, 2 * _LONGEST_SERVICE_TEXT)
+    printable = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return (
+        printable
+        if len(printable) <= _LONGEST_SERVICE_TEXT
+        else printable[:_LONGEST_SERVICE_TEXT] + "…"
+    )
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return Retry-After in seconds (RFC 9110 §10.2.3); the date form is not honoured."""
+    """Return Retry-After in seconds (RFC 9110 §10.2.3); the date form is ignored."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:

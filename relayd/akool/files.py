@@ -1,7 +1,7 @@
-"""Small files that must outlast a crash: written through to the disk, and locked by their owner.
+"""Small files that must survive a crash: synced to the disk, and locked by their owner.
 
-A lock (flock) goes with the process, however it ends; it is not inherited by spawned processes,
-since Python's descriptors close on exec. So a file whose lock can be taken has no owner any more.
+A lock (flock) is released when the process ends, however it ends; spawned processes do not
+inherit it, since Python's descriptors close on exec. So a file whose lock is free has no owner.
 """
 
 import fcntl
@@ -19,18 +19,18 @@ from relayd.errors import Unavailable
 from relayd.process.folders import make_private
 
 VERSION = 1
-"""Of what is written; fields may be added to it, a change of their meaning raises it."""
+"""Of the file format; new fields keep it, a change of meaning raises it."""
 LARGEST_FILE = 64 * 1024
-"""Bytes; an honest one has some 200."""
+"""Bytes; a normal one has about 200."""
 
 
 class Unreadable(ValueError):
-    """A file holds nothing that can be understood; the message says why."""
+    """A file cannot be read as an entry; the message says why."""
 
 
 @contextmanager
 def disk_access(directory: Path) -> Iterator[None]:
-    """Turn the disk's failures below `[state] directory` into Unavailable."""
+    """Turn disk errors below `[state] directory` into Unavailable."""
     try:
         yield
     except PermissionError as fault:
@@ -46,7 +46,7 @@ def disk_access(directory: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for the owner alone, and what is missing above it; on disk for good."""
+    """Make a folder for its owner only, with missing parents; durably on disk."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     make_private(path)
     for made in missing:
@@ -54,7 +54,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Put a folder's changes on the disk."""
+    """Sync a folder's changes to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -63,9 +63,9 @@ def sync_folder(path: Path) -> None:
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> int:
-    """Put a new JSON file in place, whole or not at all, on disk for good when this returns.
+    """Put a new JSON file in place atomically, durably on disk when this returns.
 
-    Gives its descriptor, with the lock: the caller's to close.
+    Returns its descriptor, with the lock; the caller closes it.
     """
     draft = path.with_suffix(".part")
     draft.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def write_file(path: Path, content: Mapping[str, Any]) -> int:
 
 
 def write_through(path: Path, content: bytes, how: int) -> int:
-    """Write a file through to the disk; returns its descriptor, with the lock."""
+    """Write a file and sync it to the disk; returns its descriptor, with the lock."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -97,9 +97,9 @@ def write_through(path: Path, content: bytes, how: int) -> int:
 
 
 def open_file(path: Path) -> int:
-    """Open a regular file, to be read and locked; raises OSError, or Unreadable for others."""
+    """Open a regular file, to read and lock it; raises OSError, or Unreadable for other kinds."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may do something
+    if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may have side effects
         raise Unreadable("not a regular file")
     try:
         descriptor = os.open(path, os.O_RDWR | flags)
@@ -112,7 +112,7 @@ def open_file(path: Path) -> int:
 
 
 def try_lock(descriptor: int, kind: int) -> bool:
-    """Take a lock if nobody has it."""
+    """Take a lock if it is free."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:  # held, or a file system without locks: not ours either way
@@ -121,15 +121,15 @@ def try_lock(descriptor: int, kind: int) -> bool:
 
 
 def is_held(descriptor: int) -> bool:
-    """Whether a living process has the file in its care."""
+    """Whether a live process has the file locked."""
     return not try_lock(descriptor, fcntl.LOCK_SH)
 
 
 def read_fields(descriptor: int) -> Mapping[str, Any]:
-    """Read a JSON object of a version that is known here.
+    """Read a JSON object of a known version.
 
-    Fields that are not known are the caller's to ignore; files without a version are of the
-    first one. Raises Unreadable, OSError.
+    The caller ignores unknown fields; files without a version are of the first one.
+    Raises Unreadable, OSError.
     """
     content = os.pread(descriptor, LARGEST_FILE, 0)
     if not content.strip(b"\0 \r\n\t"):
@@ -167,12 +167,12 @@ def seconds(fields: Mapping[str, Any], key: str, default: float | None = None) -
 
 
 def why(fault: Unreadable | OSError) -> str:
-    """Return why a file cannot be read, in words."""
+    """Return why a file cannot be read, as text."""
     return (fault.strerror or str(fault)) if isinstance(fault, OSError) else str(fault)
 
 
 def _owner(path: Path) -> str:
-    """Name whose folder it is, or the nearest one above that can be seen."""
+    """Return the owner of the folder, or of the nearest parent that can be read."""
     for one in (path, *path.parents):
         with suppress(OSError, KeyError):
             return pwd.getpwuid(one.stat().st_uid).pw_name

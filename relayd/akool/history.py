@@ -1,4 +1,4 @@
-"""What sessions cost: a line for each one that was closed, `<state>/history.jsonl`.
+"""What sessions cost: one line per closed session, `<state>/history.jsonl`.
 
 The file is bounded and may be deleted at any time: then the day's budget starts again from zero.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Self, TypeGuard
 
 LARGEST_HISTORY = 1024 * 1024
-"""Bytes, some 6000 sessions; past it the older half is dropped."""
+"""Bytes, about 6000 sessions; beyond it the older half is dropped."""
 
 LARGEST_TIME = 250_000_000_000
-"""s, some 8000 years: calendars end with the year 9999."""
+"""s, about 8000 years: calendars end with the year 9999."""
 
 _Version = tuple[int, int, int]
-"""A file's inode, size and time of change, ns."""
+"""A file's inode, size and modification time, ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,15 @@ class ClosedSession:
     id: str
     relay: str
     opened: float
-    """Wall time, s since 1970; `closed` less `seconds` where no clock was set meanwhile."""
+    """Wall time, s since 1970; `closed` minus `seconds` if the clock was not changed meanwhile."""
     closed: float
     """Wall time, s since 1970."""
     seconds: float
-    """That it was open, whatever became of the clock."""
+    """How long it was open, whatever happened to the clock."""
 
     @classmethod
     def read(cls, line: bytes) -> Self | None:
-        """Read a line of the file; None when it is none of ours."""
+        """Read a line of the file; None when it is not one of ours."""
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -54,18 +54,18 @@ class ClosedSession:
         return cls(session_id, relay, float(opened), float(closed), float(seconds))
 
     def seconds_between(self, since: float, until: float) -> float:
-        """Seconds that it was open between two moments, by when it was closed."""
+        """Seconds that it was open between two moments, counted back from its close."""
         return max(0.0, min(self.closed, until) - max(self.closed - self.seconds, since))
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a span of time cost."""
+    """What was spent in a time span."""
 
     sessions: int
-    """That were open in it."""
+    """Number of sessions open in it."""
     seconds: float
-    """That they were open in it, summed: what the service bills."""
+    """Sum of the time they were open in it: what the service bills."""
 
 
 class History:
@@ -84,9 +84,9 @@ class History:
         *,
         seconds: float | None = None,
     ) -> None:
-        """Append a session that was closed; on disk for good when this returns. Raises OSError.
+        """Append a closed session; durably on disk when this returns. Raises OSError.
 
-        `seconds` is how long it was open, where that is known better than by the wall clock.
+        `seconds` is how long it was open, if that is known better than by the wall clock.
         """
         if seconds is None:
             seconds = closed - opened
@@ -102,9 +102,9 @@ class History:
     def sessions(self) -> Sequence[ClosedSession]:
         """Return the sessions in it, in the order of their closing; raises OSError.
 
-        Lines that are none of ours are left out, and all but the first one of a session: a process
-        that is killed between the line and the journal has it closed once more. A file that has
-        not changed is not read again.
+        Foreign lines are skipped, and all but the first line of a session: if a process is killed
+        between writing the line and updating the journal, the session is closed and noted again.
+        A file that has not changed is not read again.
         """
         try:
             with self.path.open("rb") as file:
@@ -125,13 +125,13 @@ class History:
         return sessions
 
     def spent(self, since: float, until: float) -> Spent:
-        """Sum up a span of wall time; raises OSError."""
+        """Sum up the sessions of a span of wall time; raises OSError."""
         seconds = [session.seconds_between(since, until) for session in self.sessions()]
         return Spent(sum(one > 0 for one in seconds), sum(seconds))
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    """Whether it is a number of seconds that a calendar can hold."""
+    """Whether it is a number of seconds that a date can represent."""
     return isinstance(value, int | float) and -LARGEST_TIME < value < LARGEST_TIME
 
 

@@ -1,9 +1,9 @@
-"""The book of open sessions: each is on disk before it is used, until its close is confirmed.
+"""The journal of open sessions: each is on disk from before its use until its close is confirmed.
 
-One file a session, `<state>/sessions/<id>.json`. Its owner holds a lock on it for as long as it
-lives, so a file whose lock can be taken is a session whose owner died: no guessing by pid. A file
-that cannot be read is told as such: a session may be behind it. Beside them are the creates whose
-answer nobody knows (`relayd.akool.doubts`) and what closed sessions cost (`relayd.akool.history`).
+One file per session, `<state>/sessions/<id>.json`. Its owner holds a lock on it while it runs, so
+a file whose lock is free is a session whose owner died: no guessing by pid. An unreadable file is
+reported as such: it may stand for a session. The journal also has the creates whose answer was
+lost (`relayd.akool.doubts`) and what closed sessions cost (`relayd.akool.history`).
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from pathlib import Path
 from relayd import logs
 from relayd.akool import boottime as boot_clock
 from relayd.akool.boottime import Moment
-from relayd.akool.budget import BudgetReading, Spending, local_day, read_budget
+from relayd.akool.budget import BudgetReading, OpenTime, local_day, read_budget
 from relayd.akool.doubts import CreateIntent, Doubt, DoubtFolder
 from relayd.akool.files import (
     Unreadable,
@@ -41,7 +41,7 @@ from relayd.akool.records import JournalContents, JournalRecord, UnreadableEntry
 from relayd.logs import LogEvent
 
 _LONGEST_NAME = 80
-"""Characters of an id that its file's name repeats."""
+"""Characters of an id that are used in its file's name."""
 
 _log = logs.get("akool")
 
@@ -54,13 +54,13 @@ class JournalEntry:
         self._journal = journal
         self._path = path
         self._lock: int | None = lock
-        self._releasing = threading.Lock()  # a descriptor closed twice could be somebody else's
+        self._releasing = threading.Lock()  # closed twice, it could be another file's descriptor
         self._inode = os.fstat(lock).st_ino
 
     def remove(self) -> None:
-        """Take the session off the book, its close being confirmed; note it in the history.
+        """Remove the session, whose close is confirmed, from the journal; note it in the history.
 
-        Without effect when another process did so already. Raises Unavailable.
+        Does nothing when another process did so already. Raises Unavailable.
         """
         with self._journal.access():
             if self._is_ours():
@@ -70,7 +70,7 @@ class JournalEntry:
         self.release()
 
     def release(self) -> None:
-        """Return the session out of this process's care; it stays on the journal, orphaned."""
+        """Give up ownership; the session stays in the journal, orphaned."""
         with self._releasing:
             if self._lock is not None:
                 os.close(self._lock)
@@ -84,7 +84,7 @@ class JournalEntry:
 
 
 class Journal:
-    """The book in `directory` (`[state] directory`). All methods block on the disk."""
+    """The journal in `directory` (`[state] directory`). All methods block on the disk."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class Journal:
         wall: Callable[[], float] = time.time,
         boottime: Callable[[], float] | None = None,
     ) -> None:
-        """Keep the book by these clocks.
+        """Use these clocks.
 
-        `boottime` gives how long sessions are open; without one, and with a `wall` that is not
+        `boottime` measures how long sessions are open; without it, and with a `wall` that is not
         the machine's, the wall clock does.
         """
         self.directory = directory
@@ -110,11 +110,11 @@ class Journal:
         self._warned: set[tuple[str, str]] = set()
 
     def now(self) -> Moment:
-        """Return this moment by the book's clocks."""
+        """Return this moment by the journal's clocks."""
         return Moment(float(self._wall()), self._boottime(), self._boot_id)
 
     def probe(self) -> None:
-        """Try to write, so that no session is opened that could not be recorded.
+        """Test that the journal can be written, before opening a session that must be recorded.
 
         Raises Unavailable naming `[state] directory`.
         """
@@ -125,30 +125,30 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def begin_create(self, base_url: str, relay: str, account: str = "") -> CreateIntent:
-        """Note that a create is about to be sent; on disk for good when this returns.
+        """Record that a create is about to be sent; durably on disk when this returns.
 
         Raises Unavailable: then send nothing.
         """
         return self._doubts.begin(base_url, relay, account)
 
     def doubts(self, since: float = 0.0) -> list[Doubt]:
-        """Return the creates since a moment of wall time whose answer nobody knows, oldest first.
+        """Return the creates since a moment of wall time whose answer is unknown, oldest first.
 
-        Those whose answer is awaited are among them, as held. Raises Unavailable.
+        Those whose answer is still awaited are included, as held. Raises Unavailable.
         """
         return self._doubts.doubts(since)
 
-    def note_looked_at(self, relay: str) -> None:
-        """Note that a person knows of a relay's doubts: they are still told, and hold nothing up.
+    def acknowledge_doubts(self, relay: str) -> None:
+        """Record that the user knows a relay's doubts: still reported, they no longer block it.
 
         Raises Unavailable.
         """
-        self._doubts.note_looked_at(relay)
+        self._doubts.acknowledge_doubts(relay)
 
     def record(
         self, session: LiveSession, *, base_url: str, relay: str, account: str = ""
     ) -> JournalEntry:
-        """Put a session on the book; on disk for good when this returns. Holds no secret.
+        """Put a session in the journal; durably on disk when this returns. Stores no secret.
 
         Raises Unavailable: then nothing is recorded, and the session must be closed at once.
         """
@@ -171,7 +171,7 @@ class Journal:
             return JournalEntry(self, path, write_file(path, record.fields()), record)
 
     def contents(self) -> JournalContents:
-        """Return what is on the book, and each file that cannot be read.
+        """Return the sessions in the journal, and each file that cannot be read.
 
         Raises Unavailable when the folder cannot be read.
         """
@@ -198,10 +198,10 @@ class Journal:
         return list(self.contents().records)
 
     def orphans(self) -> list[JournalEntry]:
-        """Take the sessions whose owner died into our care, oldest first.
+        """Take ownership of the sessions whose owner died; return them oldest first.
 
-        What cannot be read is left where it is, and told once in the log. Raises Unavailable when
-        the folder cannot be read.
+        Unreadable files are left in place, and logged once. Raises Unavailable when the folder
+        cannot be read.
         """
         adopted = []
         for path, found in self._files():
@@ -222,12 +222,12 @@ class Journal:
         return sorted(adopted, key=lambda entry: entry.record.opened_at)
 
     def unreadable_file_of(self, session_id: str) -> UnreadableEntry | None:
-        """Return the file that must be this session's, by its name, and cannot be read."""
+        """Return this session's file if it cannot be read; it is found by its name."""
         names = {_file_name(session_id), Path(_file_name(session_id)).with_suffix(".part").name}
         return next((one for one in self.contents().unreadable if one.name in names), None)
 
     def discard(self, unreadable: UnreadableEntry) -> None:
-        """Remove a file that cannot be read, its session's close being confirmed.
+        """Remove an unreadable file whose session's close is confirmed.
 
         Raises Unavailable.
         """
@@ -236,7 +236,7 @@ class Journal:
             sync_folder(self._sessions)
 
     def note_closed(self, record: JournalRecord) -> None:
-        """Append one line to the history; failing to is a warning, the close is done."""
+        """Append one line to the history; a failure is only a warning, as the session is closed."""
         now = self.now()
         try:
             self.history.note(
@@ -252,30 +252,30 @@ class Journal:
             )
 
     def budget(self, limit_minutes: float) -> BudgetReading:
-        """Read how much of a day's limit the sessions on this book have used; 0 is no limit.
+        """Read how much of the day's limit the sessions of this journal have used; 0 is no limit.
 
-        Raises Unavailable when book or history cannot be read.
+        Raises Unavailable when journal or history cannot be read.
         """
         now = self.now()
-        records = self.entries()  # first, so that one that is closed meanwhile is not missed
+        records = self.entries()  # first, so that a session closed meanwhile is not missed
         with self.access():
             closed = self.history.sessions()
         ended = {session.id for session in closed}
-        spending = [
-            Spending(now.seconds_since(record.opened), left_over=not record.held)
+        open_times = [
+            OpenTime(now.seconds_since(record.opened), orphaned=not record.held)
             for record in records
             if record.id not in ended
         ]
-        return read_budget(closed, spending, limit_minutes, now.wall, local_day(now.wall))
+        return read_budget(closed, open_times, limit_minutes, now.wall, local_day(now.wall))
 
     def access(self) -> AbstractContextManager[None]:
-        """Turn the disk's failures into Unavailable."""
+        """Turn disk errors into Unavailable."""
         return disk_access(self.directory)
 
     def _files(self) -> Iterator[tuple[Path, int | UnreadableEntry]]:
-        """Open each file of the folder that may be an entry, a draft included.
+        """Open each file of the folder that may be an entry, including unfinished ones.
 
-        A descriptor is the caller's to close.
+        The caller closes the descriptors.
         """
         with self.access():
             try:
@@ -299,7 +299,7 @@ class Journal:
 
 
 def _file_name(session_id: str) -> str:
-    """Name the file of an id, which comes from outside: plain characters only, no two alike."""
+    """Return the file name for an id from outside: plain characters only, unique."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", session_id)[:_LONGEST_NAME]
     if plain != session_id:
         plain += "-" + hashlib.sha256(session_id.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What the service's answers say: read leniently, checked strictly.
+"""The service's answers: many shapes are accepted, their values are checked strictly.
 
-Shapes are those of the Live Face Swap page of docs.akool.com, and the older ones that public
-clients still meet.
+Shapes are those of the Live Face Swap page of docs.akool.com, and older ones that public clients
+still see.
 """
 
 import math
@@ -17,10 +17,10 @@ from relayd.errors import ServerFault, ServiceError
 from relayd.logs import conceal
 
 POINTS_OF_A_FACE = 4
-"""Points that `opts` of create and update takes; detect gives six as numbers, four as text."""
+"""Points that `opts` of create and update takes; detect returns six as numbers, four as text."""
 
 LONGEST_ID = 1024
-"""Characters; seen in the wild are 1 to 24, and an RTC token has some 140."""
+"""Characters; real ids have 1 to 24, and an RTC token has about 140."""
 
 _NESTING = 4
 """List levels a landmark answer may have: frames, faces, points, and one to spare."""
@@ -29,7 +29,7 @@ _POINT = re.compile(r"\s*-?\d{1,5}(?:\.\d{1,9})?\s*,\s*-?\d{1,5}(?:\.\d{1,9})?\s
 
 
 class Status(Enum):
-    """`faceswap_status`: where a session stands at the service."""
+    """`faceswap_status`: the state of a session at the service."""
 
     QUEUING = 1
     """Waits for a free engine."""
@@ -59,7 +59,7 @@ def whole_number(value: object) -> int | None:
 
 
 def _plain_text(value: object) -> str:
-    """Return an id or token as text; "" where it is none, or holds what no id holds."""
+    """Return an id or token as text; "" if it is missing or has characters that no id has."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     if not isinstance(value, str) or len(value) > LONGEST_ID or not value.isprintable():
@@ -69,19 +69,19 @@ def _plain_text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
-    """A session at the service: it exists and bills until it is closed.
+    """A session at the service: it exists and is billed until it is closed.
 
     `flaw` says why it cannot be used although it exists; `check` raises it.
     """
 
     id: str
     status: Status | None
-    """None where the answer has none that is known."""
+    """None if the answer has none, or an unknown one."""
     channel_id: str
     front_user_id: str
-    """Whom we join as."""
+    """The user that we join as."""
     algorithm_user_id: str
-    """Whom the swapped picture comes from."""
+    """The user that sends the swapped pictures."""
     front_rtc_token: SecretStr
     app_id: str
     """May be empty: Akool's own sample answer has none."""
@@ -91,8 +91,8 @@ class LiveSession:
     def read(cls, data: object, refusal: ServiceError | None = None) -> Self | None:
         """Read a create answer's `data`; None when it names no session.
 
-        An id is enough: whatever else is amiss, and also beside a `refusal`, that session
-        may be billing and has to be closed.
+        An id is enough: even if the rest is wrong, or there is a `refusal`, that session may be
+        billed and has to be closed.
         """
         if not isinstance(data, Mapping) or not (session_id := _plain_text(data.get("_id"))):
             return None
@@ -103,7 +103,10 @@ class LiveSession:
         if refusal is None and missing is not None:
             refusal = ServerFault(f"create: the session's {missing} is missing or unreadable")
         engine = texts["algorithm_user_id"]
-        if refusal is None and engine in {"0", texts["front_user_id"]}:  # whose pictures are ours
+        if refusal is None and engine in {
+            "0",
+            texts["front_user_id"],
+        }:  # that user's pictures are ours
             refusal = ServerFault(f"create: algorithm_user_id = {engine!r} is no user of its own")
         return cls(
             id=session_id,
@@ -123,7 +126,7 @@ class LiveSession:
 
 
 def read_token(data: Mapping[str, Any]) -> SecretStr | None:
-    """Read the RTC token of an answer's `data`; None where it has none that can be read."""
+    """Read the RTC token of an answer's `data`; None if it has no valid one."""
     text = _plain_text(data.get("front_rtc_token"))
     conceal(text)
     return SecretStr(text) if text else None
@@ -133,12 +136,12 @@ def read_token(data: Mapping[str, Any]) -> SecretStr | None:
 class Face:
     """One face found in an image.
 
-    The fourth point is the mouth's middle in detect's own sample and its left corner in
-    create's; it is passed on as detect gave it.
+    The fourth point is the middle of the mouth in detect's own sample and its left corner in
+    create's; it is passed on as detect returned it.
     """
 
     landmarks: str
-    """As create and update take it in `opts`: "x,y:x,y:x,y:x,y", pixels of the image."""
+    """In the format of `opts` of create and update: "x,y:x,y:x,y:x,y", pixels of the image."""
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
@@ -148,11 +151,11 @@ class Face:
 
 
 def read_faces(body: Mapping[str, Any]) -> list[Face]:
-    """Read a detect answer of any known shape; each different face once, in their order.
+    """Read a detect answer of any known shape; each distinct face once, in order.
 
     `faces_obj` as a dict by index or as a list; the older flat `landmarks_str` (one text, a list,
     a list of lists) and `landmarks` (nested numbers), at the top or in `data`. Raises ServerFault
-    when landmarks are there but cannot be read, or when no known field is there.
+    when landmarks are present but unreadable, or when no known field is present.
     """
     entries = list(_entries(body))
     if not entries:
@@ -177,7 +180,7 @@ def _entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         if isinstance(listed, Mapping):
             listed = list(listed.values())
         if "faces_obj" in holder and not listed:
-            yield {}  # empty is an answer too: no face
+            yield {}  # empty is an answer: no face
         elif isinstance(listed, list):
             yield from (entry for entry in listed if isinstance(entry, Mapping))
         elif "landmarks_str" in holder or "landmarks" in holder:

@@ -1,4 +1,4 @@
-"""What a file of the journal says: a session, or why it cannot be read."""
+"""The content of a journal file: a session, or why it cannot be read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from relayd.akool.files import VERSION, Unreadable, seconds, text
 
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
-    """What the journal knows of a session that is not confirmed closed."""
+    """What the journal knows of a session whose close is not confirmed."""
 
     id: str
     channel: str
     base_url: str
-    """The service it is open at."""
+    """The service at which it is open."""
     relay: str
     opened_at: float
     """Wall time, s since 1970."""
     pid: int
-    """Of the process that opened it; for people, nothing decides by it."""
+    """Of the process that opened it; for people only, no decision uses it."""
     held: bool
-    """Whether a living process has it in its care."""
+    """Whether a live process owns it."""
     account: str = ""
-    """Fingerprint of the credentials that opened it; empty where not known."""
+    """Fingerprint of the credentials that opened it; empty if unknown."""
     boot_id: str = ""
-    """The boot in which it was opened; empty where not known."""
+    """The boot in which it was opened; empty if unknown."""
     opened_boottime: float = 0.0
-    """When, on that boot's own clock, s."""
+    """When, by that boot's clock, s."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], *, held: bool) -> Self:
-        """Take the fields of an entry, those not known ignored; raises Unreadable."""
+        """Read the fields of an entry, ignoring unknown ones; raises Unreadable."""
         if not (session_id := text(fields, "id")):
             raise Unreadable("it is broken: its id is empty")
         return cls(
@@ -49,7 +49,7 @@ class JournalRecord:
         )
 
     def fields(self) -> dict[str, Any]:
-        """Return it as its file has it."""
+        """Return the content of its file."""
         names = ("id", "channel", "base_url", "relay", "opened_at", "pid", "account")
         boot = ("boot_id", "opened_boottime")
         return {"version": VERSION} | {name: getattr(self, name) for name in (*names, *boot)}
@@ -65,18 +65,18 @@ class UnreadableEntry:
     """A file in the journal's folder that may stand for an open session."""
 
     name: str
-    """Of the file; without its ending it is the session's id, where that has plain characters."""
+    """File name; without its ending it is the session's id, if that has only plain characters."""
     why: str
-    """Why it cannot be read, in words."""
+    """Why it cannot be read, as text."""
     held: bool = False
-    """Whether a living process has it in its care."""
+    """Whether a live process owns it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalContents:
-    """All that the journal has, at one look."""
+    """All that the journal has, read at once."""
 
     records: tuple[JournalRecord, ...]
     """Oldest first."""
     unreadable: tuple[UnreadableEntry, ...]
-    """By name; never to be taken for nothing."""
+    """By name; each may be an open session."""

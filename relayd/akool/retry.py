@@ -1,7 +1,7 @@
-"""When a call to the service is worth sending again, and how long to wait before.
+"""When to send a call to the service again, and how long to wait before.
 
-Waits are jittered and double (stamina); a Retry-After that the service names is kept, unless it
-is longer than a call should take: then the error is raised, for the caller to wait.
+Waits are jittered and doubled (stamina); the service's Retry-After is respected, unless it is
+longer than a call should take: then the error is raised, and the caller waits.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from relayd.errors import ServiceError, ServiceUnreachable, SessionDoubtful, Thr
 from relayd.logs import LogEvent
 
 ATTEMPTS = 3
-"""Sendings of one call: more is the relay's own wait, which people see."""
+"""Attempts of one call: longer waits are the relay's own, which the user sees."""
 SPAN = 30.0
-"""s after which no further sending starts."""
+"""s after which no further attempt starts."""
 FIRST_WAIT = 0.5
 """s, lower bound of the first wait."""
 LONGEST_WAIT = 8.0
-"""s between two sendings, a Retry-After included."""
+"""s between two attempts, also by Retry-After."""
 
 _log = logs.get("akool")
 
@@ -31,18 +31,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _tell(details: RetryDetails) -> None:
+def _log_retry(details: RetryDetails) -> None:
     wait = round(details.wait_for, 2)
     _log.info(
         LogEvent.SERVICE_RETRY, after=wait, tries=details.retry_num, reason=str(details.caused_by)
     )
 
 
-set_on_retry_hooks([_tell])
+set_on_retry_hooks([_log_retry])
 
 
 def worth_repeating(fault: Exception) -> bool | float:
-    """Say whether to send again (stamina's backoff hook): a wait in s, or by the usual waits."""
+    """Whether to send again (stamina's backoff hook): a wait in s, or True for the usual one."""
     if not isinstance(fault, ServiceError) or not fault.retryable:
         return False
     if isinstance(fault, Throttled) and fault.retry_after is not None:
@@ -51,11 +51,11 @@ def worth_repeating(fault: Exception) -> bool | float:
 
 
 def never_acted_on(fault: Exception) -> bool:
-    """Whether the service certainly did not do what it was asked.
+    """Whether the service certainly did not carry out the request.
 
-    True when the request never left (refused, DNS, TLS), when it was turned away (429), and when
-    the service itself says by one of its documented codes that it failed. A gateway's 502 or
-    504, a cut or late answer and an answer that makes no sense say nothing of the kind.
+    True when the request was never sent (refused, DNS, TLS), when it was rejected (429), and when
+    the service itself reports a failure with one of its documented codes. A gateway's 502 or
+    504, a cut or late answer and an invalid answer do not prove that.
     """
     if isinstance(fault, ServiceUnreachable):
         return not fault.sent
@@ -65,10 +65,9 @@ def never_acted_on(fault: Exception) -> bool:
 
 
 def in_doubt(fault: Exception) -> bool:
-    """Whether the service may have done what it was asked although the call failed.
+    """Whether the service may have carried out the request although the call failed.
 
-    Not where it refused for good or certainly did not act; an error that nothing here foresees
-    says neither.
+    False if it refused permanently or certainly did not act; True for an unexpected error.
     """
     if not isinstance(fault, ServiceError):
         return True
@@ -76,24 +75,24 @@ def in_doubt(fault: Exception) -> bool:
 
 
 def doubt_of(fault: Exception) -> SessionDoubtful:
-    """Say that a session may be open, in the words of what hides it."""
-    words = str(fault) if isinstance(fault, ServiceError) else f"{type(fault).__name__}: {fault}"
+    """Return the error that a session may be open, with the text of its cause."""
+    reason = str(fault) if isinstance(fault, ServiceError) else f"{type(fault).__name__}: {fault}"
     return SessionDoubtful(
-        f"a session may be open at the service: {words}",
+        f"a session may be open at the service: {reason}",
         hint="look at your account at the service",
         code=fault.code if isinstance(fault, ServiceError) else None,
     )
 
 
 async def repeated(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what may be done twice without harm, again after failures worth it."""
+    """Call something that is safe to repeat; retry after failures that may pass."""
     return await _CALLER(worth_repeating, call, *args, **kwargs)
 
 
 async def repeated_if_not_acted_on(
     call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call what must not be done twice: again only where `never_acted_on` holds."""
+    """Call something that must not be done twice: retry only if `never_acted_on` holds."""
     return await _CALLER(
         lambda fault: never_acted_on(fault) and worth_repeating(fault), call, *args, **kwargs
     )
@@ -102,13 +101,13 @@ async def repeated_if_not_acted_on(
 async def repeated_within(
     seconds: float, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call again and again until `seconds` are over; then raise the last failure.
+    """Retry until `seconds` are over; then raise the last failure.
 
     Raises ServiceUnreachable when not even the first call ended in time.
     """
     last: ServiceError | None = None
 
-    def note(fault: Exception) -> bool | float:
+    def note_failure(fault: Exception) -> bool | float:
         nonlocal last
         again = worth_repeating(fault)
         if again is not False and isinstance(fault, ServiceError):
@@ -117,7 +116,7 @@ async def repeated_within(
 
     try:
         async with asyncio.timeout(seconds):
-            return await _PATIENT(note, call, *args, **kwargs)
+            return await _UNTIL_DEADLINE(note_failure, call, *args, **kwargs)
     except TimeoutError as late:
         raise last or ServiceUnreachable(f"no answer within {seconds:g} s") from late
 
@@ -129,7 +128,7 @@ _CALLER = stamina.AsyncRetryingCaller(
     wait_max=LONGEST_WAIT,
     wait_jitter=FIRST_WAIT,
 )
-_PATIENT = stamina.AsyncRetryingCaller(
+_UNTIL_DEADLINE = stamina.AsyncRetryingCaller(
     attempts=None,
     timeout=None,
     wait_initial=FIRST_WAIT / 2,

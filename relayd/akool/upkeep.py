@@ -1,4 +1,4 @@
-"""What goes on beside a relay's sessions: closing orphaned sessions, following the credit."""
+"""Background work beside a relay's sessions: closing orphaned sessions, reading the credit."""
 
 import asyncio
 
@@ -10,32 +10,32 @@ from relayd.errors import RelaydError
 from relayd.logs import LogEvent, get
 
 ORPHANS_BACKOFF = 0.5, 60.0
-"""s, first and longest wait between two tries to close what was left open: it bills meanwhile."""
+"""s, first and longest wait between two attempts to close orphans, which are billed meanwhile."""
 ORPHANS_INTERVAL = 30.0
-"""s between two looks for it while all is closed; a look reads a folder."""
+"""s between two searches for orphans while all are closed; a search reads one folder."""
 CREDIT_INTERVAL = 600.0
-"""s between two looks at the credit left."""
+"""s between two requests for the credit left."""
 
 _log = get("akool")
 
 
 async def keep_closing_orphaned_sessions(client: AkoolClient, journal: Journal) -> None:
-    """Close what nobody cares for, for ever.
+    """Close orphaned sessions, for ever.
 
-    That is what a killed relay left open, and each session of this one whose close the service
-    did not confirm: the network may have been away for longer than a close is tried. One that
-    this account can never close is told once.
+    These are sessions that a killed relay left open, and each session of this relay whose close
+    the service did not confirm: the network may have been down for longer than a close is tried.
+    One that this account can never close is reported once.
     """
     backoff = Backoff(*ORPHANS_BACKOFF)
-    hopeless: dict[str, str] = {}
+    unclosable: dict[str, str] = {}
     while True:
         try:
-            results = await close_orphaned_sessions(client, journal, hopeless=hopeless)
-            all_closed = all(one.closed or one.record.id in hopeless for one in results)
+            results = await close_orphaned_sessions(client, journal, unclosable=unclosable)
+            all_closed = all(one.closed or one.record.id in unclosable for one in results)
         except RelaydError as fault:
             _log.error(LogEvent.SESSION_ORPHANS_NOT_CLOSED, reason=str(fault))
             all_closed = False
-        except Exception:  # noqa: BLE001 - what bills is closed whatever happens
+        except Exception:  # noqa: BLE001 - open sessions cost money
             _log.exception(LogEvent.SESSION_ORPHANS_NOT_CLOSED)
             all_closed = False
         if all_closed:
@@ -44,15 +44,15 @@ async def keep_closing_orphaned_sessions(client: AkoolClient, journal: Journal) 
 
 
 class CreditWatch:
-    """Looks the account's credit up now and then, where the service tells it."""
+    """Reads the account's credit now and then, if the service reports it."""
 
     def __init__(self, client: AkoolClient) -> None:
         self._client = client
         self.left: float | None = None
-        """As last told; None where it is not."""
+        """As last reported; None if it was not."""
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Read it, for ever."""
         while True:
             try:
                 self.left = await self._client.credit()

@@ -1,7 +1,7 @@
 """Who may call the emulator, and what it costs: keys, tokens and credit.
 
-Headers and codes as the service's page describes them: Authorization is looked at first,
-x-api-key second; code 1102 when both are absent, 1101 when what was given is wrong or too old.
+Headers and codes as on the service's page: Authorization is checked first, x-api-key second;
+code 1102 when both are missing, 1101 when the given one is wrong or expired.
 """
 
 import secrets
@@ -15,7 +15,7 @@ INVALID_AUTHORIZATION = 1101
 MISSING_AUTHORIZATION = 1102
 INSUFFICIENT_QUOTA = 1104
 KEPT_TOKENS = 1000
-"""Tokens remembered at once; the oldest is forgotten beyond it."""
+"""Tokens remembered at once; beyond that the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class AccountRules:
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
     token_life: float = 24 * 3600.0
-    """s that a token of getToken is good for."""
+    """s that a token of getToken is valid."""
     credit: float = 1000.0
     credit_per_minute: float = 0.0
-    """What one open session costs; 0 keeps the credit where it is."""
+    """What one open session costs; 0 leaves the credit unchanged."""
 
 
 class Account:
@@ -41,7 +41,7 @@ class Account:
         self.credit = rules.credit
 
     def issue_token(self, client_id: str, client_secret: str) -> tuple[str, float]:
-        """Return a bearer token and its life in seconds; CredentialsRefused for a wrong pair."""
+        """Return a bearer token and its lifetime in s; CredentialsRefused for a wrong pair."""
         rules = self._rules
         if not (_same(rules.client_id, client_id) and _same(rules.client_secret, client_secret)):
             raise CredentialsRefused("Invalid clientId or clientSecret", code=INVALID_AUTHORIZATION)
@@ -52,11 +52,11 @@ class Account:
         return token, rules.token_life
 
     def expire_tokens(self) -> None:
-        """Make every token given so far invalid."""
+        """Make every token issued so far invalid."""
         self._token_ends.clear()
 
     def authorize(self, headers: Mapping[str, str]) -> None:
-        """Let a request pass, or raise CredentialsRefused."""
+        """Accept a request, or raise CredentialsRefused."""
         if authorization := headers.get("authorization", "").strip():
             scheme, _, token = authorization.partition(" ")
             good_until = self._token_ends.get(token.strip(), 0.0)
@@ -72,7 +72,7 @@ class Account:
         )
 
     def charge(self, open_seconds: float) -> None:
-        """Take what `open_seconds` of one session cost."""
+        """Deduct the cost of `open_seconds` of one session."""
         self.credit = max(0.0, self.credit - open_seconds * self._rules.credit_per_minute / 60)
 
     def require_credit(self) -> None:
@@ -81,12 +81,12 @@ class Account:
             raise QuotaExhausted("Insufficient quota", code=INSUFFICIENT_QUOTA)
 
     def reset(self) -> None:
-        """Fill the credit up again."""
+        """Reset the credit to its initial value."""
         self.credit = self._rules.credit
 
 
 def _same(expected: str, given: str) -> bool:
-    """Compare in constant time; an empty `expected` takes anything that is not empty."""
+    """Compare in constant time; an empty `expected` accepts anything that is not empty."""
     return (
         bool(given) if not expected else secrets.compare_digest(expected.encode(), given.encode())
     )

@@ -1,15 +1,15 @@
-"""The emulator's own side door: what is open, what to break, images, and a page for people.
+"""The emulator's admin interface: its state, faults, images, and a web page.
 
 - `GET /emulator/state` sessions, faults, credit as JSON
 - `GET|POST|DELETE /emulator/faults`, `DELETE /emulator/faults/ID` see relayd.emulator.faults
-- `POST /emulator/reset` clears faults, ends all sessions, fills the credit up
-- `POST /emulator/images` takes an image file as its body, answers `{"url": …}`
-- `GET /emulator/images/NAME` gives it back; open to all, as the service fetches it
+- `POST /emulator/reset` clears faults, ends all sessions, resets the credit
+- `POST /emulator/images` takes an image file as its body, returns `{"url": …}`
+- `GET /emulator/images/NAME` returns it; open to all, as the service fetches it
 - `GET /` the page
 
-All but the last two are for callers on this machine only, unless `admin_anywhere` is set.
-Bodies must be JSON by their Content-Type and the Host header must name this machine, so that
-no foreign web page can send one unasked, or read an answer after DNS rebinding.
+All but the last two are only for callers on this machine, unless `admin_anywhere` is set.
+Bodies must have a JSON Content-Type and the Host header must name this machine, so that no
+foreign web page can send a request, or read an answer after DNS rebinding.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ from relayd.control.guard import names_us
 from relayd.emulator.account import Account
 from relayd.emulator.answers import Handler, json_of
 from relayd.emulator.faults import FAULTS, ActiveFault, FaultBoard, Stage
-from relayd.emulator.images import LARGEST_IMAGE, ImageShelf
+from relayd.emulator.images import LARGEST_IMAGE, ImageStore
 from relayd.emulator.page import render
 from relayd.emulator.sessions import EndReason, Role, Session, SessionStatus, SessionStore
 from relayd.emulator.swap import SourceFace
@@ -35,7 +35,7 @@ from relayd.errors import FaceRejected, UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-LARGEST_WISH = 64 * 1024
+LARGEST_JSON = 64 * 1024
 """Bytes of a JSON body."""
 
 Json = dict[str, Any]
@@ -48,12 +48,12 @@ class Admin:
     account: Account
     sessions: SessionStore[SourceFace]
     faults: FaultBoard
-    images: ImageShelf
+    images: ImageStore
     anywhere: bool
 
     def routes(self) -> list[Route]:
-        """The paths of the side door."""
-        doors: list[tuple[str, str, Handler]] = [
+        """Return the paths of the admin interface."""
+        endpoints: list[tuple[str, str, Handler]] = [
             ("GET", "/emulator/state", self._state),
             ("GET", "/emulator/faults", self._list_faults),
             ("POST", "/emulator/faults", self._set_fault),
@@ -63,7 +63,10 @@ class Admin:
             ("POST", "/emulator/images", self._put_image),
         ]
         return [
-            *(Route(path, self._guarded(work), methods=[method]) for method, path, work in doors),
+            *(
+                Route(path, self._guarded(work), methods=[method])
+                for method, path, work in endpoints
+            ),
             Route("/emulator/images/{name}", self._get_image, methods=["GET"]),
             Route("/", self._page, methods=["GET"]),
         ]
@@ -117,16 +120,16 @@ class Admin:
 
     async def _set_fault(self, request: Request) -> Response:
         try:
-            wish = json_of(await _read(request, LARGEST_WISH, "application/json"))
+            request_body = json_of(await _read(request, LARGEST_JSON, "application/json"))
         except ValueError as error:
             raise UsageError("the body is no JSON") from error
-        fault = self.faults.set(wish)
+        fault = self.faults.set(request_body)
         if fault.kind.stage is Stage.AT_ONCE:
-            return JSONResponse({"fault": fault.name, "sessions": await self._strike(fault)})
+            return JSONResponse({"fault": fault.name, "sessions": await self._carry_out(fault)})
         return JSONResponse(_fault_described(fault), 201)
 
-    async def _strike(self, fault: ActiveFault) -> list[str]:
-        """Carry out a fault of stage AT_ONCE; returns the sessions it met."""
+    async def _carry_out(self, fault: ActiveFault) -> list[str]:
+        """Carry out a fault of stage AT_ONCE; returns the affected sessions."""
         if fault.name == "expire_tokens":
             self.account.expire_tokens()
             return []
@@ -136,17 +139,17 @@ class Admin:
             "end_session": partial(end, status=SessionStatus.SUCCESS, reason=EndReason.FAULT),
             "fail_session": partial(end, status=SessionStatus.FAILED, reason=EndReason.FAULT),
         }
-        met = [one for one in self.sessions.open() if fault.session in {"", one.id}]
-        for session in met:
+        affected = [one for one in self.sessions.open() if fault.session in {"", one.id}]
+        for session in affected:
             await acts[fault.name](session)
-        return [one.id for one in met]
+        return [one.id for one in affected]
 
     async def _clear_faults(self, request: Request) -> Response:
         cleared = self.faults.clear(request.path_params.get("id"))
         return JSONResponse({"cleared": cleared})
 
     async def _reset(self, request: Request) -> Response:
-        await _read(request, LARGEST_WISH, "application/json")
+        await _read(request, LARGEST_JSON, "application/json")
         self.faults.clear()
         for session in self.sessions.open():
             await self.sessions.end(session, SessionStatus.SUCCESS, EndReason.FAULT)
@@ -158,10 +161,10 @@ class Admin:
         return JSONResponse({"url": f"{request.base_url}emulator/images/{name}"}, 201)
 
     async def _get_image(self, request: Request) -> Response:
-        held = self.images.get(request.path_params["name"])
-        if held is None:
+        image = self.images.get(request.path_params["name"])
+        if image is None:
             return _problem(404, "no such image")
-        return Response(held.body, media_type=held.media_type)
+        return Response(image.body, media_type=image.media_type)
 
     async def _page(self, request: Request) -> Response:
         base = escape(str(request.base_url).rstrip("/"), quote=True)

@@ -1,6 +1,6 @@
-"""Spoiled answers: what carries out the faults of stage ANSWER around an endpoint.
+"""Carries out the faults of stage ANSWER around an endpoint.
 
-And how a request's JSON is read, so that an answer can repeat any part of it.
+It also reads a request's JSON, so that an answer can repeat any part of it.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 Work = Callable[[], Awaitable[Response]]
 
 GARBAGE = b'\x00\xff{"code": 1000, "data": {"_id": "'
-"""No UTF-8 and no JSON, but it begins to look like some."""
+"""Neither UTF-8 nor JSON, but it begins like JSON."""
 
 
 class CutResponse(Response):
-    """Promises a whole body, sends half of it and hangs up."""
+    """Announces a whole body, sends half of it and closes the connection."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer as ASGI wants it, except that it never says that it is done."""
+        """Answer as ASGI requires, but without the final message."""
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
@@ -35,9 +35,9 @@ class CutResponse(Response):
 
 
 def json_of(raw: bytes | bytearray) -> Any:
-    """Parse JSON; ValueError where it is none, nested too deep, or could not be told back.
+    """Parse JSON; ValueError if it is invalid, nested too deep, or cannot be sent back.
 
-    Python takes NaN and lone surrogates, which no answer can hold.
+    Python accepts NaN and lone surrogates, which an answer cannot contain.
     """
     try:
         value = json.loads(raw)
@@ -48,7 +48,7 @@ def json_of(raw: bytes | bytearray) -> Any:
 
 
 def with_faults(board: FaultBoard, endpoint: str, handler: Handler) -> Handler:
-    """Wrap a handler, so that the faults set for `endpoint` meet its answers."""
+    """Wrap a handler, so that the faults set for `endpoint` affect its answers."""
 
     async def answer(request: Request) -> Response:
         work: Work = partial(handler, request)

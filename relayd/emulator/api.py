@@ -1,8 +1,8 @@
-"""The face-swap service's HTTP API, byte shapes included.
+"""The face-swap service's HTTP API, with the same JSON shapes.
 
 Sources: the service's Live Face Swap page for the five documented calls; `live/info` is not
 documented but public clients poll it; `quota/info` is the page on credit. Business failures
-are HTTP 200 with a `code` other than 1000, as there.
+are HTTP 200 with a `code` other than 1000, as at the service.
 """
 
 import re
@@ -20,7 +20,7 @@ from relayd.emulator.account import Account
 from relayd.emulator.answers import json_of, with_faults
 from relayd.emulator.faces import FoundFace, detect_faces, prepare_face
 from relayd.emulator.faults import FaultBoard, Stage
-from relayd.emulator.images import PARAMETER_ERROR, ImageShelf, fetch_image
+from relayd.emulator.images import PARAMETER_ERROR, ImageStore, fetch_image
 from relayd.emulator.sessions import EndReason, Session, SessionStatus, SessionStore
 from relayd.emulator.swap import SourceFace
 from relayd.errors import RequestRefused, ServiceError
@@ -38,17 +38,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class AkoolApi:
-    """The endpoints, over what they work with."""
+    """The endpoints, and the objects they use."""
 
     account: Account
     sessions: SessionStore[SourceFace]
     faults: FaultBoard
-    images: ImageShelf
+    images: ImageStore
     executor: Executor
     http: HttpClient
 
     def routes(self) -> list[Route]:
-        """The service's paths."""
+        """Return the service's paths."""
         return [
             self._post("getToken", f"{_V3}/getToken", self._get_token, authorized=False),
             Route(
@@ -113,11 +113,11 @@ class AkoolApi:
     async def _create(self, body: Json) -> Json:
         self.account.require_credit()
         face = await self._source_face(body)
-        met = self.faults.take(Stage.CREATE, endpoint="create")
-        queue = sum(fault.options.get("queue_seconds", 0.0) for fault in met)
+        affected = self.faults.take(Stage.CREATE, endpoint="create")
+        queue = sum(fault.options.get("queue_seconds", 0.0) for fault in affected)
         session = self.sessions.create(face, self.sessions.rules.queue_seconds + queue)
         answer: Json = _described(session, SessionStatus.QUEUING)
-        for fault in met:
+        for fault in affected:
             answer |= fault.options.get("fields", {})
         return answer
 

@@ -1,4 +1,4 @@
-"""The emulator put together: account, sessions, faults, images and the endpoints over them."""
+"""The whole emulator: account, sessions, faults, images and the endpoints."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from relayd.emulator.account import Account, AccountRules
 from relayd.emulator.admin import Admin
 from relayd.emulator.api import AkoolApi
 from relayd.emulator.faults import FaultBoard
-from relayd.emulator.images import ImageShelf
+from relayd.emulator.images import ImageStore
 from relayd.emulator.rtc import RtcGate
 from relayd.emulator.sessions import SessionRules, SessionStore
 from relayd.emulator.swap import FaceSwapper, SourceFace
@@ -23,13 +23,13 @@ from relayd.http.client import HttpClient
 from relayd.logs import LogEvent
 
 SWEEP_INTERVAL = 1.0
-"""s between two looks for sessions to end."""
+"""s between two checks for sessions to end."""
 FACE_THREADS = 2
-"""Still images worked on at once."""
+"""Still images processed at once."""
 
 
 class Emulator:
-    """All of it; `app` answers requests between entering and leaving the context."""
+    """The emulator; `app` answers requests between entering and leaving the context."""
 
     def __init__(
         self,
@@ -44,13 +44,13 @@ class Emulator:
         self._http = HttpClient()
         self.account = Account(account, clock)
         self.faults = FaultBoard(clock)
-        self.images = ImageShelf()
+        self.images = ImageStore()
         self.sessions: SessionStore[SourceFace] = SessionStore(
             sessions,
             clock=clock,
             executor=self._executor,
             make_swapper=FaceSwapper,
-            paint=self.faults.paint,
+            alter_picture=self.faults.apply_to_picture,
             charge=self.account.charge,
         )
         self._gate = RtcGate(self.sessions, self.faults)

@@ -1,7 +1,7 @@
-"""One session's swap engine: newest picture in, swapped picture out, on a thread of its own.
+"""One session's swap engine: newest picture in, swapped picture out, on its own thread.
 
-No queue: while one picture is being swapped, newer ones replace each other in a slot, so
-delay stays bounded however slow the machine is.
+No queue: while one picture is being swapped, newer ones replace each other in a slot, so the
+delay stays bounded even on a slow machine.
 """
 
 import time
@@ -19,26 +19,26 @@ Face_contra = TypeVar("Face_contra", contravariant=True)
 AnyFace = TypeVar("AnyFace")
 
 _AVERAGE_OVER = 20
-"""Pictures that the mean swap time looks back on: one second of 20 fps."""
+"""Pictures averaged for the mean swap time: one second at 20 fps."""
 
 
 class Swapper(Protocol[Face_contra]):
-    """What puts a face onto pictures; used from one thread only."""
+    """Puts a face onto pictures; used from one thread only."""
 
     def set_face(self, face: Face_contra) -> None:
-        """Put on this face from the next picture on."""
+        """Use this face from the next picture on."""
 
     def swap(self, i420: I420) -> tuple[I420, bool]:
-        """Return the picture with the face put on, and whether a face was there."""
+        """Return the swapped picture, and whether it had a face."""
 
 
 Deliver = Callable[[I420, I420, float], None]
-"""Takes source picture, swapped picture and the moment the source picture came."""
+"""Takes source picture, swapped picture and the arrival time of the source picture."""
 
 
 @dataclass(slots=True)
 class EngineFigures:
-    """What the engine did so far."""
+    """The engine's figures so far."""
 
     frames_in: int = 0
     frames_skipped: int = 0
@@ -69,17 +69,17 @@ class SwapEngine(Generic[AnyFace]):
         self._thread = Thread(target=self._run, name=f"relayd-swap-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the swapper is made on it."""
+        """Start the thread; the swapper is created on it."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop and join the thread; takes as long as the picture in hand."""
+        """Stop and join the thread; waits for the current picture."""
         self._stop.set()
         self._incoming.put(None)
         self._thread.join()
 
     def put(self, picture: I420, received_at: float) -> None:
-        """Offer a picture that came in; from any thread, never waits."""
+        """Offer a received picture; from any thread, never waits."""
         self._incoming.put((picture, received_at))
 
     def set_face(self, face: AnyFace) -> None:

@@ -13,12 +13,12 @@ from relayd.errors import FaceRejected
 T = TypeVar("T")
 
 CROP_MARGIN = 1 / 3
-"""How far a crop reaches beyond each side of a face's region, in parts of its size."""
+"""Margin of a crop beyond each side of a face's region, as a share of its size."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face in an image and a picture of it alone."""
+    """A face in an image and its crop."""
 
     face: DetectedFace
     crop_region: tuple[int, int, int, int]
@@ -38,7 +38,7 @@ async def prepare_face(executor: Executor, image: bytes, landmarks: str) -> Sour
 
 
 async def detect_faces(executor: Executor, image: bytes, *, single: bool) -> list[FoundFace]:
-    """Every face of an image file, or only the largest; FaceRejected when it is no image."""
+    """Return every face of an image file, or only the largest; FaceRejected when it is no image."""
     return await _run(executor, lambda: _detect(image, single=single))
 
 

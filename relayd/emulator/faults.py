@@ -1,4 +1,4 @@
-"""Faults that the emulator can be asked for, so that a relay can be seen to survive them.
+"""Faults that can be set in the emulator, to test that a relay survives them.
 
 `POST /emulator/faults` with `{"fault": NAME, …}` sets one; the table FAULTS names them all.
 Besides its own options each takes a scope:
@@ -28,18 +28,18 @@ ENDPOINTS = (
 )  # fmt: skip
 """Where a fault of an answer can be set."""
 LARGEST_NUMBER = 1e9
-"""Of any option: no wait or count means more, and clocks still add it up."""
+"""Of any option: more is pointless, and clocks can still add it."""
 
 
 class Stage(Enum):
-    """Where a fault acts."""
+    """Where a fault applies."""
 
     ANSWER = "answer"
-    """It withholds, delays or spoils an HTTP answer."""
+    """It suppresses, delays or corrupts an HTTP answer."""
     CREATE = "create"
-    """It changes what a create answers, or how long the session queues."""
+    """It changes the answer to create, or how long the session queues."""
     PICTURE = "picture"
-    """It changes, holds back or replaces swapped pictures."""
+    """It changes, drops or replaces swapped pictures."""
     AT_ONCE = "at_once"
     """It happens once, now, to the open sessions (or to the one named)."""
 
@@ -51,17 +51,17 @@ Effect = Callable[[I420, I420], I420 | None]
 
 @dataclass(frozen=True, slots=True)
 class FaultClass:
-    """One kind of fault: where it acts, what it means, its options with their defaults."""
+    """One kind of fault: its stage, meaning, and options with defaults."""
 
     stage: Stage
     meaning: str
     options: Options = field(default_factory=dict)
     endpoint: str = ""
-    """Where it acts unless asked otherwise."""
+    """The endpoint it applies to by default."""
     act: str = ""
-    """The name of what carries it out, where that differs from the fault's."""
+    """The name of its implementation, if different from the fault's."""
     effect: Callable[[Options], Effect] | None = None
-    """Makes what changes the pictures of one session (stage PICTURE)."""
+    """Makes the function that changes the pictures of one session (stage PICTURE)."""
 
 
 def _stall(_options: Options) -> Effect:
@@ -173,7 +173,7 @@ FAULTS: Mapping[str, FaultClass] = {
     "unswapped": FaultClass(
         Stage.PICTURE, "pictures come back as they were sent", effect=_unswapped
     ),
-    "drop_rtc": FaultClass(Stage.AT_ONCE, "all connections die without a goodbye"),
+    "drop_rtc": FaultClass(Stage.AT_ONCE, "all connections die without being closed"),
     "end_session": FaultClass(Stage.AT_ONCE, "sessions end (status 3), connections close"),
     "fail_session": FaultClass(Stage.AT_ONCE, "sessions fail (status 4), connections close"),
     "expire_tokens": FaultClass(Stage.AT_ONCE, "tokens that getToken gave become invalid"),
@@ -182,7 +182,7 @@ FAULTS: Mapping[str, FaultClass] = {
 
 @dataclass(slots=True, eq=False)
 class ActiveFault:
-    """A fault that has been asked for and still acts."""
+    """A fault that has been set and is active."""
 
     id: int
     name: str
@@ -194,18 +194,18 @@ class ActiveFault:
     ends_at: float | None
     """Monotonic seconds; None: until cleared."""
     acted: int = 0
-    """Answers or pictures it has met."""
+    """Answers or pictures it has affected."""
     effects: dict[str, Effect] = field(default_factory=dict)
     """By session id (stage PICTURE)."""
 
     @property
     def kind(self) -> FaultClass:
-        """Its row in the table."""
+        """Its entry in FAULTS."""
         return FAULTS[self.name]
 
     @property
     def act(self) -> str:
-        """The name of what carries it out."""
+        """The name of its implementation."""
         return self.kind.act or self.name
 
 
@@ -213,7 +213,7 @@ _SCOPE: Options = {"fault": "", "endpoint": "", "session": "", "calls": 0, "seco
 
 
 class FaultBoard:
-    """The faults that act now; from any thread."""
+    """The active faults; may be used from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -221,15 +221,15 @@ class FaultBoard:
         self._active: list[ActiveFault] = []
         self._ids = itertools.count(1)
 
-    def set(self, wish: object) -> ActiveFault:
-        """Set the fault a JSON object asks for; UsageError names what is wrong with it.
+    def set(self, fault_request: object) -> ActiveFault:
+        """Set the fault that a JSON object describes; UsageError names what is wrong with it.
 
-        A fault of stage AT_ONCE is given back but not kept: the caller carries it out.
+        A fault of stage AT_ONCE is returned but not kept: the caller carries it out.
         """
-        asked = _checked(wish)
+        asked = _checked(fault_request)
         kind = FAULTS[asked["fault"]]
         if kind.effect is not None:
-            kind.effect(asked)  # lets it find fault with its options now
+            kind.effect(asked)  # validates its options now
         fault = ActiveFault(
             id=next(self._ids),
             name=asked["fault"],
@@ -245,9 +245,9 @@ class FaultBoard:
         return fault
 
     def active(self) -> list[ActiveFault]:
-        """The faults that act now, the oldest first."""
+        """Return the active faults, the oldest first."""
         with self._lock:
-            self._forget_spent()
+            self._remove_expired()
             return list(self._active)
 
     def clear(self, fault_id: int | None = None) -> int:
@@ -260,23 +260,23 @@ class FaultBoard:
             return before - len(self._active)
 
     def take(self, stage: Stage, *, endpoint: str = "", session: str = "") -> list[ActiveFault]:
-        """The faults that meet this answer or picture; each counts one call."""
+        """Return the faults for this answer or picture; each counts one call."""
         with self._lock:
-            self._forget_spent()
-            met = [
+            self._remove_expired()
+            affected = [
                 one
                 for one in self._active
                 if one.kind.stage is stage
                 and one.endpoint in {"", endpoint}
                 and one.session in {"", session}
             ]
-            for one in met:
+            for one in affected:
                 one.acted += 1
                 one.calls_left = None if one.calls_left is None else one.calls_left - 1
-            return met
+            return affected
 
-    def paint(self, session: str, source: I420, swapped: I420) -> I420 | None:
-        """Let the faults of stage PICTURE change what a session sends."""
+    def apply_to_picture(self, session: str, source: I420, swapped: I420) -> I420 | None:
+        """Apply the faults of stage PICTURE to what a session sends."""
         shown: I420 | None = swapped
         for fault in self.take(Stage.PICTURE, session=session):
             if fault.kind.effect is not None and shown is not None:
@@ -285,7 +285,7 @@ class FaultBoard:
                 shown = fault.effects[session](source, shown)
         return shown
 
-    def _forget_spent(self) -> None:
+    def _remove_expired(self) -> None:
         now = self._clock.now()
         self._active = [
             one
@@ -294,15 +294,15 @@ class FaultBoard:
         ]
 
 
-def _checked(wish: object) -> dict[str, Any]:
-    """Fill a wish up with defaults, after a look at every name and type."""
-    if not isinstance(wish, dict) or str(wish.get("fault")) not in FAULTS:
+def _checked(fault_request: object) -> dict[str, Any]:
+    """Return a request with defaults added, after checking every name and type."""
+    if not isinstance(fault_request, dict) or str(fault_request.get("fault")) not in FAULTS:
         raise UsageError(f"fault is one of {', '.join(FAULTS)}")
-    defaults = {**_SCOPE, **FAULTS[wish["fault"]].options}
-    for name, value in wish.items():
+    defaults = {**_SCOPE, **FAULTS[fault_request["fault"]].options}
+    for name, value in fault_request.items():
         if name not in defaults:
             raise UsageError(
-                f"{wish['fault']} has no {name!r}; it takes {', '.join(sorted(defaults))}"
+                f"{fault_request['fault']} has no {name!r}; it takes {', '.join(sorted(defaults))}"
             )
         default = defaults[name]
         kinds = (int, float) if isinstance(default, float) else type(default)
@@ -310,7 +310,7 @@ def _checked(wish: object) -> dict[str, Any]:
             raise UsageError(f"{name} is a {type(default).__name__}, not {value!r}")
         if isinstance(value, int | float) and not 0 <= value <= LARGEST_NUMBER:
             raise UsageError(f"{name} is zero or more, up to {LARGEST_NUMBER:g}, not {value!r}")
-    asked = {**defaults, **wish}
+    asked = {**defaults, **fault_request}
     if asked["endpoint"] not in {"", *ENDPOINTS}:
         raise UsageError(f"endpoint is one of {', '.join(ENDPOINTS)}, not {asked['endpoint']!r}")
     if "fps" in asked and asked["fps"] == 0:

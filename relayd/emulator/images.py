@@ -1,7 +1,7 @@
-"""Pictures the emulator holds and pictures it fetches.
+"""Images that the emulator stores and images that it fetches.
 
-The service reads a face image from a URL. A file of this machine becomes one by
-`POST /emulator/images`; whatever URL a caller names is fetched here, within limits.
+The service reads a face image from a URL. A local file gets one by
+`POST /emulator/images`; any URL that a caller names is fetched here, within limits.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ FETCH_TIMEOUT = 15.0
 """s for the whole fetch, redirects included."""
 MOST_REDIRECTS = 3
 KEPT_IMAGES = 64
-"""Images held at once; the oldest goes first."""
+"""Images stored at once; the oldest is dropped first."""
 
 PARAMETER_ERROR = 1003
-_ONCE = {"Connection": "close"}  # hosts of images are rarely asked twice
+_ONCE = {"Connection": "close"}  # image hosts are rarely used twice
 _REDIRECTS = {301, 302, 303, 307, 308}
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -40,41 +40,41 @@ _SIGNATURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeldImage:
-    """An image file as it came."""
+class StoredImage:
+    """An image file as uploaded."""
 
     body: bytes
     media_type: str
 
 
-class ImageShelf:
-    """Holds the newest images, each under a name nobody can guess, and the demo's `portrait`."""
+class ImageStore:
+    """Stores the newest images, each under an unguessable name, and the demo's `portrait`."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, HeldImage] = OrderedDict()
+        self._images: OrderedDict[str, StoredImage] = OrderedDict()
         bundled = files("relayd.emulator").joinpath("media", "portrait.png").read_bytes()
-        self._bundled = {"portrait": HeldImage(bundled, "image/png")}
+        self._bundled = {"portrait": StoredImage(bundled, "image/png")}
 
     def put(self, body: bytes) -> str:
-        """Keep an image file and give its name; FaceRejected when it is none, or too large."""
+        """Store an image file and return its name; FaceRejected when it is invalid or too large."""
         if len(body) > LARGEST_IMAGE:
             raise FaceRejected(f"An image may have {LARGEST_IMAGE} bytes", code=PARAMETER_ERROR)
         media_type = next((kind for start, kind in _SIGNATURES if body.startswith(start)), "")
         if not media_type:
             raise FaceRejected("This is no PNG, JPEG, GIF, WebP or BMP image", code=PARAMETER_ERROR)
         name = secrets.token_hex(16)
-        self._held[name] = HeldImage(body, media_type)
-        while len(self._held) > KEPT_IMAGES:
-            self._held.popitem(last=False)
+        self._images[name] = StoredImage(body, media_type)
+        while len(self._images) > KEPT_IMAGES:
+            self._images.popitem(last=False)
         return name
 
-    def get(self, name: str) -> HeldImage | None:
-        """The image of that name, if it is still held."""
-        return self._bundled.get(name) or self._held.get(name)
+    def get(self, name: str) -> StoredImage | None:
+        """Return the image of that name, if it is still stored."""
+        return self._bundled.get(name) or self._images.get(name)
 
 
 async def fetch_image(http: HttpClient, url: str) -> bytes:
-    """Fetch an image file over http(s); FaceRejected says why it could not be had."""
+    """Fetch an image file over http(s); FaceRejected says why that failed."""
     try:
         async with asyncio.timeout(FETCH_TIMEOUT):
             return await _follow(http, url)
@@ -85,7 +85,7 @@ async def fetch_image(http: HttpClient, url: str) -> bytes:
     except ServiceError as fault:
         why = fault.message
     except ValueError:  # of urllib, about hosts like "[::1" and what a redirect names
-        why = "its URL is none"
+        why = "its URL is invalid"
     raise FaceRejected(f"The image cannot be fetched: {why}", code=PARAMETER_ERROR)
 
 

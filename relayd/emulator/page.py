@@ -1,4 +1,4 @@
-"""The emulator's page for people: one static document, refreshed by the browser."""
+"""The emulator's web page: one static document, refreshed by the browser."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -37,14 +37,14 @@ _FAULT_COLUMNS = {
 
 
 def render(base_url: str, snapshot: Mapping[str, Any] | None) -> str:
-    """Write the page; `base_url` is escaped already. Without a snapshot it shows no sessions."""
+    """Return the page; `base_url` is already escaped. Without a snapshot it shows no sessions."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>relayd emulator</title>
 <meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="2">
 <style>{_STYLE}</style></head><body>
 <h1>relayd emulator</h1>
 <p>A stand-in for the live face-swap service: the same HTTP API, WHIP and WHEP instead of
-Agora, and a face swap of its own, a warp on the CPU. The service itself is never asked.</p>
+Agora, and a face swap of its own, a warp on the CPU. The service itself is never contacted.</p>
 <h2>Point a relay at it</h2>
 <pre>[akool]
 base_url = "{base_url}"

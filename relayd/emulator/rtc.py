@@ -2,7 +2,7 @@
 
 A publisher posts its offer to `/rtc/{channel}/{front_user_id}/whip` (RFC 9725), a player to
 `/rtc/{channel}/{algorithm_user_id}/whep` (draft-ietf-wish-whep); the bearer token of both is
-the session's `front_rtc_token`. Browsers are let in from any origin: the token is the key.
+the session's `front_rtc_token`. Browsers may connect from any origin: the token authorises them.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
 
 SDP = "application/sdp"
 GEOMETRY = Geometry(640, 480)
-"""What the service recommends; pictures of another size go back in the size they came."""
+"""What the service recommends; pictures of another size are returned in their own size."""
 FPS = 20.0
 BITRATE_KBIT = 5000
 """The service's recommended track configuration."""
 CONNECT_TIMEOUT = 15.0
-"""s from an offer to the connection, after which nobody is expected any more."""
+"""s from an offer to the connection, after which it is dropped."""
 _GONE = {PeerState.DISCONNECTED, PeerState.FAILED}
 _ROLES = {"whip": Role.PUBLISHER, "whep": Role.PLAYER}
 _DIRECTIONS = {
@@ -44,7 +44,7 @@ _DIRECTIONS = {
 
 
 class Refusal(Exception):
-    """Ends a request with an HTTP status and a sentence."""
+    """Ends a request with an HTTP status and a message."""
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(why)
@@ -56,10 +56,10 @@ class RtcGate:
 
     def __init__(self, sessions: SessionStore[SourceFace], faults: FaultBoard) -> None:
         self._sessions, self._faults = sessions, faults
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._closing_tasks: set[asyncio.Task[None]] = set()
 
     def routes(self) -> Mount:
-        """Everything below /rtc."""
+        """Return everything below /rtc."""
         routes: list[Route] = []
         for name, role in _ROLES.items():
             endpoint = f"/{{channel}}/{{user}}/{name}"
@@ -82,7 +82,7 @@ class RtcGate:
 
     async def close(self) -> None:
         """Wait for the connections that are being freed."""
-        await asyncio.gather(*self._farewells)
+        await asyncio.gather(*self._closing_tasks)
 
     async def _join(self, role: Role, request: Request) -> Response:
         session = self._admitted(role, request)
@@ -131,9 +131,9 @@ class RtcGate:
 
     def _new_connection(self, role: Role, session: Session[SourceFace]) -> tuple[Connection, Peer]:
         def free() -> None:
-            farewell = asyncio.ensure_future(self._sessions.disconnect(session, connection))
-            self._farewells.add(farewell)
-            farewell.add_done_callback(self._farewells.discard)
+            task = asyncio.ensure_future(self._sessions.disconnect(session, connection))
+            self._closing_tasks.add(task)
+            task.add_done_callback(self._closing_tasks.discard)
 
         def on_state(state: PeerState) -> None:
             if state in _GONE:
@@ -189,5 +189,5 @@ async def _options(_request: Request) -> Response:
 
 
 async def _no_patch(_request: Request) -> Response:
-    """Neither trickle ICE nor ICE restarts: RFC 9725 §4.3 asks for 501, where 405 would come."""
+    """Neither trickle ICE nor ICE restarts: RFC 9725 §4.3 requires 501 instead of 405."""
     return PlainTextResponse("Neither trickle ICE nor ICE restarts are supported\n", 501)

@@ -1,4 +1,4 @@
-"""`relayd emulator`: the stand-in as a program, from binding its port to the last thread's end."""
+"""`relayd emulator`: the emulator as a program, from binding its port to the end of its threads."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,17 @@ from relayd.logs import LogEvent
 
 LARGEST_PORT = 65535
 GRACEFUL_SHUTDOWN = 2
-"""s that answers under way may still take after a stop."""
+"""s that running requests may still take after a stop."""
 _WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104  compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
 class EmulatorSettings:
-    """What `relayd emulator` can be told; the defaults suit one person on one machine."""
+    """The settings of `relayd emulator`; the defaults suit one user on one machine."""
 
     host: str = "127.0.0.1"
     port: int = 8700
-    """0 takes a free one."""
+    """0 for any free port."""
     account: AccountRules = field(default_factory=AccountRules)
     sessions: SessionRules = field(default_factory=SessionRules)
     admin_anywhere: bool = False
@@ -56,21 +56,21 @@ class EmulatorServer:
 
     @property
     def url(self) -> str:
-        """Where it can be reached on this machine, with the real port."""
+        """Its URL on this machine, with the real port."""
         host, port = self._settings.host, self._socket.getsockname()[1]
         if host in _WILDCARDS:
             host = "127.0.0.1"
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def stop(self) -> None:
-        """Ask serve() to end; from any thread or a signal handler, more than once if need be."""
+        """Ask serve() to end; from any thread or a signal handler, may be called more than once."""
         self._stopped = True
         if self._server is not None:
             self._server.should_exit = True
 
     async def serve(self) -> None:
-        """Serve until stop(); then nothing is left: no session, connection, thread or socket."""
-        # The libraries behind it are an optional extra, so they are loaded this late.
+        """Serve until stop(); then end all sessions, connections, threads and sockets."""
+        # Its libraries are an optional extra, so they are imported late.
         from relayd.emulator.app import Emulator  # noqa: PLC0415
 
         emulator = Emulator(
@@ -81,7 +81,7 @@ class EmulatorServer:
         config = uvicorn.Config(
             emulator.app,
             log_config=None,
-            log_level="critical",  # answers cut on purpose are no news; real errors we log
+            log_level="critical",  # answers cut on purpose are expected; real errors we log
             access_log=False,
             lifespan="off",
             http="h11",

@@ -1,7 +1,7 @@
 """The emulator's sessions: from create to close, with the engine and the connections of each.
 
-A session bills while it is open, so none stays open for nothing: one that nobody has joined
-for `join_timeout`, or that is older than `longest`, is ended by sweep().
+A session is billed while it is open, so unused ones are ended: sweep() ends a session without
+connections for `join_timeout`, or one older than `longest`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from relayd.media.frames import I420
 UNKNOWN_SESSION = 1008
 """The service's code for content that does not exist."""
 KEPT_ENDED = 200
-"""Ended sessions remembered for look-ups."""
+"""Ended sessions kept for status requests."""
 
 
 class SessionStatus(IntEnum):
@@ -34,9 +34,9 @@ class SessionStatus(IntEnum):
     QUEUING = 1
     """Created; no engine has taken it yet, and the channel cannot be joined."""
     PROCESSING = 2
-    """An engine is in the channel; whoever holds the token may join."""
+    """An engine is in the channel; a client with the token may join."""
     SUCCESS = 3
-    """Ended as it should."""
+    """Ended normally."""
     FAILED = 4
     """Given up by the service."""
 
@@ -47,13 +47,13 @@ class EndReason(StrEnum):
     CLOSED = "closed"
     """The caller closed it."""
     ABANDONED = "abandoned"
-    """Nobody was connected for as long as the rules allow."""
+    """Nothing was connected for as long as the rules allow."""
     TOO_OLD = "too_old"
-    """It reached the longest life a session may have."""
+    """It reached the maximum age of a session."""
     ENGINE_FAILED = "engine_failed"
     """The swap engine broke."""
     FAULT = "fault"
-    """A fault was asked for."""
+    """A fault was set."""
     SHUTDOWN = "shutdown"
     """The emulator stops."""
 
@@ -68,16 +68,16 @@ class Role(Enum):
 
 
 class PeerLike(Protocol):
-    """What a session needs of an RTC connection."""
+    """What a session needs from an RTC connection."""
 
     def push(self, picture: I420, captured_at: float) -> None:
         """Send a picture; from any thread."""
 
     async def close(self) -> None:
-        """Say goodbye and free everything."""
+        """Close the connection and free everything."""
 
     async def vanish(self) -> None:
-        """Free everything without a goodbye."""
+        """Free everything without closing the connection."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +91,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """How long things take and last, in seconds."""
+    """Durations and limits, in seconds."""
 
     queue_seconds: float = 1.0
     """From create to status 2."""
@@ -105,9 +105,9 @@ class Session(Generic[AnyFace]):
     """One session; changed on the event loop only, except that its engine delivers pictures."""
 
     front_user_id = "1"
-    """Publishes, and holds the token."""
+    """Publishes, and has the token."""
     algorithm_user_id = "3"
-    """Plays what the engine made; the service's example has these two."""
+    """Publishes what the engine made; the service's example has these two ids."""
 
     def __init__(self, created_at: float, ready_at: float) -> None:
         self.id = f"{int(time.time()):08x}{secrets.token_hex(8)}"  # 24 hex digits, as an ObjectId
@@ -126,13 +126,13 @@ class Session(Generic[AnyFace]):
         self.ended: tuple[SessionStatus, EndReason, float] | None = None
 
     def status(self, now: float) -> SessionStatus:
-        """Where the session stands at `now`, monotonic seconds."""
+        """Return the session's status at `now`, monotonic seconds."""
         if self.ended is not None:
             return self.ended[0]
         return SessionStatus.QUEUING if now < self.ready_at else SessionStatus.PROCESSING
 
     def of_role(self, role: Role) -> list[Connection]:
-        """The connections that do `role`."""
+        """Return the connections with this role."""
         return [one for one in self.connections if one.role is role]
 
     def deliver(self, picture: I420, captured_at: float) -> None:
@@ -142,12 +142,12 @@ class Session(Generic[AnyFace]):
             self.frames_out += 1
 
 
-Paint = Callable[[str, I420, I420], I420 | None]
+AlterPicture = Callable[[str, I420, I420], I420 | None]
 """Takes session id, source and swapped picture; returns what to send, or None to send nothing."""
 
 
 class SessionStore(Generic[AnyFace]):
-    """All sessions, open and lately ended; used from one event loop."""
+    """All sessions, open and recently ended; used from one event loop."""
 
     def __init__(
         self,
@@ -156,13 +156,13 @@ class SessionStore(Generic[AnyFace]):
         clock: Clock,
         executor: Executor,
         make_swapper: Callable[[AnyFace], Swapper[AnyFace]],
-        paint: Paint,
+        alter_picture: AlterPicture,
         charge: Callable[[float], None],
     ) -> None:
         self.rules, self._clock, self._executor = rules, clock, executor
-        self._make_swapper, self._paint, self._charge = make_swapper, paint, charge
+        self._make_swapper, self._alter_picture, self._charge = make_swapper, alter_picture, charge
         self._sessions: OrderedDict[str, Session[AnyFace]] = OrderedDict()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._end_tasks: set[asyncio.Task[None]] = set()
 
     def create(self, face: AnyFace, queue_seconds: float) -> Session[AnyFace]:
         """Open a session and start its engine; it can be joined after `queue_seconds`."""
@@ -171,7 +171,7 @@ class SessionStore(Generic[AnyFace]):
         loop = asyncio.get_running_loop()
 
         def deliver(source: I420, swapped: I420, captured_at: float) -> None:
-            shown = self._paint(session.id, source, swapped)
+            shown = self._alter_picture(session.id, source, swapped)
             if shown is not None:
                 session.deliver(shown, captured_at)
 
@@ -188,33 +188,33 @@ class SessionStore(Generic[AnyFace]):
         return session
 
     def get(self, session_id: str) -> Session[AnyFace]:
-        """The session of that id, open or ended; SessionUnknown when there is none."""
+        """Return the session of that id, open or ended; SessionUnknown when there is none."""
         if session := self._sessions.get(session_id):
             return session
         raise SessionUnknown("The session does not exist", code=UNKNOWN_SESSION)
 
     def status(self, session: Session[AnyFace]) -> SessionStatus:
-        """Where the session stands now."""
+        """Return the session's status now."""
         return session.status(self._clock.now())
 
     def queue_left(self, session: Session[AnyFace]) -> float:
-        """Seconds until the session can be joined; 0 or less when it can."""
+        """Return the seconds until the session can be joined; 0 or less when it can."""
         return session.ready_at - self._clock.now()
 
     def age(self, session: Session[AnyFace]) -> float:
-        """Seconds the session has been, or was, open."""
+        """Return the seconds that the session has been, or was, open."""
         return (session.ended[2] if session.ended else self._clock.now()) - session.created_at
 
     def ended(self) -> list[Session[AnyFace]]:
-        """The sessions that are over and still remembered, the oldest first."""
+        """Return the ended sessions that are still kept, the oldest first."""
         return [one for one in self._sessions.values() if one.ended is not None]
 
     def of_channel(self, channel_id: str) -> Session[AnyFace] | None:
-        """The open session of that channel."""
+        """Return the open session of that channel."""
         return next((one for one in self.open() if one.channel_id == channel_id), None)
 
     def open(self) -> list[Session[AnyFace]]:
-        """The sessions that are not over, the oldest first."""
+        """Return the open sessions, the oldest first."""
         return [one for one in self._sessions.values() if one.ended is None]
 
     def update(self, session_id: str, face: AnyFace) -> None:
@@ -225,7 +225,7 @@ class SessionStore(Generic[AnyFace]):
         session.engine.set_face(face)
 
     async def connect(self, session: Session[AnyFace], connection: Connection) -> None:
-        """Add a connection; a second publisher takes the first one's place."""
+        """Add a connection; a second publisher replaces the first one."""
         replaced = session.of_role(Role.PUBLISHER) if connection.role is Role.PUBLISHER else []
         session.connections = (*session.connections, connection)
         session.idle_since = None
@@ -233,14 +233,14 @@ class SessionStore(Generic[AnyFace]):
             await self.disconnect(session, old)
 
     async def disconnect(self, session: Session[AnyFace], connection: Connection) -> None:
-        """Close a connection and forget it; harmless when that has happened before."""
+        """Close a connection and remove it; may be called again."""
         session.connections = tuple(one for one in session.connections if one is not connection)
         if not session.connections and session.idle_since is None:
             session.idle_since = self._clock.now()
         await connection.peer.close()
 
     async def drop_rtc(self, session: Session[AnyFace]) -> None:
-        """Let every connection of a session die without a goodbye; the session stays open."""
+        """Drop every connection of a session without closing it; the session stays open."""
         dropped, session.connections = session.connections, ()
         session.idle_since = self._clock.now()
         await asyncio.gather(*(one.peer.vanish() for one in dropped))
@@ -248,7 +248,7 @@ class SessionStore(Generic[AnyFace]):
     async def end(
         self, session: Session[AnyFace], status: SessionStatus, reason: EndReason
     ) -> None:
-        """End a session: its engine stops, its connections are closed. Ended ones are left."""
+        """End a session: stop its engine, close its connections. Does nothing if it has ended."""
         if session.ended is not None:
             return
         now = self._clock.now()
@@ -257,7 +257,7 @@ class SessionStore(Generic[AnyFace]):
         logs.get("emulator").info(
             LogEvent.EMULATOR_SESSION_ENDED, session=session.id, reason=reason.value
         )
-        engine, session.engine = session.engine, None  # with it goes the face, half a megabyte
+        engine, session.engine = session.engine, None  # frees the face, half a megabyte
         if engine is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, engine.stop)
         connections, session.connections = session.connections, ()
@@ -266,7 +266,7 @@ class SessionStore(Generic[AnyFace]):
             del self._sessions[forgotten.id]
 
     async def sweep(self) -> None:
-        """Charge for the time that passed, and end what is abandoned or too old."""
+        """Charge for the elapsed time, and end abandoned or too old sessions."""
         now = self._clock.now()
         for session in self.open():
             self._charge(now - session.charged_until)
@@ -281,11 +281,11 @@ class SessionStore(Generic[AnyFace]):
         """End all sessions and wait for every engine and connection to be gone."""
         for session in self.open():
             await self.end(session, SessionStatus.SUCCESS, EndReason.SHUTDOWN)
-        await asyncio.gather(*self._endings)
+        await asyncio.gather(*self._end_tasks)
 
     def _end_failed(self, session: Session[AnyFace]) -> None:
-        ending = asyncio.ensure_future(
+        task = asyncio.ensure_future(
             self.end(session, SessionStatus.FAILED, EndReason.ENGINE_FAILED)
         )
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
+        self._end_tasks.add(task)
+        task.add_done_callback(self._end_tasks.discard)

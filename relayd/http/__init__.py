@@ -1,1 +1,1 @@
-"""HTTP as a client: the one place over httpx, its proxies and whom it trusts."""
+"""The HTTP client, its proxies and its trusted certificates."""

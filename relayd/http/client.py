@@ -1,4 +1,4 @@
-"""HTTP as relayd needs it: one small client over httpx, its failures mapped into our tree.
+"""A small HTTP client over httpx, whose failures are mapped to relayd's errors.
 
 Only this module imports httpx.
 """
@@ -24,7 +24,7 @@ from relayd.logs import LogEvent, excerpt, get, redact
 from relayd.urls.safe import MediaUrl
 
 LARGEST_ANSWER = 4 * 1024 * 1024
-"""Bytes. The largest honest answer is a face list of some kB."""
+"""Bytes. The largest normal answer is a face list of a few kB."""
 _LONGEST_EXCERPT = 80
 """Characters of an answer that a message repeats."""
 
@@ -33,12 +33,12 @@ _NEVER_SENT = (
     httpx.ConnectError,  # refused, no route, DNS, TLS handshake
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
-    httpx.LocalProtocolError,  # a header that HTTP cannot carry
+    httpx.LocalProtocolError,  # a header that is not valid in HTTP
     httpx.UnsupportedProtocol,
-    UnicodeError,  # a host name that IDNA cannot carry
-    OverflowError,  # a port that no machine has
+    UnicodeError,  # a host name that IDNA cannot encode
+    OverflowError,  # a port number out of range
 )
-"""Failures of sending before the first byte of the request left this machine."""
+"""Failures before the first byte of the request was sent."""
 
 _log = get("http")
 
@@ -58,12 +58,12 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body as JSON; ServerFault when it is none."""
+        """The body as JSON; ServerFault if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as fault:
-            said = excerpt(self.text, _LONGEST_EXCERPT)
-            raise ServerFault(f"HTTP {self.status} answered no JSON: {said!r}") from fault
+            start = excerpt(self.text, _LONGEST_EXCERPT)
+            raise ServerFault(f"HTTP {self.status} answered no JSON: {start!r}") from fault
 
 
 class HttpClient:
@@ -80,7 +80,7 @@ class HttpClient:
         self._has_proxies = unix_socket is None
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
         self._client = _client(
-            self._timeout, _Routes() if unix_socket is None else _over(unix_socket)
+            self._timeout, _Routes() if unix_socket is None else _unix_transport(unix_socket)
         )
 
     async def __aenter__(self) -> Self:
@@ -95,7 +95,7 @@ class HttpClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; one that cannot be is left to the end of the process."""
+        """Close all connections; one that cannot be closed stays until the process ends."""
         await _close(self._client)
 
     async def request(
@@ -114,13 +114,13 @@ class HttpClient:
     ) -> Answer:
         """Send one request and read the whole answer, of any status.
 
-        With `fresh` it is sent over TCP on a connection of its own: one that was kept may be dead
-        without a sign, after a sleep of the machine above all, and its request lost.
-        `shown` stands for the URL in errors, by default its safe form.
-        `into` gets the body piece by piece, which then has no limit and is kept nowhere else.
+        With `fresh` it is sent over its own new TCP connection: a kept one may be dead without
+        notice, mainly after a sleep of the machine, and the request would be lost.
+        `shown` replaces the URL in errors, by default its safe form.
+        `into` gets the body in chunks; it then has no size limit and is not stored.
 
-        Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, a URL
-        that names nothing, a proxy that fails or cannot be used), ServerFault when the answer is
+        Raises ServiceUnreachable when no answer came (refused, timed out, cut off, TLS, an
+        invalid URL, a proxy that fails or cannot be used), ServerFault when the answer is
         larger than `largest` bytes.
         """
         call = f"{method} {shown or MediaUrl(url)}"
@@ -150,8 +150,8 @@ class HttpClient:
         except RelaydError:
             raise
         except Exception as fault:
-            # Besides its own errors httpx lets those of its transports through, such as a
-            # RuntimeError of a connection that closed (encode/httpx#3544).
+            # Besides its own errors httpx raises those of its transports, such as a RuntimeError
+            # of a connection that closed (encode/httpx#3544).
             raise _unreachable(call, fault, proxy, sent=not _never_left(fault)) from fault
         if proxy and response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             refusal = httpx.ProxyError(f"{response.status_code} {response.reason_phrase}")
@@ -175,7 +175,7 @@ def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport) -> http
     return httpx.AsyncClient(
         timeout=timeout,
         follow_redirects=False,
-        trust_env=False,  # its reading of proxies and certificates ends in other errors
+        trust_env=False,  # its own proxy and certificate code raises other errors
         transport=transport,
     )
 
@@ -202,9 +202,9 @@ async def _read(
 
 
 def require_reachable(url: str) -> None:
-    """Raise ConfigError when the environment keeps us from reaching `url`.
+    """Raise ConfigError for a proxy variable or CA file that prevents reaching `url`.
 
-    A proxy variable or CA file that cannot be used, that is; nothing is sent.
+    Nothing is sent.
     """
     proxy_for(url)
     if url.lower().startswith("https:"):
@@ -224,7 +224,7 @@ class _Routes(httpx.AsyncBaseTransport):
         route = proxy, is_secure
         if route not in self._transports:
             try:
-                self._transports[route] = self._made(proxy, is_secure=is_secure)
+                self._transports[route] = self._make_transport(proxy, is_secure=is_secure)
             except ConfigError:
                 raise
             except Exception as fault:
@@ -236,9 +236,9 @@ class _Routes(httpx.AsyncBaseTransport):
         for transport in transports.values():
             await transport.aclose()
 
-    def _made(self, proxy: Proxy | None, *, is_secure: bool) -> httpx.AsyncHTTPTransport:
+    def _make_transport(self, proxy: Proxy | None, *, is_secure: bool) -> httpx.AsyncHTTPTransport:
         return httpx.AsyncHTTPTransport(
-            # Unencrypted requests verify nobody; reading the CA store takes 20 ms and more.
+            # Plain HTTP verifies nothing; reading the CA store takes 20 ms and more.
             verify=self._context() if is_secure else False,
             trust_env=False,
             proxy=self._proxy(proxy) if proxy else None,
@@ -254,13 +254,13 @@ class _Routes(httpx.AsyncBaseTransport):
         return self._tls
 
 
-def _over(unix_socket: Path) -> httpx.AsyncHTTPTransport:
+def _unix_transport(unix_socket: Path) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(uds=str(unix_socket), verify=False, trust_env=False)
 
 
 def _never_left(fault: BaseException) -> bool:
-    """Whether a request that ended so never left this machine, or no further than a proxy."""
-    if isinstance(fault, BaseExceptionGroup):  # of tries to connect, side by side
+    """Whether a request that failed like this was not sent, or only reached a proxy."""
+    if isinstance(fault, BaseExceptionGroup):  # of parallel attempts to connect
         return all(map(_never_left, fault.exceptions))
     return isinstance(fault, _NEVER_SENT)
 
@@ -272,23 +272,23 @@ def _unreachable(
     if "CERTIFICATE_VERIFY_FAILED" in why:
         hint = UNTRUSTED_HINT
     if proxy:
-        why = f"through the proxy {proxy.words}: {why}"
+        why = f"through the proxy {proxy.description}: {why}"
         hint = hint or f"check {proxy.variable}, or name the host in NO_PROXY"
     return ServiceUnreachable(f"{call}: {why}", hint=hint, sent=sent)
 
 
 def _reason(fault: BaseException) -> str:
-    """Say what went wrong: in the words of the operating system, where it refused."""
+    """Return what went wrong; the operating system's message, if there is one."""
     for error in causes(fault):
         if isinstance(error, socket.gaierror):
             return str(error.strerror)
         if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             return os.strerror(error.errno)
-    text = "; ".join(str(error) for error in _leaves(fault))
+    text = "; ".join(str(error) for error in _flattened(fault))
     return text or type(fault).__name__
 
 
-def _leaves(fault: BaseException) -> list[BaseException]:
+def _flattened(fault: BaseException) -> list[BaseException]:
     if isinstance(fault, BaseExceptionGroup):
-        return [leaf for error in fault.exceptions for leaf in _leaves(error)]
+        return [leaf for error in fault.exceptions for leaf in _flattened(error)]
     return [fault]

@@ -1,9 +1,8 @@
-"""The proxies that the environment names, read here and handed to HTTP: none to ourselves.
+"""The proxies that the environment names; never one for this machine's own addresses.
 
 `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` (or in lower case, which wins, as with curl) name a
 proxy for each scheme; `NO_PROXY` lists hosts that are reached without one. This machine itself
-never is reached through a proxy. A variable that makes no sense is an error only for a request
-that would need it.
+is never reached through a proxy. An invalid variable is an error only for a request that needs it.
 """
 
 import importlib.util
@@ -22,12 +21,12 @@ _SCHEMES = ("http", "https", *_SOCKS)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy and where it was named."""
+    """A proxy and the variable that names it."""
 
     url: str
-    """As the variable says, with a scheme; it may hold a password."""
+    """From the variable, with a scheme; it may hold a password."""
     variable: str
-    """The variable's name, as it is spelt in the environment."""
+    """The variable's name, as spelt in the environment."""
 
     @property
     def public_url(self) -> str:
@@ -35,20 +34,20 @@ class Proxy:
         return shown(self.url)
 
     @property
-    def words(self) -> str:
-        """The variable and its value, as an error names them."""
+    def description(self) -> str:
+        """The variable and its value, for errors."""
         return f"{self.variable}={self.public_url}"
 
 
 def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """Return the proxy to reach `url` through; None: reach it directly, as far as it is a URL.
+    """Return the proxy for `url`; None to connect directly, also for an invalid URL.
 
     Raises ConfigError when the variable that applies cannot be used.
     """
     environment = os.environ if environment is None else environment
     try:
         parts = urlsplit(url)
-    except ValueError:  # whoever is to send there says so
+    except ValueError:  # sending to it reports the error
         return None
     host = _host(parts)
     named = _named(environment, f"{parts.scheme}_proxy", "all_proxy")
@@ -56,7 +55,7 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
         return None
     variable, value = named
     proxy = Proxy(value if "://" in value else f"http://{value}", variable)
-    MediaUrl(proxy.url).conceal()  # who connects may quote it
+    MediaUrl(proxy.url).conceal()  # connection errors may quote it
     _require_usable(proxy)
     return proxy
 
@@ -85,7 +84,7 @@ def _named(environment: Mapping[str, str], *names: str) -> tuple[str, str] | Non
 def _is_excepted(host: str, port: int | None, environment: Mapping[str, str]) -> bool:
     """Whether NO_PROXY names the host: by name, domain, address, network, each with a port or not.
 
-    An entry that is none of these names no host.
+    Any other entry matches no host.
     """
     found = _named(environment, "no_proxy")
     entries = found[1].replace(",", " ").split() if found else ()
@@ -117,7 +116,7 @@ def _require_usable(proxy: Proxy) -> None:
     try:
         parts = urlsplit(proxy.url)
         has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that no machine has, half an address in brackets
+    except ValueError:  # a port out of range, half an address in brackets
         raise _unusable(proxy.variable, "it is no URL") from None
     if parts.scheme not in _SCHEMES:
         raise _unusable(proxy.variable, f"a proxy cannot be a {parts.scheme}:// URL")
@@ -125,7 +124,7 @@ def _require_usable(proxy: Proxy) -> None:
         raise _unusable(proxy.variable, "it names no host")
     if parts.scheme in _SOCKS and importlib.util.find_spec("socksio") is None:
         fault = (
-            f"{proxy.words} (environment): a SOCKS proxy needs the package socksio;"
+            f"{proxy.description} (environment): a SOCKS proxy needs the package socksio;"
             f' pip install "httpx[socks]", name an HTTP proxy, or unset {proxy.variable}'
         )
         raise ConfigError([fault])

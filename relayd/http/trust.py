@@ -1,6 +1,6 @@
-"""Whom TLS trusts: the CA store of this machine, as its other programs do.
+"""The certificates that TLS trusts: the CA store of this machine, as its other programs do.
 
-`SSL_CERT_FILE` and `SSL_CERT_DIR` name another one, as OpenSSL has them. Only this module
+`SSL_CERT_FILE` and `SSL_CERT_DIR` name another store, as with OpenSSL. Only this module
 imports truststore.
 """
 
@@ -17,11 +17,11 @@ UNTRUSTED_HINT = (
     "for a CA of your own: put it into this machine's store (sudo update-ca-certificates),"
     " or name its file in SSL_CERT_FILE; without any store: sudo apt install ca-certificates"
 )
-"""What to do about a certificate that nobody vouches for."""
+"""What to do about an untrusted certificate."""
 
 
 def client_context(environment: Mapping[str, str] | None = None) -> ssl.SSLContext:
-    """Return what a client verifies servers with; reads the disk.
+    """Return the TLS context to verify servers with; reads the disk.
 
     Raises ConfigError that names the variable when its file or folder cannot be used.
     """
@@ -33,7 +33,7 @@ def client_context(environment: Mapping[str, str] | None = None) -> ssl.SSLConte
 
 
 def _named_context(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Trust what the variables name, and nothing else."""
+    """Trust only what the variables name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if file:
         try:
@@ -45,7 +45,7 @@ def _named_context(file: str | None, folder: str | None) -> ssl.SSLContext:
     if folder:
         for path in folder.split(os.pathsep):
             try:
-                next(Path(path).iterdir(), None)  # OpenSSL says nothing of what it cannot read
+                next(Path(path).iterdir(), None)  # OpenSSL ignores what it cannot read
             except OSError as fault:
                 raise _unusable("SSL_CERT_DIR", path, fault.strerror or str(fault)) from fault
             context.load_verify_locations(capath=path)

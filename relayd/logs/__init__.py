@@ -1,4 +1,4 @@
-"""Logging: one event a fact, JSON unless a person reads along, secrets never."""
+"""Logging: named events, as JSON or as coloured lines for a terminal, without secrets."""
 
 from relayd.logs.events import LogEvent
 from relayd.logs.output import configure, get, report_uncaught

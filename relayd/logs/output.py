@@ -1,6 +1,6 @@
-"""Where events go: JSON lines, or coloured ones for a person, on a stderr that cannot break us.
+"""Log output: JSON lines, or coloured lines for a terminal, to a stderr whose failures are ignored.
 
-`redact` goes through every value of every event, tracebacks included.
+`redact` is applied to every value of every event, including tracebacks.
 """
 
 import logging
@@ -44,7 +44,7 @@ def _redact_event(
 
 
 def configure(level: str = "info", *, json: bool | None = None) -> None:
-    """Send events to stderr: JSON lines when it is no terminal, coloured lines when it is."""
+    """Send events to stderr: coloured lines if it is a terminal, else JSON lines."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(sort_keys=False)
@@ -64,15 +64,15 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,
     )
-    # Libraries that log through the standard module are heard from warnings on.
+    # Libraries log through the standard module: show warnings and above.
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
 
 
 def report_uncaught() -> None:
-    """Send what Python prints by itself to the log: it would print secrets as they are.
+    """Send what Python itself would print to the log, as Python would print secrets as they are.
 
-    That is what no caller caught, in any thread and in finalizers, and warnings. For programs;
-    a test or another program has hooks of its own.
+    These are uncaught exceptions, in any thread and in finalizers, and warnings. Only for our
+    own processes: tests and other programs have their own hooks.
     """
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
@@ -81,9 +81,9 @@ def report_uncaught() -> None:
 
 
 class _Stderr:
-    """stderr, except that a reader who left or a full disk ends a line and nothing else.
+    """stderr, except that a closed pipe or a full disk loses the line instead of raising.
 
-    No io.TextIOBase: its finalizer would call `flush` when the interpreter has already cleared
+    Not an io.TextIOBase: its finalizer would call `flush` when the interpreter has already cleared
     this module, and Python 3.13 prints what that raises.
     """
 
@@ -111,36 +111,36 @@ class _LibraryHandler(logging.StreamHandler[_Stderr]):
         return redact(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """Say which library's record cannot be written; the standard's words quote it whole."""
+        """Name the library whose record cannot be written; the default message quotes it whole."""
         self.stream.write(f"{record.name}: a message that cannot be written\n")
 
 
 def _log_uncaught(
     kind: type[BaseException], fault: BaseException, trace: TracebackType | None
 ) -> None:
-    with suppress(Exception):  # nobody is left who could hear of another one
+    with suppress(Exception):  # another failure could not be reported
         get("process").critical(LogEvent.EXCEPTION_UNCAUGHT, exc_info=(kind, fault, trace))
 
 
-def _log_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
-    if told.exc_value is None or isinstance(told.exc_value, SystemExit):
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is None or isinstance(args.exc_value, SystemExit):
         return
     with suppress(Exception):  # as above
         get("process").critical(
             LogEvent.EXCEPTION_UNCAUGHT,
-            thread=told.thread.name if told.thread else "",
-            exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
+            thread=args.thread.name if args.thread else "",
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
 
 
-def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
-    if told.exc_value is None:
+def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    if args.exc_value is None:
         return
     with suppress(Exception):  # as above; the interpreter may be ending
         get("process").error(
             LogEvent.EXCEPTION_IGNORED,
-            where=told.err_msg or "in a finalizer",
-            exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
+            where=args.err_msg or "in a finalizer",
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
 
 

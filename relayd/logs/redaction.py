@@ -1,7 +1,7 @@
-"""What must not be read in a text: concealed strings, and what looks like a secret.
+"""Removes secrets from text: concealed strings, and what looks like a secret.
 
-The second net: settings hold secrets as `SecretStr` and `MediaUrl`, so that they do not get into
-texts at all. This one is for the words of others.
+This is the second protection: settings hold secrets as `SecretStr` and `MediaUrl`, so our own
+texts do not contain them. This one is for texts of others.
 """
 
 import re
@@ -15,25 +15,25 @@ _NAMES = (
 )
 _IN_TEXT = re.compile(
     rf"(?i)(?P<head>bearer\s+|(?:\b|_){_NAMES}[\"']?\s*=\s*[\"']?"
-    # "akool.api_key: missing" is our own way to say what is wrong with a key.
+    # "akool.api_key: missing" is our own message about a wrong key.
     rf"|(?:\b|_)(?<!akool\.)(?<!control\.){_NAMES}[\"']?\s*:\s*[\"']?"
     r"|\bauthorization[\"']?\s*[:=]\s*[\"']?(?:[a-z]+\s+)?"
     r"|\bcookie[\"']?\s*:\s*[\"']?[\w.-]+="
     r"|\b(?:pwd|pass|auth|sig|signature|usr|user)=)"
     r"(?!\*\*\*|(?:missing|not|unknown|empty|tokens?)\b)"
-    # What stands in quotes is one value; a password may have blanks.
+    # A quoted text is one value; a password may have blanks.
     r"(?:(?<=\")(?:[^\"\\]|\\.)+|(?<=')(?:[^'\\]|\\.)+|[^\s\"'&,;}]+)"
 )
 _MOST_READ = 16 * 1024
-"""Characters of a foreign text that are looked at, at most."""
+"""Characters of a foreign text that are read, at most."""
 _LONGEST_SECRET = 4 * 1024
 """Characters that a secret may have; no token or key is longer."""
 
 
 def conceal(secret: str, *, lasting: bool = False) -> None:
-    """Blot `secret` out of everything logged or printed from now on.
+    """Hide `secret` in everything logged or printed from now on.
 
-    One that is not `lasting` is forgotten after some dozens of later ones.
+    One that is not `lasting` is forgotten after dozens of later ones.
     """
     KNOWN.add(secret, lasting=lasting)
 
@@ -45,14 +45,14 @@ def redact(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` as UTF-8 can hold it: bytes of a file's name that are none become escapes."""
+    """Return `text` as valid UTF-8: undecodable bytes of file names become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def excerpt(text: str, longest: int) -> str:
     """Return the redacted beginning of a foreign text, at most `longest` characters.
 
-    It is cut last: half a secret would not be known as one.
+    It is redacted before it is cut: half a secret would not be recognised.
     """
     read = redact(text[:_MOST_READ])
     if len(text) > _MOST_READ:  # a secret may be cut at the end

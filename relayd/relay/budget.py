@@ -49,5 +49,5 @@ class BudgetWatch:
 
     def _warn(self, reading: BudgetReading) -> None:
         if reading.state is not self._told and reading.state is not BudgetState.OK:
-            _log.warning(LogEvent.RELAY_BUDGET, state=reading.state.value, reason=reading.words)
+            _log.warning(LogEvent.RELAY_BUDGET, state=reading.state.value, reason=reading.text)
         self._told = reading.state

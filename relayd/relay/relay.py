@@ -177,7 +177,7 @@ class Relay:
     async def resume(self) -> None:
         """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
         try:
-            await asyncio.to_thread(self._journal.note_looked_at, self._name)
+            await asyncio.to_thread(self._journal.acknowledge_doubts, self._name)
         except Unavailable as fault:
             _log.warning(LogEvent.RELAY_DOUBTS_NOT_NOTED, reason=str(fault))
         self._runner.post(on.Resumed())
@@ -234,7 +234,7 @@ class Relay:
             sessions_doubtful=machine.doubtful,
             spent_today=budget.spent if budget else 0.0,
             daily_limit=budget.limit if budget else 0.0,
-            budget=budget.words if budget and budget.state is not BudgetState.OK else "",
+            budget=budget.text if budget and budget.state is not BudgetState.OK else "",
         )
 
     def _how_outputs_are(self) -> dict[str, str]:
@@ -327,7 +327,7 @@ class Relay:
         self._budget_now = reading
         spent = reading.state is BudgetState.SPENT
         if spent or self._runner.machine.surroundings.budget_spent:
-            self._runner.post(on.BudgetChanged(spent, reading.words))
+            self._runner.post(on.BudgetChanged(spent, reading.text))
 
     def _earlier_doubts(self) -> list[float]:
         """Return the moments (monotonic s) of answers that an earlier run of this relay lost."""

@@ -1,4 +1,4 @@
-"""The door between a worker's threads and the callbacks of whoever started it."""
+"""Passes items from a worker's threads to its owner's callbacks, until it is shut."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -13,9 +13,9 @@ _log = logs.get("rtc")
 
 
 class Gate(Generic[T]):
-    """Passes each item to a callback until it is shut; from then on, none.
+    """Passes each item to a callback until it is shut; after that, none.
 
-    A callback that raises does not end the thread that calls it: that is logged, once.
+    A callback that raises does not end the calling thread: the exception is logged, once.
     """
 
     def __init__(self, callback: Callable[[T], None]) -> None:
@@ -36,7 +36,7 @@ class Gate(Generic[T]):
                     _log.exception(LogEvent.WORKER_CALLBACK_FAILED)
 
     def shut(self, within: float) -> bool:
-        """Start no call any more, and wait up to `within` seconds for one that is under way.
+        """Start no further call, and wait up to `within` seconds for a running one.
 
         False when that one has not returned.
         """

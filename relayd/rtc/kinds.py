@@ -1,4 +1,4 @@
-"""Which kinds of link there are, and whether the library below one is installed."""
+"""The kinds of link, and whether the library of each is installed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ MakeLink = Callable[[LinkTarget, Callable[[I420, float], None], Callable[[LinkEv
 
 @dataclass(frozen=True, slots=True)
 class _Make:
-    """Where a kind of link lives, and what it stands on."""
+    """Where a kind of link is implemented, and the library it needs."""
 
     module: str
     name: str
     library: str
     hint: str
     require: Callable[[], str]
-    """Raises LibraryUnavailable, or gives the library's name and version; loads nothing."""
+    """Raises LibraryUnavailable, or returns the library's name and version; loads nothing."""
     environment: Callable[[], Mapping[str, str]] = dict
     """What its worker process needs in its environment."""
 
@@ -57,23 +57,23 @@ _MAKES: dict[LinkKind, _Make] = {
 
 
 def require_link(kind: LinkKind) -> str:
-    """Return the name and version of the library below this kind of link; loads nothing.
+    """Return the name and version of the library that this kind of link needs; loads nothing.
 
-    Raises LibraryUnavailable where such a link cannot work.
+    Raises LibraryUnavailable if such a link cannot work.
     """
     return _MAKES[kind].require()
 
 
 def worker_environment(kind: LinkKind) -> Mapping[str, str]:
-    """Return what a worker of this kind needs in its environment, besides what each gets.
+    """Return the extra environment variables that a worker of this kind needs.
 
-    Raises LibraryUnavailable where such a link cannot work.
+    Raises LibraryUnavailable if such a link cannot work.
     """
     return _MAKES[kind].environment()
 
 
 def load_link(kind: LinkKind) -> MakeLink:
-    """Import the link of this kind, with the library below it; LibraryUnavailable if that fails."""
+    """Import the link of this kind and its library; LibraryUnavailable if that fails."""
     make = _MAKES[kind]
     try:
         made: MakeLink = getattr(import_module(make.module), make.name)

@@ -1,6 +1,6 @@
-"""What a real-time link is told, what it tells, and what it must be able to do.
+"""The interface of a real-time link: its target, its events and its methods.
 
-Nothing here knows a transport: the relay process imports this module, the worker process
+Nothing here depends on a transport: the relay process imports this module, the worker process
 imports the link that `LinkTarget.kind` names.
 """
 
@@ -20,34 +20,34 @@ from relayd.urls.templates import TEMPLATE_FIELDS, fill_url
 LinkKind = Literal["agora", "webrtc"]
 
 LARGEST_PACKET = 64 * 1024
-"""Bytes of one order to the worker, or one event of it."""
+"""Bytes of one order to the worker, or of one event from it."""
 LONGEST_TEXT = 1000
-"""Characters of a reason, a message or a hint on its way to the parent. A server's words get into
-them; three such texts, escaped as JSON, stay well below LARGEST_PACKET."""
+"""Characters of a reason, message or hint sent to the parent. They may contain a server's text;
+three of them, escaped as JSON, stay well below LARGEST_PACKET."""
 
 _log = logs.get("rtc")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTarget:
-    """Where to, as whom, and what to send: all a link needs to join."""
+    """All a link needs to join: the channel, the users, the token and what to send."""
 
     kind: LinkKind
     channel_id: str
     front_user_id: str
-    """As whom the source is published."""
+    """The user that publishes the source."""
     algorithm_user_id: str
-    """Whose swapped pictures are played."""
+    """The user whose swapped pictures are played."""
     token: str = field(repr=False)
     geometry: Geometry
     fps: float
     bitrate_kbit: int
     token_age: float
-    """s since the token was given."""
+    """s since the token was issued."""
     session_id: str
     """The service's id of the session."""
     app_id: str
-    """Agora only; where it is empty, the token names the project."""
+    """Agora only; if empty, the token names the project."""
     state_directory: str
     """Agora only: an existing folder for the library's logs and caches."""
     publish_url: str = field(repr=False)
@@ -57,14 +57,14 @@ class LinkTarget:
     first_frame_timeout: float = 20.0
     """s from the join to the first swapped picture, before the link gives up."""
     recovery_timeout: float = 60.0
-    """s that a link which was up may take to come back by itself, before it counts as lost."""
+    """s that a link which was up may take to reconnect by itself, before it counts as lost."""
 
     def publish_endpoint(self) -> str:
-        """Return the WHIP URL; ConfigError where the template is wrong."""
+        """Return the WHIP URL; ConfigError if the template is wrong."""
         return self._filled("rtc.publish_url", self.publish_url)
 
     def play_endpoint(self) -> str:
-        """Return the WHEP URL; ConfigError where the template is wrong."""
+        """Return the WHEP URL; ConfigError if the template is wrong."""
         return self._filled("rtc.play_url", self.play_url)
 
     def _filled(self, key: str, template: str) -> str:
@@ -74,7 +74,7 @@ class LinkTarget:
             raise ConfigError([f"{key} = {str(MediaUrl(template))!r}: {fault}"]) from fault
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, the token included: for the pipe to the worker alone."""
+        """Return plain data, the token included: only for the pipe to the worker."""
         return {name: getattr(self, name) for name in _names(LinkTarget) if name != "geometry"} | {
             "width": self.geometry.width,
             "height": self.geometry.height,
@@ -82,25 +82,25 @@ class LinkTarget:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "LinkTarget":
-        """Read what `to_json` gave."""
+        """Read what `to_json` returned."""
         known = {name: data[name] for name in _names(cls) if name in data}
         return cls(**known, geometry=Geometry(data["width"], data["height"]))
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """How a link does: counts of the connections in use, rates since the last report."""
+    """A link's figures: counts of the current connections, rates since the last report."""
 
     publish_kbit: float = 0.0
     play_kbit: float = 0.0
     publish_lost: int = 0
-    """Packets, as the far side reports them."""
+    """Packets, as the peer reports them."""
     play_lost: int = 0
     """Packets."""
     play_jitter: float = 0.0
     """s, interarrival jitter (RFC 3550 §6.4.1)."""
     round_trip: float | None = None
-    """s, between us and the far side."""
+    """s, between us and the peer."""
     sent: int = 0
     """Pictures handed to the encoder."""
     dropped: int = 0
@@ -110,28 +110,28 @@ class LinkStats:
 
 
 class LinkEventKind(Enum):
-    """What a link has to say."""
+    """What a link reports."""
 
     READY = "ready"
     """The worker process has its RTC library loaded and can join."""
     JOINED = "joined"
-    """The far side took us in; a way for the pictures out is there."""
+    """We joined the channel; pictures can be sent."""
     PUBLISHING = "publishing"
-    """The first picture went out since the join."""
+    """The first picture since the join was sent."""
     FIRST_PICTURE = "first_picture"
-    """The swapped user is there: its first picture since the join arrived."""
+    """The first picture of the swapped user since the join arrived."""
     DEGRADED = "degraded"
     """A connection broke; the link repairs it by itself. `reason` says which and why."""
     RECOVERED = "recovered"
-    """What DEGRADED told of is repaired."""
+    """What DEGRADED reported is repaired."""
     TOKEN_EXPIRING = "token_expiring"  # noqa: S105 - an event's name
-    """The token ends soon: a fresh one is wanted, or another session in time."""
+    """The token expires soon: a new token or another session is needed in time."""
     STATS = "stats"
-    """Numbers, every few seconds; `stats` has them."""
+    """Figures, every few seconds, in `stats`."""
     REFUSED = "refused"
-    """The far side, or this machine, will not have it; `error` says why. The link is over."""
+    """The peer, or this machine, refuses the link; `error` says why. The link is over."""
     LOST = "lost"
-    """No connection came about, or it did not come back; `error` says why. The link is over."""
+    """No connection was made, or it did not come back; `error` says why. The link is over."""
     LEFT = "left"
     """We left, as asked. The link is over."""
     DIED = "died"
@@ -146,7 +146,7 @@ FINAL_KINDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """One thing a link has to say."""
+    """One report of a link."""
 
     kind: LinkEventKind
     reason: str = ""
@@ -154,7 +154,7 @@ class LinkEvent:
     stats: LinkStats | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data for the pipe; the error as its class and its sentence.
+        """Return plain data for the pipe; the error as its class, message and hint.
 
         Texts are redacted, then cut to LONGEST_TEXT.
         """
@@ -172,10 +172,10 @@ class LinkEvent:
 
     @classmethod
     def from_json(cls, data: object) -> "LinkEvent | None":
-        """Read what `to_json` gave; None for a kind that is not known.
+        """Read what `to_json` returned; None for a kind that is not known.
 
-        An upgrade of relayd under a relay that runs gives that relay newer workers: what they
-        add is left out. Raises ValueError for what no worker of any version says.
+        Upgrading relayd while a relay runs gives that relay newer workers: unknown fields and
+        kinds are ignored. Raises ValueError for what no version of the worker sends.
         """
         parts = _mapping(data)
         kind, reason = _text(parts, "kind"), _text(parts, "reason")
@@ -189,19 +189,19 @@ class LinkEvent:
 class Link(Protocol):
     """A connection to the swap engine: pictures out, swapped pictures in.
 
-    Made with a LinkTarget and two callbacks, which it calls from threads of its own:
+    Made with a LinkTarget and two callbacks, which it calls from its own threads:
     `on_picture(picture, received_at)` with a picture of any even size, valid during the call,
     and `on_event(event)`. A link is used once; after REFUSED, LOST or LEFT it is over.
     """
 
     def join(self) -> None:
-        """Begin to join and return at once; events tell the rest."""
+        """Begin to join and return at once; events report the rest."""
 
     def publish(self, picture: I420, captured_at: float) -> None:
         """Send `picture`, newest first; it may be reused when this returns. Never blocks."""
 
     def renew(self, token: str) -> None:
-        """Use `token` from now on; returns at once. A link whose tokens do not end ignores it."""
+        """Use `token` from now on; returns at once. Ignored where tokens do not expire."""
 
     def leave(self, deadline: float) -> None:
         """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""
@@ -234,7 +234,7 @@ def _error_from_json(data: object) -> RelaydError:
 
 
 def _stats_from_json(data: object) -> LinkStats:
-    """Read the figures that are known; one that is missing, null or infinite has its default."""
+    """Read the known figures; those missing, null or infinite get the default."""
     sent = _mapping(data)
     numbers = {
         each.name: _number(each.name, sent[each.name])

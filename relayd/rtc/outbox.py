@@ -1,4 +1,4 @@
-"""The worker's events on their way to the parent: told at once, sent as fast as it reads."""
+"""A queue for the worker's events: put never waits, sending goes as fast as the parent reads."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from threading import Condition, Thread
 from relayd.rtc.link import FINAL_KINDS, LinkEvent, LinkEventKind
 
 MOST_WAITING = 256
-"""Events that wait for a parent that does not read; a link that flaps makes four a second."""
+"""Events kept for a parent that does not read; an unstable link makes four a second."""
 
 
 class Outbox:
-    """Sends events in the order they were told, from a thread of its own; telling never waits.
+    """Sends events in order, from its own thread; `put` never waits.
 
-    Only the newest STATS waits. Beyond MOST_WAITING the oldest event that is not a link's last
-    gives way: the parent learns how things stand, and every end.
+    Only the newest STATS is kept. Beyond MOST_WAITING the oldest event that does not end a link
+    is dropped: the parent gets the latest state, and every end.
     """
 
     def __init__(self, send: Callable[[LinkEvent], None]) -> None:
-        """Prepare; `send` may wait, and raises OSError once the parent is gone."""
+        """Prepare; `send` may block, and raises OSError once the parent is gone."""
         self._send = send
         self._waiting: deque[LinkEvent] = deque()
         self._changed = Condition()
@@ -41,7 +41,7 @@ class Outbox:
             self._changed.notify()
 
     def close(self, within: float) -> bool:
-        """Send what waits, within `within` seconds; False where that was not enough."""
+        """Send the rest, within `within` seconds; False if that was not enough."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -58,7 +58,7 @@ class Outbox:
         while (event := self._next()) is not None:
             try:
                 self._send(event)
-            except OSError:  # the parent is gone, or has hung up
+            except OSError:  # the parent is gone, or closed the socket
                 return
 
     def _next(self) -> LinkEvent | None:

@@ -1,7 +1,7 @@
-"""One WebRTC connection that carries one video track one way, over aiortc.
+"""One WebRTC connection with one video track in one direction, over aiortc.
 
-Only this module imports aiortc and aioice. What WHIP and WHEP have in common lives here,
-for both ends: non-trickle SDP, H.264 before VP8, the newest picture first.
+Only this module imports aiortc and aioice. It has what WHIP and WHEP share, for both ends:
+non-trickle SDP, H.264 before VP8, the newest picture first.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from relayd.media.frames import I420, Geometry
 VIDEO_CLOCK_RATE = 90_000
 """Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 LARGEST_SDP = 64 * 1024
-"""Bytes. An honest description of one video track has some 3 kB."""
+"""Bytes. A normal description of one video track has about 3 kB."""
 _LONGEST_QUOTE, _LONGEST_REASON = 40, 120
-"""Characters of an SDP, and of a library's words, that an error repeats."""
+"""Characters of an SDP, and of a library's message, that an error repeats."""
 CONSENT_INTERVAL = 0.5
 """s between two consent checks. RFC 7675 §5.1 proposes 5 s and an expiry of 30 s, which would
-leave the picture standing for half a minute; a check is a hundred bytes."""
+freeze the picture for half a minute; a check has a hundred bytes."""
 CONSENT_FAILURES = 3
 """Checks in a row without an answer within 0.5 s, after which the path counts as lost."""
 
@@ -52,11 +52,11 @@ _all_host_addresses = aioice.ice.get_host_addresses
 
 
 def _usable_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa: FBT001 - aioice's signature
-    """Return the addresses to offer; the loopback one where there is no other.
+    """Return the addresses to offer; the loopback one if there is no other.
 
     RFC 8445 §5.1.1.1 keeps loopback out of the candidates, so aioice offers nothing at all
     on a machine whose only interface that is up is `lo`. A relay and an emulator on that
-    machine can still talk: nobody else will ever see the candidate.
+    machine can still connect: nobody else will see the candidate.
     """
     return _all_host_addresses(use_ipv4, use_ipv6) or ["127.0.0.1"]
 
@@ -65,11 +65,11 @@ aioice.ice.get_host_addresses = _usable_host_addresses
 
 
 class _PromptJitterBuffer(JitterBuffer):
-    """Gives a picture out with its last packet.
+    """Releases a picture with its last packet.
 
-    aiortc waits for the first packet of the next picture, one whole frame interval more. The
+    aiortc waits for the first packet of the next picture, a whole frame interval longer. The
     marker bit is on the last packet of a picture (RFC 6184 §5.1, RFC 7741 §4.1); from a
-    sender that does not set it, pictures come out as before.
+    sender that does not set it, pictures are released as before.
     """
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
@@ -77,7 +77,7 @@ class _PromptJitterBuffer(JitterBuffer):
         return self._marked_frame() if frame is None and self._is_video else frame
 
     def _marked_frame(self) -> JitterFrame | None:
-        """Take the run of packets at the origin if it reaches to a marker."""
+        """Take the packets from the origin up to a marker, if none is missing."""
         assert self._origin is not None
         data: list[bytes] = []
         for count in range(self.capacity):
@@ -95,32 +95,32 @@ rtcrtpreceiver.JitterBuffer = _PromptJitterBuffer  # type: ignore[attr-defined] 
 
 
 class PeerState(Enum):
-    """Where a connection stands."""
+    """The state of a connection."""
 
     NEW = "new"
-    """Made; nothing exchanged yet."""
+    """Created; nothing exchanged yet."""
     CONNECTING = "connecting"
-    """Both descriptions are known; ICE looks for a path and DTLS makes keys."""
+    """Both descriptions are known; ICE looks for a path and DTLS negotiates keys."""
     CONNECTED = "connected"
     """Pictures can flow."""
     DISCONNECTED = "disconnected"
-    """It was connected; then the other side said goodbye, or the path stopped answering."""
+    """It was connected; then the other side closed it, or the path stopped answering."""
     FAILED = "failed"
-    """It never was connected: no path was found, or no keys were agreed on."""
+    """It was never connected: no path was found, or the key exchange failed."""
     CLOSED = "closed"
     """We closed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStats:
-    """What went over a connection so far."""
+    """What a connection has carried so far."""
 
     codec: str
     """"H264", "VP8", or "" before the negotiation."""
     bytes: int
     """Sent when sending, received when receiving; SRTP and SRTCP."""
     bitrate_kbit: float
-    """Over the time since the last look."""
+    """Since the last call of `stats`."""
     packets: int
     """RTP packets sent, or received."""
     packets_lost: int
@@ -128,7 +128,7 @@ class PeerStats:
     jitter: float
     """Interarrival jitter in seconds (RFC 3550 §6.4.1)."""
     round_trip: float | None
-    """Seconds; a sender learns it from receiver reports, a receiver never does."""
+    """Seconds, from receiver reports; None for a receiver."""
     pictures: int
     """Handed to the encoder, or received and decoded."""
     pictures_dropped: int
@@ -136,14 +136,14 @@ class PeerStats:
 
 
 class _NewestPicture(MediaStreamTrack):
-    """The track a sender reads: the newest picture pushed, each at most once."""
+    """The track that a sender reads: the newest pushed picture, each at most once."""
 
     kind = "video"
 
     def __init__(self) -> None:
         super().__init__()  # pyee below takes the names _lock, _loop and _waiting
-        self._home = asyncio.get_running_loop()
-        self._there_is_one = asyncio.Event()
+        self._owner_loop = asyncio.get_running_loop()
+        self._available = asyncio.Event()
         self._guard = threading.Lock()
         self._newest: av.VideoFrame | None = None
         self._last_pts = -1
@@ -152,7 +152,7 @@ class _NewestPicture(MediaStreamTrack):
         self.dropped = 0
 
     def push(self, picture: I420, captured_at: float) -> None:
-        """Make `picture` the next one to go; from any thread."""
+        """Make `picture` the next one to send; from any thread."""
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
         with self._guard:
@@ -161,18 +161,18 @@ class _NewestPicture(MediaStreamTrack):
             if self._origin is None:
                 self._origin = captured_at
             ticks = round((captured_at - self._origin) * VIDEO_CLOCK_RATE)
-            # Receivers put packets of one timestamp into one picture, so no two may share one.
+            # Receivers merge packets of one timestamp into one picture: each needs its own.
             self._last_pts = frame.pts = max(ticks, self._last_pts + 1)
             if self._newest is not None:
                 self.dropped += 1
             self._newest = frame
-            self._home.call_soon_threadsafe(self._there_is_one.set)
+            self._owner_loop.call_soon_threadsafe(self._available.set)
 
     async def recv(self) -> av.VideoFrame:
         """Wait for a picture (called by aiortc, which encodes it in an executor thread)."""
         while self.readyState == "live":
-            await self._there_is_one.wait()
-            self._there_is_one.clear()
+            await self._available.wait()
+            self._available.clear()
             with self._guard:
                 frame, self._newest = self._newest, None
             if frame is not None:
@@ -181,7 +181,7 @@ class _NewestPicture(MediaStreamTrack):
         raise MediaStreamError
 
     def stop(self) -> None:
-        """End the track; later pushes go nowhere."""
+        """End the track; later pushes are ignored."""
         with self._guard:
             super().stop()
 
@@ -190,7 +190,7 @@ class Peer:
     """One RTCPeerConnection with one video track in one direction.
 
     Made and used in a running event loop; only `push` may be called from other threads.
-    No STUN or TURN server is ever asked: candidates are this machine's own addresses.
+    No STUN or TURN server is used: candidates are this machine's own addresses.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Peer:
         """Prepare a connection; nothing is opened before an offer or answer is asked for.
 
         `on_picture(picture, received_at)` is called in the loop's thread with a contiguous
-        picture of its own, of whatever even size arrived (`geometry` is what we send).
+        copy, of whatever even size arrived (`geometry` is what we send).
         """
         self.geometry = geometry
         self._on_state, self._on_picture = on_state, on_picture
@@ -214,7 +214,7 @@ class Peer:
         self._outbound: _NewestPicture | None = None
         self._drains: set[asyncio.Task[None]] = set()
         self._received = 0
-        self._last_look = (time.monotonic(), 0)
+        self._last_stats = (time.monotonic(), 0)
         _set_encoders(bitrate_kbit, fps)
         # aiortc asks a public STUN server unless the list is given, and empty.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -223,7 +223,7 @@ class Peer:
 
     @property
     def state(self) -> PeerState:
-        """Where the connection stands."""
+        """The state of the connection."""
         return self._state
 
     async def offer_sending(self) -> str:
@@ -236,16 +236,16 @@ class Peer:
         return await self._offer("video", "recvonly")
 
     async def accept_answer(self, sdp: str) -> None:
-        """Take the other side's answer and start connecting.
+        """Accept the other side's answer and start connecting.
 
-        Raises JoinRefused when it is no SDP, or none that fits the offer.
+        Raises JoinRefused when it is no SDP, or does not fit the offer.
         """
         await self._take_remote(sdp, "answer")
 
     async def answer(self, offer_sdp: str) -> str:
         """Answer an offer and start connecting; we send where the offerer only receives.
 
-        Raises JoinRefused when it is no SDP, or offers no video that relayd knows.
+        Raises JoinRefused when it is no SDP, or offers no video codec that relayd supports.
         """
         await self._take_remote(offer_sdp, "offer")
         try:
@@ -267,29 +267,29 @@ class Peer:
             self._outbound.push(picture, captured_at)
 
     async def stats(self) -> PeerStats:
-        """Count what went over the connection so far."""
+        """Return what the connection has carried so far."""
         reports = list((await self._connection.getStats()).values())
         sending = self._outbound is not None
         ours = [r for r in reports if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
-        heard = [r for r in reports if r.type == "remote-inbound-rtp"] if sending else ours
+        reception = [r for r in reports if r.type == "remote-inbound-rtp"] if sending else ours
         transports = [r for r in reports if r.type == "transport"]
         carried = sum(t.bytesSent if sending else t.bytesReceived for t in transports)
-        now, (then, carried_then) = time.monotonic(), self._last_look
-        self._last_look = (now, carried)
+        now, (then, carried_then) = time.monotonic(), self._last_stats
+        self._last_stats = (now, carried)
         return PeerStats(
             codec=self._codec(),
             bytes=carried,
             bitrate_kbit=(carried - carried_then) * 8e-3 / max(now - then, 1e-3),
             packets=sum(r.packetsSent if sending else r.packetsReceived for r in ours),
-            packets_lost=sum(r.packetsLost for r in heard),
-            jitter=max((r.jitter for r in heard), default=0) / VIDEO_CLOCK_RATE,
-            round_trip=heard[0].roundTripTime if sending and heard else None,
+            packets_lost=sum(r.packetsLost for r in reception),
+            jitter=max((r.jitter for r in reception), default=0) / VIDEO_CLOCK_RATE,
+            round_trip=reception[0].roundTripTime if sending and reception else None,
             pictures=self._outbound.taken if self._outbound else self._received,
             pictures_dropped=self._outbound.dropped if self._outbound else 0,
         )
 
     async def close(self) -> None:
-        """Say goodbye to the other side and free everything; may be called twice."""
+        """Close the connection properly and free everything; may be called twice."""
         self._closing = True
         if self._outbound is not None:
             self._outbound.stop()
@@ -300,7 +300,7 @@ class Peer:
         self._enter(PeerState.CLOSED)
 
     async def vanish(self) -> None:
-        """Free everything without a word to the other side, as a crash or a cut cable would."""
+        """Free everything without telling the other side, as after a crash or a cut cable."""
         self._closing = True
         for transceiver in self._connection.getTransceivers():
             if transceiver.sender.transport is not None:
@@ -310,7 +310,7 @@ class Peer:
     async def _offer(self, track_or_kind: MediaStreamTrack | str, direction: str) -> str:
         transceiver = self._connection.addTransceiver(track_or_kind, direction=direction)
         codecs = RTCRtpSender.getCapabilities("video").codecs
-        # H.264 first: every WHIP server takes it. VP8 second. RTX wherever it is listed.
+        # H.264 first: every WHIP server supports it. VP8 second. RTX as listed.
         transceiver.setCodecPreferences(sorted(codecs, key=lambda codec: codec.name != "H264"))
         await self._connection.setLocalDescription(await self._connection.createOffer())
         return str(self._connection.localDescription.sdp)
@@ -323,15 +323,15 @@ class Peer:
             raise JoinRefused(f"the SDP {kind} has no video")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
-        except Exception as fault:  # aiortc's parser lets any kind through
+        except Exception as fault:  # aiortc's parser may raise anything
             raise JoinRefused(f"the SDP {kind} cannot be used: {_why(fault)}") from fault
 
     def _state_changed(self) -> None:
-        said = self._connection.connectionState
-        if said not in ("failed", "closed"):
-            self._was_connected |= said == "connected"
-            self._enter(PeerState(said))
-        elif not self._closing:  # aiortc says "closed" as well when the path is lost
+        reported = self._connection.connectionState
+        if reported not in ("failed", "closed"):
+            self._was_connected |= reported == "connected"
+            self._enter(PeerState(reported))
+        elif not self._closing:  # aiortc also reports "closed" when the path is lost
             lost = PeerState.DISCONNECTED if self._was_connected else PeerState.FAILED
             self._enter(lost)
 
@@ -347,7 +347,7 @@ class Peer:
         drain.add_done_callback(self._drains.discard)
 
     async def _drain(self, track: MediaStreamTrack) -> None:
-        """Read the track as fast as it fills: aiortc's queue behind it has no bound."""
+        """Read the track as fast as it fills: aiortc's queue behind it is unbounded."""
         while True:
             try:
                 frame = await track.recv()
@@ -369,12 +369,12 @@ class Peer:
 
 
 def _set_encoders(bitrate_kbit: int, fps: float) -> None:
-    """Hold aiortc's encoders at one bitrate.
+    """Fix the bitrate of aiortc's encoders.
 
-    The limits are module variables there, so this is one value for the whole process. Both
-    bounds are the same because its bandwidth estimate (REMB) starts at the receiver, trusts
-    Python's timing of packets, and starves a picture on a perfect path. x264 shares the
-    bitrate out by the frame rate it is told: at aiortc's 30, 20 fps get two thirds.
+    The limits are module variables there, so this applies to the whole process. Both
+    bounds are equal because its bandwidth estimate (REMB) is made at the receiver, depends on
+    Python's timing of packets, and lowers the quality even on a perfect path. x264 divides the
+    bitrate by the configured frame rate: with aiortc's 30, 20 fps get only two thirds.
     """
     bits = bitrate_kbit * 1000
     h264.DEFAULT_BITRATE = h264.MIN_BITRATE = h264.MAX_BITRATE = bits

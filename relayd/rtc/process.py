@@ -1,4 +1,4 @@
-"""The relay's side of the worker process: starts it, feeds it, hears it, outlives it."""
+"""The relay's side of the worker process: starts it, exchanges pictures and events, ends it."""
 
 import contextlib
 import json
@@ -29,16 +29,16 @@ from relayd.rtc.link import (
 )
 
 BELL_TIMEOUT = 0.2
-"""s after which the arrival thread looks whether it should end."""
+"""s after which the picture thread checks whether it should end."""
 LIFE_CHECK = 0.2
-"""s after which the event thread looks whether a silent worker still runs: its socket's end does
-not come while something that it started holds that."""
+"""s after which the event thread checks whether a silent worker still runs: its socket stays open
+while a process that it started holds it."""
 REAP_TIMEOUT = 1.0
-"""s for a worker that closed its control socket to be gone as well."""
+"""s for a worker that closed its control socket to exit as well."""
 EXIT_GRACE = 0.3
-"""s of a stop that the process has to exit in, once it has left, before SIGKILL."""
+"""s of a stop that are left for the process to exit, after it left, before SIGKILL."""
 THREAD_TIMEOUT = 0.5
-"""s for our threads to end at a stop; a callback that does not return takes longer."""
+"""s for our threads to end at a stop; a blocked callback takes longer."""
 
 _log = logs.get("rtc")
 
@@ -51,8 +51,8 @@ class RtcWorker:
     called again.
 
     A link that was joined ends with exactly one of LEFT, LOST, REFUSED and DIED, whatever the
-    worker sends; what makes no sense ends the worker. DIED is told of a worker that ends without
-    being stopped, also after a LEFT, but not after LOST or REFUSED: nothing is left to lose.
+    worker sends; an invalid packet ends the worker. DIED is reported for a worker that ends
+    without being stopped, also after LEFT, but not after LOST or REFUSED, which ended the link.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RtcWorker:
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
     ) -> None:
-        """Prepare; `environment` adds to what each of our processes gets (LD_LIBRARY_PATH, say)."""
+        """Prepare; `environment` adds variables such as LD_LIBRARY_PATH to the usual ones."""
         self._geometry, self._kind, self._log_level = geometry, kind, log_level
         self._events, self._pictures = Gate(on_event), Gate(on_picture)
         self._environment = dict(environment or {})
@@ -74,13 +74,15 @@ class RtcWorker:
         self._left.set()
         self._is_lost = False
         self._process: Child | None = None
-        self._ordering = threading.Lock()
+        self._send_lock = threading.Lock()
         # Daemons: a callback that never returns must not keep our process. Each closes what
         # it reads from when it ends.
-        self._hearing = threading.Thread(
-            target=self._hear, name="relayd-worker-events", daemon=True
+        self._event_thread = threading.Thread(
+            target=self._read_events, name="relayd-worker-events", daemon=True
         )
-        self._arrival = threading.Thread(target=self._arrive, name="relayd-arrival", daemon=True)
+        self._picture_thread = threading.Thread(
+            target=self._read_pictures, name="relayd-arrival", daemon=True
+        )
         self.sent = 0
         """Pictures written for the worker."""
         self.received = 0
@@ -101,10 +103,10 @@ class RtcWorker:
         return self._process is not None and self._process.alive
 
     def start(self) -> None:
-        """Start the process; it says READY when its library is loaded. Use before `join`.
+        """Start the process; it reports READY when its library is loaded. Call before `join`.
 
-        Raises WorkerDied where this machine has no process or descriptor left; nothing of a
-        start that failed stays behind.
+        Raises WorkerDied if the machine has no process or descriptor left; a failed start
+        leaves nothing behind.
         """
         with contextlib.ExitStack() as undo:
             try:
@@ -123,23 +125,23 @@ class RtcWorker:
                     )
                 undo.callback(self._end, 0.0)
                 undo.callback(self._stop.set)
-                self._hearing.start()
-                self._arrival.start()
-            except (OSError, RuntimeError) as fault:  # RuntimeError: no thread is left
+                self._event_thread.start()
+                self._picture_thread.start()
+            except (OSError, RuntimeError) as fault:  # RuntimeError: no more threads
                 why = getattr(fault, "strerror", None) or fault
                 raise WorkerDied(f"the worker cannot be started: {why}") from fault
             undo.pop_all()
 
     def join(self, target: LinkTarget) -> None:
-        """Order the worker to join; events tell how it went.
+        """Order the worker to join; events report the result.
 
         One link at a time: leave the last one first. Raises WorkerDied when it is gone,
-        JoinRefused for a target larger than an order may be.
+        JoinRefused for a target that exceeds the size of an order.
         """
         self._left.clear()
         self._is_lost = False
         try:
-            self._order({"do": "join", "target": target.to_json()})
+            self._send_order({"do": "join", "target": target.to_json()})
         except (WorkerDied, JoinRefused):
             self._left.set()
             raise
@@ -152,10 +154,10 @@ class RtcWorker:
     def renew(self, token: str) -> None:
         """Order the link to use another token from now on.
 
-        Raises WorkerDied when the worker is gone, JoinRefused for a token larger than an order
-        may be.
+        Raises WorkerDied when the worker is gone, JoinRefused for a token that exceeds the
+        size of an order.
         """
-        self._order({"do": "renew", "token": token})
+        self._send_order({"do": "renew", "token": token})
 
     def leave(self, within: float) -> bool:
         """Order the worker to leave and wait up to `within` seconds; True when it did."""
@@ -163,7 +165,7 @@ class RtcWorker:
             return True
         deadline = time.monotonic() + within
         with contextlib.suppress(WorkerDied):
-            self._order({"do": "leave", "deadline": deadline})
+            self._send_order({"do": "leave", "deadline": deadline})
         return self._left.wait(max(0.0, deadline - time.monotonic()))
 
     def kill(self) -> None:
@@ -174,8 +176,8 @@ class RtcWorker:
     def stop(self, within: float) -> None:
         """Leave, end the process and what it started within `within` seconds, free everything.
 
-        It takes KILL_TIMEOUT and THREAD_TIMEOUT longer at most, where the kernel holds the
-        process or a callback does not return; what cannot be freed then is freed with those.
+        It takes up to KILL_TIMEOUT and THREAD_TIMEOUT longer if the kernel holds the process or
+        a callback does not return; their resources are then freed when those end.
         Does nothing before the start and after the first stop.
         """
         if self._process is None or self._stop.is_set():
@@ -185,7 +187,7 @@ class RtcWorker:
         self._stop.set()
         self._shut_down(socket.SHUT_WR)  # the order to exit
         self._end(deadline - time.monotonic())
-        self._shut_down(socket.SHUT_RDWR)  # whoever else may hold the other end
+        self._shut_down(socket.SHUT_RDWR)  # in case another process holds the other end
         self._end_threads()
         self._outbound.close()
 
@@ -196,31 +198,31 @@ class RtcWorker:
             _log.warning(LogEvent.WORKER_KILLED, pid=self._process.pid)
 
     def _shut_down(self, how: int) -> None:
-        with self._ordering, contextlib.suppress(OSError):
+        with self._send_lock, contextlib.suppress(OSError):
             self._control.shutdown(how)
 
     def _end_threads(self) -> None:
-        """Let no callback be called any more; give those under way a moment."""
+        """Allow no further callback; wait a moment for running ones."""
         deadline = time.monotonic() + THREAD_TIMEOUT
-        for thread in (self._hearing, self._arrival):
+        for thread in (self._event_thread, self._picture_thread):
             thread.join(max(0.0, deadline - time.monotonic()))
         for gate in (self._events, self._pictures):
             if not gate.shut(deadline - time.monotonic()):
                 _log.error(LogEvent.WORKER_CALLBACK_STUCK)
 
-    def _hear(self) -> None:
-        """Pass on events until the worker's end, and tell that."""
-        distrust = ""
+    def _read_events(self) -> None:
+        """Pass on events until the worker ends, then report that."""
+        protocol_error = ""
         try:
             while packet := self._next_packet():
-                self._pass_on(packet)
+                self._handle_packet(packet)
         except OSError:
-            pass  # it hung up with orders unread
+            pass  # it closed the socket with unread orders
         except Exception as fault:  # noqa: BLE001 - a worker may send anything
-            distrust = f"the worker sent what makes no sense ({fault}) and was killed"
+            protocol_error = f"the worker sent what makes no sense ({fault}) and was killed"
             self.kill()
-        error = None if self._stop.is_set() else WorkerDied(self._reap(distrust))
-        with self._ordering:
+        error = None if self._stop.is_set() else WorkerDied(self._reap(protocol_error))
+        with self._send_lock:
             self._control.close()
         if error is not None:
             _log.error(LogEvent.WORKER_DIED, pid=self.pid, reason=error.message)
@@ -236,28 +238,28 @@ class RtcWorker:
                 return b""
         return self._control.recv(LARGEST_PACKET)
 
-    def _pass_on(self, packet: bytes) -> None:
-        """Pass on one event; raises anything, ValueError mostly, where it is none."""
+    def _handle_packet(self, packet: bytes) -> None:
+        """Pass on one event; raises ValueError or another error for an invalid packet."""
         event = LinkEvent.from_json(json.loads(packet))
         if event is None:
             _log.warning(LogEvent.WORKER_UNKNOWN_EVENT)
             return
         if event.kind is LinkEventKind.DIED:
-            raise ValueError("it says that it died")
+            raise ValueError("it reported its own death")
         self._is_lost |= event.kind in {LinkEventKind.LOST, LinkEventKind.REFUSED}
         self._events.put(event)
         if event.kind in FINAL_KINDS:
             self._left.set()
 
-    def _reap(self, distrust: str) -> str:
-        """Wait for the process and say why it ended; kills one that only hung up."""
+    def _reap(self, protocol_error: str) -> str:
+        """Wait for the process and return why it ended; kill it if it only closed its socket."""
         assert self._process is not None
         if not self._process.end(REAP_TIMEOUT):
-            return "the worker hung up its control socket and was killed"
-        return distrust or f"the worker {describe_exit(self._process.poll() or 0)}"
+            return "the worker closed its control socket and was killed"
+        return protocol_error or f"the worker {describe_exit(self._process.poll() or 0)}"
 
-    def _arrive(self) -> None:
-        """Copy each swapped picture out of shared memory, as soon as the doorbell rings."""
+    def _read_pictures(self) -> None:
+        """Copy each swapped picture out of shared memory, as soon as it is signalled."""
         number = 0
         while not self._stop.is_set():
             if not self._inbound.wait(BELL_TIMEOUT):
@@ -272,8 +274,8 @@ class RtcWorker:
             self._pictures.put(SwappedFrame(picture, self.last_picture_at))
         self._inbound.close()
 
-    def _order(self, order: Mapping[str, object]) -> None:
-        """Send an order; never waits. One that does not read its orders is of no use."""
+    def _send_order(self, order: Mapping[str, object]) -> None:
+        """Send an order; never waits. A worker that does not read its orders is killed."""
         packet = json.dumps(order).encode()
         if len(packet) > LARGEST_PACKET:
             raise JoinRefused(
@@ -281,7 +283,7 @@ class RtcWorker:
                 "that an order to the worker may have: is its token one?"
             )
         try:
-            with self._ordering:
+            with self._send_lock:
                 self._control.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except BlockingIOError as fault:
             self.kill()
@@ -292,7 +294,7 @@ class RtcWorker:
     def _command(self, fds: tuple[int, ...]) -> list[str]:
         control, out_memory, out_bell, in_memory, in_bell = map(str, fds)
         return [
-            # -P: the folder we happen to run in is no place to import from.
+            # -P: do not import from the current folder.
             *(sys.executable, "-P", "-m", "relayd.rtc.worker"),
             *("--kind", self._kind, "--size", str(self._geometry), "--control", control),
             *("--outbound", out_memory, out_bell, "--inbound", in_memory, in_bell),

@@ -1,8 +1,8 @@
-"""The `webrtc` link: WHIP out (RFC 9725), WHEP in (draft-ietf-wish-whep), each kept up by itself.
+"""The `webrtc` link: WHIP out (RFC 9725), WHEP in (draft-ietf-wish-whep).
 
 Two legs, publish and play, run independently in one event loop on the thread
-`relayd-webrtc`. A leg posts its offer, waits for the connection, holds it until it breaks,
-deletes the session, and begins again until its time is up.
+`relayd-webrtc`. A leg posts its offer, waits for the connection, keeps it until it breaks,
+deletes the session, and starts again until its time is up.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ from relayd.urls.safe import MediaUrl
 POST_TIMEOUT = 10.0
 """s for a server to answer an offer; one that starts its engine first takes a while."""
 CONNECT_TIMEOUT = 8.0
-"""s from the answer to the first packet: ICE and DTLS take some tens of ms where a path is."""
+"""s from the answer to the first packet: ICE and DTLS take tens of ms if there is a path."""
 DELETE_TIMEOUT = 1.0
-"""s that the end of an old session may hold up the next one."""
+"""s that deleting an old session may delay the next one."""
 FIRST_RETRY, LONGEST_RETRY = 0.25, 3.0
-"""s between attempts; a server that restarts is met within this."""
+"""s between attempts; a restarted server is found again within this."""
 STATS_INTERVAL = 2.0
 """s between two STATS events."""
-FAREWELL = 2.0
-"""s to end the sessions when the link is over without having been told to leave."""
+CLOSE_TIMEOUT = 2.0
+"""s to delete the sessions when the link ends without an order to leave."""
 
 _OVER = {PeerState.DISCONNECTED, PeerState.FAILED, PeerState.CLOSED}
 
@@ -56,12 +56,12 @@ class _Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
-    """How one attempt went."""
+class _LegEnd:
+    """How one attempt ended."""
 
     why: str
-    good_for: float | None = None
-    """s it was up; None when it never was."""
+    up_for: float | None = None
+    """s that it was up; None if it never was."""
     retry_after: float | None = None
 
 
@@ -88,7 +88,7 @@ class WebRtcLink:
         self._has_published = self._has_played = False
 
     def join(self) -> None:
-        """Begin to join and return at once; events tell the rest."""
+        """Begin to join and return at once; events report the rest."""
         self._thread.start()
 
     def publish(self, picture: I420, captured_at: float) -> None:
@@ -102,7 +102,7 @@ class WebRtcLink:
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
 
     def renew(self, token: str) -> None:
-        """Use `token` at the next offer; connections that are up need none."""
+        """Use `token` at the next offer; open connections need none."""
         self._target = replace(self._target, token=token)
 
     def leave(self, deadline: float) -> None:
@@ -118,20 +118,23 @@ class WebRtcLink:
 
     def _run_loop(self) -> None:
         try:
-            verdict = asyncio.run(self._live())
+            final_event = asyncio.run(self._run_legs())
         except Exception:  # noqa: BLE001 - a thread must report
             _log.exception(LogEvent.LINK_BROKEN)
-            verdict = LinkEvent(LinkEventKind.LOST, error=LinkLost("the link broke; see the log"))
-        self._on_event(verdict)
+            final_event = LinkEvent(
+                LinkEventKind.LOST, error=LinkLost("the link broke; see the log")
+            )
+        self._on_event(final_event)
 
-    async def _live(self) -> LinkEvent:
-        """Keep both legs up until told to leave, or one of them gives up; say how it ended."""
+    async def _run_legs(self) -> LinkEvent:
+        """Keep both legs up until told to leave, or one gives up; return the last event."""
         self._loop = asyncio.get_running_loop()
         self._running.set()
         async with HttpClient() as http:
             stop = asyncio.ensure_future(self._stop.wait())
             legs = [
-                asyncio.ensure_future(self._keep(leg, http)) for leg in (self._publish, self._play)
+                asyncio.ensure_future(self._maintain(leg, http))
+                for leg in (self._publish, self._play)
             ]
             stats = asyncio.ensure_future(self._report())
             work = [stop, *legs, stats]
@@ -150,14 +153,14 @@ class WebRtcLink:
                 raise fault
         raise AssertionError("only an error or the order to leave ends a link")
 
-    async def _keep(self, leg: _Leg, http: HttpClient) -> NoReturn:
-        """Hold one leg up; raises JoinRefused, JoinFailed or LinkLost when it is in vain."""
+    async def _maintain(self, leg: _Leg, http: HttpClient) -> NoReturn:
+        """Keep one leg up; raises JoinRefused, JoinFailed or LinkLost when it gives up."""
         backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
         give_up = time.monotonic() + self._target.first_frame_timeout
         while True:
             ended = await self._connect_once(leg, http)
             now = time.monotonic()
-            if ended.good_for is not None:
+            if ended.up_for is not None:
                 give_up = now + self._target.recovery_timeout
                 self._broken.add(leg.name)
                 reason = f"{leg.name}: {ended.why}"
@@ -166,11 +169,11 @@ class WebRtcLink:
                 error = LinkLost if leg.was_up else JoinFailed
                 raise error(f"{leg.name}: {ended.why}")
             _log.info(LogEvent.LINK_RETRY, leg=leg.name, reason=ended.why)
-            wait = max(backoff.next_wait(ended.good_for or 0.0), ended.retry_after or 0.0)
+            wait = max(backoff.next_wait(ended.up_for or 0.0), ended.retry_after or 0.0)
             await asyncio.sleep(min(wait, give_up - now))
 
-    async def _connect_once(self, leg: _Leg, http: HttpClient) -> _Ended:
-        """Open one session and hold it until it ends; JoinRefused when none will be given."""
+    async def _connect_once(self, leg: _Leg, http: HttpClient) -> _LegEnd:
+        """Open one session and keep it until it ends; JoinRefused when the server refuses it."""
         states: asyncio.Queue[PeerState] = asyncio.Queue()
         peer = Peer(
             geometry=self._target.geometry,
@@ -179,44 +182,44 @@ class WebRtcLink:
             on_state=states.put_nowait,
             on_picture=None if leg.sends else self._take_picture,
         )
-        made: Resource | None = None
+        resource: Resource | None = None
         try:
             offer = await (peer.offer_sending() if leg.sends else peer.offer_receiving())
             answer = await self._post(leg, http, offer)
             if isinstance(answer, NotNow):
                 return self._declined(leg, answer)
-            made = answer
+            resource = answer
             return await self._hold(leg, peer, states, answer.answer)
         except JoinFailed as fault:
-            return _Ended(fault.message)
+            return _LegEnd(fault.message)
         finally:
             leg.peer = None
-            await asyncio.gather(self._delete(http, made), peer.close())
+            await asyncio.gather(self._delete(http, resource), peer.close())
 
     async def _hold(
         self, leg: _Leg, peer: Peer, states: "asyncio.Queue[PeerState]", answer: str
-    ) -> _Ended:
+    ) -> _LegEnd:
         """Connect, then wait for the end."""
         name = leg.url
         try:
             await peer.accept_answer(answer)
-        except JoinRefused as fault:  # the server took us and then made no sense: try again
-            return _Ended(f"{name}: {fault.message}")
+        except JoinRefused as fault:  # accepted, but with an invalid answer: try again
+            return _LegEnd(f"{name}: {fault.message}")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 while (state := await states.get()) is not PeerState.CONNECTED:
                     if state in _OVER:
-                        return _Ended(f"{name} was reached, but no network path to its media")
+                        return _LegEnd(f"{name} was reached, but no network path to its media")
         except TimeoutError:
-            return _Ended(f"{name}: no media connection within {CONNECT_TIMEOUT:g} s")
+            return _LegEnd(f"{name}: no media connection within {CONNECT_TIMEOUT:g} s")
         since = time.monotonic()
         self._came_up(leg, peer)
         while await states.get() not in _OVER:
             pass
-        return _Ended("the connection ended", good_for=time.monotonic() - since)
+        return _LegEnd("the connection ended", up_for=time.monotonic() - since)
 
     async def _post(self, leg: _Leg, http: HttpClient, offer: str) -> Resource | NotNow:
-        """Post the offer. Told to leave meanwhile, wait for the answer, so as to delete it."""
+        """Post the offer. If cancelled meanwhile, wait for the answer, to delete that session."""
         token = self._target.token
         posting = asyncio.ensure_future(
             post_offer(http, leg.url.reveal(), offer, token, timeout=POST_TIMEOUT)
@@ -225,27 +228,27 @@ class WebRtcLink:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
             with contextlib.suppress(TimeoutError, LinkError):
-                async with asyncio.timeout(self._time_to_leave()):
-                    made = await posting
-                    await self._delete(http, made if isinstance(made, Resource) else None)
+                async with asyncio.timeout(self._seconds_to_close()):
+                    resource = await posting
+                    await self._delete(http, resource if isinstance(resource, Resource) else None)
             raise
 
-    async def _delete(self, http: HttpClient, made: Resource | None) -> None:
-        if made is not None:
-            timeout = min(DELETE_TIMEOUT, self._time_to_leave())
-            await delete(http, made, self._target.token, timeout=timeout)
+    async def _delete(self, http: HttpClient, resource: Resource | None) -> None:
+        if resource is not None:
+            timeout = min(DELETE_TIMEOUT, self._seconds_to_close())
+            await delete(http, resource, self._target.token, timeout=timeout)
 
-    def _time_to_leave(self) -> float:
-        """Seconds left for goodbyes."""
+    def _seconds_to_close(self) -> float:
+        """Seconds left to delete sessions."""
         if self._leave_by is None:
-            return FAREWELL
+            return CLOSE_TIMEOUT
         return max(0.05, self._leave_by - time.monotonic())
 
-    def _declined(self, leg: _Leg, answer: NotNow) -> _Ended:
+    def _declined(self, leg: _Leg, answer: NotNow) -> _LegEnd:
         if leg.sends and answer.status == HTTPStatus.NOT_FOUND:
             raise JoinRefused(f"{answer.why}: there is no such channel")
-        # A player comes before the swap engine: its 404, 409 and 503 mean "not yet".
-        return _Ended(answer.why, retry_after=answer.retry_after)
+        # A player may come before the swap engine: then 404, 409 and 503 mean "not yet".
+        return _LegEnd(answer.why, retry_after=answer.retry_after)
 
     def _came_up(self, leg: _Leg, peer: Peer) -> None:
         leg.peer = peer

@@ -1,6 +1,6 @@
 """WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) signalling: an offer posted, a session deleted.
 
-Both are the same exchange; who sends the pictures is said in the SDP.
+Both are the same exchange; the SDP says who sends the pictures.
 """
 
 import re
@@ -17,11 +17,11 @@ from relayd.urls.safe import MediaUrl
 SDP_TYPE = "application/sdp"
 MAX_REDIRECTS = 3
 LARGEST_BODY = 64 * 1024
-"""Bytes; an SDP answer of one video track has some 3 kB."""
+"""Bytes; an SDP answer with one video track has about 3 kB."""
 LONGEST_QUOTE = 300
-"""Characters of a server's words that are quoted."""
+"""Characters of a server's text that are quoted."""
 LONGEST_RETRY_AFTER = 60.0
-"""s. A server may ask for patience, not for a day."""
+"""s; a longer Retry-After is cut to this."""
 
 _REFUSALS = {
     400: "the offer was called malformed",
@@ -45,17 +45,17 @@ class Resource:
     answer: str
     """SDP."""
     location: str | None
-    """Where to DELETE it; None when the server named no place that can be trusted."""
+    """Where to DELETE it; None when the server named no trusted location."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """The server declines for the moment."""
+    """The server cannot take the offer now, but maybe later."""
 
     status: int
     why: str
     retry_after: float | None
-    """s, where the server said so."""
+    """s, if the server sent one."""
 
 
 async def post_offer(
@@ -68,11 +68,11 @@ async def post_offer(
 ) -> Resource | NotNow:
     """POST an SDP offer with the bearer token; follow redirects that keep the method.
 
-    Raises JoinRefused where trying again cannot help, JoinFailed where it may.
+    Raises JoinRefused if trying again cannot help, JoinFailed if it may.
     """
     origin = _origin(url)
     for _ in range(MAX_REDIRECTS + 1):
-        # A redirect elsewhere is followed, but the token is for the origin it was given for.
+        # A redirect elsewhere is followed, but the token is only sent to the original origin.
         bearer = {"Authorization": f"Bearer {token}"} if token and _origin(url) == origin else {}
         try:
             answer = await http.request(
@@ -98,7 +98,7 @@ async def delete(
     *,
     timeout: float,  # noqa: ASYNC109 - httpx enforces it
 ) -> None:
-    """End a session on the server; a failure is only logged, the session will time out there."""
+    """End a session on the server; a failure is only logged, as the session times out there."""
     if resource.location is None:
         return
     bearer = {"Authorization": f"Bearer {token}"} if token else {}
@@ -116,27 +116,27 @@ async def delete(
 def _read(url: str, answer: Answer) -> Resource | NotNow:
     if answer.status in (200, 201):
         return Resource(_sdp_of(url, answer), _location_of(url, answer))
-    said = f"HTTP {answer.status}"
+    status = f"HTTP {answer.status}"
     if answer.status in _REFUSALS:
-        raise JoinRefused(f"{MediaUrl(url)}: {_REFUSALS[answer.status]} ({said})")
+        raise JoinRefused(f"{MediaUrl(url)}: {_REFUSALS[answer.status]} ({status})")
     if (
         answer.status in (404, 408, 409, 425, 429)
         or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        return NotNow(answer.status, f"{MediaUrl(url)} answered {said}", _retry_after(answer))
-    raise JoinFailed(f"{MediaUrl(url)} answered {said}, which WHIP does not know")
+        return NotNow(answer.status, f"{MediaUrl(url)} answered {status}", _retry_after(answer))
+    raise JoinFailed(f"{MediaUrl(url)} answered {status}, which WHIP does not know")
 
 
 def _sdp_of(url: str, answer: Answer) -> str:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip()
     if kind.lower() != SDP_TYPE:
-        said = _quoted(kind) or "no type"  # as it was sent: a token in lower case is not known
-        raise JoinFailed(f"{MediaUrl(url)} answered {said!r} where {SDP_TYPE} must be")
+        sent = _quoted(kind) or "no type"  # as sent: redaction knows no lower-case token
+        raise JoinFailed(f"{MediaUrl(url)} answered {sent!r} where {SDP_TYPE} must be")
     return answer.text
 
 
 def _location_of(url: str, answer: Answer) -> str | None:
-    """Read where the session lives. It is trusted within the origin only: the token goes there."""
+    """Read the session's URL; only the same origin is trusted, as the token is sent there."""
     location = answer.headers.get("location", "").strip()
     if not location:
         _log.warning(
@@ -145,14 +145,14 @@ def _location_of(url: str, answer: Answer) -> str | None:
         )
         return None
     try:
-        place = urljoin(url, location)
-        same = _origin(place) == _origin(url)
+        target = urljoin(url, location)
+        same = _origin(target) == _origin(url)
     except ValueError:
         same = False
     if not same:
         _log.warning(LogEvent.LINK_FOREIGN_LOCATION, location=_quoted(location))
         return None
-    return place
+    return target
 
 
 def _redirected(url: str, answer: Answer) -> str:
@@ -169,14 +169,14 @@ def _redirected(url: str, answer: Answer) -> str:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    said = answer.headers.get("retry-after", "").strip()
-    if not re.fullmatch(r"[0-9]{1,6}", said):  # a date is allowed too, and too rare to read
+    value = answer.headers.get("retry-after", "").strip()
+    if not re.fullmatch(r"[0-9]{1,6}", value):  # a date is allowed too, but too rare to support
         return None
-    return min(float(said), LONGEST_RETRY_AFTER)
+    return min(float(value), LONGEST_RETRY_AFTER)
 
 
 def _quoted(text: str) -> str:
-    """Return `text` without secrets, cut where it is longer than LONGEST_QUOTE."""
+    """Return `text` without secrets, cut to LONGEST_QUOTE."""
     return excerpt(text, LONGEST_QUOTE)
 
 

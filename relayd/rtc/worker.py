@@ -1,13 +1,13 @@
-"""The worker process: one RTC library, alone, between two shared slots and a control socket.
+"""The worker process: runs one RTC library between two shared slots and a control socket.
 
 `RtcWorker` (process.py) starts it as `python -m relayd.rtc.worker` with inherited
-descriptors. Orders come in and events go out as one JSON object a packet (SOCK_SEQPACKET).
-The socket's end, which the kernel brings about however the parent dies, and SIGTERM both
-mean: leave and exit.
+descriptors. Orders come in and events go out as one JSON object per packet (SOCK_SEQPACKET).
+The end of the socket, which the kernel closes however the parent dies, and SIGTERM both mean:
+leave and exit.
 
-The process leads a session of its own, so that a terminal's Ctrl-C and hang-up are the
-parent's alone, and so that what a native library starts ends with it: the parent kills the
-group once the worker has exited, the worker does so itself where the parent is gone.
+The process leads its own session, so that only the parent gets a terminal's Ctrl-C and hang-up,
+and so that processes started by a native library end with it: the parent kills the group once
+the worker has exited; if the parent is gone, the worker does so itself.
 """
 
 import argparse
@@ -38,12 +38,12 @@ from relayd.rtc.kinds import load_link
 from relayd.rtc.link import LARGEST_PACKET, Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.rtc.outbox import Outbox
 
-FAREWELL = 1.5
-"""s to leave in when the parent is gone or has hung up."""
+LEAVE_TIMEOUT = 1.5
+"""s to leave in when the parent is gone or closed the socket."""
 HARD_EXIT = 1.0
-"""s after the farewell at which the process ends whatever a library still does."""
+"""s after LEAVE_TIMEOUT at which the process exits even if a library still runs."""
 BELL_TIMEOUT = 0.2
-"""s after which the pump looks whether it should end."""
+"""s after which the pump checks whether it should end."""
 
 _log = logs.get("worker")
 
@@ -60,7 +60,7 @@ class Worker:
 
     def run(self, kind: LinkKind) -> None:
         """Load the library, then follow orders until the control socket ends."""
-        # Daemons: none may keep the process when its time is up.
+        # Daemons: none may keep the process alive at its end.
         threading.Thread(target=self._watch_parent, name="relayd-parent", daemon=True).start()
         threading.Thread(target=self._pump_out, name="relayd-outbound", daemon=True).start()
         self._outbox.start()
@@ -71,27 +71,27 @@ class Worker:
             except RelaydError as fault:
                 self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
             while packet := self._control.recv(LARGEST_PACKET):
-                self._obey(json.loads(packet))
+                self._handle_order(json.loads(packet))
         except ConnectionError:
             pass  # the parent is gone, as at the socket's end
         finally:
-            leave_by = time.monotonic() + FAREWELL
+            leave_by = time.monotonic() + LEAVE_TIMEOUT
             self._exit_at(leave_by + HARD_EXIT)
             self._leave(leave_by)
             self._stop.set()
             self._outbox.close(leave_by + HARD_EXIT - time.monotonic())
 
     def exit(self, status: int) -> NoReturn:
-        """End the process at once; where the parent is gone, with all that it started."""
-        hung_up = select.poll()
-        hung_up.register(self._control, 0)  # POLLHUP alone: the other end does not exist
-        if hung_up.poll(0) and os.getpgrp() == os.getpid():
+        """Exit at once; if the parent is gone, also end all processes that this one started."""
+        poll = select.poll()
+        poll.register(self._control, 0)  # reports only POLLHUP: the other end is gone
+        if poll.poll(0) and os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
-        os._exit(status)  # a native library's threads and destructors have no say in our end
+        os._exit(status)  # skips a native library's destructors
 
-    def _obey(self, order: Mapping[str, Any]) -> None:
+    def _handle_order(self, order: Mapping[str, Any]) -> None:
         if order["do"] == "join":
-            self._leave(time.monotonic() + FAREWELL)
+            self._leave(time.monotonic() + LEAVE_TIMEOUT)
             self._join(LinkTarget.from_json(order["target"]))
         elif order["do"] == "renew":
             self._renew(order["token"])
@@ -122,7 +122,7 @@ class Worker:
             link.leave(deadline)
 
     def _pump_out(self) -> None:
-        """Hand pictures over until the end; without them the process is of no use."""
+        """Pass pictures to the link until the end; if that fails, exit."""
         try:
             self._pump_until_stopped()
         except Exception:  # noqa: BLE001 - libraries raise anything
@@ -130,7 +130,7 @@ class Worker:
             self.exit(1)
 
     def _pump_until_stopped(self) -> None:
-        """Hand each picture to the link when the doorbell rings."""
+        """Pass each picture to the link when it is signalled."""
         picture = np.empty(self._outbound.geometry.shape, np.uint8)
         number = 0
         while not self._stop.is_set():
@@ -148,25 +148,25 @@ class Worker:
         self._inbound.write(self._scaler.fit(picture), received_at)
 
     def _send(self, event: LinkEvent) -> None:
-        """Send to the parent; waits where it does not read. On the outbox's thread."""
+        """Send to the parent; blocks while it does not read. On the outbox's thread."""
         self._control.send(json.dumps(event.to_json()).encode(), socket.MSG_NOSIGNAL)
 
     def _watch_parent(self) -> None:
-        """Set the limit of our life at the socket's end, also when a library holds up `run`."""
+        """Limit our lifetime once the socket ends, even if a library blocks `run`."""
         ended = select.poll()
         ended.register(self._control, select.POLLRDHUP)
         ended.poll()
-        self._exit_at(time.monotonic() + FAREWELL + HARD_EXIT)
+        self._exit_at(time.monotonic() + LEAVE_TIMEOUT + HARD_EXIT)
 
     def _exit_at(self, moment: float) -> None:
-        """End the process at `moment`, unless it ended before by itself."""
+        """Exit at `moment`, unless the process has ended by then."""
         timer = threading.Timer(moment - time.monotonic(), self.exit, (1,))
         timer.daemon = True
         timer.start()
 
 
 def main() -> None:
-    """Run one worker; called in a process of its own."""
+    """Run one worker; the main function of its process."""
     forbid_dumps()
     parser = argparse.ArgumentParser(prog="python -m relayd.rtc.worker")
     parser.add_argument("--kind", required=True, choices=get_args(LinkKind))
@@ -175,28 +175,28 @@ def main() -> None:
     parser.add_argument("--outbound", type=int, nargs=2, required=True, metavar="FD")
     parser.add_argument("--inbound", type=int, nargs=2, required=True, metavar="FD")
     parser.add_argument("--log-level", default="info")
-    told = parser.parse_args()
+    args = parser.parse_args()
 
-    keep_from_children((told.control, *told.outbound, *told.inbound))
-    os.dup2(2, 1)  # native libraries chat on stdout
+    keep_from_children((args.control, *args.outbound, *args.inbound))
+    os.dup2(2, 1)  # native libraries write to stdout
     faulthandler.enable()
-    logs.configure(told.log_level)
+    logs.configure(args.log_level)
     logs.report_uncaught()
-    control = socket.socket(fileno=told.control)
+    control = socket.socket(fileno=args.control)
 
-    def hang_up(_number: int, _frame: FrameType | None) -> None:
+    def on_sigterm(_number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(OSError):
             control.shutdown(socket.SHUT_RD)  # the order loop sees the socket's end
 
-    # Whoever sends SIGINT to all of relayd's processes: our end is the parent's to say.
+    # SIGINT may be sent to all of relayd's processes: the parent decides when we exit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, hang_up)
-    width, _, height = told.size.partition("x")
+    signal.signal(signal.SIGTERM, on_sigterm)
+    width, _, height = args.size.partition("x")
     geometry = Geometry(int(width), int(height))
-    outbound, inbound = (SharedSlot(geometry, *fds) for fds in (told.outbound, told.inbound))
+    outbound, inbound = (SharedSlot(geometry, *fds) for fds in (args.outbound, args.inbound))
     worker = Worker(control, outbound, inbound)
     try:
-        worker.run(told.kind)
+        worker.run(args.kind)
     except Exception:  # noqa: BLE001 - libraries raise anything
         _log.exception(LogEvent.WORKER_FAILED)
         worker.exit(1)

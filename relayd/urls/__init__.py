@@ -1,1 +1,1 @@
-"""URLs: what of them may be read, what must not, and what they may name."""
+"""URLs: which parts may be shown, which must stay secret, and what they may name."""

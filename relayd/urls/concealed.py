@@ -1,7 +1,7 @@
-"""The exact strings that must not be read, and what stands for each of them.
+"""The exact strings that must not be shown, and the replacement of each.
 
-Two lists: the secrets of the configuration stay, and of those that come and go, such as a session's
-tokens, the newest are kept. Both are bounded, so that a line of the log costs the same after weeks.
+Two lists: secrets of the configuration are kept, and of temporary ones, such as a session's
+tokens, the newest are kept. Both are bounded, so that a log line costs the same after weeks.
 """
 
 import base64
@@ -15,12 +15,12 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN: Final = "***"
 MOST_KEPT: Final = 50
-"""Secrets that come and go, the newest: a session has a token and a few URLs."""
+"""Temporary secrets that are kept, the newest ones: a session has a token and a few URLs."""
 MOST_LASTING: Final = 500
-"""Secrets of the configuration: one with fifty outputs has some two hundred, and losing one means
-losing the account's key."""
+"""Secrets of the configuration: one with fifty outputs has about two hundred, and forgetting one
+may expose the account's key."""
 SHORTEST: Final = 6
-"""Characters; shorter strings would blot out ordinary words."""
+"""Characters; shorter strings would hide ordinary words."""
 
 
 class Concealed:
@@ -32,12 +32,12 @@ class Concealed:
         self._lasting: dict[str, str] = {}
         self._passing: dict[str, str] = {}
         self._longest_first: tuple[tuple[str, str], ...] = ()
-        """A secret that begins another must not leave that one's end to be read."""
+        """A secret that is a prefix of another must not expose the rest of it."""
 
     def add(self, secret: str, shown: str = HIDDEN, *, lasting: bool = False) -> None:
-        """Have `secret` replaced by `shown` from now on, also as others write it; not short ones.
+        """Replace `secret` by `shown` from now on, in all its encodings; short ones are ignored.
 
-        Unless it is `lasting` it is forgotten once `most` others were added after it.
+        Unless it is `lasting`, it is forgotten once `most` others were added after it.
         """
         if len(secret) < SHORTEST or secret in shown:
             return
@@ -72,7 +72,7 @@ class Concealed:
 
 @lru_cache(maxsize=4 * MOST_LASTING)
 def _spellings(secret: str) -> frozenset[str]:
-    """Return a secret as it is, and as URLs, JSON, HTML, headers and Python's errors write it."""
+    """Return a secret as it is, and as encoded in URLs, JSON, HTML, headers and Python's errors."""
     return frozenset(one for one in _written(secret) if len(one) >= SHORTEST)
 
 
@@ -92,4 +92,4 @@ def _written(secret: str) -> Iterator[str]:
 
 
 KNOWN: Final = Concealed()
-"""Those of this process."""
+"""The secrets of this process."""

@@ -1,4 +1,4 @@
-"""What may be quoted of a name or value that a person wrote: not what may be a pasted secret."""
+"""What messages may quote of a user's name or value: nothing that may be a pasted secret."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ _GROUP: Final = r"(?:[A-Z]?[a-z]{1,15}(?:[A-Z][a-z]{1,15}){0,2}|[A-Z]{1,15})"
 _NAME: Final = re.compile(
     rf"|\d{{1,3}}|{_GROUP}(?:[_-]{{1,2}}{_GROUP}){{0,4}}(?:(?<=[a-z])\d{{1,3}})?"
 )
-"""Words with a short number behind, or a number: a key's name, also a mistyped one."""
+"""Words with a short number at the end, or a number: a key's name, also a mistyped one."""
 _LIKE_A_KEY: Final = re.compile(r"[A-Za-z0-9_~+=.-]{12,}")
-"""What keys and tokens are made of; no path, no URL, no address, no sentence."""
+"""Characters of keys and tokens; excludes paths, URLs, addresses and sentences."""
 _NUMBER: Final = re.compile(r"[0-9.,+-]+[a-z]{0,3}")
 _FILE: Final = re.compile(r"[^.]+\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
 _WORDS: Final = re.compile(r"[A-Za-z]?[a-z]{0,15}(?:[-_][a-z]{1,15})?\d{0,3}")
@@ -23,22 +23,22 @@ _QUOTED: Final = re.compile(r"'((?:[^'\\]|\\.){6,})'")
 
 
 def plain_name(name: str) -> str:
-    """Return a name where it reads as one, else an ellipsis: it may be a pasted key."""
+    """Return a name if it looks like one, else an ellipsis: it may be a pasted key."""
     return name if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) else ELLIPSIS
 
 
 def dotted(path: Sequence[object]) -> str:
-    """Return the names of a path with dots between, each as `plain_name` does."""
+    """Return the parts of a path joined by dots, each through `plain_name`."""
     return ".".join(plain_name(str(part)) for part in path)
 
 
 def plain_names_in(text: str) -> str:
-    """Return the words of a parser, with what it quotes between ' left out unless it is a name."""
+    """Return a parser's message, without what it quotes in ' unless it is a plain name."""
     return _QUOTED.sub(lambda found: f"'{plain_name(found[1])}'", text)
 
 
 def quoted(value: str) -> str:
-    """Return a value between quotes; what may be a key or token is hidden."""
+    """Return a value in quotes; what may be a key or token is hidden."""
     is_key = _LIKE_A_KEY.fullmatch(value) and not _NUMBER.fullmatch(value)
     if is_key and not _FILE.fullmatch(value) and plain_name(value) == ELLIPSIS:
         return HIDDEN
@@ -46,6 +46,6 @@ def quoted(value: str) -> str:
 
 
 def quoted_place(place: str) -> str:
-    """Return what was written for a URL or path; what is neither may be a stream key or token."""
+    """Return a value meant as URL or path, in quotes; anything else may be a secret: hidden."""
     is_place = any(mark in place for mark in "/:\\") or _FILE.fullmatch(place)
     return repr(shown(place)) if is_place or _WORDS.fullmatch(place) else HIDDEN

@@ -28,11 +28,11 @@ _FILE_FORMATS: Final = {
 
 
 _WITHOUT_PORT: Final = {"udp", "tcp", "rtp", "srt"}
-"""Schemes that have no port of their own."""
+"""Schemes without a default port."""
 
 
 def is_push(target: str) -> bool:
-    """Tell whether `target` is a URL to push to, rather than a file."""
+    """Return whether `target` is a URL to push to, rather than a file."""
     return scheme_of(target) in _PUSH_FORMATS
 
 
@@ -54,9 +54,9 @@ def format_of(target: str) -> str:
 
 
 def require_address(target: str) -> None:
-    """Raise OutputError for a push URL that names no host, or no port where its scheme has none.
+    """Raise OutputError for a push URL without host, or without a port that its scheme needs.
 
-    `target` has been read as a URL before.
+    `target` is already known to be a URL.
     """
     parts, scheme = urlsplit(target), scheme_of(target)
     example = f"{scheme}://host:5000" if scheme in _WITHOUT_PORT else f"{scheme}://host/…"
@@ -67,7 +67,7 @@ def require_address(target: str) -> None:
 
 
 def waits_for_caller(target: str) -> bool:
-    """Whether a push URL asks to listen, so that whoever wants the stream connects to us."""
+    """Whether a push URL asks to listen, so that the receiver connects to us."""
     query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
     return query.get("listen", "0") != "0" or query.get("mode") == "listener"
 
@@ -76,5 +76,5 @@ def scheme_of(target: str) -> str:
     """Return the scheme of a URL in lower case; empty for a file name."""
     try:
         return urlsplit(target).scheme.lower()
-    except ValueError:  # a host that cannot be one; the words of the error quote it
+    except ValueError:  # an invalid host; the error message would quote it
         return target.partition(":")[0].lower()

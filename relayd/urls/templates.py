@@ -7,11 +7,11 @@ from urllib.parse import quote, urlsplit
 from relayd.urls.quoting import plain_name
 
 TEMPLATE_FIELDS = ("channel_id", "front_user_id", "algorithm_user_id", "session_id", "app_id")
-"""What a template may name. The token is none of them: URLs end up in logs."""
+"""What a template may name. Not the token: URLs end up in logs."""
 
 
 def check_template(template: str) -> str:
-    """Return the template back, or raise a ValueError that says what is wrong with it."""
+    """Return the template, or raise a ValueError that says what is wrong with it."""
     fill_url(template, dict.fromkeys(TEMPLATE_FIELDS, "x"))
     return template
 
@@ -20,7 +20,7 @@ def fill_url(template: str, values: Mapping[str, str]) -> str:
     """Fill a template in, values percent-encoded.
 
     Raises ValueError for an unknown placeholder, one whose value is empty, a stray brace or
-    what is no HTTP URL.
+    a result that is no HTTP URL.
     """
     url = ""
     try:

@@ -1,4 +1,4 @@
-"""A member of a channel in plain Python, as the library is one in C."""
+"""A member of a channel in plain Python, like the library in C."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,13 +11,13 @@ from tests.agora.member import BROADCASTER
 from tests.agora.pictures import Picture, Plane
 from tests.agora.wire import Payload, encode
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """s that an event or a picture may take on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A picture as it came."""
+    """A picture as received."""
 
     uid: str
     width: int
@@ -37,7 +37,7 @@ class Received:
 
 
 class Caller:
-    """One member; a task takes down all that the hub sends it."""
+    """One member; a task records all that the hub sends it."""
 
     def __init__(self, connection: Connection, uid: str) -> None:
         self.uid = uid
@@ -53,20 +53,20 @@ class Caller:
     async def join(
         cls, hub: str, *, app_id: str, channel: str, uid: str, token: str, role: int = BROADCASTER
     ) -> AsyncIterator[Self]:
-        """Ask to be let in, the answer is an event; hangs up in the end."""
+        """Ask to join, the answer is an event; disconnects at the end."""
         caller = cls(await Connection.to(hub), uid)
-        caller.say("join", app_id, channel, uid, token, role)
+        caller.send("join", app_id, channel, uid, token, role)
         try:
             yield caller
         finally:
-            await caller.hang_up()
+            await caller.disconnect_hard()
 
-    def say(self, name: str, *words: str | int) -> None:
+    def send(self, name: str, *words: str | int) -> None:
         """Send anything that has no payload: publish, subscribe, intra, renew, encoder, leave."""
         self.connection.post(encode(name, *words))
 
     def push(self, picture: Picture, timestamp: int = 0) -> None:
-        """Send a picture; one that still waits gives way to it."""
+        """Send a picture; it replaces one that still waits."""
         line = encode(
             "frame",
             picture.width,
@@ -77,9 +77,7 @@ class Caller:
         )
         self.connection.show(self.uid, line, picture.payload)
 
-    async def event(
-        self, name: str, *words: str | int, within: float = PATIENCE
-    ) -> tuple[str, ...]:
+    async def event(self, name: str, *words: str | int, within: float = TIMEOUT) -> tuple[str, ...]:
         """Wait for an event that begins like this, past ones included."""
         wanted = (name, *map(str, words))
 
@@ -90,7 +88,7 @@ class Caller:
             await self._news.wait_for(found)
         return found()[0]
 
-    async def picture(self, number: int = 0, within: float = PATIENCE) -> Received:
+    async def picture(self, number: int = 0, within: float = TIMEOUT) -> Received:
         """Wait for the picture of this number, counted from the first since forget()."""
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(lambda: len(self.pictures) > number)
@@ -102,7 +100,7 @@ class Caller:
         self.pictures.clear()
 
     def start_reading(self) -> None:
-        """Take down all that comes in."""
+        """Record all that comes in."""
         self._listening = asyncio.create_task(self._listen(), name=f"agora-caller-{self.uid}")
 
     async def stop_reading(self) -> None:
@@ -110,8 +108,8 @@ class Caller:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
 
-    async def hang_up(self) -> None:
-        """End the connection without a goodbye."""
+    async def disconnect_hard(self) -> None:
+        """End the connection without leaving first."""
         await self.stop_reading()
         await self.connection.close()
 

@@ -48,39 +48,39 @@ class Channel:
     def admit(self, member: Member) -> None:
         """Let a member in; one of the same uid must go."""
         if twin := self.members.get(member.uid):
-            self.dismiss(twin, State.FAILED, Reason.SAME_UID)
+            self.end_membership(twin, State.FAILED, Reason.SAME_UID)
         self.members[member.uid] = member
         member.state = State.CONNECTED
-        member.tell("connected", Reason.JOINED, member.uid)
+        member.send_event("connected", Reason.JOINED, member.uid)
         for other in self._others(member):
             if not other.away:
-                member.tell("joined", other.uid)
+                member.send_event("joined", other.uid)
         self._appear(member)
         for uid in member.subscriptions:
             if (publisher := self.members.get(uid)) and publisher.on_air:
                 self._begin(member, publisher)
 
-    def dismiss(self, member: Member, state: State, reason: int) -> None:
+    def end_membership(self, member: Member, state: State, reason: int) -> None:
         """End a membership; to the others it drops out."""
         self._remove(member, Leaving.DROPPED)
         member.end(state, reason)
 
     def leave(self, member: Member) -> None:
-        """Let somebody go who said goodbye."""
+        """Remove a member that left."""
         self._remove(member, Leaving.QUIT)
         member.part()
 
     def lose(self, member: Member) -> None:
-        """Forget somebody who hung up."""
+        """Remove a member whose connection ended."""
         self._remove(member, Leaving.DROPPED)
         if not member.over:
             member.state = State.VANISHED
 
     def close(self) -> None:
-        """End the channel for all, for good."""
+        """Close the channel for all, permanently."""
         self.closed = True
         for member in list(self.members.values()):
-            self.dismiss(member, State.FAILED, Reason.REJECTED)
+            self.end_membership(member, State.FAILED, Reason.REJECTED)
 
     def publish(self, member: Member, kind: str) -> None:
         """Begin to let the others have a member's video or audio."""
@@ -91,7 +91,7 @@ class Channel:
     def unpublish(self, member: Member, kind: str) -> None:
         """Stop that."""
         if kind == "video" and member.on_air:
-            self._tell_subscribers(member, VideoState.STOPPED, VideoReason.MUTED)
+            self._send_subscribers(member, VideoState.STOPPED, VideoReason.MUTED)
         member.publishes.discard(kind)
 
     def subscribe(self, member: Member, uid: str) -> None:
@@ -102,11 +102,11 @@ class Channel:
                 self._begin(member, publisher)
 
     def request_key(self, member: Member, uid: str) -> None:
-        """Ask a user for a key frame; one that sends nothing yet never hears of it."""
+        """Ask a user for a key frame; one that sends nothing yet is not asked."""
         member.intra_requests[uid] += 1
         if (publisher := self.members.get(uid)) and publisher.on_air:
             publisher.key_wanted = True
-            publisher.tell("intra_wanted")
+            publisher.send_event("intra_wanted")
 
     def route(self, publisher: Member, picture: Picture) -> None:
         """Send a member's picture to all who can decode it."""
@@ -120,8 +120,10 @@ class Channel:
             began = subscription.decoding
             if subscription.decodes(key=key, now=now, interval=self.key_seconds):
                 if not began:
-                    receiver.tell("first_picture", publisher.uid, picture.width, picture.height)
-                    _tell_state(receiver, publisher, VideoState.DECODING, VideoReason.UNMUTED)
+                    receiver.send_event(
+                        "first_picture", publisher.uid, picture.width, picture.height
+                    )
+                    _send_state(receiver, publisher, VideoState.DECODING, VideoReason.UNMUTED)
                 fault = self._fault_of(self.name, receiver.uid)
                 receiver.show(publisher.uid, picture, fault)
 
@@ -139,12 +141,12 @@ class Channel:
     def interrupt(self, member: Member, reason: int) -> None:
         """Cut a member off while it tries to reconnect; the others wait for it."""
         member.state = State.RECONNECTING
-        member.tell("reconnecting", reason)
+        member.send_event("reconnecting", reason)
 
     def resume(self, member: Member, reason: int) -> None:
         """Reconnect a member; every decoder concerned needs a key frame again."""
         member.state = State.CONNECTED
-        member.tell("reconnected", reason)
+        member.send_event("reconnected", reason)
         for subscription in member.subscriptions.values():
             subscription.start_over()
         for _, subscription in self._subscribers(member):
@@ -158,14 +160,14 @@ class Channel:
 
     def _appear(self, member: Member) -> None:
         for other in self._others(member):
-            other.tell("joined", member.uid)
+            other.send_event("joined", member.uid)
         self._offer(member)
 
     def _disappear(self, member: Member, reason: int) -> None:
         if member.on_air:
-            self._tell_subscribers(member, VideoState.STOPPED, VideoReason.OFFLINE)
+            self._send_subscribers(member, VideoState.STOPPED, VideoReason.OFFLINE)
         for other in self._others(member):
-            other.tell("left", member.uid, reason)
+            other.send_event("left", member.uid, reason)
 
     def _offer(self, publisher: Member) -> None:
         """Begin to send a member's pictures to those who wait for them."""
@@ -176,12 +178,12 @@ class Channel:
 
     def _begin(self, receiver: Member, publisher: Member) -> None:
         receiver.subscriptions[publisher.uid].start_over()
-        receiver.tell("video_subscribed", publisher.uid)
-        _tell_state(receiver, publisher, VideoState.STARTING, VideoReason.INTERNAL)
+        receiver.send_event("video_subscribed", publisher.uid)
+        _send_state(receiver, publisher, VideoState.STARTING, VideoReason.INTERNAL)
 
-    def _tell_subscribers(self, publisher: Member, state: VideoState, reason: VideoReason) -> None:
+    def _send_subscribers(self, publisher: Member, state: VideoState, reason: VideoReason) -> None:
         for receiver, _ in self._subscribers(publisher):
-            _tell_state(receiver, publisher, state, reason)
+            _send_state(receiver, publisher, state, reason)
 
     def _subscribers(self, publisher: Member) -> Iterator[tuple[Member, Subscription]]:
         for other in self._others(publisher):
@@ -193,7 +195,7 @@ class Channel:
         return [one for one in self.members.values() if one is not member]
 
 
-def _tell_state(
+def _send_state(
     receiver: Member, publisher: Member, state: VideoState, reason: VideoReason
 ) -> None:
-    receiver.tell("video_state", publisher.uid, state, reason)
+    receiver.send_event("video_state", publisher.uid, state, reason)

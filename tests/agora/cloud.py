@@ -109,7 +109,7 @@ class Cloud:
         )
 
     def close(self, channel: str) -> None:
-        """Close it for good: its members fail with reason 10, and so do later joins."""
+        """Close it permanently: its members fail with reason 10, and so do later joins."""
         self.control.ask("close", channel=channel)
 
     def allow_token(self, channel: str, token: str) -> None:
@@ -155,15 +155,15 @@ class Cloud:
 
     def will_expire(self, token: str, uid: str = FRONT) -> None:
         """Tell a member that its token will expire soon."""
-        self.control.ask("tell", uid=uid, event="will_expire", words=[token])
+        self.control.ask("send_event", uid=uid, event="will_expire", words=[token])
 
     def did_expire(self, uid: str = FRONT) -> None:
         """Tell a member that its token is expired; to join with it again fails."""
-        self.control.ask("tell", uid=uid, event="did_expire", words=[])
+        self.control.ask("send_event", uid=uid, event="did_expire", words=[])
 
     def error(self, code: int, text: str = "", uid: str = FRONT) -> None:
         """Report an error to a member."""
-        self.control.ask("tell", uid=uid, event="error", words=[code, text])
+        self.control.ask("send_event", uid=uid, event="error", words=[code, text])
 
     def interrupt(self, uid: str = FRONT, reason: int = Reason.INTERRUPTED) -> None:
         """Cut a member off: `reconnecting`, and no picture either way."""
@@ -171,7 +171,7 @@ class Cloud:
 
     def lose(self, uid: str = FRONT) -> None:
         """Tell an interrupted member that it has been cut off for long: `lost`."""
-        self.control.ask("tell", uid=uid, event="lost", words=[])
+        self.control.ask("send_event", uid=uid, event="lost", words=[])
 
     def resume(self, uid: str = FRONT, reason: int = Reason.REJOINED) -> None:
         """Reconnect an interrupted member."""
@@ -179,11 +179,11 @@ class Cloud:
 
     def fail(self, reason: int, uid: str = FRONT) -> None:
         """End a membership by `failed`; the others see the user drop out."""
-        self.control.ask("dismiss", uid=uid, state="failed", reason=reason)
+        self.control.ask("end_membership", uid=uid, state="failed", reason=reason)
 
     def disconnect(self, reason: int, uid: str = FRONT) -> None:
         """End a membership by `disconnected`; the others see the user drop out."""
-        self.control.ask("dismiss", uid=uid, state="disconnected", reason=reason)
+        self.control.ask("end_membership", uid=uid, state="disconnected", reason=reason)
 
     def go_away(self, uid: str, reason: int = Leaving.QUIT) -> None:
         """Let a user seem to have left, which it does not know."""

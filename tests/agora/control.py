@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tests.agora.wire import encode
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """s that an answer may take on a busy machine."""
 
 
@@ -24,7 +24,7 @@ class Control:
         self._lock = Lock()
         self._socket = socket.socket(socket.AF_UNIX)
         try:
-            self._socket.settimeout(PATIENCE)
+            self._socket.settimeout(TIMEOUT)
             self._socket.connect(hub)
             self._socket.sendall(encode("control"))
         except OSError:

@@ -1,4 +1,4 @@
-"""What tests can ask of the hub: one method each, named by a wish's `do`.
+"""What tests can ask of the hub: one method each, named by a request's `do`.
 
 A wish's other keys are the method's arguments. `channel` may be left out where a member is
 meant: then it is the newest of that uid.
@@ -22,11 +22,11 @@ EVENTS = {"will_expire": 1, "error": 2, "lost": 0, "did_expire": 0}
 ORDERS = {"abort": 0, "segv": 0, "hang": 1, "fail": 2}
 """What a service can be ordered to do, and the number of words."""
 FATAL = {"abort", "segv"}
-"""Orders after which nothing is said any more."""
+"""Orders that end the process."""
 
 
 class Controls:
-    """A test's hands on the hub."""
+    """A test's control of the hub."""
 
     def __init__(self, reception: Reception, services: Services) -> None:
         self._reception, self._services = reception, services
@@ -37,7 +37,7 @@ class Controls:
         }
 
     async def serve(self, connection: Connection) -> None:
-        """Do what one test wishes until it hangs up."""
+        """Carry out one test's requests until it disconnects."""
         while True:
             answer = await self._answer(await connection.line())
             connection.post(json.dumps(answer).encode("ascii") + b"\n")
@@ -78,7 +78,7 @@ class Controls:
         )
 
     def close(self, channel: str) -> None:
-        """Close a channel for good: members fail with reason 10, as do later joins."""
+        """Close a channel permanently: members fail with reason 10, as do later joins."""
         self._channel(channel).close()
 
     def allow_token(self, channel: str, token: str) -> None:
@@ -109,21 +109,23 @@ class Controls:
         fault = JoinFault(uid, count, delay, answered, reason, error)
         self._reception.faults.joins.append(fault)
 
-    def tell(self, uid: str, event: str, words: Sequence[str | int], channel: str = "") -> None:
+    def send_event(
+        self, uid: str, event: str, words: Sequence[str | int], channel: str = ""
+    ) -> None:
         """Send a member an event of EVENTS; `did_expire` lets its token expire, too."""
         if EVENTS.get(event) != len(words):
             raise ValueError(f"events and their words are {EVENTS}, not {event!r} {words}")
         member, place = self._member(uid, channel)
         if event == "did_expire":
             place.expired.add(member.token)
-        member.tell(event, *words)
+        member.send_event(event, *words)
 
-    def dismiss(self, uid: str, state: str, reason: int, channel: str = "") -> None:
+    def end_membership(self, uid: str, state: str, reason: int, channel: str = "") -> None:
         """End a membership by `failed` or `disconnected`; the others see it drop out."""
         if state not in {State.FAILED, State.DISCONNECTED}:
             raise ValueError(f"the end is failed or disconnected, not {state!r}")
         member, place = self._member(uid, channel)
-        place.dismiss(member, State(state), reason)
+        place.end_membership(member, State(state), reason)
 
     def interrupt(self, uid: str, reason: int = 2, channel: str = "") -> None:
         """Cut a member off: it reconnects until it is resumed."""
@@ -180,7 +182,7 @@ class Controls:
         if service is None:
             raise LookupError("there is no such service" if pid else "there is no service")
         if name in FATAL:
-            service.tell(name, *words)
+            service.send_event(name, *words)
         else:
             await service.order(name, *words)
 
@@ -189,7 +191,7 @@ class Controls:
         self._services.preset = Preset(tuple(hang), dict(fail), init)
 
     def clear(self) -> None:
-        """Mend all faults, end all channels, forget presets, calls and services that ended."""
+        """Remove all faults, end all channels, forget presets, calls and services that ended."""
         self._reception.clear()
         self._services.clear()
 

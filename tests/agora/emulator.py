@@ -29,7 +29,7 @@ from tests.agora.member import BROADCASTER
 from tests.agora.wire import Message, Reason, encode
 
 GLANCE = 0.02
-"""s between two looks at the session store."""
+"""s between two checks of the session store."""
 H264 = 2
 """Agora's number of the codec."""
 
@@ -49,7 +49,7 @@ class FrontUser:
         self._push(picture)
 
     async def close(self) -> None:
-        """Leave it to the channel's end."""
+        """Nothing: the channel's end closes it."""
 
     async def vanish(self) -> None:
         """Let its connection be lost."""
@@ -57,7 +57,7 @@ class FrontUser:
 
 
 class Room:
-    """One session's channel, from its first sight to its end, with the engine in it."""
+    """One session's channel, from its start to its end, with the engine in it."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Room:
             try:
                 self._enter(connection, app_id)
                 async for message in connection.messages():
-                    await self._hear(connection, message)
+                    await self._handle(connection, message)
             finally:
                 await connection.close()
         finally:
@@ -107,19 +107,19 @@ class Room:
         ):
             connection.post(line)
 
-    async def _hear(self, connection: Connection, message: Message) -> None:
+    async def _handle(self, connection: Connection, message: Message) -> None:
         front = self._session.front_user_id
         match message.name, *message.words:
             case "joined", uid if uid == front:
-                await self._welcome(connection)
+                await self._on_front_joined(connection)
             case "left", uid, _ if uid == front:
-                await self._see_off()
+                await self._on_front_left()
             case "video_subscribed", uid if uid == front:
                 connection.post(encode("intra", uid))
             case "frame", uid, width, height, *_ if uid == front:
                 self._take(int(width), int(height), message)
 
-    async def _welcome(self, connection: Connection) -> None:
+    async def _on_front_joined(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
 
         def push(picture: I420) -> None:
@@ -133,7 +133,7 @@ class Room:
         for presence in self._present:
             await self._store.connect(self._session, presence)
 
-    async def _see_off(self) -> None:
+    async def _on_front_left(self) -> None:
         for presence in self._present:
             await self._store.disconnect(self._session, presence)
 
@@ -145,7 +145,7 @@ class Room:
 
     def _drop(self) -> None:
         wish = {"uid": self._session.front_user_id, "channel": self._session.channel_id}
-        self._control.ask("dismiss", state="failed", reason=Reason.LOST, **wish)
+        self._control.ask("end_membership", state="failed", reason=Reason.LOST, **wish)
 
 
 def _show(connection: Connection, uid: str, picture: I420) -> None:

@@ -45,6 +45,6 @@ class Faults:
         return self.pictures.get((channel, uid)) or self.pictures.get(("", uid))
 
     def clear(self) -> None:
-        """Mend all."""
+        """Remove all faults."""
         self.joins.clear()
         self.pictures.clear()

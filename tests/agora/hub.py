@@ -1,4 +1,4 @@
-"""`python -m tests.agora.hub SOCKET`: Agora's cloud for tests, in a process of its own.
+"""`python -m tests.agora.hub SOCKET`: Agora's cloud for tests, in its own process.
 
 It lets users into channels and routes their pictures; tests control it over the same socket.
 See tests.agora.wire for what is spoken. It runs until SIGTERM or SIGINT.
@@ -43,9 +43,9 @@ class Hub:
         try:
             await self._speak(connection)
         except ValueError as fault:
-            sys.stderr.write(f"hub: hung up on process {connection.pid}: {fault}\n")
+            sys.stderr.write(f"hub: disconnected process {connection.pid}: {fault}\n")
         except (EOFError, ConnectionError):
-            pass  # it hung up first
+            pass  # it disconnected first
         finally:
             await connection.close()
 
@@ -63,7 +63,7 @@ class Hub:
 
 
 async def serve(path: str) -> None:
-    """Serve at a socket path, and say so, until SIGTERM or SIGINT."""
+    """Serve at a socket path, and print that, until SIGTERM or SIGINT."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.setblocking(False)
         listener.bind(path)

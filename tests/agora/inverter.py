@@ -50,15 +50,15 @@ class Inverter:
     async def _run(self) -> None:
         async with self._join() as caller:
             await caller.event("connected")
-            caller.say("publish", "video")
-            caller.say("subscribe", FRONT)
+            caller.send("publish", "video")
+            caller.send("subscribe", FRONT)
             self._ready.set()
             idle = 0
             while not self._stop.is_set():
                 await asyncio.sleep(GLANCE)
                 idle += 1
                 if idle % round(KEY_FRAME_EVERY / GLANCE) == 1:
-                    caller.say("intra", FRONT)
+                    caller.send("intra", FRONT)
                 if caller.pictures:
                     idle = 0
                     picture = caller.pictures[-1]

@@ -1,4 +1,4 @@
-"""A member of a channel as the hub sees it: what it asked for, did, and was sent."""
+"""A member of a channel in the hub: its requests, actions, and what it was sent."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ENCODER = ("width", "height", "fps", "bitrate", "min_bitrate", "codec")
 
 
 class State(StrEnum):
-    """Where a member stands."""
+    """The state of a member."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
@@ -24,9 +24,9 @@ class State(StrEnum):
     FAILED = "failed"
     DISCONNECTED = "disconnected"
     LEFT = "left"
-    """It said goodbye."""
+    """It left."""
     VANISHED = "vanished"
-    """It hung up without a goodbye."""
+    """Its connection ended without leaving."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Member:
         return self.encoder.get("bitrate", 0) // 1000 if self.on_air else 0
 
     def note(self, message: Message) -> None:
-        """Take down what concerns itself alone; ValueError when it makes no sense."""
+        """Record what concerns only itself; ValueError when it is invalid."""
         match message.name, *message.words:
             case "unsubscribe", uid:
                 self.subscriptions.pop(uid, None)
@@ -110,7 +110,7 @@ class Member:
             case _:
                 raise ValueError(f"{message.name} {message.words} makes no sense")
 
-    def tell(self, event: str, *words: str | int) -> None:
+    def send_event(self, event: str, *words: str | int) -> None:
         """Send an event."""
         self.connection.post(encode(event, *words))
 
@@ -118,10 +118,10 @@ class Member:
         """Tell it that its membership is over: `failed` or `disconnected`."""
         self.state = state
         self.connection.forget_pictures()
-        self.tell(state.value, reason)
+        self.send_event(state.value, reason)
 
     def part(self) -> None:
-        """Answer its goodbye."""
+        """Confirm that it left."""
         self.end(State.DISCONNECTED, Reason.LEFT)
         self.state = State.LEFT
 

@@ -1,4 +1,4 @@
-"""The way into channels: members are let in or turned away, and heard until they hang up."""
+"""Joins: members are admitted or refused, and served until they disconnect."""
 
 import asyncio
 import random
@@ -27,10 +27,10 @@ class Reception:
         """All since the last clear(), the oldest first."""
         self.faults = Faults()
         self._lobby = Channel("", token="", uids=(), key_seconds=0.0)
-        """Where those are who are in no channel: nobody sees them there."""
+        """Holds members without a channel."""
 
     async def serve(self, connection: Connection, words: tuple[str, ...]) -> None:
-        """Answer a `join`, then do what the member says until it hangs up."""
+        """Answer a `join`, then handle the member's messages until it disconnects."""
         app_id, channel, uid, token, role = words
         member = Member(
             connection, app_id=app_id, channel=channel, uid=uid, token=token, role=int(role)
@@ -39,7 +39,7 @@ class Reception:
         admission = asyncio.create_task(self._answer(member))
         try:
             async for message in connection.messages():
-                self._hear(member, message)
+                self._handle(member, message)
         finally:
             admission.cancel()
             await asyncio.gather(admission, return_exceptions=True)
@@ -51,7 +51,7 @@ class Reception:
         return channel if channel and channel.members.get(member.uid) is member else None
 
     def clear(self) -> None:
-        """Mend all faults, end and forget all channels and members."""
+        """Remove all faults, end and forget all channels and members."""
         self.faults.clear()
         for channel in self.channels.values():
             channel.close()
@@ -68,12 +68,14 @@ class Reception:
     def report_to(self, member: Member) -> None:
         """Tell a member about its network: kbit/s as the encoders are set."""
         if channel := self.channel_of(member):
-            heard = [channel.members[uid] for uid in member.subscriptions if uid in channel.members]
-            sent, received = member.kbit, sum(publisher.kbit for publisher in heard)
-            member.tell("stats", sent, received, *member.network.values())
+            publishers = [
+                channel.members[uid] for uid in member.subscriptions if uid in channel.members
+            ]
+            sent, received = member.kbit, sum(publisher.kbit for publisher in publishers)
+            member.send_event("stats", sent, received, *member.network.values())
 
     async def _answer(self, member: Member) -> None:
-        member.tell("connecting", Reason.CONNECTING)
+        member.send_event("connecting", Reason.CONNECTING)
         if fault := self.faults.take_join(member.uid):
             await asyncio.sleep(fault.delay)
             if fault.refuses:
@@ -95,8 +97,8 @@ class Reception:
         else:
             channel.admit(member)
 
-    def _hear(self, member: Member, message: Message) -> None:
-        """Do what a member asks; ValueError when it makes no sense."""
+    def _handle(self, member: Member, message: Message) -> None:
+        """Carry out a member's message; ValueError when it is invalid."""
         place = self.channel_of(member) or self._lobby
         match message.name, *message.words:
             case "frame", width, height, rotation, _timestamp:
@@ -119,6 +121,6 @@ class Reception:
 
 def _refuse(member: Member, fault: JoinFault) -> None:
     if fault.error is not None:
-        member.tell("error", fault.error, "the join was refused")
+        member.send_event("error", fault.error, "the join was refused")
     if fault.reason is not None:
         member.end(State.FAILED, fault.reason)

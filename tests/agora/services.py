@@ -10,7 +10,7 @@ from tests.agora.wire import Message, encode
 
 KEPT_CALLS = 50_000
 """Calls remembered: many minutes of a relay."""
-OBEYS_WITHIN = 5.0
+APPLY_TIMEOUT = 5.0
 """s that the library may take to set a fault: less than a test waits for the hub."""
 
 
@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Preset:
-    """What awaits services to come."""
+    """Settings for later services."""
 
     hang: tuple[str, ...] = ()
     """Functions that never return, without "agora_"."""
@@ -51,28 +51,28 @@ class Service:
             "video": int(video),
         }
         self.running = True
-        self._obeyed = asyncio.Semaphore(0)
+        self._applied = asyncio.Semaphore(0)
 
-    def tell(self, name: str, *words: str | int) -> None:
-        """Send a line to which no answer comes."""
+    def send_event(self, name: str, *words: str | int) -> None:
+        """Send a line without an answer."""
         self.connection.post(encode(name, *words))
 
     async def order(self, name: str, *words: str | int) -> None:
-        """Send `hang` or `fail`, and wait until calls show it; LookupError where none will."""
-        self.tell(name, *words)
+        """Send `hang` or `fail`, and wait until calls show it; LookupError if that fails."""
+        self.send_event(name, *words)
         try:
-            async with asyncio.timeout(OBEYS_WITHIN):
-                await self._obeyed.acquire()
+            async with asyncio.timeout(APPLY_TIMEOUT):
+                await self._applied.acquire()
         except TimeoutError:
-            raise LookupError(f"the service did not obey within {OBEYS_WITHIN:g} s") from None
+            raise LookupError(f"the service did not confirm within {APPLY_TIMEOUT:g} s") from None
 
-    def hear(self, message: Message) -> Call | None:
-        """Take in a line of the library's; returns the call that it tells of, if it does."""
+    def handle(self, message: Message) -> Call | None:
+        """Handle a line of the library; returns the call that it reports, if any."""
         match message.name, *message.words:
             case "call", name, thread, in_callback, pid:
                 return Call(name, int(thread), in_callback == "1", int(pid))
-            case ("obeyed",):
-                self._obeyed.release()
+            case ("applied",):
+                self._applied.release()
                 return None
             case _:
                 raise ValueError(f"{message.name} {message.words} makes no sense")
@@ -92,17 +92,17 @@ class Services:
         self.preset = Preset()
 
     async def serve(self, connection: Connection, words: tuple[str, ...]) -> None:
-        """Answer a service as the preset says, then take down its calls until it ends."""
+        """Answer a service as the preset says, then record its calls until it ends."""
         service = Service(connection, words)
         self.all.append(service)
         for name in self.preset.hang:
-            service.tell("hang", name)
+            service.send_event("hang", name)
         for name, returns in self.preset.fail.items():
-            service.tell("fail", name, returns)
-        service.tell("inited", self.preset.init)
+            service.send_event("fail", name, returns)
+        service.send_event("inited", self.preset.init)
         try:
             async for message in connection.messages():
-                if call := service.hear(message):
+                if call := service.handle(message):
                     self.calls.append(call)
         finally:
             service.running = False

@@ -1,4 +1,4 @@
-"""The relay's side of the link: a worker of its own, and what comes out of it."""
+"""The relay's side of the link: a worker, and its events and pictures."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from tests.agora.cloud import Cloud, MemberSeen
 
 GEOMETRY = Geometry(320, 240)
 APP, TOKEN = "an-app-id", "a-token-of-the-tests"
-PATIENCE = 10.0
-"""s; what is waited for takes far under one."""
+TIMEOUT = 10.0
+"""s; awaited events take far less than one."""
 
 
 def picture(shade: int = 90) -> I420:
@@ -26,7 +26,7 @@ def picture(shade: int = 90) -> I420:
     return drawn
 
 
-def wait_for(what: str, done: Callable[[], object], within: float = PATIENCE) -> None:
+def wait_for(what: str, done: Callable[[], object], within: float = TIMEOUT) -> None:
     deadline = time.monotonic() + within
     while not done():
         assert time.monotonic() < deadline, f"{what}: not within {within:g} s"
@@ -34,7 +34,7 @@ def wait_for(what: str, done: Callable[[], object], within: float = PATIENCE) ->
 
 
 class Side:
-    """The relay's side of a worker: pumps pictures, hears events, keeps what comes back."""
+    """The relay's side of a worker: pumps pictures, records events and received pictures."""
 
     def __init__(self, target: LinkTarget) -> None:
         self.target = target
@@ -52,7 +52,7 @@ class Side:
         return [event.kind for event in self.events if event.kind is not LinkEventKind.STATS]
 
     def pump_until(
-        self, what: str, done: Callable[[], object], within: float = PATIENCE, fps: float = 40.0
+        self, what: str, done: Callable[[], object], within: float = TIMEOUT, fps: float = 40.0
     ) -> None:
         """Publish pictures until `done()` holds."""
         deadline = time.monotonic() + within
@@ -66,14 +66,14 @@ class Side:
         end = time.monotonic() + seconds
         self.pump_until("time", lambda: time.monotonic() > end)
 
-    def heard(self, kind: LinkEventKind, within: float = PATIENCE) -> LinkEvent:
+    def wait_for_event(self, kind: LinkEventKind, within: float = TIMEOUT) -> LinkEvent:
         """Publish until an event of this kind comes; returns the newest."""
         self.pump_until(kind.value, lambda: kind in self.kinds(), within)
         return [event for event in self.events if event.kind is kind][-1]
 
     def live(self) -> None:
         self.worker.join(self.target)
-        self.heard(LinkEventKind.FIRST_PICTURE)
+        self.wait_for_event(LinkEventKind.FIRST_PICTURE)
 
     def new_frame(self) -> I420:
         """Publish until a picture comes that had not come yet."""
@@ -90,7 +90,7 @@ def names_of(cloud: Cloud, side: Side) -> list[str]:
     return [call.name for call in cloud.calls(side.worker.pid or 0)]
 
 
-def stop_and_hear_all(cloud: Cloud, side: Side) -> None:
-    """Stop the worker: the hub hears of calls late, but of all before the end of their process."""
+def stop_and_collect_calls(cloud: Cloud, side: Side) -> None:
+    """Stop the worker: the hub gets calls late, but all before the end of their process."""
     side.worker.stop(3.0)
-    wait_for("the hub has heard all", lambda: not cloud.services()[-1].running)
+    wait_for("the hub has all calls", lambda: not cloud.services()[-1].running)

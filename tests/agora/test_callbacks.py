@@ -81,16 +81,16 @@ from relayd.rtc.agora.events import Disconnected
 from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
 from relayd.rtc.agora.wrapper import _FramesOfOneUser
 
-told = []
-frames, connection = FrameObserver("3", told.append), ConnectionObserver(told.append)
+events = []
+frames, connection = FrameObserver("3", events.append), ConnectionObserver(events.append)
 inner = _FramesOfOneUser(frames, None)
 for closed in (False, True):
     frames.is_closed = connection.is_closed = closed
     inner.on_frame(None, b"channel", b"3", ctypes.byref(VideoFrameInner()))
     connection.on_user_joined(None, "3")
     connection.on_disconnected(None, None, 5)
-    print(*(type(one).__name__ for one in told))
-    told.clear()
+    print(*(type(one).__name__ for one in events))
+    events.clear()
 """
 
 
@@ -127,19 +127,17 @@ def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keep
     return process.returncode
 
 
-def test_a_callback_that_comes_late_finds_what_it_needs(
-    agora: Cloud, channel: str, tmp_path: Path
-) -> None:
+def test_a_late_callback_finds_its_objects(agora: Cloud, channel: str, tmp_path: Path) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 6, "keeps") == 0
 
 
-def test_without_the_references_that_are_kept_it_would_crash(
+def test_without_the_kept_references_it_would_crash(
     agora: Cloud, channel: str, tmp_path: Path
 ) -> None:
     assert leave_in_a_burst(agora, channel, tmp_path, 60, "drops") < 0
 
 
-def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path) -> None:
+def test_an_exception_in_a_callback_is_only_logged(agora_site: Path) -> None:
     done = run(RAISE, agora_site)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
     assert done.stderr.count('"event": "sdk.callback_failed"') == 3
@@ -147,7 +145,7 @@ def test_what_is_raised_in_a_callback_is_logged_and_no_more(agora_site: Path) ->
     assert "Traceback" not in done.stderr
 
 
-def test_late_callbacks_of_a_link_that_is_left_say_nothing_but_that_we_are_out(
+def test_late_callbacks_of_a_left_link_report_only_the_disconnect(
     agora_site: Path,
 ) -> None:
     done = run(CLOSED, agora_site)

@@ -77,10 +77,10 @@ async def join(cloud: Cloud, session: dict[str, Any]) -> AsyncIterator[Caller]:
         uid=session["front_user_id"],
         token=session["front_rtc_token"],
     ) as front:
-        front.say("publish", "video")
-        front.say("subscribe", engine)
+        front.send("publish", "video")
+        front.send("subscribe", engine)
         await front.event("video_subscribed", engine)
-        front.say("intra", engine)
+        front.send("intra", engine)
         yield front
 
 

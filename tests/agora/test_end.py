@@ -1,4 +1,4 @@
-"""How a link ends: told to, by a hang, by a crash, with its parent."""
+"""How a link ends: on order, by a hang, by a crash, with its parent."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.agora.side import (
     member,
     names_of,
     picture,
-    stop_and_hear_all,
+    stop_and_collect_calls,
     wait_for,
 )
 from tests.agora.wire import Reason
@@ -32,7 +32,7 @@ from tests.agora.wire import Reason
 def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     order = [
         "local_user_unpublish_video",
@@ -48,7 +48,7 @@ def test_leaving_unregisters_disconnects_and_frees_in_order(side: Side, agora: C
 @pytest.mark.parametrize(
     "call", ["rtc_conn_destroy", "rtc_conn_disconnect", "local_user_unregister_observer"]
 )
-def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
+def test_an_sdk_that_hangs_while_leaving_is_killed_at_the_deadline(
     side: Side, agora: Cloud, call: str
 ) -> None:
     side.live()
@@ -60,9 +60,7 @@ def test_an_sdk_that_hangs_while_it_is_left_is_ended_at_the_deadline(
 
 
 @pytest.mark.parametrize("call", ["video_frame_sender_send", "local_user_send_intra_request"])
-def test_an_sdk_that_hangs_never_blocks_whoever_publishes(
-    side: Side, agora: Cloud, call: str
-) -> None:
+def test_an_sdk_that_hangs_never_blocks_publishing(side: Side, agora: Cloud, call: str) -> None:
     side.live()
     agora.hang(call)
     began = time.monotonic()
@@ -74,12 +72,12 @@ def test_an_sdk_that_hangs_never_blocks_whoever_publishes(
 
 
 @pytest.mark.parametrize("way", ["abort", "segv"])
-def test_an_sdk_that_takes_its_process_down_is_reported_by_the_signal(
+def test_an_sdk_that_crashes_its_process_is_reported_with_the_signal(
     side: Side, agora: Cloud, way: str
 ) -> None:
     side.live()
     getattr(agora, way)()
-    died = side.heard(LinkEventKind.DIED, within=3.0)
+    died = side.wait_for_event(LinkEventKind.DIED, within=3.0)
     assert {"abort": "SIGABRT", "segv": "SIGSEGV"}[way] in str(died.error)
 
 
@@ -92,18 +90,18 @@ def test_a_worker_joins_again_with_the_service_it_has(side: Side, agora: Cloud) 
     assert [each.encoder["bitrate"] for each in agora.members("1")[-2:]] == [2_000_000] * 2
 
 
-def test_a_worker_serves_one_project_and_says_so(side: Side, agora: Cloud) -> None:
+def test_a_worker_serves_one_project_and_refuses_others(side: Side, agora: Cloud) -> None:
     side.live()
     assert side.worker.leave(3.0)
     side.events.clear()
     side.worker.join(replace(side.target, app_id="another-app"))
-    assert "another Agora project" in str(side.heard(LinkEventKind.LOST).error)
+    assert "another Agora project" in str(side.wait_for_event(LinkEventKind.LOST).error)
 
 
 PARENT = str(Path(__file__).parents[1] / "rtc" / "parent.py")
 
 
-def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
+def test_a_killed_parent_ends_its_worker_and_the_channel_is_left(
     engine: Inverter, agora: Cloud, target: LinkTarget
 ) -> None:
     root = str(Path(__file__).parents[2])
@@ -126,8 +124,8 @@ def test_a_killed_parent_takes_its_worker_along_and_the_channel_is_left(
 def test_a_sigterm_to_the_worker_means_leave(side: Side, agora: Cloud) -> None:
     side.live()
     os.kill(side.worker.pid or 0, signal.SIGTERM)
-    side.heard(LinkEventKind.LEFT)
-    assert "status 0" in str(side.heard(LinkEventKind.DIED).error)
+    side.wait_for_event(LinkEventKind.LEFT)
+    assert "status 0" in str(side.wait_for_event(LinkEventKind.DIED).error)
     assert member(agora).state == "left"
 
 
@@ -137,7 +135,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     agora.refuse_joins(Reason.INVALID_TOKEN)
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.REFUSED)
+    side.wait_for_event(LinkEventKind.REFUSED)
     seen = Path(f"/proc/{side.worker.pid}/cmdline").read_bytes()
     seen += Path(f"/proc/{side.worker.pid}/environ").read_bytes()
     side.worker.stop(2.0)
@@ -147,7 +145,7 @@ def test_the_token_is_in_no_command_line_environment_or_log(
     assert captured.out == ""
 
 
-def test_chatter_of_the_library_on_stdout_goes_to_stderr(
+def test_output_of_the_library_on_stdout_goes_to_stderr(
     side: Side, capfd: pytest.CaptureFixture[str]
 ) -> None:
     side.live()

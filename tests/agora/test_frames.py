@@ -1,4 +1,4 @@
-"""Pictures as the SDK gives them: padded, turned, of any size, of anybody."""
+"""Pictures as the SDK delivers them: padded, rotated, of any size, of any user."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def test_padded_rows_are_unpadded(side: Side, agora: Cloud) -> None:
     np.testing.assert_array_equal(side.new_frame(), 255 - picture())
 
 
-def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud) -> None:
+def test_rotated_pictures_are_turned_upright(side: Side, agora: Cloud) -> None:
     side.live()
     for rotation in (90, 180, 270):
         agora.spoil(rotation=rotation, pad=16)
@@ -21,7 +21,7 @@ def test_turned_pictures_are_brought_upright(side: Side, agora: Cloud) -> None:
         np.testing.assert_array_equal(side.new_frame(), 255 - picture())
 
 
-def test_pictures_of_any_size_arrive_in_ours(side: Side, agora: Cloud) -> None:
+def test_pictures_of_any_size_arrive_in_our_size(side: Side, agora: Cloud) -> None:
     side.live()
     for size in ((640, 480), (160, 120), (319, 239), (240, 320), (2, 2), (1280, 720)):
         agora.spoil(size=size, pad=3)
@@ -49,7 +49,7 @@ def test_pictures_of_somebody_else_never_arrive(side: Side, agora: Cloud, sender
     assert side.frames == []
 
 
-def test_broken_frames_are_left_out_and_the_link_goes_on(side: Side, agora: Cloud) -> None:
+def test_broken_frames_are_skipped_and_the_link_goes_on(side: Side, agora: Cloud) -> None:
     side.live()
     agora.spoil(broken=True)
     side.frames.clear()

@@ -47,7 +47,7 @@ def join(cloud: Cloud, channel: str) -> Join:
 async def front(join: Join) -> AsyncIterator[Caller]:
     """User 1, who waits for the pictures of user 3."""
     async with join("1") as caller:
-        caller.say("subscribe", "3")
+        caller.send("subscribe", "3")
         await caller.event("connected")
         yield caller
 
@@ -56,9 +56,9 @@ async def front(join: Join) -> AsyncIterator[Caller]:
 async def engine(join: Join, front: Caller) -> AsyncIterator[Caller]:
     """User 3, whose pictures user 1 can decode as soon as they come."""
     async with join("3") as caller:
-        caller.say("publish", "video")
+        caller.send("publish", "video")
         await front.event("video_subscribed", "3")
-        front.say("intra", "3")
+        front.send("intra", "3")
         await caller.event("intra_wanted")
         yield caller
 
@@ -85,7 +85,7 @@ def same(received: Received, sent: Picture) -> bool:
 # Admission
 
 
-async def test_a_user_with_the_channels_token_is_let_in(join: Join) -> None:
+async def test_a_user_with_the_channels_token_may_join(join: Join) -> None:
     async with join("1") as caller:
         await caller.event("connected", Reason.JOINED, "1")
         assert caller.events[0] == ("connecting", "0")
@@ -101,7 +101,7 @@ async def test_a_user_with_the_channels_token_is_let_in(join: Join) -> None:
         ({"uid": "5"}, Reason.INVALID_TOKEN),
     ],
 )
-async def test_whoever_is_wrong_about_something_fails_for_agoras_reason(
+async def test_a_wrong_join_fails_with_agoras_reason(
     join: Join, wrong: dict[str, str], reason: Reason
 ) -> None:
     async with join(**wrong) as caller:
@@ -109,7 +109,7 @@ async def test_whoever_is_wrong_about_something_fails_for_agoras_reason(
         assert [event[0] for event in caller.events] == ["connecting", "failed"]
 
 
-async def test_an_expired_token_lets_nobody_in(cloud: Cloud, channel: str, join: Join) -> None:
+async def test_an_expired_token_is_refused(cloud: Cloud, channel: str, join: Join) -> None:
     cloud.expire_token(channel, TOKEN)
     async with join("1") as caller:
         await caller.event("failed", Reason.TOKEN_EXPIRED)
@@ -118,7 +118,7 @@ async def test_an_expired_token_lets_nobody_in(cloud: Cloud, channel: str, join:
         await caller.event("connected")
 
 
-async def test_the_second_user_of_a_uid_takes_the_firsts_place(join: Join) -> None:
+async def test_the_second_user_of_a_uid_replaces_the_first(join: Join) -> None:
     async with join("1") as first:
         await first.event("connected")
         async with join("1") as second:
@@ -157,7 +157,7 @@ async def test_joins_can_be_refused_for_each_reason(
         await caller.event("connected")
 
 
-async def test_joins_can_end_in_an_error_alone(cloud: Cloud, join: Join) -> None:
+async def test_joins_can_end_with_only_an_error(cloud: Cloud, join: Join) -> None:
     cloud.refuse_joins(None, error=109)
     async with join("1") as caller:
         await caller.event("error", 109)
@@ -179,17 +179,17 @@ async def test_joins_can_be_delayed_or_stay_unanswered(cloud: Cloud, join: Join)
 # Others
 
 
-async def test_members_hear_of_each_other(join: Join) -> None:
+async def test_members_learn_of_each_other(join: Join) -> None:
     async with join("1") as first, join("3") as second:
         await first.event("joined", "3")
         await second.event("joined", "1")
-        second.say("leave")
+        second.send("leave")
         await second.event("disconnected", Reason.LEFT)
         await first.event("left", "3", 0)
 
 
-async def test_a_user_who_hangs_up_has_dropped_out(front: Caller, engine: Caller) -> None:
-    await engine.hang_up()
+async def test_a_user_whose_connection_ends_has_dropped_out(front: Caller, engine: Caller) -> None:
+    await engine.disconnect_hard()
     await front.event("left", "3", 1)
     await front.event("video_state", "3", 0, 7)
 
@@ -208,22 +208,20 @@ async def test_an_engine_that_goes_away_and_comes_back_is_seen_to(
     await front.event("joined", "3")
     await front.event("video_subscribed", "3")
     assert not front.pictures
-    front.say("intra", "3")
+    front.send("intra", "3")
     await engine.event("intra_wanted")
     engine.push(picture())
     await front.picture()
 
 
-async def test_what_was_asked_for_before_the_answer_holds_after_it(
-    cloud: Cloud, join: Join
-) -> None:
+async def test_requests_before_the_answer_take_effect_after_it(cloud: Cloud, join: Join) -> None:
     cloud.delay_joins(0.1)
     async with join("1") as early, join("3") as other:
-        early.say("encoder", 640, 480, 20, 5_000_000, 5_000_000, 2)
-        early.say("publish", "video")
-        early.say("subscribe", "3")
-        other.say("subscribe", "1")
-        other.say("publish", "video")
+        early.send("encoder", 640, 480, 20, 5_000_000, 5_000_000, 2)
+        early.send("publish", "video")
+        early.send("subscribe", "3")
+        other.send("subscribe", "1")
+        other.send("publish", "video")
         await early.event("video_subscribed", "3")
         await other.event("video_subscribed", "1")
     seen = cloud.members("1")[-1]
@@ -255,27 +253,27 @@ async def test_pictures_of_odd_sizes_pass(front: Caller, engine: Caller) -> None
 async def test_nothing_reaches_those_who_did_not_subscribe(
     cloud: Cloud, front: Caller, engine: Caller
 ) -> None:
-    front.say("unsubscribe", "3")
-    front.say("publish", "video")
-    engine.say("subscribe", "1")
+    front.send("unsubscribe", "3")
+    front.send("publish", "video")
+    engine.send("subscribe", "1")
     await engine.event("video_subscribed", "1")  # all that front said has been heard
     engine.push(picture())
     await until(lambda: cloud.members("3")[-1].frames_in == 1)
     assert cloud.members("1")[-1].frames_out == 0
 
 
-async def test_no_picture_comes_before_a_key_frame_is_asked_for(
+async def test_no_picture_comes_before_a_key_frame_is_requested(
     cloud: Cloud, join: Join, front: Caller
 ) -> None:
-    front.say("intra", "3")  # too early: nobody there to hear it
+    front.send("intra", "3")  # too early: nobody there to hear it
     await until(lambda: cloud.members("1")[-1].intra_requests)
     async with join("3") as engine:
-        engine.say("publish", "video")
+        engine.send("publish", "video")
         await front.event("video_subscribed", "3")
         engine.push(picture())
         await until(lambda: cloud.members("3")[-1].frames_in == 1)
         assert cloud.members("1")[-1].frames_out == 0
-        front.say("intra", "3")
+        front.send("intra", "3")
         await engine.event("intra_wanted")
         engine.push(picture())
         await front.picture()
@@ -289,8 +287,8 @@ async def test_a_key_frame_comes_unasked_after_the_channels_interval(
     paced = f"{channel}, with key frames"
     cloud.open(paced, app_id=APP, token=TOKEN, key_seconds=0.4)
     async with join("1", channel=paced) as front, join("3", channel=paced) as engine:
-        front.say("subscribe", "3")
-        engine.say("publish", "video")
+        front.send("subscribe", "3")
+        engine.send("publish", "video")
         await front.event("video_subscribed", "3")
         began = time.monotonic()
         while not front.pictures and time.monotonic() - began < 5:
@@ -299,14 +297,14 @@ async def test_a_key_frame_comes_unasked_after_the_channels_interval(
         assert 0.35 < time.monotonic() - began < 5
 
 
-async def test_a_slow_member_holds_nobody_up_and_gets_the_newest(
+async def test_a_slow_member_blocks_nobody_and_gets_the_newest_picture(
     cloud: Cloud, front: Caller, engine: Caller, join: Join
 ) -> None:
     await front.stop_reading()
     async with join("2") as quick:
-        quick.say("subscribe", "3")
+        quick.send("subscribe", "3")
         await quick.event("video_subscribed", "3")
-        quick.say("intra", "3")
+        quick.send("intra", "3")
         await engine.event("intra_wanted")
         for number in range(20):
             engine.push(last := picture(640, 480, rotation=90 * (number % 4)))
@@ -387,8 +385,8 @@ async def test_a_member_can_get_its_own_pictures_as_user_0(
     cloud: Cloud, front: Caller, engine: Caller
 ) -> None:
     cloud.spoil(echo=True)
-    front.say("publish", "video")
-    engine.say("subscribe", "1")
+    front.send("publish", "video")
+    engine.send("subscribe", "1")
     await engine.event("video_subscribed", "1")
     front.push(own := picture(32, 24))
     await until(lambda: cloud.members("1")[-1].frames_in)
@@ -416,15 +414,13 @@ async def test_a_burst_of_another_users_pictures_comes_whole(cloud: Cloud, front
 async def test_tokens_can_run_out_and_be_renewed(cloud: Cloud, join: Join, front: Caller) -> None:
     cloud.will_expire(TOKEN)
     await front.event("will_expire", TOKEN)
-    front.say("renew", "a new one")
+    front.send("renew", "a new one")
     cloud.did_expire()
     await front.event("did_expire")
     await until(lambda: cloud.members("1")[-1].renewed == ["a new one"])
 
 
-async def test_a_token_that_did_expire_admits_no_more(
-    cloud: Cloud, join: Join, front: Caller
-) -> None:
+async def test_an_expired_token_admits_no_more(cloud: Cloud, join: Join, front: Caller) -> None:
     cloud.did_expire()
     await front.event("did_expire")
     async with join("1") as caller:
@@ -447,7 +443,7 @@ async def test_an_interrupted_member_gets_pictures_again_after_a_key_frame(
     for event in ("reconnecting", "lost", "reconnected"):
         await front.event(event)
     assert len(front.pictures) == 1
-    front.say("intra", "3")
+    front.send("intra", "3")
     await engine.event("intra_wanted")
     engine.push(picture())
     await front.picture(1)
@@ -473,7 +469,7 @@ async def test_errors_and_the_networks_state_can_be_reported(cloud: Cloud, front
 # Services
 
 
-def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Cloud) -> None:
+def test_a_service_gets_the_preset_and_its_calls_are_recorded(cloud: Cloud) -> None:
     cloud.preset(hang=["rtc_conn_connect"], fail={"local_user_publish_video": -8}, init=-7)
     with socket.socket(socket.AF_UNIX) as service, service.makefile("rb") as lines:
         service.connect(cloud.path)
@@ -482,7 +478,7 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
         service.sendall(encode("call", "rtc_conn_create", 77, 1, 4242))
         while not cloud.calls(4242):
             time.sleep(0.01)
-        service.sendall(encode("obeyed"))  # beforehand: nobody else would answer what comes now
+        service.sendall(encode("applied"))  # beforehand: nobody else would answer what comes now
         cloud.fail_calls("rtc_conn_renew_token", -5, 4242)
         cloud.segv(4242)
         answers += [lines.readline() for _ in range(2)]
@@ -512,16 +508,16 @@ def test_a_service_finds_what_was_preset_and_its_calls_are_taken_down(cloud: Clo
         ("order", {"name": "abort", "words": []}, "there is no service"),
     ],
 )
-def test_what_the_hub_cannot_do_it_refuses_in_words(
+def test_the_hub_refuses_impossible_requests_with_a_message(
     cloud: Cloud, do: str, words: dict[str, object], why: str
 ) -> None:
     with pytest.raises(Refused, match=why):
         cloud.control.ask(do, **words)
 
 
-async def test_whoever_makes_no_sense_is_hung_up_on_and_the_hub_lives_on(
+async def test_an_invalid_message_closes_the_connection_and_the_hub_goes_on(
     cloud: Cloud, front: Caller
 ) -> None:
-    front.say("dance")
+    front.send("dance")
     await front._listening
     assert cloud.members("1")[-1].state == "vanished"

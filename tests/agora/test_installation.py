@@ -23,7 +23,7 @@ from tests.agora.vendor import serving
 
 @pytest.fixture
 def wrapper(agora_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the installed wrapper that a test may spoil; returns the folder of `agora`."""
+    """A copy of the installed wrapper that a test may change; returns the folder of `agora`."""
     shutil.copytree(agora_site, tmp_path / "site", ignore=shutil.ignore_patterns("lock"))
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site" / "agora"
@@ -74,7 +74,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_what_an_import_would_stumble_over_is_told_with_the_command_that_mends_it(
+def test_what_would_break_an_import_is_reported_with_the_command_that_fixes_it(
     wrapper: Path, spoil: str
 ) -> None:
     act, words = SPOILT[spoil]
@@ -85,7 +85,7 @@ def test_what_an_import_would_stumble_over_is_told_with_the_command_that_mends_i
     assert "agora" not in sys.modules
 
 
-def test_a_library_for_another_machine_is_told(wrapper: Path) -> None:
+def test_a_library_for_another_machine_is_reported(wrapper: Path) -> None:
     library = wrapper / "agora_sdk/libagora_rtc_sdk.so"
     head = bytearray(library.read_bytes())
     head[18:20] = (183 if platform.machine() == "x86_64" else 62).to_bytes(2, "little")
@@ -94,7 +94,7 @@ def test_a_library_for_another_machine_is_told(wrapper: Path) -> None:
         installation.require()
 
 
-def test_a_machine_that_agora_has_nothing_for_is_told(
+def test_a_machine_that_agora_does_not_support_is_reported(
     wrapper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
@@ -102,7 +102,7 @@ def test_a_machine_that_agora_has_nothing_for_is_told(
         installation.require()
 
 
-def test_no_wrapper_is_told() -> None:
+def test_a_missing_wrapper_is_reported() -> None:
     with pytest.raises(LibraryUnavailable, match=r"needs agora-python-server-sdk 2\.4\.10"):
         installation.require()
 
@@ -151,7 +151,7 @@ def test_tls_is_verified_after_the_import_as_before(wrapper: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr
 
 
-def test_the_import_says_nothing_of_its_own(wrapper: Path) -> None:
+def test_the_import_prints_nothing(wrapper: Path) -> None:
     done = run(TAMED, wrapper.parent)
     assert done.stderr == ""
 
@@ -172,7 +172,7 @@ def test_the_bare_wrapper_would_switch_verification_off(wrapper: Path) -> None:
     ],
     ids=["download", "library missing", "library unreadable", "symbol missing"],
 )  # fmt: skip
-def test_a_failing_import_is_one_error_in_words_downloads_nothing_and_verifies_still(
+def test_a_failing_import_is_one_clear_error_downloads_nothing_and_still_verifies(
     wrapper: Path, spoil: Callable[[Path], object], words: str
 ) -> None:
     spoil(wrapper)
@@ -197,17 +197,17 @@ def archive(wrapper: Path, tmp_path: Path) -> Path:
 
 
 def test_a_complete_installation_is_left_alone(wrapper: Path) -> None:
-    said: list[str] = []
-    assert install.install(said.append).folder == wrapper
-    assert said == ["agora-python-server-sdk 2.4.10 is installed"]
+    lines: list[str] = []
+    assert install.install(lines.append).folder == wrapper
+    assert lines == ["agora-python-server-sdk 2.4.10 is installed"]
 
 
-def test_a_library_from_a_file_is_put_in_place_whole(wrapper: Path, archive: Path) -> None:
+def test_a_library_from_a_file_is_installed_completely(wrapper: Path, archive: Path) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
-    said: list[str] = []
-    install.install(said.append, archive)
+    lines: list[str] = []
+    install.install(lines.append, archive)
     assert installation.require().folder == wrapper
-    assert [line.split()[0] for line in said] == ["SHA-256"]
+    assert [line.split()[0] for line in lines] == ["SHA-256"]
     assert not list(wrapper.glob(".relayd-*"))
 
 
@@ -243,12 +243,12 @@ def test_a_file_that_is_no_sdk_leaves_what_was_there(
     assert not list(wrapper.glob(".relayd-*"))
 
 
-def test_a_missing_file_is_told(wrapper: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(wrapper: Path, tmp_path: Path) -> None:
     with pytest.raises(LibraryUnavailable, match=r"none\.zip cannot be read: No such file"):
         install.install(lambda _: None, tmp_path / "none.zip")
 
 
-def test_a_swap_that_fails_half_way_is_taken_back(
+def test_a_replacement_that_fails_half_way_is_undone(
     wrapper: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
@@ -277,12 +277,12 @@ def test_libraries_can_be_read_by_the_services_user_whatever_the_umask(
     assert (wrapper / "version.txt").stat().st_mode & 0o444 == 0o444
 
 
-def test_a_python_that_pip_may_not_touch_is_told_to_use_an_environment(
+def test_an_externally_managed_python_gets_the_hint_to_use_an_environment(
     sdist: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = "error: externally-managed-environment\n\nThis environment is externally managed\n"
-    answer = subprocess.CompletedProcess([], 1, "", said)
+    lines = "error: externally-managed-environment\n\nThis environment is externally managed\n"
+    answer = subprocess.CompletedProcess([], 1, "", lines)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(
         LibraryUnavailable, match="pip install failed: externally-managed"
@@ -306,16 +306,14 @@ def test_the_library_is_fetched_over_tls_that_is_verified(
 ) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
     monkeypatch.setenv("SSL_CERT_FILE", str(vendor))
-    said: list[str] = []
-    install.install(said.append)
+    lines: list[str] = []
+    install.install(lines.append)
     assert installation.require().folder == wrapper
-    assert said[0].startswith("fetching https://localhost")
+    assert lines[0].startswith("fetching https://localhost")
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_host_whose_certificate_nobody_vouches_for_is_refused(
-    wrapper: Path, vendor: Path
-) -> None:
+def test_a_host_with_an_untrusted_certificate_is_refused(wrapper: Path, vendor: Path) -> None:
     shutil.rmtree(wrapper / "agora_sdk")
     with pytest.raises(LibraryUnavailable, match="CERTIFICATE_VERIFY_FAILED") as raised:
         install.install(lambda _: None)
@@ -324,10 +322,10 @@ def test_a_host_whose_certificate_nobody_vouches_for_is_refused(
 
 
 @pytest.mark.relay
-def test_a_python_that_has_nothing_gets_it_all_by_one_command_and_pip_can_take_it_back(
+def test_one_command_installs_everything_and_pip_can_uninstall_it(
     archive: Path, sdist: Path, tmp_path: Path
 ) -> None:
-    """From the real index, or its file at hand; only Agora's own host is not asked."""
+    """From the real index, or its file at hand; only Agora's own host is not used."""
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     ours = os.pathsep.join((str(ROOT), sysconfig.get_path("purelib")))

@@ -12,11 +12,11 @@ from relayd.rtc.agora.folder import KEPT
 from relayd.rtc.link import LinkEventKind
 from tests.agora.cloud import Cloud
 from tests.agora.inverter import Inverter
-from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_and_hear_all
+from tests.agora.side import APP, TOKEN, Side, member, names_of, picture, stop_and_collect_calls
 from tests.agora.test_token import PUBLISHED, PUBLISHED_CHANNEL
 
 
-def test_a_picture_goes_out_and_comes_back_from_the_engine(side: Side) -> None:
+def test_a_picture_is_sent_and_comes_back_from_the_engine(side: Side) -> None:
     side.live()
     returned = side.new_frame()
     np.testing.assert_array_equal(returned, 255 - picture())
@@ -45,7 +45,7 @@ def test_ids_that_are_no_numbers_are_joined_as_text(
     agora.open("by-name", app_id=APP, token=TOKEN)
     side = start(channel_id="by-name", front_user_id="anna", algorithm_user_id="swap")
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
     assert agora.services()[-1].string_uid == 1
     side.pump_until("subscription", lambda: agora.members("anna")[-1].subscribes == ["swap"])
 
@@ -62,11 +62,11 @@ def test_the_encoder_gets_its_bitrate_in_kbit_once_and_right(side: Side, agora: 
     }
 
 
-def test_all_is_registered_published_and_subscribed_before_the_join(
+def test_everything_is_registered_published_and_subscribed_before_the_join(
     side: Side, agora: Cloud
 ) -> None:
     side.live()
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     before = names[: names.index("rtc_conn_connect")]
     for call in (
@@ -90,7 +90,7 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(
     side.worker.renew("another")
     side.pump_until("renewal", lambda: member(agora).renewed)
     assert side.worker.leave(3.0)
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     calls = agora.calls(side.worker.pid or 0)
     assert len({call.thread for call in calls}) == 1
     assert not [call for call in calls if call.in_callback]
@@ -99,7 +99,7 @@ def test_every_call_comes_from_one_thread_and_none_from_a_callback(
 
 def test_each_observer_is_registered_once(side: Side, agora: Cloud) -> None:
     side.live()
-    stop_and_hear_all(agora, side)
+    stop_and_collect_calls(agora, side)
     names = names_of(agora, side)
     for observer in ("rtc_conn_", "local_user_", "local_user_video_frame_"):
         name = {"local_user_video_frame_": "local_user_register_video_frame_observer"}.get(
@@ -108,7 +108,7 @@ def test_each_observer_is_registered_once(side: Side, agora: Cloud) -> None:
         assert names.count(name) == 1
 
 
-def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cloud) -> None:
+def test_the_first_picture_is_requested_with_a_key_frame(side: Side, agora: Cloud) -> None:
     """In this channel a key frame comes by itself only each 60 s."""
     began = time.monotonic()
     side.live()
@@ -116,34 +116,34 @@ def test_the_first_picture_is_not_waited_for_but_asked_for(side: Side, agora: Cl
     assert member(agora).intra_requests["3"] >= 1
 
 
-def test_key_frames_are_asked_for_until_the_engine_comes(
+def test_key_frames_are_requested_until_the_engine_comes(
     agora: Cloud, channel: str, start: Callable[..., Side]
 ) -> None:
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
     side.pump_until("two requests", lambda: member(agora).intra_requests.get("3", 0) >= 2)
     subscribe = "local_user_subscribe_video"
     side.pump_until("another try", lambda: names_of(agora, side).count(subscribe) >= 3)
     with Inverter(agora.path, app_id=APP, channel=channel, token=TOKEN):
-        side.heard(LinkEventKind.FIRST_PICTURE)
+        side.wait_for_event(LinkEventKind.FIRST_PICTURE)
 
 
-def test_the_project_is_read_from_the_token_where_nobody_names_it(
+def test_the_project_is_read_from_the_token_if_not_configured(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     agora.open(PUBLISHED_CHANNEL, app_id="ea4df2d20e43424ab4a8028e1883b17f", token=PUBLISHED)
     side = start(app_id="", token=PUBLISHED, channel_id=PUBLISHED_CHANNEL)
     side.worker.join(side.target)
-    side.heard(LinkEventKind.JOINED)
+    side.wait_for_event(LinkEventKind.JOINED)
 
 
-def test_a_project_that_nobody_names_is_a_fault_of_the_configuration(
+def test_a_missing_project_is_a_configuration_error(
     start: Callable[..., Side],
 ) -> None:
     side = start(app_id="")
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert isinstance(refused, ConfigError)
     assert "rtc.app_id" in str(refused)
 
@@ -168,19 +168,19 @@ IMPOSSIBLE: dict[str, tuple[dict[str, str], type[LinkError], str]] = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_what_cannot_be_joined_is_refused_before_the_sdk_sees_it(
+def test_an_impossible_join_is_refused_before_the_sdk_is_used(
     agora: Cloud, start: Callable[..., Side], case: str
 ) -> None:
     changes, error, words = IMPOSSIBLE[case]
     side = start(**changes)
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert type(refused) is error
     assert words in str(refused)
     assert names_of(agora, side) == []
 
 
-def test_each_process_of_the_sdk_has_a_folder_of_its_own_in_the_state_directory(side: Side) -> None:
+def test_each_process_of_the_sdk_has_its_own_folder_in_the_state_directory(side: Side) -> None:
     side.live()
     folder = Path(side.target.state_directory) / "agora" / str(side.worker.pid)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -194,10 +194,10 @@ def test_folders_of_dead_processes_do_not_pile_up(side: Side) -> None:
     assert len(list(folders.iterdir())) == 1 + KEPT
 
 
-def test_a_state_directory_that_cannot_be_is_told_by_its_key(start: Callable[..., Side]) -> None:
+def test_an_impossible_state_directory_is_reported_with_its_key(start: Callable[..., Side]) -> None:
     side = start(state_directory="/proc/none")
     side.worker.join(side.target)
-    refused = side.heard(LinkEventKind.REFUSED).error
+    refused = side.wait_for_event(LinkEventKind.REFUSED).error
     assert isinstance(refused, ConfigError)
     assert "state.directory" in str(refused)
 

@@ -33,21 +33,21 @@ from agora.rtc.rtc_connection_observer import IRTCConnectionObserver
 from agora.rtc.local_user_observer import IRTCLocalUserObserver
 from agora.rtc.video_frame_observer import IVideoFrameObserver
 
-heard = queue.SimpleQueue()
+received = queue.SimpleQueue()
 
 def copied(argument):  # the wrapper hands out views that are good within the callback alone
     return argument.get() if hasattr(argument, "get") else argument
 
 def noting(base):
     def method(name):
-        return lambda self, *arguments: heard.put(
+        return lambda self, *arguments: received.put(
             (name, [copied(argument) for argument in arguments], threading.get_native_id()))
     names = [name for name in dir(base) if name.startswith("on_")]
     return type("Noting", (base,), {name: method(name) for name in names})()
 
 def wait_for(name):
     while True:
-        event = heard.get(timeout=10)
+        event = received.get(timeout=10)
         if event[0] == name:
             return event[1]
 
@@ -101,7 +101,7 @@ class Hub(socketserver.ThreadingUnixStreamServer):
         self.lines: list[str] = []
         self.members: list[threading.Thread] = []
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """Every line in the order it came, calls without thread and process; at the end of all."""
         for member in self.members:
             member.join(10)
@@ -243,7 +243,7 @@ finish(version=version("agora-python-server-sdk"), inited=service.inited)
     assert result_of(agora_site, script, path) == {"version": "2.4.10", "inited": False}
 
 
-def test_a_frame_goes_up_and_comes_down_as_it_was(agora_site: Path, hub: Hub) -> None:
+def test_a_frame_is_sent_and_received_unchanged(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -253,7 +253,7 @@ stats = wait_for("on_transport_stats")[1]
 pixels = bytearray(os.urandom(640 * 480 * 3 // 2))
 sent = bytes(pixels)
 returned = push(connection, pixels, 640, 480)
-name, (channel, uid, frame), thread = heard.get(timeout=10)
+name, (channel, uid, frame), thread = received.get(timeout=10)
 connection.disconnect()
 reason = wait_for("on_disconnected")[2]
 again = connection.connect("", "room/1", "7")
@@ -280,16 +280,16 @@ finish(
         "again": 0,
         "twice": -8,
     }
-    told = [line for line in hub.heard() if not line.startswith(("call", "service"))]
-    assert told[:5] == [
+    messages = [line for line in hub.received() if not line.startswith(("call", "service"))]
+    assert messages[:5] == [
         "join app room%2F1 7 to%20ken 1 0",
         "publish video 0",
         "subscribe 3 0",
         "encoder 64 48 20 900000 -1 2 0",
         "frame 640 480 0 0 460800",
     ]
-    assert told[5:8] == ["unpublish audio 0", "unpublish video 0", "leave 0"]
-    calls = [line for line in hub.heard() if line.startswith("call")]
+    assert messages[5:8] == ["unpublish audio 0", "unpublish video 0", "leave 0"]
+    calls = [line for line in hub.received() if line.startswith("call")]
     assert calls[:2] == ["call service_create 0", "call service_initialize 0"]
     assert calls[-1] == "call service_release 0"
 
@@ -323,10 +323,10 @@ wait_for("on_transport_stats")
 finish(returned=push(connection, bytearray(96), 8, 8))
 """
     assert result_of(agora_site, script, hub.path) == {"returned": -4}
-    assert not [line for line in hub.heard() if line.startswith("frame")]
+    assert not [line for line in hub.received() if line.startswith("frame")]
 
 
-def test_a_call_out_of_a_callback_is_told_as_such(agora_site: Path, hub: Hub) -> None:
+def test_a_call_from_a_callback_is_reported_as_such(agora_site: Path, hub: Hub) -> None:
     script = """
 service = start()
 connection = connect(service)
@@ -343,7 +343,7 @@ connection.renew_token("second")
 finish(done=done.wait(10))
 """
     assert result_of(agora_site, script, hub.path) == {"done": True}
-    calls = [line for line in hub.heard() if "renew_token" in line]
+    calls = [line for line in hub.received() if "renew_token" in line]
     assert calls[:2] == ["call rtc_conn_renew_token 0", "call rtc_conn_renew_token 1"]
 
 
@@ -357,13 +357,11 @@ wait_for("on_connected")
 finish(published=connection.publish_video(), user=wait_for("on_user_joined")[1])
 """
     assert result_of(agora_site, script, hub.path) == {"published": -5, "user": "3"}
-    assert not [line for line in hub.heard() if line.startswith(("publish", "renew"))]
-    assert "call rtc_conn_renew_token 0" in hub.heard()
+    assert not [line for line in hub.received() if line.startswith(("publish", "renew"))]
+    assert "call rtc_conn_renew_token 0" in hub.received()
 
 
-def test_a_fault_that_is_set_later_is_told_of_once_calls_show_it(
-    agora_site: Path, hub: Hub
-) -> None:
+def test_a_fault_set_later_is_confirmed_once_calls_show_it(agora_site: Path, hub: Hub) -> None:
     early, late = "fail rtc_conn_renew_token -5 0", "fail local_user_publish_video -5 0"
     hub.greeting = f"{early}\ninited 0 0\n{early}\n{late}\n"
     script = """
@@ -374,7 +372,7 @@ while connection.publish_video() == 0:
 finish(done=True)
 """
     assert result_of(agora_site, script, hub.path) == {"done": True}
-    assert hub.heard().count("obeyed 0") in (1, 2)  # its end may overtake the last one
+    assert hub.received().count("applied 0") in (1, 2)  # its end may overtake the last one
 
 
 @pytest.mark.parametrize(
@@ -395,7 +393,7 @@ def test_a_hub_ends_the_process(agora_site: Path, hub: Hub, crash: str, status: 
     assert run(agora_site, script, hub.path).returncode == status
 
 
-def test_a_hub_that_does_not_read_holds_nobody_up_and_later_gets_whole_frames(
+def test_a_hub_that_does_not_read_blocks_nothing_and_later_gets_whole_frames(
     agora_site: Path, hub: Hub
 ) -> None:
     hub.rest_at_frame = 1.0

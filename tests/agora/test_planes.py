@@ -35,13 +35,13 @@ def assert_same(packed: I420 | None, wanted: Planes) -> None:
 
 @pytest.mark.parametrize("pad", [0, 1, 16, 64])
 @pytest.mark.parametrize("size", [(640, 480), (64, 48), (2, 2), (1280, 720)])
-def test_padding_is_left_out(size: tuple[int, int], pad: int) -> None:
+def test_padding_is_removed(size: tuple[int, int], pad: int) -> None:
     picture = noise(*size)
     assert_same(Packer().pack(frame(picture, pad)), picture)
 
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, -1), (180, 2), (270, 1), (360, 0), (-90, 1)])
-def test_a_turned_picture_is_brought_upright_clockwise(rotation: int, turns: int) -> None:
+def test_a_rotated_picture_is_turned_upright_clockwise(rotation: int, turns: int) -> None:
     picture = noise(64, 48)
     packed = Packer().pack(frame(picture, 16, rotation))
     assert_same(packed, [np.rot90(plane, turns) for plane in picture])

@@ -35,31 +35,31 @@ def begun() -> Progress:
     return Progress(ENGINE, first_frame_timeout=FIRST_FRAME, recovery_timeout=RECOVERY, now=0.0)
 
 
-def told(progress: Progress, event: SdkEvent, now: float = 1.0) -> list[LinkEventKind]:
-    return [each.kind for each in progress.hear(event, now)]
+def kinds(progress: Progress, event: SdkEvent, now: float = 1.0) -> list[LinkEventKind]:
+    return [each.kind for each in progress.handle(event, now)]
 
 
 def stage_of(progress: Progress) -> Stage:
-    """By a call, lest a type checker thinks that what was asserted before still holds."""
+    """Read it by a call, so that a type checker does not assume the earlier assertion."""
     return progress.stage
 
 
 def live() -> Progress:
     progress = begun()
-    told(progress, Connected())
-    told(progress, PictureCame())
+    kinds(progress, Connected())
+    kinds(progress, PictureCame())
     progress.picture_at = 1.0
     return progress
 
 
-def test_the_way_in_is_told_step_by_step() -> None:
+def test_each_step_of_the_join_is_reported() -> None:
     progress = begun()
     assert stage_of(progress) is Stage.JOINING
-    assert told(progress, Connected()) == [LinkEventKind.JOINED]
+    assert kinds(progress, Connected()) == [LinkEventKind.JOINED]
     assert stage_of(progress) is Stage.WAITING
-    assert told(progress, PictureCame()) == [LinkEventKind.FIRST_PICTURE]
+    assert kinds(progress, PictureCame()) == [LinkEventKind.FIRST_PICTURE]
     assert stage_of(progress) is Stage.LIVE
-    assert told(progress, PictureCame()) == []
+    assert kinds(progress, PictureCame()) == []
 
 
 def test_success_is_the_callback_and_without_it_the_join_has_failed() -> None:
@@ -71,80 +71,80 @@ def test_success_is_the_callback_and_without_it_the_join_has_failed() -> None:
 
 def test_a_channel_without_the_swapped_user_is_left_after_the_first_frames_limit() -> None:
     progress = begun()
-    told(progress, Connected(), 9.0)
+    kinds(progress, Connected(), 9.0)
     assert progress.check(9.0 + FIRST_FRAME - 0.1) == []
     with pytest.raises(LinkStalled, match="20 s"):
         progress.check(9.0 + FIRST_FRAME)
 
 
-def test_a_key_frame_is_asked_for_each_second_until_a_picture_comes() -> None:
+def test_a_key_frame_is_requested_each_second_until_a_picture_comes() -> None:
     progress = begun()
     assert not progress.wants_key_frame(0.0)
-    told(progress, Connected())
+    kinds(progress, Connected())
     asked = [moment / 10 for moment in range(10, 51) if progress.wants_key_frame(moment / 10)]
     assert asked == [1.0, 2.0, 3.0, 4.0, 5.0]
     progress.picture_at = 5.5
-    told(progress, PictureCame(), 5.5)
+    kinds(progress, PictureCame(), 5.5)
     assert not progress.wants_key_frame(6.4)
 
 
-def test_a_live_link_that_falls_silent_asks_for_a_key_frame() -> None:
+def test_a_live_link_without_pictures_requests_a_key_frame() -> None:
     progress = live()
     assert not progress.wants_key_frame(1.9)
     assert progress.wants_key_frame(2.1)
     assert not progress.wants_subscription(2.1)
 
 
-def test_the_subscription_is_said_again_until_a_picture_comes() -> None:
+def test_the_subscription_is_repeated_until_a_picture_comes() -> None:
     progress = begun()
-    told(progress, Connected())
+    kinds(progress, Connected())
     assert [at for at in (1.0, 2.0, 3.4, 3.5, 6.0) if progress.wants_subscription(at)] == [
         1.0,
         3.5,
         6.0,
     ]
-    told(progress, PictureCame(), 6.0)
+    kinds(progress, PictureCame(), 6.0)
     assert not progress.wants_subscription(60.0)
 
 
-def test_a_broken_connection_is_told_and_given_its_time() -> None:
+def test_a_broken_connection_is_reported_and_given_time() -> None:
     progress = live()
-    assert told(progress, Reconnecting(2), 10.0) == [LinkEventKind.DEGRADED]
-    assert told(progress, ConnectionLost(), 20.0) == [LinkEventKind.DEGRADED]
+    assert kinds(progress, Reconnecting(2), 10.0) == [LinkEventKind.DEGRADED]
+    assert kinds(progress, ConnectionLost(), 20.0) == [LinkEventKind.DEGRADED]
     assert progress.check(10.0 + RECOVERY - 0.1) == []
     with pytest.raises(LinkLost):
         progress.check(10.0 + RECOVERY)
 
 
-def test_a_mended_connection_is_told_and_needs_a_key_frame() -> None:
+def test_a_repaired_connection_is_reported_and_needs_a_key_frame() -> None:
     progress = live()
-    told(progress, Reconnecting(2), 10.0)
-    assert told(progress, Reconnected(), 12.0) == [LinkEventKind.RECOVERED]
+    kinds(progress, Reconnecting(2), 10.0)
+    assert kinds(progress, Reconnected(), 12.0) == [LinkEventKind.RECOVERED]
     assert progress.wants_key_frame(12.0)
     assert progress.check(1000.0) == []
 
 
-def test_a_swap_engine_that_left_and_came_back_counts_as_mended_with_its_first_picture() -> None:
+def test_a_swap_engine_that_came_back_counts_as_repaired_with_its_first_picture() -> None:
     progress = live()
-    assert told(progress, UserLeft(ENGINE), 10.0) == [LinkEventKind.DEGRADED]
-    assert told(progress, UserJoined(ENGINE), 12.0) == []
+    assert kinds(progress, UserLeft(ENGINE), 10.0) == [LinkEventKind.DEGRADED]
+    assert kinds(progress, UserJoined(ENGINE), 12.0) == []
     assert progress.wants_subscription(12.0)
     assert progress.wants_key_frame(12.0)
-    assert told(progress, PictureCame(), 12.5) == [LinkEventKind.RECOVERED]
+    assert kinds(progress, PictureCame(), 12.5) == [LinkEventKind.RECOVERED]
 
 
 def test_both_breaks_must_be_repaired() -> None:
     progress = live()
-    told(progress, Reconnecting(2), 10.0)
-    told(progress, UserLeft(ENGINE), 11.0)
-    assert told(progress, Reconnected(), 12.0) == []
-    assert told(progress, PictureCame(), 13.0) == [LinkEventKind.RECOVERED]
+    kinds(progress, Reconnecting(2), 10.0)
+    kinds(progress, UserLeft(ENGINE), 11.0)
+    assert kinds(progress, Reconnected(), 12.0) == []
+    assert kinds(progress, PictureCame(), 13.0) == [LinkEventKind.RECOVERED]
 
 
-def test_other_users_are_none_of_its_business() -> None:
+def test_other_users_are_ignored() -> None:
     progress = live()
-    assert told(progress, UserLeft("77")) == []
-    assert told(progress, UserJoined("77")) == []
+    assert kinds(progress, UserLeft("77")) == []
+    assert kinds(progress, UserJoined("77")) == []
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_other_users_are_none_of_its_business() -> None:
     ],
 )
 @pytest.mark.parametrize("event", [ConnectionFailed, Disconnected])
-def test_each_reason_ends_the_link_with_the_error_that_says_who_must_act(
+def test_each_reason_ends_the_link_with_its_error(
     event: type[ConnectionFailed | Disconnected], reason: int, error: type[LinkError]
 ) -> None:
     with pytest.raises(error, match=f"reason {reason}") as raised:
-        live().hear(event(reason), 2.0)
+        live().handle(event(reason), 2.0)
     assert type(raised.value) is error
 
 
@@ -178,54 +178,54 @@ def test_each_reason_ends_the_link_with_the_error_that_says_who_must_act(
 )
 def test_a_reported_code_that_is_final_ends_the_link(code: int, error: type[LinkError]) -> None:
     with pytest.raises(error):
-        begun().hear(SdkError(code, ""), 1.0)
+        begun().handle(SdkError(code, ""), 1.0)
 
 
 @pytest.mark.parametrize("code", [101, 102, 109, 110])
 def test_few_reported_codes_end_a_live_link(code: int) -> None:
     with pytest.raises(LinkError):
-        live().hear(SdkError(code, ""), 1.0)
+        live().handle(SdkError(code, ""), 1.0)
 
 
 @pytest.mark.parametrize("code", [1, 2, 5, 14, 17, 103, 111, 112, 115, 12345])
-def test_a_reported_code_that_will_pass_changes_nothing(code: int) -> None:
-    assert told(live(), SdkError(code, "")) == []
+def test_a_temporary_code_changes_nothing(code: int) -> None:
+    assert kinds(live(), SdkError(code, "")) == []
 
 
-def test_a_refusal_that_nobody_explains_is_not_answered_with_a_loop_of_billed_sessions() -> None:
+def test_an_unexplained_refusal_causes_no_loop_of_billed_sessions() -> None:
     for reason in (7, 8, 10, 20, 22):
         end = error_codes.end_of(ConnectionFailed(reason), joining=True)
         assert end is not None
         assert end.retry_after == error_codes.REFUSAL_PAUSE
 
 
-def test_a_call_that_is_refused_says_which_and_what_it_returned() -> None:
+def test_the_error_of_a_refused_call_names_the_call_and_its_result() -> None:
     error = error_codes.error_of_call("connect", -8)
     assert "connect returned -8" in str(error)
     assert error.retryable
     assert isinstance(error_codes.error_of_call("renew_token", -110), JoinRefused)
 
 
-def test_the_token_is_renewed_by_our_own_clock_and_told_once() -> None:
+def test_the_expiry_by_our_own_clock_is_reported_once() -> None:
     progress = live()
-    progress.token_lasts(100.0, now=0.0)
+    progress.set_token_lifetime(100.0, now=0.0)
     assert progress.check(100 * RENEW_AT - 1) == []
     assert [each.kind for each in progress.check(100 * RENEW_AT)] == [LinkEventKind.TOKEN_EXPIRING]
     assert progress.check(99.0) == []
-    progress.token_lasts(100.0, now=99.0)
+    progress.set_token_lifetime(100.0, now=99.0)
     assert progress.check(99.0 + 100 * RENEW_AT) != []
 
 
-def test_a_token_that_should_be_over_by_now_is_asked_for_at_once() -> None:
+def test_a_token_that_should_have_expired_is_renewed_at_once() -> None:
     progress = live()
-    progress.token_lasts(-5.0, now=9.0)
+    progress.set_token_lifetime(-5.0, now=9.0)
     assert [each.kind for each in progress.check(9.0)] == [LinkEventKind.TOKEN_EXPIRING]
 
 
-def test_the_servers_warning_is_heard_too() -> None:
-    assert told(live(), TokenEnding()) == [LinkEventKind.TOKEN_EXPIRING]
+def test_the_servers_warning_is_reported_too() -> None:
+    assert kinds(live(), TokenEnding()) == [LinkEventKind.TOKEN_EXPIRING]
 
 
 def test_a_token_that_ended_means_another_session() -> None:
     with pytest.raises(JoinRefused):
-        live().hear(TokenEnded(), 1.0)
+        live().handle(TokenEnded(), 1.0)

@@ -1,4 +1,4 @@
-"""Joins that fail, and who must act."""
+"""Joins that fail, and their errors."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ FORBIDDING = {3, 6, 21, 24}
 PAUSING = {7, 8, 10, 20, 22}
 
 
-def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
+def test_each_reason_of_a_refused_join_is_reported_as_text_with_its_error(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     side = start()
@@ -26,25 +26,25 @@ def test_each_reason_of_a_refused_join_is_told_in_words_and_by_who_must_act(
         side.events.clear()
         side.worker.join(side.target)
         is_final = reason in REFUSING
-        told = side.heard(LinkEventKind.REFUSED if is_final else LinkEventKind.LOST).error
+        fault = side.wait_for_event(LinkEventKind.REFUSED if is_final else LinkEventKind.LOST).error
         wanted = LinkForbidden if reason in FORBIDDING else JoinRefused if is_final else LinkLost
-        assert type(told) is wanted
-        assert f"reason {reason}" in str(told)
-        assert TOKEN not in str(told)
-        assert told.retry_after == (REFUSAL_PAUSE if reason in PAUSING else None)
+        assert type(fault) is wanted
+        assert f"reason {reason}" in str(fault)
+        assert TOKEN not in str(fault)
+        assert fault.retry_after == (REFUSAL_PAUSE if reason in PAUSING else None)
 
 
 def test_a_wrong_token_is_refused(agora: Cloud, start: Callable[..., Side]) -> None:
     side = start(token="forged")
     side.worker.join(side.target)
-    assert isinstance(side.heard(LinkEventKind.REFUSED).error, JoinRefused)
+    assert isinstance(side.wait_for_event(LinkEventKind.REFUSED).error, JoinRefused)
 
 
 def test_connects_own_0_is_no_success(agora: Cloud, start: Callable[..., Side]) -> None:
     agora.ignore_joins()
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.READY)
+    side.wait_for_event(LinkEventKind.READY)
     side.pump_until("the call", lambda: "rtc_conn_connect" in names_of(agora, side))
     time.sleep(0.5)
     assert LinkEventKind.JOINED not in side.kinds()
@@ -67,18 +67,18 @@ def test_a_call_that_the_sdk_refuses_ends_the_join_with_its_name(
     side = start()
     side.worker.join(side.target)
     kind = LinkEventKind.LOST if error.retryable else LinkEventKind.REFUSED
-    told = side.heard(kind).error
-    assert type(told) is error
-    assert f"returned {returned}" in str(told)
+    fault = side.wait_for_event(kind).error
+    assert type(fault) is error
+    assert f"returned {returned}" in str(fault)
 
 
-def test_a_service_that_did_not_start_is_seen_whatever_initialize_returns(
+def test_a_service_that_did_not_start_is_noticed_whatever_initialize_returns(
     agora: Cloud, start: Callable[..., Side]
 ) -> None:
     agora.preset(init=-7)  # over which the wrapper returns 0, or breaks
     side = start()
     side.worker.join(side.target)
-    assert side.heard(LinkEventKind.LOST).error is not None
+    assert side.wait_for_event(LinkEventKind.LOST).error is not None
     assert "rtc_conn_connect" not in names_of(agora, side)
 
 
@@ -87,7 +87,7 @@ def test_an_engine_that_never_comes_ends_the_link_after_its_limit(
 ) -> None:
     side = start(first_frame_timeout=1.0)
     side.worker.join(side.target)
-    assert isinstance(side.heard(LinkEventKind.LOST).error, LinkStalled)
+    assert isinstance(side.wait_for_event(LinkEventKind.LOST).error, LinkStalled)
 
 
 def test_a_link_that_has_failed_frees_its_connection(
@@ -96,5 +96,5 @@ def test_a_link_that_has_failed_frees_its_connection(
     agora.refuse_joins(Reason.LOST)
     side = start()
     side.worker.join(side.target)
-    side.heard(LinkEventKind.LOST)
+    side.wait_for_event(LinkEventKind.LOST)
     side.pump_until("the end", lambda: "rtc_conn_destroy" in names_of(agora, side))

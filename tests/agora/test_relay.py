@@ -247,7 +247,7 @@ def test_a_token_that_has_ended_is_followed_by_another_session_soon(
     assert "backoff" in course.states()
 
 
-def test_a_refusal_that_nobody_explains_is_not_tried_again_soon(
+def test_an_unexplained_refusal_is_not_tried_again_soon(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     words = {
@@ -273,7 +273,7 @@ def test_a_refusal_that_nobody_explains_is_not_tried_again_soon(
     relay.wait_state("live")
 
 
-def test_a_refusal_that_only_a_person_can_hint_blocks_the_relay(
+def test_a_refusal_that_only_a_person_can_fix_blocks_the_relay(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     reasons = [
@@ -293,7 +293,7 @@ def test_a_refusal_that_only_a_person_can_hint_blocks_the_relay(
     relay.wait_state("live")
 
 
-def test_a_join_that_is_never_answered_is_given_up_and_another_session_is_asked_for(
+def test_a_join_that_is_never_answered_is_given_up_and_another_session_opened(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     agora.ignore_joins()
@@ -331,7 +331,7 @@ def test_a_library_that_does_not_start_is_tried_again_in_another_session(
 # Tokens that end
 
 
-def test_a_token_that_ends_and_has_no_heir_gives_a_new_session_and_no_standby(
+def test_an_expiring_token_without_a_successor_gives_a_new_session_and_no_standby(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     ends = course("token ends soon, no newer one")
@@ -345,7 +345,7 @@ def test_a_token_that_ends_and_has_no_heir_gives_a_new_session_and_no_standby(
     wait_for("the old one is closed", lambda: len(agora_emulator.sessions()) == 1, 5)
 
 
-def test_a_token_that_ends_is_renewed_where_the_service_has_a_newer_one(
+def test_an_expiring_token_is_renewed_if_the_service_has_a_newer_one(
     start_agora_relay: StartRelay, agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     first = "an-early-token"
@@ -397,7 +397,7 @@ def test_an_engine_that_leaves_and_comes_back_costs_no_session_and_no_worker(
 
 
 @pytest.mark.parametrize("seconds", [0.5, LONG_STALL + 0.5])
-def test_a_connection_that_mends_itself_costs_no_session_and_no_worker(
+def test_a_connection_that_recovers_costs_no_session_and_no_worker(
     start_agora_relay: StartRelay, agora: Cloud, table: Table, seconds: float
 ) -> None:
     relay = start_agora_relay(f"rtc.stall_timeout={LONG_STALL}")
@@ -416,7 +416,7 @@ def test_a_connection_that_mends_itself_costs_no_session_and_no_worker(
     assert broken.now["session_id"] == broken.before["session_id"]
 
 
-def test_a_connection_that_does_not_hint_itself_is_made_anew_in_the_same_session(
+def test_a_connection_that_does_not_recover_is_made_again_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, table: Table
 ) -> None:
     broken = course("reconnecting, lost, never back")
@@ -430,7 +430,7 @@ def test_a_connection_that_does_not_hint_itself_is_made_anew_in_the_same_session
     assert broken.now["session_id"] == broken.before["session_id"]
 
 
-def test_a_connection_that_ends_is_made_anew_in_the_same_session(
+def test_a_connection_that_ends_is_made_again_in_the_same_session(
     course: Callable[[str], Course], agora: Cloud, agora_emulator: Emulator, table: Table
 ) -> None:
     ends: dict[str, Callable[[], None]] = {
@@ -500,7 +500,7 @@ def test_a_frozen_picture_is_shown_like_any_other(
     assert frozen.shown("standby") == 0
 
 
-def test_pictures_that_cease_give_standby_and_another_worker(
+def test_pictures_that_stop_give_standby_and_another_worker(
     course: Callable[[str], Course], agora: Cloud, table: Table
 ) -> None:
     faults: dict[str, Callable[[], None]] = {
@@ -574,7 +574,7 @@ def test_a_worker_that_hangs_while_it_asks_for_a_key_frame_is_replaced(
     assert not psutil.pid_exists(worker)
 
 
-def test_a_release_that_hangs_holds_up_neither_the_next_worker_nor_the_end(
+def test_a_release_that_hangs_delays_neither_the_next_worker_nor_the_end(
     course: Callable[[str], Course],
     live: RunningRelay,
     agora: Cloud,

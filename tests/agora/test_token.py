@@ -38,16 +38,16 @@ def test_the_token_of_the_services_own_example_names_project_channel_user_and_en
     facts = read_token(PUBLISHED)
     assert facts == TokenFacts(
         app_id="ea4df2d20e43424ab4a8028e1883b17f",
-        life=3600,
+        lifetime=3600,
         channel=PUBLISHED_CHANNEL,
         user_id="1",
     )
 
 
-def test_the_shortest_life_of_its_privileges_is_the_tokens() -> None:
+def test_the_shortest_lifetime_of_its_privileges_is_the_tokens() -> None:
     facts = read_token(token(3600, 3600, 600, 0))
     assert facts is not None
-    assert facts.life == 600
+    assert facts.lifetime == 600
 
 
 def test_a_token_for_another_service_still_names_its_project() -> None:
@@ -58,7 +58,7 @@ def test_a_token_for_another_service_still_names_its_project() -> None:
     "text",
     ["", "006abc", "007", "007!!!", PUBLISHED[:-20], "007" + base64.b64encode(b"x").decode()],
 )
-def test_a_token_that_makes_no_sense_says_nothing(text: str) -> None:
+def test_an_invalid_token_is_none(text: str) -> None:
     assert read_token(text) is None
 
 

@@ -1,4 +1,4 @@
-"""How Agora's wrapper is fetched and packed: by its hash, and without running anything of it."""
+"""How Agora's wrapper is fetched and packed: checked by hash, without running its code."""
 
 import hashlib
 import io
@@ -77,19 +77,19 @@ def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return configure
 
 
-def test_nothing_of_the_wrapper_is_run_though_it_is_installed(
+def test_no_code_of_the_wrapper_is_run_by_its_installation(
     source: bytes, marker: Path, only_here: Callable[..., None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "links"
     folder.mkdir()
     (folder / NAME).write_bytes(source)
     only_here(FIND_LINKS=str(folder))
-    said: list[str] = []
-    wheel.install_wrapper(said.append)
+    lines: list[str] = []
+    wheel.install_wrapper(lines.append)
     assert (tmp_path / "target/agora/__init__.py").exists()
     assert (tmp_path / f"target/{ROOT_NAME}.dist-info/RECORD").exists()
     assert not marker.exists()
-    assert said[0] == f"fetching {(folder / NAME).as_uri()}"
+    assert lines[0] == f"fetching {(folder / NAME).as_uri()}"
 
 
 def test_pip_alone_would_run_it(
@@ -106,7 +106,7 @@ def test_pip_alone_would_run_it(
     assert marker.read_text() == FORBIDDEN
 
 
-def test_a_file_at_hand_is_taken_and_no_index_is_asked(
+def test_a_given_file_is_used_without_an_index(
     source: bytes, only_here: Callable[..., None], tmp_path: Path
 ) -> None:
     file = tmp_path / "any name"
@@ -160,9 +160,7 @@ def test_it_is_fetched_from_the_configured_index_over_tls(
     assert sdist.obtain(lambda _: None) == source
 
 
-def test_a_file_index_will_do(
-    source: bytes, only_here: Callable[..., None], tmp_path: Path
-) -> None:
+def test_a_file_index_works(source: bytes, only_here: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(source)
     page(tmp_path, "html", f"../../{NAME}")
     nowhere = (tmp_path / "nowhere").as_uri()
@@ -180,7 +178,7 @@ def test_a_file_index_will_do(
         ("other.tar.gz", f"has no {NAME}"),
     ],
 )
-def test_what_an_index_cannot_give_is_told_with_the_way_by_hand(
+def test_a_file_missing_from_an_index_is_reported_with_the_manual_way(
     index_host: str, tmp_path: Path, where: str, words: str
 ) -> None:
     page(tmp_path, "html", where)
@@ -190,7 +188,7 @@ def test_what_an_index_cannot_give_is_told_with_the_way_by_hand(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_an_index_whose_certificate_nobody_vouches_for_is_refused(
+def test_an_index_with_an_untrusted_certificate_is_refused(
     index_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page(tmp_path, "html", f"../../{NAME}")
@@ -211,7 +209,7 @@ def test_another_file_of_that_name_is_refused_with_both_hashes(
     assert sdist.SHA256 in raised.value.message
 
 
-def test_the_password_of_an_index_is_used_for_its_own_links_alone() -> None:
+def test_the_password_of_an_index_is_used_only_for_its_own_links() -> None:
     here = "https://me:secretword@host:8443/simple/x/"
     for url in (f"../../{NAME}", f"https://host:8443/{NAME}"):
         found = index.link(here, f'<a href="{url}">'.encode(), NAME)
@@ -223,7 +221,7 @@ def test_the_password_of_an_index_is_used_for_its_own_links_alone() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\x00", b"[1]", b'{"files": 7}', b'{"files": [7, {}]}', b"<a><a href>"]
 )
-def test_a_page_that_is_none_links_to_nothing(content: bytes) -> None:
+def test_an_invalid_page_has_no_links(content: bytes) -> None:
     assert index.link("https://host/", content, NAME) is None
 
 
@@ -273,7 +271,7 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_a_source_that_is_not_sound_makes_no_wheel(tmp_path: Path, name: str) -> None:
+def test_a_damaged_source_makes_no_wheel(tmp_path: Path, name: str) -> None:
     with pytest.raises(LibraryUnavailable, match="not sound"):
         wheel.pack(UNSOUND[name], tmp_path)
 
@@ -306,7 +304,7 @@ def nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"PK\x05\x06" + bytes(18), "has no agora_sdk"),
     ],
 )
-def test_a_wrong_archive_is_told_before_anything_is_installed(
+def test_a_wrong_archive_is_reported_before_anything_is_installed(
     tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     file = tmp_path / "none.zip"

@@ -1,10 +1,10 @@
-"""What passes between the stand-in library, the hub, the swap engine and the tests.
+"""The protocol between the stand-in library, the hub, the swap engine and the tests.
 
 A connection is a Unix stream socket to the path in the environment's XDG_AGORA_HUB, a name that
 relayd lets through to its children as it does all of XDG. A message is one ASCII line, words
 between single spaces, ended by a line feed, then a payload. The last word is the payload's length
 in bytes (0: none). A word that is text is percent-encoded as by `urllib.parse.quote(text,
-safe="")`; the empty text is a lone "%". The first message says who speaks:
+safe="")`; the empty text is a lone "%". The first message names the sender:
 
     service PID APP_ID PROFILE SCENARIO STRING_UID VIDEO 0      a service was initialised
     join APP_ID CHANNEL UID TOKEN ROLE 0                       somebody connects to a channel
@@ -17,7 +17,7 @@ among those lines. On the same socket it sends, calls made before `service` too:
     call NAME THREAD IN_CALLBACK SERVICE_PID 0     every API function called (NAME without
                                                    "agora_"), THREAD is gettid(), IN_CALLBACK
                                                    0 or 1
-    obeyed 0                                       a `hang` or `fail` that came after `inited` is
+    applied 0                                      a `hang` or `fail` that came after `inited` is
                                                    set; a call under way may not show it
 
 and the hub may send at any time
@@ -54,10 +54,10 @@ Reasons and states are Agora's numbers: see Reason and VideoState below. The hub
 membership by `failed` (a same uid elsewhere, a closed channel), never by `disconnected`, unless
 a test asks for it. ROTATION is how far a picture must be turned clockwise to be upright. The
 first picture of a user comes after the receiver's `intra`, or when the channel's key-frame
-interval has passed; `first_picture` tells of it.
+interval has passed; `first_picture` reports it.
 
-After `control` each side sends one JSON object a line. A wish `{"do": NAME, …}` is answered by
-`{"ok": RESULT}` or `{"error": "what is wrong, in words"}`; tests.agora.controls has the wishes.
+After `control` each side sends one JSON object a line. A request `{"do": NAME, …}` is answered by
+`{"ok": RESULT}` or `{"error": "what is wrong, as text"}`; tests.agora.controls has the requests.
 """
 
 from enum import IntEnum
@@ -93,7 +93,7 @@ class Reason(IntEnum):
 
 
 class VideoState(IntEnum):
-    """How a remote user's video does."""
+    """The state of a remote user's video."""
 
     STOPPED = 0
     STARTING = 1
@@ -110,7 +110,7 @@ class VideoReason(IntEnum):
 
 
 class Leaving(IntEnum):
-    """How another user went."""
+    """How another user left."""
 
     QUIT = 0
     DROPPED = 1

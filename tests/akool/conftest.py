@@ -1,4 +1,4 @@
-"""A service of the tests' own on a real socket: well-behaved until told otherwise."""
+"""A fake service on a real socket: it behaves as documented until scripted otherwise."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from relayd.akool.credentials import ApiKey
 from relayd.http.client import HttpClient
 
 HEAD_TIMEOUT = 1.0
-"""s for a request to come on a new connection, as servers have it."""
+"""s for a request to arrive on a new connection, as with real servers."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ def http_answer(body: object, status: int = 200, **headers: str) -> bytes:
 
 
 class Service:
-    """Keeps the sessions it made; answers by script where there is one, else as documented."""
+    """Keeps the sessions it made; answers by script if there is one, else as documented."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -52,14 +52,14 @@ class Service:
         self._arrived: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def on(self, name: str, *replies: Reply) -> None:
-        """Answer calls to `name` (a path's last word) so, in turn; the last one stays."""
+        """Answer calls to `name` (a path's last part) with these in turn; the last one stays."""
         self._scripts[name] = list(replies)
 
     def count(self, name: str) -> int:
         return sum(call.name == name for call in self.calls)
 
     async def idle(self) -> None:
-        """Wait until no call is being answered: whoever asked may have died meanwhile."""
+        """Wait until no call is being answered: its client may have died meanwhile."""
         while self._serving:
             await asyncio.wait(self._serving)
 
@@ -68,7 +68,7 @@ class Service:
         await self._arrived[name].wait()
 
     def session(self) -> dict[str, Any]:
-        """Make a session and give its create answer."""
+        """Make a session and return its create answer."""
         self._made += 1
         session_id = f"684f8fb744b8795862e45c{self._made:02d}"
         self.open.add(session_id)
@@ -88,7 +88,7 @@ class Service:
         assert task is not None
         self._serving.add(task)
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT):  # a client may give up before it asks
+            async with asyncio.timeout(HEAD_TIMEOUT):  # a client may give up before it sends
                 first = await reader.readuntil(b"\r\n\r\n")
             head = first.decode("latin-1").split("\r\n")
             headers = {
@@ -156,6 +156,6 @@ def client(service: Service, http: HttpClient) -> AkoolClient:
 
 @pytest.fixture(autouse=True)
 def no_waits() -> Iterator[None]:
-    """Retry at once, and at most three sendings a call."""
+    """Retry at once, with at most three attempts per call."""
     with stamina.set_testing(True, attempts=3, cap=True):
         yield

@@ -1,4 +1,4 @@
-"""The day's budget: of all relays on a journal, across restarts, midnight and clocks that jump."""
+"""The day's budget: for all relays of a journal, across restarts, midnight and clock changes."""
 
 import os
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.akool.budget import (
-    LONGEST_LOOK,
-    SHORTEST_LOOK,
+    LONGEST_RECHECK,
+    SHORTEST_RECHECK,
     BudgetReading,
     BudgetState,
     LocalDay,
-    Spending,
+    OpenTime,
     local_day,
     read_budget,
 )
@@ -39,17 +39,17 @@ def closed(at: float, seconds: float, relay: str = "studio") -> ClosedSession:
 def read(
     *sessions: ClosedSession, still: tuple[float, ...] = (), limit: float = 60, now: float = NOON
 ) -> BudgetReading:
-    return read_budget(sessions, [Spending(one) for one in still], limit, now, DAY)
+    return read_budget(sessions, [OpenTime(one) for one in still], limit, now, DAY)
 
 
-def test_without_a_limit_the_day_is_summed_up_and_nothing_is_said() -> None:
+def test_without_a_limit_the_day_is_summed_up_without_a_message() -> None:
     reading = read(closed(NOON, 5 * HOUR), still=(HOUR,), limit=0)
     assert (reading.state, reading.spent, reading.limit) == (BudgetState.OK, 6 * HOUR, 0)
-    assert (reading.words, reading.next_change_in) == ("", 12 * HOUR)
+    assert (reading.text, reading.next_change_in) == ("", 12 * HOUR)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "state", "words"),
+    ("seconds", "state", "text"),
     [
         (0, BudgetState.OK, "0 of today's 60 minutes are used"),
         (47.99 * 60, BudgetState.OK, "47 of today's 60 minutes are used"),
@@ -62,14 +62,14 @@ def test_without_a_limit_the_day_is_summed_up_and_nothing_is_said() -> None:
         ),
     ],
 )
-def test_the_limit_is_near_at_80_percent_and_spent_at_all_of_it(
-    seconds: float, state: BudgetState, words: str
+def test_the_limit_is_near_at_80_percent_and_spent_at_100_percent(
+    seconds: float, state: BudgetState, text: str
 ) -> None:
     reading = read(closed(NOON, seconds))
-    assert (reading.state, reading.words) == (state, words)
+    assert (reading.state, reading.text) == (state, text)
 
 
-def test_relays_on_one_journal_share_the_limit() -> None:
+def test_relays_with_one_journal_share_the_limit() -> None:
     reading = read(closed(NOON, 1200, "studio"), closed(NOON, 1000, "kitchen"), still=(900.0, 500))
     assert (reading.spent, reading.state) == (3600, BudgetState.SPENT)
 
@@ -85,20 +85,20 @@ def test_a_session_over_midnight_counts_from_midnight() -> None:
     [
         (47 * 60.0, 2, 30.0),  # to 80 %, twice as fast
         (59 * 60.0, 3, 20.0),  # to the limit
-        (60 * 60.0, 3, LONGEST_LOOK),
-        (0.0, 1, LONGEST_LOOK),
-        (47 * 60.0, 0, LONGEST_LOOK),
-        (60 * 60.0 - 0.01, 1, SHORTEST_LOOK),
+        (60 * 60.0, 3, LONGEST_RECHECK),
+        (0.0, 1, LONGEST_RECHECK),
+        (47 * 60.0, 0, LONGEST_RECHECK),
+        (60 * 60.0 - 0.01, 1, SHORTEST_RECHECK),
     ],
 )
-def test_the_next_look_is_when_the_state_changes_with_so_many_sessions_open(
+def test_the_next_check_is_when_the_state_changes_with_this_many_open_sessions(
     spent: float, still: int, expected: float
 ) -> None:
     reading = read(closed(NOON, spent), still=(0.0,) * still)
     assert reading.next_change_in == pytest.approx(expected)
 
 
-def test_the_next_look_is_at_midnight_where_that_is_sooner() -> None:
+def test_the_next_check_is_at_midnight_if_that_is_sooner() -> None:
     assert read(closed(NOON, HOUR), now=24 * HOUR - 20).next_change_in == 20
 
 
@@ -108,32 +108,30 @@ def test_the_next_look_is_at_midnight_where_that_is_sooner() -> None:
     limit=st.floats(0, 1e4),
     now=st.floats(0, 24 * HOUR),
 )
-def test_whoever_looks_again_when_told_misses_no_change(
+def test_checking_again_at_the_given_time_misses_no_change(
     spent: float, still: list[float], limit: float, now: float
 ) -> None:
     reading = read(closed(now, spent), still=tuple(still), limit=limit, now=now)
     step = reading.next_change_in
-    assert SHORTEST_LOOK <= step <= 24 * HOUR
-    before = now + max(0.0, step - SHORTEST_LOOK - 0.001)
+    assert SHORTEST_RECHECK <= step <= 24 * HOUR
+    before = now + max(0.0, step - SHORTEST_RECHECK - 0.001)
     if before < 24 * HOUR:
         older = [one + before - now for one in still]
         unchanged = read(closed(now, spent), still=tuple(older), limit=limit, now=before)
         assert unchanged.state is reading.state
 
 
-def test_sessions_left_over_count_on_and_are_named() -> None:
-    reading = read_budget([], [Spending(HOUR, left_over=True)], 60, NOON, DAY)
+def test_orphaned_sessions_still_count_and_are_reported() -> None:
+    reading = read_budget([], [OpenTime(HOUR, orphaned=True)], 60, NOON, DAY)
     assert reading.state is BudgetState.SPENT
-    assert reading.words.endswith("1 left over count on: relayd sessions close")
+    assert reading.text.endswith("1 left open still count: relayd sessions close")
 
 
 @pytest.mark.parametrize(
     ("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-26", 24)]
 )
 @pytest.mark.parametrize("time", ["00:00:00", "02:30:00", "12:00:00", "23:59:59"])
-def test_a_day_has_its_own_length_where_the_clock_is_changed(
-    day: str, hours: int, time: str
-) -> None:
+def test_a_day_with_a_clock_change_has_its_own_length(day: str, hours: int, time: str) -> None:
     now = datetime.fromisoformat(f"{day} {time}").replace(tzinfo=BERLIN).timestamp()
     found = local_day(now, BERLIN)
     assert (found.end - found.start) / HOUR == hours
@@ -149,13 +147,13 @@ def test_a_day_without_a_midnight_begins_when_the_clock_is_changed() -> None:
     assert datetime.fromtimestamp(found.start, cairo).hour == 1
 
 
-def test_the_machines_own_zone_counts_where_none_is_given() -> None:
+def test_the_machines_own_zone_is_used_by_default() -> None:
     now = datetime(2026, 11, 26, 15, 30).astimezone().timestamp()
     assert local_day(now).start == datetime(2026, 11, 26).astimezone().timestamp()
 
 
 class Clocks:
-    """Wall and boot clock of a journal, turned by hand."""
+    """Wall and boot clock of a journal, set by the test."""
 
     def __init__(self) -> None:
         self.wall = datetime(2026, 11, 26, 12).astimezone().timestamp()
@@ -191,11 +189,11 @@ def test_the_days_sum_survives_a_restart(journal_of: Callable[[], Journal], cloc
     clocks.passes(40 * 60)
     entry.remove()
     left = first.record(live("left"), base_url="u", relay="r")
-    left.release()  # as when it is killed
+    left.release()  # as if killed
     clocks.passes(10 * 60)
     reading = journal_of().budget(60)
     assert (reading.spent, reading.state) == (50 * 60, BudgetState.NEAR)
-    assert "1 left over" in reading.words
+    assert "1 left open" in reading.text
 
 
 def test_a_session_that_is_closed_while_the_day_is_read_counts_once(
@@ -230,7 +228,7 @@ def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(60)
     journal.note_closed(entry.record)
-    entry.release()  # as when it is killed before the file is removed
+    entry.release()  # as if killed before the file is removed
     clocks.passes(600)
     assert journal.budget(60).spent == 60
     (orphan,) = journal.orphans()
@@ -239,7 +237,7 @@ def test_a_session_whose_closing_was_noted_before_a_kill_counts_once(
 
 
 @pytest.mark.parametrize("step", [6 * HOUR, -3 * HOUR])
-def test_a_clock_that_is_set_in_a_session_changes_no_bill(
+def test_changing_the_clock_during_a_session_does_not_change_its_cost(
     journal_of: Callable[[], Journal], clocks: Clocks, step: float
 ) -> None:
     journal = journal_of()
@@ -266,9 +264,7 @@ def test_a_session_that_outlived_its_boot_is_counted_by_the_wall_clock_and_never
     assert journal_of().budget(60).spent == 0
 
 
-def test_at_midnight_the_limit_is_there_again(
-    journal_of: Callable[[], Journal], clocks: Clocks
-) -> None:
+def test_the_limit_is_reset_at_midnight(journal_of: Callable[[], Journal], clocks: Clocks) -> None:
     journal = journal_of()
     entry = journal.record(live(), base_url="u", relay="r")
     clocks.passes(2 * HOUR)

@@ -45,7 +45,7 @@ def answer(body: bytes, status: int = 200, **headers: str) -> bytes:
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:
-    """Answer a byte each 50 ms: each read is in time, the whole never is."""
+    """Send a byte every 50 ms: each read is in time, the whole answer never is."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
     while True:
         writer.write(b" ")
@@ -67,14 +67,14 @@ async def giant(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
-async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """Say nothing."""
+async def close_at_once(writer: asyncio.StreamWriter) -> None:
+    """Close without an answer."""
 
 
-NONSENSE: list[tuple[Any, type[ServiceError]]] = [
+INVALID: list[tuple[Any, type[ServiceError]]] = [
     (drip, ServiceUnreachable),
     (cut, ServiceUnreachable),
-    (hang_up, ServiceUnreachable),
+    (close_at_once, ServiceUnreachable),
     (giant, ServerFault),
     (answer(b"<html>Bad gateway</html>", 502), ServerFault),
     (answer(b"<html>Sign in to the Wi-Fi</html>", 200), ServerFault),
@@ -112,7 +112,7 @@ CODES: list[tuple[int, type[ServiceError], str]] = [
 
 
 @pytest.mark.parametrize(("code", "error", "hint"), CODES)
-async def test_each_documented_code_is_its_error(
+async def test_each_documented_code_raises_its_error(
     service: "Service", client: AkoolClient, code: int, error: type[ServiceError], hint: str
 ) -> None:
     service.on("update", {"code": code, "msg": "because of it"})
@@ -147,7 +147,7 @@ async def test_a_code_may_come_as_text(service: "Service", client: AkoolClient) 
     ],
 )
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"msg": "no"}', b"null"])
-async def test_each_http_status_is_its_error(
+async def test_each_http_status_raises_its_error(
     service: "Service", client: AkoolClient, status: int, error: type[ServiceError], body: bytes
 ) -> None:
     service.on("update", answer(body, status))
@@ -157,8 +157,8 @@ async def test_each_http_status_is_its_error(
     assert f"HTTP {status}" in str(caught.value)
 
 
-@pytest.mark.parametrize(("reply", "error"), NONSENSE)
-async def test_nonsense_is_a_clear_error_within_the_deadline(
+@pytest.mark.parametrize(("reply", "error"), INVALID)
+async def test_an_invalid_answer_is_a_clear_error_within_the_deadline(
     service: "Service", http: HttpClient, reply: Any, error: type[ServiceError]
 ) -> None:
     client = AkoolClient(service.url, ApiKey("the-key-of-the-tests"), http, call_deadline=0.4)
@@ -182,12 +182,12 @@ async def test_an_answer_is_not_read_past_its_largest_size(
         await client.update("1", IMAGE, FACE)
 
 
-async def test_the_services_words_are_cut_cleaned_and_redacted(
+async def test_the_services_message_is_cut_cleaned_and_redacted(
     service: "Service", client: AkoolClient
 ) -> None:
     logs.conceal("sesame-open-now")
-    said = "no\x1b[31m\r\nway\u202e " + "x" * 180 + "sesame-open-now" + "y" * 5000
-    service.on("update", {"code": 1003, "msg": said})
+    message = "no\x1b[31m\r\nway\u202e " + "x" * 180 + "sesame-open-now" + "y" * 5000
+    service.on("update", {"code": 1003, "msg": message})
     with pytest.raises(RequestRefused) as caught:
         await client.update("1", IMAGE, FACE)
     text = str(caught.value)
@@ -196,7 +196,7 @@ async def test_the_services_words_are_cut_cleaned_and_redacted(
     assert len(text) < 400
 
 
-async def test_nobody_listening_is_unreachable_and_never_sent(
+async def test_a_closed_port_is_unreachable_and_never_sent(
     http: HttpClient, unused_tcp_port: int
 ) -> None:
     client = AkoolClient(f"http://127.0.0.1:{unused_tcp_port}", ApiKey("the-key"), http)
@@ -217,13 +217,13 @@ async def test_nobody_listening_is_unreachable_and_never_sent(
         (answer(b'{"code": 504}', 504), 1),
         (answer(b"<html>", 502), 1),
         (cut, 1),
-        (hang_up, 1),
+        (close_at_once, 1),
         ({"code": 1000, "data": {}}, 1),
         ({"code": 1104}, 1),
         ({"code": 1003}, 1),
     ],
 )
-async def test_create_is_sent_again_only_where_it_certainly_did_nothing(
+async def test_create_is_sent_again_only_if_it_certainly_did_nothing(
     service: "Service", client: AkoolClient, reply: Any, times: int
 ) -> None:
     service.on("create", reply)
@@ -232,7 +232,9 @@ async def test_create_is_sent_again_only_where_it_certainly_did_nothing(
     assert service.count("create") == times
 
 
-async def test_create_gives_what_the_service_made(service: "Service", client: AkoolClient) -> None:
+async def test_create_returns_the_session_that_the_service_made(
+    service: "Service", client: AkoolClient
+) -> None:
     session = await client.create(IMAGE, FACE)
     session.check()
     assert service.open == {session.id}
@@ -251,7 +253,7 @@ async def test_create_gives_what_the_service_made(service: "Service", client: Ak
         answer(b'{"data": {"_id": "1"}}', 402),
     ],
 )
-async def test_create_gives_the_id_whatever_else_is_amiss(
+async def test_create_returns_the_id_even_if_the_rest_is_wrong(
     service: "Service", client: AkoolClient, reply: Any
 ) -> None:
     service.on("create", reply)
@@ -307,7 +309,7 @@ async def test_create_refused_for_its_image_rejects_the_face(
         await client.create(IMAGE, FACE)
 
 
-async def test_a_failure_between_is_retried(service: "Service", client: AkoolClient) -> None:
+async def test_a_temporary_failure_is_retried(service: "Service", client: AkoolClient) -> None:
     service.on("detect_faces", answer(b"", 503), cut, {"error_code": 0, "landmarks_str": FACE})
     assert [face.landmarks for face in await client.detect_faces(IMAGE)] == [FACE]
 
@@ -348,7 +350,7 @@ def test_only_what_is_retryable_is_repeated() -> None:
     assert worth_repeating(KeyError("x")) is False
 
 
-async def test_a_token_is_bought_once_and_kept(service: "Service", http: HttpClient) -> None:
+async def test_a_token_is_requested_once_and_kept(service: "Service", http: HttpClient) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
     await asyncio.gather(*(client.credit() for _ in range(5)))
     assert service.count("getToken") == 1
@@ -371,7 +373,7 @@ async def test_a_token_near_its_end_is_renewed(service: "Service", http: HttpCli
 
 
 @pytest.mark.parametrize("refusal", [{"code": 1101}, answer(b"", 401), answer(b"{}", 401)])
-async def test_a_refused_token_is_bought_anew_once(
+async def test_a_refused_token_is_requested_again_once(
     service: "Service", http: HttpClient, refusal: Any
 ) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
@@ -395,7 +397,7 @@ async def test_a_refused_key_is_not_tried_again(service: "Service", client: Akoo
     assert service.count("create") == 1
 
 
-async def test_a_login_lost_on_the_way_is_repeated_before_create(
+async def test_a_login_whose_answer_is_lost_is_repeated_before_create(
     service: "Service", http: HttpClient
 ) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
@@ -410,7 +412,7 @@ async def test_status_is_looked_up(service: "Service", client: AkoolClient) -> N
     assert await client.status(session.id) is Status.FAILED
 
 
-async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolClient) -> None:
+async def test_a_newer_token_is_returned(service: "Service", client: AkoolClient) -> None:
     service.on("info", {"code": 1000, "data": {"front_rtc_token": "007eJx-a-newer-one"}})
     token = await client.fresh_token("0")
     assert token is not None
@@ -425,7 +427,7 @@ async def test_a_token_is_asked_for_once_more(service: "Service", client: AkoolC
         {"code": 404, "msg": "Not Found"},
     ],
 )
-async def test_a_service_that_gives_no_newer_token_is_no_error(
+async def test_a_service_without_a_newer_token_is_no_error(
     service: "Service", client: AkoolClient, reply: dict[str, object]
 ) -> None:
     service.on("info", reply)
@@ -482,7 +484,7 @@ async def test_close_is_tried_until_it_is_confirmed(
     service: "Service", client: AkoolClient
 ) -> None:
     session = await client.create(IMAGE, FACE)
-    replies: list[Any] = [cut, answer(b"", 502), {"code": 1005}, hang_up]
+    replies: list[Any] = [cut, answer(b"", 502), {"code": 1005}, close_at_once]
     service.on("close", *replies, {"code": 1000})
     with stamina.set_testing(True, attempts=10, cap=True):
         await client.close(session.id, within=5.0)
@@ -503,11 +505,11 @@ async def test_close_ends_at_its_deadline_with_the_reason(
         assert 0.4 < time.monotonic() - began < 1.5
 
 
-@pytest.mark.parametrize("told", [float("nan"), float("inf"), "1e999", True, None, [], "much"])
-async def test_a_credit_that_is_no_amount_is_not_known(
-    service: "Service", client: AkoolClient, told: object
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1e999", True, None, [], "much"])
+async def test_a_credit_that_is_no_amount_is_unknown(
+    service: "Service", client: AkoolClient, value: object
 ) -> None:
-    service.on("credit", {"code": 1000, "data": {"credit": told}})
+    service.on("credit", {"code": 1000, "data": {"credit": value}})
     assert await client.credit() is None
 
 
@@ -518,7 +520,7 @@ async def test_a_key_is_checked_by_reading_the_credit(
     assert [call.name for call in service.calls] == ["credit"]
 
 
-async def test_where_credit_is_not_served_a_key_is_checked_by_closing_nothing(
+async def test_without_a_credit_call_a_key_is_checked_by_closing_an_impossible_session(
     service: "Service", client: AkoolClient
 ) -> None:
     service.on("credit", answer(b"", 404))
@@ -529,7 +531,7 @@ async def test_where_credit_is_not_served_a_key_is_checked_by_closing_nothing(
         await client.check_credentials()
 
 
-async def test_a_wrong_base_url_does_not_pass_for_good_credentials(
+async def test_a_wrong_base_url_does_not_count_as_good_credentials(
     service: "Service", client: AkoolClient
 ) -> None:
     service.on("credit", answer(b"", 404))
@@ -539,7 +541,7 @@ async def test_a_wrong_base_url_does_not_pass_for_good_credentials(
 
 
 @pytest.mark.parametrize("reply", [{"code": 1101}, {"code": 1200}, answer(b"", 401)])
-async def test_refused_credentials_are_told(
+async def test_refused_credentials_are_reported(
     service: "Service", client: AkoolClient, http: HttpClient, reply: Any
 ) -> None:
     service.on("credit", reply)

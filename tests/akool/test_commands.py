@@ -1,4 +1,4 @@
-"""`relayd sessions`: "nothing is open" is said only where the journal knows it."""
+"""`relayd sessions`: "nothing is open" is printed only if the journal can tell."""
 
 import json
 import os
@@ -51,8 +51,8 @@ def put(journal: Journal, session_id: str, url: str = "http://127.0.0.1:9") -> J
     return journal.record(live, base_url=url, relay="studio")
 
 
-class Asked:
-    """Whoever is asked before something is closed."""
+class Confirm:
+    """Stands for the user who is asked before something is closed."""
 
     def __init__(self, *, agrees: bool) -> None:
         self.agrees = agrees
@@ -65,15 +65,15 @@ class Asked:
 
 async def close(
     settings: Settings, session_id: str | None = None, *, agrees: bool = False
-) -> tuple[ExitCode, str, Asked]:
-    said: list[str] = []
-    asked = Asked(agrees=agrees)
-    code = await close_sessions(settings, session_id, said.append, asked)
-    return code, "\n".join(said), asked
+) -> tuple[ExitCode, str, Confirm]:
+    lines: list[str] = []
+    confirm = Confirm(agrees=agrees)
+    code = await close_sessions(settings, session_id, lines.append, confirm)
+    return code, "\n".join(lines), confirm
 
 
 def relayd(*arguments: object, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a pipe: no terminal is there to ask, and none that is wide."""
+    """Run the command in a pipe: without a terminal to ask at, and with a narrow width."""
     config = state.parent / "relay.toml"
     config.write_text(
         f'[state]\ndirectory = "{state}"\n'
@@ -90,7 +90,7 @@ def relayd(*arguments: object, state: Path, **environment: str) -> subprocess.Co
     )
 
 
-def test_ids_are_whole_however_narrow_the_terminal_is(journal: Journal, state: Path) -> None:
+def test_ids_are_printed_whole_even_in_a_narrow_terminal(journal: Journal, state: Path) -> None:
     entry = put(journal, LONG_ID)
     done = relayd("sessions", "list", state=state)
     entry.release()
@@ -104,25 +104,23 @@ def test_a_program_gets_all_of_it_as_json(journal: Journal, state: Path) -> None
     put(journal, "closed").remove()
     put(journal, LONG_ID).release()
     (state / "sessions" / "torn.json").write_bytes(b"{")
-    journal.begin_create("http://127.0.0.1:9", "studio", "").doubtful("the answer was lost")
+    journal.begin_create("http://127.0.0.1:9", "studio", "").mark_doubtful("the answer was lost")
     done = relayd("sessions", "list", "--json", state=state)
-    told: dict[str, Any] = json.loads(done.stdout)
-    (session,) = told["sessions"]
+    answer: dict[str, Any] = json.loads(done.stdout)
+    (session,) = answer["sessions"]
     assert session["id"] == LONG_ID
     assert session["opened"].endswith("+00:00")
     assert (session["relay"], session["service"]) == ("studio", "http://127.0.0.1:9")
     assert (session["state"], session["held"]) == ("left over", False)
-    (unreadable,) = told["unreadable"]
+    (unreadable,) = answer["unreadable"]
     assert unreadable == {"file": "torn.json", "why": "it is broken: no whole JSON", "held": False}
-    (doubt,) = told["doubts"]
+    (doubt,) = answer["doubts"]
     assert (doubt["reason"], doubt["held"]) == ("the answer was lost", False)
-    assert 0 <= told["spent_today"] <= told["spent_30_days"] < 60
-    assert told["journal"] == str(state)
+    assert 0 <= answer["spent_today"] <= answer["spent_30_days"] < 60
+    assert answer["journal"] == str(state)
 
 
-def test_a_file_that_cannot_be_read_is_never_no_open_sessions(
-    journal: Journal, state: Path
-) -> None:
+def test_an_unreadable_file_never_counts_as_no_open_sessions(journal: Journal, state: Path) -> None:
     (state / "sessions" / "abc.json").write_bytes(b"")
     lines = list(look(settings_of(state)).as_lines())
     assert "no open sessions" not in lines
@@ -136,17 +134,17 @@ def test_a_file_name_cannot_steer_the_terminal(journal: Journal, state: Path) ->
     assert all(line.isprintable() for line in look(settings_of(state)).as_lines())
 
 
-def test_doubts_of_the_last_days_are_told_and_a_create_in_flight_as_such(
+def test_recent_doubts_are_listed_and_a_create_in_flight_as_such(
     journal: Journal, state: Path
 ) -> None:
     old = Journal(state, wall=lambda: time.time() - 8 * 24 * 3600)
-    old.begin_create("http://old.example", "studio", "").doubtful("lost")
-    journal.begin_create("http://new.example", "studio", "").doubtful("HTTP 502")
+    old.begin_create("http://old.example", "studio", "").mark_doubtful("lost")
+    journal.begin_create("http://new.example", "studio", "").mark_doubtful("HTTP 502")
     flying = journal.begin_create("http://new.example", "kitchen", "")
     first, *more = look(settings_of(state)).as_lines()
     text = "\n".join(more)
     assert first == "no session is known to be open"
-    flying.answered()
+    flying.mark_answered()
     assert "old.example" not in text
     assert "a session may be open at http://new.example since" in text
     assert "look at your account (HTTP 502)" in text
@@ -176,78 +174,78 @@ def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path
 
 
 async def test_nothing_left_open_is_clean(journal: Journal, settings: Settings) -> None:
-    code, said, _ = await close(settings)
-    assert (code, said) == (ExitCode.CLEAN, "nothing is left open")
+    code, text, _ = await close(settings)
+    assert (code, text) == (ExitCode.CLEAN, "nothing is left open")
 
 
-async def test_nothing_is_said_to_be_closed_of_a_create_in_doubt(
+async def test_a_create_in_doubt_is_not_reported_as_closed(
     journal: Journal, settings: Settings
 ) -> None:
-    journal.begin_create("http://127.0.0.1:9", "studio", "").doubtful("HTTP 502")
-    code, said, _ = await close(settings)
+    journal.begin_create("http://127.0.0.1:9", "studio", "").mark_doubtful("HTTP 502")
+    code, text, _ = await close(settings)
     assert code is ExitCode.CLEAN
-    first, second = said.splitlines()
+    first, second = text.splitlines()
     assert first == "nothing is known to be left open"
     assert "look at your account (HTTP 502)" in second
 
 
-async def test_closing_all_tells_of_what_cannot_be_read_and_is_not_clean(
+async def test_closing_all_reports_unreadable_files_and_fails(
     service: "Service", journal: Journal, settings: Settings, state: Path
 ) -> None:
     session = service.session()["data"]["_id"]
     put(journal, session, service.url).release()
     (state / "sessions" / "torn.json").write_bytes(b"{")
-    code, said, _ = await close(settings)
+    code, text, _ = await close(settings)
     assert (code, service.open) == (ExitCode.FAILED, set())
-    assert f"{session}: closed" in said
-    assert "torn.json" in said
-    assert "relayd sessions close torn" in said
-    assert "nothing is left open" not in said
+    assert f"{session}: closed" in text
+    assert "torn.json" in text
+    assert "relayd sessions close torn" in text
+    assert "nothing is left open" not in text
 
 
-async def test_a_session_that_is_not_on_the_journal_is_closed_after_a_question(
+async def test_a_session_that_is_not_in_the_journal_is_closed_after_a_question(
     service: "Service", journal: Journal, settings: Settings
 ) -> None:
     session = service.session()["data"]["_id"]
-    code, said, asked = await close(settings, session, agrees=False)
-    assert (code, said, service.open) == (ExitCode.FAILED, "", {session})
-    assert asked.questions == [
+    code, text, confirm = await close(settings, session, agrees=False)
+    assert (code, text, service.open) == (ExitCode.FAILED, "", {session})
+    assert confirm.questions == [
         f"{session}: not on the journal of this machine; close it at {service.url} anyway?"
     ]
-    code, said, _ = await close(settings, session, agrees=True)
-    assert (code, said, service.open) == (ExitCode.CLEAN, f"{session}: closed", set())
+    code, text, _ = await close(settings, session, agrees=True)
+    assert (code, text, service.open) == (ExitCode.CLEAN, f"{session}: closed", set())
 
 
-async def test_an_id_that_the_service_does_not_know_is_not_said_to_be_closed(
+async def test_an_id_that_the_service_does_not_know_is_not_reported_as_closed(
     journal: Journal, settings: Settings
 ) -> None:
-    code, said, _ = await close(settings, "abc", agrees=True)
-    assert (code, said) == (ExitCode.FAILED, "abc: the service knows no such session")
+    code, text, _ = await close(settings, "abc", agrees=True)
+    assert (code, text) == (ExitCode.FAILED, "abc: the service knows no such session")
 
 
-async def test_closing_a_session_whose_file_cannot_be_read_takes_the_file_away(
+async def test_closing_a_session_with_an_unreadable_file_removes_the_file(
     service: "Service", journal: Journal, settings: Settings, state: Path
 ) -> None:
     session = service.session()["data"]["_id"]
     file = state / "sessions" / f"{session}.json"
     file.write_bytes(b'{"version": 2}')
-    code, said, asked = await close(settings, session, agrees=True)
-    assert (code, said, service.open) == (ExitCode.CLEAN, f"{session}: closed", set())
-    assert "newer relayd" in asked.questions[0]
+    code, text, confirm = await close(settings, session, agrees=True)
+    assert (code, text, service.open) == (ExitCode.CLEAN, f"{session}: closed", set())
+    assert "newer relayd" in confirm.questions[0]
     assert not file.exists()
 
 
 @pytest.mark.parametrize("spoil", [False, True])
-async def test_a_session_that_a_living_relay_has_is_left_alone_even_where_its_file_is_unreadable(
+async def test_a_session_of_a_live_relay_is_left_alone_even_if_its_file_is_unreadable(
     service: "Service", journal: Journal, settings: Settings, state: Path, *, spoil: bool
 ) -> None:
     session = service.session()["data"]["_id"]
     entry = put(journal, session, service.url)
     if spoil:
         (state / "sessions" / f"{session}.json").write_bytes(b'{"version": 2}')
-    code, said, asked = await close(settings, session, agrees=True)
-    assert (code, asked.questions, service.open) == (ExitCode.FAILED, [], {session})
-    assert "in use by" in said
+    code, text, confirm = await close(settings, session, agrees=True)
+    assert (code, confirm.questions, service.open) == (ExitCode.FAILED, [], {session})
+    assert "in use by" in text
     entry.release()
 
 
@@ -259,7 +257,7 @@ async def test_what_is_no_id_is_wrong_usage(
         await close(settings, session_id, agrees=True)
 
 
-def test_with_nobody_to_ask_and_no_yes_an_unlisted_session_is_wrong_usage(
+def test_without_a_terminal_and_yes_an_unlisted_session_is_wrong_usage(
     journal: Journal, state: Path
 ) -> None:
     done = relayd("sessions", "close", "abc", state=state)

@@ -1,4 +1,4 @@
-"""A create whose answer is lost may have opened a session that nobody knows: it is told as such."""
+"""A create whose answer is lost may have opened an unknown session: it is reported as a doubt."""
 
 import asyncio
 import errno
@@ -53,7 +53,7 @@ def keeper(client: AkoolClient, journal: Journal) -> SessionKeeper:
 
 
 async def never(writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(1.0)  # longer than anybody here waits
+    await asyncio.sleep(1.0)  # longer than any timeout here
 
 
 async def cut(writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ LOST = [
     pytest.param(http_answer(b"<html>", 502), "HTTP 502", id="502"),
     pytest.param(http_answer(b"", 504), "HTTP 504", id="504"),
     pytest.param({"code": 1000, "data": {}}, "no _id", id="no id"),
-    pytest.param(http_answer(b"Sign in to the Wi-Fi"), "JSON", id="nonsense"),
+    pytest.param(http_answer(b"Sign in to the Wi-Fi"), "JSON", id="no JSON"),
     pytest.param(b"", "", id="closed"),
 ]
 REFUSED = [
@@ -80,9 +80,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "words"), LOST)
-async def test_a_create_whose_answer_is_lost_is_a_doubt_in_the_words_of_its_cause(
-    service: "Service", http: HttpClient, journal: Journal, reply: Any, words: str
+@pytest.mark.parametrize(("reply", "cause"), LOST)
+async def test_a_create_whose_answer_is_lost_is_a_doubt_with_the_text_of_its_cause(
+    service: "Service", http: HttpClient, journal: Journal, reply: Any, cause: str
 ) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http, call_deadline=0.4)
     keeper = SessionKeeper(client, journal, relay="studio")
@@ -90,11 +90,11 @@ async def test_a_create_whose_answer_is_lost_is_a_doubt_in_the_words_of_its_caus
     with pytest.raises(SessionDoubtful) as caught:
         await keeper.open_session(FACE)
     assert caught.value.retryable
-    assert words in str(caught.value)
+    assert cause in str(caught.value)
     assert (service.count("create"), keeper.doubtful, journal.entries()) == (1, 1, [])
     (doubt,) = journal.doubts()
     assert doubt == Doubt(doubt.at, "studio", service.url, client.account, doubt.reason, held=False)
-    assert words in doubt.reason
+    assert cause in doubt.reason
     assert doubt.reason in str(caught.value)
 
 
@@ -112,7 +112,7 @@ async def test_a_create_that_was_refused_is_no_doubt(
     assert (journal.doubts(), keeper.doubtful) == ([], 0)
 
 
-async def test_nobody_listening_is_no_doubt(
+async def test_a_closed_port_is_no_doubt(
     journal: Journal, http: HttpClient, unused_tcp_port: int
 ) -> None:
     client = AkoolClient(f"http://127.0.0.1:{unused_tcp_port}", ClientSecret("me", "s3cret"), http)
@@ -123,7 +123,7 @@ async def test_nobody_listening_is_no_doubt(
 
 
 @pytest.mark.parametrize("reply", [b"", http_answer(b"", 502)])
-async def test_a_login_whose_answer_is_lost_is_no_doubt_for_no_create_was_sent(
+async def test_a_login_whose_answer_is_lost_is_no_doubt_as_no_create_was_sent(
     service: "Service", journal: Journal, http: HttpClient, reply: bytes
 ) -> None:
     client = AkoolClient(service.url, ClientSecret("me", "my-secret"), http)
@@ -135,7 +135,7 @@ async def test_a_login_whose_answer_is_lost_is_no_doubt_for_no_create_was_sent(
     assert (service.count("create"), journal.doubts()) == (0, [])
 
 
-async def test_an_error_that_nothing_foresees_leaves_a_doubt(
+async def test_an_unexpected_error_leaves_a_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object, **__: object) -> None:
@@ -155,7 +155,7 @@ async def test_an_answered_create_leaves_no_doubt(
     await session.close()
 
 
-async def test_a_session_that_cannot_be_used_nor_closed_is_on_the_journal_and_no_doubt(
+async def test_an_unusable_session_that_cannot_be_closed_is_in_the_journal_and_no_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("create", {"code": 1000, "data": {"_id": "broken"}})
@@ -179,7 +179,7 @@ async def test_a_session_that_can_be_neither_recorded_nor_closed_is_a_doubt_with
     assert f"relayd sessions close {next(iter(service.open))}" in doubt.reason
 
 
-async def test_the_intent_is_on_disk_before_the_create_is_sent_and_held_while_it_is_awaited(
+async def test_the_intent_is_on_disk_before_the_create_is_sent_and_held_until_the_answer(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     seen: list[list[Doubt]] = []
@@ -204,7 +204,7 @@ async def test_a_create_that_cannot_be_noted_first_is_not_sent(
     assert service.count("create") == 0
 
 
-async def test_a_cancelled_create_that_nobody_answers_is_a_doubt(
+async def test_a_cancelled_create_without_an_answer_is_a_doubt(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("create", never)
@@ -273,33 +273,33 @@ def test_a_relay_killed_before_the_answer_leaves_a_doubt(tmp_path: Path, journal
     assert (doubt.held, doubt.reason, doubt.account) == (False, KILLED, "me")
 
 
-def test_doubts_are_told_since_a_moment_and_forgotten_after_a_week(tmp_path: Path) -> None:
+def test_doubts_since_a_moment_are_returned_and_forgotten_after_a_week(tmp_path: Path) -> None:
     now = 1000.0 * DAY
     journal = Journal(tmp_path, wall=lambda: now)
     for day in range(3):
         now = (1000 + day) * DAY
-        journal.begin_create(URL, str(day), "").doubtful("lost")
+        journal.begin_create(URL, str(day), "").mark_doubtful("lost")
     assert [one.relay for one in journal.doubts(1001 * DAY)] == ["1", "2"]
     now += KEPT_FOR - DAY + 1
-    assert len(journal.doubts()) == 3, "looking removes nothing"
-    journal.begin_create(URL, "now", "").answered()
+    assert len(journal.doubts()) == 3, "reading removes nothing"
+    journal.begin_create(URL, "now", "").mark_answered()
     assert [one.relay for one in journal.doubts()] == ["2"]
 
 
-def test_doubts_that_a_person_looked_at_are_told_on_and_marked(tmp_path: Path) -> None:
+def test_acknowledged_doubts_are_still_returned_and_marked(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for relay in ("studio", "other"):
-        journal.begin_create("u", relay, "key").doubtful("no answer")
+        journal.begin_create("u", relay, "key").mark_doubtful("no answer")
     awaited = journal.begin_create("u", "studio", "key")
-    journal.note_looked_at("studio")
-    journal.note_looked_at("studio")
-    told = {(one.relay, one.reason, one.looked_at) for one in journal.doubts()}
-    assert told == {
+    journal.acknowledge_doubts("studio")
+    journal.acknowledge_doubts("studio")
+    found = {(one.relay, one.reason, one.looked_at) for one in journal.doubts()}
+    assert found == {
         ("studio", "no answer", True),
         ("other", "no answer", False),
         ("studio", "", False),
     }
-    awaited.doubtful("no answer, once more")
+    awaited.mark_doubtful("no answer, once more")
     assert [one.looked_at for one in journal.doubts()] == [True, False, False]
 
 
@@ -308,9 +308,9 @@ def test_an_old_intent_that_is_still_held_stays(tmp_path: Path) -> None:
     journal = Journal(tmp_path, wall=lambda: now)
     hanging = journal.begin_create(URL, "hanging", "")
     now += 2 * KEPT_FOR
-    journal.begin_create(URL, "now", "").answered()
+    journal.begin_create(URL, "now", "").mark_answered()
     assert [one.relay for one in journal.doubts()] == ["hanging"]
-    hanging.answered()
+    hanging.mark_answered()
     assert journal.doubts() == []
 
 
@@ -318,13 +318,13 @@ def test_an_old_intent_that_is_still_held_stays(tmp_path: Path) -> None:
 def test_an_intent_that_cannot_be_read_is_a_doubt_too(
     tmp_path: Path, journal: Journal, content: bytes
 ) -> None:
-    journal.begin_create(URL, "studio", "").answered()
+    journal.begin_create(URL, "studio", "").mark_answered()
     (tmp_path / "doubts" / "broken.json").write_bytes(content)
     (doubt,) = journal.doubts(time.time() - 60)
     assert "broken.json cannot be read" in doubt.reason
 
 
-def test_an_intent_holds_no_secret_and_is_the_owners_alone(
+def test_an_intent_holds_no_secret_and_is_readable_by_its_owner_only(
     tmp_path: Path, journal: Journal
 ) -> None:
     intent = journal.begin_create(URL, "studio", "fingerprint")
@@ -334,8 +334,8 @@ def test_an_intent_holds_no_secret_and_is_the_owners_alone(
     assert set(json.loads(path.read_text())) == {
         "version", "at", "base_url", "relay", "account", "pid", "reason",
     }  # fmt: skip
-    intent.answered()
-    intent.doubtful("too late: it was answered")
+    intent.mark_answered()
+    intent.mark_doubtful("too late: it was answered")
     assert journal.doubts() == []
 
 
@@ -347,13 +347,13 @@ def test_a_disk_that_fills_up_meanwhile_keeps_the_doubt(
 
     intent = journal.begin_create(URL, "studio", "")
     monkeypatch.setattr("relayd.akool.files.os.write", full)
-    intent.doubtful("the answer was lost")
+    intent.mark_doubtful("the answer was lost")
     monkeypatch.undo()
     (doubt,) = journal.doubts()
     assert (doubt.held, doubt.relay) == (False, "studio")
 
 
-@pytest.mark.parametrize("call", ["answered", "doubtful"])
+@pytest.mark.parametrize("call", ["mark_answered", "mark_doubtful"])
 def test_a_folder_that_is_gone_ends_an_intent_without_an_error(
     tmp_path: Path, journal: Journal, call: str
 ) -> None:
@@ -362,7 +362,7 @@ def test_a_folder_that_is_gone_ends_an_intent_without_an_error(
     path.unlink()
     path.parent.rmdir()
     end: Callable[..., None] = getattr(intent, call)
-    end(*(["lost"] if call == "doubtful" else []))
+    end(*(["lost"] if call == "mark_doubtful" else []))
     assert journal.doubts() == []
 
 
@@ -380,5 +380,5 @@ def test_file_and_folder_are_on_the_disk_before_the_create_is_sent(
     intent = journal.begin_create(URL, "studio", "")
     (path,) = (tmp_path / "doubts").iterdir()
     assert synced == [tmp_path.name, f"{path.stem}.part", "doubts"]
-    intent.answered()
-    assert len(synced) == 3, "taking it back costs no further write"
+    intent.mark_answered()
+    assert len(synced) == 3, "removing it needs no further sync"

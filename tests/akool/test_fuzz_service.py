@@ -1,4 +1,4 @@
-"""Whatever the service answers: a value, or an error of the service's tree, and never a hang."""
+"""Any answer of the service gives a value or a ServiceError, and never a hang."""
 
 import asyncio
 import json
@@ -115,11 +115,11 @@ CALLS: dict[str, Callable[[AkoolClient], Awaitable[Any]]] = {
     "close": lambda client: client.close(ID, within=1.0),
 }
 LONGEST = 10.0
-"""s for one call with all its tries; each is given up after one."""
+"""s for one call with all its attempts; each times out after one."""
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_answer_of_the_service_is_unforeseen_or_hangs() -> None:
+def test_no_answer_of_the_service_causes_an_unexpected_error_or_a_hang() -> None:
     now = [b""]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,14 +145,14 @@ def test_no_answer_of_the_service_is_unforeseen_or_hangs() -> None:
 
         def hold(one: tuple[bytes, str, bool]) -> None:
             now[0], name, with_key = one
-            words = ""
+            message = ""
             try:
                 loop.run_until_complete(call(url, name, with_key=with_key))
             except ServiceError as error:
-                words = error.message
-            assert "\n" not in words
-            assert "unexpected " not in words
-            assert len(words) < 1000
+                message = error.message
+            assert "\n" not in message
+            assert "unexpected " not in message
+            assert len(message) < 1000
 
         fuzz(st.tuples(answers(), st.sampled_from(sorted(CALLS)), st.booleans()), hold)
         server.close()

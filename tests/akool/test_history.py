@@ -21,7 +21,7 @@ def test_what_is_noted_is_read_again(history: History) -> None:
     ]
 
 
-def test_a_span_is_charged_what_falls_into_it(history: History) -> None:
+def test_a_span_counts_only_the_part_of_a_session_within_it(history: History) -> None:
     history.note("before", "studio", 0.0, 100.0)
     history.note("over the edge", "studio", 80.0, 130.0)
     history.note("within", "studio", 150.0, 160.0)
@@ -31,7 +31,7 @@ def test_a_span_is_charged_what_falls_into_it(history: History) -> None:
 
 
 @pytest.mark.parametrize("seconds", [b"1e300", b"1" + b"0" * 400, b"-1", b'"x"', b"NaN"])
-def test_a_duration_that_no_session_has_is_taken_from_the_clock(
+def test_an_impossible_duration_is_replaced_by_the_clock_times(
     history: History, seconds: bytes
 ) -> None:
     entry = b'{"id": "a", "relay": "r", "opened": 100.0, "closed": 110.0, "seconds": %s}\n'
@@ -39,7 +39,7 @@ def test_a_duration_that_no_session_has_is_taken_from_the_clock(
     assert history.spent(0.0, 1000.0) == Spent(1, 10.0)
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_cost(history: History) -> None:
+def test_a_clock_that_was_set_back_gives_no_negative_cost(history: History) -> None:
     history.note("odd", "studio", 500.0, 100.0)
     assert history.spent(0.0, 1000.0) == Spent(0, 0.0)
 
@@ -70,7 +70,7 @@ def test_a_broken_line_is_left_out_and_the_others_count(history: History, line: 
     assert [session.id for session in history.sessions()] == ["one", "two"]
 
 
-def test_the_seconds_noted_count_whatever_became_of_the_clock(history: History) -> None:
+def test_the_noted_seconds_count_whatever_happened_to_the_clock(history: History) -> None:
     history.note("set forward", "studio", 0.0, 21_613.0, seconds=13.0)
     history.note("set back", "studio", 50_000.0, 40_000.0, seconds=800.0)
     assert history.spent(0.0, 1e6) == Spent(2, 813.0)
@@ -78,9 +78,7 @@ def test_the_seconds_noted_count_whatever_became_of_the_clock(history: History) 
 
 
 @pytest.mark.parametrize("seconds", ["null", "-5", "NaN", "1e999", '"7"'])
-def test_a_line_whose_seconds_make_no_sense_counts_by_its_times(
-    history: History, seconds: str
-) -> None:
+def test_a_line_with_invalid_seconds_counts_by_its_times(history: History, seconds: str) -> None:
     line = f'{{"id": "a", "relay": "r", "opened": 1.0, "closed": 9.0, "seconds": {seconds}}}\n'
     history.path.write_text(line)
     assert history.spent(0.0, 100.0) == Spent(1, 8.0)

@@ -54,7 +54,7 @@ HOLDER = textwrap.dedent(
 
 @contextmanager
 def holder(directory: Path, session_id: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run another process that has a session in its care."""
+    """Run another process that owns a session."""
     command = [sys.executable, "-c", HOLDER, str(directory), session_id]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
@@ -65,7 +65,7 @@ def holder(directory: Path, session_id: str) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-def test_a_session_of_a_living_process_is_held_and_of_a_killed_one_left_over(
+def test_a_session_of_a_live_process_is_held_and_of_a_killed_one_orphaned(
     tmp_path: Path,
 ) -> None:
     journal = Journal(tmp_path)
@@ -149,7 +149,7 @@ def test_the_history_is_bounded_and_keeps_the_newest(
     assert len(numbers) >= 10
 
 
-def test_an_unwritable_history_keeps_no_session_on_the_book(tmp_path: Path) -> None:
+def test_an_unwritable_history_keeps_no_session_in_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     (tmp_path / "history.jsonl").mkdir()
@@ -238,7 +238,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("content", "why"), UNREADABLE)
-def test_a_file_that_cannot_be_read_is_told_and_never_taken_for_nothing(
+def test_an_unreadable_file_is_reported_and_never_ignored(
     tmp_path: Path, content: bytes, why: str
 ) -> None:
     journal = Journal(tmp_path)
@@ -263,13 +263,13 @@ def test_entries_of_0_1_and_of_version_1_with_unknown_fields_are_read(
     assert journal.contents().unreadable == ()
 
 
-def test_an_entry_tells_its_version(tmp_path: Path) -> None:
+def test_an_entry_has_its_version(tmp_path: Path) -> None:
     Journal(tmp_path).record(session(), base_url=BASE_URL, relay="studio").release()
     (path,) = (tmp_path / "sessions").iterdir()
     assert json.loads(path.read_text())["version"] == 1
 
 
-def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path) -> None:
+def test_an_unfinished_file_of_a_killed_process_is_reported(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     (tmp_path / "sessions" / "abc.part").write_bytes(b'{"id": "ab')
@@ -277,7 +277,7 @@ def test_a_torn_draft_of_a_killed_process_is_told(tmp_path: Path) -> None:
     assert journal.unreadable_file_of("abc") is not None
 
 
-def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path) -> None:
+def test_a_newer_relays_session_is_held_while_that_relay_runs(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session("abc"), base_url=BASE_URL, relay="studio")
     (path,) = (tmp_path / "sessions").iterdir()
@@ -287,7 +287,7 @@ def test_a_newer_relays_session_is_held_as_long_as_that_lives(tmp_path: Path) ->
     assert [one.held for one in journal.contents().unreadable] == [False]
 
 
-def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     journal.record(session("abc"), base_url=BASE_URL, relay="studio").release()
     real = os.open
@@ -303,7 +303,7 @@ def test_another_users_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM, errno.EACCES])
-def test_entries_are_read_where_the_disk_cannot_be_written(
+def test_entries_are_read_from_a_read_only_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     journal = Journal(tmp_path)
@@ -322,7 +322,7 @@ def test_entries_are_read_where_the_disk_cannot_be_written(
     left.release()
 
 
-def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
+def test_a_folder_of_another_user_is_unavailable_and_names_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_folder_of_another_user_is_unavailable_and_names_whose_it_is(
         assert f"run this as {tmp_path.owner()}" in caught.value.hint
 
 
-def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_reported_and_left_in_place(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.probe()
     folder = tmp_path / "sessions"
@@ -354,7 +354,7 @@ def test_what_is_no_plain_file_is_told_and_left_where_it_is(tmp_path: Path) -> N
     assert len(list(folder.iterdir())) == 4
 
 
-def test_what_cannot_be_read_is_logged_once_and_not_at_each_look(
+def test_an_unreadable_file_is_logged_once_and_not_at_each_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = Journal(tmp_path)
@@ -428,7 +428,7 @@ def test_file_and_folder_are_on_the_disk_before_a_session_is_used(
     entry.release()
 
 
-def test_closing_another_processes_file_is_no_error(tmp_path: Path) -> None:
+def test_closing_a_file_of_another_process_is_no_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     entry = journal.record(session(), base_url=BASE_URL, relay="studio")
     entry.release()

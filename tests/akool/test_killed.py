@@ -1,4 +1,4 @@
-"""A process that is killed at any moment leaves no session that nobody knows may be open."""
+"""A process killed at any moment leaves no open session that is neither recorded nor in doubt."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tests.akool.conftest import Service
 
 KILLS = int(os.environ.get("RELAYD_TEST_KILLS", "6"))
-LONGEST_LIFE = 0.25
-"""s after its first session that a process may live: some 10 sessions."""
+LONGEST_LIFETIME = 0.25
+"""s after its first session that a process may run: about 10 sessions."""
 
 OPENER = textwrap.dedent(
     """
@@ -51,7 +51,7 @@ OPENER = textwrap.dedent(
 
 
 @pytest.mark.timeout(60 + 5 * KILLS)
-async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_knows_of(
+async def test_a_process_killed_at_any_moment_leaves_no_unknown_session(
     service: "Service", client: AkoolClient, tmp_path: Path
 ) -> None:
     journal, known = Journal(tmp_path), 0
@@ -62,18 +62,18 @@ async def test_a_process_killed_at_any_moment_leaves_no_session_that_nobody_know
         try:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"opened\n"
-            await asyncio.sleep(random.uniform(0, LONGEST_LIFE))
+            await asyncio.sleep(random.uniform(0, LONGEST_LIFETIME))
         finally:
             process.send_signal(signal.SIGKILL)
             await process.communicate()
-        await client.credit()  # answered after what the killed one had sent was taken in
+        await client.credit()  # answered after the killed process's requests were read
         await service.idle()
 
         results = await close_orphaned_sessions(client, journal)
         assert all(result.closed for result in results)
         doubts = journal.doubts()
         assert all(not doubt.held and doubt.reason == KILLED for doubt in doubts)
-        assert len(service.open) <= len(doubts) - known, "an open one that nobody tells of"
+        assert len(service.open) <= len(doubts) - known, "an open session that is not reported"
         known = len(doubts)
         service.open.clear()
     assert known <= KILLS

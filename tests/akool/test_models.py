@@ -1,4 +1,4 @@
-"""Answers of every known shape, and of none."""
+"""Answers of every known shape, and of unknown ones."""
 
 import json
 from typing import Any
@@ -104,7 +104,7 @@ def test_ids_may_be_numbers() -> None:
     assert (session.front_user_id, session.algorithm_user_id) == ("1", "3")
 
 
-def test_the_token_shows_in_no_repr_and_no_log() -> None:
+def test_the_token_is_in_no_repr_and_no_log() -> None:
     session = LiveSession.read(DATA)
     token = str(DATA["front_rtc_token"])
     assert token not in repr(session)
@@ -141,7 +141,7 @@ def test_a_missing_app_id_is_no_flaw() -> None:
 
 
 @pytest.mark.parametrize("value", [5, 0, "soon", None, [], 1.5, True, float("inf")])
-def test_a_status_out_of_the_list_is_none(value: object) -> None:
+def test_an_unknown_status_is_none(value: object) -> None:
     assert Status.read(value) is None
 
 
@@ -187,7 +187,9 @@ def test_no_detect_answer_breaks_the_reader(body: dict[str, Any]) -> None:
         ),
     ),
 )
-def test_no_answer_breaks_the_judgement(endpoint: Any, status: int, content: bytes) -> None:
+def test_no_answer_breaks_the_reading_of_error_codes(
+    endpoint: Any, status: int, content: bytes
+) -> None:
     body, fault = read_body(endpoint, Answer(status, {}, content))
     assert isinstance(body, dict)
     assert fault is None or isinstance(fault, ServiceError)
@@ -218,13 +220,13 @@ def test_a_token_is_read_from_both_shapes(body: dict[str, Any], renew_at: float)
 
 
 @pytest.mark.parametrize("token", [None, "", 7, "a\r\nx: y", "a b", "ü"])
-def test_a_token_that_no_header_carries_is_refused(token: object) -> None:
+def test_a_token_that_fits_no_header_is_refused(token: object) -> None:
     with pytest.raises(ServerFault, match="token"):
         Token.read({"data": {"token": token}})
 
 
 @pytest.mark.parametrize("key", ["", "a\r\nx-evil: 1", "key with spaces", "schlüssel"])
-def test_a_key_that_no_header_carries_is_refused_unseen(key: str) -> None:
+def test_a_key_that_fits_no_header_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(CredentialsRefused, match="api_key") as caught:
         ApiKey(key)
     assert not key or key not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A session's life against the tests' own service: nothing that was opened stays open unknown."""
+"""A session's life with the fake service: no opened session is lost."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ UNMARKED = FaceChoice("https://example.org/face.png")
 
 
 class FakeTime:
-    """Sleeping is free; every step is kept."""
+    """Sleeps without waiting; records every sleep."""
 
     def __init__(self) -> None:
         self.moment = 0.0
@@ -93,7 +93,7 @@ def slow_session(service: "Service", seconds: float) -> Callable[..., Awaitable[
     return reply
 
 
-async def test_a_session_is_on_the_journal_until_its_close_is_confirmed(
+async def test_a_session_is_in_the_journal_until_its_close_is_confirmed(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     session = await keeper.open_session(FACE)
@@ -103,7 +103,7 @@ async def test_a_session_is_on_the_journal_until_its_close_is_confirmed(
     assert (ids(journal), service.open, service.count("close")) == ([], set(), 1)
 
 
-async def test_landmarks_are_asked_for_once_an_image(
+async def test_landmarks_are_requested_once_per_image(
     service: "Service", keeper: SessionKeeper
 ) -> None:
     for _ in range(2):
@@ -114,19 +114,16 @@ async def test_landmarks_are_asked_for_once_an_image(
 
 
 def two_pictures(service: "Service") -> tuple[str, str]:
-    """Let one picture be found, and from then on another; returns their landmarks."""
+    """Return one face at first, and from then on another; returns their landmarks."""
     both = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
     service.on("detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in both))
     return both
 
 
-async def test_another_picture_under_the_same_url_is_seen_in_time(
+async def test_a_new_picture_at_the_same_url_is_noticed_in_time(
     service: "Service", keeper: SessionKeeper, fake_time: FakeTime
 ) -> None:
-    first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
-    service.on(
-        "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
-    )
+    first, second = two_pictures(service)
     assert await keeper.landmarks(UNMARKED) == first
     fake_time.moment = LANDMARKS_KEPT_FOR - 1
     assert await keeper.landmarks(UNMARKED) == first
@@ -134,20 +131,17 @@ async def test_another_picture_under_the_same_url_is_seen_in_time(
     assert await keeper.landmarks(UNMARKED) == second
 
 
-async def test_landmarks_are_asked_for_afresh_where_a_face_is_set_anew(
+async def test_landmarks_are_requested_again_when_a_face_is_set_again(
     service: "Service", keeper: SessionKeeper
 ) -> None:
-    first, second = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
-    service.on(
-        "detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in (first, second))
-    )
+    first, second = two_pictures(service)
     assert await keeper.landmarks(UNMARKED) == first
     assert await keeper.landmarks(UNMARKED, fresh=True) == second
     assert await keeper.landmarks(UNMARKED) == second
     assert service.count("detect_faces") == 2
 
 
-async def test_a_fresh_look_that_finds_no_face_forgets_the_old_landmarks(
+async def test_a_fresh_detection_without_a_face_forgets_the_old_landmarks(
     service: "Service", keeper: SessionKeeper
 ) -> None:
     await keeper.landmarks(UNMARKED)
@@ -173,7 +167,7 @@ async def test_a_session_counts_its_seconds_through_suspend_until_its_close_is_c
     assert session.seconds() == 3660
 
 
-async def test_given_landmarks_are_not_asked_for(service: "Service", keeper: SessionKeeper) -> None:
+async def test_given_landmarks_are_not_requested(service: "Service", keeper: SessionKeeper) -> None:
     await (await keeper.open_session(FACE)).close()
     assert service.count("detect_faces") == 0
 
@@ -231,7 +225,7 @@ async def test_a_session_without_a_needed_field_is_closed_and_named(
     assert (service.count("create"), service.open, ids(journal)) == (1, set(), [])
 
 
-async def test_a_broken_session_that_cannot_be_closed_stays_on_the_journal(
+async def test_a_broken_session_that_cannot_be_closed_stays_in_the_journal(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("create", {"code": 1000, "data": {"_id": "broken"}})
@@ -261,7 +255,9 @@ async def test_ready_is_when_the_service_says_processing(
     await session.close()
 
 
-async def test_ready_at_once_needs_no_look_up(service: "Service", keeper: SessionKeeper) -> None:
+async def test_ready_at_once_needs_no_status_call(
+    service: "Service", keeper: SessionKeeper
+) -> None:
     answer = service.session()
     answer["data"]["faceswap_status"] = 2
     service.on("create", answer)
@@ -271,7 +267,7 @@ async def test_ready_at_once_needs_no_look_up(service: "Service", keeper: Sessio
     await session.close()
 
 
-async def test_ready_is_assumed_where_there_is_no_look_up(
+async def test_ready_is_assumed_without_a_status_call(
     service: "Service", keeper: SessionKeeper
 ) -> None:
     service.on("info", {"code": 404, "msg": "Not Found"})
@@ -293,7 +289,7 @@ async def test_ready_is_assumed_after_three_failures_in_a_row(
     await session.close()
 
 
-async def test_a_newer_token_takes_the_place_of_the_sessions_own(
+async def test_a_newer_token_replaces_the_sessions_own(
     service: "Service", keeper: SessionKeeper
 ) -> None:
     session = await keeper.open_session(FACE)
@@ -309,13 +305,13 @@ async def test_a_newer_token_takes_the_place_of_the_sessions_own(
     await session.close()
 
 
-@pytest.mark.parametrize(("status", "words"), [(3, "ended"), (4, "gave the session up")])
+@pytest.mark.parametrize(("status", "text"), [(3, "ended"), (4, "gave the session up")])
 async def test_a_session_that_ended_before_it_was_ready_failed(
-    service: "Service", keeper: SessionKeeper, status: int, words: str
+    service: "Service", keeper: SessionKeeper, status: int, text: str
 ) -> None:
     session = await keeper.open_session(FACE)
     service.status = status
-    with pytest.raises(SessionFailed, match=words):
+    with pytest.raises(SessionFailed, match=text):
         await session.wait_ready()
     assert await session.close()
 
@@ -427,7 +423,7 @@ async def test_an_orphan_of_another_service_is_left_alone(
     assert await session.close()
 
 
-async def test_an_orphan_that_another_keys_service_does_not_know_stays_on_the_journal(
+async def test_an_orphan_that_another_keys_service_does_not_know_stays_in_the_journal(
     service: "Service",
     client: AkoolClient,
     keeper: SessionKeeper,
@@ -446,7 +442,7 @@ async def test_an_orphan_that_another_keys_service_does_not_know_stays_on_the_jo
     assert ids(journal) == []
 
 
-async def test_a_create_in_flight_when_cancelled_is_waited_for_and_closed(
+async def test_a_create_in_flight_when_cancelled_is_awaited_and_closed(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("create", slow_session(service, 0.3))
@@ -460,7 +456,7 @@ async def test_a_create_in_flight_when_cancelled_is_waited_for_and_closed(
     assert (service.open, ids(journal)) == (set(), [])
 
 
-async def test_a_hail_of_cancellations_changes_nothing(
+async def test_repeated_cancellations_change_nothing(
     service: "Service", keeper: SessionKeeper, journal: Journal
 ) -> None:
     service.on("create", slow_session(service, 0.3))
@@ -509,7 +505,7 @@ async def test_cancelled_while_recording_closes_the_session(
     assert (service.open, ids(journal)) == (set(), [])
 
 
-async def test_a_cancelled_create_that_nobody_answers_ends_in_time_and_says_so(
+async def test_a_cancelled_create_without_an_answer_ends_in_time_and_is_logged(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.on("create", slow_session(service, 1.5))
@@ -523,7 +519,7 @@ async def test_a_cancelled_create_that_nobody_answers_ends_in_time_and_says_so(
     assert "session.maybe_open" in capsys.readouterr().out
 
 
-async def test_an_answer_lost_after_create_was_sent_is_said_and_not_repeated(
+async def test_a_lost_answer_to_create_is_logged_and_not_repeated(
     service: "Service", keeper: SessionKeeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.on("create", b"")
@@ -573,7 +569,7 @@ async def test_a_cancelled_open_that_fails_ends_as_cancelled(
         await opening
 
 
-async def test_no_quota_is_told_and_opens_nothing(
+async def test_no_quota_is_an_error_and_opens_nothing(
     service: "Service", keeper: SessionKeeper
 ) -> None:
     service.on("create", {"code": 1104})
@@ -597,7 +593,7 @@ def _all_text(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
 
 
-async def test_away_network_keeps_the_session_on_the_journal(
+async def test_without_network_the_session_stays_in_the_journal(
     http: HttpClient,
     journal: Journal,
     service: "Service",

@@ -1,4 +1,4 @@
-"""What goes on beside the sessions of a relay that runs for weeks."""
+"""Background work beside the sessions of a relay that runs for weeks."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.akool.conftest import Service
 
 
-async def test_a_close_that_failed_while_the_network_was_away_is_made_up_for_without_a_restart(
+async def test_a_close_that_failed_without_network_is_repeated_without_a_restart(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_INTERVAL", 0.02)
@@ -41,7 +41,7 @@ async def test_a_close_that_failed_while_the_network_was_away_is_made_up_for_wit
     await asyncio.gather(closing, return_exceptions=True)
 
 
-async def test_what_befalls_one_orphan_keeps_no_other_from_being_closed(
+async def test_a_failure_with_one_orphan_does_not_prevent_closing_the_others(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path)
@@ -62,10 +62,10 @@ async def test_what_befalls_one_orphan_keeps_no_other_from_being_closed(
     assert results[second.live.id].closed
     assert "RuntimeError: out of httpx" in results[first.live.id].reason
     assert [record.id for record in journal.entries()] == [first.live.id]
-    assert not await first.close(), "one's own close fails with a word as well"
+    assert not await first.close(), "the session's own close fails cleanly as well"
 
 
-async def test_the_closing_of_orphans_goes_on_after_an_error_that_nothing_foresees(
+async def test_the_closing_of_orphans_goes_on_after_an_unexpected_error(
     service: "Service", client: AkoolClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_BACKOFF", (0.01, 0.01))
@@ -91,7 +91,7 @@ async def test_the_closing_of_orphans_goes_on_after_an_error_that_nothing_forese
     await asyncio.gather(closing, return_exceptions=True)
 
 
-async def test_an_orphan_that_this_account_can_never_close_is_told_and_tried_once(
+async def test_an_orphan_that_this_account_can_never_close_is_reported_and_tried_once(
     service: "Service",
     http: HttpClient,
     tmp_path: Path,
@@ -99,31 +99,31 @@ async def test_an_orphan_that_this_account_can_never_close_is_told_and_tried_onc
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(upkeep, "ORPHANS_INTERVAL", 0.01)
-    journal, looks = Journal(tmp_path), 0
+    journal, calls = Journal(tmp_path), 0
     client = AkoolClient(service.url, ApiKey("the-key"), http)
     keeper = SessionKeeper(client, journal, relay="studio")
     of_another_key = await keeper.open_session(FaceChoice("https://x.example/a.png", "1,2:3,4"))
     of_another_key._entry.release()
-    service.open.clear()  # as it looks from another account
+    service.open.clear()  # as another account sees it
     live = LiveSession.read({"_id": "elsewhere", "channel_id": "c"})
     assert live is not None
     journal.record(live, base_url="https://elsewhere.example", relay="r").release()
     real = journal.orphans
 
     def orphans() -> list[JournalEntry]:
-        nonlocal looks
-        looks += 1
+        nonlocal calls
+        calls += 1
         return real()
 
     monkeypatch.setattr(journal, "orphans", orphans)
     other = AkoolClient(service.url, ApiKey("another-key"), http)
     closing = asyncio.create_task(keep_closing_orphaned_sessions(other, journal))
     async with asyncio.timeout(5):
-        while looks < 4:  # noqa: ASYNC110 - a folder announces nothing
+        while calls < 4:  # noqa: ASYNC110 - a folder announces nothing
             await asyncio.sleep(0.01)
     closing.cancel()
     await asyncio.gather(closing, return_exceptions=True)
-    said = capsys.readouterr().out
-    assert (said.count("session.elsewhere"), said.count("session.of_another_key")) == (1, 1)
+    output = capsys.readouterr().out
+    assert (output.count("session.elsewhere"), output.count("session.of_another_key")) == (1, 1)
     assert service.count("close") == 1
     assert len(journal.entries()) == 2

@@ -1,4 +1,4 @@
-"""A running emulator, and callers that speak to it as a relay or a browser would."""
+"""A running emulator, and clients that use it as a relay or a browser would."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ FPS = 20
 
 
 class RunningEmulator:
-    """An EmulatorServer on a thread of its own."""
+    """An EmulatorServer on its own thread."""
 
     def __init__(self, **settings: Any) -> None:
         ready = threading.Event()
@@ -55,8 +55,8 @@ class RunningEmulator:
         self._thread.join()
 
 
-class Caller:
-    """Speaks to an emulator."""
+class Client:
+    """A client of an emulator."""
 
     def __init__(self, url: str, http: HttpClient) -> None:
         self.url, self.http = url, http
@@ -102,8 +102,8 @@ class Caller:
     async def _status(self, session_id: str) -> int:
         return int((await self.call("info", {"_id": session_id}))["data"]["faceswap_status"])
 
-    async def fault(self, **wish: Any) -> dict[str, Any]:
-        answer = await self.post("/emulator/faults", wish)
+    async def fault(self, **request: Any) -> dict[str, Any]:
+        answer = await self.post("/emulator/faults", request)
         assert answer.status in {200, 201}, answer.text
         return dict(answer.json())
 
@@ -129,9 +129,9 @@ class Caller:
 
 
 class Participant:
-    """One end of a channel, as a relay has two of them."""
+    """One connection of a channel; a relay has two."""
 
-    def __init__(self, caller: Caller, session: dict[str, Any], kind: str) -> None:
+    def __init__(self, caller: Client, session: dict[str, Any], kind: str) -> None:
         self._caller, self._kind = caller, kind
         self._bearer = {"authorization": f"Bearer {session['front_rtc_token']}"}
         user = session["front_user_id" if kind == "whip" else "algorithm_user_id"]
@@ -194,7 +194,7 @@ class Participant:
 
 @pytest.fixture
 def start_emulator() -> Iterator[Callable[..., RunningEmulator]]:
-    """Return a function that starts emulators with settings of the test's own."""
+    """Return a function that starts emulators with the test's own settings."""
     running: list[RunningEmulator] = []
 
     def start(
@@ -220,9 +220,9 @@ async def http() -> AsyncIterator[HttpClient]:
 
 
 @pytest.fixture
-def caller_of(http: HttpClient) -> Callable[[str], Caller]:
+def client_of(http: HttpClient) -> Callable[[str], Client]:
     """Return a function that makes a caller of the emulator at a URL."""
-    return lambda url: Caller(url, http)
+    return lambda url: Client(url, http)
 
 
 @pytest.fixture(scope="session")
@@ -232,7 +232,7 @@ def shared_emulator() -> Iterator[RunningEmulator]:
 
     async def start_its_face_threads() -> None:
         async with HttpClient() as http:
-            caller = Caller(emulator.url, http)
+            caller = Client(emulator.url, http)
             url = await caller.upload(png(np.zeros((1200, 1200, 3), np.uint8)))
             looks = [caller.call("detect_faces", {"url": url}) for _ in range(FACE_THREADS)]
             await asyncio.gather(*looks)
@@ -246,10 +246,10 @@ def shared_emulator() -> Iterator[RunningEmulator]:
 
 @pytest.fixture
 async def emulator(
-    shared_emulator: RunningEmulator, caller_of: Callable[[str], Caller]
-) -> AsyncIterator[Caller]:
+    shared_emulator: RunningEmulator, client_of: Callable[[str], Client]
+) -> AsyncIterator[Client]:
     """Return a caller of the shared emulator; afterwards it is reset."""
-    caller = caller_of(shared_emulator.url)
+    caller = client_of(shared_emulator.url)
     yield caller
     assert (await caller.post("/emulator/reset", {})).status == 200
 

@@ -35,7 +35,7 @@ DOCUMENTED_FACES = {
 
 
 def shape_of(value: Any) -> Any:
-    """Describe a JSON value by its keys, lengths and types alone."""
+    """Describe a JSON value only by its keys, lengths and types."""
     if isinstance(value, dict):
         return {key: shape_of(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -61,12 +61,12 @@ async def test_create_answers_as_the_documented_example(emulator: Any, portrait:
 
 
 async def test_a_session_is_processing_after_its_queue_time(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
-    emulator = caller_of(start_emulator(sessions=SessionRules(queue_seconds=0.6)).url)
+    emulator = client_of(start_emulator(sessions=SessionRules(queue_seconds=0.6)).url)
     data = (await emulator.call("create", await create_body(emulator, portrait)))["data"]
-    told = (await emulator.call("info", {"_id": data["_id"]}))["data"]
-    assert told == data
+    info = (await emulator.call("info", {"_id": data["_id"]}))["data"]
+    assert info == data
     await emulator.until_status(data["_id"], 2)
     assert (await emulator.session(data["_id"]))["age_seconds"] >= 0.6
 
@@ -115,7 +115,7 @@ async def test_detect_answers_as_the_documented_example(emulator: Any, portrait:
     assert max(offsets) <= 0.05 * width
 
 
-async def test_detect_finds_nothing_where_no_face_is(emulator: Any, no_face: bytes) -> None:
+async def test_detect_finds_nothing_without_a_face(emulator: Any, no_face: bytes) -> None:
     answer = await emulator.call("detect_faces", {"url": await emulator.upload(no_face)})
     assert answer["error_code"] == 0
     faces = answer["faces_obj"]["0"]
@@ -123,7 +123,7 @@ async def test_detect_finds_nothing_where_no_face_is(emulator: Any, no_face: byt
     assert faces["landmarks"] == faces["landmarks_str"] == faces["region"] == []
 
 
-async def test_a_token_of_get_token_opens_the_other_calls(emulator: Any) -> None:
+async def test_a_token_of_get_token_authorises_the_other_calls(emulator: Any) -> None:
     pair = {"clientId": "id", "clientSecret": "secret"}
     answer = await emulator.call("getToken", pair, content_type="application/json")
     assert shape_of(answer) == {
@@ -139,7 +139,7 @@ async def test_a_token_of_get_token_opens_the_other_calls(emulator: Any) -> None
     assert answer["code"] == 1101
 
 
-async def test_authorization_goes_before_the_api_key(emulator: Any) -> None:
+async def test_authorization_takes_precedence_over_the_api_key(emulator: Any) -> None:
     both = {"authorization": "Bearer none-of-ours", "x_api_key": "good"}
     assert (await emulator.call("close", {"_id": "x"}, **both))["code"] == 1101
     empty = {"authorization": "", "x_api_key": "good"}
@@ -153,10 +153,10 @@ async def test_no_call_works_without_authorization(emulator: Any, name: str) -> 
 
 
 async def test_only_the_keys_that_were_set_are_accepted(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any]
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any]
 ) -> None:
     account = AccountRules(api_keys=("one", "two"), client_id="id", client_secret="secret")
-    emulator = caller_of(start_emulator(account).url)
+    emulator = client_of(start_emulator(account).url)
     for key, code in (("one", 1008), ("two", 1008), ("three", 1101)):
         assert (await emulator.call("close", {"_id": "x"}, x_api_key=key))["code"] == code
     for secret, code in (("secret", 1000), ("other", 1101)):
@@ -192,7 +192,7 @@ async def test_a_missing_or_malformed_parameter_is_1003(
     assert answer["msg"]
 
 
-async def test_a_body_that_no_answer_could_repeat_is_1003(emulator: Any) -> None:
+async def test_a_body_that_cannot_be_sent_back_is_1003(emulator: Any) -> None:
     answer = await emulator.http.request(
         "POST",
         emulator.url + "/interface/detect-api/detect_faces",
@@ -219,10 +219,10 @@ async def test_an_unknown_session_is_1008(emulator: Any, portrait: bytes, name: 
 
 
 async def test_without_credit_a_create_is_1104_and_the_quota_says_zero(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
     rules = AccountRules(credit=0.5, credit_per_minute=600.0)
-    emulator = caller_of(start_emulator(rules).url)
+    emulator = client_of(start_emulator(rules).url)
     session = await emulator.create(portrait)
     answer = await emulator.get("/api/open/v3/faceswap/quota/info", **{"x-api-key": "k"})
     assert answer.json()["data"]["credit"] == 0.5
@@ -267,25 +267,25 @@ def web() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "text"),
     [
         ("/none", "HTTP 404"),
         ("/loop", "redirects"),
         ("/large", "bytes"),
-        ("/text", "the image is none that can be read"),
+        ("/text", "the image is in no format that can be read"),
     ],
 )
-async def test_an_image_that_cannot_be_had_is_1003_and_says_why(
-    emulator: Any, web: str, path: str, says: str
+async def test_an_image_that_cannot_be_fetched_is_1003_with_the_reason(
+    emulator: Any, web: str, path: str, text: str
 ) -> None:
     body = {"sourceImage": [{"path": web + path, "opts": OPTS}]}
     answer = await emulator.call("create", body)
     assert answer["code"] == 1003
-    assert says in answer["msg"]
+    assert text in answer["msg"]
     assert "image" in answer["msg"]
     answer = await emulator.call("detect_faces", {"url": web + path})
     assert (answer["error_code"], answer["faces_obj"]) == (1003, {})
-    assert says in answer["error_msg"]
+    assert text in answer["error_msg"]
     assert (await emulator.state())["sessions"] == []
 
 
@@ -299,7 +299,7 @@ async def test_an_unreachable_image_is_1003(emulator: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a\\u0000b/"])
-async def test_an_image_url_that_is_none_is_1003(emulator: Any, url: str) -> None:
+async def test_an_invalid_image_url_is_1003(emulator: Any, url: str) -> None:
     body = f'{{"sourceImage": [{{"path": "{url}", "opts": "{OPTS}"}}]}}'
     create = emulator.url + "/api/open/v3/faceswap/live/create"
     answer = await emulator.http.request("POST", create, content=body, headers={"x-api-key": "key"})
@@ -308,12 +308,12 @@ async def test_an_image_url_that_is_none_is_1003(emulator: Any, url: str) -> Non
     assert "cannot be fetched" in answer.json()["msg"]
 
 
-async def test_the_portrait_of_the_demo_is_there_without_an_upload(emulator: Any) -> None:
+async def test_the_portrait_of_the_demo_exists_without_an_upload(emulator: Any) -> None:
     source = [{"path": emulator.url + "/emulator/images/portrait", "opts": OPTS}]
     assert (await emulator.call("create", {"sourceImage": source}))["code"] == 1000
 
 
-async def test_a_page_whose_name_was_rebound_to_us_sees_and_changes_nothing(
+async def test_a_page_with_dns_rebinding_sees_and_changes_nothing(
     emulator: Any, portrait: bytes
 ) -> None:
     session = await emulator.create(portrait)
@@ -330,21 +330,21 @@ async def test_a_face_image_without_a_face_is_1003(emulator: Any, no_face: bytes
     assert "no face" in answer["msg"]
 
 
-async def test_a_session_nobody_joins_is_ended(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+async def test_a_session_that_is_not_joined_is_ended(
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
     rules = SessionRules(queue_seconds=0.05, join_timeout=0.5)
-    emulator = caller_of(start_emulator(sessions=rules).url)
+    emulator = client_of(start_emulator(sessions=rules).url)
     session = await emulator.create(portrait)
     await emulator.until_status(session["_id"], 3)
     assert (await emulator.session(session["_id"]))["end_reason"] == "abandoned"
 
 
-async def test_a_session_ends_at_its_longest_life(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+async def test_a_session_ends_at_its_maximum_age(
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
     rules = SessionRules(queue_seconds=0.05, longest=0.5)
-    emulator = caller_of(start_emulator(sessions=rules).url)
+    emulator = client_of(start_emulator(sessions=rules).url)
     session = await emulator.create(portrait)
     await emulator.until_status(session["_id"], 3)
     assert (await emulator.session(session["_id"]))["end_reason"] == "too_old"
@@ -375,7 +375,7 @@ async def test_the_page_shows_how_to_point_a_relay_at_it_and_no_token(
 
 
 async def test_other_machines_see_neither_sessions_nor_faults_unless_allowed(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
     address = next(
         (
@@ -390,9 +390,9 @@ async def test_other_machines_see_neither_sessions_nor_faults_unless_allowed(
         pytest.skip("this machine has no address but loopback")
     for anywhere in (False, True):
         emulator = start_emulator(host="0.0.0.0", admin_anywhere=anywhere)
-        here = caller_of(emulator.url)
+        here = client_of(emulator.url)
         session = await here.create(portrait)
-        there = caller_of(emulator.url.replace("127.0.0.1", address))
+        there = client_of(emulator.url.replace("127.0.0.1", address))
         assert (await there.get("/emulator/state")).status == (200 if anywhere else 403)
         answer = await there.post("/emulator/faults", {"fault": "stall"})
         assert answer.status == (201 if anywhere else 403)

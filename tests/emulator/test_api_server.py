@@ -30,7 +30,7 @@ sys.exit(run(EmulatorSettings(port=0, sessions=SessionRules(queue_seconds=0.05))
 
 @contextmanager
 def emulator_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the emulator as a program of its own; returns it and its URL."""
+    """Run the emulator as a program; yields the process and its URL."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
@@ -50,11 +50,11 @@ def emulator_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_program_ends_cleanly_by_signal_with_a_session_live(
-    caller_of: Callable[[str], Any], portrait: bytes, camera_picture: I420, number: signal.Signals
+async def test_the_program_ends_cleanly_by_signal_with_an_open_session(
+    client_of: Callable[[str], Any], portrait: bytes, camera_picture: I420, number: signal.Signals
 ) -> None:
     with emulator_process() as (process, url):
-        caller = caller_of(url)
+        caller = client_of(url)
         session = await caller.create(portrait)
         publisher = await caller.publish(session, camera_picture)
         player = await caller.play(session)
@@ -73,11 +73,11 @@ async def test_the_program_ends_cleanly_by_signal_with_a_session_live(
         await player.close()
 
 
-async def test_a_slow_answer_does_not_hold_the_stop_up(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any]
+async def test_a_slow_answer_does_not_delay_the_stop(
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any]
 ) -> None:
     emulator = start_emulator()
-    caller = caller_of(emulator.url)
+    caller = client_of(emulator.url)
     await caller.fault(fault="slow", delay=60.0, endpoint="info")
     waiting = asyncio.create_task(caller.post("info", {"_id": "x"}))
     await asyncio.sleep(0.2)
@@ -141,13 +141,13 @@ def test_a_start_that_fails_under_a_parent_ends_with_its_reason_and_no_crash() -
     assert "Fatal" not in complaint
 
 
-def test_a_stop_before_the_start_is_heeded() -> None:
+def test_a_stop_before_the_start_takes_effect() -> None:
     server = EmulatorServer(EmulatorSettings(port=0))
     server.stop()
     asyncio.run(server.serve())
 
 
-def test_ipv6_works_where_the_machine_has_it() -> None:
+def test_ipv6_works_if_the_machine_has_it() -> None:
     try:
         server = EmulatorServer(EmulatorSettings(host="::1", port=0))
     except AddressUnavailable:

@@ -21,7 +21,7 @@ def shade(value: int) -> I420:
     return picture
 
 
-def test_a_fault_acts_for_as_many_calls_as_it_was_given() -> None:
+def test_a_fault_applies_to_the_given_number_of_calls() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "cut", "endpoint": "create", "calls": 2})
     assert [len(board.take(Stage.ANSWER, endpoint="close")) for _ in range(3)] == [0, 0, 0]
@@ -29,18 +29,18 @@ def test_a_fault_acts_for_as_many_calls_as_it_was_given() -> None:
     assert board.active() == []
 
 
-def test_a_fault_acts_for_as_long_as_it_was_given() -> None:
+def test_a_fault_applies_for_the_given_time() -> None:
     clock = FakeClock()
     board = FaultBoard(clock)
     board.set({"fault": "stall", "seconds": 2.5})
-    assert board.paint("any", shade(1), shade(2)) is None
+    assert board.apply_to_picture("any", shade(1), shade(2)) is None
     clock.time += 2.5
-    shown = board.paint("any", shade(1), shade(2))
+    shown = board.apply_to_picture("any", shade(1), shade(2))
     assert shown is not None
     assert luma(shown).mean() == 2
 
 
-def test_a_fault_without_limit_acts_until_it_is_cleared() -> None:
+def test_a_fault_without_limit_applies_until_it_is_cleared() -> None:
     board = FaultBoard(FakeClock())
     first, second = board.set({"fault": "garbage"}), board.set({"fault": "slow"})
     for _ in range(50):
@@ -52,35 +52,35 @@ def test_a_fault_without_limit_acts_until_it_is_cleared() -> None:
     assert board.active() == []
 
 
-def test_a_picture_fault_meets_only_its_session() -> None:
+def test_a_picture_fault_affects_only_its_session() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "stall", "session": "one"})
-    assert board.paint("one", shade(1), shade(2)) is None
-    assert board.paint("two", shade(1), shade(2)) is not None
+    assert board.apply_to_picture("one", shade(1), shade(2)) is None
+    assert board.apply_to_picture("two", shade(1), shade(2)) is not None
 
 
 def test_freeze_repeats_one_picture_of_each_session() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "freeze"})
-    shown = [board.paint("one", shade(1), shade(value)) for value in (10, 20, 30)]
+    shown = [board.apply_to_picture("one", shade(1), shade(value)) for value in (10, 20, 30)]
     assert [luma(picture).mean() for picture in shown if picture is not None] == [10, 10, 10]
-    other = board.paint("two", shade(1), shade(40))
+    other = board.apply_to_picture("two", shade(1), shade(40))
     assert other is not None
     assert luma(other).mean() == 40
 
 
-def test_unswapped_gives_the_source_back() -> None:
+def test_unswapped_returns_the_source() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "unswapped"})
     source = shade(1)
-    assert board.paint("one", source, shade(2)) is source
+    assert board.apply_to_picture("one", source, shade(2)) is source
 
 
 def test_low_rate_lets_few_pictures_through() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "low_rate", "fps": 2.0})
-    assert board.paint("one", shade(1), shade(2)) is not None
-    assert [board.paint("one", shade(1), shade(2)) for _ in range(5)] == [None] * 5
+    assert board.apply_to_picture("one", shade(1), shade(2)) is not None
+    assert [board.apply_to_picture("one", shade(1), shade(2)) for _ in range(5)] == [None] * 5
 
 
 @pytest.mark.parametrize("kind", ["noise", "green", "garbled"])
@@ -90,7 +90,7 @@ def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
     swapped = shade(0)
     luma(swapped)[:] = np.arange(64, dtype=np.uint8) * 3
     kept = swapped.copy()
-    spoiled = board.paint("one", shade(1), swapped)
+    spoiled = board.apply_to_picture("one", shade(1), swapped)
     assert spoiled is not None
     assert spoiled.shape == swapped.shape
     assert np.abs(luma(spoiled).astype(int) - luma(swapped)).mean() > 20
@@ -98,7 +98,7 @@ def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "says"),
+    ("request_body", "text"),
     [
         ([], "fault is one of"),
         ({}, "fault is one of"),
@@ -119,15 +119,15 @@ def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
         ({"fault": "no_token", "fields": []}, "fields is a dict"),
     ],
 )
-def test_a_wish_that_makes_no_sense_is_refused_by_name(wish: object, says: str) -> None:
+def test_an_invalid_request_is_refused_by_name(request_body: object, text: str) -> None:
     board = FaultBoard(FakeClock())
-    with pytest.raises(UsageError, match=says):
-        board.set(wish)
+    with pytest.raises(UsageError, match=text):
+        board.set(request_body)
     assert board.active() == []
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "request_body",
     [
         b'{"fault": "slow", "session": "\\ud800"}',
         b'{"fault": "refuse", "msg": "\\ud800"}',
@@ -135,10 +135,12 @@ def test_a_wish_that_makes_no_sense_is_refused_by_name(wish: object, says: str) 
         b'{"fault": "empty_channel", "fields": {"x": 1e400}}',
     ],
 )
-async def test_a_wish_that_json_cannot_tell_back_is_refused(emulator: Any, wish: bytes) -> None:
+async def test_a_request_that_cannot_be_sent_back_is_refused(
+    emulator: Any, request_body: bytes
+) -> None:
     headers = {"content-type": "application/json"}
     answer = await emulator.http.request(
-        "POST", emulator.url + "/emulator/faults", content=wish, headers=headers
+        "POST", emulator.url + "/emulator/faults", content=request_body, headers=headers
     )
     assert answer.status == 400
     assert (await emulator.state())["faults"] == []
@@ -176,7 +178,7 @@ async def test_http_status_answers_with_a_page(emulator: Any, status: int, wait:
     assert (await emulator.post("info", UNKNOWN)).status == 200
 
 
-async def test_no_info_takes_only_the_status_look_up_away(emulator: Any) -> None:
+async def test_no_info_removes_only_the_status_call(emulator: Any) -> None:
     await emulator.fault(fault="no_info")
     assert (await emulator.post("info", UNKNOWN)).status == 404
     assert (await emulator.post("close", UNKNOWN)).status == 200
@@ -194,7 +196,7 @@ async def test_slow_does_the_work_at_once_and_answers_late(emulator: Any, portra
     assert time.monotonic() - began >= 1.0
 
 
-async def test_cut_breaks_off_the_answer_of_work_that_was_done(
+async def test_cut_truncates_the_answer_after_the_work_was_done(
     emulator: Any, portrait: bytes
 ) -> None:
     body = {"sourceImage": [{"path": await emulator.upload(portrait), "opts": OPTS}]}
@@ -259,13 +261,13 @@ async def test_a_session_may_end_by_itself(
     struck = await emulator.fault(fault=fault, session=ended["_id"])
     assert struck["sessions"] == [ended["_id"]]
     await player.until_state(PeerState.DISCONNECTED)
-    told = await emulator.call("info", {"_id": ended["_id"]})
-    assert told["data"]["faceswap_status"] == status
+    info = await emulator.call("info", {"_id": ended["_id"]})
+    assert info["data"]["faceswap_status"] == status
     assert [one["_id"] for one in (await emulator.state())["sessions"]] == [other["_id"]]
     await player.close()
 
 
-async def test_drop_rtc_lets_connections_die_without_a_goodbye(
+async def test_drop_rtc_lets_connections_die_without_a_close(
     emulator: Any, portrait: bytes
 ) -> None:
     session = await emulator.create(portrait)
@@ -273,7 +275,7 @@ async def test_drop_rtc_lets_connections_die_without_a_goodbye(
     player = await emulator.play(session)
     await player.picture_after(0.0)
     await emulator.fault(fault="drop_rtc")
-    await asyncio.sleep(0.5)  # a goodbye takes some ms; silence is noticed by consent checks
+    await asyncio.sleep(0.5)  # a close takes some ms; silence is noticed by consent checks
     assert publisher.states[-1] is player.states[-1] is PeerState.CONNECTED
     await publisher.until_state(PeerState.DISCONNECTED)
     await player.until_state(PeerState.DISCONNECTED)
@@ -301,7 +303,7 @@ async def test_stall_stops_the_pictures_and_keeps_the_connection(
     await player.close()
 
 
-async def test_faults_of_the_rtc_endpoints_meet_whip_and_whep(
+async def test_faults_of_the_rtc_endpoints_affect_whip_and_whep(
     emulator: Any, portrait: bytes
 ) -> None:
     session = await emulator.create(portrait)

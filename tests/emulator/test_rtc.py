@@ -78,7 +78,7 @@ async def test_update_changes_the_face_of_a_live_session_within_a_second(
     await player.close()
 
 
-async def test_a_picture_without_a_face_comes_back_as_it_was(
+async def test_a_picture_without_a_face_comes_back_unchanged(
     emulator: Any, portrait: bytes
 ) -> None:
     session = await emulator.create(portrait)
@@ -88,7 +88,7 @@ async def test_a_picture_without_a_face_comes_back_as_it_was(
     player = await emulator.play(session)
     await player.picture_after(0.0)
     _, back = await player.picture_after(time.monotonic() + 0.5)
-    assert difference(back, picture) < 3  # what two lossy codecs leave
+    assert difference(back, picture) < 3  # the loss of two codecs
     seen = await emulator.session(session["_id"])
     assert seen["frames_swapped"] == 0
     assert seen["frames_without_face"] > 0
@@ -132,7 +132,7 @@ async def test_close_ends_the_connections(emulator: Any, portrait: bytes) -> Non
     await player.close()
 
 
-async def test_two_sessions_run_at_once_and_apart(
+async def test_two_sessions_run_at_once_and_independently(
     emulator: Any, portrait: bytes, other_portrait: bytes
 ) -> None:
     dark, light = black(Geometry(640, 480)), black(Geometry(640, 480))
@@ -152,9 +152,7 @@ async def test_two_sessions_run_at_once_and_apart(
         await participant.close()
 
 
-async def test_a_second_publisher_takes_the_first_ones_place(
-    emulator: Any, portrait: bytes
-) -> None:
+async def test_a_second_publisher_replaces_the_first_one(emulator: Any, portrait: bytes) -> None:
     session = await emulator.create(portrait)
     first = await emulator.publish(session, black(Geometry(640, 480)))
     await first.until_state(PeerState.CONNECTED)
@@ -210,10 +208,10 @@ async def test_a_participant_that_never_connects_is_forgotten(
     assert (await emulator.session(session["_id"]))["players"] == 0
 
 
-async def test_a_queuing_session_cannot_be_joined_and_says_when(
-    start_emulator: Callable[..., Any], caller_of: Callable[[str], Any], portrait: bytes
+async def test_a_queuing_session_cannot_be_joined_and_sends_retry_after(
+    start_emulator: Callable[..., Any], client_of: Callable[[str], Any], portrait: bytes
 ) -> None:
-    emulator = caller_of(start_emulator(sessions=SessionRules(queue_seconds=2.5)).url)
+    emulator = client_of(start_emulator(sessions=SessionRules(queue_seconds=2.5)).url)
     source = [{"path": await emulator.upload(portrait), "opts": "1,1:2,2:3,3:4,4"}]
     session = (await emulator.call("create", {"sourceImage": source}))["data"]
     for user, kind in (("1", "whip"), ("3", "whep")):

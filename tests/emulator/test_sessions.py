@@ -31,7 +31,7 @@ async def test_ended_sessions_are_forgotten_even_behind_one_that_stays_open() ->
             clock=MonotonicClock(),
             executor=executor,
             make_swapper=NoSwapper,
-            paint=lambda _session, _source, swapped: swapped,
+            alter_picture=lambda _session, _source, swapped: swapped,
             charge=lambda _seconds: None,
         )
         long_lived = store.create("face", 0)

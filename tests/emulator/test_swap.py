@@ -22,7 +22,7 @@ from tests.people.people import AT_REST, MIRA, render, render_pose
 
 SIZE = (400, 300)
 FRAMES = 14
-PROVING = 2  # frames a face must be seen before the swap shows
+CONFIRMING = 2  # frames a face must be seen before the swap shows
 SETTLED = 8  # frames until it shows in full and the veil before it is gone
 ASTRONAUT = Path(__file__).parent.parent / "media" / "astronaut.png"
 
@@ -58,7 +58,7 @@ def swapped(clip: list[I420], dario: SourceFace) -> list[tuple[I420, bool]]:
 
 
 def alike(picture: BGR | I420, face: SourceFace) -> float:
-    """How alike a picture's face is, of which there must be one."""
+    """Return the likeness of a picture's face, which must exist."""
     found = swap.likeness(picture, face)
     assert found is not None
     return found
@@ -76,13 +76,13 @@ def test_a_swapped_face_is_nearer_to_the_source_than_the_target_was(
     assert all(a > b for a, b in zip(after, before, strict=True))
 
 
-def test_swap_says_which_pictures_show_another_face(
+def test_swap_reports_which_pictures_were_swapped(
     clip: list[I420], swapped: list[tuple[I420, bool]]
 ) -> None:
-    assert [done for _, done in swapped] == [False] * PROVING + [True] * (FRAMES - PROVING)
+    assert [done for _, done in swapped] == [False] * CONFIRMING + [True] * (FRAMES - CONFIRMING)
 
 
-def test_pixels_outside_the_face_stay_exactly_as_they_were(
+def test_pixels_outside_the_face_stay_unchanged(
     clip: list[I420], swapped: list[tuple[I420, bool]]
 ) -> None:
     checked = 0
@@ -227,7 +227,7 @@ def test_landmarks_choose_which_face_becomes_the_source(frontal: BGR, dario: Sou
     "data",
     [b"", b"no image at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 64, b"<svg/>", b"GIF89a"],
 )
-def test_bytes_that_are_no_image_are_refused_in_a_sentence(data: bytes) -> None:
+def test_bytes_that_are_no_image_are_refused_with_a_message(data: bytes) -> None:
     with pytest.raises(ValueError, match="the image"):
         decode_image(data)
 
@@ -256,7 +256,7 @@ def test_a_photo_without_a_face_is_no_source() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 2000, 3), (2000, 3, 3), (17, 19, 3)])
-def test_pictures_of_odd_shape_hold_no_face_and_do_no_harm(shape: tuple[int, int, int]) -> None:
+def test_pictures_of_odd_shape_have_no_face_and_cause_no_error(shape: tuple[int, int, int]) -> None:
     assert find_faces(np.full(shape, 200, np.uint8)) == []
 
 
@@ -285,7 +285,7 @@ def test_grey_and_palette_images_decode_to_three_channels(frontal: BGR) -> None:
         assert decode_image(data.getvalue()).shape == frontal.shape
 
 
-def test_likeness_knows_a_face_again_and_says_so_when_there_is_none(dario: SourceFace) -> None:
+def test_likeness_recognises_a_face_and_is_none_without_one(dario: SourceFace) -> None:
     portrait = decode_image((MEDIA / "portrait.png").read_bytes())
     assert alike(portrait, dario) > 0.97
     assert swap.likeness(np.full((200, 200, 3), 128, np.uint8), dario) is None

@@ -1,4 +1,4 @@
-"""The veil: a known face is never sent back bare, whatever the swap can do about it."""
+"""The veil: a known face is never returned unblurred and unswapped."""
 
 from dataclasses import replace
 from functools import cache
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from relayd.emulator import swap
 from relayd.emulator.swap import FaceSwapper, SourceFace, decode_image, find_faces
-from relayd.emulator.swap.mesh import Roi, Sight, Track
+from relayd.emulator.swap.mesh import Observation, Roi, Track
 from relayd.emulator.swap.planes import Planes
 from relayd.emulator.swap.raster import softened, to_i420
 from relayd.emulator.swap.veil import SECOND, Veils
@@ -22,7 +22,7 @@ FADED_IN = 5  # pictures until a new face is swapped at full strength
 CLEARED = 8  # and until its veil is gone as well
 FACE = np.s_[64:222, 136:266]  # where a frontal person's face is
 HEAD = np.s_[64:222, 130:310]  # and one that turns to the picture's right
-BARELY = 0.2  # share of its detail by which nobody is known: bare it is 1, fully swapped 0.9
+BARELY = 0.2  # share of its detail that nobody can recognise: unblurred it is 1, fully swapped 0.9
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def frontal() -> I420:
 
 
 @pytest.mark.parametrize("persona", [PEOPLE["mira"], PEOPLE["noor"]], ids=["mira", "noor"])
-def test_a_face_is_veiled_from_the_very_first_picture_that_holds_it(
+def test_a_face_is_veiled_from_the_first_picture_that_shows_it(
     persona: Persona, dario: SourceFace
 ) -> None:
     picture = _turned(persona, 0.0)
@@ -46,7 +46,7 @@ def test_a_face_is_veiled_from_the_very_first_picture_that_holds_it(
 
     assert all(_seen_of(picture, one, FACE) < BARELY for one in shown[:FADED_IN])
     likenesses = [swap.likeness(one, true_face) or 0.0 for one in shown]
-    # Measured: at most 0.31 and 0.90, where the bare face has 0.99 and strangers about 0.75.
+    # Measured: at most 0.31 and 0.90; the unblurred face has 0.99, other people about 0.75.
     assert max(likenesses[:FADED_IN]) < 0.45
     assert max(likenesses) < 0.93
 
@@ -110,7 +110,7 @@ def test_the_veil_ends_one_second_after_the_face_left(frontal: I420, dario: Sour
     assert [picture is wall for picture, _ in after] == [False] * (SECOND - 1) + [True] * 4
 
 
-def test_a_face_that_never_was_swapped_is_remembered_too(frontal: I420, dario: SourceFace) -> None:
+def test_a_face_that_was_never_swapped_is_remembered_too(frontal: I420, dario: SourceFace) -> None:
     swapper = FaceSwapper(dario)
     swapper.swap(frontal)
     wall = np.full_like(frontal, 128)
@@ -119,7 +119,7 @@ def test_a_face_that_never_was_swapped_is_remembered_too(frontal: I420, dario: S
     assert _seen_of(wall, after, FACE) < BARELY
 
 
-def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace) -> None:
+def test_pixels_beyond_the_veil_stay_unchanged(dario: SourceFace) -> None:
     scene = np.random.default_rng(4).integers(100, 120, (600, 800, 3), np.uint8)
     scene[150:450, 200:600] = render_pose(MIRA, AT_REST, 0.0, SIZE, detail=1.0)
     left, top, width, height = find_faces(scene)[0].region
@@ -146,9 +146,9 @@ def test_pixels_beyond_the_veil_stay_exactly_as_they_were(dario: SourceFace) -> 
 def test_a_veil_may_reach_over_the_pictures_edge(
     centre: tuple[float, float], frontal: I420
 ) -> None:
-    (veil,) = Veils().follow(Sight(None, [Roi(centre, 200.0, 0.0)]))
+    (veil,) = Veils().follow(Observation(None, [Roi(centre, 200.0, 0.0)]))
     picture = frontal.copy()
-    veil.lay(Planes.of(picture))
+    veil.draw(Planes.of(picture))
     is_near = -200 < centre[0] < 600 and -200 < centre[1] < 500
     assert np.array_equal(picture, frontal) != is_near
 
@@ -157,7 +157,7 @@ def test_a_lost_face_is_veiled_at_once_and_ever_wider() -> None:
     veils = Veils()
     assert veils.follow(_tracked((200, 150), strength=1.0)) == []
 
-    lost = [veils.follow(Sight(None, [])) for _ in range(SECOND)]
+    lost = [veils.follow(Observation(None, [])) for _ in range(SECOND)]
 
     assert [len(each) for each in lost] == [1] * (SECOND - 1) + [0]
     assert all(each[0].opacity == 1.0 for each in lost[: SECOND - 4])
@@ -202,11 +202,11 @@ def _planes(picture: I420) -> tuple[NDArray[np.uint8], ...]:
     return planes.y, planes.u, planes.v
 
 
-def _tracked(centre: tuple[int, int], *, strength: float) -> Sight:
+def _tracked(centre: tuple[int, int], *, strength: float) -> Observation:
     """A face 130 px high, tracked."""
     spread = np.random.default_rng(2).uniform(-65, 65, (468, 3))
     points = (spread + np.array([*centre, 0])).astype(np.float32)
     points[0, :2] = np.array(centre) - 65
     points[1, :2] = np.array(centre) + 65
     points[[33, 263], :2] = np.array(centre) + np.array([[-30, -20], [30, -20]])
-    return Sight(Track(points, strength), [])
+    return Observation(Track(points, strength), [])

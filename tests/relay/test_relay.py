@@ -105,7 +105,7 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
     for _ in range(MOST_DOUBTS):
-        journal.begin_create("http://127.0.0.1:9", "studio").doubtful("no answer")
+        journal.begin_create("http://127.0.0.1:9", "studio").mark_doubtful("no answer")
 
     def reason(relay: Relay) -> str:
         machine = relay._runner.machine

@@ -19,11 +19,11 @@ from relayd.rtc.peer import Peer, PeerState
 
 GEOMETRY = Geometry(320, 240)
 TOKEN = "front-token-0815"
-PATIENCE = 15.0  # s; a connection takes far under one
+TIMEOUT = 15.0  # s; a connection takes far under one
 
 
 def draw_picture(geometry: Geometry = GEOMETRY, shift: int = 0) -> I420:
-    """A ramp with four blocks of colour: what a codec keeps, and no two regions alike."""
+    """A ramp with four blocks of colour: survives a codec, and no two regions are alike."""
     picture = np.empty(geometry.shape, np.uint8)
     ramp = np.linspace(30 + shift, 200 + shift, geometry.width).astype(np.uint8)
     picture[: geometry.height] = ramp
@@ -35,12 +35,12 @@ def draw_picture(geometry: Geometry = GEOMETRY, shift: int = 0) -> I420:
 
 
 def psnr(one: I420, other: I420) -> float:
-    """Likeness of two pictures over all planes in dB; 30 is a good picture."""
+    """Peak signal-to-noise ratio over all planes in dB; 30 is a good picture."""
     error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def wait_for(condition: Callable[[], object], within: float = PATIENCE) -> bool:
+def wait_for(condition: Callable[[], object], within: float = TIMEOUT) -> bool:
     """Wait until `condition` holds; False when it did not in time."""
     deadline = time.monotonic() + within
     while not condition():
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], object], within: float = PATIENCE) -> bool:
 
 
 @dataclass
-class Heard:
+class Received:
     """One request the server got."""
 
     method: str
@@ -64,7 +64,7 @@ class EchoServer:
     """A WHIP and WHEP server whose swap engine inverts; each endpoint can misbehave."""
 
     url: str = ""
-    heard: list[Heard] = field(default_factory=list)
+    requests: list[Received] = field(default_factory=list)
     whip: Callable[[Request], Response | None] = lambda _: None
     """Answers a WHIP POST in place of the server."""
     whep: Callable[[Request], Response | None] = lambda _: None
@@ -83,11 +83,11 @@ class EchoServer:
             ]
         )
 
-    def posts(self, kind: str) -> list[Heard]:
-        return [one for one in self.heard if one.method == "POST" and one.path.endswith(kind)]
+    def posts(self, kind: str) -> list[Received]:
+        return [one for one in self.requests if one.method == "POST" and one.path.endswith(kind)]
 
-    def deletes(self, kind: str = "") -> list[Heard]:
-        return [one for one in self.heard if one.method == "DELETE" and kind in one.path]
+    def deletes(self, kind: str = "") -> list[Received]:
+        return [one for one in self.requests if one.method == "DELETE" and kind in one.path]
 
     def run(self, work: Callable[[Peer], object], kind: str) -> None:
         """Do something to the newest peer of one kind, in the server's loop."""
@@ -101,34 +101,34 @@ class EchoServer:
         assert self.loop
         asyncio.run_coroutine_threadsafe(do(), self.loop).result(5)
 
-    def _hear(self, request: Request) -> None:
+    def _record(self, request: Request) -> None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        self.heard.append(Heard(request.method, request.url.path, token))
+        self.requests.append(Received(request.method, request.url.path, token))
 
     async def _post(self, request: Request) -> Response:
-        self._hear(request)
+        self._record(request)
         await asyncio.sleep(self.delay)
         kind = request.path_params["kind"]
         if answer := (self.whip if kind == "whip" else self.whep)(request):
             return answer
-        path = f"{request.url.path}/{len(self.heard)}"
+        path = f"{request.url.path}/{len(self.requests)}"
         peer = Peer(
             geometry=GEOMETRY,
             fps=20,
             bitrate_kbit=2000,
-            on_state=lambda state: self._gone(path, state),
+            on_state=lambda state: self._on_state(path, state),
             on_picture=self._swap,
         )
         self.peers[path] = peer
         sdp = await peer.answer((await request.body()).decode())
         return Response(sdp, 201, self.locate(path), media_type="application/sdp")
 
-    def _gone(self, path: str, state: PeerState) -> None:
+    def _on_state(self, path: str, state: PeerState) -> None:
         if state in (PeerState.DISCONNECTED, PeerState.FAILED):
             self.peers.pop(path, None)
 
     async def _delete(self, request: Request) -> Response:
-        self._hear(request)
+        self._record(request)
         if peer := self.peers.pop(request.url.path, None):
             await peer.close()
         return Response(status_code=200)
@@ -196,7 +196,7 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
     return LinkTarget(**(values | changes))  # type: ignore[arg-type]  # values of several types
 
 
-class Ear:
+class EventCollector:
     """Collects a link's events and pictures."""
 
     def __init__(self) -> None:
@@ -212,15 +212,15 @@ class Ear:
     def kinds(self) -> list[LinkEventKind]:
         return [event.kind for event in self.events if event.kind is not LinkEventKind.STATS]
 
-    def heard(self, kind: LinkEventKind, within: float = PATIENCE) -> LinkEvent:
-        """Wait for an event of this kind and give the newest."""
+    def wait_for(self, kind: LinkEventKind, within: float = TIMEOUT) -> LinkEvent:
+        """Wait for an event of this kind and return the newest."""
         assert wait_for(lambda: kind in self.kinds(), within), f"no {kind}: {self.events}"
         return [event for event in self.events if event.kind is kind][-1]
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def collector() -> EventCollector:
+    return EventCollector()
 
 
 class Pump:
@@ -251,7 +251,7 @@ class Kit:
     pump: Pump
     geometry: Geometry = GEOMETRY
     token: str = TOKEN
-    patience: float = PATIENCE
+    timeout: float = TIMEOUT
     picture: Callable[..., I420] = draw_picture
     psnr: Callable[[I420, I420], float] = psnr
     wait_for: Callable[..., bool] = wait_for

@@ -21,7 +21,7 @@ worker = RtcWorker(
     target.geometry,
     kind=target.kind,
     environment=worker_environment(target.kind),
-    on_event=lambda event: print(event.kind.value, flush=True),  # noqa: T201 - how it tells
+    on_event=lambda event: print(event.kind.value, flush=True),  # noqa: T201 - its output
     on_picture=lambda _frame: None,
 )
 worker.start()

@@ -1,4 +1,4 @@
-"""Workers whose library misbehaves, each in a way of its own.
+"""Workers whose library misbehaves, each in its own way.
 
 As a program it is such a worker, or a parent of one:
 
@@ -27,13 +27,13 @@ GEOMETRY = Geometry(64, 48)
 NOTES = "STRANGE_NOTES"
 """Environment: the file where a worker notes the process it started."""
 PACKETS = "STRANGE_PACKETS"
-"""Environment: what a worker says, a JSON list of texts."""
+"""Environment: the packets a worker sends, a JSON list of texts."""
 LONG = 30.0
-"""s that a process lives which nobody ends: longer than any test waits."""
+"""s that a process runs if nothing ends it: longer than any test waits."""
 
 
 class StrangeWorker(RtcWorker):
-    """A worker of one of the ways below, with its callbacks' calls kept."""
+    """A worker that misbehaves in one of the ways below; records its events."""
 
     def __init__(
         self, way: str, notes: Path | None = None, packets: Any = (), **changes: Any
@@ -48,20 +48,20 @@ class StrangeWorker(RtcWorker):
         return [event.kind for event in self.events]
 
     def _command(self, fds: tuple[int, ...]) -> list[str]:
-        words = super()._command(fds)
-        at = words.index("-m")
-        return [*words[:at], __file__, self._way, *words[at + 2 :]]
+        command = super()._command(fds)
+        at = command.index("-m")
+        return [*command[:at], __file__, self._way, *command[at + 2 :]]
 
 
 def note(text: str) -> None:
-    """Write the notes, whole at once."""
+    """Write the notes file atomically."""
     notes = Path(os.environ[NOTES])
     notes.with_suffix(".new").write_text(text)
     notes.with_suffix(".new").rename(notes)
 
 
 def start_program(_kind: str) -> None:
-    """Start a program that lives long, as a library would: every inheritable descriptor goes."""
+    """Start a long-running program as a library would: with every inheritable descriptor."""
     child = subprocess.Popen(["sleep", str(LONG)], close_fds=False)
     note(str(child.pid))
 
@@ -83,7 +83,7 @@ for number in map(int, os.listdir("/proc/self/fd")):
 
 
 def fork_away(_kind: str) -> None:
-    """Fork a process that keeps every descriptor, in a session that nobody can end."""
+    """Fork a process that keeps every descriptor, in a session of its own."""
     if child := os.fork():
         note(str(child))
         return
@@ -97,8 +97,8 @@ def hang(_kind: str) -> None:
     time.sleep(LONG)
 
 
-class Fountain:
-    """A link that is joined at once and never stops giving pictures."""
+class EndlessLink:
+    """A link that joins at once and delivers pictures without end."""
 
     def __init__(self, _target: object, on_picture: Any, on_event: Any) -> None:
         self._on_picture, self._on_event = on_picture, on_event
@@ -121,12 +121,12 @@ class Fountain:
             self._on_picture(np.full(GEOMETRY.shape, 90, np.uint8), time.monotonic())
 
 
-def run_fountain(_kind: str) -> type[Fountain]:
-    return Fountain
+def make_endless(_kind: str) -> type[EndlessLink]:
+    return EndlessLink
 
 
 def talk(control: int) -> None:
-    """Say what the environment holds, without a library, then wait."""
+    """Send the packets from the environment, without a library, then wait."""
     parent = socket.socket(fileno=control)
     for packet in json.loads(os.environ[PACKETS]):
         parent.send(packet.encode("latin-1"))
@@ -138,12 +138,12 @@ WAYS = {
     "descriptors": list_descriptors,
     "fork": fork_away,
     "hang": hang,
-    "fountain": run_fountain,
+    "endless": make_endless,
 }
 
 
 def be_parent(way: str) -> None:
-    """Start a worker, say its process id, and wait to be killed."""
+    """Start a worker, print its process id, and wait to be killed."""
     strange = StrangeWorker(way, Path(os.environ[NOTES]))
     strange.start()
     sys.stdout.write(f"{strange.pid}\n")

@@ -49,14 +49,14 @@ def test_an_event_survives_the_pipe(event: LinkEvent) -> None:
 @pytest.mark.parametrize(
     "error", [JoinRefused("no", hint="ask"), ConfigError(["one", "two"]), errors.LinkLost("x")]
 )
-def test_an_error_keeps_its_class_and_its_words_through_the_pipe(error: RelaydError) -> None:
+def test_an_error_keeps_its_class_and_text_through_the_pipe(error: RelaydError) -> None:
     event = LinkEvent(LinkEventKind.REFUSED, error=error)
     arrived = through_the_pipe(event).error
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
 
 
-def test_the_wait_that_a_refusal_asks_for_comes_through_the_pipe() -> None:
+def test_the_retry_after_of_a_refusal_survives_the_pipe() -> None:
     refusal = JoinRefused("no")
     refusal.retry_after = 60.0
     event = LinkEvent(LinkEventKind.REFUSED, error=refusal)
@@ -83,16 +83,16 @@ def test_geometry_is_part_of_the_target(server: "EchoServer", kit: "Kit") -> Non
 
 
 @pytest.mark.parametrize("letter", ["x", "\n", "\x00", "\N{GRINNING FACE}"])
-def test_an_event_fits_into_its_packet_however_long_a_servers_words(letter: str) -> None:
-    words = letter * LARGEST_PACKET
-    event = LinkEvent(LinkEventKind.LOST, words, error=JoinRefused(words, hint=words))
+def test_an_event_fits_into_its_packet_however_long_a_servers_text(letter: str) -> None:
+    text = letter * LARGEST_PACKET
+    event = LinkEvent(LinkEventKind.LOST, text, error=JoinRefused(text, hint=text))
     assert len(json.dumps(event.to_json()).encode()) <= LARGEST_PACKET
     arrived = through_the_pipe(event)
     assert len(arrived.reason) == LONGEST_TEXT
     assert arrived.reason.endswith("…")
 
 
-def test_no_part_of_a_secret_is_left_where_a_text_is_cut() -> None:
+def test_no_part_of_a_secret_is_left_at_the_cut_of_a_text() -> None:
     secret = "a-secret-that-lies-across-the-cut"
     conceal(secret)
     event = LinkEvent(LinkEventKind.DEGRADED, "-" * (LONGEST_TEXT - 10) + secret)
@@ -102,7 +102,7 @@ def test_no_part_of_a_secret_is_left_where_a_text_is_cut() -> None:
 @pytest.mark.parametrize(
     "name", ["session_id", "app_id", "publish_url", "play_url", "state_directory", "token_age"]
 )
-def test_a_target_cannot_be_made_without_what_would_be_empty_in_silence(
+def test_a_target_needs_every_field_without_a_sensible_default(
     name: str, server: "EchoServer", kit: "Kit"
 ) -> None:
     values = {
@@ -122,7 +122,7 @@ def test_the_session_is_in_the_url_whose_template_names_it(
     assert target.publish_endpoint() == "https://sfu.example/s%201/whip"
 
 
-def test_a_template_is_not_filled_with_nothing(server: "EchoServer", kit: "Kit") -> None:
+def test_a_template_is_not_filled_with_an_empty_value(server: "EchoServer", kit: "Kit") -> None:
     target = kit.target(server, app_id="", play_url="https://sfu.example/{app_id}/whep")
     with pytest.raises(ConfigError, match=r"rtc\.play_url.*\{app_id\} is empty"):
         target.play_endpoint()

@@ -49,7 +49,7 @@ def test_a_name_that_is_set_in_a_library_is_one_that_it_reads(
     assert name in read_inside_functions(module)
 
 
-def test_the_host_addresses_of_ice_are_asked_for_as_the_replacement_takes_them() -> None:
+def test_the_replacement_for_ices_host_addresses_has_the_same_parameters() -> None:
     parameters = list(inspect.signature(aioice.ice.get_host_addresses).parameters)
     assert parameters == ["use_ipv4", "use_ipv6"]
 

@@ -96,7 +96,7 @@ async def test_a_picture_arrives_as_it_was_sent_h264_first_else_vp8(
         assert (await pair.receiver.stats()).codec == codec
 
 
-async def test_the_one_that_offers_to_receive_is_sent_to(kit: "Kit") -> None:
+async def test_a_peer_that_offers_to_receive_gets_pictures(kit: "Kit") -> None:
     async with Pair() as pair:
         offer = await pair.receiver.offer_receiving()
         assert "a=recvonly" in offer
@@ -168,11 +168,11 @@ async def test_the_array_may_be_reused_after_push(kit: "Kit") -> None:
         assert kit.psnr(pair.pictures[0][0], kit.picture(SIZE)) > 30
 
 
-async def test_stats_tell_bytes_packets_jitter_and_round_trip(kit: "Kit") -> None:
+async def test_stats_have_bytes_packets_jitter_and_round_trip(kit: "Kit") -> None:
     async with Pair() as pair:
         await pair.connect()
         await pair.sender.stats()
-        end = time.monotonic() + 3.2  # reports come each 0.5 to 1.5 s
+        end = time.monotonic() + 3.2  # reports come every 0.5 to 1.5 s
         while time.monotonic() < end:
             pair.sender.push(kit.picture(SIZE), time.monotonic())
             await asyncio.sleep(0.05)
@@ -186,7 +186,7 @@ async def test_stats_tell_bytes_packets_jitter_and_round_trip(kit: "Kit") -> Non
         assert 0 <= sent.round_trip < 0.5
 
 
-async def test_the_bitrate_asked_for_is_kept_whatever_the_receiver_estimates() -> None:
+async def test_the_configured_bitrate_is_kept_whatever_the_receiver_estimates() -> None:
     rng = np.random.default_rng(1)
     noise = [rng.integers(16, 235, SIZE.shape, np.uint8) for _ in range(4)]
     sent: dict[int, float] = {}
@@ -213,7 +213,7 @@ async def test_close_tells_the_other_side_and_may_be_repeated() -> None:
         await pair.sender.close()
         await until(lambda: pair.receiver.state is PeerState.DISCONNECTED)
         assert pair.sent == [PeerState.CONNECTING, PeerState.CONNECTED, PeerState.CLOSED]
-        pair.sender.push(np.zeros(SIZE.shape, np.uint8), 1.0)  # goes nowhere, and says nothing
+        pair.sender.push(np.zeros(SIZE.shape, np.uint8), 1.0)  # ignored, without an error
 
 
 @pytest.mark.parametrize("stage", ["made", "offered", "connecting"])
@@ -223,11 +223,11 @@ async def test_close_at_any_stage_leaves_nothing(stage: str) -> None:
         offer = await pair.sender.offer_sending()
         if stage == "connecting":
             await pair.sender.accept_answer(await pair.receiver.answer(offer))
-    await pair.close()  # the leak fixture looks at tasks, threads and sockets
+    await pair.close()  # the leak fixture checks tasks, threads and sockets
 
 
 def _ignore(*_: object) -> None:
-    """Hear nothing."""
+    """Receive nothing."""
 
 
 async def test_a_path_that_stops_answering_is_noticed_within_seconds() -> None:
@@ -253,7 +253,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("sdp", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_description_is_refused_in_a_sentence(sdp: str) -> None:
+async def test_a_hostile_description_is_refused_with_a_message(sdp: str) -> None:
     async with Pair() as pair:
         with pytest.raises(JoinRefused) as offered:
             await pair.receiver.answer(sdp)
@@ -282,7 +282,7 @@ async def test_an_offer_that_cannot_work_is_refused(change: Change) -> None:
             await pair.receiver.answer(change(await pair.sender.offer_sending()))
 
 
-async def test_only_this_machines_addresses_are_offered_and_nobody_is_asked(
+async def test_only_this_machines_addresses_are_offered_without_stun_or_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Pair() as pair:

@@ -19,7 +19,7 @@ from relayd.rtc.link import LinkEventKind
 from relayd.rtc.process import RtcWorker
 
 if TYPE_CHECKING:
-    from tests.rtc.conftest import Ear, EchoServer, Kit
+    from tests.rtc.conftest import EchoServer, EventCollector, Kit
 
 
 @pytest.fixture
@@ -28,8 +28,10 @@ def frames() -> list[SwappedFrame]:
 
 
 @pytest.fixture
-def worker(ear: "Ear", frames: list[SwappedFrame], kit: "Kit") -> Iterator[RtcWorker]:
-    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+def worker(
+    collector: "EventCollector", frames: list[SwappedFrame], kit: "Kit"
+) -> Iterator[RtcWorker]:
+    worker = RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append)
     worker.start()
     yield worker
     kit.pump.stop()
@@ -47,12 +49,16 @@ def publisher(worker: RtcWorker) -> Callable[[I420, float], None]:
 
 
 def test_a_picture_goes_through_the_worker_to_the_server_and_back(
-    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    server: "EchoServer",
+    worker: RtcWorker,
+    collector: "EventCollector",
+    frames: list[SwappedFrame],
+    kit: "Kit",
 ) -> None:
-    ear.heard(LinkEventKind.READY)
+    collector.wait_for(LinkEventKind.READY)
     worker.join(kit.target(server))
     kit.pump.start(publisher(worker), kit.picture())
-    ear.heard(LinkEventKind.FIRST_PICTURE)
+    collector.wait_for(LinkEventKind.FIRST_PICTURE)
     assert kit.wait_for(lambda: len(frames) > 5)
     assert kit.psnr(frames[-1].i420, 255 - kit.picture()) > 30
     assert 0 <= time.monotonic() - frames[-1].received_at < 2
@@ -67,7 +73,11 @@ def test_a_picture_goes_through_the_worker_to_the_server_and_back(
 
 
 def test_a_worker_joins_again_after_it_left(
-    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    server: "EchoServer",
+    worker: RtcWorker,
+    collector: "EventCollector",
+    frames: list[SwappedFrame],
+    kit: "Kit",
 ) -> None:
     kit.pump.start(publisher(worker), kit.picture())
     for turn in range(2):
@@ -94,14 +104,18 @@ def test_a_picture_of_another_size_is_fitted(
 
 
 def test_a_killed_worker_is_reported_at_once_by_its_signal(
-    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    server: "EchoServer",
+    worker: RtcWorker,
+    collector: "EventCollector",
+    frames: list[SwappedFrame],
+    kit: "Kit",
 ) -> None:
     worker.join(kit.target(server))
     kit.pump.start(publisher(worker), kit.picture())
     assert kit.wait_for(lambda: frames)
     began = time.monotonic()
     signalled(worker, signal.SIGKILL)
-    died = ear.heard(LinkEventKind.DIED, within=0.5)
+    died = collector.wait_for(LinkEventKind.DIED, within=0.5)
     assert time.monotonic() - began < 0.5
     assert isinstance(died.error, WorkerDied)
     assert "SIGKILL" in str(died.error)
@@ -112,54 +126,57 @@ def test_a_killed_worker_is_reported_at_once_by_its_signal(
     assert worker.leave(1.0)
 
 
-def test_ctrl_c_is_the_parents_business_and_sigterm_means_leave(
-    server: "EchoServer", worker: RtcWorker, ear: "Ear", kit: "Kit"
+def test_ctrl_c_is_left_to_the_parent_and_sigterm_means_leave(
+    server: "EchoServer", worker: RtcWorker, collector: "EventCollector", kit: "Kit"
 ) -> None:
-    ear.heard(LinkEventKind.READY)
+    collector.wait_for(LinkEventKind.READY)
     worker.join(kit.target(server))
-    ear.heard(LinkEventKind.JOINED)
+    collector.wait_for(LinkEventKind.JOINED)
     signalled(worker, signal.SIGINT)
     time.sleep(0.3)
     assert worker.alive
     signalled(worker, signal.SIGTERM)
-    ear.heard(LinkEventKind.LEFT)
-    died = ear.heard(LinkEventKind.DIED)
+    collector.wait_for(LinkEventKind.LEFT)
+    died = collector.wait_for(LinkEventKind.DIED)
     assert "status 0" in str(died.error)
     assert len(server.deletes("/whip/")) == 1
 
 
 def test_a_worker_that_hangs_is_killed_at_the_deadline(
-    ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    collector: "EventCollector", frames: list[SwappedFrame], kit: "Kit"
 ) -> None:
-    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker = RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append)
     worker.start()
-    ear.heard(LinkEventKind.READY)
+    collector.wait_for(LinkEventKind.READY)
     signalled(worker, signal.SIGSTOP)
     began = time.monotonic()
     worker.stop(0.5)
     assert time.monotonic() - began < 1.5
     assert not worker.alive
-    assert LinkEventKind.DIED not in ear.kinds()  # it was told to go
+    assert LinkEventKind.DIED not in collector.kinds()  # it was stopped on purpose
 
 
 def test_a_worker_may_be_stopped_before_it_is_ready_or_started(
-    ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    collector: "EventCollector", frames: list[SwappedFrame], kit: "Kit"
 ) -> None:
-    RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append).stop(1.0)
-    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append).stop(1.0)
+    worker = RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append)
     worker.start()
     worker.stop(3.0)
     assert not worker.alive
 
 
 def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    monkeypatch: pytest.MonkeyPatch,
+    collector: "EventCollector",
+    frames: list[SwappedFrame],
+    kit: "Kit",
 ) -> None:
     def refuse(*_: object, **_settings: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker = RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append)
     before = psutil.Process().num_fds()
     with pytest.raises(WorkerDied, match="temporarily unavailable"):
         worker.start()
@@ -167,34 +184,34 @@ def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
     assert psutil.Process().num_fds() == before
 
 
-def test_a_link_that_is_not_there_is_refused_in_words(
-    worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
+def test_a_link_without_its_library_is_refused_with_a_message(
+    worker: RtcWorker, server: "EchoServer", collector: "EventCollector", kit: "Kit"
 ) -> None:
     worker.join(kit.target(server, kind="agora"))
-    refused = ear.heard(LinkEventKind.REFUSED)
+    refused = collector.wait_for(LinkEventKind.REFUSED)
     assert isinstance(refused.error, LibraryUnavailable)
     assert "agora" in str(refused.error)
 
 
 def test_a_wrong_template_is_refused_with_its_key(
-    worker: RtcWorker, server: "EchoServer", ear: "Ear", kit: "Kit"
+    worker: RtcWorker, server: "EchoServer", collector: "EventCollector", kit: "Kit"
 ) -> None:
     worker.join(kit.target(server, play_url="http://host/{chanel}"))
-    assert "rtc.play_url" in str(ear.heard(LinkEventKind.REFUSED).error)
+    assert "rtc.play_url" in str(collector.wait_for(LinkEventKind.REFUSED).error)
 
 
 def test_the_token_is_in_no_command_line_environment_or_log(
     server: "EchoServer",
-    ear: "Ear",
+    collector: "EventCollector",
     frames: list[SwappedFrame],
     kit: "Kit",
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    worker = RtcWorker(kit.geometry, on_event=ear.on_event, on_picture=frames.append)
+    worker = RtcWorker(kit.geometry, on_event=collector.on_event, on_picture=frames.append)
     worker.start()
     server.whip = lambda _request: Response(status_code=500)  # retried and logged
     worker.join(kit.target(server, first_frame_timeout=1.0))
-    ear.heard(LinkEventKind.LOST)
+    collector.wait_for(LinkEventKind.LOST)
     seen = Path(f"/proc/{worker.pid}/cmdline").read_bytes()
     seen += Path(f"/proc/{worker.pid}/environ").read_bytes()
     worker.stop(3.0)
@@ -205,12 +222,12 @@ def test_the_token_is_in_no_command_line_environment_or_log(
 PARENT = str(Path(__file__).with_name("parent.py"))
 
 
-def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
+def test_a_killed_parent_ends_its_worker_and_the_session_is_deleted(
     server: "EchoServer", kit: "Kit"
 ) -> None:
-    told = json.dumps(kit.target(server).to_json())
+    target = json.dumps(kit.target(server).to_json())
     with subprocess.Popen(
-        [sys.executable, PARENT, told], stdout=subprocess.PIPE, text=True
+        [sys.executable, PARENT, target], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
         child = psutil.Process(int(parent.stdout.readline()))
@@ -224,7 +241,11 @@ def test_a_killed_parent_takes_its_worker_along_and_the_session_is_deleted(
 
 
 def test_nothing_arrives_that_was_not_swapped(
-    server: "EchoServer", worker: RtcWorker, ear: "Ear", frames: list[SwappedFrame], kit: "Kit"
+    server: "EchoServer",
+    worker: RtcWorker,
+    collector: "EventCollector",
+    frames: list[SwappedFrame],
+    kit: "Kit",
 ) -> None:
     """What comes out is what the server sent, never what went in."""
     server.echo = lambda picture: np.full_like(picture, 200)

@@ -1,4 +1,4 @@
-"""Whatever a worker does or becomes of it: its end is told once, and holds nobody up."""
+"""However a worker ends: its end is reported once, and blocks nothing."""
 
 import json
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.rtc.conftest import EchoServer, Kit
 
 SLACK = 5.0
-"""s that a busy machine may add to a limit; what would hold us up lasts for LONG, 30 s."""
+"""s that a busy machine may add to a limit; what would block us lasts for LONG, 30 s."""
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def said(kind: str, **parts: object) -> str:
+def packet_of(kind: str, **parts: object) -> str:
     return json.dumps({"kind": kind, "reason": ""} | parts)
 
 
-def test_a_stop_is_not_held_up_by_a_process_that_keeps_the_workers_sockets(
+def test_a_stop_is_not_delayed_by_a_process_that_keeps_the_workers_sockets(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
 ) -> None:
     worker = start("fork")
@@ -87,7 +87,7 @@ def test_a_stop_is_not_held_up_by_a_process_that_keeps_the_workers_sockets(
     assert not is_gone(holder)
 
 
-def test_the_death_of_a_worker_is_told_though_another_process_keeps_its_sockets(
+def test_the_death_of_a_worker_is_reported_though_another_process_keeps_its_sockets(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
 ) -> None:
     worker = start("fork")
@@ -121,7 +121,7 @@ def test_a_program_that_the_library_starts_inherits_nothing_but_the_standard_str
 
 
 @pytest.mark.parametrize("way", ["program", "hang"])
-def test_a_killed_parent_leaves_neither_a_worker_nor_what_that_started(
+def test_a_killed_parent_leaves_neither_a_worker_nor_its_children(
     notes: Path, noted: Callable[[], int], kit: "Kit", way: str
 ) -> None:
     with subprocess.Popen(
@@ -138,7 +138,7 @@ def test_a_killed_parent_leaves_neither_a_worker_nor_what_that_started(
     assert kit.wait_for(lambda: is_gone(started))
 
 
-def test_the_worker_is_out_of_reach_of_the_terminals_signals(
+def test_the_worker_does_not_get_the_terminals_signals(
     start: Callable[..., StrangeWorker], noted: Callable[[], int]
 ) -> None:
     worker = start("hang")
@@ -147,7 +147,7 @@ def test_the_worker_is_out_of_reach_of_the_terminals_signals(
     assert os.getsid(worker.pid) == worker.pid == os.getpgid(worker.pid)
 
 
-def test_a_worker_ended_by_a_signal_without_a_name_is_told_as_dead(
+def test_a_worker_ended_by_a_signal_without_a_name_is_reported_as_dead(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
 ) -> None:
     worker = start("hang")
@@ -158,44 +158,46 @@ def test_a_worker_ended_by_a_signal_without_a_name_is_told_as_dead(
     assert f"signal {signal.SIGRTMIN + 3}" in str(worker.events[-1].error)
 
 
-NONSENSE = {
+INVALID = {
     "no JSON": "hello",
-    "cut off": said("degraded", reason="x" * LARGEST_PACKET),
+    "cut off": packet_of("degraded", reason="x" * LARGEST_PACKET),
     "no UTF-8": "\xff\xfe\xff",
     "nothing": "",
     "no object": "[1]",
     "no kind": json.dumps({"reason": ""}),
     "no reason": json.dumps({"kind": "lost"}),
-    "a number for a text": said("lost", reason=7),
-    "an error that is none": said("lost", error="x"),
-    "an endless wait": said("lost", error={"class": "LinkLost", "message": "", "hint": ""})[:-2]
+    "a number for a text": packet_of("lost", reason=7),
+    "an error that is none": packet_of("lost", error="x"),
+    "an endless wait": packet_of("lost", error={"class": "LinkLost", "message": "", "hint": ""})[
+        :-2
+    ]
     + ', "retry_after": Infinity}}',
-    "statistics that are none": said("stats", stats={"sent": "many"}),
+    "statistics that are none": packet_of("stats", stats={"sent": "many"}),
     "too deep": "[" * 60_000,
-    "its own death": said("died"),
+    "its own death": packet_of("died"),
 }
 
 
-@pytest.mark.parametrize("packet", NONSENSE.values(), ids=NONSENSE)
-def test_a_worker_that_makes_no_sense_is_killed_and_told_as_dead_once(
+@pytest.mark.parametrize("packet", INVALID.values(), ids=INVALID)
+def test_a_worker_that_sends_an_invalid_packet_is_killed_and_reported_dead_once(
     start: Callable[..., StrangeWorker], kit: "Kit", packet: str
 ) -> None:
-    worker = start("talk", packets=[said("ready"), packet, said("lost")])
+    worker = start("talk", packets=[packet_of("ready"), packet, packet_of("lost")])
     assert kit.wait_for(lambda: not worker.alive and len(worker.events) > 1)
     worker.stop(1.0)
     assert worker.kinds() == [LinkEventKind.READY, LinkEventKind.DIED]
     assert isinstance(worker.events[-1].error, WorkerDied)
 
 
-def test_what_a_newer_worker_adds_is_left_out(
+def test_what_a_newer_worker_adds_is_ignored(
     start: Callable[..., StrangeWorker], kit: "Kit"
 ) -> None:
     """An upgrade under a relay that runs gives that relay newer workers."""
     error = {"class": "LinkAsleep", "message": "asleep", "hint": "wake it", "retry_after": 2.0}
     packets = [
-        said("yawned"),
-        said("stats", stats={"sent": 3, "yawns": 2, "play_jitter": float("nan")}),
-        said("lost", error=error),
+        packet_of("yawned"),
+        packet_of("stats", stats={"sent": 3, "yawns": 2, "play_jitter": float("nan")}),
+        packet_of("lost", error=error),
     ]
     worker = start("talk", packets=packets)
     assert kit.wait_for(lambda: LinkEventKind.LOST in worker.kinds())
@@ -207,10 +209,10 @@ def test_what_a_newer_worker_adds_is_left_out(
     assert lost.error.retry_after == 2.0
 
 
-def test_a_lost_link_is_told_once_although_its_worker_ends_as_well(
+def test_a_lost_link_is_reported_once_although_its_worker_ends_as_well(
     start: Callable[..., StrangeWorker], kit: "Kit"
 ) -> None:
-    worker = start("talk", packets=[said("lost")])
+    worker = start("talk", packets=[packet_of("lost")])
     assert kit.wait_for(lambda: LinkEventKind.LOST in worker.kinds())
     worker.kill()
     assert kit.wait_for(lambda: not worker.alive)
@@ -222,7 +224,7 @@ def test_a_library_that_takes_no_pictures_ends_the_worker(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
 ) -> None:
     pictures: list[SwappedFrame] = []
-    worker = start("fountain", on_picture=pictures.append)
+    worker = start("endless", on_picture=pictures.append)
     worker.join(kit.target(server))
     assert kit.wait_for(lambda: pictures)
     worker.publish(SourceFrame(black(GEOMETRY), time.monotonic()))
@@ -230,10 +232,10 @@ def test_a_library_that_takes_no_pictures_ends_the_worker(
     assert "status 1" in str(worker.events[-1].error)
 
 
-def test_an_order_that_is_too_large_is_refused_in_words(
+def test_an_order_that_is_too_large_is_refused_with_a_message(
     start: Callable[..., StrangeWorker], server: "EchoServer", kit: "Kit"
 ) -> None:
-    worker = start("fountain")
+    worker = start("endless")
     target = replace(kit.target(server), token="t" * LARGEST_PACKET)
     with pytest.raises(JoinRefused, match="token"):
         worker.join(target)
@@ -243,7 +245,7 @@ def test_an_order_that_is_too_large_is_refused_in_words(
     assert worker.leave(5.0)
 
 
-def test_a_worker_that_reads_no_orders_holds_nobody_up(
+def test_a_worker_that_reads_no_orders_is_killed(
     start: Callable[..., StrangeWorker], noted: Callable[[], int], kit: "Kit"
 ) -> None:
     worker = start("hang")
@@ -270,17 +272,17 @@ def test_no_callback_is_called_after_a_stop_even_one_that_did_not_return(
         entered.set()
         released.wait(strange.LONG)
 
-    worker = start("fountain", **{callback: block})
+    worker = start("endless", **{callback: block})
     worker.join(kit.target(server))
-    assert entered.wait(kit.patience)
-    threads = worker._hearing, worker._arrival
+    assert entered.wait(kit.timeout)
+    threads = worker._event_thread, worker._picture_thread
     began = time.monotonic()
     worker.stop(1.0)
     stopped = time.monotonic()
     assert stopped - began < 1.0 + SLACK
     released.set()
     for thread in threads:
-        thread.join(kit.patience)
+        thread.join(kit.timeout)
         assert not thread.is_alive()
     assert len(calls) == 1
 
@@ -295,18 +297,18 @@ def test_a_callback_that_raises_ends_neither_pictures_nor_events(
         pictures.append(picture)
         raise RuntimeError("no room")
 
-    def hear(event: LinkEvent) -> None:
+    def on_event(event: LinkEvent) -> None:
         events.append(event)
-        raise RuntimeError("no ear")
+        raise RuntimeError("broken")
 
-    worker = start("fountain", on_picture=take, on_event=hear)
+    worker = start("endless", on_picture=take, on_event=on_event)
     worker.join(kit.target(server))
     assert kit.wait_for(lambda: len(pictures) > 2)
     assert worker.leave(5.0)
     assert [event.kind for event in events] == [LinkEventKind.READY, LinkEventKind.LEFT]
 
 
-def test_a_worker_without_a_thread_to_serve_it_leaves_nothing_behind(
+def test_a_worker_whose_threads_cannot_start_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = threading.Thread.start

@@ -1,4 +1,4 @@
-"""A machine with a bus and a logind, and a watch of it that says what it told."""
+"""A machine with a bus and a logind, and a listener that records what a watch reports."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 
 from relayd.clock import Backoff
 from relayd.relay.sleep.watch import SleepWatch
-from tests.sleep.machine import PATIENCE, Machine, missing
+from tests.sleep.machine import TIMEOUT, Machine, missing
 
 
 @pytest.fixture(scope="session")
@@ -28,33 +28,33 @@ async def machine(tmp_path: Path, lacks: str) -> AsyncIterator[Machine]:
 
 
 class Listener:
-    """Whom a watch tells; `closed` lets `on_sleep` end."""
+    """Records a watch's calls; `closed` lets `on_sleep` end."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[str] = asyncio.Queue()
+        self._calls: asyncio.Queue[str] = asyncio.Queue()
         self.closed = asyncio.Event()
         self.closed.set()
         self.fault: Exception | None = None
         self.slept = 100.0
 
     async def on_sleep(self) -> None:
-        self._told.put_nowait("sleep")
+        self._calls.put_nowait("sleep")
         if self.fault:
             raise self.fault
         await self.closed.wait()
-        self._told.put_nowait("closed")
+        self._calls.put_nowait("closed")
 
     def on_wake(self) -> None:
-        self._told.put_nowait("wake")
+        self._calls.put_nowait("wake")
         if self.fault:
             raise self.fault
 
-    async def told(self, expected: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            assert await self._told.get() == expected
+    async def expect(self, expected: str) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            assert await self._calls.get() == expected
 
-    def told_nothing_more(self) -> bool:
-        return self._told.empty()
+    def has_no_more_calls(self) -> bool:
+        return self._calls.empty()
 
     @asynccontextmanager
     async def watching(self, address: str) -> AsyncIterator[SleepWatch]:

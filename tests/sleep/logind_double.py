@@ -1,4 +1,4 @@
-"""logind as far as a sleep goes, on a real bus, by another D-Bus library: for the system's python3.
+"""The sleep part of logind, on a real bus, with another D-Bus library: for the system's python3.
 
     logind_double.py BUS-ADDRESS [--delay SECONDS] [--refuse] [--preparing]
 
@@ -20,8 +20,8 @@ NAME, PATH = "org.freedesktop.login1", "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
 
 
-def tell(*words: object) -> None:
-    print(*words, flush=True)  # noqa: T201 - the tests read it
+def report(*parts: object) -> None:
+    print(*parts, flush=True)  # noqa: T201 - the tests read it
 
 
 class Refused(dbus.DBusException):
@@ -43,14 +43,14 @@ class Manager(dbus.service.Object):
     ) -> dbus.types.UnixFd:
         self.client = sender
         if self.options.refuse:
-            tell("refused")
+            report("refused")
             raise Refused("Permission denied")
         ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.locks[ours] = (what, who, why, mode)
         GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, ours, GLib.IOCondition.HUP, self.released)
         given = dbus.types.UnixFd(theirs)
         os.close(theirs)
-        tell("locked", what, who, mode, len(self.locks))
+        report("locked", what, who, mode, len(self.locks))
         return given
 
     @dbus.service.method(dbus.PROPERTIES_IFACE, "ss", "v")
@@ -67,14 +67,14 @@ class Manager(dbus.service.Object):
     def released(self, fd: int, _condition: object) -> bool:
         os.close(fd)
         del self.locks[fd]
-        tell("released", len(self.locks))
+        report("released", len(self.locks))
         self.sleep_if_free()
         return False
 
     def sleep_if_free(self) -> None:
         if self.waiting and not self.locks:
             self.waiting = False
-            tell("asleep")
+            report("asleep")
 
     def command(self, stream: TextIO, _condition: object) -> bool:
         word = stream.readline().strip()
@@ -88,13 +88,13 @@ class Manager(dbus.service.Object):
         elif word == "forge":
             self.forge()
         elif word == "list":
-            tell("locks", len(self.locks))
+            report("locks", len(self.locks))
         else:
             loop.quit()
         return True
 
     def forge(self) -> None:
-        """Be another local user who says to the client, past its match rules, what logind says."""
+        """Send the client logind's signals as another local user, past its match rules."""
         other = dbus.bus.BusConnection(self.options.address)
         signal = dbus.lowlevel.SignalMessage(PATH, MANAGER, "PrepareForSleep")
         signal.append(True, signature="b")
@@ -106,13 +106,13 @@ class Manager(dbus.service.Object):
             message.set_destination(self.client)
             other.send_message(message)
         other.flush()
-        # Told once the client has closed the descriptor that it never asked for.
+        # Reported once the client has closed the descriptor that it never asked for.
         GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, ours, GLib.IOCondition.HUP, self.ignored)
         self.other = other
 
     def ignored(self, fd: int, _condition: object) -> bool:
         os.close(fd)
-        tell("forged")
+        report("forged")
         return False
 
 
@@ -129,5 +129,5 @@ name = dbus.service.BusName(NAME, bus, do_not_queue=True)
 manager = Manager(bus, options)
 GLib.io_add_watch(sys.stdin, GLib.PRIORITY_DEFAULT, GLib.IOCondition.IN, manager.command)
 loop = GLib.MainLoop()
-tell("ready")
+report("ready")
 loop.run()

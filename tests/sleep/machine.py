@@ -1,4 +1,4 @@
-"""A real dbus-daemon with a double of logind on it, each a process of its own."""
+"""A real dbus-daemon with a double of logind on it, each in its own process."""
 
 import asyncio
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 DOUBLE = Path(__file__).with_name("logind_double.py")
 PYTHON = "/usr/bin/python3"
-PATIENCE = 20.0  # s for a line that comes within milliseconds
+TIMEOUT = 20.0  # s for a line that comes within milliseconds
 CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -23,7 +23,7 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
 
 
 def missing() -> str:
-    """What these tests lack here; empty where nothing."""
+    """What these tests lack here; empty if nothing."""
     try:
         subprocess.run(["dbus-daemon", "--version"], check=True, capture_output=True)
         subprocess.run(
@@ -59,14 +59,14 @@ class Machine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        await self.told("ready")
+        await self.expect("ready")
 
     def command(self, word: str) -> None:
         assert self._logind
         assert self._logind.stdin
         self._logind.stdin.write(f"{word}\n".encode())
 
-    async def told(self, expected: str) -> None:
+    async def expect(self, expected: str) -> None:
         """Wait for logind's next line, which must be this one."""
         assert self._logind
         assert await self._line(self._logind) == expected
@@ -85,7 +85,7 @@ class Machine:
 
     async def _line(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return (await process.stdout.readline()).decode().strip()
 
     async def _end(self, process: asyncio.subprocess.Process | None) -> None:

@@ -18,9 +18,9 @@ LOCKED = "locked sleep relayd delay 1"
 
 
 async def lock_has_come(watch: SleepWatch) -> None:
-    """Wait until the lock, which logind has given, is through the bus."""
+    """Wait until the lock that logind gave has arrived."""
     async with asyncio.timeout(20):
-        while watch._lock is None:  # noqa: ASYNC110 - it announces itself to nobody
+        while watch._lock is None:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0)
 
 
@@ -29,9 +29,9 @@ async def test_the_lock_is_taken_at_the_start_and_released_at_the_end(
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
-    await machine.told("released 0")
-    assert listener.told_nothing_more()
+        await machine.expect(LOCKED)
+    await machine.expect("released 0")
+    assert listener.has_no_more_calls()
 
 
 async def test_the_machine_sleeps_only_when_the_sessions_are_closed(
@@ -39,99 +39,99 @@ async def test_the_machine_sleeps_only_when_the_sessions_are_closed(
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         listener.closed.clear()
         machine.command("suspend")
-        await listener.told("sleep")
+        await listener.expect("sleep")
         machine.command("list")
-        await machine.told("locks 1")
+        await machine.expect("locks 1")
         listener.closed.set()
-        await machine.told("released 0")
-        await machine.told("asleep")
-        await listener.told("closed")
+        await machine.expect("released 0")
+        await machine.expect("asleep")
+        await listener.expect("closed")
 
 
-async def test_after_each_sleep_the_relay_is_woken_once_and_the_lock_taken_anew(
+async def test_after_each_sleep_the_relay_is_woken_once_and_the_lock_taken_again(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         for _ in range(3):
-            await machine.told(LOCKED)
+            await machine.expect(LOCKED)
             machine.command("suspend")
-            await machine.told("released 0")
-            await machine.told("asleep")
+            await machine.expect("released 0")
+            await machine.expect("asleep")
             machine.command("wake")
             for word in ("sleep", "closed", "wake"):
-                await listener.told(word)
-        await machine.told(LOCKED)
-        assert listener.told_nothing_more()
+                await listener.expect(word)
+        await machine.expect(LOCKED)
+        assert listener.has_no_more_calls()
 
 
-async def test_a_close_that_hangs_holds_the_sleep_up_no_longer_than_logind_waits(
+async def test_a_close_that_hangs_delays_the_sleep_no_longer_than_logind_waits(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind("--delay", "0.4")
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         listener.closed.clear()
         with structlog.testing.capture_logs() as logs:
             machine.command("suspend")
-            await listener.told("sleep")
-            await machine.told("released 0")
+            await listener.expect("sleep")
+            await machine.expect("released 0")
         assert [entry["event"] for entry in logs] == ["sleep.begins", "sleep.not_ready"]
-        await machine.told("asleep")
+        await machine.expect("asleep")
         machine.command("wake")
-        await listener.told("wake")
-        await machine.told(LOCKED)
+        await listener.expect("wake")
+        await machine.expect(LOCKED)
 
 
-async def test_a_fault_of_the_relay_neither_holds_the_sleep_up_nor_ends_the_watch(
+async def test_an_error_of_the_relay_neither_delays_the_sleep_nor_ends_the_watch(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
         listener.fault = RuntimeError("no")
         for _ in range(2):
-            await machine.told(LOCKED)
+            await machine.expect(LOCKED)
             machine.command("suspend")
-            await listener.told("sleep")
-            await machine.told("released 0")
-            await machine.told("asleep")
+            await listener.expect("sleep")
+            await machine.expect("released 0")
+            await machine.expect("asleep")
             machine.command("wake")
-            await listener.told("wake")
+            await listener.expect("wake")
 
 
 async def test_a_child_process_does_not_hold_the_lock(machine: Machine, listener: Listener) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address) as watch:
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         await lock_has_come(watch)
         child = await asyncio.create_subprocess_exec("sleep", "60", close_fds=False)
         try:
             machine.command("suspend")
-            await machine.told("released 0")
+            await machine.expect("released 0")
         finally:
             child.kill()
             await child.wait()
 
 
-async def test_where_no_lock_is_given_sessions_are_closed_all_the_same(
+async def test_without_a_lock_sessions_are_closed_all_the_same(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind("--refuse")
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(machine.address):
             for _ in range(2):
-                await machine.told("refused")
+                await machine.expect("refused")
                 machine.command("suspend")
-                await machine.told("asleep")
+                await machine.expect("asleep")
                 machine.command("wake")
                 for word in ("sleep", "closed", "wake"):
-                    await listener.told(word)
-            await machine.told("refused")
+                    await listener.expect(word)
+            await machine.expect("refused")
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert [entry["event"] for entry in warnings] == ["sleep.lock_refused"], "said once"
+    assert [entry["event"] for entry in warnings] == ["sleep.lock_refused"], "logged once"
     assert "Permission denied" in warnings[0]["reason"]
 
 
@@ -140,27 +140,27 @@ async def test_a_logind_that_comes_later_or_is_restarted_is_followed(
 ) -> None:
     async with listener.watching(machine.address):
         await machine.start_logind()
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         await machine.stop_logind()
         await machine.start_logind()
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         machine.command("suspend")
-        await listener.told("sleep")
-        await machine.told("released 0")
-    await listener.told("closed")
+        await listener.expect("sleep")
+        await machine.expect("released 0")
+    await listener.expect("closed")
 
 
-async def test_the_relay_is_woken_when_logind_ends_amid_a_sleep(
+async def test_the_relay_is_woken_when_logind_ends_during_a_sleep(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         machine.command("suspend")
-        await machine.told("released 0")
+        await machine.expect("released 0")
         await machine.stop_logind()
         for word in ("sleep", "closed", "wake"):
-            await listener.told(word)
+            await listener.expect(word)
 
 
 async def test_a_relay_that_is_started_when_the_sleep_has_begun_closes_too(
@@ -169,10 +169,10 @@ async def test_a_relay_that_is_started_when_the_sleep_has_begun_closes_too(
     await machine.start_logind("--preparing")
     async with listener.watching(machine.address):
         for word in ("sleep", "closed"):
-            await listener.told(word)
+            await listener.expect(word)
         machine.command("wake")
-        await listener.told("wake")
-        await machine.told(LOCKED)
+        await listener.expect("wake")
+        await machine.expect(LOCKED)
 
 
 @pytest.mark.parametrize("asleep", [False, True])
@@ -181,53 +181,53 @@ async def test_a_bus_that_is_killed_and_comes_back_is_followed(
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address) as watch:
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         await lock_has_come(watch)
         if asleep:
             machine.command("suspend")
-            await listener.told("sleep")
-            await listener.told("closed")
-            await machine.told("released 0")
-            await machine.told("asleep")
+            await listener.expect("sleep")
+            await listener.expect("closed")
+            await machine.expect("released 0")
+            await machine.expect("asleep")
         await machine.stop_bus()
         if asleep:
-            await listener.told("wake")
+            await listener.expect("wake")
         else:
-            await machine.told("released 0")
+            await machine.expect("released 0")
         await machine.stop_logind()
         await machine.start_bus()
         await machine.start_logind()
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
 
 
-async def test_a_watch_that_failed_amid_a_sleep_wakes_the_relay_when_it_runs_again(
+async def test_a_watch_that_failed_during_a_sleep_wakes_the_relay_when_it_runs_again(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"unix:path={tmp_path}/no-bus"
     watch = SleepWatch(listener.on_sleep, listener.on_wake, address=address)
 
     async def sleep_and_fail() -> None:
-        await watch._go_to_sleep()
-        raise ZeroDivisionError  # what nothing foresees
+        await watch._prepare_for_sleep()
+        raise ZeroDivisionError  # an unexpected error
 
     with monkeypatch.context() as failing:
-        failing.setattr(watch, "_follow_logind", sleep_and_fail)
+        failing.setattr(watch, "_watch_logind", sleep_and_fail)
         with pytest.raises(ZeroDivisionError):
             await watch.run()
     again = asyncio.create_task(watch.run())
     for word in ("sleep", "closed", "wake"):
-        await listener.told(word)
+        await listener.expect(word)
     again.cancel()
     await asyncio.wait({again})
 
 
-async def test_without_a_bus_it_says_so_once_and_opens_nothing(
+async def test_without_a_bus_it_logs_that_once_and_opens_nothing(
     tmp_path: Path, listener: Listener
 ) -> None:
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(f"unix:path={tmp_path}/no-bus"):
             async with asyncio.timeout(20):
-                while not logs:  # noqa: ASYNC110 - a log line announces itself to nobody
+                while not logs:  # noqa: ASYNC110 - nothing announces a log line
                     await asyncio.sleep(0)
             tasks = {task.get_name() for task in asyncio.all_tasks()}
             assert "relayd-dbus" not in tasks
@@ -236,11 +236,11 @@ async def test_without_a_bus_it_says_so_once_and_opens_nothing(
 
 
 @pytest.mark.parametrize("address", ["nonsense", "unix:nothing=1", "tcp:host=127.0.0.1,port=x"])
-async def test_an_address_that_is_none_ends_nothing(listener: Listener, address: str) -> None:
+async def test_an_invalid_address_does_not_end_the_watch(listener: Listener, address: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with listener.watching(address):
             async with asyncio.timeout(20):
-                while len(logs) < 2:  # noqa: ASYNC110 - a log line announces itself to nobody
+                while len(logs) < 2:  # noqa: ASYNC110 - nothing announces a log line
                     await asyncio.sleep(0.01)
     levels = [entry["log_level"] for entry in logs]
     assert levels[:2] == ["warning", "debug"], "warned of once"
@@ -267,20 +267,20 @@ async def test_a_bus_that_never_answers_is_given_up_and_tried_again(
                 again.close()
 
 
-async def test_what_another_user_of_the_bus_says_is_not_believed_nor_kept(
+async def test_signals_of_another_user_of_the_bus_are_ignored(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         machine.command("forge")
-        await machine.told("forged")
+        await machine.expect("forged")
         machine.command("list")
-        await machine.told("locks 1")
-        assert listener.told_nothing_more()
+        await machine.expect("locks 1")
+        assert listener.has_no_more_calls()
 
 
-def test_the_limit_ends_before_the_patience_of_logind() -> None:
+def test_the_limit_ends_before_logind_stops_waiting() -> None:
     assert limit_for(5.0) == 4.5
     assert limit_for(0.4) == pytest.approx(0.3)
     assert limit_for(0.0) == 4.5, "logind does not wait: the usual time, in a race"
@@ -288,14 +288,14 @@ def test_the_limit_ends_before_the_patience_of_logind() -> None:
 
 
 def set_clock() -> None:
-    """Set the wall clock to what it is: the kernel tells those who asked, all the same."""
+    """Set the wall clock to its current time: the kernel reports that all the same."""
     try:
         time.clock_settime_ns(time.CLOCK_REALTIME, time.time_ns())
     except PermissionError:
         pytest.skip("ONLY ROOT MAY SET THE CLOCK, SO A RESUME WITHOUT LOGIND IS NOT TESTED")
 
 
-async def test_a_resume_that_nobody_announced_wakes_the_relay(
+async def test_a_resume_that_was_not_announced_wakes_the_relay(
     tmp_path: Path, listener: Listener
 ) -> None:
     async with listener.watching(f"unix:path={tmp_path}/no-bus"):
@@ -303,8 +303,8 @@ async def test_a_resume_that_nobody_announced_wakes_the_relay(
         for _ in range(2):
             listener.slept += 3600
             set_clock()
-            await listener.told("wake")
-        assert listener.told_nothing_more()
+            await listener.expect("wake")
+        assert listener.has_no_more_calls()
 
 
 async def test_a_clock_that_is_set_is_no_resume(
@@ -325,33 +325,33 @@ async def test_a_clock_that_is_set_is_no_resume(
     set_clock()
     async with asyncio.timeout(20):
         await looked.wait()
-    assert listener.told_nothing_more()
+    assert listener.has_no_more_calls()
     running.cancel()
     await asyncio.wait({running})
 
 
-async def test_an_announced_sleep_wakes_the_relay_once_though_the_kernel_tells_too(
+async def test_an_announced_sleep_wakes_the_relay_once_though_the_kernel_reports_it_too(
     machine: Machine, listener: Listener
 ) -> None:
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
         machine.command("suspend")
-        await machine.told("released 0")
-        await machine.told("asleep")
+        await machine.expect("released 0")
+        await machine.expect("asleep")
         listener.slept += 3600
         set_clock()
         machine.command("wake")
         for word in ("sleep", "closed", "wake"):
-            await listener.told(word)
-        await machine.told(LOCKED)
+            await listener.expect(word)
+        await machine.expect(LOCKED)
         set_clock()
         machine.command("list")
-        await machine.told("locks 1")
-        assert listener.told_nothing_more()
+        await machine.expect("locks 1")
+        assert listener.has_no_more_calls()
 
 
-async def test_without_timerfd_logind_alone_is_followed(
+async def test_without_timerfd_only_logind_is_watched(
     machine: Machine, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
@@ -360,7 +360,7 @@ async def test_without_timerfd_logind_alone_is_followed(
     monkeypatch.setattr("relayd.relay.sleep.watch.ClockChanges", refuse)
     await machine.start_logind()
     async with listener.watching(machine.address):
-        await machine.told(LOCKED)
+        await machine.expect(LOCKED)
 
 
 def test_a_watch_opens_nothing_before_it_runs(listener: Listener) -> None:

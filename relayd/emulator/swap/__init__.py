@@ -1,6 +1,6 @@
-"""A local face swap on one CPU core: a classic warp of a photo, not a generative one.
+"""A local face swap on one CPU core: a classic warp of a photo, not a generative model.
 
-It stands in for the remote service in tests and in the demo; its quality is its own.
+It replaces the remote service in tests and in the demo; its quality is not comparable.
 """
 
 from relayd.emulator.swap.engine import FaceSwapper

@@ -1,4 +1,4 @@
-"""Giving the source face the target's light: skin tone and shadows, estimated in the texture."""
+"""Applies the target's light to the source face: skin tone and shadows, from the texture."""
 
 from functools import cache
 from typing import final
@@ -14,15 +14,15 @@ GRID = 64
 """Texels of a side on which light is estimated: it changes slowly over a face."""
 
 _SPREAD = 5.0
-"""Texels (sigma) of the low-pass that parts light from detail."""
+"""Texels (sigma) of the low-pass that separates light from detail."""
 _MEMORY = 0.15
 """Share of the newest frame in the estimate: light changes over about 7 frames."""
 _LUMA_GAIN = (0.35, 2.2)
-"""Limits of the brightness ratio, so that shadows do not drown nor noise blow up."""
+"""Limits of the brightness ratio, so that shadows stay visible and noise is not amplified."""
 _SATURATION = (0.35, 1.25)
 """Limits of the saturation ratio between the two skins."""
 _FOLLOW = 0.92
-"""How far the source's skin takes the target's light and tone; the rest stays its own."""
+"""How far the source's skin takes on the target's light and tone."""
 _BLACK = 16.0
 """Y of black."""
 _EXPECT_SPREAD = 10.0
@@ -42,7 +42,7 @@ _HAIR_CHROMA = 11.0
 _HAIR_BAND = (0.75, 1.25)
 """Distances, in the two units above, between which skin passes into hair."""
 _SEEN = (0.15, 0.45)
-"""A triangle facing the camera less than the first tells nothing of the light."""
+"""A triangle facing the camera less than the first is not used for the light."""
 
 
 def shade(texels: Floats, plain: Floats) -> Floats:
@@ -54,7 +54,7 @@ def shade(texels: Floats, plain: Floats) -> Floats:
 def plainness(texels: Floats) -> Floats:
     """Tell plain skin (1) from hair, beard or make-up (0), (64, 64), from Y, U, V texels.
 
-    What the cheeks look like is what skin looks like elsewhere.
+    Skin is assumed to look like the cheeks everywhere.
     """
     cheeks = _cheeks()
     expected = _divided(
@@ -77,19 +77,19 @@ def bareness(plain: Floats) -> Floats:
 
 @final
 class Light:
-    """The target's light, learnt over frames in texture space."""
+    """The target's light, averaged over frames in texture space."""
 
     def __init__(self) -> None:
         self._known: Floats | None = None
 
     def forget(self) -> None:
-        """Start again: another face or another place."""
+        """Start again for another face or place."""
         self._known = None
 
     def learn(self, texels: Floats, points: Floats) -> None:
-        """Take in the target's Y, U, V texels (64, 64, 3) of one frame and its mesh points."""
+        """Add the target's Y, U, V texels (64, 64, 3) of one frame, with its mesh points."""
         plain = plainness(texels)
-        weights = _skin() * _sight(points) * plain
+        weights = _skin() * _visibility(points) * plain
         newest = np.dstack([texels * weights[..., None], weights, bareness(plain)])
         if self._known is None:
             self._known = newest
@@ -102,7 +102,7 @@ class Light:
             return np.ones((GRID, GRID), np.float32)
         return np.ascontiguousarray(self._known[..., 4])
 
-    def onto(
+    def apply_to(
         self, luma: Image, chroma: Image, shading: Floats
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The source's luma (n, n) and chroma (n/2, n/2, 2) textures, lit as the target is."""
@@ -147,11 +147,11 @@ def _divided(total: Floats, weight: Floats) -> Floats:
     return quotient
 
 
-def _sight(points: Floats) -> Floats:
+def _visibility(points: Floats) -> Floats:
     labels, _ = canonical.texture_grid(GRID)
     low, high = _SEEN
-    sight: Floats = np.clip((canonical.facing(points) - low) / (high - low), 0, 1)
-    return sight[labels]
+    visibility: Floats = np.clip((canonical.facing(points) - low) / (high - low), 0, 1)
+    return visibility[labels]
 
 
 @cache

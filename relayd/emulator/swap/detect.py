@@ -9,7 +9,7 @@ from relayd.emulator.swap.nets import Floats, Net, full_range_net, short_range_n
 from relayd.emulator.swap.planes import Planes
 
 SCORE_FLOOR = 0.6
-"""Below this a detection is no face; MediaPipe's full-range graph has the same, 0.5 has ghosts."""
+"""Below this a detection is no face, as in MediaPipe's full-range graph; 0.5 gives false faces."""
 
 _SAME_FACE = 0.3
 """Intersection over union above which two boxes are one face (MediaPipe)."""

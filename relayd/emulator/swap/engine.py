@@ -1,4 +1,4 @@
-"""The swap: one face of each picture takes on the source's."""
+"""The swap: replaces one face of each picture by the source face."""
 
 from typing import final
 
@@ -16,10 +16,10 @@ from relayd.emulator.swap.warp import Rect, Warp, keep
 from relayd.media.frames import I420
 
 _SMALL = 0.62
-"""Picture px per texel below which the texture is halved first, against shimmer."""
+"""Picture px per texel below which the texture is halved first, to avoid shimmer."""
 
 _MARGIN = 8
-"""Px around the mesh, even, in which its mask comes down to nothing."""
+"""Px around the mesh, even, in which its mask fades to zero."""
 
 
 @final
@@ -39,17 +39,17 @@ class FaceSwapper:
         self._face = face
 
     def swap(self, picture: I420) -> tuple[I420, bool]:
-        """The picture with the face swapped and True; without a swap the flag is False.
+        """Return the picture with the face swapped and True; without a swap the flag is False.
 
-        A face that is known of and not fully swapped is veiled: one that has yet to prove to
-        be a face (the first three pictures) or fades in, is turned away, or was lost within
-        the last second. With no such face and no swap it is the same object, untouched.
+        A known face that is not fully swapped is blurred: one that is not yet confirmed (the
+        first three pictures) or fades in, is turned away, or was lost within the last second.
+        Without such a face and without a swap it is the same object, unchanged.
         """
         face = self._face
         planes = Planes.of(picture)
-        sight = self._tracker.follow(planes)
-        veils = self._veils.follow(sight)
-        track = sight.track
+        observation = self._tracker.follow(planes)
+        veils = self._veils.follow(observation)
+        track = observation.track
         if track is None:
             self._light.forget()
         rect = _around(track.points, planes.size) if track and track.strength > 0 else None
@@ -58,7 +58,7 @@ class FaceSwapper:
         swapped = picture.copy()
         shown = Planes.of(swapped)
         for veil in veils:
-            veil.lay(shown)
+            veil.draw(shown)
         if track is None or rect is None:
             return swapped, False
         self._light.learn(_texels(planes, track.points), track.points)
@@ -67,7 +67,7 @@ class FaceSwapper:
 
     def _paint(self, planes: Planes, face: SourceFace, track: Track, rect: Rect) -> None:
         points = track.points
-        luma, chroma = self._light.onto(face.luma, face.chroma, face.shading)
+        luma, chroma = self._light.apply_to(face.luma, face.chroma, face.shading)
         places, mask = self._warp.aim(points, rect)
         mask *= 1 - keep(points, rect, eyes=self._keep_eyes)
         mask *= np.float32(track.strength)
@@ -101,7 +101,7 @@ def _blend_chroma(target: Planes, texture: Image, places: Floats, mask: Floats) 
 
 
 def _texels_at(texture: Image, places: Floats) -> Image:
-    """The texture's texels at places 0..1."""
+    """Return the texture's texels at places 0..1."""
     return looked_up(texture, places * np.float32(texture.shape[0]) - np.float32(0.5))
 
 
@@ -111,13 +111,13 @@ def _halved(texture: Image) -> Image:
 
 
 def _texels(planes: Planes, points: Floats) -> Floats:
-    """The picture's Y, U, V unwrapped by the mesh, (64, 64, 3)."""
+    """Return the picture's Y, U, V unwrapped by the mesh, (64, 64, 3)."""
     places = canonical.texel_places(points, GRID)
     return cv2.merge(unwrap(planes, places)).astype(np.float32)
 
 
 def _around(points: Floats, size: tuple[int, int]) -> Rect | None:
-    """The face's box within the picture, even numbers; None where it is outside or a speck."""
+    """The face's box within the picture, even numbers; None if it is outside or too small."""
     low = np.maximum(np.floor(points[:, :2].min(0) / 2) * 2 - _MARGIN, 0).astype(int)
     high = np.minimum(np.ceil(points[:, :2].max(0) / 2) * 2 + _MARGIN, size).astype(int)
     width, height = (high - low).tolist()

@@ -11,16 +11,16 @@ from relayd.emulator.swap.source import TEXTURE, SourceFace, unwrap
 from relayd.emulator.swap.stills import find_all
 
 _BAND = (TEXTURE / 160, TEXTURE / 20)
-"""Texels (sigma): between noise and light lies what makes a face this one's."""
+"""Texels (sigma): the detail between noise and light identifies a face."""
 _COLOUR = 3
 """Dimensions of a BGR image; an I420 one has two."""
 
 
 def likeness(picture: Image, face: SourceFace) -> float | None:
-    """Correlate a picture's face with a source face, -1..1; None where there is none.
+    """Correlate a picture's face with a source face, -1..1; None if there is none.
 
     The picture, BGR (height, width, 3) or I420, is unwrapped by its landmarks and compared
-    in the texture, as detail alone (light and skin tone taken out).
+    in the texture, as detail only (without light and skin tone).
     """
     planes = Planes.of_bgr(picture) if picture.ndim == _COLOUR else Planes.of(picture)
     faces = find_all(planes, MeshNet())

@@ -15,10 +15,10 @@ _INPUT = 192
 _ROI_SCALE = 1.5
 """How much larger than the face the net's square is (MediaPipe)."""
 _ACQUIRE = 0.95
-"""Mesh score that starts tracking: stricter than MediaPipe's 0.5, which lets ghosts in."""
+"""Mesh score that starts tracking: stricter than MediaPipe's 0.5, which accepts false faces."""
 _KEEP = 0.8
 """Mesh score that keeps tracking."""
-_PROVING = 3
+_CONFIRMING = 3
 """Good frames in a row before the swap begins to show."""
 _FADE_FRAMES = 4
 """Frames from no swap to a full one."""
@@ -28,11 +28,11 @@ _YAW_FADE = (44.0, 49.0)
 The mesh drifts off beyond; it reads a true 50 as 47, a true 60 as 53 and a true 75 as little
 as 41."""
 _YAW_BACK = 35.0
-"""Degrees, as read, within which a head turned away must come to prove itself again."""
+"""Degrees, as read, below which a head that was turned away counts as a face again."""
 _LIKELY = 0.7
 """Detector score that makes a candidate of what the mesh net rejects; noise scores up to 0.66."""
 _POSSIBLE = 0.1
-"""Mesh score that makes a candidate all the same; noise has next to none."""
+"""Mesh score that makes a candidate in any case; noise has almost none."""
 _FRAME_RATE = 25.0
 """Hz, for the One-Euro filter; the true rate is 20-30 and the filter forgiving."""
 _MIN_CUTOFF = 1.0
@@ -49,7 +49,7 @@ _SIDES = ((234, 454), (33, 263), (61, 291), (127, 356), (132, 361))
 @final
 @dataclass(frozen=True, slots=True)
 class Roi:
-    """The turned square that the mesh net looks at, in picture pixels."""
+    """The rotated square that is the mesh net's input, in picture pixels."""
 
     centre: tuple[float, float]
     side: float
@@ -111,7 +111,7 @@ class MeshNet:
         return points, 1 / (1 + math.exp(-float(logit.reshape(()))))
 
     def settle(self, planes: Planes, found: Detection) -> tuple[Floats, float]:
-        """Points of a freshly detected face: the second look, centred by the first, is exact."""
+        """Points of a freshly detected face: the second pass, centred by the first, is exact."""
         points, score = self.read(planes, Roi.of(found))
         if score < _KEEP / 2:
             return points, score
@@ -131,13 +131,13 @@ class Track:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What the tracker knows of a frame."""
+class Observation:
+    """What the tracker found in a frame."""
 
     track: Track | None
     """The face it follows; None where there is none."""
     candidates: list[Roi]
-    """Where, without a track, a face may be: detected, but the mesh net is not sure of it."""
+    """Possible faces without a track: detected, but with a low mesh score."""
 
 
 @final
@@ -152,7 +152,7 @@ class Tracker:
         self._good_frames = 0
         self._away = False
 
-    def follow(self, planes: Planes) -> Sight:
+    def follow(self, planes: Planes) -> Observation:
         """Find the face in the next frame."""
         points, candidates = self._known(planes), list[Roi]()
         if points is None:
@@ -160,10 +160,10 @@ class Tracker:
             points, candidates = self._new(planes)
         if points is None:
             self._roi, self._good_frames, self._away = None, 0, False
-            return Sight(None, candidates)
+            return Observation(None, candidates)
         self._roi = roi_of(points)
         self._good_frames += 1
-        return Sight(Track(self._filter.smooth(points), self._strength(points)), candidates)
+        return Observation(Track(self._filter.smooth(points), self._strength(points)), candidates)
 
     def _known(self, planes: Planes) -> Floats | None:
         if self._roi is None:
@@ -172,7 +172,7 @@ class Tracker:
         return points if score >= _KEEP else None
 
     def _new(self, planes: Planes) -> tuple[Floats | None, list[Roi]]:
-        """Points of the largest face, or what may be faces though the mesh is not sure."""
+        """Return points of the largest face, or the possible faces with a low mesh score."""
         found = self._detector.find(planes)
         if not found:
             return None, []
@@ -189,7 +189,7 @@ class Tracker:
         self._away = turned > (_YAW_BACK if self._away else far)
         if self._away:
             self._good_frames = 0
-        proven = (self._good_frames - _PROVING + 1) / _FADE_FRAMES
+        proven = (self._good_frames - _CONFIRMING + 1) / _FADE_FRAMES
         facing = (far - turned) / (far - near)
         return min(1.0, max(0.0, proven)) * min(1.0, max(0.0, facing))
 

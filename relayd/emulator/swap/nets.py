@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[Any]
-"""uint8; OpenCV's stubs know no element types, so neither does this."""
+"""uint8; OpenCV's stubs have no element types, so this has none either."""
 Floats = NDArray[Any]
 """float32, or float64 where nothing depends on it."""
 

@@ -1,4 +1,4 @@
-"""Looking at an I420 picture as three planes, and cutting RGB patches out of it."""
+"""Views of an I420 picture as three planes, and RGB patches cut from it."""
 
 from dataclasses import dataclass
 from typing import final
@@ -67,9 +67,9 @@ class Planes:
         return Planes(self.y[top : top + height, left : left + width], self.u[half], self.v[half])
 
     def patch(self, to_picture: Floats, size: int) -> Floats:
-        """Cut a size x size RGB patch (0..1); the 2x3 matrix leads patch pixels to picture ones."""
+        """Cut a size x size RGB patch (0..1); the 2x3 matrix maps patch pixels to picture ones."""
         to_chroma = to_picture / np.float32(2)
-        to_chroma[:, 2] -= 0.25  # a chroma sample sits amid four luma samples
+        to_chroma[:, 2] -= 0.25  # a chroma sample is in the middle of four luma samples
         yuv = [
             cv2.warpAffine(
                 plane,

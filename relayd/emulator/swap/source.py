@@ -57,7 +57,7 @@ class SourceFace:
     def prepare(cls, image_bgr: Image, landmarks: str = "") -> "SourceFace":
         """Unwrap the photo's face: the one nearest to `landmarks` ("x,y:x,y:…"), else the largest.
 
-        Takes 50-300 ms. Raises ValueError, in a plain sentence, where no face is to be had.
+        Takes 50-300 ms. Raises ValueError, in a plain sentence, if no face is found.
         """
         planes = Planes.of_bgr(image_bgr)
         mesh = MeshNet()
@@ -89,11 +89,11 @@ class SourceFace:
 def decode_image(data: bytes) -> Image:
     """Decode a photo to BGR (height, width, 3), upright, transparency on grey.
 
-    Raises ValueError, in a plain sentence, on what is no image or is larger than 40 megapixels.
+    Raises ValueError, in a plain sentence, for an invalid image or more than 40 megapixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size is judged here, damage of metadata is no matter
+            warnings.simplefilter("ignore")  # size is checked here, damaged metadata is harmless
             with Pillow.open(io.BytesIO(data), formats=_FORMATS) as picture:
                 if picture.width * picture.height > _MOST_PIXELS:
                     raise ValueError(_TOO_LARGE)
@@ -101,7 +101,7 @@ def decode_image(data: bytes) -> Image:
     except Pillow.DecompressionBombError as error:
         raise ValueError(_TOO_LARGE) from error
     except (OSError, SyntaxError, EOFError, MemoryError) as error:
-        raise ValueError("the image is none that can be read (JPEG, PNG, WebP…)") from error
+        raise ValueError("the image is in no format that can be read (JPEG, PNG, WebP…)") from error
     opaque = Pillow.new("RGBA", upright.size, (*_BACKDROP, 255))
     opaque.alpha_composite(upright)
     return cv2.cvtColor(np.asarray(opaque, np.uint8), cv2.COLOR_RGBA2BGR)
@@ -137,8 +137,8 @@ def _seen(points: Floats) -> Floats:
     """How well the photo shows each texel, (320, 320), 0..1."""
     labels, _ = canonical.texture_grid(TEXTURE)
     hidden, full = _SEEN
-    sight = np.clip((canonical.facing(points) - hidden) / (full - hidden), 0, 1)
-    return cv2.GaussianBlur(sight[labels].astype(np.float32), (0, 0), TEXTURE / 80)
+    visibility = np.clip((canonical.facing(points) - hidden) / (full - hidden), 0, 1)
+    return cv2.GaussianBlur(visibility[labels].astype(np.float32), (0, 0), TEXTURE / 80)
 
 
 def _completed(plane: Image, seen: Floats) -> Image:

@@ -1,7 +1,7 @@
-"""The veil: a blur over a face that is known of and not, or not fully, swapped.
+"""The veil: a blur over a known face that is not, or not fully, swapped.
 
-Whoever uses a swap chose not to show their own face, so the service shows it in no picture:
-not while a new face proves to be one, not turned away, not just after tracking lost it.
+Users of a swap do not want to show their own face, so no picture shows it: not before a new face
+is confirmed, not turned away, not just after tracking lost it.
 """
 
 import math
@@ -11,26 +11,26 @@ from typing import final
 import cv2
 import numpy as np
 
-from relayd.emulator.swap.mesh import Roi, Sight, roi_of
+from relayd.emulator.swap.mesh import Observation, Roi, roi_of
 from relayd.emulator.swap.nets import Floats
 from relayd.emulator.swap.planes import Planes
 
 SECOND = 25
 """Frames that a lost face stays veiled: a second of the fastest streams, 1.25 s at 20 Hz."""
 _DISSOLVE = 4
-"""Frames in which a veil that is no longer needed clears."""
+"""Frames in which an unneeded veil fades out."""
 _STEEPNESS = 8.0
-"""Opacity per strength that the swap lacks: full from 7/8 down; at most 3 % shine through."""
+"""Opacity per missing swap strength: full below 7/8; at most 3 % shine through."""
 _GROWTH = 0.12
 """Growth of a lost face's veil per frame: the face may be moving."""
 _SHRINKAGE = 0.12
-"""Its way back per frame once the face is found."""
+"""Its shrinkage per frame once the face is found again."""
 _LARGEST = 1.6
-"""Times its size to which a veil grows."""
+"""Largest size of a veil, relative to its first size."""
 _BLOCKS = 9
-"""Blocks across the whole veil: about five across the face, which nobody knows anyone by."""
+"""Blocks across the whole veil: about five across the face, too few to recognise anybody."""
 _SPARSE = 4
-"""Every fourth pixel each way is enough to average a block, and spares half the time."""
+"""Every fourth pixel each way is enough to average a block, and halves the time."""
 _WIDTH, _HEIGHT = 0.46, 0.54
 """Half axes of the opaque ellipse, in sides of the mesh net's square (1.5 faces)."""
 _EDGE = 1.3
@@ -40,19 +40,19 @@ _EDGE = 1.3
 @final
 @dataclass(frozen=True, slots=True)
 class Veil:
-    """What lies over one face in this frame."""
+    """The blur over one face in this frame."""
 
     roi: Roi
     """Where the face is, or was last."""
     opacity: float
-    """0..1; 0 over a face that the swap covers, remembered for when it gets lost."""
+    """0..1; 0 over a fully swapped face, kept in case it gets lost."""
     size: float = 1.0
-    """Times the size that the face calls for."""
+    """Relative to the size that the face needs."""
     unseen: int = 0
     """Frames since the face was last found."""
 
-    def lay(self, planes: Planes) -> None:
-        """Paint it; pixels beyond its edge stay as they are."""
+    def draw(self, planes: Planes) -> None:
+        """Draw it; pixels beyond its edge stay unchanged."""
         (x, y), side = self.roi.centre, self.roi.side * self.size
         across, down = side * _WIDTH * _EDGE, side * _HEIGHT * _EDGE
         width, height = planes.size
@@ -85,23 +85,23 @@ class Veil:
 
 @final
 class Veils:
-    """The veils of one stream, followed from frame to frame."""
+    """The veils of one stream, tracked from frame to frame."""
 
     def __init__(self) -> None:
         self._known: list[Veil] = []
 
-    def follow(self, sight: Sight) -> list[Veil]:
-        """Take in what the tracker saw in the next frame; returns the veils to lay on it."""
-        found = [(roi, 0.0) for roi in sight.candidates]
-        if sight.track is not None:
-            found.append((roi_of(sight.track.points), sight.track.strength))
+    def follow(self, observation: Observation) -> list[Veil]:
+        """Process what the tracker found in the next frame; returns the veils to draw on it."""
+        found = [(roi, 0.0) for roi in observation.candidates]
+        if observation.track is not None:
+            found.append((roi_of(observation.track.points), observation.track.strength))
         lost = [one for one in self._known if not any(_same(one.roi, roi) for roi, _ in found)]
         self._known = [self._over(roi, strength) for roi, strength in found]
         self._known += [_aged(one) for one in lost if one.unseen + 1 < SECOND]
         return [one for one in self._known if one.opacity > 0]
 
     def _over(self, roi: Roi, strength: float) -> Veil:
-        """The veil of a face found in this frame; what lay there before clears gently."""
+        """The veil of a face found in this frame; an earlier veil there fades out."""
         before = [one for one in self._known if _same(one.roi, roi)]
         opacity = max([0.0, *(one.opacity - 1 / _DISSOLVE for one in before)])
         size = max([1.0, *(one.size - _SHRINKAGE for one in before)])

@@ -1,4 +1,4 @@
-"""Where in the texture each picture pixel of the face looks: a label map and one affine each."""
+"""Maps picture pixels of the face to texture places: a label map, and an affine map per label."""
 
 from typing import Any, final
 
@@ -18,7 +18,7 @@ _RIM = 0.028
 _SPILL = 2
 """Map px that drawing and closing reach beyond the mesh's outline."""
 _SLIVER = 0.5
-"""Twice the area in map px below which a triangle is left to its neighbours: it holds no texel."""
+"""Twice the area in map px below which a triangle is skipped: it holds no texel."""
 _LIP_REACH = 0.004
 """Share of the face's height by which the kept inside of the mouth is feathered."""
 _EYE_REACH = 0.012

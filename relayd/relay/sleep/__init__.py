@@ -1,1 +1,1 @@
-"""The machine's sleep: sessions are closed before it, and looked at again after it."""
+"""The machine's sleep: sessions are closed before it, and opened again after it."""

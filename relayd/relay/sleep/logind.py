@@ -1,6 +1,6 @@
-"""logind on the system's D-Bus: the lock that delays a sleep, and the news that one comes.
+"""logind on the system's D-Bus: the lock that delays a sleep, and the signals that announce one.
 
-The one module that uses the D-Bus library. What arrives is believed only from the bus itself and
+The only module that uses the D-Bus library. Signals are accepted only from the bus itself and
 from the connection that owns logind's name: any local user may send us a signal.
 """
 
@@ -17,7 +17,7 @@ from dbus_fast.aio import MessageBus
 from relayd.errors import BusMissing, BusUnavailable, SleepLockRefused
 
 DEFAULT_ADDRESS: Final = "unix:path=/run/dbus/system_bus_socket"
-"""Where the system's bus is unless $DBUS_SYSTEM_BUS_ADDRESS says otherwise."""
+"""The address of the system bus unless $DBUS_SYSTEM_BUS_ADDRESS is set."""
 CALL_LIMIT: Final = 10.0
 """s that the bus or logind may take to answer; both take milliseconds."""
 
@@ -32,25 +32,25 @@ _MATCHES: Final = (
 
 
 class LogindEvent(Enum):
-    """What logind, or the bus, has told."""
+    """What logind, or the bus, reported."""
 
     ARRIVED = "arrived"
-    """logind is there: also the first event where it was there before."""
+    """logind is running; also the first event if it ran before."""
     LEFT = "left"
-    """logind gave its name up: it was stopped, is being restarted, or crashed."""
+    """logind released its name: it was stopped, is being restarted, or crashed."""
     SLEEPING = "sleeping"
-    """The machine goes to sleep as soon as nobody holds a lock."""
+    """The machine goes to sleep as soon as no lock is held."""
     AWAKE = "awake"
-    """The machine has woken, or does not sleep after all."""
+    """The machine woke up, or does not sleep after all."""
     LOST = "lost"
-    """The connection to the bus ended; nothing more will be told."""
+    """The connection to the bus ended; there are no further events."""
 
 
 class SleepLock:
     """A delay lock: logind waits for its release, within limits, before the machine sleeps."""
 
     def __init__(self, fd: int) -> None:
-        """Own `fd`, whose closing is the release."""
+        """Own `fd`; closing it releases the lock."""
         self._fd = fd
 
     def release(self) -> None:
@@ -61,10 +61,10 @@ class SleepLock:
 
 
 class Logind:
-    """logind, over one connection to the system's bus. It need not run, or may come later."""
+    """logind, over one connection to the system bus. It need not run, or may start later."""
 
     def __init__(self, bus: MessageBus) -> None:
-        """Use `bus`, which is connected."""
+        """Use `bus`, which is already connected."""
         self._bus = bus
         self._owner = ""
         self._events: asyncio.Queue[LogindEvent] = asyncio.Queue()
@@ -77,7 +77,7 @@ class Logind:
     async def connected(cls, address: str) -> AsyncIterator["Logind"]:
         """Connect to the bus at `address` for a block.
 
-        Raises BusMissing where there is no socket, BusUnavailable where nobody answers.
+        Raises BusMissing if there is no socket, BusUnavailable if nothing answers.
         """
         bus = await _connect(address)
         logind = cls(bus)
@@ -99,7 +99,7 @@ class Logind:
     async def take_lock(self, who: str, why: str) -> SleepLock:
         """Take a delay lock on the machine's sleep; `logind` shows its users who and why.
 
-        Raises SleepLockRefused where logind gives none, BusUnavailable where it does not answer.
+        Raises SleepLockRefused if logind refuses, BusUnavailable if it does not answer.
         """
         request = _logind_call(_MANAGER, "Inhibit", "ssss", ["sleep", who, why, "delay"])
         self._lock_serial = request.serial = self._bus.next_serial()
@@ -121,7 +121,7 @@ class Logind:
         for rule in _MATCHES:
             reply = await self._call(_bus_call("AddMatch", rule))
             if reply.message_type is MessageType.ERROR:
-                raise BusUnavailable(f"the bus lets nobody listen: {_error_text(reply)}")
+                raise BusUnavailable(f"the bus refuses subscriptions: {_error_text(reply)}")
         reply = await self._call(_bus_call("GetNameOwner", _LOGIN))
         if reply.message_type is MessageType.METHOD_RETURN:
             self._owner = reply.body[0]
@@ -131,7 +131,7 @@ class Logind:
         request = _logind_call("org.freedesktop.DBus.Properties", "Get", "ss", [_MANAGER, name])
         reply = await self._call(request)
         if reply.message_type is MessageType.ERROR:
-            raise BusUnavailable(f"logind does not tell its {name}: {_error_text(reply)}")
+            raise BusUnavailable(f"logind does not report its {name}: {_error_text(reply)}")
         match reply.body:
             case [Variant(value=int() as value)]:
                 return value
@@ -143,12 +143,12 @@ class Logind:
                 reply = await self._bus.call(request)
         except Exception as fault:
             raise BusUnavailable(f"no answer to {request.member}: {fault!r}") from fault
-        if reply is None:  # how the library ends the calls of a connection that is closed
+        if reply is None:  # the library ends calls like this when the connection closes
             raise BusUnavailable(f"no answer to {request.member}: the connection was closed")
         return reply
 
     def _on_message(self, message: Message) -> bool:
-        """Take in what the library received: descriptors first, which it never closes itself."""
+        """Handle a received message: its descriptors first, which the library never closes."""
         is_lock = message.reply_serial == self._lock_serial != 0
         for fd in message.unix_fds:
             if is_lock and self._lock is None:
@@ -175,7 +175,7 @@ class Logind:
         self._events.put_nowait(LogindEvent.LOST)
 
     def _drop_lock(self) -> None:
-        """Release a lock that came when nobody waited for it any more."""
+        """Release a lock that came too late to be used."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -194,7 +194,7 @@ async def _connect(address: str) -> MessageBus:
 
 
 async def _until_disconnected(bus: MessageBus) -> None:
-    with suppress(Exception):  # why it ended is known by nobody better than by the next try
+    with suppress(Exception):  # the next attempt shows why it ended
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # untyped there
 
 
@@ -215,7 +215,7 @@ def _logind_call(interface: str, member: str, signature: str, body: list[str]) -
         path=_LOGIN_PATH,
         interface=interface,
         member=member,
-        flags=MessageFlag.NO_AUTOSTART,  # where logind is stopped, that is somebody's wish
+        flags=MessageFlag.NO_AUTOSTART,  # if logind is stopped, keep it so
         signature=signature,
         body=body,
     )

@@ -1,4 +1,4 @@
-"""The native SDK's zip: looked at as a whole before anything is done with it."""
+"""The native SDK's zip: checked completely before it is used."""
 
 import hashlib
 import platform
@@ -20,33 +20,33 @@ LARGEST_UNPACKED: Final = 2 * 1024 * 1024 * 1024
 MOST_FILES: Final = 10_000
 """Files in it; Agora's have fewer than a hundred."""
 KNOWN: Final[Mapping[str, frozenset[str]]] = {"x86_64": frozenset(), "aarch64": frozenset()}
-"""SHA-256 of the zips that are known to be right, by machine. Agora publishes none; where some
-are listed here, no other is taken."""
-BY_HAND: Final = "fetch that file elsewhere, then: relayd agora-install --from FILE"
+"""SHA-256 of zips known to be right, by machine. Agora publishes none; if some are listed here, no
+other is accepted."""
+MANUAL_HINT: Final = "fetch that file elsewhere, then: relayd agora-install --from FILE"
 _UNSOUND: Final = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-"""What zipfile raises for what is no zip, or damaged, encrypted, packed in an unknown way."""
+"""What zipfile raises for a file that is no zip, or is damaged, encrypted or unsupported."""
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def require_hash_form(wanted: str) -> str:
-    """Return a SHA-256 in lower case; raises UsageError where it is none."""
+    """Return a SHA-256 in lower case; raises UsageError if it is none."""
     if not _HASH.fullmatch(wanted):
         raise UsageError(f"--require-hash {wanted}: give a SHA-256, 64 hexadecimal digits")
     return wanted.lower()
 
 
 def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]] = KNOWN) -> str:
-    """Look whether this is the SDK, whole and with the right hash; returns a line about its hash.
+    """Check that this is the whole SDK with the right hash; returns a line about its hash.
 
-    `wanted` is the SHA-256 that it must have; without, one of those that are `known` for this
-    machine. Raises LibraryUnavailable.
+    `wanted` is the SHA-256 that it must have; without it, one of those `known` for this machine.
+    Raises LibraryUnavailable.
     """
     digest = _digest(archive)
     right = {wanted} if wanted else known.get(platform.machine(), frozenset())
     if right and digest not in right:
         raise LibraryUnavailable(
             f"{archive.name} is refused: its SHA-256 is {digest}, not {' or '.join(sorted(right))}",
-            hint=BY_HAND,
+            hint=MANUAL_HINT,
         )
     try:
         with zipfile.ZipFile(archive) as zipped:
@@ -54,19 +54,19 @@ def inspect(archive: Path, wanted: str = "", known: Mapping[str, frozenset[str]]
             damaged = zipped.testzip()
     except _UNSOUND as fault:
         raise LibraryUnavailable(
-            f"{archive.name} is no sound zip file: {fault}", hint=BY_HAND
+            f"{archive.name} is no sound zip file: {fault}", hint=MANUAL_HINT
         ) from fault
     if damaged is not None:
-        raise LibraryUnavailable(f"{archive.name} is damaged at {damaged}", hint=BY_HAND)
+        raise LibraryUnavailable(f"{archive.name} is damaged at {damaged}", hint=MANUAL_HINT)
     note = "as it must be" if right else "relayd knows none to compare it with"
     return f"SHA-256 {digest} ({note})"
 
 
 def unpack(archive: Path, into: Path) -> Path:
-    """Return the folder of libraries that was in the archive, readable for every user.
+    """Extract the folder of libraries, readable for every user; returns its path.
 
-    The archive was inspected before. zipfile keeps what it extracts below `into`, and makes no
-    links. Raises OSError.
+    The archive must have been inspected. zipfile extracts only below `into`, and makes no links.
+    Raises OSError.
     """
     with zipfile.ZipFile(archive) as zipped:
         ours = [name for name in zipped.namelist() if name.startswith("agora_sdk/")]
@@ -82,12 +82,12 @@ def _require_contents(archive: Path, zipped: zipfile.ZipFile) -> None:
     if len(files) > MOST_FILES or sum(file.file_size for file in files) > LARGEST_UNPACKED:
         raise LibraryUnavailable(
             f"{archive.name} has more than {MOST_FILES} files or {LARGEST_UNPACKED} bytes in it",
-            hint=BY_HAND,
+            hint=MANUAL_HINT,
         )
     names = {file.filename for file in files}
     for name in LIBRARIES:
         if f"agora_sdk/{name}" not in names:
-            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", hint=BY_HAND)
+            raise LibraryUnavailable(f"{archive.name} has no agora_sdk/{name}", hint=MANUAL_HINT)
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What Agora's numbers mean for the relay: who has to do what.
+"""What Agora's numbers mean for the relay: which error to raise.
 
 Reasons are CONNECTION_CHANGED_REASON_TYPE, codes are ERROR_CODE_TYPE of Agora's API reference
 (server gateway SDK, Linux C++ 4.x); API calls return a code's negative.
@@ -17,16 +17,16 @@ from relayd.rtc.agora.events import (
 )
 
 REFUSAL_PAUSE = 60.0
-"""s before the next session after a refusal that nobody explains: no loop of billed sessions."""
+"""s before the next session after an unexplained refusal: avoids a loop of billed sessions."""
 
-_MEND_APP_ID = "set rtc.app_id to the project of the service, or leave it empty"
+_APP_ID_HINT = "set rtc.app_id to the project of the service, or leave it empty"
 
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """A number in words, and the error it makes."""
+    """A number as text, and the error to raise."""
 
-    words: str
+    text: str
     error: type[LinkError]
     hint: str = ""
     pause: float | None = None
@@ -37,7 +37,7 @@ _REASONS: Mapping[int, _Meaning] = {
     3: _Meaning("the server banned this user", LinkForbidden, "ask the service"),
     4: _Meaning("no connection for twenty minutes", LinkLost),
     5: _Meaning("the channel was left", LinkLost),
-    6: _Meaning("the app id is unknown", LinkForbidden, _MEND_APP_ID),
+    6: _Meaning("the app id is unknown", LinkForbidden, _APP_ID_HINT),
     7: _Meaning("the channel's name is refused", JoinRefused, pause=REFUSAL_PAUSE),
     8: _Meaning("the token is refused", JoinRefused, pause=REFUSAL_PAUSE),
     9: _Meaning("the token has ended", JoinRefused),
@@ -49,15 +49,15 @@ _REASONS: Mapping[int, _Meaning] = {
     20: _Meaning("the channel has too many broadcasters", JoinRefused, pause=REFUSAL_PAUSE),
     21: _Meaning("Agora's licence check failed", LinkForbidden, "ask the service"),
     22: _Meaning("a certificate is refused", JoinRefused, pause=REFUSAL_PAUSE),
-    24: _Meaning("the app id is not the token's", LinkForbidden, _MEND_APP_ID),
+    24: _Meaning("the app id is not the token's", LinkForbidden, _APP_ID_HINT),
 }
-"""Reasons 0, 1, 12, 13, 15 and 18 tell of joins and address changes: nothing to answer."""
+"""Reasons 0, 1, 12, 13, 15 and 18 are joins and address changes: nothing to do."""
 
 _CODES: Mapping[int, _Meaning] = {
     2: _Meaning("an argument is refused", JoinRefused),
     5: _Meaning("the call is refused", JoinRefused, pause=REFUSAL_PAUSE),
     17: _Meaning("the join is rejected", JoinRefused, pause=REFUSAL_PAUSE),
-    101: _Meaning("the app id is unknown", LinkForbidden, _MEND_APP_ID),
+    101: _Meaning("the app id is unknown", LinkForbidden, _APP_ID_HINT),
     102: _Meaning("the channel's name is refused", JoinRefused, pause=REFUSAL_PAUSE),
     103: _Meaning("the server has no resources left", JoinFailed),
     109: _Meaning("the token has ended", JoinRefused),
@@ -68,27 +68,27 @@ _CODES: Mapping[int, _Meaning] = {
 _FATAL_REPORTS = frozenset({101, 102, 109, 110})
 """The codes that end a link when they are reported."""
 _FATAL_WHILE_JOINING = _FATAL_REPORTS | {17, 103}
-"""Any other is logged and no more: it passes, or the deadlines see to it."""
+"""Any other is only logged: it passes, or a deadline ends the link."""
 
 
 def end_of(event: SdkEvent, *, joining: bool) -> LinkError | None:
-    """Return the error that an event ends the link with; None where the link goes on."""
+    """Return the error with which an event ends the link; None if the link goes on."""
     fatal = _FATAL_WHILE_JOINING if joining else _FATAL_REPORTS
     match event:
         case ConnectionFailed(reason) | Disconnected(reason):
             meaning = _REASONS.get(reason, _Meaning("the connection ended", LinkLost))
             return _error(meaning, f"Agora's reason {reason}")
         case TokenEnded():
-            return _error(_CODES[109], "told by the server")
+            return _error(_CODES[109], "reported by the server")
         case SdkError(code) if code in fatal:
             return _error(_CODES[code], f"Agora's error {code}")
     return None
 
 
 def describe_reason(reason: int) -> str:
-    """Return the reason as a person would say it."""
+    """Return the reason as text for people."""
     meaning = _REASONS.get(reason)
-    return f"{meaning.words if meaning else 'the connection changed'} (Agora's reason {reason})"
+    return f"{meaning.text if meaning else 'the connection changed'} (Agora's reason {reason})"
 
 
 def error_of_call(call: str, returned: int) -> LinkError:
@@ -98,6 +98,6 @@ def error_of_call(call: str, returned: int) -> LinkError:
 
 
 def _error(meaning: _Meaning, source: str) -> LinkError:
-    error = meaning.error(f"{meaning.words} ({source})", hint=meaning.hint)
+    error = meaning.error(f"{meaning.text} ({source})", hint=meaning.hint)
     error.retry_after = meaning.pause
     return error

@@ -1,11 +1,11 @@
-"""What the SDK tells of a connection, as plain values that may leave its threads."""
+"""The SDK's events of a connection, as plain values that may leave its threads."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The channel let us in."""
+    """We joined the channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +34,38 @@ class ConnectionFailed:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """We are out of the channel: as asked, or put out."""
+    """We left the channel, as asked, or were removed."""
 
     reason: int
 
 
 @dataclass(frozen=True, slots=True)
 class UserJoined:
-    """Another user came into the channel."""
+    """Another user joined the channel."""
 
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class UserLeft:
-    """Another user went, or was dropped."""
+    """Another user left, or was dropped."""
 
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEnding:
-    """The server says that the token ends soon."""
+    """The server reports that the token expires soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEnded:
-    """The token ended; the server puts us out."""
+    """The token expired; the server removes us."""
 
 
 @dataclass(frozen=True, slots=True)
 class SdkError:
-    """An error that the SDK reports; many are passing."""
+    """An error that the SDK reports; many are temporary."""
 
     code: int
     text: str
@@ -82,7 +82,7 @@ class TransportStats:
 
 @dataclass(frozen=True, slots=True)
 class PictureCame:
-    """A picture of the swapped user arrived, and one was waited for."""
+    """A picture of the swapped user arrived that was awaited."""
 
 
 SdkEvent = (
@@ -104,7 +104,7 @@ SdkEvent = (
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFrame:
-    """One decoded picture as the SDK gives it: three planes, whose rows may be padded."""
+    """One decoded picture as the SDK delivers it: three planes, whose rows may be padded."""
 
     width: int
     height: int
@@ -112,6 +112,6 @@ class ReceivedFrame:
     """Bytes from row to row of Y, U and V."""
     planes: tuple[bytes | None, bytes | None, bytes | None]
     rotation: int
-    """Degrees, clockwise, that bring it upright."""
+    """Degrees to turn it clockwise until it is upright."""
     received_at: float
     """Monotonic s."""

@@ -1,4 +1,4 @@
-"""Fetching files over verified TLS, within limits of size."""
+"""Fetches files over verified TLS, within size limits."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from relayd.logs import redact
 FETCH_TIMEOUT: Final = 30.0
 """s without a byte from a host."""
 MOST_REDIRECTS: Final = 5
-"""Hops to where a file is; a package index behind a mirror takes two."""
+"""Redirects to a file; a package index behind a mirror takes two."""
 _READ_AT_ONCE: Final = 64 * 1024
 _OK: Final = 200
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -22,7 +22,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 def fetch(url: str, into: BinaryIO, *, largest: int, accept: str = "*/*") -> str:
     """Write what is at an https: or file: URL to `into`; returns the URL it was found at.
 
-    Raises LibraryUnavailable, also where it has more than `largest` bytes.
+    Raises LibraryUnavailable, also for more than `largest` bytes.
     """
     if urlsplit(url).scheme == "file":
         _copy(url, into, largest)
@@ -42,7 +42,7 @@ def _copy(url: str, into: BinaryIO, largest: int) -> None:
 
 
 async def _fetch(url: str, into: BinaryIO, largest: int, accept: str) -> str:
-    # What is fetched is compared with a hash: as it is stored, not packed for the way.
+    # Files are compared with a hash: without transport compression.
     headers = {"accept": accept, "accept-encoding": "identity"}
     async with HttpClient(read_timeout=FETCH_TIMEOUT) as client:
         for _ in range(MOST_REDIRECTS):

@@ -1,4 +1,4 @@
-"""Where the SDK keeps its log and caches: a folder for each process, as two would share files.
+"""The folder for the SDK's log and caches: one per process, as two would share files.
 
 During a rotation two workers run at a time, and relays may share a state directory.
 """
@@ -11,13 +11,13 @@ from relayd.errors import ConfigError
 from relayd.process.folders import make_private
 
 KEPT = 3
-"""Folders of dead processes that are left for whoever asks why they died."""
+"""Folders of dead processes that are kept for debugging."""
 
 
 def own_folder(state: Path) -> Path:
-    """Return this process's folder, new and for its user alone; old ones of dead ones are removed.
+    """Make and return this process's private folder; remove old folders of dead processes.
 
-    Raises ConfigError where it cannot be made.
+    Raises ConfigError if it cannot be made.
     """
     common = state / "agora"
     own = common / str(os.getpid())

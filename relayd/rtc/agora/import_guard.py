@@ -1,8 +1,8 @@
-"""Importing Agora's wrapper without what its import does to the process.
+"""Imports Agora's wrapper without the side effects of its import.
 
 The wrapper (2.4.10) switches TLS verification off for urllib in the whole process, downloads
-into site-packages, logs errors where there are none, and ends the process when its library
-cannot be read. Exceptions in its callbacks vanish.
+into site-packages, logs errors that are none, and ends the process when its library
+cannot be read. Exceptions in its callbacks are lost.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from relayd import logs
 from relayd.errors import LibraryUnavailable
 from relayd.logs import LogEvent
-from relayd.rtc.agora.installation import MEND
+from relayd.rtc.agora.installation import INSTALL_COMMAND
 
 _log = logs.get("agora")
 
@@ -30,13 +30,14 @@ def guarded_import() -> Iterator[None]:
     wrapper_log.setLevel(logging.CRITICAL)
     try:
         with (
-            _kept(ssl, "_create_default_https_context"),
-            _kept(urllib.request, "urlretrieve", meanwhile=_no_download),
+            _restored(ssl, "_create_default_https_context"),
+            _restored(urllib.request, "urlretrieve", meanwhile=_no_download),
         ):
             yield
     except (Exception, SystemExit) as fault:
         raise LibraryUnavailable(
-            f"rtc.kind = 'agora': the native library cannot be used: {_words(fault)}", hint=MEND
+            f"rtc.kind = 'agora': the native library cannot be used: {_describe(fault)}",
+            hint=INSTALL_COMMAND,
         ) from fault
     finally:
         wrapper_log.setLevel(level)
@@ -44,8 +45,8 @@ def guarded_import() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept(module: ModuleType, name: str, meanwhile: Any = None) -> Iterator[None]:
-    """Return a name of a module its value back, whatever the block makes of it."""
+def _restored(module: ModuleType, name: str, meanwhile: Any = None) -> Iterator[None]:
+    """Restore a module attribute after the block; `meanwhile` replaces it within."""
     value = getattr(module, name)
     setattr(module, name, meanwhile or value)
     try:
@@ -58,14 +59,14 @@ def _no_download(url: str, *_: object, **__: object) -> NoReturn:
     raise ImportError(f"its import wants to download {url}")
 
 
-def _words(fault: BaseException) -> str:
+def _describe(fault: BaseException) -> str:
     if isinstance(fault, SystemExit):
         return "the wrapper could not read it and ended"
     return f"{type(fault).__name__}: {fault}"
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Log what was raised in a callback; the native library that called it never hears of it."""
+    """Log what was raised in a callback; the native library that called it does not see it."""
     _log.error(
         LogEvent.SDK_CALLBACK_FAILED,
         where=str(unraisable.err_msg or unraisable.object),

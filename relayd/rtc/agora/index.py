@@ -1,6 +1,6 @@
-"""Where pip is configured to look for packages, and what a page of such an index links to.
+"""Where pip is configured to look for packages, and the links of an index page.
 
-Pages are those of PEP 503 (HTML) and PEP 691 (JSON). Decisions only: nothing is fetched here.
+Pages are those of PEP 503 (HTML) and PEP 691 (JSON). Only parsing: nothing is fetched here.
 """
 
 import ast
@@ -18,39 +18,39 @@ ACCEPT: Final = (
     " text/html;q=0.1"
 )
 _SECTIONS: Final = (":env:", "install", "download", "global")
-"""Of pip's settings, the strongest first."""
+"""Sections of pip's settings, the highest priority first."""
 _FALSE: Final = frozenset({"", "0", "false", "no", "off", "n", "f"})
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where pip would look."""
+    """Where pip would look for a package."""
 
     pages: tuple[str, ...]
     """URLs of pages that link to files of the package."""
     folders: tuple[Path, ...] = ()
-    """Folders of this machine with package files."""
+    """Local folders with package files."""
 
 
 def places(package: str, config: str) -> Places:
-    """Read what `pip config list` says."""
+    """Read the output of `pip config list`."""
     settings = dict(_settings(config))
 
-    def words(name: str) -> list[str]:
+    def values(name: str) -> list[str]:
         found = (settings.get(f"{section}.{name}") for section in _SECTIONS)
         return next((value for value in found if value is not None), "").split()
 
-    links = words("find-links")
+    links = values("find-links")
     folders = tuple(path for path in map(_local, links) if path is not None)
     pages = [link for link in links if _local(link) is None]
-    if "".join(words("no-index")).lower() in _FALSE:
-        indexes = [*(words("index-url") or [DEFAULT]), *words("extra-index-url")]
+    if "".join(values("no-index")).lower() in _FALSE:
+        indexes = [*(values("index-url") or [DEFAULT]), *values("extra-index-url")]
         pages += [_page(index, package) for index in indexes]
     return Places(tuple(pages), folders)
 
 
 def link(page_url: str, page: bytes, filename: str) -> str | None:
-    """Return the URL of a file that a page links to, None where it does not."""
+    """Return the URL of a file that a page links to, None if it does not."""
     for name, url in _links(page):
         if name == filename:
             return _with_login(urljoin(page_url, url.partition("#")[0]), page_url)
@@ -62,7 +62,7 @@ def _settings(config: str) -> Iterator[tuple[str, str]]:
         name, _, quoted = line.partition("=")
         try:
             value = ast.literal_eval(quoted)
-        except (ValueError, SyntaxError):  # pip said something else
+        except (ValueError, SyntaxError):  # another line of pip's output
             continue
         yield name, str(value)
 
@@ -81,16 +81,16 @@ def _page(index: str, package: str) -> str:
 
 
 def _links(page: bytes) -> Iterator[tuple[str, str]]:
-    """Return name and URL of each file on a page; none of what is no such page."""
+    """Return name and URL of each file on a page; nothing for any other content."""
     text = page.decode("utf-8", "replace")
     try:
-        told = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         anchors = _Anchors()
         anchors.feed(text)
         yield from ((_name_in(url), url) for url in anchors.urls)
         return
-    files = told.get("files") if isinstance(told, dict) else None
+    files = document.get("files") if isinstance(document, dict) else None
     for file in files if isinstance(files, list) else ():
         if isinstance(file, dict):
             yield str(file.get("filename", "")), str(file.get("url", ""))
@@ -110,13 +110,13 @@ def _with_login(url: str, page_url: str) -> str:
 
 
 class _Anchors(HTMLParser):
-    """Collects where a page's links lead."""
+    """Collects the links of a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.urls: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a link."""
+        """Record a link."""
         if tag == "a":
             self.urls += [value for name, value in attrs if name == "href" and value]

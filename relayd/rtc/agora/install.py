@@ -1,4 +1,4 @@
-"""`relayd agora-install`: Agora's wrapper by its hash, its native library over verified TLS."""
+"""`relayd agora-install`: installs Agora's wrapper, checked by hash, and its native library."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from relayd.errors import LibraryUnavailable
 from relayd.rtc.agora import archive as archives
 from relayd.rtc.agora.fetch import fetch
 from relayd.rtc.agora.installation import (
-    MEND,
+    INSTALL_COMMAND,
     PACKAGE,
     Installation,
     native_sdk_url,
@@ -20,66 +20,67 @@ from relayd.rtc.agora.wheel import install_wrapper
 
 
 def install(
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     archive: Path | None = None,
     *,
     wrapper: Path | None = None,
     require_hash: str = "",
 ) -> Installation:
-    """Install what is missing, and what is given in any case.
+    """Install what is missing, and in any case the given files.
 
     `archive` is the native SDK's zip, `wrapper` the source distribution of the Python wrapper, if
-    they are at hand; both are looked at before anything is changed. `require_hash` is the
-    SHA-256 that the zip must have, wherever it comes from. `say` gets a line for each step.
+    already downloaded; both are checked before anything is changed. `require_hash` is the
+    SHA-256 that the zip must have, wherever it comes from. `report` gets a line for each step.
     Raises LibraryUnavailable, and UsageError for a `require_hash` that is none.
     """
     wanted = archives.require_hash_form(require_hash) if require_hash else ""
     if archive is not None:
-        say(archives.inspect(archive, wanted))
+        report(archives.inspect(archive, wanted))
     elif wrapper is None:
         with suppress(LibraryUnavailable):
             found = require()
-            say(f"{found} is installed")
+            report(f"{found} is installed")
             return found
-    folder = _place_wrapper(say, wrapper)
+    folder = _place_wrapper(report, wrapper)
     if archive is None:
         with suppress(LibraryUnavailable):
-            return require()  # its library is there and fits
-    _install_native(folder, say, archive, wanted)
+            return require()  # its library is installed and fits
+    _install_native(folder, report, archive, wanted)
     return require()
 
 
-def _place_wrapper(say: Callable[[str], None], wrapper: Path | None) -> Path:
-    """Return the wrapper's folder; installs it where it is missing or given."""
+def _place_wrapper(report: Callable[[str], None], wrapper: Path | None) -> Path:
+    """Return the wrapper's folder; installs it if it is missing or given."""
     if wrapper is None:
         with suppress(LibraryUnavailable):
             return require_wrapper()[0]
-    install_wrapper(say, wrapper)
+    install_wrapper(report, wrapper)
     try:
         return require_wrapper()[0]
-    except LibraryUnavailable as fault:  # a new folder of the user's is seen from the next start on
+    except LibraryUnavailable as fault:  # a new user folder is found only after a restart
         raise LibraryUnavailable(
-            f"pip installed {PACKAGE}, but this process does not see it yet", hint=f"again: {MEND}"
+            f"pip installed {PACKAGE}, but this process does not see it yet",
+            hint=f"again: {INSTALL_COMMAND}",
         ) from fault
 
 
 def _install_native(
-    folder: Path, say: Callable[[str], None], archive: Path | None, wanted: str
+    folder: Path, report: Callable[[str], None], archive: Path | None, wanted: str
 ) -> None:
-    """Put the native SDK into the wrapper's folder, all of it or nothing."""
+    """Put the native SDK into the wrapper's folder, completely or not at all."""
     url = native_sdk_url(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".relayd-", dir=folder) as scratch:
             if archive is None:
                 archive = Path(scratch) / "sdk.zip"
-                say(f"fetching {url}")
+                report(f"fetching {url}")
                 _fetch(url, archive)
-                say(archives.inspect(archive, wanted))
+                report(archives.inspect(archive, wanted))
             unpacked = archives.unpack(archive, Path(scratch))
             _swap_in(unpacked, folder / "agora_sdk", Path(scratch) / "old")
-        told = folder / "version.txt"
-        told.write_text(url, "utf-8")  # the wrapper compares: no line feed
-        told.chmod(0o644)
+        version_file = folder / "version.txt"
+        version_file.write_text(url, "utf-8")  # the wrapper compares: no line feed
+        version_file.chmod(0o644)
     except PermissionError as fault:
         raise LibraryUnavailable(
             f"{fault.filename or folder} cannot be written",
@@ -94,7 +95,7 @@ def _fetch(url: str, into: Path) -> None:
         try:
             fetch(url, file, largest=archives.LARGEST)
         except LibraryUnavailable as fault:
-            raise LibraryUnavailable(fault.message, hint=archives.BY_HAND) from fault
+            raise LibraryUnavailable(fault.message, hint=archives.MANUAL_HINT) from fault
 
 
 def _swap_in(new: Path, place: Path, old: Path) -> None:

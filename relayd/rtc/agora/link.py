@@ -1,8 +1,8 @@
 """The `agora` link: publishes to the session's channel, plays the swapped user's pictures.
 
-Two threads of its own: `relayd-agora` makes every call of the SDK and lives through the stages
-of `Progress`; `relayd-agora-pictures` packs what came. The SDK's threads only drop a value into
-the inbox or the latest-frame slot.
+It has two threads: `relayd-agora` makes every call of the SDK and runs the stages of `Progress`;
+`relayd-agora-pictures` packs received pictures. The SDK's threads only put a value into the inbox
+or the latest-frame slot.
 """
 
 import time
@@ -36,12 +36,12 @@ from relayd.rtc.agora.sdk import Channel, Publication, Service
 from relayd.rtc.agora.token import TokenFacts, read_token
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 
-DUTY_INTERVAL = 0.1
-"""s between two looks for what is due."""
+POLL_INTERVAL = 0.1
+"""s between two checks for due work."""
 PICTURE_WAIT = 0.2
-"""s after which the picture thread looks whether it should end."""
-GOODBYE = 2.0
-"""s to leave in when nobody set a deadline, and at most for the SDK to say that we are out."""
+"""s after which the picture thread checks whether it should end."""
+LEAVE_TIMEOUT = 2.0
+"""s to leave in without a deadline, and at most to wait for the SDK's confirmation."""
 SETTLE = 0.1
 """s between leaving the channel and freeing it, which Agora's own programs wait."""
 
@@ -96,7 +96,7 @@ class AgoraLink:
         self._sending = np.empty(target.geometry.shape, np.uint8)
         self._is_pending = self._has_published = self._is_out = False
         self._over = Event()
-        # Daemons: a call that the SDK never returns from must not keep the process.
+        # Daemons: an SDK call that never returns must not keep the process.
         self._control = Thread(target=self._run, name="relayd-agora", daemon=True)
         self._pictures = Thread(target=self._deliver, name="relayd-agora-pictures", daemon=True)
         self._progress = Progress(
@@ -108,7 +108,7 @@ class AgoraLink:
         self._sent = self._dropped = self._received = self._broken = 0
 
     def join(self) -> None:
-        """Begin to join and return at once; events tell the rest."""
+        """Begin to join and return at once; events report the rest."""
         self._control.start()
         self._pictures.start()
 
@@ -144,8 +144,8 @@ class AgoraLink:
             channel = self._make_channel()
             target = self._target
             channel.connect(target.token, target.channel_id, target.front_user_id)
-            leave_by = self._hold(channel)
-            self._part(channel, leave_by)
+            leave_by = self._run_until_left(channel)
+            self._leave_channel(channel, leave_by)
             self._on_event(LinkEvent(LinkEventKind.LEFT))
         except RelaydError as fault:
             self._end_with(fault, channel)
@@ -156,11 +156,11 @@ class AgoraLink:
             self._over.set()
 
     def _end_with(self, fault: RelaydError, channel: Channel | None) -> None:
-        """Tell first, as parting may take long."""
+        """Report first, as leaving may take long."""
         kind = LinkEventKind.LOST if fault.retryable else LinkEventKind.REFUSED
         self._on_event(LinkEvent(kind, error=fault))
         if channel is not None:
-            self._part(channel, time.monotonic() + GOODBYE)
+            self._leave_channel(channel, time.monotonic() + LEAVE_TIMEOUT)
 
     def _make_channel(self) -> Channel:
         target = self._target
@@ -173,17 +173,17 @@ class AgoraLink:
             on_event=self._inbox.put,
             on_frame=self._frames.put,
         )
-        self._note_life(self._facts, target.token_age)
+        self._note_token_lifetime(self._facts, target.token_age)
         return channel
 
-    def _hold(self, channel: Channel) -> float:
-        """Do what comes and what is due until told to leave; returns the deadline for that.
+    def _run_until_left(self, channel: Channel) -> float:
+        """Handle the inbox and due work until told to leave; returns the deadline for that.
 
         Raises the LinkError that ended the link.
         """
         while True:
             with suppress(Empty):
-                match self._inbox.get(timeout=DUTY_INTERVAL):
+                match self._inbox.get(timeout=POLL_INTERVAL):
                     case _Leave(deadline):
                         return deadline
                     case _Publish():
@@ -193,10 +193,10 @@ class AgoraLink:
                     case _Broken(fault):
                         raise fault
                     case event:
-                        self._hear(event)
-            self._do_duties(channel)
+                        self._on_sdk_event(event)
+            self._do_periodic_work(channel)
 
-    def _hear(self, event: SdkEvent) -> None:
+    def _on_sdk_event(self, event: SdkEvent) -> None:
         match event:
             case Disconnected():
                 self._is_out = True
@@ -204,7 +204,7 @@ class AgoraLink:
                 self._on_event(LinkEvent(LinkEventKind.STATS, stats=self._stats(event)))
             case SdkError(code, text):
                 _log.warning(LogEvent.SDK_ERROR, code=code, text=text)
-        self._tell(self._progress.hear(event, time.monotonic()))
+        self._emit(self._progress.handle(event, time.monotonic()))
 
     def _stats(self, rates: TransportStats) -> LinkStats:
         return LinkStats(
@@ -217,18 +217,18 @@ class AgoraLink:
         )
 
     def _renew(self, channel: Channel, token: str) -> None:
-        """Use another token; where that is refused the old one holds, for its time."""
+        """Use another token; if it is refused, the old one stays in use until it expires."""
         try:
             channel.renew(token)
         except LinkError as fault:
             _log.warning(LogEvent.TOKEN_REFUSED, reason=str(fault))
             self._on_event(LinkEvent(LinkEventKind.TOKEN_EXPIRING, str(fault)))
         else:
-            self._note_life(read_token(token), age=0.0)
+            self._note_token_lifetime(read_token(token), age=0.0)
 
-    def _do_duties(self, channel: Channel) -> None:
+    def _do_periodic_work(self, channel: Channel) -> None:
         now = time.monotonic()
-        self._tell(self._progress.check(now))
+        self._emit(self._progress.check(now))
         if self._progress.wants_subscription(now):
             channel.subscribe()
         if self._progress.wants_key_frame(now):
@@ -248,12 +248,12 @@ class AgoraLink:
             self._has_published = True
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
 
-    def _part(self, channel: Channel, deadline: float) -> None:
-        """Leave the channel and free it; what the SDK calls late returns at once."""
+    def _leave_channel(self, channel: Channel, deadline: float) -> None:
+        """Leave the channel and free it; late callbacks of the SDK return at once."""
         channel.mute()
         channel.disconnect()
         if not self._is_out:
-            self._wait_until_out(min(deadline, time.monotonic() + GOODBYE))
+            self._wait_until_out(min(deadline, time.monotonic() + LEAVE_TIMEOUT))
         time.sleep(SETTLE)
         channel.release()
 
@@ -263,11 +263,11 @@ class AgoraLink:
                 if isinstance(self._inbox.get(timeout=left), Disconnected):
                     return
 
-    def _note_life(self, facts: TokenFacts | None, age: float) -> None:
+    def _note_token_lifetime(self, facts: TokenFacts | None, age: float) -> None:
         if facts is not None:
-            self._progress.token_lasts(facts.life - age, time.monotonic())
+            self._progress.set_token_lifetime(facts.lifetime - age, time.monotonic())
 
-    def _tell(self, events: list[LinkEvent]) -> None:
+    def _emit(self, events: list[LinkEvent]) -> None:
         for event in events:
             self._on_event(event)
 
@@ -280,7 +280,7 @@ class AgoraLink:
             self._inbox.put(_Broken(fault))
 
     def _deliver_until_over(self) -> None:
-        """Pack each frame that came, the newest first, and hand it on."""
+        """Pack each received frame, the newest first, and pass it on."""
         packer, number = Packer(), 0
         while not self._over.is_set():
             number, frame = self._frames.wait_newer(number, PICTURE_WAIT)

@@ -1,4 +1,4 @@
-"""What the SDK calls, on threads of its own: each callback hands over a value and returns."""
+"""The SDK's callbacks, on its own threads: each passes on a value and returns."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from relayd.rtc.agora.wrapper import IRTCConnectionObserver, IVideoFrameObserver
 
 
 class FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is untyped
-    """Hands on the pictures of one user; the wrapper is repaired to read no others."""
+    """Passes on the pictures of one user; the wrapper is patched to read no others."""
 
     def __init__(self, user: str, on_frame: Callable[[ReceivedFrame], None]) -> None:
         self.user, self._on_frame = user.encode(), on_frame
@@ -46,52 +46,52 @@ class FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is un
 
 
 class ConnectionObserver(IRTCConnectionObserver):  # type: ignore[misc]  # wrapper is untyped
-    """Tells what becomes of the connection."""
+    """Reports what happens to the connection."""
 
-    def __init__(self, tell: Callable[[SdkEvent], None]) -> None:
-        self._on_event = tell
+    def __init__(self, on_event: Callable[[SdkEvent], None]) -> None:
+        self._on_event = on_event
         self.is_closed = False
 
-    def _tell(self, event: SdkEvent) -> None:
+    def _emit(self, event: SdkEvent) -> None:
         if not self.is_closed or isinstance(event, Disconnected):
             self._on_event(event)
 
     def on_connected(self, _connection: Any, _info: Any, _reason: int) -> None:
-        self._tell(Connected())
+        self._emit(Connected())
 
     def on_disconnected(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(Disconnected(reason))
+        self._emit(Disconnected(reason))
 
     def on_reconnecting(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(Reconnecting(reason))
+        self._emit(Reconnecting(reason))
 
     def on_reconnected(self, _connection: Any, _info: Any, _reason: int) -> None:
-        self._tell(Reconnected())
+        self._emit(Reconnected())
 
     def on_connection_lost(self, _connection: Any, _info: Any) -> None:
-        self._tell(ConnectionLost())
+        self._emit(ConnectionLost())
 
     def on_connection_failure(self, _connection: Any, _info: Any, reason: int) -> None:
-        self._tell(ConnectionFailed(reason))
+        self._emit(ConnectionFailed(reason))
 
     def on_user_joined(self, _connection: Any, user: str) -> None:
-        self._tell(UserJoined(user))
+        self._emit(UserJoined(user))
 
     def on_user_left(self, _connection: Any, user: str, _reason: int) -> None:
-        self._tell(UserLeft(user))
+        self._emit(UserLeft(user))
 
     def on_token_privilege_will_expire(self, _connection: Any, _token: str) -> None:
-        self._tell(TokenEnding())
+        self._emit(TokenEnding())
 
     def on_token_privilege_did_expire(self, _connection: Any) -> None:
-        self._tell(TokenEnded())
+        self._emit(TokenEnded())
 
     def on_error(self, _connection: Any, code: int, text: str) -> None:
-        self._tell(SdkError(code, text))
+        self._emit(SdkError(code, text))
 
     def on_transport_stats(self, _connection: Any, stats: Any) -> None:
         # A view into native memory: read now, never kept.
-        self._tell(
+        self._emit(
             TransportStats(
                 publish_kbit=float(stats.tx_video_k_bit_rate),
                 play_kbit=float(stats.rx_video_k_bit_rate),

@@ -1,4 +1,4 @@
-"""pip, run as a program: what it is configured to, and installing a wheel of ours."""
+"""Runs pip as a program: reads its configuration, and installs our wheel."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from typing import Final
 from relayd.errors import LibraryUnavailable
 from relayd.process.child import run_to_end
 from relayd.process.environment import proxies, python_environment
-from relayd.rtc.agora.installation import MEND
+from relayd.rtc.agora.installation import INSTALL_COMMAND
 
 TIME_LIMIT: Final = 300.0
-"""s for one run; it fetches nothing, but a slow disk takes a minute."""
+"""s for one run; it fetches nothing, but a slow disk may take a minute."""
 _HINTS: Final = {
     "externally-managed-environment": "install relayd into a virtual environment: python3 -m venv",
-    "No module named pip": f"{sys.executable} -m ensurepip, then: {MEND}",
+    "No module named pip": f"{sys.executable} -m ensurepip, then: {INSTALL_COMMAND}",
 }
-"""What helps where pip says this; the first is PEP 668's."""
+"""Hints by text in pip's output; the first is PEP 668's."""
 
 
 def pip_settings() -> str:
@@ -25,26 +25,24 @@ def pip_settings() -> str:
 
 
 def pip_install(wheel: Path) -> None:
-    """Install this wheel, whatever version is there; raises LibraryUnavailable."""
+    """Install this wheel, whatever version is installed; raises LibraryUnavailable."""
     _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
 
 
 def _pip(*arguments: str) -> str:
     own = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     try:
-        status, said, complained = run_to_end(
+        status, output, errors = run_to_end(
             [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments],
             environment=python_environment() | proxies() | own,
             timeout=TIME_LIMIT,
-            umask=0o022,  # root's may be stricter, and a service reads it as another user
+            umask=0o022,  # root's may be stricter, but a service of another user must read it
         )
     except OSError as fault:  # TimeoutError is one
         raise LibraryUnavailable(f"pip {arguments[0]} failed: {fault}") from fault
     if status:
-        lines = [line for line in complained.splitlines() if line.lower().startswith("error: ")]
-        why = lines[0].split(": ", 1)[1] if lines else complained.strip()
-        hint = next((hint for sign, hint in _HINTS.items() if sign in complained), "")
-        raise LibraryUnavailable(
-            f"pip {arguments[0]} failed: {why or 'it said nothing'}", hint=hint
-        )
-    return said
+        lines = [line for line in errors.splitlines() if line.lower().startswith("error: ")]
+        why = lines[0].split(": ", 1)[1] if lines else errors.strip()
+        hint = next((hint for sign, hint in _HINTS.items() if sign in errors), "")
+        raise LibraryUnavailable(f"pip {arguments[0]} failed: {why or 'no output'}", hint=hint)
+    return output

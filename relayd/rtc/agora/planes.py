@@ -1,4 +1,4 @@
-"""Padded, rotated planes of any size become one I420 picture."""
+"""Packs padded, rotated planes of any size into one I420 picture."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ _SMALLEST = 2  # pixels: a picture of fewer has no chroma
 
 
 class Packer:
-    """Packs frames into a buffer that is kept while the size stays; belongs to one thread."""
+    """Packs frames into a buffer that is reused while the size stays; for one thread."""
 
     def __init__(self) -> None:
         self._picture: I420 = np.empty((0, 0), np.uint8)
 
     def pack(self, frame: ReceivedFrame) -> I420 | None:
-        """Return the upright picture, valid until the next call; None where the frame is broken.
+        """Return the upright picture, valid until the next call; None if the frame is broken.
 
         An odd last row or column, which I420 cannot hold, is cut off.
         """

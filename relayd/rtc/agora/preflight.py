@@ -1,4 +1,4 @@
-"""What can be said of a join beforehand: what the channel would refuse need not be paid for."""
+"""Checks a join beforehand, so that no session is paid for that the channel would refuse."""
 
 from relayd.errors import ConfigError, JoinRefused, LinkForbidden
 from relayd.rtc.agora.error_codes import REFUSAL_PAUSE
@@ -8,11 +8,11 @@ from relayd.rtc.link import LinkTarget
 LARGEST_CHANNEL_NAME = 64
 """Bytes (NGIAgoraRtcConnection.h)."""
 LARGEST_USER_ID = 2**32 - 1
-"""As numbers go; other ids need the service's text ids."""
+"""For numeric ids; other ids need the service's text ids."""
 
 
 def app_id_of(target: LinkTarget, facts: TokenFacts | None) -> str:
-    """Return the Agora project; ConfigError where nobody names it, LinkForbidden where two do."""
+    """Return the Agora project; ConfigError if it is unknown, LinkForbidden if two are named."""
     named = facts.app_id if facts else ""
     if target.app_id and named and target.app_id != named:
         raise LinkForbidden(

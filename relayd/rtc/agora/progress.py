@@ -1,7 +1,7 @@
-"""How far a link has come: hears what happened, says what to do and when it is in vain.
+"""The state machine of a link: takes events, returns what to report, and decides when to give up.
 
-It knows neither threads nor the SDK: time comes in with each call, so that its deadlines are
-tested without waiting for them.
+It uses neither threads nor the SDK: each call passes the time, so that deadlines can be tested
+without waiting.
 """
 
 from enum import Enum
@@ -22,22 +22,22 @@ from relayd.rtc.agora.events import (
 from relayd.rtc.link import LinkEvent, LinkEventKind
 
 JOIN_TIMEOUT = 12.0
-"""s from connect() to the channel: it takes 0.2 s where all is well, and the SDK itself would
+"""s from connect() to the channel: it usually takes 0.2 s, and the SDK itself would
 try for twenty minutes. A success is the callback, never connect()'s own 0 (issue #24)."""
 KEY_FRAME_EVERY = 1.0
-"""s between two requests for a key frame while no picture comes: what senders honour."""
+"""s between two requests for a key frame while no picture comes; senders accept this rate."""
 SUBSCRIBE_EVERY = 2.5
-"""s between two subscriptions while no picture comes: one now and then is lost."""
+"""s between two subscriptions while no picture comes, as one may be lost."""
 RENEW_AT = 0.8
-"""Part of a token's life after which another is asked for: the server's own warning, 30 s before
-the end, does not always come."""
+"""Part of a token's lifetime after which another is requested: the server's own warning, 30 s
+before the end, does not always come."""
 
 
 class Stage(Enum):
-    """Where a link stands."""
+    """The stage of a link."""
 
     JOINING = "joining"
-    """The channel has not let us in yet."""
+    """We are not in the channel yet."""
     WAITING = "waiting"
     """In the channel; the swapped user's first picture has not come."""
     LIVE = "live"
@@ -45,16 +45,16 @@ class Stage(Enum):
 
 
 class Break(Enum):
-    """What may be broken while a link is live; it counts as well when nothing is."""
+    """What may be broken while a link is live."""
 
     CONNECTION = "connection"
-    """The way to the channel; the SDK repairs it."""
+    """The connection to the channel; the SDK repairs it."""
     ENGINE = "swap engine"
     """The swapped user left; it may come back."""
 
 
 class Progress:
-    """One link's way into its channel, and its life there."""
+    """The stages and deadlines of one link."""
 
     def __init__(
         self, swapped_user: str, *, first_frame_timeout: float, recovery_timeout: float, now: float
@@ -63,24 +63,26 @@ class Progress:
         self._swapped_user = swapped_user
         self._first_frame_timeout, self._recovery_timeout = first_frame_timeout, recovery_timeout
         self._give_up_at = now + JOIN_TIMEOUT
-        self._vain: LinkError = JoinFailed(f"Agora did not answer within {JOIN_TIMEOUT:g} s")
+        self._timeout_error: LinkError = JoinFailed(
+            f"Agora did not answer within {JOIN_TIMEOUT:g} s"
+        )
         self._broken: dict[Break, str] = {}
         self._ask_again_at = self._subscribe_again_at = now
         self._renew_at = float("inf")
         self.stage = Stage.JOINING
         self.awaits_picture = True
-        """Whether the next picture is news: read by the thread that delivers pictures."""
+        """Whether the next picture must be reported: read by the thread that delivers pictures."""
         self.picture_at = float("-inf")
         """When the newest picture came: written by the thread that delivers pictures."""
 
-    def token_lasts(self, seconds: float, now: float) -> None:
-        """The token in use has so many seconds left."""
+    def set_token_lifetime(self, seconds: float, now: float) -> None:
+        """Note how many seconds the token in use is still valid."""
         self._renew_at = now + max(0.0, seconds) * RENEW_AT
 
-    def hear(  # noqa: PLR0911 - one row an event
+    def handle(  # noqa: PLR0911 - one row an event
         self, event: SdkEvent, now: float
     ) -> list[LinkEvent]:
-        """Take in what happened; returns what to tell. Raises the LinkError that ends the link."""
+        """Handle an event; returns what to report. Raises the LinkError that ends the link."""
         if end := error_codes.end_of(event, joining=self.stage is Stage.JOINING):
             raise end
         match event:
@@ -91,24 +93,24 @@ class Progress:
             case Reconnecting(reason):
                 return self._broke(Break.CONNECTION, error_codes.describe_reason(reason), now)
             case ConnectionLost():
-                return self._broke(Break.CONNECTION, "still no way to the channel", now)
+                return self._broke(Break.CONNECTION, "still no connection to the channel", now)
             case Reconnected():
-                self._look_for_pictures(now)
+                self._expect_pictures(now)
                 return self._repaired(Break.CONNECTION)
             case UserLeft(user) if user == self._swapped_user:
                 return self._broke(Break.ENGINE, "the swap engine left the channel", now)
             case UserJoined(user) if user == self._swapped_user:
-                self._look_for_pictures(now)
+                self._expect_pictures(now)
             case TokenEnding():
-                return self._token_ends()
-        return []  # others come and go; the rest is for the link's log and figures
+                return self._token_expires()
+        return []  # other users, or events for the link's log and figures
 
     def check(self, now: float) -> list[LinkEvent]:
-        """Do what is due; returns what to tell. Raises the LinkError when time is up."""
+        """Check the deadlines; returns what to report. Raises the LinkError when time is up."""
         if now >= self._give_up_at:
-            raise self._vain
+            raise self._timeout_error
         if now >= self._renew_at:
-            return self._token_ends()
+            return self._token_expires()
         return []
 
     def wants_key_frame(self, now: float) -> bool:
@@ -134,12 +136,12 @@ class Progress:
         self.stage = Stage.WAITING
         limit = self._first_frame_timeout
         self._give_up_at = now + limit
-        self._vain = LinkStalled(f"no swapped picture within {limit:g} s of the join")
-        self._look_for_pictures(now)
+        self._timeout_error = LinkStalled(f"no swapped picture within {limit:g} s of the join")
+        self._expect_pictures(now)
         return [LinkEvent(LinkEventKind.JOINED)]
 
-    def _look_for_pictures(self, now: float) -> None:
-        """The next picture needs a key frame: ask for it, at once and until it comes."""
+    def _expect_pictures(self, now: float) -> None:
+        """Expect a picture that needs a key frame: request it, at once and until it comes."""
         self.awaits_picture = True
         self.picture_at = float("-inf")
         self._ask_again_at = now
@@ -156,11 +158,11 @@ class Progress:
 
     def _broke(self, part: Break, why: str, now: float) -> list[LinkEvent]:
         if self.stage is not Stage.LIVE:
-            return []  # the deadline that runs already covers it
+            return []  # the current deadline already covers it
         if not self._broken:
             self._give_up_at = now + self._recovery_timeout
         self._broken[part] = why
-        self._vain = LinkLost(f"{why}, for {self._recovery_timeout:g} s")
+        self._timeout_error = LinkLost(f"{why}, for {self._recovery_timeout:g} s")
         return [LinkEvent(LinkEventKind.DEGRADED, why)]
 
     def _repaired(self, part: Break) -> list[LinkEvent]:
@@ -169,6 +171,6 @@ class Progress:
         self._give_up_at = float("inf")
         return [LinkEvent(LinkEventKind.RECOVERED)]
 
-    def _token_ends(self) -> list[LinkEvent]:
+    def _token_expires(self) -> list[LinkEvent]:
         self._renew_at = float("inf")
         return [LinkEvent(LinkEventKind.TOKEN_EXPIRING)]

@@ -1,6 +1,6 @@
-"""The source distribution of Agora's wrapper: the one that relayd knows, told by its hash.
+"""The source distribution of Agora's wrapper, identified by its hash.
 
-pip is not asked to download it: of a source distribution it runs the build, for its metadata.
+pip is not used to download it: for a source distribution's metadata, pip runs its build.
 """
 
 import hashlib
@@ -20,36 +20,36 @@ FILENAME: Final = f"{PACKAGE.replace('-', '_')}-{SUPPORTED}.tar.gz"
 SHA256: Final = "f02cae825be2986435ef5b9a0ab3de30eaa9bf692a9be37a3f5f90fe338788cd"
 """Of that file, as PyPI has it."""
 LARGEST: Final = 1024 * 1024
-"""Bytes of a file that is looked at; the right one has 94 kB."""
+"""Bytes of a file that is read; the right one has 94 kB."""
 LARGEST_PAGE: Final = 4 * 1024 * 1024
-"""Bytes of an index's page; PyPI's for this package has some 20 kB."""
-_BY_HAND: Final = f"fetch {FILENAME} elsewhere, then: relayd agora-install --wrapper FILE"
+"""Bytes of an index's page; PyPI's for this package has about 20 kB."""
+_MANUAL_HINT: Final = f"fetch {FILENAME} elsewhere, then: relayd agora-install --wrapper FILE"
 
 
-def obtain(say: Callable[[str], None], given: Path | None = None) -> bytes:
-    """Return the file's content, out of `given` or from where pip is configured to look.
+def obtain(report: Callable[[str], None], given: Path | None = None) -> bytes:
+    """Return the file's content, from `given` or from where pip is configured to look.
 
-    `say` gets a line of where from. Raises LibraryUnavailable, also for a file of another hash.
+    `report` gets a line with its source. Raises LibraryUnavailable, also for a wrong hash.
     """
     url = given.absolute().as_uri() if given else _find()
     if not given:
-        say(f"fetching {redact(url)}")
+        report(f"fetching {redact(url)}")
     try:
         content = _content(url, LARGEST)[0]
     except LibraryUnavailable as fault:
-        raise LibraryUnavailable(fault.message, hint=_BY_HAND) from fault
+        raise LibraryUnavailable(fault.message, hint=_MANUAL_HINT) from fault
     seen = hashlib.sha256(content).hexdigest()
     if seen != SHA256:
         raise LibraryUnavailable(
             f"{given or redact(url)} is refused: its SHA-256 is {seen}, that of {PACKAGE}"
             f" {SUPPORTED} is {SHA256}",
-            hint=_BY_HAND,
+            hint=_MANUAL_HINT,
         )
     return content
 
 
 def _find() -> str:
-    """Return the URL of the file, from the first place that has one of its name."""
+    """Return the URL of the file at the first place that has it."""
     places = index.places(PACKAGE, pip_settings())
     for folder in places.folders:
         if (folder / FILENAME).is_file():
@@ -65,11 +65,11 @@ def _find() -> str:
             return url
         faults.append(f"{redact(page_url)} has no {FILENAME}")
     why = "; ".join(faults) or "pip is configured to use no index, and no folder has it"
-    raise LibraryUnavailable(f"{PACKAGE} {SUPPORTED} cannot be fetched: {why}", hint=_BY_HAND)
+    raise LibraryUnavailable(f"{PACKAGE} {SUPPORTED} cannot be fetched: {why}", hint=_MANUAL_HINT)
 
 
 def _content(url: str, largest: int) -> tuple[bytes, str]:
-    """Return what is at a URL, and the URL that it was found at in the end."""
+    """Return what is at a URL, and its final URL."""
     content = io.BytesIO()
     found_at = fetch(url, content, largest=largest, accept=index.ACCEPT)
     return content.getvalue(), found_at

@@ -1,6 +1,6 @@
-"""Agora's SDK as relayd uses it: one service a process, one connection a link.
+"""Agora's SDK as relayd uses it: one service per process, one connection per link.
 
-All calls come from one thread, none from a callback: it may re-enter the SDK's queue.
+All calls are made from one thread, none from a callback, which could re-enter the SDK's queue.
 """
 
 from collections.abc import Callable
@@ -37,29 +37,29 @@ from relayd.rtc.agora.wrapper import (
 _RAW_DATA, _I420 = 1, 1
 """Of an ExternalVideoFrame: its type, its pixel format (0, the default, is invalid)."""
 _STAMPED_ON_ARRIVAL = 0
-"""ms; a time of our own that the SDK finds wrong would lose the frame."""
+"""ms; the SDK drops frames whose own time it considers wrong."""
 _LOG_KBYTES = 5 * 1024
-"""Size at which the SDK's log begins again."""
+"""Size at which the SDK's log is rotated."""
 
 _log = logs.get("agora")
 
 _kept: list[Any] = []
-"""Whatever the native library may still call: the wrapper lets go of it at once, and a callback
-that waits for the interpreter's lock meanwhile would run freed memory. Kept to the end."""
+"""What the native library may still call: the wrapper releases it at once, and a callback that
+waits for the interpreter's lock would then run freed memory. Kept until the process ends."""
 
 
 class Service:
     """The SDK's service: made once, kept for the life of the process, never released.
 
-    Its release may hang, and a second one in a process is discouraged; the process ends soon
-    after its one link.
+    Releasing it may hang, and a second one in a process is discouraged; the process ends soon
+    after its link.
     """
 
     _made: "Service | None" = None
 
     @classmethod
     def of(cls, app_id: str, folder: Path, *, text_ids: bool) -> "Service":
-        """Return the process's service; JoinFailed where it cannot be, or is another project's."""
+        """Return the process's service; JoinFailed if it cannot start, or is another project's."""
         if cls._made is None:
             cls._made = cls(app_id, folder, text_ids=text_ids)
         if cls._made.key != (app_id, text_ids):
@@ -70,16 +70,16 @@ class Service:
         self.key = app_id, text_ids
         self.sdk = AgoraService()
         self.sdk.initialize(_service_config(app_id, folder, text_ids=text_ids))
-        if not self.sdk.inited:  # what it returns is the result of something else
+        if not self.sdk.inited:  # its return value is about something else
             raise JoinFailed("Agora's SDK did not start", hint="its log is in the state directory")
 
 
 def _service_config(app_id: str, folder: Path, *, text_ids: bool) -> AgoraServiceConfig:
     return AgoraServiceConfig(
         appid=app_id,
-        enable_video=1,  # without it no picture goes either way
+        enable_video=1,  # without it no pictures are sent or received
         channel_profile=ChannelProfileType.CHANNEL_PROFILE_LIVE_BROADCASTING,
-        audio_scenario=AudioScenarioType.AUDIO_SCENARIO_DEFAULT,  # its own needs special peers
+        audio_scenario=AudioScenarioType.AUDIO_SCENARIO_DEFAULT,  # not the wrapper's own
         use_string_uid=int(text_ids),
         log_path=str(folder / "agorasdk.log"),
         log_file_size_kb=_LOG_KBYTES,
@@ -108,7 +108,7 @@ class Channel:
         on_event: Callable[[SdkEvent], None],
         on_frame: Callable[[ReceivedFrame], None],
     ) -> None:
-        """Prepare all that must be there before the join; raises LinkError when that is refused."""
+        """Prepare all that is needed before the join; raises LinkError when that is refused."""
         self._geometry = publication.geometry
         self._played_user = played_user
         self._observers = (
@@ -126,11 +126,11 @@ class Channel:
         self.subscribe()
 
     def connect(self, token: str, channel: str, user: str) -> None:
-        """Begin to join; events tell how it goes. Raises LinkError when the call is refused."""
+        """Begin to join; events report the result. Raises LinkError when the call is refused."""
         self._checked("connect", self._connection.connect(token, channel, user))
 
     def subscribe(self) -> None:
-        """Ask for the pictures of the played user; to be said again while none come."""
+        """Ask for the pictures of the played user; repeat this while none come."""
         options = VideoSubscriptionOptions(
             type=VideoStreamType.VIDEO_STREAM_HIGH, encodedFrameOnly=False
         )
@@ -139,13 +139,13 @@ class Channel:
             _log.warning(LogEvent.LINK_SUBSCRIBE_REFUSED, returned=returned)
 
     def request_key_frame(self) -> None:
-        """Ask the played user for a picture that needs no other."""
+        """Ask the played user for a key frame."""
         self._connection.send_intra_request(self._played_user)
 
     def push(self, picture: I420) -> int:
         """Send one picture of the publication's geometry, copied before this returns.
 
-        Gives the SDK's answer, negative where it refused.
+        Returns the SDK's answer, negative if it refused.
         """
         frame = ExternalVideoFrame(
             type=_RAW_DATA,
@@ -159,11 +159,11 @@ class Channel:
         return returned
 
     def renew(self, token: str) -> None:
-        """Use another token from now on; raises LinkError when it is refused, and the old holds."""
+        """Use another token from now on; raises LinkError when it is refused: the old one stays."""
         self._checked("renew_token", self._connection.renew_token(token))
 
     def mute(self) -> None:
-        """Let late callbacks return at once, from now on."""
+        """Make late callbacks return at once, from now on."""
         for observer in (self._observers[0], self._observers[2]):
             observer.is_closed = True
 
@@ -177,7 +177,7 @@ class Channel:
 
     def _configure_encoder(self, publication: Publication) -> None:
         size, kbit = publication.geometry, publication.bitrate_kbit
-        # Made again for each call: the wrapper multiplies the bitrates within the object.
+        # A new object for each call: the wrapper multiplies the bitrates in it.
         settings = VideoEncoderConfiguration(
             dimensions=VideoDimensions(width=size.width, height=size.height),
             frame_rate=round(publication.fps),

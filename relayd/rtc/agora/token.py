@@ -1,10 +1,10 @@
-"""What an Agora token says of itself: project, channel, user and end of life.
+"""Reads an Agora token: project, channel, user and expiry.
 
 A token of generation 007 is "007" and base64 of a zlib stream: signature and app id as strings
-behind a 16-bit length, then issue time, life and salt (32 bits each), then the number of services,
-each with its kind, its privileges (number: life in s) and, for RTC, channel and user; all of it
-little-endian (AgoraIO/Tools, DynamicKey/AgoraDynamicKey, AccessToken2). It is signed, not
-encrypted, so its bearer may read it; whether it is genuine only the server can tell.
+behind a 16-bit length, then issue time, lifetime and salt (32 bits each), then the number of
+services, each with its kind, its privileges (number: lifetime in s) and, for RTC, channel and user;
+all little-endian (AgoraIO/Tools, DynamicKey/AgoraDynamicKey, AccessToken2). It is signed, not
+encrypted, so its bearer can read it; only the server can verify it.
 """
 
 import base64
@@ -24,18 +24,18 @@ _SHORT = struct.Struct("<H")
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """What can be read in a token."""
+    """The readable content of a token."""
 
     app_id: str
-    life: float
-    """s from its issue to its end: its clock is the issuer's, so only the span is of use."""
+    lifetime: float
+    """s from its issue to its end; the times are the issuer's clock, so only the span is useful."""
     channel: str = ""
     user_id: str = ""
-    """Empty where it holds for any user."""
+    """Empty if it is valid for any user."""
 
 
 def read_token(token: str) -> TokenFacts | None:
-    """Read a token; None where it is of another generation or cannot be understood."""
+    """Read a token; None if it is of another generation or unreadable."""
     if not token.startswith(_GENERATION):
         return None
     try:
@@ -48,7 +48,7 @@ def read_token(token: str) -> TokenFacts | None:
 
 
 class _Reader:
-    """Takes one value after the other."""
+    """Reads one value after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -71,11 +71,11 @@ class _Reader:
 def _read(reader: _Reader) -> TokenFacts:
     reader.raw()  # the signature
     app_id = reader.text()
-    _issued_at, life, _salt, _services = reader.values(_HEADER)
+    _issued_at, lifetime, _salt, _services = reader.values(_HEADER)
     (service,) = reader.values(_SHORT)
     (count,) = reader.values(_SHORT)
-    lives = [reader.values(_PRIVILEGE)[1] for _ in range(count)]
-    life = min([life, *filter(None, lives)])  # 0: as the token
-    if service != _RTC_SERVICE:  # services stand in the order of their numbers, RTC is the first
-        return TokenFacts(app_id, life)
-    return TokenFacts(app_id, life, channel=reader.text(), user_id=reader.text())
+    lifetimes = [reader.values(_PRIVILEGE)[1] for _ in range(count)]
+    lifetime = min([lifetime, *filter(None, lifetimes)])  # 0: as the token
+    if service != _RTC_SERVICE:  # services are ordered by number, RTC is the first
+        return TokenFacts(app_id, lifetime)
+    return TokenFacts(app_id, lifetime, channel=reader.text(), user_id=reader.text())

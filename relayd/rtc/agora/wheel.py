@@ -1,7 +1,7 @@
-"""Installing Agora's wrapper without running anything of it.
+"""Installs Agora's wrapper without running its code.
 
 Its `setup.py` downloads the native library and verifies neither certificate nor content. So its
-files are packed into a wheel as they are, and that is installed by pip, which can uninstall it.
+files are packed into a wheel, which pip installs and can uninstall.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from relayd.rtc.agora.installation import PACKAGE, SUPPORTED
 from relayd.rtc.agora.pip_program import pip_install
 
 MOST_FILES: Final = 1000
-"""Members of the source distribution; the right one has some 100."""
+"""Members of the source distribution; the right one has about 100."""
 LARGEST_UNPACKED: Final = 16 * 1024 * 1024
 """Bytes of all of them; those of the right one are less than 1 MB."""
 _DISTRIBUTION: Final = PACKAGE.replace("-", "_")
@@ -28,18 +28,18 @@ _ABOUT_WHEEL: Final = (
     "Wheel-Version: 1.0\nGenerator: relayd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 )
 _UNSOUND: Final = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
-"""What tarfile raises for what is no archive, or damaged."""
+"""What tarfile raises for a file that is no archive, or is damaged."""
 
 
-def install_wrapper(say: Callable[[str], None], given: Path | None = None) -> None:
-    """Install the wrapper's supported version for this Python, out of the file `given` if any.
+def install_wrapper(report: Callable[[str], None], given: Path | None = None) -> None:
+    """Install the wrapper's supported version for this Python, from the file `given` if any.
 
     Raises LibraryUnavailable.
     """
-    source = sdist.obtain(say, given)
+    source = sdist.obtain(report, given)
     with tempfile.TemporaryDirectory(prefix="relayd-") as folder:
         wheel = pack(source, Path(folder))
-        say(f"pip install {wheel.name}")
+        report(f"pip install {wheel.name}")
         pip_install(wheel)
     importlib.invalidate_caches()
 
@@ -68,7 +68,7 @@ def pack(source: bytes, into: Path) -> Path:
 
 
 def _contents(packed: tarfile.TarFile, about: str) -> Iterator[tuple[str, bytes]]:
-    """Return the files of the package, and what it says of itself; ValueError for a bad member."""
+    """Return the files of the package and its metadata; ValueError for a bad member."""
     size = 0
     for number, member in enumerate(packed, 1):
         size += member.size

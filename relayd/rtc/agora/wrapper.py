@@ -1,7 +1,7 @@
-"""Agora's wrapper, imported and repaired where it breaks.
+"""Agora's wrapper, imported and patched.
 
 The only module that imports it. Importing this one loads the native library; it raises
-LibraryUnavailable where that cannot be.
+LibraryUnavailable if that fails.
 """
 
 from typing import Any
@@ -60,10 +60,10 @@ __all__ = [
 
 
 class _FramesOfOneUser(_VideoFrameObserverInner):  # type: ignore[misc]  # wrapper is untyped
-    """Lets no frame be read but those of the observer's `user`.
+    """Reads only the frames of the observer's `user`.
 
-    Who publishes gets frames of uid "0" as well: their pointers are invalid (the Go SDK leaves
-    them out for that), and what they would show is our own raw picture.
+    A publisher also gets frames of uid "0": their pointers are invalid (the Go SDK skips them for
+    that reason), and they would show our own raw picture.
     """
 
     def _on_frame(self, handle: Any, channel: bytes, user: bytes, frame: Any) -> None:
@@ -72,7 +72,7 @@ class _FramesOfOneUser(_VideoFrameObserverInner):  # type: ignore[misc]  # wrapp
 
 
 def _no_info(_info: Any) -> None:
-    """Nothing is read of a connection's info: decoding it fails where a text in it is NULL."""
+    """Read nothing of a connection's info: decoding it fails if a text in it is NULL."""
 
 
 _local_user.VideoFrameObserverInner = _FramesOfOneUser

@@ -62,7 +62,7 @@ struct video_encoder_config {
     int orientation_mode, degradation_preference, mirror_mode, encode_alpha;
 };
 
-/* ---- what callbacks are told ---- */
+/* ---- arguments of callbacks ---- */
 
 struct rtc_conn_info {
     uint64_t id;

@@ -1,5 +1,5 @@
 /*
- * What the hub says to a connection becomes an observer's callback, on the thread that hears it.
+ * Turns the hub's messages into observer callbacks, on the thread that receives them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +7,8 @@
 #include "connection.h"
 #include "service.h"
 
-/* Calls a callback of one of the connection's observers, if somebody listens. The pointer is
- * taken once: the observer may be unregistered meanwhile, which no callback waits for. */
+/* Calls a callback of one of the connection's observers, if one is registered. The pointer
+ * is read once: the observer may be unregistered meanwhile, without waiting for callbacks. */
 #define NOTIFY(connection, which, callback, ...)                                                   \
     do {                                                                                           \
         lock_objects();                                                                            \
@@ -37,7 +37,7 @@ static struct rtc_conn_info state_becomes(struct connection *connection,
         .id = 1,
         .channel_id = connection->channel,
         .state = (int)state,
-        /* Nobody is known before the channel let us in: whoever decodes this must expect NULL. */
+        /* The user is unknown before the join: decoders must expect NULL. */
         .local_user_id = connection->was_let_in ? connection->user : NULL,
         .internal_uid = (unsigned)strtoul(connection->user, NULL, 10),
     };
@@ -53,7 +53,7 @@ static void connecting(struct connection *connection, const struct message *mess
 
 static void connected(struct connection *connection, const struct message *message)
 {
-    const char *user = strdup(message->words[2]); /* the hub's choice, where none was asked for */
+    const char *user = strdup(message->words[2]); /* chosen by the hub, if none was given */
     lock_objects();
     connection->user = user;
     connection->was_let_in = true;
@@ -62,7 +62,7 @@ static void connected(struct connection *connection, const struct message *messa
     NOTIFY(connection, observer, on_connected, &info, number(message, 1));
 }
 
-/* A link that was left has nothing more to say. */
+/* A link that was left reports nothing more. */
 static void end_if_left(struct connection *connection)
 {
     lock_objects();
@@ -106,7 +106,7 @@ static void failed(struct connection *connection, const struct message *message)
     NOTIFY(connection, observer, on_connection_failure, &info, number(message, 1));
 }
 
-/* ---- the connection's other news ---- */
+/* ---- the connection's other events ---- */
 
 static void error(struct connection *connection, const struct message *message)
 {
@@ -153,7 +153,7 @@ static void stats(struct connection *connection, const struct message *message)
 
 /* ---- video of others ---- */
 
-static char remote_track; /* of a remote user's track nothing is asked but that it be there */
+static char remote_track; /* a remote user's track only has to exist */
 
 static const char *channel_of(const struct connection *connection)
 {
@@ -228,7 +228,7 @@ static void frame(struct connection *connection, const struct message *message)
 static const struct {
     const char *kind;
     int words; /* the kind itself among them */
-    void (*tell)(struct connection *connection, const struct message *message);
+    void (*notify)(struct connection *connection, const struct message *message);
 } news[] = {
     {"frame", 9, frame},
     {"connecting", 2, connecting},
@@ -250,7 +250,7 @@ static const struct {
     {"stats", 6, stats},
 };
 
-/* Whether the connection still speaks over that link, not over a newer one or none. */
+/* Whether the connection still uses that link, not a newer one or none. */
 static bool is_current(const struct connection *connection, const struct link *link)
 {
     lock_objects();
@@ -259,11 +259,11 @@ static bool is_current(const struct connection *connection, const struct link *l
     return current;
 }
 
-void heed_channel(void *owner, struct link *link, const struct message *message)
+void handle_message(void *owner, struct link *link, const struct message *message)
 {
     if (!is_current(owner, link))
         return;
     for (size_t i = 0; i < sizeof news / sizeof *news; i++)
         if (strcmp(message->words[0], news[i].kind) == 0 && message->count >= news[i].words)
-            news[i].tell(owner, message);
+            news[i].notify(owner, message);
 }

@@ -5,7 +5,7 @@
 
 #include "service.h"
 
-/* A copy that outlives whoever passed the original in. */
+/* A copy that outlives the caller's original. */
 static void *copied(const void *original, size_t size)
 {
     void *copy = original ? malloc(size) : NULL;
@@ -17,34 +17,34 @@ bool is_joined(const struct connection *connection)
     return connection->link && !connection->leaving;
 }
 
-/* ---- what the hub is told of a member; once joined, under the lock ---- */
+/* ---- messages about a member; once joined, under the lock ---- */
 
-static void tell(const struct connection *connection, const char *what, const char *of)
+static void send_to_hub(const struct connection *connection, const char *what, const char *of)
 {
     if (is_joined(connection))
-        link_tell(connection->link, what, "t", of);
+        link_send(connection->link, what, "t", of);
 }
 
-void tell_encoder(const struct connection *connection)
+void send_encoder(const struct connection *connection)
 {
     const struct video_track *track = connection->video;
     if (!track || !track->has_encoder || !is_joined(connection))
         return;
     const struct video_encoder_config *encoder = &track->encoder;
-    link_tell(connection->link, "encoder", "iiiiii", encoder->dimensions.width,
+    link_send(connection->link, "encoder", "iiiiii", encoder->dimensions.width,
               encoder->dimensions.height, encoder->frame_rate, encoder->bitrate,
               encoder->min_bitrate, encoder->codec_type);
 }
 
-static void tell_what_was_set_before(const struct connection *connection)
+static void send_earlier_settings(const struct connection *connection)
 {
     if (connection->publishes_audio)
-        tell(connection, "publish", "audio");
+        send_to_hub(connection, "publish", "audio");
     if (connection->video)
-        tell(connection, "publish", "video");
+        send_to_hub(connection, "publish", "video");
     for (int i = 0; i < connection->subscriptions; i++)
-        link_tell(connection->link, "subscribe", "t", connection->subscribed[i]);
-    tell_encoder(connection);
+        link_send(connection->link, "subscribe", "t", connection->subscribed[i]);
+    send_encoder(connection);
 }
 
 /* ---- the connection ---- */
@@ -87,9 +87,9 @@ static int join(struct connection *connection, const char *token, const char *ch
     connection->state = CONNECTING;
     connection->channel = strdup(channel);
     connection->user = strdup(user);
-    link_tell(link, "join", "tttti", service_app_id(), channel, user, token, connection->role);
-    tell_what_was_set_before(connection);
-    return link_follow(link, heed_channel, connection) ? OK : FAILED;
+    link_send(link, "join", "tttti", service_app_id(), channel, user, token, connection->role);
+    send_earlier_settings(connection);
+    return link_follow(link, handle_message, connection) ? OK : FAILED;
 }
 
 API int agora_rtc_conn_connect(struct connection *connection, const char *token,
@@ -111,7 +111,7 @@ API int agora_rtc_conn_disconnect(struct connection *connection)
         return INVALID_ARGUMENT;
     lock_objects();
     if (is_joined(connection)) {
-        link_tell(connection->link, "leave", "");
+        link_send(connection->link, "leave", "");
         connection->leaving = true;
     }
     unlock_objects();
@@ -141,7 +141,7 @@ API int agora_rtc_conn_renew_token(struct connection *connection, const char *to
     lock_objects();
     bool joined = is_joined(connection);
     if (joined)
-        link_tell(connection->link, "renew", "t", token);
+        link_send(connection->link, "renew", "t", token);
     unlock_objects();
     return joined ? OK : INVALID_STATE;
 }
@@ -238,8 +238,8 @@ API int agora_local_user_publish_video(struct connection *user, struct video_tra
     lock_objects();
     user->video = track;
     track->publisher = user;
-    tell(user, "publish", "video");
-    tell_encoder(user);
+    send_to_hub(user, "publish", "video");
+    send_encoder(user);
     unlock_objects();
     return OK;
 }
@@ -252,7 +252,7 @@ API int agora_local_user_unpublish_video(struct connection *user, struct video_t
     lock_objects();
     if (user->video == track)
         user->video = NULL;
-    tell(user, "unpublish", "video");
+    send_to_hub(user, "unpublish", "video");
     unlock_objects();
     return OK;
 }
@@ -263,7 +263,7 @@ static int publish_audio(struct connection *user, const void *track, bool publis
         return INVALID_ARGUMENT;
     lock_objects();
     user->publishes_audio = published;
-    tell(user, published ? "publish" : "unpublish", "audio");
+    send_to_hub(user, published ? "publish" : "unpublish", "audio");
     unlock_objects();
     return OK;
 }
@@ -315,7 +315,7 @@ API int agora_local_user_subscribe_video(struct connection *user, const char *re
     lock_objects();
     bool added = add_subscription(user, remote);
     if (added)
-        tell(user, "subscribe", remote);
+        send_to_hub(user, "subscribe", remote);
     unlock_objects();
     return added ? OK : RESOURCE_LIMITED;
 }
@@ -327,7 +327,7 @@ API int agora_local_user_unsubscribe_video(struct connection *user, const char *
         return INVALID_ARGUMENT;
     lock_objects();
     drop_subscription(user, remote);
-    tell(user, "unsubscribe", remote);
+    send_to_hub(user, "unsubscribe", remote);
     unlock_objects();
     return OK;
 }
@@ -339,7 +339,7 @@ API int agora_local_user_send_intra_request(struct connection *user, const char 
         return INVALID_ARGUMENT;
     lock_objects();
     bool joined = is_joined(user);
-    tell(user, "intra", remote);
+    send_to_hub(user, "intra", remote);
     unlock_objects();
     return joined ? OK : INVALID_STATE;
 }

@@ -21,13 +21,13 @@ struct video_track {
 
 struct connection {
     struct link *link; /* NULL: not in a channel */
-    bool leaving;      /* the hub was told; it has yet to answer */
+    bool leaving;      /* the hub was informed; its answer is due */
     enum connection_state state;
     int role;
     const char *channel, *user; /* never NULL */
-    bool was_let_in;            /* into the channel, since it was made */
+    bool was_let_in;            /* into the channel, since its creation */
 
-    const struct rtc_conn_observer *observer; /* NULL: nobody listens */
+    const struct rtc_conn_observer *observer; /* NULL: none registered */
     const struct local_user_observer *user_observer;
     const struct video_frame_observer *frame_observer;
 
@@ -39,10 +39,10 @@ struct connection {
 
 bool is_joined(const struct connection *connection);
 
-/* Tells the hub how the published track is to be encoded, if anybody has said so. */
-void tell_encoder(const struct connection *connection);
+/* Sends the encoder settings of the published track to the hub, if there are any. */
+void send_encoder(const struct connection *connection);
 
-/* Hears what the hub has to say to a connection; needs no lock. */
-heed_message heed_channel;
+/* Handles the hub's messages to a connection; needs no lock. */
+handle_message_fn handle_message;
 
 #endif

@@ -15,19 +15,19 @@
 
 enum {
     MAX_LINE = 16 * 1024,
-    MAX_OWED = 4 * 1024 * 1024,     /* a hub this far behind misses messages */
+    MAX_QUEUED = 4 * 1024 * 1024,     /* a hub this far behind misses messages */
     MAX_PAYLOAD = 64 * 1024 * 1024, /* more is no frame */
 };
 
 struct link {
-    pthread_mutex_t lock; /* keeps messages whole: guards the end of fd, and what is owed */
-    int fd;               /* -1 once the hub is gone; the reader alone closes it */
-    int wake;             /* eventfd: tells the reader that something is owed */
-    uint8_t *owed;
-    size_t owed_length, owed_room;
+    pthread_mutex_t lock; /* keeps messages whole: guards the end of fd, and the queue */
+    int fd;               /* -1 once the hub is gone; only the reader closes it */
+    int wake;             /* eventfd: wakes the reader when something is queued */
+    uint8_t *queued;
+    size_t queued_length, owed_room;
 
     /* The reader's own. */
-    heed_message *heed;
+    handle_message_fn *handle;
     void *owner;
     char inbox[MAX_LINE];
     size_t inbox_start, inbox_end;
@@ -122,7 +122,7 @@ static void decode(char *text)
 
 /* ---- sending, under the link's lock ---- */
 
-/* Sends what the socket takes at once; all, as far as the caller is concerned, if it is dead. */
+/* Sends what the socket accepts at once; reports all as sent if it is dead. */
 static size_t push(struct link *link, const uint8_t *bytes, size_t length)
 {
     size_t sent = 0;
@@ -140,30 +140,30 @@ static size_t push(struct link *link, const uint8_t *bytes, size_t length)
 
 static void owe(struct link *link, const uint8_t *bytes, size_t length)
 {
-    size_t needed = link->owed_length + length;
+    size_t needed = link->queued_length + length;
     if (needed > link->owed_room) {
-        uint8_t *larger = realloc(link->owed, needed);
+        uint8_t *larger = realloc(link->queued, needed);
         if (!larger)
             abort(); /* half a message would garble all that follow */
-        link->owed = larger;
+        link->queued = larger;
         link->owed_room = needed;
     }
-    memcpy(link->owed + link->owed_length, bytes, length);
-    link->owed_length = needed;
+    memcpy(link->queued + link->queued_length, bytes, length);
+    link->queued_length = needed;
 }
 
 static void pay(struct link *link)
 {
-    if (!link->owed_length)
+    if (!link->queued_length)
         return;
-    size_t sent = push(link, link->owed, link->owed_length);
-    link->owed_length -= sent;
-    memmove(link->owed, link->owed + sent, link->owed_length);
+    size_t sent = push(link, link->queued, link->queued_length);
+    link->queued_length -= sent;
+    memmove(link->queued, link->queued + sent, link->queued_length);
 }
 
 static void send_or_owe(struct link *link, const void *bytes, size_t length)
 {
-    size_t sent = link->owed_length ? 0 : push(link, bytes, length);
+    size_t sent = link->queued_length ? 0 : push(link, bytes, length);
     if (sent < length)
         owe(link, (const uint8_t *)bytes + sent, length - sent);
 }
@@ -172,7 +172,7 @@ static void wake_reader(struct link *link)
 {
     const uint64_t one = 1;
     ssize_t written = write(link->wake, &one, sizeof one);
-    (void)written; /* it fails only where the reader has been woken already */
+    (void)written; /* it fails only if the reader is already woken */
 }
 
 static bool transmit(struct link *link, const struct line *line, const void *payload,
@@ -184,19 +184,19 @@ static bool transmit(struct link *link, const struct line *line, const void *pay
     bool taken = link->fd >= 0;
     if (taken) {
         pay(link);
-        taken = link->owed_length + line->length + length <= MAX_OWED;
+        taken = link->queued_length + line->length + length <= MAX_QUEUED;
     }
     if (taken) {
         send_or_owe(link, line->text, line->length);
         send_or_owe(link, payload, length);
-        if (link->owed_length)
+        if (link->queued_length)
             wake_reader(link);
     }
     pthread_mutex_unlock(&link->lock);
     return taken;
 }
 
-bool link_tell(struct link *link, const char *kind, const char *types, ...)
+bool link_send(struct link *link, const char *kind, const char *types, ...)
 {
     struct line line;
     va_list arguments;
@@ -206,7 +206,7 @@ bool link_tell(struct link *link, const char *kind, const char *types, ...)
     return transmit(link, &line, "", 0);
 }
 
-bool link_tell_payload(struct link *link, const void *payload, size_t length, const char *kind,
+bool link_send_payload(struct link *link, const void *payload, size_t length, const char *kind,
                        const char *types, ...)
 {
     struct line line;
@@ -232,7 +232,7 @@ bool link_settles(struct link *link, int milliseconds)
         struct pollfd socket = {.fd = link->fd, .events = POLLOUT};
         if (socket.fd >= 0)
             pay(link);
-        bool settled = !link->owed_length;
+        bool settled = !link->queued_length;
         pthread_mutex_unlock(&link->lock);
         if (settled || socket.fd < 0)
             return settled;
@@ -242,12 +242,12 @@ bool link_settles(struct link *link, int milliseconds)
     }
 }
 
-/* ---- receiving, by the reader alone ---- */
+/* ---- receiving, only by the reader ---- */
 
 static bool is_in_debt(struct link *link)
 {
     pthread_mutex_lock(&link->lock);
-    bool in_debt = link->owed_length > 0;
+    bool in_debt = link->queued_length > 0;
     pthread_mutex_unlock(&link->lock);
     return in_debt;
 }
@@ -256,13 +256,13 @@ static void pay_when_woken(struct link *link)
 {
     uint64_t times;
     ssize_t count = read(link->wake, &times, sizeof times);
-    (void)count; /* it does not block, and says nothing new */
+    (void)count; /* it does not block, and its result is not needed */
     pthread_mutex_lock(&link->lock);
     pay(link);
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Waits for something to read, and pays what is owed meanwhile. */
+/* Waits for something to read, and sends what is queued meanwhile. */
 static void await_input(struct link *link)
 {
     for (;;) {
@@ -366,11 +366,11 @@ static void close_link(struct link *link)
     close(link->fd);
     close(link->wake);
     link->fd = link->wake = -1;
-    link->owed_length = 0;
+    link->queued_length = 0;
     pthread_mutex_unlock(&link->lock);
 }
 
-bool link_hear(struct link *link, struct message *message)
+bool link_receive(struct link *link, struct message *message)
 {
     if (link->fd < 0)
         return false;
@@ -414,15 +414,15 @@ static void *follow(void *argument)
 {
     struct link *link = argument;
     struct message message;
-    while (link_hear(link, &message))
-        link->heed(link->owner, link, &message);
+    while (link_receive(link, &message))
+        link->handle(link->owner, link, &message);
     return NULL;
 }
 
-bool link_follow(struct link *link, heed_message *heed, void *owner)
+bool link_follow(struct link *link, handle_message_fn *handle, void *owner)
 {
     pthread_t reader;
-    link->heed = heed;
+    link->handle = handle;
     link->owner = owner;
     if (pthread_create(&reader, NULL, follow, link) != 0) {
         close_link(link);

@@ -1,8 +1,8 @@
 /*
  * A link: one socket to the hub, and the messages that pass over it (wire.py has their text).
  *
- * Telling never waits: what the socket does not take at once is owed, and goes out from the
- * reader. Links are never freed, for any thread may still be about to tell something.
+ * Sending never waits: what the socket does not accept at once is queued, and sent by the
+ * reader. Links are never freed, for any thread may still be about to send something.
  */
 #ifndef LINK_H
 #define LINK_H
@@ -22,26 +22,26 @@ struct message {
 
 struct link;
 
-typedef void heed_message(void *owner, struct link *link, const struct message *message);
+typedef void handle_message_fn(void *owner, struct link *link, const struct message *message);
 
-/* Connects to the hub of the environment's XDG_AGORA_HUB; NULL where there is none. */
+/* Connects to the hub of the environment's XDG_AGORA_HUB; NULL if there is none. */
 struct link *link_open(void);
 
 /* Waits for a message, which is good until the next; false once the hub is gone. */
-bool link_hear(struct link *link, struct message *message);
+bool link_receive(struct link *link, struct message *message);
 
-/* Has a thread of its own hear all messages from now on. */
-bool link_follow(struct link *link, heed_message *heed, void *owner);
+/* Starts a thread that receives all messages from now on. */
+bool link_follow(struct link *link, handle_message_fn *handle, void *owner);
 
-/* Tells one message: `types` has a letter an argument, t(ext), i(nt) or l (int64_t). */
-bool link_tell(struct link *link, const char *kind, const char *types, ...);
-bool link_tell_payload(struct link *link, const void *payload, size_t length, const char *kind,
+/* Sends one message: `types` has a letter per argument, t(ext), i(nt) or l (int64_t). */
+bool link_send(struct link *link, const char *kind, const char *types, ...);
+bool link_send_payload(struct link *link, const void *payload, size_t length, const char *kind,
                        const char *types, ...);
 
-/* Whether, within that time, all that was owed went out. */
+/* Whether everything queued was sent within that time. */
 bool link_settles(struct link *link, int milliseconds);
 
-/* Ends the link; its reader then comes to an end, too. */
+/* Ends the link; its reader then ends, too. */
 void link_shut(struct link *link);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Tracks and what feeds them. Video frames are copied, cropped and sent; of audio and encoded
- * pictures the library has the objects alone.
+ * Tracks and what feeds them. Video frames are copied, cropped and sent; for audio and encoded
+ * pictures the library only has the objects.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "connection.h"
 #include "service.h"
 
-enum { PATIENCE_MS = 50 }; /* with a hub that still reads an earlier frame */
+enum { RETRY_TIMEOUT_MS = 50 }; /* with a hub that still reads an earlier frame */
 
 struct video_sender {
     struct video_track *track; /* what it feeds; guarded by the lock of the objects */
@@ -69,7 +69,7 @@ API int agora_local_video_track_set_video_encoder_config(struct video_track *tra
     track->encoder = *config;
     track->has_encoder = true;
     if (track->publisher && track->publisher->video == track)
-        tell_encoder(track->publisher);
+        send_encoder(track->publisher);
     unlock_objects();
     return OK;
 }
@@ -129,7 +129,7 @@ static bool is_i420(const struct external_video_frame *frame)
            frame->height > frame->crop_top + frame->crop_bottom;
 }
 
-/* Where the sender's frames go, under the lock; NULL: nowhere, for nobody could see them. */
+/* Where the sender's frames go, under the lock; NULL: nowhere, as nobody could see them. */
 static struct link *outlet(const struct video_sender *sender)
 {
     const struct video_track *track = sender->track;
@@ -142,8 +142,8 @@ static struct link *outlet(const struct video_sender *sender)
 static void send_picture(struct link *link, const struct external_video_frame *frame)
 {
     const struct picture picture = cropped(frame);
-    if (picture.pixels && link_settles(link, PATIENCE_MS))
-        link_tell_payload(link, picture.pixels, picture.length, "frame", "iiil", picture.width,
+    if (picture.pixels && link_settles(link, RETRY_TIMEOUT_MS))
+        link_send_payload(link, picture.pixels, picture.length, "frame", "iiil", picture.width,
                           picture.height, frame->rotation, frame->timestamp);
     free(picture.pixels);
 }

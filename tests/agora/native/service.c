@@ -24,7 +24,7 @@ struct call {
 
 static struct {
     pthread_mutex_t lock; /* of all objects of the library: see service.h */
-    struct link *link;    /* NULL: no hub to tell of calls */
+    struct link *link;    /* NULL: no hub to report calls to */
     bool open, video;
     char *app_id;
     struct fault faults[MAX_FAULTS];
@@ -72,16 +72,16 @@ const char *service_app_id(void)
 
 /* ---- calls ---- */
 
-static void tell_call(const struct call *call)
+static void send_call(const struct call *call)
 {
-    link_tell(service.link, "call", "tiii", call->name, call->thread, call->in_callback,
+    link_send(service.link, "call", "tiii", call->name, call->thread, call->in_callback,
               (int)getpid());
 }
 
-static void tell_early_calls(void)
+static void send_early_calls(void)
 {
     for (int i = 0; i < service.early_count; i++)
-        tell_call(&service.early[i]);
+        send_call(&service.early[i]);
     service.early_count = 0;
 }
 
@@ -90,7 +90,7 @@ void report_call(const char *function)
     const struct call call = {function + PREFIX, gettid(), callback_depth > 0};
     lock_objects();
     if (service.link)
-        tell_call(&call);
+        send_call(&call);
     else if (service.early_count < MAX_EARLY_CALLS)
         service.early[service.early_count++] = call;
     unlock_objects();
@@ -136,11 +136,11 @@ bool shows_fault(const char *function, intptr_t *refusal)
 
 static void write_to_nowhere(void)
 {
-    volatile int *volatile nowhere = NULL; /* so that the compiler neither sees nor skips it */
+    volatile int *volatile nowhere = NULL; /* so that the compiler does not optimise it away */
     *nowhere = 0;
 }
 
-/* Whether the message is a fault of calls, which show it from now on. */
+/* Whether the message sets a fault of calls, from now on. */
 static bool heed_fault(const struct message *message)
 {
     const char *kind = message->words[0];
@@ -160,7 +160,7 @@ static void obey(void *owner, struct link *link, const struct message *message)
 {
     (void)owner;
     if (heed_fault(message))
-        link_tell(link, "obeyed", "");
+        link_send(link, "applied", "");
 }
 
 /* ---- life ---- */
@@ -169,7 +169,7 @@ static void obey(void *owner, struct link *link, const struct message *message)
 static int await_answer(struct link *link)
 {
     struct message message;
-    while (link_hear(link, &message)) {
+    while (link_receive(link, &message)) {
         if (strcmp(message.words[0], "inited") == 0 && message.count > 1)
             return atoi(message.words[1]);
         heed_fault(&message);
@@ -179,11 +179,11 @@ static int await_answer(struct link *link)
 
 static void introduce(struct link *link, const struct service_config *config)
 {
-    link_tell(link, "service", "itiiii", (int)getpid(), config->app_id, config->channel_profile,
+    link_send(link, "service", "itiiii", (int)getpid(), config->app_id, config->channel_profile,
               config->audio_scenario, config->use_string_uid, config->enable_video != 0);
     lock_objects();
     service.link = link;
-    tell_early_calls();
+    send_early_calls();
     unlock_objects();
 }
 

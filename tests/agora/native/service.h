@@ -1,6 +1,6 @@
 /*
  * The library's service, of which a process has one: how functions of the API begin, which
- * faults the hub has them show, and the one lock of the library's objects.
+ * faults the hub sets for them, and the one lock of the library's objects.
  */
 #ifndef SERVICE_H
 #define SERVICE_H
@@ -10,7 +10,7 @@
 
 #define API __attribute__((visibility("default")))
 
-/* Begins a function of the API: tells the hub of the call, and does what the hub wants of it. */
+/* Begins a function of the API: reports the call to the hub, and applies the fault that the hub set. */
 #define CALL(type)                                                                                 \
     do {                                                                                           \
         intptr_t refusal;                                                                          \
@@ -27,7 +27,7 @@
         return 0;                                                                                  \
     }
 
-/* A function that makes an object of which nothing is asked but that it be there. */
+/* A function that makes an object that only has to exist. */
 #define BARE_OBJECT(name)                                                                          \
     API void *name(void)                                                                           \
     {                                                                                              \
