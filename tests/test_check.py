@@ -229,11 +229,11 @@ async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_trie
 def used_by_a_relay(monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
     """Let a relay run that tells this status."""
 
-    async def look(_relay: object) -> dict[str, Any]:
+    async def fetch_status(_relay: object) -> dict[str, Any]:
         return {"source": "", "source_alive": False, "outputs": {}, **status}
 
-    monkeypatch.setattr(lookup, "at", lambda path, _name: path)
-    monkeypatch.setattr(remote, "look", look)
+    monkeypatch.setattr(lookup, "relay_at", lambda path, _name: path)
+    monkeypatch.setattr(remote, "fetch_status", fetch_status)
 
 
 @pytest.mark.parametrize(

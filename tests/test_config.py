@@ -464,12 +464,12 @@ def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(
 def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "PIPE_PATIENCE", 0.2)
+    monkeypatch.setattr(loading, "PIPE_TIMEOUT", 0.2)
     fifo = tmp_path / "fifo.toml"
     os.mkfifo(fifo)
     with pytest.raises(ConfigError, match="nobody writes it to its end"):
         load(fifo, (), {})
-    monkeypatch.setattr(loading, "PIPE_PATIENCE", 10.0)
+    monkeypatch.setattr(loading, "PIPE_TIMEOUT", 10.0)
 
     def write() -> None:
         with fifo.open("w") as pipe:

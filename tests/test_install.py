@@ -8,7 +8,7 @@ import pytest
 
 from relayd.commands import installer
 from relayd.commands.installer import Installer, InstallOptions
-from relayd.commands.system_files import PIECES, FileStatus, Layout, require_visible, shipped
+from relayd.commands.system_files import MANAGED_FILES, FileStatus, Layout, require_visible, shipped
 from relayd.errors import ExitCode, Unavailable, UsageError
 
 COMMAND = "/opt/relayd/bin/relayd"
@@ -54,7 +54,7 @@ def files(root: Path) -> set[str]:
 
 
 def test_every_shipped_file_has_a_place_and_no_two_share_one() -> None:
-    named = {piece.source for piece in PIECES}
+    named = {managed.source for managed in MANAGED_FILES}
     there = {
         str(path.relative_to(shipped()))
         for folder in ("systemd", *(f"config/{name}" for name in SHIPPED))
@@ -63,7 +63,9 @@ def test_every_shipped_file_has_a_place_and_no_two_share_one() -> None:
     }
     assert there == named - {"config/relayd.toml"}
     for layout in Layout:
-        targets = [piece.targets[layout] for piece in PIECES if layout in piece.targets]
+        targets = [
+            managed.targets[layout] for managed in MANAGED_FILES if layout in managed.targets
+        ]
         assert targets
         assert len(set(targets)) == len(targets)
 
@@ -177,7 +179,7 @@ def test_without_root_the_command_to_type_is_told(
         Layout.SYSTEM, None, COMMAND, yes=True, changed_too=False, dry_run=False
     )
     wary = Installer(options, lambda line: None, no_questions)
-    monkeypatch.setattr(wary._files, "put", lambda placed: pytest.fail("something was written"))
+    monkeypatch.setattr(wary._files, "write", lambda _file: pytest.fail("something was written"))
     with pytest.raises(Unavailable, match=r"sudo .*relayd install"):
         wary.install()
 

@@ -168,13 +168,13 @@ async def test_a_relay_keeps_a_face_that_a_person_put_on_when_the_file_names_no_
 async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     relay: Relay, tmp_path: Path
 ) -> None:
-    drawn = relay.pipeline.artist.draw("x")
+    drawn = relay.pipeline.renderer.draw("x")
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
     with pytest.raises(ConfigError, match="standby_image"):
         await relay.apply(settings(face={"image": OTHER}, privacy={"standby_image": str(bad)}))
     assert relay._runner.machine.face.image_url == FACE
-    assert relay.pipeline.artist.draw("x") is drawn
+    assert relay.pipeline.renderer.draw("x") is drawn
 
 
 async def test_another_standby_picture_is_shown_by_the_next_beat(
@@ -182,18 +182,18 @@ async def test_another_standby_picture_is_shown_by_the_next_beat(
 ) -> None:
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
     await relay.apply(settings(privacy={"standby_image": str(tmp_path / "white.png")}))
-    relay.pipeline._studio.submit(lambda: None).result(5)  # whatever was to be drawn is drawn
-    assert relay.pipeline.screen._standby.i420[0, 0] == 235  # white in BT.601
+    relay.pipeline._draw_pool.submit(lambda: None).result(5)  # earlier drawing is done
+    assert relay.pipeline.output_clock._standby.i420[0, 0] == 235  # white in BT.601
 
 
 async def test_a_reload_changes_no_word_on_the_standby_picture(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[tuple[str, str]] = []
-    monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
+    drawn: list[tuple[str, str]] = []
+    monkeypatch.setattr(relay.pipeline, "set_standby_text", lambda *text: drawn.append(text))
     relay._enter(RelayState.OPENING)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert said == [RelayState.OPENING.on_picture("")] * 2
+    assert drawn == [RelayState.OPENING.on_picture("")] * 2
 
 
 class Manager:

@@ -89,26 +89,26 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RelaydError as fault:
-        _complain(fault)
+        _print_error(fault)
         sys.exit(fault.exit_code)
     except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
         logs.get("cli").debug(LogEvent.INTERNAL_FAULT, exc_info=True)
         refusal = limits.named(fault) or InternalFault.of(
             fault, hint="a fault of relayd; --log-level debug shows where"
         )
-        _complain(refusal)
+        _print_error(refusal)
         sys.exit(refusal.exit_code)
     sys.exit(ExitCode.CLEAN)
 
 
-def _complain(fault: RelaydError) -> None:
+def _print_error(fault: RelaydError) -> None:
     lines = fault.faults if isinstance(fault, ConfigError) else [str(fault)]
     with suppress(OSError):  # a full disk: the exit code still tells
         for line in lines:
             sys.stderr.write(f"relayd: {logs.redact(line)}\n")
 
 
-def _finish(code: int) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     raise typer.Exit(int(code))
 
 
@@ -118,8 +118,8 @@ def _set_up_logs(level: str) -> None:
     logs.configure(level)
 
 
-def _await(job: Coroutine[Any, Any, int]) -> NoReturn:
-    _finish(asyncio.run(job))
+def _run_async(job: Coroutine[Any, Any, int]) -> NoReturn:
+    _exit(asyncio.run(job))
 
 
 @app.callback(invoke_without_command=True)
@@ -155,7 +155,7 @@ def demo(
 
     _set_up_logs(log_level)
     options = DemoOptions(source, face, port, seconds, record, use_camera=not no_camera)
-    _await(run_demo(options))
+    _run_async(run_demo(options))
 
 
 @app.command()
@@ -189,7 +189,7 @@ def run(
         )
     if foreign := ignored(os.environ):
         logs.get("config").warning(LogEvent.ENVIRONMENT_IGNORED, names=foreign, hint="not ours")
-    _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
+    _run_async(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
 
 
 @app.command()
@@ -204,7 +204,7 @@ def check(
 
     findings: list[Finding] = []
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
             typer.echo(logs.redact(finding.as_line()))
@@ -214,17 +214,17 @@ def check(
         require_runnable(settings)
     except ConfigError as fault:
         for line in fault.faults:
-            tell(Finding.failed("config", line))
+            report(Finding.failed("config", line))
     else:
-        tell(Finding.ok("config", str(config)))
+        report(Finding.ok("config", str(config)))
         if names := exposed(overrides or ()):
-            tell(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
+            report(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
         if foreign := ignored(os.environ):
-            tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
-        asyncio.run(run_checks(settings, config.stem, tell))
+            report(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
+        asyncio.run(run_checks(settings, config.stem, report))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
-    _finish(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
+    _exit(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
 
 
 @faces_app.command("detect")
@@ -237,7 +237,7 @@ def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> N
         typer.echo(face.landmarks)
     if not faces:
         sys.stderr.write(f"relayd: no face in {logs.redact(url)}\n")
-        _finish(ExitCode.FAILED)
+        _exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -273,7 +273,7 @@ def emulator(
     client_secret = secrets.token_urlsafe() if api_key else ""
     if with_parent:
         Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
-    _finish(
+    _exit(
         server.run(
             server.EmulatorSettings(
                 host=host,

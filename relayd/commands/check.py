@@ -25,7 +25,7 @@ from relayd.config.settings import (
     state_directory,
 )
 from relayd.control import lookup
-from relayd.control.entrance import prepared_socket
+from relayd.control.endpoints import prepared_socket
 from relayd.control.server import try_to_bind
 from relayd.errors import (
     ConfigError,
@@ -279,7 +279,7 @@ async def _unless_in_use(
         return found
     try:
         path = control_socket(settings, relay)
-        status = await remote.look(await asyncio.to_thread(lookup.at, path, relay))
+        status = await remote.fetch_status(await asyncio.to_thread(lookup.relay_at, path, relay))
     except RelaydError:  # none runs, or none that could be asked
         return found
     if not has_it(status):

@@ -50,9 +50,9 @@ EMULATOR_START = 30.0
 """s that the emulator may take to start: a cold disk takes 5 s to load OpenCV."""
 EMULATOR_STOP = 5.0
 """s that it gets to end by itself."""
-LOOK_EVERY = 0.5
+POLL_PERIOD = 0.5
 """s after which a stop is noticed while it starts."""
-LARGEST_GREETING = 4096
+MAX_URL_LINE = 4096
 """Bytes of the line in which it tells its URL."""
 DEMO_KEY = "demo"
 """An emulator that was given no key takes any."""
@@ -93,7 +93,7 @@ async def run_demo(options: DemoOptions) -> int:
             client,
             open_journal(settings),
             more_outputs=[preview],
-            on_change=_Narrator(console),
+            on_change=_ConsoleReporter(console),
         )
         source = SourcePreview(relay.pipeline.source, settings.video.geometry)
         app = build_app(relay, relay.metrics, Pictures(preview, source))
@@ -162,11 +162,11 @@ def _start_emulator(command: Sequence[str], key: str) -> Child:
 
 async def _url_of(emulator: Child) -> str:
     """Wait for the line in which it tells its URL; empty where none comes."""
-    said = LineReader(emulator.stdout.fileno(), largest=LARGEST_GREETING)
+    output = LineReader(emulator.stdout.fileno(), largest=MAX_URL_LINE)
     deadline = time.monotonic() + EMULATOR_START
-    while not said.at_end and time.monotonic() < deadline:
+    while not output.at_end and time.monotonic() < deadline:
         try:
-            lines = await asyncio.to_thread(said.read, LOOK_EVERY)
+            lines = await asyncio.to_thread(output.read, POLL_PERIOD)
         except LineTooLong:
             return ""
         for line in lines:
@@ -256,14 +256,14 @@ def settings_for(
     )
 
 
-class _Narrator:
+class _ConsoleReporter:
     """Tells a person at the terminal what happens."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def __call__(self, state: RelayState, reason: str) -> None:
-        words = f"{state.words}: {reason}" if reason else state.words
+        words = f"{state.text}: {reason}" if reason else state.text
         self._console.print(redact(words), markup=False)
 
 

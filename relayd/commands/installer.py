@@ -46,16 +46,16 @@ class InstallOptions:
 
 
 class Installer:
-    """One conversation with a person, or with a script that said yes beforehand."""
+    """One conversation with a person, or with a script that output yes beforehand."""
 
     def __init__(
         self,
         options: InstallOptions,
-        say: Callable[[str], None],
-        ask: Callable[[str], bool],
+        print_line: Callable[[str], None],
+        confirm: Callable[[str], bool],
     ) -> None:
         """Look at what is in place. Raises Unavailable or UsageError where nothing can be done."""
-        self._options, self._say, self._ask = options, say, ask
+        self._options, self._print, self._confirm = options, print_line, confirm
         layout = options.layout
         home = user_root() if layout is Layout.USER else Path("/")
         self._is_live = options.root is None and layout is not Layout.PACKAGE
@@ -69,27 +69,27 @@ class Installer:
         """Put the files in place that are not."""
         if self._options.layout is Layout.SYSTEM and not self._options.command:
             require_visible(self._command)
-        todo = [one for one in self._files.placed if one.standing is not FileStatus.SAME]
-        for one in self._files.placed:
+        todo = [one for one in self._files.files if one.status is not FileStatus.SAME]
+        for one in self._files.files:
             self._show(one)
         for path in other_module_options(self._files.root):
-            self._say(f"note      {path} sets options of v4l2loopback as well: they add up")
+            self._print(f"note      {path} sets options of v4l2loopback as well: they add up")
         chosen = self._choose(todo, "put in place", "replace")
         if not self._may_go_on(chosen):
             return ExitCode.CLEAN
         for one in chosen:
-            self._files.put(one)
-        self._say(f"{len(chosen)} file(s) put in place")
-        code = self._tell_the_system(_after_install(self._files.placed, self._options.layout))
+            self._files.write(one)
+        self._print(f"{len(chosen)} file(s) put in place")
+        code = self._reload_system(_after_install(self._files.files, self._options.layout))
         if self._is_live:
-            self._say(_next_steps(self._options.layout))
+            self._print(_next_steps(self._options.layout))
         return code
 
     def uninstall(self) -> ExitCode:
         """Remove the files that are in place."""
-        there = [one for one in self._files.placed if one.standing is not FileStatus.ABSENT]
+        there = [one for one in self._files.files if one.status is not FileStatus.ABSENT]
         for one in there:
-            self._say(f"{one.standing.value:9} {one.path}")
+            self._print(f"{one.status.value:9} {one.path}")
         if self._is_live and (running := list(_running(self._options.layout))):
             raise Unavailable(
                 f"relays run: {', '.join(running)}",
@@ -99,31 +99,37 @@ class Installer:
         if not self._may_go_on(chosen):
             return ExitCode.CLEAN
         for one in chosen:
-            self._files.take_away(one)
-        self._say(f"{len(chosen)} file(s) removed; configuration, journal and user stay")
-        return self._tell_the_system(_after_uninstall(self._options.layout))
+            self._files.remove(one)
+        self._print(f"{len(chosen)} file(s) removed; configuration, journal and user stay")
+        return self._reload_system(_after_uninstall(self._options.layout))
 
     def _show(self, one: InstalledFile) -> None:
-        self._say(f"{one.standing.value:9} {one.path}: {one.piece.why}")
-        if one.standing in (FileStatus.OLDER, FileStatus.CHANGED):
-            self._say(one.diff().rstrip())
+        self._print(f"{one.status.value:9} {one.path}: {one.managed.why}")
+        if one.status in (FileStatus.OLDER, FileStatus.CHANGED):
+            self._print(one.diff().rstrip())
 
     def _choose(
         self, todo: Sequence[InstalledFile], doing: str, doing_changed: str
     ) -> list[InstalledFile]:
         """Return the files that may be touched, asking for those that somebody changed."""
         options = self._options
-        plain = [one for one in todo if one.standing is not FileStatus.CHANGED]
-        changed = [one for one in todo if one.standing is FileStatus.CHANGED]
+        plain = [one for one in todo if one.status is not FileStatus.CHANGED]
+        changed = [one for one in todo if one.status is FileStatus.CHANGED]
         if options.dry_run:
-            self._say(f"{len(plain)} file(s) to {doing}, {len(changed)} changed; nothing was done")
+            self._print(
+                f"{len(plain)} file(s) to {doing}, {len(changed)} changed; nothing was done"
+            )
             return []
-        if plain and not options.yes and not self._ask(f"{doing} {len(plain)} file(s)?"):
+        if plain and not options.yes and not self._confirm(f"{doing} {len(plain)} file(s)?"):
             plain = []
         for one in changed:
             if options.yes and not options.changed_too:
-                self._say(f"kept      {one.path}: it was changed here (--changed-too takes it too)")
-            elif options.yes or self._ask(f"{doing_changed} {one.path}, which was changed here?"):
+                self._print(
+                    f"kept      {one.path}: it was changed here (--changed-too takes it too)"
+                )
+            elif options.yes or self._confirm(
+                f"{doing_changed} {one.path}, which was changed here?"
+            ):
                 plain.append(one)
         return plain
 
@@ -131,23 +137,23 @@ class Installer:
         """Whether there is anything to do; raises Unavailable where only root could."""
         if not chosen:
             if not self._options.dry_run:
-                self._say("nothing to do")
+                self._print("nothing to do")
             return False
         if self._is_live and self._options.layout is Layout.SYSTEM and os.geteuid() != 0:
-            words = " ".join(["sudo", own_command(), *sys.argv[1:]])
-            raise Unavailable("only root may change /etc", hint=words)
+            command = " ".join(["sudo", own_command(), *sys.argv[1:]])
+            raise Unavailable("only root may change /etc", hint=command)
         return True
 
-    def _tell_the_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
-        """Run what makes the change known; a command that fails is shown with its words."""
+    def _reload_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
+        """Run what makes the change known; a command that fails is shown with its command."""
         code = ExitCode.CLEAN
         for command in commands if self._is_live else ():
             if shutil.which(command[0]) is None:
                 continue
-            status, said, complained = _run(command)
-            self._say(f"ran       {' '.join(command)}")
-            if status:
-                self._say(f"failed    {(complained or said).strip()}")
+            code_returned, output, errors = _run(command)
+            self._print(f"ran       {' '.join(command)}")
+            if code_returned:
+                self._print(f"failed    {(errors or output).strip()}")
                 code = ExitCode.FAILED
         return code
 
@@ -178,7 +184,7 @@ def _next_steps(layout: Layout) -> str:
 def _after_install(placed: Sequence[InstalledFile], layout: Layout) -> list[list[str]]:
     if layout is Layout.USER:
         return [["systemctl", "--user", "daemon-reload"]]
-    path = {one.piece.source: str(one.path) for one in placed}
+    path = {one.managed.source: str(one.path) for one in placed}
     return [
         ["systemd-sysusers", path["config/sysusers.d/relayd.conf"]],
         ["systemd-tmpfiles", "--create", path["config/tmpfiles.d/relayd.conf"]],
@@ -201,13 +207,13 @@ def _running(layout: Layout) -> Iterator[str]:
     """Name the relays that systemd runs; none where there is no systemd."""
     if shutil.which("systemctl") is None:
         return
-    _, said, _ = _run(
+    _, output, _ = _run(
         [
             *("systemctl", *(["--user"] if layout is Layout.USER else [])),
             *("list-units", "--plain", "--no-legend", "relayd@*.service"),
         ]
     )
-    for line in said.splitlines():
+    for line in output.splitlines():
         unit, _, state, *_ = line.split()
         if state in {"active", "activating", "deactivating", "reloading"}:
             yield unit

@@ -22,7 +22,7 @@ from relayd.config.settings import Settings
 from relayd.errors import ExitCode, UsageError
 from relayd.urls.safe import service_url
 
-LATELY = 30 * 24 * 3600.0
+RECENT_SPAN = 30 * 24 * 3600.0
 """s, the longer of the two spans that are summed up."""
 
 
@@ -45,10 +45,10 @@ class TimeSpent:
         return self.closed_seconds + self.open_seconds
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """It for a person."""
-        words = f"{_span(self.closed_seconds)} in {self.closed} closed sessions"
-        return words + (f", {_span(self.open_seconds)} in {self.open} open" if self.open else "")
+        text = f"{_span(self.closed_seconds)} in {self.closed} closed sessions"
+        return text + (f", {_span(self.open_seconds)} in {self.open} open" if self.open else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SessionsReport:
     doubts: tuple[Doubt, ...]
     """Of the last days, creates in flight among them."""
     today: TimeSpent
-    lately: TimeSpent
+    recent: TimeSpent
     """In the last 30 days."""
     daily_limit: float
     """s a day that sessions may be open; 0 where there is no limit."""
@@ -80,8 +80,8 @@ class SessionsReport:
         for doubt in self.doubts:
             yield _doubtful(doubt)
         limit = f"; limit {_span(self.daily_limit)}" if self.daily_limit else ""
-        yield f"today: {self.today.words}{limit}"
-        yield f"last 30 days: {self.lately.words}"
+        yield f"today: {self.today.text}{limit}"
+        yield f"last 30 days: {self.recent.text}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for a program: times in ISO 8601 and UTC, spans in seconds."""
@@ -114,7 +114,7 @@ class SessionsReport:
                 for doubt in self.doubts
             ],
             "spent_today": round(self.today.seconds, 3),
-            "spent_30_days": round(self.lately.seconds, 3),
+            "spent_30_days": round(self.recent.seconds, 3),
             "daily_limit": self.daily_limit,
         }
 
@@ -123,23 +123,23 @@ class SessionsReport:
         return record.id, _when(record.opened_at), record.relay, record.base_url, how
 
 
-def look(settings: Settings) -> SessionsReport:
+def read_report(settings: Settings) -> SessionsReport:
     """Read the journal; raises Unavailable when it cannot be."""
     journal = open_journal(settings)
     now, contents = journal.now(), journal.contents()
     doubts = journal.doubts(now.wall - KEPT_FOR)
     day = local_day(now.wall)
-    spans = ((day.start, day.end), (now.wall - LATELY, day.end))
-    today, lately = (_spent(journal, contents, now, *span) for span in spans)
+    spans = ((day.start, day.end), (now.wall - RECENT_SPAN, day.end))
+    today, recent = (_spent(journal, contents, now, *span) for span in spans)
     limit = settings.akool.daily_limit * 60.0
-    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, lately, limit)
+    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, recent, limit)
 
 
 async def close_sessions(
     settings: Settings,
     session_id: str | None,
-    say: Callable[[str], None],
-    agree: Callable[[str], bool],
+    emit: Callable[[str], None],
+    confirm: Callable[[str], bool],
 ) -> ExitCode:
     """Close orphaned sessions, or the one session named, and say what became of each.
 
@@ -150,48 +150,50 @@ async def close_sessions(
     journal = open_journal(settings)
     contents = journal.contents()
     if session_id is None:
-        return await _close_all(settings, journal, contents, say)
+        return await _close_all(settings, journal, contents, emit)
     if not session_id.strip() or len(session_id) > LONGEST_ID or not session_id.isprintable():
         raise UsageError("that is no session id", hint="relayd sessions list shows those known")
     record = next((one for one in contents.records if one.id == session_id), None)
     broken = None if record is not None else journal.unreadable_file_of(session_id)
     if record is not None and record.held:
-        say(f"{session_id}: in use by relay {record.relay}; stop that relay first")
+        emit(f"{session_id}: in use by relay {record.relay}; stop that relay first")
         return ExitCode.FAILED
     if broken is not None and broken.held:
-        say(f"{session_id}: in use by a running relay ({broken.why}); stop that relay first")
+        emit(f"{session_id}: in use by a running relay ({broken.why}); stop that relay first")
         return ExitCode.FAILED
     if record is None:
-        return await _close_unlisted(settings, journal, session_id, broken, say=say, agree=agree)
-    return await _close_orphaned_sessions(settings, journal, session_id, say)
+        return await _close_unlisted(
+            settings, journal, session_id, broken, emit=emit, confirm=confirm
+        )
+    return await _close_orphaned_sessions(settings, journal, session_id, emit)
 
 
 async def _close_all(
-    settings: Settings, journal: Journal, contents: JournalContents, say: Callable[[str], None]
+    settings: Settings, journal: Journal, contents: JournalContents, emit: Callable[[str], None]
 ) -> ExitCode:
     code = ExitCode.CLEAN
     if not all(record.held for record in contents.records):
-        code = await _close_orphaned_sessions(settings, journal, None, say)
+        code = await _close_orphaned_sessions(settings, journal, None, emit)
     elif not contents.unreadable:
         doubts = journal.doubts(journal.now().wall - KEPT_FOR)
         unknown = [_doubtful(doubt) for doubt in doubts if not doubt.held]
-        say("nothing is known to be left open" if unknown else "nothing is left open")
-        for words in unknown:
-            say(words)
+        emit("nothing is known to be left open" if unknown else "nothing is left open")
+        for text in unknown:
+            emit(text)
     for entry in contents.unreadable:
-        say(f"{_visible(entry.name)} in {journal.directory / 'sessions'}: {_unreadable(entry)}")
+        emit(f"{_visible(entry.name)} in {journal.directory / 'sessions'}: {_unreadable(entry)}")
     return code or (ExitCode.FAILED if contents.unreadable else ExitCode.CLEAN)
 
 
 async def _close_orphaned_sessions(
-    settings: Settings, journal: Journal, session_id: str | None, say: Callable[[str], None]
+    settings: Settings, journal: Journal, session_id: str | None, emit: Callable[[str], None]
 ) -> ExitCode:
     async with connect(settings) as client:
         results = await close_orphaned_sessions(client, journal, session_id=session_id)
     for result in results:
-        say(f"{result.record.id}: {'closed' if result.closed else result.reason}")
+        emit(f"{result.record.id}: {'closed' if result.closed else result.reason}")
     if not results:  # somebody else was quicker
-        say("nothing is left open")
+        emit("nothing is left open")
     return ExitCode.CLEAN if all(result.closed for result in results) else ExitCode.UNAVAILABLE
 
 
@@ -201,8 +203,8 @@ async def _close_unlisted(
     session_id: str,
     broken: UnreadableEntry | None,
     *,
-    say: Callable[[str], None],
-    agree: Callable[[str], bool],
+    emit: Callable[[str], None],
+    confirm: Callable[[str], bool],
 ) -> ExitCode:
     """Close a session of which the journal knows nothing, or nothing that can be read."""
     url = service_url(settings.akool.base_url.reveal())
@@ -210,14 +212,14 @@ async def _close_unlisted(
     if broken is not None:
         known = f"its file on the journal cannot be read ({broken.why})"
     async with connect(settings) as client:
-        if not agree(f"{session_id}: {known}; close it at {url} anyway?"):
+        if not confirm(f"{session_id}: {known}; close it at {url} anyway?"):
             return ExitCode.FAILED
         if not await client.close(session_id):
-            say(f"{session_id}: the service knows no such session")
+            emit(f"{session_id}: the service knows no such session")
             return ExitCode.FAILED
     if broken is not None:
         journal.discard(broken)
-    say(f"{session_id}: closed")
+    emit(f"{session_id}: closed")
     return ExitCode.CLEAN
 
 

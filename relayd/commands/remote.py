@@ -17,7 +17,7 @@ from relayd.errors import (
 )
 from relayd.http.client import Answer, HttpClient
 
-PATIENCE = 30.0
+COMMAND_TIMEOUT = 30.0
 """s that an order may take: a new face is looked at by the service first."""
 STUCK_AFTER = 2.0
 """s without a status after which a relay counts as stuck: it has it at hand."""
@@ -34,35 +34,37 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
 """What every relay's status holds, and as what."""
 
 
-async def look(relay: FoundRelay) -> Status:
+async def fetch_status(relay: FoundRelay) -> Status:
     """Return a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        return _status(await _at_once(http, relay, "/api/status"), relay)
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
+        return _status(await _get_promptly(http, relay, "/api/status"), relay)
 
 
-async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
+async def fetch_status_and_page(relay: FoundRelay) -> tuple[Status, str]:
     """Return a relay's status and its page's URL with the token; empty where it serves none."""
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        told = _status(await _at_once(http, relay, "/api/status"), relay)
-        page = await _at_once(http, relay, "/api/page")
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
+        status = _status(await _get_promptly(http, relay, "/api/status"), relay)
+        page = await _get_promptly(http, relay, "/api/page")
     if page.status != HTTPStatus.OK:  # a relay of an older version
-        return told, ""
-    return told, str(_object(page, relay).get("url") or "")
+        return status, ""
+    return status, str(_object(page, relay).get("url") or "")
 
 
-async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
+async def send_command(
+    relay: FoundRelay, path: str, body: Mapping[str, str] | None = None
+) -> Status:
     """Have a relay do something; returns its status after it.
 
     Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
     since the order itself may take long.
     """
-    await look(relay)
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+    await fetch_status(relay)
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
         answer = await http.request("POST", f"http://relay{path}", json_body=body or {})
     return _status(answer, relay)
 
 
-async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
+async def _get_promptly(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
     stuck = RelayStuck(
         f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
         hint="its log says more; continue it with SIGCONT, or restart it",
@@ -82,25 +84,25 @@ async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
 
 def _status(answer: Answer, relay: FoundRelay) -> Status:
     """Read a status; raises RelaydError with a refusal, Unavailable where no relay answers so."""
-    told = _object(answer, relay)
-    if answer.status != HTTPStatus.OK and isinstance(error := told.get("error"), str):
-        raise RelaydError(error, hint=str(told.get("hint") or told.get("mend") or ""))
-    if not all(isinstance(told.get(name), kind) for name, kind in _NEEDED.items()):
-        raise _stranger(relay)
-    return told
+    status = _object(answer, relay)
+    if answer.status != HTTPStatus.OK and isinstance(error := status.get("error"), str):
+        raise RelaydError(error, hint=str(status.get("hint") or status.get("mend") or ""))
+    if not all(isinstance(status.get(name), kind) for name, kind in _NEEDED.items()):
+        raise _not_a_relay(relay)
+    return status
 
 
 def _object(answer: Answer, relay: FoundRelay) -> Status:
     try:
-        told = answer.json()
+        status = answer.json()
     except ServerFault as fault:
-        raise _stranger(relay) from fault
-    if not isinstance(told, dict):
-        raise _stranger(relay)
-    return told
+        raise _not_a_relay(relay) from fault
+    if not isinstance(status, dict):
+        raise _not_a_relay(relay)
+    return status
 
 
-def _stranger(relay: FoundRelay) -> Unavailable:
+def _not_a_relay(relay: FoundRelay) -> Unavailable:
     return Unavailable(
         f"what answers on {relay.socket} is no relay of this version",
         hint="see what listens there; after an update, restart the relay",

@@ -8,7 +8,7 @@ from relayd.akool.connect import connect, open_journal
 from relayd.config.reload import Reloader
 from relayd.config.settings import Settings, state_directory
 from relayd.control.api import Pictures, build_app
-from relayd.control.entrance import access_for, prepared_socket, show_page
+from relayd.control.endpoints import access_for, prepared_socket, show_page
 from relayd.control.notify import Notifier
 from relayd.control.server import ControlServer
 from relayd.errors import ExitCode, RelaydError
@@ -23,9 +23,9 @@ from relayd.relay.sleep.watch import SleepWatch
 from relayd.relay.status import RelayState
 from relayd.rtc.kinds import require_link
 
-OLDEST_TICK = 2.0
+MAX_TICK_AGE = 2.0
 """s without a beat of the outputs after which systemd's watchdog is no longer fed."""
-PULSE = 1.0
+NOTIFY_PERIOD = 1.0
 """s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
 one of many looks does no harm, a relay that is stuck misses all of them."""
 
@@ -86,7 +86,7 @@ async def _run(
         await server.start()
         show_page(server.page_url)
         stack.push_async_callback(server.stop)
-        heart = in_background("heart", lambda: _beat(relay, notifier))
+        heart = in_background("heart", lambda: _feed_watchdog(relay, notifier))
         await stack.enter_async_context(heart)
         if not with_terminal:
             reloader = Reloader(settings, reread, relay.apply)
@@ -102,19 +102,19 @@ class _Announcer:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._words = ""
+        self._text = ""
         self._note = ""
         self.is_ready = asyncio.Event()
 
     def __call__(self, state: RelayState, reason: str) -> None:
-        self._words = f"{state.words}: {reason}" if reason else state.words
+        self._text = f"{state.text}: {reason}" if reason else state.text
         if state is RelayState.CLOSING:
-            self._notifier.stopping(self._words)
+            self._notifier.stopping(self._text)
         elif self.is_ready.is_set() or state is RelayState.STOPPED:
-            self._notifier.status(self._line())
+            self._notifier.status(self._status_line())
         else:
             self.is_ready.set()
-            self._notifier.ready(self._line())
+            self._notifier.ready(self._status_line())
 
     def reloading(self) -> None:
         """A reload begins."""
@@ -123,10 +123,10 @@ class _Announcer:
     def reloaded(self, note: str) -> None:
         """A reload has ended; `note` stays in the status until the next one."""
         self._note = note
-        self._notifier.ready(self._line())
+        self._notifier.ready(self._status_line())
 
-    def _line(self) -> str:
-        return f"{self._words} [{self._note}]" if self._note else self._words
+    def _status_line(self) -> str:
+        return f"{self._text} [{self._note}]" if self._note else self._text
 
 
 async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
@@ -141,7 +141,7 @@ async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
             announcer.reloaded(result.note)
 
 
-async def _beat(relay: Relay, notifier: Notifier) -> None:
+async def _feed_watchdog(relay: Relay, notifier: Notifier) -> None:
     """Feed systemd's watchdog for as long as this loop turns and the outputs beat.
 
     Says READY again where that message was lost.
@@ -150,7 +150,7 @@ async def _beat(relay: Relay, notifier: Notifier) -> None:
         return
     interval = notifier.watchdog
     while True:
-        if interval is not None and relay.pipeline.since_beat() < OLDEST_TICK:
+        if interval is not None and relay.pipeline.since_tick() < MAX_TICK_AGE:
             notifier.alive()
-        notifier.repeat()
-        await asyncio.sleep(PULSE if interval is None else min(interval, PULSE))
+        notifier.resend_ready()
+        await asyncio.sleep(NOTIFY_PERIOD if interval is None else min(interval, NOTIFY_PERIOD))

@@ -29,9 +29,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the sessions that are or may be open, and how long sessions were open lately."""
-    from relayd.commands.open_sessions import look  # noqa: PLC0415 - loads the service's client
+    from relayd.commands.open_sessions import read_report  # noqa: PLC0415 - loads the service's client
 
-    found = look(load(config, overrides or ()))
+    found = read_report(load(config, overrides or ()))
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))
     else:
@@ -54,11 +54,11 @@ def close(
     """Close sessions that a relay left open; one that a living relay uses is left alone."""
     from relayd.commands.open_sessions import close_sessions  # noqa: PLC0415 - loads the service's client
 
-    def agree(question: str) -> bool:
+    def confirm(question: str) -> bool:
         return yes or _ask(question)
 
     settings = load(config, overrides or ())
-    raise typer.Exit(int(asyncio.run(close_sessions(settings, session, typer.echo, agree))))
+    raise typer.Exit(int(asyncio.run(close_sessions(settings, session, typer.echo, confirm))))
 
 
 def _ask(question: str) -> bool:

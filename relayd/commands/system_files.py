@@ -46,54 +46,54 @@ class ManagedFile:
     """Paths below the layout's root."""
 
 
-def _piece(source: str, why: str, etc: str, package: str = "", user: str = "") -> ManagedFile:
+def _managed(source: str, why: str, etc: str, package: str = "", user: str = "") -> ManagedFile:
     targets = {Layout.SYSTEM: etc, Layout.PACKAGE: package or etc, Layout.USER: user}
     return ManagedFile(source, why, {layout: path for layout, path in targets.items() if path})
 
 
-PIECES = (
-    _piece(
+MANAGED_FILES = (
+    _managed(
         "systemd/relayd@.service",
         "the service: relayd@NAME runs /etc/relayd/NAME.toml",
         "etc/systemd/system/relayd@.service",
         "usr/lib/systemd/system/relayd@.service",
     ),
-    _piece(
+    _managed(
         "systemd/user/relayd@.service",
         "the same for one user: runs ~/.config/relayd/NAME.toml",
         "etc/systemd/user/relayd@.service",
         "usr/lib/systemd/user/relayd@.service",
         "systemd/user/relayd@.service",
     ),
-    _piece(
+    _managed(
         "config/sysusers.d/relayd.conf",
         "the service's own user",
         "etc/sysusers.d/relayd.conf",
         "usr/lib/sysusers.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/tmpfiles.d/relayd.conf",
         "/etc/relayd, for root and the service alone",
         "etc/tmpfiles.d/relayd.conf",
         "usr/lib/tmpfiles.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/udev/60-relayd.rules",
         "/dev/relayd/0 and 1: names of the cameras that stay",
         "etc/udev/rules.d/60-relayd.rules",
         "usr/lib/udev/rules.d/60-relayd.rules",
     ),
-    _piece(
+    _managed(
         "config/modprobe.d/relayd.conf",
         "two virtual cameras, with the options that browsers need",
         "etc/modprobe.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/modules-load.d/relayd.conf",
         "the cameras are there from boot on",
         "etc/modules-load.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/relayd.toml",
         "every key of a relay's configuration with its meaning",
         "etc/relayd/relayd.toml.example",
@@ -120,13 +120,13 @@ class FileStatus(Enum):
 class InstalledFile:
     """A piece at its place."""
 
-    piece: ManagedFile
+    managed: ManagedFile
     path: Path
     content: bytes
     """As it would be written."""
     present: bytes | None
     """As it is; None where there is none."""
-    standing: FileStatus
+    status: FileStatus
 
     def diff(self) -> str:
         """What would change, as a unified diff."""
@@ -144,9 +144,11 @@ class Installation:
         folder = "relayd" if layout is Layout.USER else "etc/relayd"
         self._notes = root / folder / ".installed.json"
         self._known = self._read_notes()
-        self.placed = [self._look(piece) for piece in PIECES if layout in piece.targets]
+        self.files = [
+            self._inspect(managed) for managed in MANAGED_FILES if layout in managed.targets
+        ]
 
-    def put(self, placed: InstalledFile) -> None:
+    def write(self, placed: InstalledFile) -> None:
         """Write a file, whatever is there. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -156,27 +158,27 @@ class Installation:
             draft.replace(placed.path)
         self._note(placed.path, placed.content)
 
-    def take_away(self, placed: InstalledFile) -> None:
+    def remove(self, placed: InstalledFile) -> None:
         """Remove a file, whatever it is. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.unlink(missing_ok=True)
         self._note(placed.path, None)
 
-    def _look(self, piece: ManagedFile) -> InstalledFile:
-        path = self.root / piece.targets[self._layout]
-        content = (shipped() / piece.source).read_bytes()
+    def _inspect(self, managed: ManagedFile) -> InstalledFile:
+        path = self.root / managed.targets[self._layout]
+        content = (shipped() / managed.source).read_bytes()
         content = content.replace(PACKAGED_COMMAND.encode(), self._command.encode())
         with _disk(path):
             present = path.read_bytes() if path.is_symlink() or path.exists() else None
         if present is None:
-            standing = FileStatus.ABSENT
+            status = FileStatus.ABSENT
         elif present == content:
-            standing = FileStatus.SAME
+            status = FileStatus.SAME
         elif self._known.get(str(path)) == _checksum(present):
-            standing = FileStatus.OLDER
+            status = FileStatus.OLDER
         else:
-            standing = FileStatus.CHANGED
-        return InstalledFile(piece, path, content, present, standing)
+            status = FileStatus.CHANGED
+        return InstalledFile(managed, path, content, present, status)
 
     def _read_notes(self) -> dict[str, str]:
         with _disk(self._notes), suppress(FileNotFoundError, ValueError):

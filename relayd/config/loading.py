@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from relayd.config import variables
-from relayd.config.messages import sentence
+from relayd.config.messages import fault_line
 from relayd.config.settings import Settings
 from relayd.config.tree import SettingsTree, leaves
 from relayd.errors import ConfigError
@@ -34,7 +34,7 @@ TOML_FAULTS = (ValueError, RecursionError)
 """
 LARGEST_FILE = 1024 * 1024
 """Bytes; the commented example has some 7 kB."""
-PIPE_PATIENCE = 5.0
+PIPE_TIMEOUT = 5.0
 """s that a pipe may take to give its next bytes: `-c <(command)`, or a FIFO that nobody fills."""
 _LONGEST_VALUE = 120
 """Characters of a value, or of TOML's own words, that a fault repeats."""
@@ -98,7 +98,7 @@ def _validate(tree: SettingsTree) -> Settings:
     except ValidationError as report:
         details = report.errors(include_url=False)
         # Not as its cause: its own words would repeat the values.
-        raise ConfigError([sentence(detail, tree) for detail in details]) from None
+        raise ConfigError([fault_line(detail, tree) for detail in details]) from None
     _conceal_secrets(settings)
     return settings
 
@@ -128,7 +128,7 @@ def _content(path: Path) -> bytes:
     try:
         content = bytearray()
         while len(content) <= LARGEST_FILE:
-            if not wait_readable((descriptor,), PIPE_PATIENCE):
+            if not wait_readable((descriptor,), PIPE_TIMEOUT):
                 break
             if not (piece := os.read(descriptor, LARGEST_FILE + 1 - len(content))):
                 if content or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -164,7 +164,7 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
         if not equals or not all(path):
             faults.append(f"--set {dotted(path)}: give section.key=value, like --set video.fit=pad")
             continue
-        path = [_bare(part) for part in path]
+        path = [_unquoted(part) for part in path]
         name = f"--set {dotted(path)}"
         try:
             read = _toml_value(value.strip())
@@ -238,11 +238,11 @@ def exposed(overrides: Sequence[str]) -> list[str]:
         with suppress(*TOML_FAULTS):
             given = {key: _toml_value(value.strip())}
         if any(isinstance(leaf, str) and MediaUrl(leaf).holds_secret for _, leaf in leaves(given)):
-            names.append(dotted([_bare(part) for part in key.split(".")]))
+            names.append(dotted([_unquoted(part) for part in key.split(".")]))
     return names
 
 
-def _bare(part: str) -> str:
+def _unquoted(part: str) -> str:
     """Return a name without the quotes that TOML allows around it."""
     return part.strip().strip("\"'").strip()
 

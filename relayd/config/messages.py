@@ -24,7 +24,7 @@ _NUMBER = "must be a number without a unit, like 2.5"
 _TEXT = "must be text in quotes"
 _TABLES = frozenset({"model_type", "model_attributes_type", "dict_type", "mapping_type"})
 
-_WORDS: Mapping[str, str] = {
+_TEXTS: Mapping[str, str] = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "finite_number": "must be a finite number",
@@ -47,7 +47,7 @@ _WORDS: Mapping[str, str] = {
 """By the validator's type of error; numbers and choices come from its context."""
 
 
-def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
+def fault_line(detail: ErrorDetails, tree: SettingsTree) -> str:
     """Return one fault as a line."""
     location = list(detail["loc"])
     if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
@@ -83,8 +83,8 @@ def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
         table = ".".join(str(part) for part in location if isinstance(part, str))
         header = "[[output]]" if location[0] == "output" else f"[{table}]"
         return f"must be a table; write {header} on a line, and its keys below"
-    if kind in _WORDS:
-        return _WORDS[kind].format(**detail.get("ctx", {}))
+    if kind in _TEXTS:
+        return _TEXTS[kind].format(**detail.get("ctx", {}))
     message = detail["msg"].removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}"
 

@@ -154,7 +154,7 @@ class _Handlers:
     async def health(self, _: Request) -> Response:
         """Say whether frames flow as configured, for monitors and container runtimes."""
         status = self._relay.status()
-        text = ": ".join(filter(None, (status.state.words, redact(status.reason))))
+        text = ": ".join(filter(None, (status.state.text, redact(status.reason))))
         for name, why in status.lost_outputs.items():
             state = "is" if why == OUTPUT_PENDING else "is lost:"
             text += redact(f"\noutput {name} {state} {why}")
@@ -220,7 +220,7 @@ def status_json(status: RelayStatus) -> dict[str, Any]:
     """A status as JSON has it: the state by name and in words, no number that JSON lacks."""
     fields = asdict(status)
     fields["state"] = status.state.value
-    fields["state_words"] = status.state.words
+    fields["state_words"] = status.state.text
     fields["on_demand"] = status.on_demand.value
     fields["reason"] = redact(status.reason)
     finite: dict[str, Any] = _finite(fields)

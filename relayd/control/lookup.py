@@ -51,25 +51,25 @@ class HiddenPlace:
 
 
 @dataclass(slots=True)
-class Found:
+class FoundRelays:
     """What a look came to."""
 
     relays: list[FoundRelay] = field(default_factory=list)
     hidden: list[HiddenPlace] = field(default_factory=list)
 
 
-def look(
+def find_relays(
     environment: Mapping[str, str] | None = None,
     *,
     uid: int | None = None,
     system: Path = socket_folders.SYSTEM,
     users: Path = socket_folders.USERS,
     shared: Path = socket_folders.SHARED,
-) -> Found:
+) -> FoundRelays:
     """Look for relays of the system and of this user."""
     environment = os.environ if environment is None else environment
     uid = os.geteuid() if uid is None else uid
-    found = Found()
+    found = FoundRelays()
     for folder in _entries(system, found):
         _probe_into(folder / "control.sock", folder.name, found)
     for folder in socket_folders.user_folders(environment, uid, users, shared):
@@ -81,7 +81,7 @@ def look(
     return found
 
 
-def choose(found: Found, name: str | None = None) -> FoundRelay:
+def choose(found: FoundRelays, name: str | None = None) -> FoundRelay:
     """Return the relay `name`, or the only one.
 
     Raises NotRunning, UsageError where several run and none is named, and RelayHidden where it
@@ -101,12 +101,12 @@ def choose(found: Found, name: str | None = None) -> FoundRelay:
     raise NotRunning("no relay runs", hint="-c FILE or --socket PATH for one that has its own")
 
 
-def at(path: Path, name: str = "") -> FoundRelay:
+def relay_at(path: Path, name: str = "") -> FoundRelay:
     """Return the relay that listens on this socket.
 
     Raises NotRunning where none does, RelayHidden where this user may not connect.
     """
-    found = Found()
+    found = FoundRelays()
     _probe_into(path, name or path.stem, found)
     if found.hidden:
         raise RelayHidden(str(found.hidden[0]))
@@ -115,7 +115,7 @@ def at(path: Path, name: str = "") -> FoundRelay:
     return found.relays[0]
 
 
-def _entries(folder: Path, found: Found) -> list[Path]:
+def _entries(folder: Path, found: FoundRelays) -> list[Path]:
     """List a folder; one that is not there is empty, one that may not be listed is noted."""
     try:
         return sorted(folder.iterdir())
@@ -126,7 +126,7 @@ def _entries(folder: Path, found: Found) -> list[Path]:
         return []
 
 
-def _may_trust(folder: Path, uid: int, found: Found) -> bool:
+def _may_trust(folder: Path, uid: int, found: FoundRelays) -> bool:
     """Whether the fallback folder is there and ours: anybody could have made it."""
     if socket_folders.is_own(folder, uid):
         return True
@@ -136,7 +136,7 @@ def _may_trust(folder: Path, uid: int, found: Found) -> bool:
     return False
 
 
-def _probe_into(path: Path, name: str, found: Found) -> None:
+def _probe_into(path: Path, name: str, found: FoundRelays) -> None:
     """Note who listens on a socket; a file that a killed relay left is nobody."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_CONNECT_TIMEOUT)

@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from relayd.control.guard import refuse
 
-MOST_VIEWERS = 8
+MAX_VIEWERS = 8
 """Motion JPEG viewers at a time, of all pictures together: 10 pictures/s of 40 kB each."""
-_LOOK_EACH = 0.025
+_POLL_PERIOD = 0.025
 """s between two looks for a newer picture; pictures come each 100 ms."""
-_FIRST_WAIT = 2.0
+_FIRST_PICTURE_TIMEOUT = 2.0
 """s to wait for the first picture: above one period of the slowest feed."""
 _BOUNDARY = "relayd-picture"
 
@@ -43,7 +43,7 @@ class Viewers:
     @property
     def full(self) -> bool:
         """Whether no other viewer may come."""
-        return self._closed or len(self._streams) >= MOST_VIEWERS
+        return self._closed or len(self._streams) >= MAX_VIEWERS
 
     def end_all(self) -> None:
         """End every stream and let none begin any more."""
@@ -54,7 +54,7 @@ class Viewers:
     async def watch(self, stream: asyncio.Task[None], receive: Receive) -> None:
         """Count `stream` until it ends, its viewer leaves, or `end_all`."""
         self._streams.add(stream)
-        leaving = asyncio.create_task(_left(receive), name="relayd-viewer-leaves")
+        leaving = asyncio.create_task(_wait_for_disconnect(receive), name="relayd-viewer-leaves")
         try:
             await asyncio.wait({stream, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -65,7 +65,7 @@ class Viewers:
                     await task
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -84,7 +84,7 @@ class MotionJpeg(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send pictures until the viewer leaves or the server stops."""
         if self._viewers.full:
-            refusal = refuse(503, f"{MOST_VIEWERS} viewers are here already", "close another page")
+            refusal = refuse(503, f"{MAX_VIEWERS} viewers are here already", "close another page")
             await refusal(scope, receive, send)
             return
         await send(
@@ -112,13 +112,13 @@ async def newest(feed: PictureFeed, after: int) -> tuple[int, bytes]:
         picture = await asyncio.to_thread(feed.latest_jpeg, after)
         if picture is not None:
             return picture
-        await asyncio.sleep(_LOOK_EACH)
+        await asyncio.sleep(_POLL_PERIOD)
 
 
 async def still(feed: PictureFeed) -> Response:
     """Answer with the newest picture, or 503 where none comes."""
     try:
-        _, jpeg = await asyncio.wait_for(newest(feed, 0), _FIRST_WAIT)
+        _, jpeg = await asyncio.wait_for(newest(feed, 0), _FIRST_PICTURE_TIMEOUT)
     except TimeoutError:
         return refuse(503, "there is no picture yet", "try again in a moment")
     return Response(jpeg, media_type="image/jpeg")

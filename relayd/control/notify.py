@@ -27,8 +27,8 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._watchdog = watchdog_interval(environ)
-        self._complained = False
-        self._owes_ready = False
+        self._warned = False
+        self._ready_pending = False
         self._log = logs.get("notify")
 
     @property
@@ -43,12 +43,12 @@ class Notifier:
 
     def ready(self, status: str = "") -> None:
         """Start-up or reload is done."""
-        self._owes_ready = True
+        self._ready_pending = True
         self._send(_status(status))
 
-    def repeat(self) -> None:
+    def resend_ready(self) -> None:
         """Say READY again where it could not be delivered."""
-        if self._owes_ready:
+        if self._ready_pending:
             self._send()
 
     def status(self, text: str) -> None:
@@ -64,28 +64,28 @@ class Notifier:
 
         The time stamp lets systemd tell this reload from an earlier one (Type=notify-reload).
         """
-        self._owes_ready = False  # the READY that ends the reload says it
+        self._ready_pending = False  # the READY that ends the reload says it
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> None:
         """The end has begun."""
-        self._owes_ready = False
+        self._ready_pending = False
         self._send("STOPPING=1", _status(status))
 
     def _send(self, *assignments: str) -> None:
         if self._address is None:
             return
-        ready = ("READY=1",) if self._owes_ready else ()
+        ready = ("READY=1",) if self._ready_pending else ()
         message = "\n".join(line for line in (*ready, *assignments) if line).encode()
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 # A full queue must not hold the event loop up; the next message comes soon.
                 sender.setblocking(False)
                 sender.sendto(message, self._address)
-                self._owes_ready = False
+                self._ready_pending = False
         except OSError as fault:
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 self._log.warning(LogEvent.SYSTEMD_UNREACHABLE, reason=str(fault))
 
 

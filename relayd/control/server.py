@@ -19,15 +19,15 @@ from relayd.process.folders import make_private
 
 STOP_DEADLINE = 1.0
 """s that `stop` may take at most."""
-_POLITE = 0.7
+_DRAIN_TIMEOUT = 0.7
 """s of it in which answers in flight may end; then connections are cut."""
-_MOST_CONNECTIONS = 64
+_MAX_CONNECTIONS = 64
 """Above the viewers and pollers of a page or two; keeps a runaway client in bounds."""
-_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
+_BROWSER_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
 """Where a browser of this machine finds what listens on all addresses."""
 
 
-class _InnerServer(uvicorn.Server):
+class _QuietServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are the relay's."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -50,7 +50,7 @@ class _InnerServer(uvicorn.Server):
         self.should_exit = True
         self._stopping.set()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Drop every connection and whatever still works for one."""
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
@@ -71,7 +71,7 @@ class ControlServer:
         self._unix_path = unix_path
         self._tcp = tcp
         self._bound_inode: int | None = None
-        self._servers: dict[_InnerServer, asyncio.Task[None]] = {}
+        self._servers: dict[_QuietServer, asyncio.Task[None]] = {}
         self._log = logs.get("control")
         self.address: tuple[str, int] | None = None
         """Host and real port once started over TCP."""
@@ -82,7 +82,7 @@ class ControlServer:
         if self.address is None:
             return None
         host, port = self.address
-        host = _HERE.get(host, host)
+        host = _BROWSER_HOSTS.get(host, host)
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     @property
@@ -111,7 +111,7 @@ class ControlServer:
             self._remove_unix_socket()
             raise
         for listener in sockets:
-            server = self._inner_server()
+            server = self._make_server()
             self._servers[server] = asyncio.create_task(
                 server.serve(sockets=[listener]), name="relayd-control"
             )
@@ -127,12 +127,12 @@ class ControlServer:
         self._app.viewers.end_all()
         for server in self._servers:
             server.begin_stop()
-        pending = await self._wait_for_end(_POLITE)
+        pending = await self._wait_for_end(_DRAIN_TIMEOUT)
         if pending:
             for server in self._servers:
-                server.cut()
+                server.abort()
                 server.force_exit = True
-            await self._wait_for_end(STOP_DEADLINE - _POLITE)
+            await self._wait_for_end(STOP_DEADLINE - _DRAIN_TIMEOUT)
         for serving in self._servers.values():
             serving.cancel()
         for ended in await asyncio.gather(*self._servers.values(), return_exceptions=True):
@@ -148,9 +148,9 @@ class ControlServer:
         _, pending = await asyncio.wait(self._servers.values(), timeout=seconds)
         return bool(pending)
 
-    def _inner_server(self) -> _InnerServer:
+    def _make_server(self) -> _QuietServer:
         """Make the server of one listener: whoever fills one up leaves the other free."""
-        return _InnerServer(
+        return _QuietServer(
             uvicorn.Config(
                 self._app,
                 lifespan="off",
@@ -159,7 +159,7 @@ class ControlServer:
                 server_header=False,
                 http="h11",
                 ws="none",
-                limit_concurrency=_MOST_CONNECTIONS,
+                limit_concurrency=_MAX_CONNECTIONS,
             )
         )
 
@@ -189,7 +189,7 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
         )
     except (OSError, UnicodeError, OverflowError) as fault:
         raise AddressUnavailable(
-            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}",
+            f"[control] http = {f'{host}:{port}'!r}: {_reason(fault)}",
             hint='give an address of this machine, like "127.0.0.1:8642"',
         ) from fault
     family, kind, protocol, _, address = found[0]
@@ -206,7 +206,7 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
             else 'give an address of this machine, like "127.0.0.1:8642"'
         )
         raise AddressUnavailable(
-            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", hint=hint
+            f"[control] http = {f'{host}:{port}'!r}: {_reason(fault)}", hint=hint
         ) from fault
     return listener
 
@@ -232,7 +232,7 @@ def _listen_unix(path: Path) -> socket.socket:
     except OSError as fault:
         listener.close()
         raise AddressUnavailable(
-            f"[control] socket = {str(path)!r}: {_words(fault)}",
+            f"[control] socket = {str(path)!r}: {_reason(fault)}",
             hint="give a path, shorter than 108 bytes, in a folder that relayd may write",
         ) from fault
     return listener
@@ -263,5 +263,5 @@ def _remove_stale(path: Path) -> None:
     )
 
 
-def _words(fault: Exception) -> str:
+def _reason(fault: Exception) -> str:
     return (fault.strerror if isinstance(fault, OSError) else None) or str(fault)

@@ -20,14 +20,14 @@ class BudgetWatch:
         """Watch a limit of so many minutes a day (0: none); `on_reading` hears of each reading."""
         self._journal, self._limit, self._on_reading = journal, daily_limit, on_reading
         self._changed = asyncio.Event()
-        self._told = BudgetState.OK
+        self._last_state = BudgetState.OK
 
     def set_limit(self, daily_limit: float) -> None:
         """Watch another limit from now on, in minutes; 0: none."""
         self._limit = daily_limit
         self._changed.set()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """A session was opened or closed: read again."""
         self._changed.set()
 
@@ -48,6 +48,6 @@ class BudgetWatch:
                     await self._changed.wait()
 
     def _warn(self, reading: BudgetReading) -> None:
-        if reading.state is not self._told and reading.state is not BudgetState.OK:
+        if reading.state is not self._last_state and reading.state is not BudgetState.OK:
             _log.warning(LogEvent.RELAY_BUDGET, state=reading.state.value, reason=reading.words)
-        self._told = reading.state
+        self._last_state = reading.state

@@ -29,7 +29,7 @@ class Report(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class Note(Command):
+class LogWarning(Command):
     """Write a warning to the log."""
 
     event: LogEvent

@@ -10,9 +10,9 @@ from relayd.relay.status import DemandState
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
-SOURCE_PATIENCE = 30.0
+SOURCE_LOSS_LIMIT = 30.0
 """s that a session is kept, and paid, while the source is away; then it is closed."""
-OUTPUT_PATIENCE = 30.0
+OUTPUT_LOSS_LIMIT = 30.0
 """s that a session is kept while no output works: a device that is plugged in again is back in 5 s,
 a stream's receiver that is restarted in some more."""
 NOBODY_LOOKS = "nobody looks at the camera"
@@ -35,31 +35,31 @@ class Readers:
     """When the last one left whom a session was wanted for."""
 
     @property
-    def count_for_nothing(self) -> bool:
+    def are_ignored(self) -> bool:
         """Sessions do not depend on readers: not asked for, or they cannot be counted."""
         return not self.on_demand or None in self.counts.values()
 
     @property
-    def looking(self) -> bool:
+    def has_reader(self) -> bool:
         """Somebody is known to read a camera."""
         return any(self.counts.values())
 
     @property
     def want_session(self) -> bool:
         """A session may be opened for them."""
-        return self.count_for_nothing or self.looking
+        return self.are_ignored or self.has_reader
 
-    def keep_session(self, now: float) -> bool:
+    def may_keep_session(self, now: float) -> bool:
         """Whether one that is open is kept for them: also for who may come back in a moment."""
         return self.want_session or now < self.left_at + self.grace
 
-    def change(self, device: str, count: int | None, now: float) -> None:
+    def set_count(self, device: str, count: int | None, now: float) -> None:
         """Take in how many read a camera."""
         wanted = self.want_session
         self.counts[device] = count
         self._note_leaving(now, wanted=wanted)
 
-    def follow(self, now: float, *, on_demand: bool, grace: float) -> None:
+    def set_policy(self, now: float, *, on_demand: bool, grace: float) -> None:
         """Take in other settings."""
         wanted = self.want_session
         self.on_demand, self.grace = on_demand, grace
@@ -71,11 +71,11 @@ class Readers:
 
     def state(self, now: float, *, live: bool, closing: bool) -> DemandState:
         """Say where sessions on demand stand, given whether one is live or being closed."""
-        if self.count_for_nothing:
+        if self.are_ignored:
             return DemandState.OFF
         if closing:
             return DemandState.CLOSING
-        if self.looking:
+        if self.has_reader:
             return DemandState.LIVE if live else DemandState.OPENING
         return DemandState.GRACE if now < self.left_at + self.grace else DemandState.IDLE
 
@@ -88,26 +88,26 @@ class Source:
     reason: str = WAITING_FOR_SOURCE
     """Why it gives none; empty while it does."""
     suspended: bool = False
-    _gone_since: float = LONG_AGO
-    _failed: bool = False
-    _waking: bool = False
+    _down_since: float = LONG_AGO
+    _open_failed: bool = False
+    _is_reopening: bool = False
 
     @property
-    def counts_as_there(self) -> bool:
+    def counts_as_alive(self) -> bool:
         """It gives pictures, or is being opened again and did not fail so far."""
-        return self.alive or self._waking
+        return self.alive or self._is_reopening
 
-    def patience_ends(self) -> float:
+    def keep_session_until(self) -> float:
         """When it has been away for longer than a session is kept for it.
 
         Long ago before its first picture, and after the end of a recording that is not looped.
         """
-        return NEVER if self.counts_as_there else self._gone_since + SOURCE_PATIENCE
+        return NEVER if self.counts_as_alive else self._down_since + SOURCE_LOSS_LIMIT
 
     def suspend(self) -> None:
         """It is let go of; what its reader still tells is of the past."""
-        self.suspended, self._waking = True, False
-        self.alive, self._gone_since = False, LONG_AGO
+        self.suspended, self._is_reopening = True, False
+        self.alive, self._down_since = False, LONG_AGO
 
     def resume(self) -> None:
         """It is being opened again.
@@ -115,36 +115,36 @@ class Source:
         Unless it failed the last time it counts as there, so that a session can be opened
         meanwhile: until its first picture, or the first failure.
         """
-        self.suspended, self._waking = False, not self._failed
-        if self._waking:
+        self.suspended, self._is_reopening = False, not self._open_failed
+        if self._is_reopening:
             self.reason = WAITING_FOR_SOURCE
 
-    def came(self) -> None:
+    def on_up(self) -> None:
         """It gives pictures."""
         if not self.suspended:
             self.alive, self.reason = True, ""
-            self._waking = self._failed = False
+            self._is_reopening = self._open_failed = False
 
-    def went(self, reason: str, now: float) -> None:
+    def on_down(self, reason: str, now: float) -> None:
         """It gives none, and is tried again."""
         if not self.suspended:
-            self._waking, self._failed = False, True
-            self._lose(reason, now)
+            self._is_reopening, self._open_failed = False, True
+            self._mark_down(reason, now)
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """It came to its end."""
         if not self.suspended:
-            self._waking = self._failed = False
-            self._lose("the source came to its end", LONG_AGO)
+            self._is_reopening = self._open_failed = False
+            self._mark_down("the source came to its end", LONG_AGO)
 
-    def _lose(self, reason: str, since: float) -> None:
+    def _mark_down(self, reason: str, since: float) -> None:
         if self.alive or since == LONG_AGO:
-            self._gone_since = since
+            self._down_since = since
         self.alive, self.reason = False, reason
 
 
 @dataclass(slots=True)
-class Surroundings:
+class Conditions:
     """All that a session depends on."""
 
     readers: Readers
@@ -152,10 +152,10 @@ class Surroundings:
     paused: bool = False
     asleep: bool = False
     stopping: bool = False
-    outputs_gone_since: float | None = None
+    outputs_lost_since: float | None = None
     outputs_reason: str = ""
     budget_spent: bool = False
-    budget_words: str = ""
+    budget_reason: str = ""
 
     def obstacle(self) -> str | None:
         """Say why no session may be opened; None where one may."""
@@ -163,32 +163,32 @@ class Surroundings:
             (self.stopping, ""),
             (self.paused, PAUSED),
             (self.asleep, ASLEEP),
-            (self.budget_spent, self.budget_words),
+            (self.budget_spent, self.budget_reason),
             (not self.readers.want_session, NOBODY_LOOKS),
-            (self.outputs_gone_since is not None, self.outputs_reason),
-            (not self.source.counts_as_there, self.source.reason),
+            (self.outputs_lost_since is not None, self.outputs_reason),
+            (not self.source.counts_as_alive, self.source.reason),
         ):
             if holds:
                 return reason
         return None
 
-    def keep(self, now: float, *, opened: bool) -> bool:
+    def may_keep_session(self, now: float, *, opened: bool) -> bool:
         """Whether a session is kept: one that is `opened`, also for who may come back."""
         if self.stopping or self.paused or self.asleep or self.budget_spent:
             return False
         readers = self.readers
-        if not (readers.keep_session(now) if opened else readers.want_session):
+        if not (readers.may_keep_session(now) if opened else readers.want_session):
             return False
-        return now < min(self.source.patience_ends(), self._output_patience_ends())
+        return now < min(self.source.keep_session_until(), self._outputs_keep_session_until())
 
     def deadlines(self) -> tuple[float, ...]:
         """Return the moments at which time alone changes one of the answers."""
         return (
             self.readers.left_at + self.readers.grace,
-            self.source.patience_ends(),
-            self._output_patience_ends(),
+            self.source.keep_session_until(),
+            self._outputs_keep_session_until(),
         )
 
-    def _output_patience_ends(self) -> float:
-        since = self.outputs_gone_since
-        return NEVER if since is None else since + OUTPUT_PATIENCE
+    def _outputs_keep_session_until(self) -> float:
+        since = self.outputs_lost_since
+        return NEVER if since is None else since + OUTPUT_LOSS_LIMIT

@@ -97,7 +97,7 @@ class BudgetChanged(Event):
     """The day's limit was reached, or a new day began."""
 
     spent: bool
-    words: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ BLOCKED_RETRY = 600.0
 DOUBT_WAIT = 300.0
 """s after the first lost answer, twice that after the next: a service gives up a session that
 nobody joins within minutes."""
-MOST_DOUBTS = 3
+MAX_DOUBTS = 3
 """Lost answers within DOUBT_MEMORY after which nothing is asked for until a person resumes."""
 DOUBT_MEMORY = 6 * 3600.0
 """s that a lost answer counts."""
-DOUBT_WORDS = "sessions may be open at the service: look at your account"
+DOUBT_TEXT = "sessions may be open at the service: look at your account"
 
 
 class Hold(Enum):
@@ -65,13 +65,13 @@ class Holdoff:
         self._backoff = Backoff(*OPEN_BACKOFF, jitter=jitter)
         self._successor_backoff = Backoff(*SUCCESSOR_BACKOFF, jitter=jitter)
         self._wait = _Wait()
-        self._came_anew = False
+        self._has_new_reader = False
         self._not_before = float("-inf")
         self._successor_not_before = float("-inf")
         self._doubts: list[float] = []
         self._doubt_wait = _Wait()
         for moment in sorted(doubts):
-            self.doubted(moment)
+            self.on_lost_answer(moment)
 
     def reason(self, now: float) -> str:
         """Say why nothing is asked for now, in words."""
@@ -87,7 +87,7 @@ class Holdoff:
     def allows(self, now: float) -> bool:
         """Whether a session may be asked for."""
         wait = self._wait
-        due = wait.soonest if self._came_anew else wait.latest
+        due = wait.soonest if self._has_new_reader else wait.latest
         return now >= max(due, self._not_before, self._doubt_wait.latest)
 
     def allows_successor(self, now: float) -> bool:
@@ -108,22 +108,22 @@ class Holdoff:
             self._successor_not_before,
         )
 
-    def opening(self) -> None:
+    def on_open(self) -> None:
         """A session is asked for: what was waited for is over."""
         self._wait = _Wait()
 
-    def failed(self, error: RelaydError, now: float, *, lived: float) -> None:
-        """The only session failed after it was live for `lived` s."""
-        self.forgive(lived)
+    def on_failure(self, error: RelaydError, now: float, *, lifetime: float) -> None:
+        """The only session failed after it was live for `lifetime` s."""
+        self.reset_after(lifetime)
         pause = self._backoff.next_wait()
-        self._came_anew = False
+        self._has_new_reader = False
         if error.retryable or isinstance(error, JoinRefused):  # of that session's channel
             pause = max(pause, min(error.retry_after or 0.0, BLOCKED_RETRY))
             self._wait = _Wait(Hold.FAILED, str(error), now + pause, now + pause)
         else:
             self._wait = _Wait(Hold.REFUSED, str(error), now + pause, now + BLOCKED_RETRY)
 
-    def successor_failed(self, now: float, *, retry_after: float = 0.0) -> None:
+    def on_successor_failure(self, now: float, *, retry_after: float = 0.0) -> None:
         """A successor failed or was given up; the old session goes on.
 
         `retry_after` s are what the service asked for.
@@ -131,32 +131,32 @@ class Holdoff:
         pause = max(self._successor_backoff.next_wait(), min(retry_after, BLOCKED_RETRY))
         self._successor_not_before = now + pause
 
-    def took_over(self, *, lived: float) -> None:
-        """A successor has taken over from a session that was live for `lived` s."""
+    def on_takeover(self, *, lifetime: float) -> None:
+        """A successor has taken over from a session that was live for `lifetime` s."""
         self._successor_backoff.reset()
-        self.forgive(lived)
+        self.reset_after(lifetime)
 
-    def ended(self, now: float, *, lived: float) -> None:
-        """Nobody wants the session any more that was live for `lived` s.
+    def on_end(self, now: float, *, lifetime: float) -> None:
+        """Nobody wants the session any more that was live for `lifetime` s.
 
         After a short one the next has to wait: who comes and goes shall not hammer the service.
         """
-        self.forgive(lived)
-        if lived <= GOOD_AFTER:
+        self.reset_after(lifetime)
+        if lifetime <= GOOD_AFTER:
             self._not_before = now + self._backoff.next_wait()
 
-    def forgive(self, lived: float) -> None:
+    def reset_after(self, lifetime: float) -> None:
         """Count the next failure as the first again after a session that was live for long."""
-        if lived > GOOD_AFTER:
+        if lifetime > GOOD_AFTER:
             self._backoff.reset()
 
-    def doubted(self, now: float) -> None:
+    def on_lost_answer(self, now: float) -> None:
         """An answer was lost: the service may have opened a session that nobody knows."""
         self._doubts = [moment for moment in self._doubts if moment > now - DOUBT_MEMORY]
         self._doubts.append(now)
-        if len(self._doubts) >= MOST_DOUBTS:
+        if len(self._doubts) >= MAX_DOUBTS:
             hold, until = Hold.DOUBTFUL, float("inf")
-            reason = f"{DOUBT_WORDS}, then `relayd resume`"
+            reason = f"{DOUBT_TEXT}, then `relayd resume`"
         else:
             pause = DOUBT_WAIT * 2.0 ** (len(self._doubts) - 1)
             hold, until = Hold.FAILED, now + pause
@@ -166,18 +166,18 @@ class Holdoff:
             )
         self._doubt_wait = _Wait(hold, reason, until, until)
 
-    def arrived(self) -> None:
+    def on_arrival(self) -> None:
         """Somebody comes again, and may find that a refusal was dealt with."""
-        self._came_anew = True
+        self._has_new_reader = True
 
-    def asked(self, *, looked_at_account: bool) -> None:
+    def on_user_action(self, *, account_checked: bool) -> None:
         """A person changed what is wanted, which ends the waits.
 
         Not those after lost answers: they end when a person has looked at the account.
         """
         self._not_before = self._successor_not_before = float("-inf")
         self._wait = _Wait()
-        if looked_at_account:
+        if account_checked:
             self._doubts, self._doubt_wait = [], _Wait()
 
     def _counting_wait(self, now: float) -> _Wait:

@@ -34,7 +34,7 @@ REMEMBERED = 60.0
 """s that spreads look back on."""
 FPS_WINDOW = 5.0
 """s over which the shown fps is told."""
-FIRST_BEAT = 5.0
+FIRST_TICK_TIMEOUT = 5.0
 """s that the outputs may take to be given their first picture; then a start goes on without."""
 
 
@@ -67,13 +67,13 @@ class Pipeline:
         self._lock = Lock()
         self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
         self._gaps = Recent(FPS_WINDOW)
-        self._beat_at: float | None = None
-        self._has_begun = Event()
+        self._last_tick_at: float | None = None
+        self._first_tick = Event()
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
-        self._studio = ThreadPoolExecutor(1, thread_name_prefix="relayd-artist")
-        self.artist = StandbyRenderer(video.geometry, settings.privacy.standby_image)
+        self._draw_pool = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
+        self.renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
@@ -82,10 +82,10 @@ class Pipeline:
             *more_outputs,
         ]
         self._counted = self.outputs[: len(settings.output)] or self.outputs
-        self.screen = OutputClock(
+        self.output_clock = OutputClock(
             self.outputs,
             swapped,
-            self.artist.draw(*RelayState.STARTING.on_picture("")),
+            self.renderer.draw(*RelayState.STARTING.on_picture("")),
             fps=video.fps,
             policy=fallback,
             source=self.source,
@@ -114,12 +114,12 @@ class Pipeline:
         try:
             for output in self.outputs:
                 self._open(output)
-            self.screen.start()
+            self.output_clock.start()
             self._are_open = True
         except BaseException:
             self.stop_outputs()
             raise
-        self._has_begun.wait(FIRST_BEAT)
+        self._first_tick.wait(FIRST_TICK_TIMEOUT)
 
     def _open(self, output: Output) -> None:
         try:
@@ -127,13 +127,13 @@ class Pipeline:
         except Exception as fault:
             if self._require_outputs:
                 raise
-            self.screen.lose(output, fault)
+            self.output_clock.lose(output, fault)
 
     def stop_outputs(self) -> None:
         """End showing and close every output."""
         self._are_open = False
-        self._studio.shutdown(cancel_futures=True)
-        self.screen.stop()
+        self._draw_pool.shutdown(cancel_futures=True)
+        self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
 
@@ -164,7 +164,7 @@ class Pipeline:
 
     def _trouble(self, output: Output) -> str:
         of_stream = output.trouble if isinstance(output, StreamOutput) else ""
-        return of_stream or self.screen.trouble(output)
+        return of_stream or self.output_clock.trouble(output)
 
     def start_source(self) -> None:
         """Begin to read and to pace."""
@@ -175,8 +175,8 @@ class Pipeline:
             self.reader.stop()
             raise
 
-    def rest_source(self) -> None:
-        """Let go of the source and send nothing, until `wake_source`; also before the start.
+    def suspend_source(self) -> None:
+        """Let go of the source and send nothing, until `resume_source`; also before the start.
 
         The gate is shut: not even a picture that is held is shown again, nor one that is still
         on its way. It would be an old call's in the next.
@@ -185,7 +185,7 @@ class Pipeline:
         self.reader.pause()
         self.gate.shut()
 
-    def wake_source(self) -> None:
+    def resume_source(self) -> None:
         """Open the source and send again."""
         self.reader.resume()
         self.pacer.resume()
@@ -195,15 +195,15 @@ class Pipeline:
         self.pacer.stop()
         self.reader.stop()
 
-    def say(self, title: str, detail: str) -> None:
+    def set_standby_text(self, title: str, detail: str) -> None:
         """Make the standby picture say this, as soon as it is drawn."""
         try:
-            self._studio.submit(self._draw, title, detail)
+            self._draw_pool.submit(self._draw, title, detail)
         except RuntimeError as fault:  # no thread for it: the last picture stays
             _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
-        self.screen.set_standby(self.artist.draw(title, detail))
+        self.output_clock.set_standby(self.renderer.draw(title, detail))
 
     def delay(self) -> Spread:
         """Glass to glass: from decoding to the outputs."""
@@ -222,27 +222,31 @@ class Pipeline:
 
     def longest_gap(self) -> float:
         """Longest time between two pictures on the outputs, seconds."""
-        return self.screen.stats().gaps.longest
+        return self.output_clock.stats().gaps.longest
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return frames by stage, and frames dropped by stage and reason."""
-        screen, reader, pacer = self.screen.stats(), self.reader.counters, self.pacer.counters
+        output, reader, pacer = self.output_clock.stats(), self.reader.counters, self.pacer.counters
         frames = {"source": reader.frames} | {
-            kind.value: count for kind, count in screen.shown.items()
+            kind.value: count for kind, count in output.shown.items()
         }
         dropped = {
             "source.late": reader.late,
             "source.corrupt": reader.corrupt,
             "pacer.newer": pacer.dropped,
             "pacer.skipped": pacer.skipped,
-            "screen.skipped": screen.skipped,
+            "screen.skipped": output.skipped,
         }
         return frames, dropped
 
-    def since_beat(self) -> float:
+    def since_tick(self) -> float:
         """Seconds since the outputs were last given a picture; infinite before the first."""
         with self._lock:
-            return float("inf") if self._beat_at is None else self._clock.now() - self._beat_at
+            return (
+                float("inf")
+                if self._last_tick_at is None
+                else self._clock.now() - self._last_tick_at
+            )
 
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
@@ -253,10 +257,10 @@ class Pipeline:
 
     def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:
         with self._lock:
-            gap = None if self._beat_at is None else at - self._beat_at
-            self._beat_at = at
+            gap = None if self._last_tick_at is None else at - self._last_tick_at
+            self._last_tick_at = at
             self._gaps.add(gap or 0.0, at)
-        self._has_begun.set()
+        self._first_tick.set()
         if gap is not None:
             self._metrics.observe_output_gap(gap)
         if kind is Shown.FRESH and isinstance(frame, SwappedFrame):

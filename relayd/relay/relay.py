@@ -81,7 +81,7 @@ class Relay:
             send=self._publish,
             on_source=lambda event: self._runner.post_from_thread(_source_event(event)),
             on_output=lambda event: self._from_thread(self._on_output, event),
-            on_readers=lambda *told: self._runner.post_from_thread(on.ReadersChanged(*told)),
+            on_readers=lambda *args: self._runner.post_from_thread(on.ReadersChanged(*args)),
         )
         self._runner = Runner(
             Machine(
@@ -103,7 +103,7 @@ class Relay:
         self._outputs_back = 0
         self._troubles: dict[str, str] = {}
         """Why outputs are lost, by their names, which they may get only when they are opened."""
-        self._face_turn = asyncio.Lock()
+        self._face_lock = asyncio.Lock()
         self._credit = CreditWatch(client)
         self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
         self._budget_now: BudgetReading | None = None
@@ -114,7 +114,7 @@ class Relay:
         Raises Unavailable when an output cannot be opened at the start and is required.
         """
         self._loop = asyncio.get_running_loop()
-        self._runner.begin()
+        self._runner.attach_loop()
         async with AsyncExitStack() as started:
             started.callback(self._enter, RelayState.STOPPED)
             started.callback(self._runner.stop_timer)
@@ -127,7 +127,7 @@ class Relay:
                 await started.enter_async_context(in_background(name, job))
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
-            self._tell_outputs()
+            self._post_outputs()
             with suppress(Unavailable):  # which is told when a session is to be opened
                 await self._budget.read()
             # Before the start: whatever becomes of it, a source may be open by then, and a session.
@@ -146,11 +146,11 @@ class Relay:
         at it; the face is then as it was. Raises another error of the service where the live
         session did not take it: it is told again some times, and the next session wears it.
         """
-        async with self._face_turn:
+        async with self._face_lock:
             face = FaceChoice(image, landmarks)
             await self._keeper.landmarks(face, fresh=True)
             self._runner.post(on.FaceChosen(face))
-            if refusal := await self._runner.until_told(face):
+            if refusal := await self._runner.until_face_answered(face):
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
@@ -159,12 +159,12 @@ class Relay:
         All or nothing: raises ConfigError when the standby picture cannot be used, or what
         `set_face` raises, and then everything but a face that is tried again is as before.
         """
-        artist = await asyncio.to_thread(
+        renderer = await asyncio.to_thread(
             StandbyRenderer, self._settings.video.geometry, settings.privacy.standby_image
         )
         if settings.face != self._settings.face:  # else one that a person put on stays on
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
-        self.pipeline.artist = artist
+        self.pipeline.renderer = renderer
         self._settings = settings
         self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))
@@ -190,7 +190,7 @@ class Relay:
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
-        self._budget.look()  # a session that was not closed before a sleep has billed through it
+        self._budget.refresh()  # a session that was not closed before a sleep has billed through it
 
     def retry_source(self) -> None:
         """Open the source again, now."""
@@ -208,7 +208,7 @@ class Relay:
             since=now - self._since,
             uptime=now - self._started_at,
             source=str(self._settings.source.url),
-            source_alive=machine.surroundings.source.alive,
+            source_alive=machine.conditions.source.alive,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
             fps=pipeline.shown_fps(),
@@ -223,13 +223,13 @@ class Relay:
                 "output": self._outputs_back,
                 "source": pipeline.reader.counters.reconnects,
             },
-            outputs=self._how_outputs_are(),
+            outputs=self._output_states(),
             files=pipeline.files(),
             healthy=self._is_healthy(),
-            paused=machine.surroundings.paused,
+            paused=machine.conditions.paused,
             session_seconds=runner.billed,
             credit=self._credit.left,
-            readers=dict(machine.surroundings.readers.counts),
+            readers=dict(machine.conditions.readers.counts),
             on_demand=self._demand,
             sessions_doubtful=machine.doubtful,
             spent_today=budget.spent if budget else 0.0,
@@ -237,7 +237,7 @@ class Relay:
             budget=budget.words if budget and budget.state is not BudgetState.OK else "",
         )
 
-    def _how_outputs_are(self) -> dict[str, str]:
+    def _output_states(self) -> dict[str, str]:
         pending = self.pipeline.pending()
         return {
             name: self._troubles.get(name) or (OUTPUT_PENDING if name in pending else OUTPUT_OK)
@@ -247,9 +247,9 @@ class Relay:
     def _is_healthy(self) -> bool:
         if self._troubles or self.pipeline.pending():
             return False
-        around = self._runner.machine.surroundings
-        nobody_looks = not around.readers.want_session
-        if around.paused or (self._state is RelayState.STANDBY and nobody_looks):
+        conditions = self._runner.machine.conditions
+        nobody_looks = not conditions.readers.want_session
+        if conditions.paused or (self._state is RelayState.STANDBY and nobody_looks):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -261,13 +261,13 @@ class Relay:
 
     def _on_report(self, report: Report) -> None:
         if report.demand is not self._demand:
-            readers = self._runner.machine.surroundings.readers.counts
+            readers = self._runner.machine.conditions.readers.counts
             was, self._demand = self._demand, report.demand
             _log.info(
                 LogEvent.RELAY_DEMAND, was=was.value, now=report.demand.value, readers=dict(readers)
             )
         self._enter(report.state, report.reason)
-        self._budget.look()
+        self._budget.refresh()
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
         """Change the state: the one place that logs it, shows it and tells it."""
@@ -285,25 +285,25 @@ class Relay:
     def _with_troubles(self, reason: str) -> str:
         """Return the reason of the state, and why outputs are lost unless it says so."""
         troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
-        more = [words for words in troubles if not reason or reason not in words]
+        more = [text for text in troubles if not reason or reason not in text]
         return "; ".join(filter(None, (reason, *more)))
 
     def _draw_standby(self) -> None:
         details = self._settings.privacy.standby_text == "details"
-        self.pipeline.say(*self._state.on_picture(self._reason, details=details))
+        self.pipeline.set_standby_text(*self._state.on_picture(self._reason, details=details))
 
     def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
         if needed:
-            self.pipeline.wake_source()
+            self.pipeline.resume_source()
         else:
-            self.pipeline.rest_source()
+            self.pipeline.suspend_source()
 
     def _publish(self, frame: SourceFrame) -> None:
         """Send a source frame; in the pacer's thread."""
         self._runner.publish(frame)
 
-    def _from_thread(self, call: Callable[..., None], *told: object) -> None:
-        self._loop.call_soon_threadsafe(call, *told)
+    def _from_thread(self, call: Callable[..., None], *args: object) -> None:
+        self._loop.call_soon_threadsafe(call, *args)
 
     def _on_output(self, event: OutputEvent) -> None:
         if event.change is OutputChange.BACK:
@@ -315,18 +315,18 @@ class Relay:
             _log.error(
                 LogEvent(f"output.{event.change.value}"), output=event.output, reason=event.reason
             )
-        self._tell_outputs()
+        self._post_outputs()
         if self._state not in _NOT_SHOWN:
             self._on_change(self._state, self._with_troubles(self._reason))
 
-    def _tell_outputs(self) -> None:
+    def _post_outputs(self) -> None:
         pipeline = self.pipeline
         self._runner.post(on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble()))
 
     def _on_budget(self, reading: BudgetReading) -> None:
         self._budget_now = reading
         spent = reading.state is BudgetState.SPENT
-        if spent or self._runner.machine.surroundings.budget_spent:
+        if spent or self._runner.machine.conditions.budget_spent:
             self._runner.post(on.BudgetChanged(spent, reading.words))
 
     def _earlier_doubts(self) -> list[float]:

@@ -52,7 +52,7 @@ class Runner:
         self._links: dict[int, SessionLink] = {}
         self._sending: tuple[SessionLink, ...] = ()
         """Those that take source frames, for the pacer's thread."""
-        self._past_seconds = 0.0
+        self._closed_seconds = 0.0
         self._changed = asyncio.Event()
         self._faces: dict[asyncio.Task[RelaydError | None], do.UpdateFace] = {}
         """Those that are being put on."""
@@ -62,7 +62,7 @@ class Runner:
 
     # Events.
 
-    def begin(self) -> None:
+    def attach_loop(self) -> None:
         """Belong to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
@@ -90,16 +90,16 @@ class Runner:
             self._changed.clear()
             await self._changed.wait()
 
-    async def until_told(self, face: FaceChoice) -> RelaydError | None:
+    async def until_face_answered(self, face: FaceChoice) -> RelaydError | None:
         """Wait until no session is being told of a face; why the shown one refused this one.
 
         Another one that refuses is asked again by itself.
         """
         refusal = None
         while self._faces:
-            told = dict(self._faces)
-            await asyncio.wait(told)
-            for task, order in told.items():
+            pending = dict(self._faces)
+            await asyncio.wait(pending)
+            for task, order in pending.items():
                 if order.face == face and order.number == self.machine.sessions.shown:
                     refusal = task.result()
         return refusal
@@ -126,7 +126,7 @@ class Runner:
     @property
     def billed(self) -> float:
         """Seconds that the service has counted since the start, over all sessions."""
-        return self._past_seconds + sum(link.billed for link in self._links.values())
+        return self._closed_seconds + sum(link.billed for link in self._links.values())
 
     def publish(self, frame: SourceFrame) -> None:
         """Return a source frame to every session that sends; in the pacer's thread."""
@@ -161,7 +161,7 @@ class Runner:
                 self._wake_at(moment)
             case do.Report():
                 self._on_report(command)
-            case do.Note(event, reason):
+            case do.LogWarning(event, reason):
                 _log.warning(event, reason=reason)
             case do.Show(number):
                 self._parts.gate.show(number)
@@ -174,9 +174,9 @@ class Runner:
             case do.ResumeSource():
                 self._steer_source(True)
             case do.SessionCommand():
-                self._order(command)
+                self._run_in_session(command)
 
-    def _order(self, command: do.SessionCommand) -> None:
+    def _run_in_session(self, command: do.SessionCommand) -> None:
         link = self._link(command.number)
         match command:
             case do.StartLink():
@@ -204,7 +204,7 @@ class Runner:
 
     def _forget(self, number: int) -> None:
         if link := self._links.pop(number, None):
-            self._past_seconds += link.billed
+            self._closed_seconds += link.billed
             self._sending = tuple(self._links.values())
 
     def _wake_at(self, moment: float | None) -> None:

@@ -59,7 +59,7 @@ class SessionLink:
 
     def start(self) -> None:
         """Start a worker, in place of the one there is."""
-        _keep(self._starting, self._worker.start(), "relayd-worker-start")
+        _spawn(self._starting, self._worker.start(), "relayd-worker-start")
 
     def open(self, face: FaceChoice) -> None:
         """Ask the service for the session, and wait for its turn."""
@@ -72,11 +72,11 @@ class SessionLink:
 
     def update_face(self, face: FaceChoice) -> asyncio.Task[RelaydError | None]:
         """Put another face on, within the session; the task gives why that was refused."""
-        return _keep(self._calls, self._update_face(face), "relayd-session-face")
+        return _spawn(self._calls, self._update_face(face), "relayd-session-face")
 
     def renew_token(self) -> None:
         """Ask for a newer token and hand it to the link."""
-        _keep(self._calls, self._renew_token(), "relayd-session-token")
+        _spawn(self._calls, self._renew_token(), "relayd-session-token")
 
     def close(self) -> asyncio.Task[None]:
         """Close the session and stop the worker, whatever is going on; the task never fails."""
@@ -193,7 +193,9 @@ class SessionLink:
         )
 
 
-def _keep(tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+def _spawn(
+    tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str
+) -> asyncio.Task[T]:
     """Run a job in a task that is kept in `tasks` until it ends."""
     task = asyncio.create_task(job, name=name)
     tasks.add(task)

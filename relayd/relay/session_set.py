@@ -42,7 +42,7 @@ class SessionSet:
         return [session for session in self.by_number.values() if not session.is_closing]
 
     @property
-    def shown_one(self) -> Session | None:
+    def shown_session(self) -> Session | None:
         """The one that is shown, unless it is being closed."""
         session = self.by_number.get(self.shown) if self.shown is not None else None
         return None if session is None or session.is_closing else session
@@ -71,14 +71,14 @@ class SessionSet:
         self.close(session, now)
         others = self.working
         if others and session.number > others[0].number:
-            self._holdoff.successor_failed(now, retry_after=error.retry_after or 0.0)
-            self._commands.append(do.Note(LogEvent.SESSION_ROTATION_FAILED, str(error)))
+            self._holdoff.on_successor_failure(now, retry_after=error.retry_after or 0.0)
+            self._commands.append(do.LogWarning(LogEvent.SESSION_ROTATION_FAILED, str(error)))
             return
         self.changes += 1
         if others:
-            self._holdoff.forgive(session.lived(now))
+            self._holdoff.reset_after(session.lifetime(now))
         else:
-            self._holdoff.failed(error, now, lived=session.lived(now))
+            self._holdoff.on_failure(error, now, lifetime=session.lifetime(now))
 
     def close(self, session: Session, now: float) -> None:
         """Have a session closed, whatever it is doing."""
@@ -94,9 +94,9 @@ class SessionSet:
                 self.close(session, now)
         left = self.working
         if before and not left:
-            self._holdoff.ended(now, lived=max(session.lived(now) for session in before))
+            self._holdoff.on_end(now, lifetime=max(session.lifetime(now) for session in before))
         elif len(left) < len(before):  # the successor, which nobody waits for as for the old one
-            self._holdoff.successor_failed(now)
+            self._holdoff.on_successor_failure(now)
 
     def forget(self, session: Session) -> None:
         """Its close is over."""
@@ -108,13 +108,13 @@ class SessionSet:
             (session.number for session in self.working if session.shows_pictures), default=None
         )
         if newest is None or newest == self.shown:
-            if self.shown_one is None:
+            if self.shown_session is None:
                 self.shown = None
             return
         older = [session for session in self.working if session.number < newest]
         if older:
             self.changes += 1
-            self._holdoff.took_over(lived=older[0].lived(now))
+            self._holdoff.on_takeover(lifetime=older[0].lifetime(now))
         for session in older:
             self.close(session, now)
         self.shown = newest

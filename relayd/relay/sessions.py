@@ -25,11 +25,11 @@ CLOSE_TIMEOUT = 45.0
 create in flight is waited for (10 s), closing is tried for 10 s, stopping the worker takes 3."""
 REJOIN_TRIES = 2
 """Tries to bring a new worker into a session before a new session is asked for."""
-MOST_SHORT_LINKS = 3
+MAX_SHORT_LINKS = 3
 """Links in a row that break soon after they came up, before the session is given up."""
-STEADY_AFTER = 10.0
+STABLE_AFTER = 10.0
 """s that a link stays up after which its end counts as the first again."""
-LEAST_LIFE = 20.0
+MIN_LIFETIME = 20.0
 """s that a session lives at least, even if it is said to end early: whatever says so of each new
 one, no loop of billed sessions comes of it."""
 FACE_TRIES = 3
@@ -105,11 +105,11 @@ class Session:
         return self.stage is Stage.LIVE and self.flowing
 
     @property
-    def can_be_told(self) -> bool:
+    def can_change_face(self) -> bool:
         """Whether it can be asked to wear another face."""
         return self.opened and not self.is_closing
 
-    def lived(self, now: float) -> float:
+    def lifetime(self, now: float) -> float:
         """Seconds since its first picture; 0 before."""
         return now - self.live_since if self.live_since is not None else 0.0
 
@@ -117,13 +117,13 @@ class Session:
         """Reach a stage that may last until `deadline`."""
         self.stage, self.deadline = stage, deadline
 
-    def pictures_came(self, now: float, session_max: float) -> None:
+    def on_pictures(self, now: float, session_max: float) -> None:
         """Its first picture, or the first one after a gap."""
         if self.live_since is None:
             self.live_since = now
             self.ends_at = now + session_max if session_max else NEVER
             if self.ends_early:
-                self.hurry(now)
+                self.set_ending_early(now)
         if self.stage is not Stage.LIVE:
             self.link_up_at = now
             self.fault, self.rejoins = "", 0
@@ -131,42 +131,42 @@ class Session:
             self.enter(Stage.LIVE)
         self.flowing, self.deadline = True, NEVER
 
-    def pictures_stopped(self, last_at: float, now: float) -> None:
+    def on_pictures_stopped(self, last_at: float, now: float) -> None:
         """None comes any more; the last one came at `last_at`."""
         self.flowing, self.stopped_at = False, last_at
         self.deadline = self.repair_until = now + RECOVERY_TIMEOUT
 
-    def degraded(self, reason: str) -> None:
+    def on_degraded(self, reason: str) -> None:
         """Its link repairs itself: without a limit while pictures come."""
         self.fault = reason
         if not self.flowing:
             self.deadline = max(self.deadline, self.repair_until)
 
-    def recovered(self, now: float, stall_timeout: float) -> None:
+    def on_recovered(self, now: float, stall_timeout: float) -> None:
         """Its link is repaired: now pictures have to come."""
         self.fault = ""
         if not self.flowing:
             self.deadline = min(now, self.repair_until) + stall_timeout
 
-    def hurry(self, now: float) -> None:
+    def set_ending_early(self, now: float) -> None:
         """It will end before its time: a successor is due as soon as it has lived a little."""
         self.ends_early = True
         if self.live_since is not None:
-            self.ends_at = min(self.ends_at, max(now, self.live_since + LEAST_LIFE))
+            self.ends_at = min(self.ends_at, max(now, self.live_since + MIN_LIFETIME))
 
     def may_rejoin(self, error: RelaydError, now: float) -> bool:
         """Take in that its link broke; whether another worker is worth a try."""
         if self.stage is Stage.LIVE:
             lasted = (now if self.flowing else self.stopped_at) - self.link_up_at
-            self.short_links = self.short_links + 1 if lasted < STEADY_AFTER else 0
+            self.short_links = self.short_links + 1 if lasted < STABLE_AFTER else 0
         return (
             self.live_since is not None
             and error.retryable
-            and self.short_links <= MOST_SHORT_LINKS
+            and self.short_links <= MAX_SHORT_LINKS
             and self.rejoins < REJOIN_TRIES
         )
 
-    def late(self, first_frame_timeout: float) -> RelaydError:
+    def timeout_error(self, first_frame_timeout: float) -> RelaydError:
         """Say what it means that its stage took too long."""
         match self.stage:
             case Stage.LOADING if not self.opened:

@@ -34,7 +34,7 @@ class StallWatch:
         """The first picture has come: from now on more must."""
         self._picture_at = self._clock.now()
         self._stalled = False
-        self._look_at(self._picture_at + self._limit)
+        self._check_at(self._picture_at + self._limit)
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -55,12 +55,12 @@ class StallWatch:
         was_stalled, self._stalled = self._stalled, False
         return was_stalled
 
-    def _look_at(self, moment: float) -> None:
+    def _check_at(self, moment: float) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = self._call_at(moment, self._look)
+        self._timer = self._call_at(moment, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._clock.now()
         due = max(self._picture_at, self._expecting_since) + self._limit
         if now - self._sent_at > SENDING_GAP:
@@ -69,4 +69,4 @@ class StallWatch:
             self._stalled = True
             error = LinkStalled(f"no swapped picture for {self._limit:g} s")
             self._on_stalled(error, self._picture_at)
-        self._look_at(due if due > now else now + self._limit)
+        self._check_at(due if due > now else now + self._limit)

@@ -38,9 +38,9 @@ class RelayState(Enum):
     """All is closed."""
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The state as a person would say it."""
-        return _WORDS[self]
+        return _TEXTS[self]
 
     def on_picture(self, reason: str, *, details: bool = False) -> tuple[str, str]:
         """Title and detail of the standby picture, which the other side of a call sees.
@@ -49,13 +49,13 @@ class RelayState(Enum):
         nothing of the reason: that may name addresses, files and accounts.
         """
         if not details:
-            return _NEUTRAL[self], ""
+            return _NEUTRAL_TEXTS[self], ""
         if self in _FIRST_STEPS:
-            return "Starting the face swap …", reason or self.words
-        return self.words, reason
+            return "Starting the face swap …", reason or self.text
+        return self.text, reason
 
 
-_WORDS = {
+_TEXTS = {
     RelayState.STARTING: "Starting",
     RelayState.STANDBY: "Standing by",
     RelayState.OPENING: "Opening a face swap session",
@@ -72,7 +72,7 @@ _WORDS = {
 }
 
 
-_NEUTRAL = {
+_NEUTRAL_TEXTS = {
     RelayState.STARTING: "Camera is starting",
     RelayState.STANDBY: "Camera paused",
     RelayState.OPENING: "Camera is starting",

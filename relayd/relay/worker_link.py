@@ -34,9 +34,9 @@ class WorkerLink:
         self._number, self._parts, self._emit = number, parts, emit
         self._loop = asyncio.get_running_loop()
         self._worker: RtcWorker | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._ended = False
-        self._handing_over = Lock()
+        self._send_lock = Lock()
         self._sending = False
         self._stall = StallWatch(
             parts.clock,
@@ -47,7 +47,7 @@ class WorkerLink:
 
     async def start(self) -> None:
         """Start a worker, in place of the one there is; what fails is told as an event."""
-        async with self._turn:
+        async with self._lock:
             await self._stop_worker()
             if self._ended:
                 return
@@ -80,7 +80,7 @@ class WorkerLink:
 
     def publish(self, frame: SourceFrame) -> bool:
         """Send one source picture, if it can be now; called by the pacer's thread."""
-        with self._handing_over:
+        with self._send_lock:
             if not self._sending or self._worker is None:
                 return False
             self._stall.sent(self._parts.clock.now())
@@ -90,11 +90,11 @@ class WorkerLink:
     async def end(self) -> None:
         """Stop the worker for good, within a limit."""
         self._ended = True
-        async with self._turn:
+        async with self._lock:
             await self._stop_worker()
 
     async def _stop_worker(self) -> None:
-        with self._handing_over:  # no picture may reach a worker whose memory is being freed
+        with self._send_lock:  # no picture may reach a worker whose memory is being freed
             self._sending = False
             worker, self._worker = self._worker, None
         self._stall.stop()
@@ -110,7 +110,7 @@ class WorkerLink:
             _log.error(LogEvent.WORKER_STOP_FAILED, pid=worker.pid, exc_info=fault)
 
     def _make_worker(self) -> RtcWorker:
-        def tell(event: LinkEvent) -> None:
+        def on_event(event: LinkEvent) -> None:
             self._loop.call_soon_threadsafe(self._on_worker_event, worker, event)
 
         worker = RtcWorker(
@@ -118,7 +118,7 @@ class WorkerLink:
             on_picture=self._take_picture,
             kind=self._parts.rtc.kind,
             environment=worker_environment(self._parts.rtc.kind),
-            on_event=tell,
+            on_event=on_event,
         )
         return worker
 
@@ -138,8 +138,8 @@ class WorkerLink:
             )
         if event.kind is LinkEventKind.FIRST_PICTURE:
             self._stall.start()
-        if (told := _session_event(self._number, event)) is not None:
-            self._emit(told)
+        if (session_event := _session_event(self._number, event)) is not None:
+            self._emit(session_event)
 
 
 def _session_event(number: int, event: LinkEvent) -> Event | None:

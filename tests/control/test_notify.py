@@ -94,7 +94,7 @@ def test_ready_is_told_with_each_later_message_until_one_was_delivered(
     assert heard(receiver) == ["READY=1", "STATUS=Live"]
     notifier.status("Degraded")
     notifier.alive()
-    notifier.repeat()
+    notifier.resend_ready()
     assert empty_queue(receiver) == ["STATUS=Degraded", "WATCHDOG=1"]
 
 
@@ -103,13 +103,13 @@ def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
 ) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
-    notifier.repeat()
+    notifier.resend_ready()
     fill_queue(name)
     notifier.ready("Live")
-    notifier.repeat()
+    notifier.resend_ready()
     assert "READY=1" not in empty_queue(receiver)
-    notifier.repeat()
-    notifier.repeat()
+    notifier.resend_ready()
+    notifier.resend_ready()
     assert empty_queue(receiver) == ["READY=1"]
 
 

@@ -100,7 +100,7 @@ class Play:
     def live(self) -> "Play":
         """Begin with a live session, the first one."""
         self.start()
-        if self.machine.surroundings.readers.on_demand:
+        if self.machine.conditions.readers.on_demand:
             self.feed(on.ReadersChanged(CAMERA, 1))
         self.go_live()
         return self

@@ -141,12 +141,12 @@ class Day:
         def nothing(*_: object) -> None:
             pass
 
-        for name in ("start_outputs", "stop_outputs", "stop_source", "say"):
+        for name in ("start_outputs", "stop_outputs", "stop_source", "set_standby_text"):
             monkeypatch.setattr(Pipeline, name, nothing)
         monkeypatch.setattr(Pipeline, "outputs_working", lambda _: True)
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
-        monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
-        monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
+        monkeypatch.setattr(Pipeline, "resume_source", lambda _: self._turn_source(awake=True))
+        monkeypatch.setattr(Pipeline, "suspend_source", lambda _: self._turn_source(awake=False))
         monkeypatch.setattr(worker_link, "RtcWorker", Worker)
 
     def _turn_source(self, *, awake: bool) -> None:
@@ -193,7 +193,7 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
         yield begin
         for one in days:
-            one.relay.pipeline._studio.shutdown()
+            one.relay.pipeline._draw_pool.shutdown()
             one.loop.close()
 
     with begun() as begin:
@@ -353,7 +353,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     day: Callable[..., Day],
 ) -> None:
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.service.refusal = QuotaExhausted("no credit")
     for second in range(100, 1900, 2):
         one.reads(second, second + 1)
@@ -488,7 +488,7 @@ def test_who_waits_for_the_next_try_is_told_why(
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     told = look_at(one, 112.0)
@@ -502,7 +502,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
@@ -515,7 +515,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     day: Callable[..., Day],
 ) -> None:
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     for second in range(100, 3700, 15):
         one.reads(second, second + 12)
     one.pass_until(4000.0)

@@ -7,7 +7,7 @@ import pytest
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.events import Event
-from relayd.relay.holdoff import DOUBT_MEMORY, DOUBT_WAIT, DOUBT_WORDS, MOST_DOUBTS
+from relayd.relay.holdoff import DOUBT_MEMORY, DOUBT_TEXT, DOUBT_WAIT, MAX_DOUBTS
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
 from tests.relay.playbook import (
@@ -50,9 +50,9 @@ def test_after_the_first_lost_answer_it_waits_five_minutes_then_ten_then_for_a_p
     begun = lose_answers_for_ever(play, hours=24)
     assert begun == [0.0, pytest.approx(DOUBT_WAIT, abs=2), pytest.approx(3 * DOUBT_WAIT, abs=3)]
     assert play.state is RelayState.BLOCKED
-    assert DOUBT_WORDS in play.reason
+    assert DOUBT_TEXT in play.reason
     assert "relayd resume" in play.reason
-    assert play.machine.doubtful == MOST_DOUBTS
+    assert play.machine.doubtful == MAX_DOUBTS
 
 
 def test_it_says_how_long_it_waits_after_a_lost_answer() -> None:
@@ -74,7 +74,7 @@ def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew() ->
     lose_answer(play)
     assert play.state is RelayState.BACKOFF
     assert "5 min" in play.reason
-    assert play.machine.doubtful == MOST_DOUBTS + 1
+    assert play.machine.doubtful == MAX_DOUBTS + 1
 
 
 READERS_COME = on.ReadersChanged(CAMERA, 0), on.ReadersChanged(CAMERA, 1)
@@ -109,7 +109,7 @@ def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
         ([BEGAN - 1], RelayState.BACKOFF, "5 min"),
         ([BEGAN - 700, BEGAN - 1], RelayState.BACKOFF, "10 min"),
         ([BEGAN - 1, BEGAN - 700], RelayState.BACKOFF, "10 min"),
-        ([BEGAN - 2000, BEGAN - 1000, BEGAN - 1], RelayState.BLOCKED, DOUBT_WORDS),
+        ([BEGAN - 2000, BEGAN - 1000, BEGAN - 1], RelayState.BLOCKED, DOUBT_TEXT),
         ([BEGAN - 3 * DOUBT_WAIT], RelayState.OPENING, ""),
         ([BEGAN - DOUBT_MEMORY - 1, BEGAN - 700, BEGAN - 1], RelayState.BACKOFF, "10 min"),
     ],

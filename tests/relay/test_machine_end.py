@@ -4,7 +4,7 @@ import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import ASLEEP, OUTPUT_PATIENCE, PAUSED, SOURCE_PATIENCE
+from relayd.relay.conditions import ASLEEP, OUTPUT_LOSS_LIMIT, PAUSED, SOURCE_LOSS_LIMIT
 from relayd.relay.events import Event
 from relayd.relay.holdoff import BLOCKED_RETRY
 from relayd.relay.sessions import CLOSE_TIMEOUT, Stage
@@ -22,7 +22,7 @@ from tests.relay.playbook import (
 )
 
 STAGES = list(Stage)[:6]
-SPENT = on.BudgetChanged(spent=True, words="60 of 60 minutes are used up")
+SPENT = on.BudgetChanged(spent=True, reason="60 of 60 minutes are used up")
 NEW_DAY = on.BudgetChanged(spent=False)
 NO_OUTPUT = on.OutputsChanged(working=False, reason="the camera was unplugged")
 ENDS = {
@@ -106,7 +106,7 @@ def test_a_close_that_is_never_over_is_given_up_with_a_warning() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Stop())
     (note,) = play.advance(CLOSE_TIMEOUT)
-    assert isinstance(note, do.Note)
+    assert isinstance(note, do.LogWarning)
     assert note.event == "session.close_given_up"
     assert play.machine.is_over
 
@@ -214,8 +214,8 @@ def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day() -> None:
 @pytest.mark.parametrize(
     ("gone", "back", "patience"),
     [
-        (on.SourceDown("gone"), on.SourceUp(), SOURCE_PATIENCE),
-        (NO_OUTPUT, on.OutputsChanged(working=True), OUTPUT_PATIENCE),
+        (on.SourceDown("gone"), on.SourceUp(), SOURCE_LOSS_LIMIT),
+        (NO_OUTPUT, on.OutputsChanged(working=True), OUTPUT_LOSS_LIMIT),
     ],
 )
 def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_back(

@@ -23,7 +23,7 @@ from relayd.akool.session import FaceChoice
 from relayd.errors import LinkLost, LinkStalled
 from relayd.relay import events as on
 from relayd.relay.events import Event
-from relayd.relay.holdoff import MOST_DOUBTS
+from relayd.relay.holdoff import MAX_DOUBTS
 from relayd.relay.policy import Policy
 from tests.relay.watch import Watched
 from tests.relay.world import CAMERAS, FACES, SERVICE_ERRORS, Mood
@@ -43,7 +43,7 @@ SURROUNDINGS: tuple[Event, ...] = (
     *(on.ReadersChanged(camera, count) for camera in CAMERAS for count in (0, 0, 1, 1, 2, None)),
     *(on.SourceUp(), on.SourceUp(), on.SourceUp(), on.SourceDown("gone"), on.SourceEnded()),
     *(on.OutputsChanged(working=True), on.OutputsChanged(working=False, reason="unplugged")),
-    *(on.BudgetChanged(spent=False), on.BudgetChanged(spent=True, words="spent")),
+    *(on.BudgetChanged(spent=False), on.BudgetChanged(spent=True, reason="spent")),
     *(on.SleepComing(), on.WokeUp(), on.WokeUp(), on.TimerDue(), on.Paused(), on.Resumed()),
 )
 BETTER: tuple[Event, ...] = (
@@ -189,7 +189,7 @@ class LosesEachAnswer(Days):
 
     def look_back(self) -> None:
         hours = (self.world.now - self.started) / 3600.0
-        assert len(self.world.creates) <= MOST_DOUBTS * (1 + hours // 6)
+        assert len(self.world.creates) <= MAX_DOUBTS * (1 + hours // 6)
 
 
 class RefusesAll(Days):

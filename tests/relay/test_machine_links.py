@@ -9,10 +9,10 @@ from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
-    MOST_SHORT_LINKS,
+    MAX_SHORT_LINKS,
     RECOVERY_TIMEOUT,
     REJOIN_TIMEOUT,
-    STEADY_AFTER,
+    STABLE_AFTER,
     Stage,
 )
 from relayd.relay.status import RelayState
@@ -153,7 +153,7 @@ def break_early(play: Play, cause: str) -> list[do.Command]:
 )
 def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str) -> None:
     play = Play().live()
-    for _ in range(MOST_SHORT_LINKS):
+    for _ in range(MAX_SHORT_LINKS):
         assert break_early(play, cause) == [do.StartLink(1)]
         rejoined(play)
     assert break_early(play, cause)[0] == do.CloseSession(1)
@@ -161,10 +161,10 @@ def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str
 
 def test_a_link_that_stays_up_makes_the_next_short_one_the_first_again() -> None:
     play = Play().live()
-    for _ in range(2 * MOST_SHORT_LINKS):
+    for _ in range(2 * MAX_SHORT_LINKS):
         break_early(play, "lost")
         rejoined(play)
-        play.advance(STEADY_AFTER)
+        play.advance(STABLE_AFTER)
         play.feed(on.LinkLost(1, LOST))
         rejoined(play)
 

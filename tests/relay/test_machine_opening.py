@@ -205,5 +205,5 @@ def test_a_session_that_never_answers_its_close_is_followed_by_another() -> None
     play.reach(Stage.QUEUED)
     play.feed(on.SessionEnded(1, JoinFailed("no")))
     ordered = play.advance(45.0)
-    assert isinstance(ordered[0], do.Note)
+    assert isinstance(ordered[0], do.LogWarning)
     assert ordered[1:] == [do.StartLink(2)]

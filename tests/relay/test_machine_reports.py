@@ -19,7 +19,7 @@ from relayd.relay.sessions import Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import CAMERA, ENDED, LOST, NO_CREDIT, ON_DEMAND, ROTATING, Play
 
-SPENT = on.BudgetChanged(spent=True, words="60 of 60 minutes are used up")
+SPENT = on.BudgetChanged(spent=True, reason="60 of 60 minutes are used up")
 GONE = on.SourceDown("no such camera")
 UNPLUGGED = on.OutputsChanged(working=False, reason="the camera was unplugged")
 

@@ -9,7 +9,7 @@ from relayd.relay import events as on
 from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
 from relayd.relay.policy import Policy
-from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
+from relayd.relay.sessions import MIN_LIFETIME, READY_TIMEOUT, Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
     BAD_FACE,
@@ -89,14 +89,14 @@ def test_a_session_whose_token_ends_gets_its_successor_at_once_even_if_it_never_
     life: float,
 ) -> None:
     play = Play(Policy(session_max=life)).live()
-    play.advance(LEAST_LIFE)
+    play.advance(MIN_LIFETIME)
     assert play.feed(on.TokenFinal(1)) == [do.StartLink(2)]
 
 
 def test_sessions_whose_tokens_end_at_once_make_no_loop() -> None:
     play = Play().live()
     assert play.feed(on.TokenFinal(1)) == []
-    assert play.advance(LEAST_LIFE - 0.1) == []
+    assert play.advance(MIN_LIFETIME - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
@@ -111,7 +111,7 @@ def test_a_token_that_ends_before_the_first_picture_is_not_forgotten(
     play.feed(on.TokenFinal(1))
     play.advance(5.0)
     play.go_live()
-    assert play.advance(LEAST_LIFE - 0.1) == []
+    assert play.advance(MIN_LIFETIME - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
@@ -125,7 +125,7 @@ def test_a_token_that_is_told_of_again_and_again_opens_no_second_successor_befor
     None
 ):
     play = Play().live()
-    play.advance(LEAST_LIFE)
+    play.advance(MIN_LIFETIME)
     play.feed(on.TokenFinal(1))
     play.fail(NOT_JOINED)
     for _ in range(5):
@@ -141,7 +141,10 @@ def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on(
 ) -> None:
     play = Play(ROTATING).with_successor(stage)
     ordered = play.feed(on.SessionEnded(2, error), on.SessionClosed(2))
-    assert ordered == [do.CloseSession(2), do.Note(LogEvent.SESSION_ROTATION_FAILED, str(error))]
+    assert ordered == [
+        do.CloseSession(2),
+        do.LogWarning(LogEvent.SESSION_ROTATION_FAILED, str(error)),
+    ]
     assert play.state is RelayState.LIVE
     assert play.machine.sessions.shown == 1
     assert play.advance(RETRY - 0.1) == []

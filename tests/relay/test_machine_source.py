@@ -2,7 +2,7 @@
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import SOURCE_PATIENCE, WAITING_FOR_SOURCE
+from relayd.relay.conditions import SOURCE_LOSS_LIMIT, WAITING_FOR_SOURCE
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
@@ -37,7 +37,7 @@ def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits
 def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
-    play.advance(SOURCE_PATIENCE - 1.0)
+    play.advance(SOURCE_LOSS_LIMIT - 1.0)
     play.feed(on.SourceDown("still gone"))
     assert play.reason == "still gone"
     assert play.advance(1.0) == [do.CloseSession(1), do.Show(None)]
@@ -46,9 +46,9 @@ def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again() -> N
 def test_a_source_that_is_back_has_all_the_patience_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
-    play.advance(SOURCE_PATIENCE - 1.0)
+    play.advance(SOURCE_LOSS_LIMIT - 1.0)
     play.feed(on.SourceUp(), on.SourceDown("gone again"))
-    assert play.advance(SOURCE_PATIENCE - 0.1) == []
+    assert play.advance(SOURCE_LOSS_LIMIT - 0.1) == []
     assert play.advance(0.1)[0] == do.CloseSession(1)
 
 
@@ -91,7 +91,7 @@ def test_a_source_that_fails_costs_one_short_session_and_then_none() -> None:
 def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past() -> None:
     play = idle()
     play.feed(on.SourceUp())
-    assert not play.machine.surroundings.source.alive
+    assert not play.machine.conditions.source.alive
     play.feed(NO_CAMERA)
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
 

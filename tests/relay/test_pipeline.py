@@ -70,7 +70,7 @@ class Rig:
         )
 
     def shown(self) -> Shown:
-        return self.pipeline.screen._choose(self.clock.now())[1]
+        return self.pipeline.output_clock._choose(self.clock.now())[1]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     rig.pipeline.pacer.stop()
-    rig.pipeline._studio.shutdown()
+    rig.pipeline._draw_pool.shutdown()
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path
     assert not rig.pipeline.outputs_working()
     assert rig.pipeline.outputs_trouble() == "no output is open"
     with started(rig):
-        until(lambda: rig.pipeline.since_beat() < 1.0)
+        until(lambda: rig.pipeline.since_tick() < 1.0)
         assert not rig.pipeline.outputs_working()
         assert rig.pipeline.outputs_trouble() == "camera is not there (make it)"
     assert not rig.pipeline.outputs_working()
@@ -142,7 +142,7 @@ def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_pat
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     said: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.screen._on_event = lambda event: said.append(
+    rig.pipeline.output_clock._on_event = lambda event: said.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):
@@ -169,7 +169,7 @@ def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig) 
     assert rig.shown() is Shown.FRESH
     rig.pipeline.gate.show(None)
     assert rig.shown() is Shown.REPEATED  # what "hold" means within a call
-    rig.pipeline.rest_source()
+    rig.pipeline.suspend_source()
     assert rig.shown() is Shown.STANDBY
 
 
@@ -178,14 +178,14 @@ def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_n
 ) -> None:
     rig.pipeline.gate.show(1)
     late = SwappedFrame(np.full(rig.geometry.shape, 90, np.uint8), rig.clock.now())
-    rig.pipeline.rest_source()
+    rig.pipeline.suspend_source()
     assert not rig.pipeline.gate.put(1, late)  # the arrival thread was a moment too late
-    rig.pipeline.wake_source()
+    rig.pipeline.resume_source()
     assert rig.shown() is Shown.STANDBY
 
 
 def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig) -> None:
-    rig.pipeline.rest_source()
+    rig.pipeline.suspend_source()
     rig.pipeline.pacer.start()
     for _ in range(5):
         rig.pipeline.source.put(SourceFrame(black(rig.geometry), rig.clock.now()))

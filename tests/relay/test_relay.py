@@ -12,7 +12,7 @@ from relayd.commands.demo import settings_for
 from relayd.media.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
-from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
+from relayd.relay.holdoff import DOUBT_TEXT, MAX_DOUBTS
 from relayd.relay.relay import Relay
 from relayd.relay.status import OUTPUT_PENDING, RelayState
 
@@ -104,7 +104,7 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
-    for _ in range(MOST_DOUBTS):
+    for _ in range(MAX_DOUBTS):
         journal.begin_create("http://127.0.0.1:9", "studio").doubtful("no answer")
 
     def reason(relay: Relay) -> str:
@@ -113,10 +113,10 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
         return machine.view(time.monotonic()).reason
 
     relay = Relay(settings, "studio", client, journal)
-    assert DOUBT_WORDS in reason(relay)
+    assert DOUBT_TEXT in reason(relay)
     await relay.resume()
     for one in (relay, Relay(settings, "studio", client, journal)):
-        assert DOUBT_WORDS not in reason(one)
+        assert DOUBT_TEXT not in reason(one)
 
 
 async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class World:
             steer_source=self.steered.append,
         )
         self._told = asyncio.Event()
-        self.runner.begin()
+        self.runner.attach_loop()
 
     def _take(self, report: do.Report) -> None:
         self.reports.append(report.state.value)
@@ -81,7 +81,7 @@ async def test_an_event_that_a_command_causes_at_once_is_handled_after_the_other
         def handle(self, event: on.Event, now: float) -> list[do.Command]:
             order.append(type(event).__name__)
             return (
-                [do.SuspendSource(), do.Note(LogEvent.SESSION_ROTATION_FAILED, "")]
+                [do.SuspendSource(), do.LogWarning(LogEvent.SESSION_ROTATION_FAILED, "")]
                 if len(order) == 1
                 else []
             )
@@ -161,5 +161,5 @@ async def test_who_chooses_a_face_is_told_what_became_of_that_one_and_not_of_an_
         await asyncio.sleep(0.01)
     world.rig.session.refusal = refusal
     world.runner.post(on.FaceChosen(OTHER))
-    assert await world.runner.until_told(OTHER) is refusal
+    assert await world.runner.until_face_answered(OTHER) is refusal
     await world.stop()

@@ -52,7 +52,7 @@ def relay(tmp_path: Path, drawn: list[str]) -> Iterator[Relay]:
 
 
 def finish_drawing(relay: Relay) -> None:
-    relay.pipeline._studio.submit(lambda: None).result(5)
+    relay.pipeline._draw_pool.submit(lambda: None).result(5)
 
 
 @pytest.mark.parametrize("state", RelayState)
@@ -63,7 +63,7 @@ async def test_the_standby_picture_of_no_state_tells_anything_of_the_reason(
     finish_drawing(relay)
     assert drawn
     assert set(drawn) <= SENTENCES
-    assert relay.pipeline.screen._standby.text in SENTENCES
+    assert relay.pipeline.output_clock._standby.text in SENTENCES
 
 
 def test_each_state_has_one_of_the_fixed_sentences_and_each_sentence_is_used() -> None:
@@ -76,9 +76,9 @@ async def test_a_relay_that_may_tell_details_shows_state_and_reason_from_a_reloa
     relay._enter(RelayState.BACKOFF, "the service does not answer")
     await relay.apply(settings(standby_text="details"))
     finish_drawing(relay)
-    assert relay.pipeline.screen._standby.text == (
+    assert relay.pipeline.output_clock._standby.text == (
         "Will try again shortly: the service does not answer"
     )
     await relay.apply(settings(standby_text="neutral"))
     finish_drawing(relay)
-    assert relay.pipeline.screen._standby.text == "Camera is reconnecting"
+    assert relay.pipeline.output_clock._standby.text == "Camera is reconnecting"

@@ -1,7 +1,7 @@
 """What the machine was told of its surroundings, and whether a session is of use by that."""
 
 from relayd.relay import events as on
-from relayd.relay.conditions import LONG_AGO, OUTPUT_PATIENCE, SOURCE_PATIENCE
+from relayd.relay.conditions import LONG_AGO, OUTPUT_LOSS_LIMIT, SOURCE_LOSS_LIMIT
 from relayd.relay.events import Event
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import Session, Stage
@@ -87,6 +87,6 @@ class Told:
         outputs, source = self.outputs_gone, self.source_gone
         if session.stage is Stage.LOADING and not session.opened and outputs is not None:
             return True
-        return (outputs is not None and now >= outputs + OUTPUT_PATIENCE) or (
-            source is not None and now >= source + SOURCE_PATIENCE
+        return (outputs is not None and now >= outputs + OUTPUT_LOSS_LIMIT) or (
+            source is not None and now >= source + SOURCE_LOSS_LIMIT
         )

@@ -8,15 +8,15 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
 from relayd.relay.events import Event
-from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
+from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MAX_DOUBTS, Hold
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     CLOSE_TIMEOUT,
-    LEAST_LIFE,
-    MOST_SHORT_LINKS,
+    MAX_SHORT_LINKS,
+    MIN_LIFETIME,
     QUEUE_TIMEOUT,
     REJOIN_TRIES,
-    STEADY_AFTER,
+    STABLE_AFTER,
 )
 from tests.relay.told import Told
 from tests.relay.world import Mood, Record, World
@@ -68,7 +68,7 @@ class Watched(World):
             assert [each for each in again if each != do.WakeAt(self.wake_at)] == []
 
     def _before(self, event: Event) -> None:
-        source = self.machine.surroundings.source
+        source = self.machine.conditions.source
         self.told.take(event, self.now, asleep_source=source.suspended)
         match event:
             case on.Resumed():
@@ -79,7 +79,7 @@ class Watched(World):
             case on.SessionDoubtful():
                 self.doubts.append(self.now)
                 recent = [each for each in self.doubts if each > self.now - DOUBT_MEMORY]
-                assert len(recent) <= MOST_DOUBTS
+                assert len(recent) <= MAX_DOUBTS
             case _:
                 pass
         if isinstance(event, on.SessionEvent) and event.number in self.records:
@@ -123,7 +123,7 @@ class Watched(World):
             case do.Report():
                 assert command != self.report
                 self.report = command
-            case do.Note(LogEvent.SESSION_CLOSE_GIVEN_UP):
+            case do.LogWarning(LogEvent.SESSION_CLOSE_GIVEN_UP):
                 self._note_given_up()
             case do.StartLink(number) if number not in self.records:
                 self._check_new(number)
@@ -163,7 +163,7 @@ class Watched(World):
     def _lives(self, record: Record) -> list[float]:
         session = self.machine.sessions.by_number[record.number]
         assert record.live_since is not None
-        return [LEAST_LIFE] * record.token_final + [session.ends_at - record.live_since]
+        return [MIN_LIFETIME] * record.token_final + [session.ends_at - record.live_since]
 
     def _check_not_doubted(self) -> None:
         if self.doubts:
@@ -206,11 +206,11 @@ class Watched(World):
     def _count_rejoin(self, record: Record) -> None:
         if record.link_up_at is not None:
             assert record.dark_since is not None
-            short = record.dark_since - record.link_up_at < STEADY_AFTER
+            short = record.dark_since - record.link_up_at < STABLE_AFTER
             record.short_links = record.short_links + 1 if short else 0
             record.link_up_at = None
         record.rejoins += 1
-        assert record.short_links <= MOST_SHORT_LINKS
+        assert record.short_links <= MAX_SHORT_LINKS
         assert record.rejoins <= REJOIN_TRIES
 
     def _settled(self) -> None:
@@ -253,7 +253,7 @@ class Watched(World):
         elif (
             self.report is None  # not started yet
             or sessions.by_number
-            or machine.surroundings.obstacle() is not None
+            or machine.conditions.obstacle() is not None
             or machine._holdoff.hold(self.now) is Hold.DOUBTFUL
         ):
             return

@@ -72,7 +72,7 @@ class SleepWatch:
         self._limit = limit_for(USUAL_DELAY)
         self._lock: SleepLock | None = None
         self._asleep = False
-        self._warned_of: set[str] = set()
+        self._warned_events: set[str] = set()
 
     async def run(self) -> None:
         """Watch until cancelled; a bus or a logind that is missing ends nothing."""
@@ -127,7 +127,7 @@ class SleepWatch:
         while (event := await logind.next_event()) is not LogindEvent.LOST:
             match event:
                 case LogindEvent.ARRIVED:
-                    await self._meet(logind)
+                    await self._on_logind_start(logind)
                 case LogindEvent.SLEEPING:
                     await self._go_to_sleep()
                 case LogindEvent.AWAKE:
@@ -138,7 +138,7 @@ class SleepWatch:
                     if self._asleep:
                         self._wake()
 
-    async def _meet(self, logind: Logind) -> None:
+    async def _on_logind_start(self, logind: Logind) -> None:
         self._limit = limit_for(await logind.longest_delay())
         if await logind.is_preparing():
             await self._go_to_sleep()
@@ -192,8 +192,8 @@ class SleepWatch:
 
     def _warn(self, event: LogEvent, reason: str) -> None:
         """Warn the first time; what repeats itself is of no interest to anybody."""
-        if event in self._warned_of:
+        if event in self._warned_events:
             _log.debug(event, reason=reason)
         else:
-            self._warned_of.add(event)
+            self._warned_events.add(event)
             _log.warning(event, reason=reason)
