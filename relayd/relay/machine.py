@@ -2,9 +2,9 @@
 
 It owns a set of sessions of which at most one is shown. There are never more than two, and two
 only while one takes over from the other; rotation, a token that ends, a rejoin and sessions on
-demand are transitions of that set. Each event is taken in first; then a few rules look at the
-whole and order what follows from it. It waits for nothing, reads no clock and does no I/O: the
-runner carries its commands out and answers with events.
+demand are transitions of that set. Each event first updates the state; then a few rules derive
+commands from the whole state. The machine waits for nothing, reads no clock and does no I/O: the
+runner carries out its commands and answers with events.
 
     StartLink → LinkReady → OpenSession → SessionOpened → SessionReady → JoinLink → LinkJoined
     → PicturesFlow → Show … CloseSession → SessionClosed
@@ -39,7 +39,7 @@ from relayd.relay.view import View, describe
 
 
 class Machine:
-    """Decides everything about a relay's sessions; not for several threads."""
+    """Decides everything about a relay's sessions; not thread-safe."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Machine:
         doubts: Iterable[float] = (),
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Begin with no session; `doubts` are lost answers of an earlier run (monotonic s)."""
+        """Start without a session; `doubts` are times of earlier lost answers (monotonic s)."""
         self.face = face
         """The face to put on."""
         self.conditions = Conditions(Readers(policy.on_demand, policy.grace))
@@ -67,11 +67,11 @@ class Machine:
         self._wake_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Take in an event at `now` (monotonic s) and give what is to be done, in this order."""
+        """Handle an event at `now` (monotonic s); returns the commands, in order."""
         self._now = now
         self._commands.clear()
         was_over = self.is_over
-        if isinstance(event, on.SessionDoubtful):  # money, though the session may be gone
+        if isinstance(event, on.SessionDoubtful):  # counts even if the session is gone
             self.doubtful += 1
             self._holdoff.on_lost_answer(now)
         if isinstance(event, on.SessionEvent):
@@ -92,19 +92,19 @@ class Machine:
         return list(self._commands)
 
     def view(self, now: float) -> View:
-        """Say where the relay stands."""
+        """Return the relay's state, reason and demand."""
         return describe(self.sessions, self.conditions, self._holdoff, now)
 
     @property
     def is_over(self) -> bool:
-        """It was stopped, and no session is left."""
+        """Whether it was stopped and no session is left."""
         return self.conditions.stopping and not self.sessions.by_number
 
-    # Events from around the relay.
+    # Events that belong to no session.
 
     @singledispatchmethod
     def _on(self, event: Event) -> None:
-        """Take in an event that belongs to no session."""
+        """Handle an event that belongs to no session."""
         raise NotImplementedError(event)
 
     @_on.register
@@ -187,7 +187,7 @@ class Machine:
 
     @singledispatchmethod
     def _on_session(self, event: on.SessionEvent, session: Session) -> None:
-        """Take in what became of a session."""
+        """Handle an event of one session."""
         raise NotImplementedError(event)
 
     @_on_session.register
@@ -277,15 +277,15 @@ class Machine:
     def _(self, event: on.FaceRefused, session: Session) -> None:
         session.face_pending = False
         if event.face != self.face:
-            return  # another one was chosen meanwhile
+            return  # another one has been chosen since
         is_live = session.stage is Stage.LIVE
         if is_live and isinstance(event.error, FaceRejected):
-            self.face = session.face  # a picture that cannot be used replaces none that can
+            self.face = session.face  # keep the usable face
         session.face_tries += is_live
         retry = session.face_tries < FACE_TRIES
         session.face_not_before = self._now + FACE_RETRY if is_live and retry else NEVER
 
-    # The rules, in the order in which they are looked at after each event.
+    # The rules, in the order in which they are applied after each event.
 
     def _end_late_stages(self) -> None:
         for session in list(self.sessions.by_number.values()):
@@ -307,7 +307,7 @@ class Machine:
 
         def wanted(session: Session) -> bool:
             if session.stage is Stage.LOADING and not session.opened:
-                return may_open  # nothing is lost yet
+                return may_open  # it costs nothing yet
             return conditions.may_keep_session(self._now, opened=session.opened)
 
         self.sessions.close_unless(wanted, self._now)

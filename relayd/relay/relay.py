@@ -1,7 +1,7 @@
-"""A relay: its parts, what may be asked of it, and how it is.
+"""A relay: it connects the parts, takes requests and reports its status.
 
-It starts the outputs first and the session last, and stops them in reverse order. What its media
-threads tell becomes an event of the state machine; what follows of it is the machine's to decide.
+It starts the outputs first and the session last, and stops them in reverse order. Events of its
+media threads become events of the state machine, which alone decides what follows.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpe
 _log = get("relay")
 
 _NOT_SHOWN = {RelayState.STARTING, RelayState.CLOSING, RelayState.STOPPED}
-"""States in which nothing is told again when an output changes: the next state tells it."""
+"""States in which a changed output is not reported by itself: the next state reports it."""
 
 
 class Relay:
@@ -57,10 +57,10 @@ class Relay:
         clock: Clock | None = None,
         on_change: Callable[[RelayState, str], None] = lambda _state, _reason: None,
     ) -> None:
-        """Plan the relay `name`; nothing is opened before `run`.
+        """Create the relay `name`; nothing is opened before `run`.
 
-        `more_outputs` are shown the same as the configured ones; with `require_outputs` the relay
-        does not start without one of them. `on_change` hears of each state with its reason.
+        `more_outputs` show the same as the configured ones; with `require_outputs` the start fails
+        if any output cannot be opened. `on_change` is called with each state and its reason.
         """
         self._settings, self._name = settings, name
         self._client, self._journal = client, journal
@@ -102,7 +102,7 @@ class Relay:
         )
         self._outputs_back = 0
         self._troubles: dict[str, str] = {}
-        """Why outputs are lost, by their names, which they may get only when they are opened."""
+        """Why outputs are lost, by name; an output may get its name only when it is opened."""
         self._face_lock = asyncio.Lock()
         self._credit = CreditWatch(client)
         self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
@@ -128,23 +128,23 @@ class Relay:
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
             self._post_outputs()
-            with suppress(Unavailable):  # which is told when a session is to be opened
+            with suppress(Unavailable):  # reported when a session is opened
                 await self._budget.read()
-            # Before the start: whatever becomes of it, a source may be open by then, and a session.
+            # Registered before the start: if it fails, source and session may be open already.
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
             self._runner.post(on.Started())
             await asyncio.to_thread(self.pipeline.start_source)
             await stop.wait()
 
-    # What others may ask of a running relay.
+    # Requests to a running relay.
 
     async def set_face(self, image: str, landmarks: str = "") -> None:
-        """Put another face on: at once when live, else with the next session.
+        """Switch to another face: at once when live, else with the next session.
 
-        Raises FaceRejected when it cannot be used, or what the service says where it cannot look
-        at it; the face is then as it was. Raises another error of the service where the live
-        session did not take it: it is told again some times, and the next session wears it.
+        Raises FaceRejected when it cannot be used, or the service's error when it cannot be
+        checked; the face then stays as it was. Raises another error of the service when the live
+        session refused it: that is retried a few times, and the next session uses the new face.
         """
         async with self._face_lock:
             face = FaceChoice(image, landmarks)
@@ -154,15 +154,15 @@ class Relay:
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
-        """Take over those keys of `settings` that a reload may change; the rest is not looked at.
+        """Apply those keys of `settings` that a reload may change; the rest is ignored.
 
-        All or nothing: raises ConfigError when the standby picture cannot be used, or what
-        `set_face` raises, and then everything but a face that is tried again is as before.
+        All or nothing: raises ConfigError when the standby picture cannot be used, and as
+        `set_face`; then everything stays as before, except a face that is being retried.
         """
         renderer = await asyncio.to_thread(
             StandbyRenderer, self._settings.video.geometry, settings.privacy.standby_image
         )
-        if settings.face != self._settings.face:  # else one that a person put on stays on
+        if settings.face != self._settings.face:  # else keep the one that the user chose
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
         self.pipeline.renderer = renderer
         self._settings = settings
@@ -175,7 +175,7 @@ class Relay:
         self._runner.post(on.Paused())
 
     async def resume(self) -> None:
-        """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
+        """Go on after `pause`; also ends a wait for the next try, even for a later run."""
         try:
             await asyncio.to_thread(self._journal.note_looked_at, self._name)
         except Unavailable as fault:
@@ -183,21 +183,21 @@ class Relay:
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
-        """Close every session, for the machine is about to sleep; returns when that is done."""
+        """Close every session, as the computer is about to sleep; returns when that is done."""
         self._runner.post(on.SleepComing())
         await self._runner.until_idle()
 
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
-        self._budget.refresh()  # a session that was not closed before a sleep has billed through it
+        self._budget.refresh()  # a session left open was billed during the sleep
 
     def retry_source(self) -> None:
-        """Open the source again, now."""
+        """Open the source again at once."""
         self.pipeline.reader.restart()
 
     def status(self) -> RelayStatus:
-        """Tell how the relay is."""
+        """Return a snapshot of the relay."""
         now, pipeline, runner = self._clock.now(), self.pipeline, self._runner
         machine, budget = runner.machine, self._budget_now
         frames, dropped = pipeline.counts()
@@ -248,8 +248,8 @@ class Relay:
         if self._troubles or self.pipeline.pending():
             return False
         conditions = self._runner.machine.conditions
-        nobody_looks = not conditions.readers.want_session
-        if conditions.paused or (self._state is RelayState.STANDBY and nobody_looks):
+        no_readers = not conditions.readers.want_session
+        if conditions.paused or (self._state is RelayState.STANDBY and no_readers):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -257,7 +257,7 @@ class Relay:
         self._runner.post(on.Stop())
         await self._runner.until_idle()
 
-    # What the machine and the media threads tell.
+    # Events of the machine and the media threads.
 
     def _on_report(self, report: Report) -> None:
         if report.demand is not self._demand:
@@ -270,7 +270,7 @@ class Relay:
         self._budget.refresh()
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
-        """Change the state: the one place that logs it, shows it and tells it."""
+        """Change the state: the only place that logs, shows and reports it."""
         reason = redact(reason)
         if (state, reason) == (self._state, self._reason):
             return
@@ -283,7 +283,7 @@ class Relay:
         self._on_change(state, self._with_troubles(reason))
 
     def _with_troubles(self, reason: str) -> str:
-        """Return the reason of the state, and why outputs are lost unless it says so."""
+        """Return the reason of the state, and why outputs are lost if it does not say so."""
         troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
         more = [text for text in troubles if not reason or reason not in text]
         return "; ".join(filter(None, (reason, *more)))
@@ -292,14 +292,14 @@ class Relay:
         details = self._settings.privacy.standby_text == "details"
         self.pipeline.set_standby_text(*self._state.on_picture(self._reason, details=details))
 
-    def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
+    def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - callback with one flag
         if needed:
             self.pipeline.resume_source()
         else:
             self.pipeline.suspend_source()
 
     def _publish(self, frame: SourceFrame) -> None:
-        """Send a source frame; in the pacer's thread."""
+        """Send a source frame; called in the pacer's thread."""
         self._runner.publish(frame)
 
     def _from_thread(self, call: Callable[..., None], *args: object) -> None:
@@ -330,11 +330,11 @@ class Relay:
             self._runner.post(on.BudgetChanged(spent, reading.words))
 
     def _earlier_doubts(self) -> list[float]:
-        """Return the moments (monotonic s) of answers that an earlier run of this relay lost."""
+        """Return the times (monotonic s) of answers that an earlier run of this relay lost."""
         now, wall = self._clock.now(), time.time()
         try:
             doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)
-        except Unavailable:  # which is told when a session is to be opened
+        except Unavailable:  # reported when a session is opened
             return []
         return [
             now - max(0.0, wall - doubt.at)

@@ -1,4 +1,4 @@
-"""Where a relay stands, in the words of its states: worked out from its sessions each time."""
+"""Derives the state of a relay from its sessions and conditions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from relayd.relay.session_set import SessionSet
 from relayd.relay.sessions import Session, Stage
 from relayd.relay.status import DemandState, RelayState
 
-SOON = "the next try comes in a moment"
+SOON = "the next try is in a moment"
 
 _STAGES = {
     Stage.LOADING: RelayState.OPENING,
@@ -22,13 +22,13 @@ _STAGES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where a relay stands."""
+    """State, reason and demand of a relay."""
 
     state: RelayState
     reason: str
-    """Why, in words; empty where the state says it all."""
+    """Why, as text; empty if the state says enough."""
     demand: DemandState
-    """Where sessions on demand stand."""
+    """The state of sessions on demand."""
 
 
 def describe(
@@ -37,7 +37,7 @@ def describe(
     holdoff: Holdoff,
     now: float,
 ) -> View:
-    """Say where a relay with these sessions stands."""
+    """Return the state of a relay with these sessions."""
     working, closing = sessions.working, len(sessions.by_number) > len(sessions.working)
     demand = conditions.readers.state(
         now,
@@ -61,7 +61,7 @@ def _while_shown(
     if not conditions.source.alive:
         return RelayState.DEGRADED, conditions.source.reason
     if session.fault or not session.shows_pictures:
-        return RelayState.DEGRADED, session.fault or "no swapped picture comes"
+        return RelayState.DEGRADED, session.fault or "no swapped picture arrives"
     return (RelayState.ROTATING if len(working) > 1 else RelayState.LIVE), ""
 
 

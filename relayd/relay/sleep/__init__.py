@@ -1,1 +1,1 @@
-"""The machine's sleep: sessions are closed before it, and looked at again after it."""
+"""Suspend of the computer: sessions are closed before it and may be opened again after it."""

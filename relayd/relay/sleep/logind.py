@@ -1,7 +1,7 @@
-"""logind on the system's D-Bus: the lock that delays a sleep, and the news that one comes.
+"""logind on the system's D-Bus: the lock that delays a sleep, and the signals before and after it.
 
-The one module that uses the D-Bus library. What arrives is believed only from the bus itself and
-from the connection that owns logind's name: any local user may send us a signal.
+The only module that uses the D-Bus library. Messages are trusted only from the bus itself and from
+the connection that owns logind's name: any local user may send us a signal.
 """
 
 import asyncio
@@ -32,36 +32,36 @@ _MATCHES: Final = (
 
 
 class LogindEvent(Enum):
-    """What logind, or the bus, has told."""
+    """Events of logind or the bus."""
 
     ARRIVED = "arrived"
-    """logind is there: also the first event where it was there before."""
+    """logind is running; also the first event if it was running before."""
     LEFT = "left"
-    """logind gave its name up: it was stopped, is being restarted, or crashed."""
+    """logind released its name: it was stopped, is being restarted, or crashed."""
     SLEEPING = "sleeping"
-    """The machine goes to sleep as soon as nobody holds a lock."""
+    """The computer goes to sleep as soon as no lock is held."""
     AWAKE = "awake"
-    """The machine has woken, or does not sleep after all."""
+    """The computer has woken up, or does not sleep after all."""
     LOST = "lost"
-    """The connection to the bus ended; nothing more will be told."""
+    """The connection to the bus ended; no more events follow."""
 
 
 class SleepLock:
-    """A delay lock: logind waits for its release, within limits, before the machine sleeps."""
+    """A delay lock: logind waits for its release, within limits, before the sleep."""
 
     def __init__(self, fd: int) -> None:
-        """Own `fd`, whose closing is the release."""
+        """Take ownership of `fd`; closing it releases the lock."""
         self._fd = fd
 
     def release(self) -> None:
-        """Let the machine sleep; does nothing the second time."""
+        """Let the computer sleep; a second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
 
 class Logind:
-    """logind, over one connection to the system's bus. It need not run, or may come later."""
+    """logind, over one connection to the system's bus. It may start later, or never."""
 
     def __init__(self, bus: MessageBus) -> None:
         """Use `bus`, which is connected."""
@@ -77,7 +77,7 @@ class Logind:
     async def connected(cls, address: str) -> AsyncIterator["Logind"]:
         """Connect to the bus at `address` for a block.
 
-        Raises BusMissing where there is no socket, BusUnavailable where nobody answers.
+        Raises BusMissing if there is no socket, BusUnavailable if it does not answer.
         """
         bus = await _connect(address)
         logind = cls(bus)
@@ -97,9 +97,9 @@ class Logind:
         return await self._events.get()
 
     async def take_lock(self, who: str, why: str) -> SleepLock:
-        """Take a delay lock on the machine's sleep; `logind` shows its users who and why.
+        """Take a delay lock on sleep; logind shows `who` and `why` to users.
 
-        Raises SleepLockRefused where logind gives none, BusUnavailable where it does not answer.
+        Raises SleepLockRefused if logind gives none, BusUnavailable if it does not answer.
         """
         request = _logind_call(_MANAGER, "Inhibit", "ssss", ["sleep", who, why, "delay"])
         self._lock_serial = request.serial = self._bus.next_serial()
@@ -110,18 +110,18 @@ class Logind:
         return lock
 
     async def is_preparing(self) -> bool:
-        """Whether the machine goes to sleep right now. Raises BusUnavailable."""
+        """Whether the computer is going to sleep right now. Raises BusUnavailable."""
         return bool(await self._property("PreparingForSleep"))
 
     async def longest_delay(self) -> float:
-        """Seconds for which logind waits for locks (InhibitDelayMaxSec). Raises BusUnavailable."""
+        """Return how many s logind waits for locks (InhibitDelayMaxSec). Raises BusUnavailable."""
         return await self._property("InhibitDelayMaxUSec") / 1e6
 
     async def _subscribe(self) -> None:
         for rule in _MATCHES:
             reply = await self._call(_bus_call("AddMatch", rule))
             if reply.message_type is MessageType.ERROR:
-                raise BusUnavailable(f"the bus lets nobody listen: {_error_text(reply)}")
+                raise BusUnavailable(f"the bus refuses to send signals: {_error_text(reply)}")
         reply = await self._call(_bus_call("GetNameOwner", _LOGIN))
         if reply.message_type is MessageType.METHOD_RETURN:
             self._owner = reply.body[0]
@@ -131,11 +131,11 @@ class Logind:
         request = _logind_call("org.freedesktop.DBus.Properties", "Get", "ss", [_MANAGER, name])
         reply = await self._call(request)
         if reply.message_type is MessageType.ERROR:
-            raise BusUnavailable(f"logind does not tell its {name}: {_error_text(reply)}")
+            raise BusUnavailable(f"logind does not report its {name}: {_error_text(reply)}")
         match reply.body:
             case [Variant(value=int() as value)]:
                 return value
-        raise BusUnavailable(f"logind's {name} is no number")
+        raise BusUnavailable(f"logind's {name} is not a number")
 
     async def _call(self, request: Message) -> Message:
         try:
@@ -143,16 +143,16 @@ class Logind:
                 reply = await self._bus.call(request)
         except Exception as fault:
             raise BusUnavailable(f"no answer to {request.member}: {fault!r}") from fault
-        if reply is None:  # how the library ends the calls of a connection that is closed
+        if reply is None:  # so the library ends calls when the connection closes
             raise BusUnavailable(f"no answer to {request.member}: the connection was closed")
         return reply
 
     def _on_message(self, message: Message) -> bool:
-        """Take in what the library received: descriptors first, which it never closes itself."""
+        """Handle a message; its descriptors first, which the library never closes."""
         is_lock = message.reply_serial == self._lock_serial != 0
         for fd in message.unix_fds:
             if is_lock and self._lock is None:
-                os.set_inheritable(fd, False)  # a child that held it would delay each sleep
+                os.set_inheritable(fd, False)  # a child process would keep the lock
                 self._lock = SleepLock(fd)
             else:
                 os.close(fd)
@@ -175,7 +175,7 @@ class Logind:
         self._events.put_nowait(LogindEvent.LOST)
 
     def _drop_lock(self) -> None:
-        """Release a lock that came when nobody waited for it any more."""
+        """Release a lock that arrived after its call was given up."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -194,7 +194,7 @@ async def _connect(address: str) -> MessageBus:
 
 
 async def _until_disconnected(bus: MessageBus) -> None:
-    with suppress(Exception):  # why it ended is known by nobody better than by the next try
+    with suppress(Exception):  # the next connection attempt reports the reason
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # untyped there
 
 
@@ -215,7 +215,7 @@ def _logind_call(interface: str, member: str, signature: str, body: list[str]) -
         path=_LOGIN_PATH,
         interface=interface,
         member=member,
-        flags=MessageFlag.NO_AUTOSTART,  # where logind is stopped, that is somebody's wish
+        flags=MessageFlag.NO_AUTOSTART,  # do not start a stopped logind
         signature=signature,
         body=body,
     )

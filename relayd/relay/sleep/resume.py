@@ -1,9 +1,9 @@
-"""A resume as the kernel shows it, without logind: a timerfd that ends when the clock is set.
+"""Detects a resume without logind, by a timerfd that is cancelled when the clock is set.
 
-After a sleep the kernel sets the wall clock, so a timer on it that asks to be cancelled by that
-(TFD_TIMER_CANCEL_ON_SET) becomes readable: no polling. Whether the machine slept, or somebody
-set its clock, is told by the time that CLOCK_BOOTTIME counted and CLOCK_MONOTONIC did not.
-Python has timerfd from 3.13 on; two calls of libc are all that is needed.
+After a sleep the kernel sets the wall clock, so a timer on that clock with TFD_TIMER_CANCEL_ON_SET
+becomes readable: no polling. Whether the computer slept or its clock was set shows in the time that
+CLOCK_BOOTTIME counted and CLOCK_MONOTONIC did not. Python has timerfd from 3.13 on; two calls of
+libc are enough.
 """
 
 import ctypes
@@ -15,9 +15,9 @@ from typing import Final
 _CANCELLED_BY_SETTING: Final = 1 << 0 | 1 << 1
 """TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET."""
 _NEVER: Final = (1 << 63) - 1
-"""s since 1970 at which the timer runs out: time_t's last second."""
+"""s since 1970 at which the timer expires: the last second of time_t."""
 _COUNTER: Final = 8
-"""Bytes of what is read."""
+"""Bytes of the counter that a timerfd returns."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,10 +31,10 @@ class _Itimerspec(ctypes.Structure):
 
 
 class ClockChanges:
-    """A descriptor that becomes readable when the wall clock was set, as each resume does."""
+    """A descriptor that becomes readable when the wall clock is set, as at each resume."""
 
     def __init__(self) -> None:
-        """Watch from now on; raises OSError where the kernel or a sandbox has no timerfd."""
+        """Watch from now on; raises OSError if the kernel or a sandbox has no timerfd."""
         self._fd = _checked(_libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC))
         never = _Itimerspec(_Timespec(0, 0), _Timespec(_NEVER, 0))
         try:
@@ -63,14 +63,14 @@ class ClockChanges:
         return True
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
 
 def time_slept() -> float:
-    """Seconds that this machine has slept since its boot."""
+    """Return the seconds that this computer has slept since its boot."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 

@@ -1,7 +1,7 @@
-"""Sessions are closed before the machine sleeps, and the relay looks around once it is awake.
+"""Closes sessions before the computer sleeps, and lets the relay go on after it.
 
-A sleeping machine shows nothing, yet a session bills until it is closed. logind waits for those
-who hold a delay lock; the kernel tells of a resume where there is no logind.
+A sleeping computer shows nothing, yet a session is billed until it is closed. logind waits for
+holders of a delay lock; without logind the kernel reports the resume.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from relayd.relay.sleep.logind import DEFAULT_ADDRESS, Logind, LogindEvent, Slee
 from relayd.relay.sleep.resume import ClockChanges, time_slept
 
 MARGIN = 0.5
-"""s before the end of logind's patience at which the lock is released at the latest."""
+"""s before logind's own limit at which the lock is released at the latest."""
 USUAL_DELAY = 5.0
 """s that logind waits for locks unless it is configured otherwise (InhibitDelayMaxSec)."""
 LONGEST_LIMIT = 30.0
-"""s that a sleep is delayed at most, whatever logind allows: a closed laptop gets hot in a bag."""
+"""s that a sleep is delayed at most, even if logind allows more: a laptop gets hot in a bag."""
 SHORTEST_SLEEP = 1.0
-"""s: less than that is no sleep, but the two clocks read one after the other."""
+"""s: a shorter difference comes from reading the two clocks one after the other."""
 RETRY_FIRST, RETRY_CAP = 1.0, 60.0
 """s between two tries to reach the bus."""
 
@@ -30,24 +30,24 @@ _log = get("sleep")
 
 
 def limit_for(longest_delay: float) -> float:
-    """Seconds that closing may take where logind waits `longest_delay` seconds.
+    """Return the seconds that closing may take if logind waits `longest_delay` seconds.
 
-    Where it does not wait at all, closing races the sleep, and gets the usual time.
+    If it does not wait at all, closing races with the sleep and gets the usual time.
     """
     delay = longest_delay if longest_delay > 0 else USUAL_DELAY
     return min(LONGEST_LIMIT, delay - min(MARGIN, delay / 4))
 
 
 def bus_address() -> str:
-    """Where the system's bus is, as D-Bus addresses are written."""
+    """Return the D-Bus address of the system's bus."""
     return os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESS
 
 
 class SleepWatch:
-    """Tells of the machine's sleep: `on_sleep` before it, `on_wake` after it.
+    """Reports the computer's sleep: `on_sleep` before it, `on_wake` after it.
 
-    Between the two, logind's own short awakenings (suspend-then-hibernate) are not told. After a
-    sleep that nobody announced, `on_wake` alone is called. All on the loop that runs `run()`.
+    Between the two, logind's own short awakenings (suspend-then-hibernate) are not reported. After
+    an unannounced sleep only `on_wake` is called. All in the event loop that runs `run()`.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class SleepWatch:
     ) -> None:
         """Call `on_sleep`, which is cancelled at logind's limit, and `on_wake`.
 
-        `address` is the system bus's (default: the usual one), `slept` gives the seconds that the
-        machine has slept since its boot.
+        `address` is that of the system bus (default: the usual one), `slept` returns the seconds
+        that the computer has slept since its boot.
         """
         self._on_sleep, self._on_wake = on_sleep, on_wake
         self._address = address or bus_address()
@@ -75,10 +75,10 @@ class SleepWatch:
         self._warned_events: set[str] = set()
 
     async def run(self) -> None:
-        """Watch until cancelled; a bus or a logind that is missing ends nothing."""
+        """Watch until cancelled, even without a bus or logind."""
         with ExitStack() as stack:
             stack.callback(self._release)
-            if self._asleep:  # an earlier run failed amid a sleep: its end may be told to nobody
+            if self._asleep:  # an earlier run failed during a sleep, whose end may go unreported
                 self._wake()
             self._watch_clock(stack)
             await self._follow_logind()
@@ -96,13 +96,13 @@ class SleepWatch:
         stack.callback(loop.remove_reader, changes.fileno())
 
     def _on_clock_change(self, changes: ClockChanges) -> None:
-        if not changes.changed() or self._asleep:  # logind itself tells the end of its own sleep
+        if not changes.changed() or self._asleep:  # logind reports the end itself
             return
         if self._slept() - self._slept_before >= SHORTEST_SLEEP:
             self._wake()
 
     async def _follow_logind(self) -> None:
-        """Serve one connection after the other; ends where there has never been a bus."""
+        """Serve one connection after another; ends if there has never been a bus."""
         loop, was_there = asyncio.get_running_loop(), False
         while True:
             began = loop.time()
@@ -116,14 +116,14 @@ class SleepWatch:
                 if isinstance(fault, BusMissing) and not was_there:
                     _log.debug(LogEvent.SLEEP_NO_BUS, reason=reason)
                     return
-            self._release()  # nobody would tell us to: it would only hold a sleep up
+            self._release()  # unannounced sleeps would only be delayed
             if self._asleep:
                 self._wake()
             self._warn(LogEvent.SLEEP_BUS_UNAVAILABLE, reason)
             await asyncio.sleep(self._backoff.next_wait(loop.time() - began))
 
     async def _serve(self, logind: Logind) -> None:
-        """Act on what logind tells, until the connection ends."""
+        """Handle logind's events until the connection ends."""
         while (event := await logind.next_event()) is not LogindEvent.LOST:
             match event:
                 case LogindEvent.ARRIVED:
@@ -134,7 +134,7 @@ class SleepWatch:
                     self._wake()
                     await self._take_lock(logind)
                 case LogindEvent.LEFT:
-                    # The lock is kept: a logind that is restarted still counts it.
+                    # Keep the lock: a restarted logind still counts it.
                     if self._asleep:
                         self._wake()
 
@@ -148,15 +148,15 @@ class SleepWatch:
         await self._take_lock(logind)
 
     async def _go_to_sleep(self) -> None:
-        """Have everything closed within the limit, then let the machine sleep."""
-        if self._asleep:  # told twice: by the signal, and to us who had just arrived
+        """Close everything within the limit, then let the computer sleep."""
+        if self._asleep:  # reported by both signal and property
             return
         self._asleep = True
         _log.info(LogEvent.SLEEP_BEGINS, limit=self._limit)
         try:
             async with asyncio.timeout(self._limit) as timeout:
                 await self._on_sleep()
-        except Exception as fault:  # noqa: BLE001 - the machine sleeps all the same
+        except Exception as fault:  # noqa: BLE001 - the computer sleeps anyway
             if timeout.expired():
                 _log.warning(
                     LogEvent.SLEEP_NOT_READY, within=self._limit, fix="InhibitDelayMaxSec="
@@ -172,11 +172,11 @@ class SleepWatch:
         self._asleep, self._slept_before = False, slept
         try:
             self._on_wake()
-        except Exception as fault:  # noqa: BLE001 - the watch goes on
+        except Exception as fault:  # noqa: BLE001 - keep watching
             _log.error(LogEvent.SLEEP_FAILED, exc_info=fault)
 
     async def _take_lock(self, logind: Logind) -> None:
-        """Take a lock, and only then give up an older one."""
+        """Take a lock, and only then release an older one."""
         lock = None
         try:
             lock = await logind.take_lock("relayd", "closing face swap sessions")
@@ -191,7 +191,7 @@ class SleepWatch:
             self._lock = None
 
     def _warn(self, event: LogEvent, reason: str) -> None:
-        """Warn the first time; what repeats itself is of no interest to anybody."""
+        """Warn the first time; log repetitions at debug level."""
         if event in self._warned_events:
             _log.debug(event, reason=reason)
         else:
