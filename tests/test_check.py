@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relayd.akool.journal import Journal
-from relayd.commands import check, remote
+from relayd.commands import check, check_media, remote
 from relayd.commands.finding import CheckStatus, Finding
 from relayd.config.loading import load_tree
 from relayd.control import lookup
@@ -61,17 +61,17 @@ def finding(mode: str = "auto") -> Finding:
         "on_demand": {"mode": mode},
         "output": [{"kind": "camera", "device": "/dev/video0"}],
     }
-    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
+    (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     return found
 
 
 @pytest.fixture
 def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
     """Let readers be seen so."""
-    monkeypatch.setattr(check, "CameraOutput", Camera)
+    monkeypatch.setattr(check_media, "CameraOutput", Camera)
 
     def see(sight: Callable[[], Any]) -> None:
-        monkeypatch.setattr(check, "best_reader_counter", lambda *_: sight())
+        monkeypatch.setattr(check_media, "best_reader_counter", lambda *_: sight())
 
     return see
 
@@ -264,16 +264,20 @@ async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_
     *, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used_by_a_relay(monkeypatch, source="/nonexistent.mp4", source_alive=alive)
-    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    (found,) = await check_media.check_source(
+        load_tree({"source": {"url": "/nonexistent.mp4"}}), "a"
+    )
     assert found.verdict is (CheckStatus.WARNING if alive else CheckStatus.FAILED)
     used_by_a_relay(monkeypatch, source="/other.mp4", source_alive=True)
-    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    (found,) = await check_media.check_source(
+        load_tree({"source": {"url": "/nonexistent.mp4"}}), "a"
+    )
     assert found.verdict is CheckStatus.FAILED, "it has another one"
 
 
 def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at() -> None:
     url = "tcp://127.0.0.1:1?listen=1"
     tree = {"output": [{"kind": "stream", "url": url}]}
-    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
+    (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     assert found.verdict is CheckStatus.OK
     assert "wait for whoever connects" in found.why

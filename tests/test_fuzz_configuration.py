@@ -214,7 +214,7 @@ CHECKED = ("journal", "name", "control", "standby", "output")
 def test_no_settings_that_are_taken_make_a_check_unforeseen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relayd.commands.check.FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr("relayd.commands.check_media.CONNECT_TIMEOUT", 0.2)
     assert set(CHECKED) < set(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.chdir(folder)

@@ -200,5 +200,5 @@ def test_nobody_to_ask_is_an_error_and_not_a_no(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr == "relayd: there is nobody to ask (give --yes or --dry-run)\n"
+    assert done.stderr == "relayd: cannot ask: stdin is not a terminal (give --yes or --dry-run)\n"
     assert files(tmp_path) == set()

@@ -298,6 +298,6 @@ async def test_another_program_on_the_socket_is_told_as_no_relay(
             remote.fetch_status_and_page,
             partial(remote.send_command, path="/api/pause"),
         ):
-            with pytest.raises(Unavailable, match="is no relay of this version") as caught:
+            with pytest.raises(Unavailable, match="is not a relay of this version") as caught:
                 await ask(lookup.relay_at(path))
             assert str(path) in str(caught.value)

@@ -15,7 +15,7 @@ def describe(**fields: Any) -> dict[str, str]:
 STANDBY = RelayStatus(
     name="studio",
     state=RelayState.STANDBY,
-    reason="nobody looks at the camera",
+    reason="no program reads the camera",
     since=1.0,
     uptime=2.0,
     source="/dev/video9",
@@ -34,7 +34,7 @@ STANDBY = RelayStatus(
 def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands() -> None:
     told = describe()
     assert told["on demand"] == "idle"
-    assert told["source"] == "/dev/video9 (let go of)"
+    assert told["source"] == "/dev/video9 (released)"
     assert told["readers /dev/video0"] == "2"
     assert told["readers /dev/video1"] == "unknown"
 

@@ -1,7 +1,7 @@
-"""The command line: how it fails and ends, and the commands that start or look into a relay.
+"""The command line: its errors and exit codes, and the commands that start or check a relay.
 
-Each reads its settings, calls one room and ends with its exit code. Those to a relay that runs,
-and those for the machine, are in relayd.commands.
+Each command reads its settings, calls one module and ends with its exit code. Commands to a running
+relay are in relayd.commands.running, those for the computer in relayd.commands.machine.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from relayd.process.hardening import forbid_dumps
 
 
 class _Group(TyperGroup):
-    """Commands whose complaints about the command line repeat no secret of it."""
+    """Commands whose error messages repeat no secret of the command line."""
 
     def make_context(self, *given: Any, **more: Any) -> Any:
-        """Read our own options."""
+        """Parse our own options."""
         with _without_secrets():
             return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        """Read and run a command."""
+        """Parse and run a command."""
         with _without_secrets():
             return super().invoke(ctx)
 
@@ -50,7 +50,7 @@ def _without_secrets() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if hasattr(fault, "format_message"):  # click's own, or those of the click within typer
+        if hasattr(fault, "format_message"):  # a usage error of click or of typer's copy
             vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
         raise
 
@@ -80,7 +80,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def main() -> NoReturn:
-    """Run the command line; every named failure becomes one plain line and its exit code."""
+    """Run the command line; every known failure becomes one plain line and its exit code."""
     stdio.open_missing()
     stdio.escape_unprintable()
     forbid_dumps()
@@ -91,7 +91,7 @@ def main() -> NoReturn:
     except RelaydError as fault:
         _print_error(fault)
         sys.exit(fault.exit_code)
-    except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
+    except Exception as fault:  # noqa: BLE001 - users get no traceback
         logs.get("cli").debug(LogEvent.INTERNAL_FAULT, exc_info=True)
         refusal = limits.named(fault) or InternalFault.of(
             fault, hint="a fault of relayd; --log-level debug shows where"
@@ -199,7 +199,7 @@ def check(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try each thing that `run` needs, and say what is wrong and how to fix it."""
+    """Try each part that `run` needs, and say what is wrong and how to fix it."""
     from relayd.commands.check import run_checks  # noqa: PLC0415 - loads media libraries
 
     findings: list[Finding] = []
@@ -256,7 +256,7 @@ def emulator(
     ] = None,
     credit: Annotated[float, typer.Option(min=0, help="Credit of the account.")] = 1000.0,
     admin_anywhere: Annotated[
-        bool, typer.Option("--admin-anywhere", help="Take orders from other machines.")
+        bool, typer.Option("--admin-anywhere", help="Accept admin requests from other machines.")
     ] = False,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", hidden=True, help="End when stdin does.")
@@ -269,7 +269,7 @@ def emulator(
     from relayd.emulator.sessions import SessionRules  # noqa: PLC0415 - as above
 
     _set_up_logs(log_level)
-    # A key that alone is accepted leaves no way in by a client id and secret.
+    # If only this key is accepted, a client id and secret must not open another way in.
     client_secret = secrets.token_urlsafe() if api_key else ""
     if with_parent:
         Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
@@ -289,7 +289,7 @@ def emulator(
 
 
 def _end_with_stdin() -> None:
-    """Ask this process to end once whoever started it has closed its end of stdin, or died."""
+    """Ask this process to end once its parent has closed stdin, or died."""
     while os.read(sys.stdin.fileno(), 4096):  # sys.stdin's lock would break the shutdown
         pass
     os.kill(os.getpid(), signal.SIGTERM)

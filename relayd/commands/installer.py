@@ -1,4 +1,4 @@
-"""`relayd install` and `uninstall`: shows what would change, asks, and does it."""
+"""`relayd install` and `uninstall`: show what would change, ask, and do it."""
 
 import os
 import shutil
@@ -26,27 +26,27 @@ PACKAGED_HOME = "/usr/lib/relayd"
 USER_BUS = "DBUS_SESSION_BUS_ADDRESS"
 """Where `systemctl --user` may find its manager."""
 COMMAND_TIMEOUT = 30.0
-"""s that a system command may take; they take well under one."""
+"""s for a system command; they take well under one."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     layout: Layout
     root: Path | None
-    """None: where the layout belongs on this system."""
+    """None: the layout's place on this system."""
     command: str
-    """What units start; empty: this relayd."""
+    """The program that units start; empty: this relayd."""
     yes: bool
-    """Ask nothing; what somebody changed is left alone."""
+    """Ask nothing; locally changed files are left alone."""
     changed_too: bool
     """With `yes`: treat changed files like the others."""
     dry_run: bool
 
 
 class Installer:
-    """One conversation with a person, or with a script that output yes beforehand."""
+    """Installs or removes files, asking the user unless `--yes` was given."""
 
     def __init__(
         self,
@@ -54,19 +54,19 @@ class Installer:
         print_line: Callable[[str], None],
         confirm: Callable[[str], bool],
     ) -> None:
-        """Look at what is in place. Raises Unavailable or UsageError where nothing can be done."""
+        """Inspect the files in place. Raises Unavailable or UsageError if nothing can be done."""
         self._options, self._print, self._confirm = options, print_line, confirm
         layout = options.layout
         home = user_root() if layout is Layout.USER else Path("/")
         self._is_live = options.root is None and layout is not Layout.PACKAGE
         command = options.command or own_command()
         if self._is_live and sys.prefix == PACKAGED_HOME:
-            raise UsageError("this relayd is a package's: its files are in place already")
+            raise UsageError("this relayd belongs to a package: its files are in place already")
         self._command = command
         self._files = Installation(layout, options.root or home, command)
 
     def install(self) -> ExitCode:
-        """Put the files in place that are not."""
+        """Put new and older files in place."""
         if self._options.layout is Layout.SYSTEM and not self._options.command:
             require_visible(self._command)
         todo = [one for one in self._files.files if one.status is not FileStatus.SAME]
@@ -111,7 +111,7 @@ class Installer:
     def _choose(
         self, todo: Sequence[InstalledFile], doing: str, doing_changed: str
     ) -> list[InstalledFile]:
-        """Return the files that may be touched, asking for those that somebody changed."""
+        """Return the files that may be touched; locally changed ones are asked for one by one."""
         options = self._options
         plain = [one for one in todo if one.status is not FileStatus.CHANGED]
         changed = [one for one in todo if one.status is FileStatus.CHANGED]
@@ -134,7 +134,7 @@ class Installer:
         return plain
 
     def _may_go_on(self, chosen: Sequence[InstalledFile]) -> bool:
-        """Whether there is anything to do; raises Unavailable where only root could."""
+        """Whether there is anything to do; raises Unavailable if root is needed."""
         if not chosen:
             if not self._options.dry_run:
                 self._print("nothing to do")
@@ -145,21 +145,21 @@ class Installer:
         return True
 
     def _reload_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
-        """Run what makes the change known; a command that fails is shown with its command."""
+        """Run the commands that apply the change; a failed one is shown with its output."""
         code = ExitCode.CLEAN
         for command in commands if self._is_live else ():
             if shutil.which(command[0]) is None:
                 continue
-            code_returned, output, errors = _run(command)
+            status, output, errors = _run(command)
             self._print(f"ran       {' '.join(command)}")
-            if code_returned:
+            if status:
                 self._print(f"failed    {(errors or output).strip()}")
                 code = ExitCode.FAILED
         return code
 
 
 def _run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Run a command of systemd's; one that hangs or cannot be started has failed."""
+    """Run a system command; one that hangs or cannot be started counts as failed."""
     bus = {name: value for name, value in os.environ.items() if name == USER_BUS}
     try:
         return run_to_end(command, timeout=COMMAND_TIMEOUT, environment=program_environment() | bus)
@@ -168,7 +168,7 @@ def _run(command: Sequence[str]) -> tuple[int, str, str]:
 
 
 def _next_steps(layout: Layout) -> str:
-    """What a person does after an install."""
+    """Return what the user has to do after an install."""
     where, key = (
         ("~/.config/relayd/NAME.toml", "or api_key in that file")
         if layout is Layout.USER
@@ -204,7 +204,7 @@ def _systemctl(layout: Layout) -> str:
 
 
 def _running(layout: Layout) -> Iterator[str]:
-    """Name the relays that systemd runs; none where there is no systemd."""
+    """Return the units of running relays; none without systemd."""
     if shutil.which("systemctl") is None:
         return
     _, output, _ = _run(

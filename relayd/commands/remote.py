@@ -1,4 +1,4 @@
-"""The commands that talk to a running relay, over its control socket."""
+"""Requests to a running relay over its control socket."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -18,9 +18,9 @@ from relayd.errors import (
 from relayd.http.client import Answer, HttpClient
 
 COMMAND_TIMEOUT = 30.0
-"""s that an order may take: a new face is looked at by the service first."""
+"""s that a command may take: the service checks a new face first."""
 STUCK_AFTER = 2.0
-"""s without a status after which a relay counts as stuck: it has it at hand."""
+"""s without a status after which a relay counts as stuck: it answers at once otherwise."""
 
 Status = Mapping[str, Any]
 
@@ -31,17 +31,17 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("healthy", "source_alive"), bool),
     "session_id": (str, type(None)),
 }
-"""What every relay's status holds, and as what."""
+"""Fields of every relay's status, and their types."""
 
 
 async def fetch_status(relay: FoundRelay) -> Status:
-    """Return a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
+    """Return a relay's status. Raises RelayStuck, and NotRunning if it has ended meanwhile."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
         return _status(await _get_promptly(http, relay, "/api/status"), relay)
 
 
 async def fetch_status_and_page(relay: FoundRelay) -> tuple[Status, str]:
-    """Return a relay's status and its page's URL with the token; empty where it serves none."""
+    """Return a relay's status and its page's URL with the token; empty if it serves no page."""
     async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
         status = _status(await _get_promptly(http, relay, "/api/status"), relay)
         page = await _get_promptly(http, relay, "/api/page")
@@ -53,10 +53,10 @@ async def fetch_status_and_page(relay: FoundRelay) -> tuple[Status, str]:
 async def send_command(
     relay: FoundRelay, path: str, body: Mapping[str, str] | None = None
 ) -> Status:
-    """Have a relay do something; returns its status after it.
+    """Send a command to a relay; returns its status after it.
 
-    Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
-    since the order itself may take long.
+    Raises RelaydError with its refusal, and as `fetch_status`, which is called first to detect a
+    stuck relay, since the command itself may take long.
     """
     await fetch_status(relay)
     async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
@@ -67,7 +67,7 @@ async def send_command(
 async def _get_promptly(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
     stuck = RelayStuck(
         f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
-        hint="its log says more; continue it with SIGCONT, or restart it",
+        hint="see its log; continue it with SIGCONT, or restart it",
     )
     if relay.is_stopped:
         raise stuck
@@ -77,13 +77,13 @@ async def _get_promptly(http: HttpClient, relay: FoundRelay, path: str) -> Answe
     except TimeoutError as fault:
         raise stuck from fault
     except ServiceUnreachable as fault:
-        if relay.pid is None:  # its queue was full
+        if relay.pid is None:  # its connection queue was full
             raise stuck from fault
         raise NotRunning(f"relay {relay.name} has ended: {fault.message}") from fault
 
 
 def _status(answer: Answer, relay: FoundRelay) -> Status:
-    """Read a status; raises RelaydError with a refusal, Unavailable where no relay answers so."""
+    """Parse a status; raises RelaydError with a refusal, Unavailable for anything else."""
     status = _object(answer, relay)
     if answer.status != HTTPStatus.OK and isinstance(error := status.get("error"), str):
         raise RelaydError(error, hint=str(status.get("hint") or status.get("mend") or ""))
@@ -104,13 +104,13 @@ def _object(answer: Answer, relay: FoundRelay) -> Status:
 
 def _not_a_relay(relay: FoundRelay) -> Unavailable:
     return Unavailable(
-        f"what answers on {relay.socket} is no relay of this version",
-        hint="see what listens there; after an update, restart the relay",
+        f"the server on {relay.socket} is not a relay of this version",
+        hint="check what listens there; after an update, restart the relay",
     )
 
 
 def describe_status(status: Status) -> list[tuple[str, str]]:
-    """Return what a person wants to know of a status, as pairs of name and text."""
+    """Return the important parts of a status as pairs of name and text."""
     reason = f": {status['reason']}" if status["reason"] else ""
     delay = status["delay"].get("p50")
     return [
@@ -129,13 +129,13 @@ def describe_status(status: Status) -> list[tuple[str, str]]:
 
 
 def outcome(what: str, status: Status) -> str:
-    """Say in one line what an order did to a relay, and how it is after it."""
+    """Describe in one line what a command did, and the relay's state after it."""
     reason = f": {status['reason']}" if status["reason"] else ""
     return f"{status['name']}: {what}; now {status['state_words']}{reason}"
 
 
 def _money(status: Status) -> Iterator[tuple[str, str]]:
-    """Tell what a person should know of the bill; a relay of an older version tells none of it."""
+    """Describe what may cost money; a relay of an older version reports none of it."""
     if doubtful := status.get("sessions_doubtful", 0):
         yield "doubtful", f"{doubtful} session(s) may be open at the service: look at your account"
     if limit := status.get("daily_limit", 0.0):
@@ -146,7 +146,7 @@ def _money(status: Status) -> Iterator[tuple[str, str]]:
 def _how_source_is(status: Status) -> str:
     if status["source_alive"]:
         return "ok"
-    return "let go of" if status["on_demand"] in {"idle", "closing"} else "away"
+    return "released" if status["on_demand"] in {"idle", "closing"} else "away"
 
 
 def _how_output_is(status: Status, name: str) -> str:

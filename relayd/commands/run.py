@@ -24,10 +24,10 @@ from relayd.relay.status import RelayState
 from relayd.rtc.kinds import require_link
 
 MAX_TICK_AGE = 2.0
-"""s without a beat of the outputs after which systemd's watchdog is no longer fed."""
+"""s without a tick of the outputs after which systemd's watchdog is no longer fed."""
 NOTIFY_PERIOD = 1.0
-"""s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
-one of many looks does no harm, a relay that is stuck misses all of them."""
+"""s between two watchdog messages, or less if systemd asks for it: one missed message does no harm,
+a stuck relay misses all of them."""
 
 
 async def run_daemon(
@@ -39,9 +39,9 @@ async def run_daemon(
 ) -> int:
     """Run the relay until SIGTERM or SIGINT; returns the exit code.
 
-    `reread` gives the settings as they are when a reload is asked for, by SIGHUP. Raises
-    Unavailable when a relay of this name runs already, and with `require_outputs` when an output
-    cannot be opened at the start: else that is waited for.
+    `reread` returns the current settings for a reload, which SIGHUP requests. Raises Unavailable
+    if a relay of this name is already running, and with `require_outputs` if an output cannot be
+    opened at the start; otherwise that output is retried.
     """
     notifier = Notifier()
     try:
@@ -86,19 +86,19 @@ async def _run(
         await server.start()
         show_page(server.page_url)
         stack.push_async_callback(server.stop)
-        heart = in_background("heart", lambda: _feed_watchdog(relay, notifier))
-        await stack.enter_async_context(heart)
+        watchdog = in_background("watchdog", lambda: _feed_watchdog(relay, notifier))
+        await stack.enter_async_context(watchdog)
         if not with_terminal:
             reloader = Reloader(settings, reread, relay.apply)
-            ear = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
-            await stack.enter_async_context(ear)
+            reload_task = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
+            await stack.enter_async_context(reload_task)
         sleep = in_background("sleep", SleepWatch(relay.suspend, relay.wake).run)
         await stack.enter_async_context(sleep)
         await relay.run(stop)
 
 
 class _Announcer:
-    """Tells systemd each state; READY with the first one that has a picture on the outputs."""
+    """Reports each state to systemd; READY with the first one that has a picture on the outputs."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
@@ -117,11 +117,11 @@ class _Announcer:
             self._notifier.ready(self._status_line())
 
     def reloading(self) -> None:
-        """A reload begins."""
+        """Report that a reload begins."""
         self._notifier.reloading()
 
     def reloaded(self, note: str) -> None:
-        """A reload has ended; `note` stays in the status until the next one."""
+        """Report that a reload has ended; `note` stays in the status until the next one."""
         self._note = note
         self._notifier.ready(self._status_line())
 
@@ -142,9 +142,9 @@ async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
 
 
 async def _feed_watchdog(relay: Relay, notifier: Notifier) -> None:
-    """Feed systemd's watchdog for as long as this loop turns and the outputs beat.
+    """Feed systemd's watchdog while this event loop runs and the outputs tick.
 
-    Says READY again where that message was lost.
+    Sends READY again if that message was lost.
     """
     if not notifier.active:
         return

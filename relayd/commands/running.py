@@ -1,4 +1,4 @@
-"""Commands to a relay that runs: how it is, another face, pause and resume."""
+"""Commands to a running relay: status, face, pause and resume."""
 
 import asyncio
 import json
@@ -32,9 +32,9 @@ def status(
     socket: Socket = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a running relay's status and its page's URL; ends with 0 only if frames flow.
+    """Show a running relay's status and its page's URL; exits with 0 only if frames flow.
 
-    Ends with 3 where no relay runs.
+    Exits with 3 if no relay runs.
     """
     relay = _find(name, config, socket)
     status_now, page = asyncio.run(remote.fetch_status_and_page(relay))
@@ -79,9 +79,9 @@ def resume(relay: RelayName = None, config: ConfigFile = None, socket: Socket = 
 
 
 def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.FoundRelay:
-    """Find the relay that the command line names; what may not be looked at is told on stderr.
+    """Find the relay that the command line names; places without permission go to stderr.
 
-    Raises UsageError where it is named twice, ConfigError of its file, and as `lookup.choose`.
+    Raises UsageError if it is named twice, ConfigError of its file, and as `lookup.choose`.
     """
     if sum(one is not None for one in (name, config, socket)) > 1:
         raise UsageError("the relay is named twice", hint="give its name, -c FILE or --socket PATH")
@@ -95,5 +95,5 @@ def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.
     relay = lookup.choose(found, name)
     if name is None:
         for place in found.hidden:
-            sys.stderr.write(f"relayd: not looked at: {place}\n")
+            sys.stderr.write(f"relayd: could not look into {place}\n")
     return relay

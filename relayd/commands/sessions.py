@@ -1,4 +1,4 @@
-"""Commands on sessions: which may be open at the service, and the closing of them."""
+"""Commands on sessions: list those that may be open at the service, and close them."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def list_(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the sessions that are or may be open, and how long sessions were open lately."""
+    """List the sessions that are or may be open, and the time spent in the last 30 days."""
     from relayd.commands.open_sessions import read_report  # noqa: PLC0415 - loads the service's client
 
     found = read_report(load(config, overrides or ()))
@@ -51,7 +51,7 @@ def close(
         bool, typer.Option("--yes", help="Close one that is not on the journal without asking.")
     ] = False,
 ) -> None:
-    """Close sessions that a relay left open; one that a living relay uses is left alone."""
+    """Close sessions that a relay left open; those of a running relay are left alone."""
     from relayd.commands.open_sessions import close_sessions  # noqa: PLC0415 - loads the service's client
 
     def confirm(question: str) -> bool:
@@ -63,5 +63,5 @@ def close(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is nobody to ask", hint="give --yes")
+        raise UsageError(f"{question} Cannot ask: stdin is not a terminal", hint="give --yes")
     return typer.confirm(question)

@@ -19,7 +19,7 @@ from relayd.config.loading import load_tree
 from relayd.config.settings import Settings
 from relayd.errors import LinkLost, QuotaExhausted, RelaydError, SourceError
 from relayd.relay import worker_link
-from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.conditions import NO_READERS, STILL_CLOSING
 from relayd.relay.events import ReadersChanged
 from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
 from relayd.relay.pipeline import Pipeline
@@ -424,7 +424,7 @@ def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]) -> None:
     one.reads(100.0, 300.0)
     one.pass_until(1000.0)
     assert told == [
-        (NOBODY_LOOKS, DemandState.IDLE), ("", DemandState.LIVE), (NOBODY_LOOKS, DemandState.IDLE),
+        (NO_READERS, DemandState.IDLE), ("", DemandState.LIVE), (NO_READERS, DemandState.IDLE),
     ]  # fmt: skip
 
 
@@ -478,7 +478,7 @@ def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_look
     told = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
     one.pass_until(400.0)
     assert told == [
-        (RelayState.STANDBY, NOBODY_LOOKS, True),
+        (RelayState.STANDBY, NO_READERS, True),
         (RelayState.STANDBY, STILL_CLOSING, False),
     ]
 

@@ -240,7 +240,7 @@ def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_bac
 def test_a_recording_that_came_to_its_end_closes_the_session_at_once(stage: Stage) -> None:
     play = at_stage(stage)
     assert do.CloseSession(1) in play.feed(on.SourceEnded())
-    assert (play.state, play.reason) == (RelayState.STANDBY, "the source came to its end")
+    assert (play.state, play.reason) == (RelayState.STANDBY, "the source has ended")
 
 
 @pytest.mark.parametrize(

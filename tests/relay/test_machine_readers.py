@@ -4,7 +4,7 @@ import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.conditions import NO_READERS, STILL_CLOSING
 from relayd.relay.holdoff import BLOCKED_RETRY
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
@@ -40,7 +40,7 @@ def test_an_idle_day_opens_no_session_and_no_source() -> None:
     play = Play(ON_DEMAND)
     assert play.feed(on.Started()) == [do.SuspendSource()]
     assert play.advance(86400.0) == []
-    assert (play.state, play.reason) == (RelayState.STANDBY, NOBODY_LOOKS)
+    assert (play.state, play.reason) == (RelayState.STANDBY, NO_READERS)
     assert demand(play) is DemandState.IDLE
 
 
