@@ -1,6 +1,6 @@
-"""The settings of a relay: every key with its type, its bounds and its default.
+"""The settings of a relay: every key with its type, bounds and default.
 
-`relayd.config.loading` reads them; `config/relayd.toml` shows them with what they mean.
+`relayd.config.loading` reads them; `config/relayd.toml` explains them.
 """
 
 import os
@@ -32,7 +32,7 @@ from relayd.urls.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
-"""What fits a URL, a header and a cookie as it is, and cannot be guessed by trying."""
+"""Needs no escaping in a URL, header or cookie, and is long enough not to be guessed."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
@@ -44,9 +44,9 @@ def _is_given(url: MediaUrl) -> MediaUrl:
 
 
 def _is_no_switch(value: object) -> object:
-    """Refuse true where a number is wanted: it would be read as 1."""
+    """Refuse a boolean in place of a number: true would be read as 1."""
     if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants it so
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic needs a ValueError
     return value
 
 
@@ -58,14 +58,14 @@ EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2), _NUMBER]
 
 
 class Section(BaseModel):
-    """One table of the file; a key it does not know is a fault."""
+    """One table of the file; an unknown key is a fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
     def _can_be_a_path(cls, value: object) -> object:
-        """Refuse what no path and no URL can hold, and secrets that cannot be sent."""
+        """Refuse NUL characters, and secrets that are not UTF-8."""
         if isinstance(value, SecretStr):
             try:
                 value.get_secret_value().encode()
@@ -105,12 +105,12 @@ class VideoSettings(Section):
 
     @property
     def geometry(self) -> Geometry:
-        """Width and height together."""
+        """Width and height in pixels."""
         return Geometry(self.width, self.height)
 
 
 class FaceSettings(Section):
-    """Whose face is put on."""
+    """The face to swap in."""
 
     image: MediaUrl = MediaUrl("")
     landmarks: str = ""
@@ -168,7 +168,7 @@ class RtcSettings(Section):
 
 
 class PrivacySettings(Section):
-    """What outputs show while there is no swapped picture."""
+    """What outputs show without a swapped picture."""
 
     fallback: Literal["standby", "hold", "raw"] = "standby"
     standby_image: str = ""
@@ -258,12 +258,12 @@ class ControlSettings(Section):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port to serve over TCP, if any."""
+        """Host and port to serve over TCP; None if it is off."""
         return parse_address(self.http) if self.http else None
 
 
 class StateSettings(Section):
-    """Where the journal lives."""
+    """Where the journal is."""
 
     directory: str = ""
 
@@ -284,11 +284,11 @@ class Settings(Section):
 
 
 def _check_port(url: str) -> None:
-    """Raise ValueError for a host or port that no machine has; its words quote neither."""
+    """Raise ValueError for an impossible host or port; the message quotes neither."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ValueError("its host is no name and no address, like h.example or [::1]") from None
+        raise ValueError("the host must be a name or an address, like h.example or [::1]") from None
     try:
         port = parts.port
     except ValueError:
@@ -298,7 +298,7 @@ def _check_port(url: str) -> None:
 
 
 def _check_web_url(url: MediaUrl, fix: str) -> None:
-    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
+    """Raise ValueError for anything but an http(s) URL; `fix` says what to give."""
     text = url.reveal()
     _check_port(text)
     parts = urlsplit(text)
@@ -308,7 +308,7 @@ def _check_web_url(url: MediaUrl, fix: str) -> None:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read `host:port` (or `[v6]:port`); ValueError says what is wrong."""
+    """Parse `host:port` or `[v6]:port`; raises ValueError that says what is wrong."""
     parts = urlsplit(f"//{text}")
     try:
         port = None if set("/?#@") & set(text) else parts.port
@@ -320,7 +320,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches this host; of names, localhost alone is sure to be so."""
+    """Whether only this computer reaches this host; of all names, only localhost surely does."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -329,7 +329,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_runnable(settings: Settings) -> None:
-    """Raise ConfigError for what `run` needs and the settings leave out."""
+    """Raise ConfigError if settings that `run` needs are missing."""
     faults = []
     if not settings.face.image:
         faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
@@ -347,7 +347,7 @@ def require_runnable(settings: Settings) -> None:
 
 
 def require_credentials(settings: Settings) -> None:
-    """Raise ConfigError when there is nothing to show to the service."""
+    """Raise ConfigError if there are no credentials for the service."""
     if faults := list(_missing_credentials(settings.akool)):
         raise ConfigError(faults)
 
@@ -368,9 +368,9 @@ def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
 
 
 def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
-    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own.
+    """Return the journal's directory: as set, else systemd's StateDirectory, else the user's.
 
-    Raises ConfigError where it would lie in a home directory that is not known.
+    Raises ConfigError if it would be in an unknown home directory.
     """
     environment = os.environ if environment is None else environment
     if settings.state.directory:
@@ -378,7 +378,7 @@ def state_directory(settings: Settings, environment: Mapping[str, str] | None = 
     if given := environment.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     base = environment.get("XDG_STATE_HOME", "")
-    if not Path(base).is_absolute():  # the specification of XDG has it ignored then
+    if not Path(base).is_absolute():  # the XDG specification says to ignore it then
         base = "~/.local/state"
     return _expanded(base, "state.directory") / "relayd"
 
@@ -387,16 +387,16 @@ def _expanded(path: str, key: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as fault:
-        why = f"{key}: {path!r} lies in no home directory that this machine knows"
+        why = f"{key}: {path!r} is in a home directory that is not known"
         raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
 
 
 def control_socket(
     settings: Settings, name: str, environment: Mapping[str, str] | None = None
 ) -> Path:
-    """Where the control socket is: as set, else where `relayd.config.socket_folders` puts it.
+    """Return the control socket's path: as set, else that of `relayd.config.socket_folders`.
 
-    Raises ConfigError where it would lie in a home directory that is not known.
+    Raises ConfigError if it would be in an unknown home directory.
     """
     if settings.control.socket:
         return _expanded(settings.control.socket, "control.socket")
@@ -405,7 +405,7 @@ def control_socket(
 
 
 def _ffmpeg_text(value: object) -> object:
-    """Return a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
+    """Return a number or boolean as text for FFmpeg; other values are left to validation."""
     if isinstance(value, bool):
         return str(int(value))
     return str(value) if isinstance(value, int | float) else value

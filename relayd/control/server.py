@@ -1,4 +1,4 @@
-"""Serves the control API on a unix socket and, if asked to, over TCP, in the relay's own loop."""
+"""Serves the control API on a unix socket and optionally over TCP, in the relay's event loop."""
 
 import asyncio
 import errno
@@ -20,15 +20,15 @@ from relayd.process.folders import make_private
 STOP_DEADLINE = 1.0
 """s that `stop` may take at most."""
 _DRAIN_TIMEOUT = 0.7
-"""s of it in which answers in flight may end; then connections are cut."""
+"""s of it in which answers in flight may end; then connections are aborted."""
 _MAX_CONNECTIONS = 64
-"""Above the viewers and pollers of a page or two; keeps a runaway client in bounds."""
+"""More than a few open pages need; limits a runaway client."""
 _BROWSER_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
-"""Where a browser of this machine finds what listens on all addresses."""
+"""The address that a local browser uses for a server on all addresses."""
 
 
 class _QuietServer(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are the relay's."""
+    """uvicorn without its signal handlers, as the relay handles signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -39,19 +39,19 @@ class _QuietServer(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Wake once a second, for the Date header, not ten times; and at once to stop."""
+        """Wake once a second, for the Date header, instead of ten times; and at once to stop."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._stopping.wait()
 
     def begin_stop(self) -> None:
-        """Take no more connections, let answers in flight end."""
+        """Accept no more connections, and let answers in flight end."""
         self.should_exit = True
         self._stopping.set()
 
     def abort(self) -> None:
-        """Drop every connection and whatever still works for one."""
+        """Abort every connection, and cancel its tasks."""
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
             if transport is not None:
@@ -61,7 +61,7 @@ class _QuietServer(uvicorn.Server):
 
 
 class ControlServer:
-    """Starts and stops once; the relay goes on whether it runs or not."""
+    """The control server; it can be started and stopped once."""
 
     def __init__(
         self, app: ControlApp, unix_path: Path | None = None, tcp: tuple[str, int] | None = None
@@ -74,11 +74,11 @@ class ControlServer:
         self._servers: dict[_QuietServer, asyncio.Task[None]] = {}
         self._log = logs.get("control")
         self.address: tuple[str, int] | None = None
-        """Host and real port once started over TCP."""
+        """Host and actual port, once it is started over TCP."""
 
     @property
     def url(self) -> str | None:
-        """Where a browser of this machine finds the page, without the token that it needs."""
+        """The page's URL for a local browser, without the required token."""
         if self.address is None:
             return None
         host, port = self.address
@@ -87,13 +87,13 @@ class ControlServer:
 
     @property
     def page_url(self) -> str | None:
-        """The same with the token: for the user's eyes, and no log."""
+        """The same with the token: only for the user, never for logs."""
         return f"{self.url}?token={self._app.access.token.text}" if self.url else None
 
     async def start(self) -> None:
         """Bind and serve.
 
-        Raises AddressUnavailable, having bound nothing, when an address is in use or not ours.
+        Raises AddressUnavailable if an address is in use or not ours; then nothing stays bound.
         """
         sockets: list[socket.socket] = []
         try:
@@ -123,7 +123,7 @@ class ControlServer:
         )
 
     async def stop(self) -> None:
-        """End streams, let answers in flight end, then cut; never longer than STOP_DEADLINE."""
+        """End streams, let answers in flight end, then abort; takes at most STOP_DEADLINE."""
         self._app.viewers.end_all()
         for server in self._servers:
             server.begin_stop()
@@ -142,14 +142,14 @@ class ControlServer:
         self._servers.clear()
 
     async def _wait_for_end(self, seconds: float) -> bool:
-        """Wait for every server to end; True when one has not."""
+        """Wait for every server to end; returns True if one has not."""
         if not self._servers:
             return False
         _, pending = await asyncio.wait(self._servers.values(), timeout=seconds)
         return bool(pending)
 
     def _make_server(self) -> _QuietServer:
-        """Make the server of one listener: whoever fills one up leaves the other free."""
+        """Create the server of one listener; each has its own connection limit."""
         return _QuietServer(
             uvicorn.Config(
                 self._app,
@@ -164,7 +164,7 @@ class ControlServer:
         )
 
     def _remove_unix_socket(self) -> None:
-        """Remove our socket file, and no other that took its place."""
+        """Remove our socket file, but not another one in its place."""
         if self._unix_path is None or self._bound_inode is None:
             return
         with suppress(OSError):
@@ -174,7 +174,7 @@ class ControlServer:
 
 
 async def try_to_bind(unix_path: Path | None, tcp: tuple[str, int] | None) -> None:
-    """Bind what a server would, and give it back; raises AddressUnavailable as `start` does."""
+    """Bind what a server would, then release it; raises AddressUnavailable as `start` does."""
     if unix_path is not None:
         await asyncio.to_thread(_try_unix, unix_path)
     if tcp is not None:
@@ -182,7 +182,7 @@ async def try_to_bind(unix_path: Path | None, tcp: tuple[str, int] | None) -> No
 
 
 async def _listen_tcp(host: str, port: int) -> socket.socket:
-    """Bind the first address that `host` has."""
+    """Listen on the first address of `host`."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -217,13 +217,13 @@ def _try_unix(path: Path) -> None:
 
 
 def _listen_unix(path: Path) -> socket.socket:
-    """Bind a socket that its owner alone may use; its folder is made if it is not there."""
+    """Listen on a socket that only its owner may use; a missing folder is created."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         make_private(path.parent)
         _remove_stale(path)
         listener.bind(str(path))
-        # Nobody can connect before listen(), so the mode is right from the first moment.
+        # Nobody can connect before listen(), so the mode is always right.
         path.chmod(0o600)
         listener.listen()
     except AddressUnavailable:
@@ -239,7 +239,7 @@ def _listen_unix(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket file that a killed relay left; keep one that somebody serves."""
+    """Remove a socket file that a killed relay left; raises if a server uses it."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -255,7 +255,7 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except BlockingIOError:  # somebody listens, with a full queue
+        except BlockingIOError:  # a server listens, with a full queue
             pass
     raise AddressUnavailable(
         f"[control] socket = {str(path)!r}: another relay serves it",
