@@ -99,7 +99,7 @@ async def test_a_job_ends_with_its_block_and_is_cancelled_by_nothing_else() -> N
     assert task.cancelled()
 
 
-async def test_a_credit_lookup_that_fails_in_an_unforeseen_way_ends_no_call() -> None:
+async def test_a_credit_lookup_that_fails_unexpectedly_ends_no_call() -> None:
     class Client:
         async def credit(self) -> float:
             raise RuntimeError("the handler is closed")

@@ -79,7 +79,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 @pytest.mark.parametrize(
     ("way", "words"), [(ClientUsage, "the driver tells"), (OpenTracker, "has it open for 1 s")]
 )
-def test_check_says_by_which_way_a_cameras_readers_are_seen(
+def test_check_reports_how_a_cameras_readers_are_counted(
     see: Callable[..., None], way: type[ReaderCounter], words: str
 ) -> None:
     see(lambda: Seen(way.words))
@@ -105,7 +105,9 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
         assert Camera.done[-1] == "closed"
 
 
-def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
+def test_readers_are_not_mentioned_where_no_session_depends_on_them(
+    see: Callable[..., None],
+) -> None:
     see(lambda: Seen(ClientUsage.words))
     assert finding("never").why == "/dev/video0 can be written"
 
@@ -124,7 +126,7 @@ def journal_findings(state: Path) -> list[Finding]:
     )
 
 
-def test_check_says_where_nothing_can_be_open(tmp_path: Path) -> None:
+def test_check_reports_where_nothing_can_be_open(tmp_path: Path) -> None:
     (found,) = journal_findings(tmp_path)
     assert (found.verdict, found.why) == (CheckStatus.OK, "can be written; nothing is left open")
 
@@ -210,7 +212,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
         (KeyError("x"), "unexpected KeyError: 'x'"),
     ],
 )
-async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
+async def test_any_failure_in_one_part_is_its_finding_and_the_others_are_tried(
     fault: Exception, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> list[Finding]:
@@ -275,7 +277,7 @@ async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_
     assert found.verdict is CheckStatus.FAILED, "it has another one"
 
 
-def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at() -> None:
+def test_a_stream_that_waits_for_a_client_is_not_connected_to() -> None:
     url = "tcp://127.0.0.1:1?listen=1"
     tree = {"output": [{"kind": "stream", "url": url}]}
     (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))

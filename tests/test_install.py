@@ -169,7 +169,7 @@ def test_a_relayd_that_a_service_cannot_see_is_refused(command: str) -> None:
         require_visible(command)
 
 
-def test_without_root_the_command_to_type_is_told(
+def test_without_root_the_command_to_type_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(installer, "user_root", lambda: tmp_path)

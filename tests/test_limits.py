@@ -183,7 +183,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
     assert [event.change for event in events] == [OutputChange.LOST, OutputChange.BACK]
 
 
-def test_a_screen_without_a_thread_is_a_named_error_and_can_be_stopped(
+def test_an_output_clock_without_a_thread_is_a_named_error_and_can_be_stopped(
     refuse_threads: Callable[[str], None],
 ) -> None:
     screen = OutputClock(

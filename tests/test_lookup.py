@@ -136,7 +136,7 @@ def _as_nobody(machine: Path, answer: Any) -> None:
 
 
 @pytest.mark.skipif(UID != 0, reason="another user can be tried by root alone")
-def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen) -> None:
+def test_the_hint_says_which_user_may_look(machine: Path, listen: Listen) -> None:
     path = listen(machine / "system/studio/control.sock")
     os.chown(path.parent, NOBODY, NOBODY)
     place = lookup._hidden(path, "studio", PermissionError(13, "Permission denied"))
@@ -193,7 +193,7 @@ def test_no_relay_and_none_of_a_name_end_with_3() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "den"])
-def test_a_relay_that_may_not_be_looked_at_is_told_with_who_may(name: str | None) -> None:
+def test_a_relay_without_permission_is_reported_with_who_has_it(name: str | None) -> None:
     with pytest.raises(RelayHidden) as caught:
         choose(FoundRelays([], [HIDDEN]), name)
     assert str(caught.value) == "/run/relayd/den: permission denied (run it as root)"
@@ -223,7 +223,7 @@ def test_a_process_that_a_signal_stopped_is_seen_at_once() -> None:
     assert not FoundRelay("a", Path("/a.sock"), None).is_stopped
 
 
-async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
+async def test_a_relay_that_listens_and_never_answers_is_reported_as_stuck(
     machine: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "STUCK_AFTER", 0.2)
@@ -282,7 +282,7 @@ def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_l
     [b"[]", b"null", b"{}", b'"x"', b"<html>", b'{"message": "page not found"}', b'{"reason": 5}'],
 )
 @pytest.mark.parametrize("status", [b"200 OK", b"404 Not FoundRelays", b"500 Oops"])
-async def test_another_program_on_the_socket_is_told_as_no_relay(
+async def test_another_program_on_the_socket_is_reported_as_no_relay(
     machine: Path, body: bytes, status: bytes
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -133,7 +133,7 @@ async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing() -> No
     assert not applied.all
 
 
-async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_the_next_reload() -> (
+async def test_a_face_that_the_service_refuses_is_reported_and_tried_again_at_the_next_reload() -> (
     None
 ):
     applied = Applied(FaceRejected("no face was found in [face] image"))
@@ -143,7 +143,7 @@ async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_th
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_secret_in_a_fault_is_not_told() -> None:
+async def test_a_secret_in_a_fault_is_not_shown() -> None:
     fault = ConfigError(["source.url = 'rtsp://me:hunter22@cam/': no such thing"])
     assert "hunter22" not in (await reloader(settings(), fault, Applied()).reload()).note
 
@@ -177,7 +177,7 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     assert relay.pipeline.renderer.draw("x") is drawn
 
 
-async def test_another_standby_picture_is_shown_by_the_next_beat(
+async def test_another_standby_picture_is_shown_by_the_next_tick(
     relay: Relay, tmp_path: Path
 ) -> None:
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
@@ -244,7 +244,7 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
 
 
 @pytest.mark.parametrize("fault", [RecursionError("too deep"), ValueError("4300 digits")])
-async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one_works(
+async def test_a_reload_that_fails_unexpectedly_is_reported_and_the_next_one_works(
     fault: Exception,
 ) -> None:
     wanted: list[Settings | Exception] = [fault, settings(face={"image": OTHER})]
@@ -265,7 +265,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path) -> None:
+async def test_a_file_that_toml_cannot_parse_does_not_end_reloading(tmp_path: Path) -> None:
     manager = Manager(tmp_path / "notify")
     announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
     file = tmp_path / "relay.toml"

@@ -91,7 +91,7 @@ def test_the_video_driver_is_there_when_the_device_policy_is_made() -> None:
     assert "DeviceAllow=char-video4linux rw" in unit.splitlines()
 
 
-def test_no_restart_follows_an_exit_that_a_person_must_hint() -> None:
+def test_no_restart_follows_an_exit_that_a_person_must_fix() -> None:
     for unit in ("systemd/relayd@.service", "systemd/user/relayd@.service"):
         (line,) = re.findall(
             r"^RestartPreventExitStatus=(.*)", (shipped() / unit).read_text(), re.MULTILINE

@@ -23,7 +23,8 @@ from relayd import __version__, logs
 from relayd.commands import machine, running, sessions
 from relayd.commands.finding import Finding
 from relayd.config.loading import exposed, load
-from relayd.config.settings import Settings, require_runnable
+from relayd.config.requirements import require_runnable
+from relayd.config.settings import Settings
 from relayd.config.variables import ignored
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 from relayd.logs import LogEvent

@@ -10,7 +10,8 @@ from relayd.commands.check_media import check_outputs, check_source
 from relayd.commands.check_service import check_face, check_rtc, check_service
 from relayd.commands.finding import Finding
 from relayd.commands.open_sessions import describe_doubtful, describe_unreadable
-from relayd.config.settings import Settings, state_directory
+from relayd.config.paths import state_directory
+from relayd.config.settings import Settings
 from relayd.control.endpoints import prepared_socket
 from relayd.control.server import try_to_bind
 from relayd.errors import ConfigError, InternalFault, RelaydError, Unavailable

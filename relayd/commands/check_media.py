@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from relayd.commands import remote
 from relayd.commands.finding import Finding
-from relayd.config.settings import CameraSettings, Settings, StreamSettings, control_socket
+from relayd.config.paths import control_socket
+from relayd.config.settings import CameraSettings, Settings, StreamSettings
 from relayd.control import lookup
 from relayd.errors import OutputError, RelaydError, SourceError
 from relayd.media.frames import SourceFrame

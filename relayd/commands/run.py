@@ -5,8 +5,9 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from relayd.akool.connect import connect, open_journal
+from relayd.config.paths import state_directory
 from relayd.config.reload import Reloader
-from relayd.config.settings import Settings, state_directory
+from relayd.config.settings import Settings
 from relayd.control.api import Pictures, build_app
 from relayd.control.endpoints import access_for, prepared_socket, show_page
 from relayd.control.notify import Notifier

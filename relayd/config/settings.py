@@ -3,13 +3,9 @@
 `relayd.config.loading` reads them; `config/relayd.toml` explains them.
 """
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from relayd.config.socket_folders import default_socket
-from relayd.errors import ConfigError, OutputError
+from relayd.config.addresses import check_port, check_web_url, is_loopback, parse_address
+from relayd.errors import OutputError
 from relayd.media.frames import FitMode, Geometry
 from relayd.urls.quoting import quoted
 from relayd.urls.safe import MediaUrl
@@ -119,7 +115,7 @@ class FaceSettings(Section):
     @classmethod
     def _fetchable(cls, value: MediaUrl) -> MediaUrl:
         if value:
-            _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
+            check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
         return value
 
     @field_validator("landmarks")
@@ -144,7 +140,7 @@ class AkoolSettings(Section):
     @classmethod
     def _is_http(cls, value: MediaUrl) -> MediaUrl:
         fix = "give an http(s) URL like https://openapi.akool.com"
-        _check_web_url(value, fix)
+        check_web_url(value, fix)
         if set("?#") & set(value.reveal()):
             raise ValueError(f"calls are appended to it, so it can have no ? and no #; {fix}")
         return value
@@ -204,7 +200,7 @@ class StreamSettings(Section):
         except OutputError as fault:
             raise ValueError(f"{fault.message}; {fault.hint}") from fault
         if is_push(target):
-            _check_port(target)
+            check_port(target)
             try:
                 require_address(target)
             except OutputError as fault:
@@ -281,127 +277,6 @@ class Settings(Section):
     output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
-
-
-def _check_port(url: str) -> None:
-    """Raise ValueError for an impossible host or port; the message quotes neither."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError("the host must be a name or an address, like h.example or [::1]") from None
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("the port must be 1 to 65535") from None
-    if port == 0:
-        raise ValueError("the port must be 1 to 65535")
-
-
-def _check_web_url(url: MediaUrl, fix: str) -> None:
-    """Raise ValueError for anything but an http(s) URL; `fix` says what to give."""
-    text = url.reveal()
-    _check_port(text)
-    parts = urlsplit(text)
-    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    if not is_web or any(not character.isprintable() or character == " " for character in text):
-        raise ValueError(fix)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Parse `host:port` or `[v6]:port`; raises ValueError that says what is wrong."""
-    parts = urlsplit(f"//{text}")
-    try:
-        port = None if set("/?#@") & set(text) else parts.port
-    except ValueError as fault:
-        raise ValueError("the port must be 0 to 65535") from fault
-    if not parts.hostname or port is None:
-        raise ValueError('give host and port, like "127.0.0.1:8642"')
-    return parts.hostname, port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches this host; of all names, only localhost surely does."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
-def require_runnable(settings: Settings) -> None:
-    """Raise ConfigError if settings that `run` needs are missing."""
-    faults = []
-    if not settings.face.image:
-        faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
-    if not settings.output:
-        faults.append("output = []: missing; give at least one [[output]]")
-    if settings.on_demand.mode == "always" and not any(
-        isinstance(output, CameraSettings) for output in settings.output
-    ):
-        faults.append(
-            'on_demand.mode = "always": needs an [[output]] of kind "camera", whose readers ask'
-            ' for a session; give one, or "auto"'
-        )
-    if faults := faults + list(_missing_credentials(settings.akool)):
-        raise ConfigError(faults)
-
-
-def require_credentials(settings: Settings) -> None:
-    """Raise ConfigError if there are no credentials for the service."""
-    if faults := list(_missing_credentials(settings.akool)):
-        raise ConfigError(faults)
-
-
-def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
-    if akool.api_key.get_secret_value():
-        return
-    secret = akool.client_secret.get_secret_value()
-    if not akool.client_id and not secret:
-        yield (
-            "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential akool-api-key,"
-            " or client_id and client_secret"
-        )
-    elif not akool.client_id:
-        yield "akool.client_id: missing; client_secret needs it"
-    elif not secret:
-        yield "akool.client_secret: missing; client_id needs it"
-
-
-def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
-    """Return the journal's directory: as set, else systemd's StateDirectory, else the user's.
-
-    Raises ConfigError if it would be in an unknown home directory.
-    """
-    environment = os.environ if environment is None else environment
-    if settings.state.directory:
-        return _expanded(settings.state.directory, "state.directory")
-    if given := environment.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    base = environment.get("XDG_STATE_HOME", "")
-    if not Path(base).is_absolute():  # the XDG specification says to ignore it then
-        base = "~/.local/state"
-    return _expanded(base, "state.directory") / "relayd"
-
-
-def _expanded(path: str, key: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as fault:
-        why = f"{key}: {path!r} is in a home directory that is not known"
-        raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
-
-
-def control_socket(
-    settings: Settings, name: str, environment: Mapping[str, str] | None = None
-) -> Path:
-    """Return the control socket's path: as set, else that of `relayd.config.socket_folders`.
-
-    Raises ConfigError if it would be in an unknown home directory.
-    """
-    if settings.control.socket:
-        return _expanded(settings.control.socket, "control.socket")
-    environment = os.environ if environment is None else environment
-    return default_socket(name, environment, os.geteuid())
 
 
 def _ffmpeg_text(value: object) -> object:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from relayd.config import socket_folders
-from relayd.config.settings import ControlSettings, Settings, control_socket
+from relayd.config.paths import control_socket
+from relayd.config.settings import ControlSettings, Settings
 from relayd.control.access import Access, Token
 from relayd.logs import LogEvent, get
 

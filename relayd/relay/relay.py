@@ -16,7 +16,8 @@ from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.akool.upkeep import CreditWatch, keep_closing_orphaned_sessions
 from relayd.clock import Clock, MonotonicClock
-from relayd.config.settings import Settings, state_directory
+from relayd.config.paths import state_directory
+from relayd.config.settings import Settings
 from relayd.errors import Unavailable
 from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame

@@ -71,7 +71,7 @@ async def stranger(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_without_the_token_nothing_is_served_and_a_sentence_says_where_it_is(
+async def test_without_the_token_nothing_is_served_and_the_answer_says_where_to_get_it(
     stranger: httpx.AsyncClient, path: str
 ) -> None:
     answer = await stranger.get(path)
@@ -203,7 +203,7 @@ async def test_what_is_public_needs_no_token_and_nothing_else_is_opened(
         assert (await client.post("/healthz")).status_code == 401
 
 
-async def test_only_the_unix_socket_tells_the_pages_url(
+async def test_only_the_unix_socket_returns_the_pages_url(
     client: httpx.AsyncClient, server: ControlServer
 ) -> None:
     assert (await client.get("/api/page")).status_code == 404

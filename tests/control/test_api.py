@@ -12,7 +12,7 @@ from relayd.relay.status import OUTPUT_PENDING, RelayState
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_status_tells_every_field_with_the_state_by_name_and_in_words(
+async def test_status_has_every_field_with_the_state_by_name_and_as_text(
     client: httpx.AsyncClient, relay: Any
 ) -> None:
     relay.change(state=RelayState.QUEUED, reason="3 ahead", longest_gap=float("inf"))
@@ -114,7 +114,7 @@ async def test_a_bad_body_is_refused_with_the_field_named(
         (errors.WorkerDied("x"), 503),
     ],
 )
-async def test_an_error_of_the_relay_is_told_with_its_hint(
+async def test_an_error_of_the_relay_is_reported_with_its_hint(
     client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
 ) -> None:
     failure.hint = "do this"
@@ -231,7 +231,7 @@ async def test_a_relay_without_measurements_has_a_status(
     assert (await client.get("/api/status")).json()["delay"]["p50"] is None
 
 
-async def test_names_that_are_no_utf8_are_told_as_escapes(
+async def test_names_that_are_not_utf8_are_returned_as_escapes(
     client: httpx.AsyncClient, relay: Any
 ) -> None:
     relay.change(

@@ -81,7 +81,7 @@ def empty_queue(receiver: socket.socket) -> list[str]:
             return texts
 
 
-def test_ready_is_told_with_each_later_message_until_one_was_delivered(
+def test_ready_is_sent_with_each_later_message_until_one_was_delivered(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
@@ -98,7 +98,7 @@ def test_ready_is_told_with_each_later_message_until_one_was_delivered(
     assert empty_queue(receiver) == ["STATUS=Degraded", "WATCHDOG=1"]
 
 
-def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
+def test_a_lost_ready_can_be_resent_without_another_message(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
@@ -113,7 +113,7 @@ def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
     assert empty_queue(receiver) == ["READY=1"]
 
 
-def test_a_lost_ready_is_not_told_in_the_midst_of_a_reload_or_of_the_end(
+def test_a_lost_ready_is_not_sent_during_a_reload_or_a_stop(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
@@ -146,7 +146,7 @@ def test_a_service_manager_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     notifier.alive()
 
 
-def test_a_full_queue_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_full_queue_does_not_block(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})

@@ -63,7 +63,7 @@ async def test_a_viewer_that_leaves_is_forgotten_at_once(
     await until(lambda: len(viewers) == 0, 0.5)
 
 
-async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
+async def test_a_slow_viewer_skips_pictures_and_delays_no_other(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
 ) -> None:
     feed.size = 400_000  # far above the socket's buffers

@@ -260,7 +260,7 @@ def test_a_short_gap_keeps_session_and_source(day: Callable[..., Day]) -> None:
     assert [awake for _, awake in one.awake] == [False, True, False]
 
 
-def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_already(
+def test_a_reloaded_shorter_grace_time_closes_the_session_of_a_reader_who_left(
     day: Callable[..., Day], tmp_path: Path
 ) -> None:
     one = day()
@@ -272,7 +272,7 @@ def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_al
     assert session.closed == pytest.approx(210.0 + CLOSE, abs=1.1)  # one look of this clock
 
 
-def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
+def test_a_reader_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -286,7 +286,7 @@ def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
     assert any(at == pytest.approx(234.0, abs=1.0) for at, awake in one.awake if awake)
 
 
-def test_a_reader_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(
+def test_a_reader_who_leaves_during_the_opening_costs_no_more_than_the_grace_time(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -319,7 +319,7 @@ def test_a_source_that_failed_costs_one_short_session_and_then_none(
     assert billed(one) < CREATE + CLOSE + 2
 
 
-def test_a_refused_relay_does_not_ask_again_while_nobody_looks(day: Callable[..., Day]) -> None:
+def test_a_refused_relay_does_not_retry_without_readers(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
     told: list[tuple[RelayState, bool]] = []
@@ -330,7 +330,7 @@ def test_a_refused_relay_does_not_ask_again_while_nobody_looks(day: Callable[...
     assert told == [(RelayState.BLOCKED, False)]
 
 
-def test_who_comes_anew_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -> None:
+def test_a_new_reader_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
     one.reads(100.0, 160.0)
@@ -341,7 +341,7 @@ def test_who_comes_anew_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -
     assert one.service.created[1] - 300.0 <= 3.0
 
 
-def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day]) -> None:
+def test_a_reader_who_stays_gets_another_try_after_the_long_wait(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
     one.reads(100.0, 100.0 + 2.5 * BLOCKED_RETRY)
@@ -349,7 +349,7 @@ def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day
     assert len(one.service.created) == 3
 
 
-def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
+def test_readers_that_come_and_go_all_day_do_not_flood_a_service_that_refuses(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -364,7 +364,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     assert min(b - a for a, b in pairwise(late)) >= longest * 0.75
 
 
-def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]) -> None:
+def test_a_paused_relay_stays_paused_when_readers_come(day: Callable[..., Day]) -> None:
     one = day()
     reasons: list[str] = []
 
@@ -382,7 +382,7 @@ def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]) -> N
     assert one.service.created[0] >= 500.0
 
 
-def test_a_face_set_while_nobody_looks_is_the_next_sessions(day: Callable[..., Day]) -> None:
+def test_a_face_set_without_readers_is_used_by_the_next_session(day: Callable[..., Day]) -> None:
     one = day()
     asked: list[str] = []
     create = one.service.create
@@ -413,7 +413,7 @@ def test_readers_that_cannot_be_seen_make_a_session_stay_open(day: Callable[...,
     assert billed(one) > 2 * HOUR - 60
 
 
-def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]) -> None:
+def test_while_idle_it_reports_that_no_program_reads(day: Callable[..., Day]) -> None:
     one = day()
     told: list[tuple[str, DemandState]] = []
     for moment in (50.0, 200.0, 900.0):
@@ -428,7 +428,7 @@ def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]) -> None:
     ]  # fmt: skip
 
 
-def test_no_session_is_created_for_who_left_before_there_was_one(
+def test_no_session_is_created_for_a_reader_who_left_before_there_was_one(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slowly(*_: object) -> str:
@@ -442,7 +442,7 @@ def test_no_session_is_created_for_who_left_before_there_was_one(
     assert one.service.created == []
 
 
-def test_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
+def test_a_reader_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -468,7 +468,7 @@ def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
     return told
 
 
-def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_looks(
+def test_a_reader_who_comes_while_a_session_is_closed_is_informed_of_that(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -483,7 +483,7 @@ def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_look
     ]
 
 
-def test_who_waits_for_the_next_try_is_told_why(
+def test_a_wait_for_the_next_try_is_reported_with_its_reason(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
@@ -497,7 +497,7 @@ def test_who_waits_for_the_next_try_is_told_why(
     assert len(one.service.created) == 2
 
 
-def test_a_person_who_resumes_does_not_wait_for_the_next_try(
+def test_a_resume_ends_the_wait_for_the_next_try(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
@@ -511,7 +511,7 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
     assert one.service.created[1] - 150.0 <= 2.0
 
 
-def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row(
+def test_a_program_that_reopens_the_camera_does_not_open_short_sessions_in_a_row(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -525,7 +525,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     assert len(one.service.created) < 3600 / (longest * 0.75)
 
 
-def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
+def test_an_old_session_without_readers_gets_no_successor(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -537,7 +537,7 @@ def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
     assert len(one.service.created) == 1
 
 
-def test_a_source_at_rest_counts_as_away_so_that_no_echo_of_it_is_shown(
+def test_a_suspended_source_counts_as_away_so_that_no_late_picture_is_shown(
     day: Callable[..., Day],
 ) -> None:
     one = day()

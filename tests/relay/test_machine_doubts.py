@@ -66,7 +66,7 @@ def test_it_says_how_long_it_waits_after_a_lost_answer() -> None:
     assert "10 min" in play.reason
 
 
-def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew() -> None:
+def test_a_resume_ends_the_wait_and_resets_the_count_of_doubts() -> None:
     play = Play()
     play.start()
     lose_answers_for_ever(play, hours=1)
@@ -159,7 +159,7 @@ def test_an_answer_lost_by_a_successor_holds_back_the_next_successor() -> None:
 
 
 @pytest.mark.parametrize(("doubts", "state"), [(1, RelayState.BACKOFF), (3, RelayState.BLOCKED)])
-def test_a_lost_answer_is_told_of_though_the_old_session_failed_after_it(
+def test_a_lost_answer_is_reported_though_the_old_session_failed_after_it(
     doubts: int, state: RelayState
 ) -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)

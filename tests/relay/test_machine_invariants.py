@@ -238,7 +238,7 @@ PROFILES = [
 
 @pytest.mark.timeout(120 + 1.5 * PLAY_SECONDS)
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.__name__)
-def test_whatever_happens_for_days(profile: type[Days]) -> None:
+def test_random_events_for_days_break_no_invariant(profile: type[Days]) -> None:
     few = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS if not PLAY_SECONDS else 4 * STEPS,

@@ -114,7 +114,7 @@ CLOSED = on.SessionClosed(1)
         (blocked, [GONE], BLOCKED, str(NO_CREDIT)),
     ],
 )
-def test_each_situation_is_told_in_its_words(
+def test_each_situation_has_its_state_and_reason(
     begin: Callable[[], Play], events: list[Event], state: RelayState, reason: str
 ) -> None:
     play = begin()
@@ -135,7 +135,7 @@ def test_each_report_differs_from_the_one_before_it() -> None:
     ]  # fmt: skip
 
 
-def test_time_alone_changes_what_is_told_where_a_wait_ends() -> None:
+def test_the_end_of_a_wait_changes_the_report() -> None:
     play = failed()
     play.feed(GONE)
     assert play.reports()[-1].state is BACKOFF
@@ -143,7 +143,7 @@ def test_time_alone_changes_what_is_told_where_a_wait_ends() -> None:
     assert play.reports()[-1] == do.Report(STANDBY, "no such camera", DemandState.OFF)
 
 
-def test_the_grace_time_that_ends_is_told() -> None:
+def test_the_end_of_the_grace_time_is_reported() -> None:
     play = on_demand()
     play.feed(on.Paused(), on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0))
     assert play.reports()[-1].demand is DemandState.GRACE
@@ -168,7 +168,7 @@ def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back() -> N
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
 
 
-def test_pictures_of_a_source_that_was_let_go_of_are_held_back() -> None:
+def test_pictures_of_a_released_source_are_held_back() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
     assert play.times(do.Freeze) == [0.0]
@@ -188,7 +188,7 @@ def test_no_picture_of_a_session_that_is_being_closed_is_shown(events: list[Even
     assert play.feed(*events)[-1] == do.Show(None)
 
 
-def test_rotating_is_told_while_both_are_open_and_live_after_it() -> None:
+def test_the_state_is_rotating_while_both_are_open_and_live_afterwards() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     assert play.reports()[-1].state is RelayState.ROTATING
     play.feed(on.PicturesFlow(2))

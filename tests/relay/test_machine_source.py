@@ -26,7 +26,7 @@ def let_go_of(play: Play) -> None:
     play.feed(*(on.SessionClosed(number) for number in play.numbers))
 
 
-def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits_for() -> None:
+def test_before_the_first_picture_no_session_is_opened_and_the_reason_says_so() -> None:
     play = Play()
     play.feed(on.Started())
     assert play.advance(3600.0) == []
@@ -43,7 +43,7 @@ def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again() -> N
     assert play.advance(1.0) == [do.CloseSession(1), do.Show(None)]
 
 
-def test_a_source_that_is_back_has_all_the_patience_again() -> None:
+def test_a_source_that_is_back_gets_the_whole_loss_limit_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
     play.advance(SOURCE_LOSS_LIMIT - 1.0)
@@ -52,7 +52,7 @@ def test_a_source_that_is_back_has_all_the_patience_again() -> None:
     assert play.advance(0.1)[0] == do.CloseSession(1)
 
 
-def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise() -> None:
+def test_a_resumed_source_counts_as_alive_until_it_fails() -> None:
     play = idle()
     play.feed(COMES)
     assert play.numbers == [1]
@@ -62,7 +62,7 @@ def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise() -> Non
     assert play.reason == "no such camera"
 
 
-def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time() -> None:
+def test_a_source_that_failed_when_resumed_must_deliver_a_picture_the_next_time() -> None:
     play = idle()
     play.feed(COMES, NO_CAMERA)
     let_go_of(play)
@@ -88,7 +88,7 @@ def test_a_source_that_fails_costs_one_short_session_and_then_none() -> None:
     assert len(play.times(do.OpenSession)) == 1
 
 
-def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past() -> None:
+def test_late_events_of_a_released_source_are_ignored() -> None:
     play = idle()
     play.feed(on.SourceUp())
     assert not play.machine.conditions.source.alive
@@ -96,7 +96,7 @@ def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past() -> None:
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
 
 
-def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew() -> None:
+def test_a_recording_that_ended_is_opened_again_for_a_new_reader() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp())
     play.advance(60.0)

@@ -97,7 +97,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_show_standby(
+def test_an_output_missing_at_the_start_is_reported_and_retried_while_the_others_show_standby(
     tmp_path: Path,
 ) -> None:
     camera, page = Screenless("camera", missing=True), Screenless("page")
@@ -115,7 +115,7 @@ def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_
     assert not page.is_open
 
 
-def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path: Path) -> None:
+def test_a_start_without_a_working_output_ticks_and_reports_why(tmp_path: Path) -> None:
     rig = Rig(tmp_path, Screenless("camera", missing=True))
     assert not rig.pipeline.outputs_working()
     assert rig.pipeline.outputs_trouble() == "no output is open"
@@ -138,7 +138,7 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
         assert rig.pipeline.outputs_trouble() == ""
 
 
-def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_path: Path) -> None:
+def test_when_an_output_event_is_emitted_the_pipeline_already_agrees(tmp_path: Path) -> None:
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     said: list[tuple[OutputChange, bool]] = []
@@ -162,7 +162,7 @@ def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leave
     assert rig.told == []
 
 
-def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig) -> None:
+def test_a_face_that_is_held_is_not_shown_again_once_the_source_is_suspended(rig: Rig) -> None:
     picture = np.full(rig.geometry.shape, 90, np.uint8)
     rig.pipeline.gate.show(1)
     rig.pipeline.gate.put(1, SwappedFrame(picture, rig.clock.now()))
@@ -173,7 +173,7 @@ def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig) 
     assert rig.shown() is Shown.STANDBY
 
 
-def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(
+def test_a_face_that_arrives_while_the_source_is_being_suspended_is_not_shown_in_the_next_call(
     rig: Rig,
 ) -> None:
     rig.pipeline.gate.show(1)
@@ -184,7 +184,7 @@ def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_n
     assert rig.shown() is Shown.STANDBY
 
 
-def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig) -> None:
+def test_late_pictures_of_a_suspended_source_are_not_sent(rig: Rig) -> None:
     rig.pipeline.suspend_source()
     rig.pipeline.pacer.start()
     for _ in range(5):

@@ -32,7 +32,7 @@ class Camera:
         """Close nothing."""
 
 
-async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_name(
+async def test_an_output_that_gets_its_name_when_opened_is_reported_by_that_name(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
@@ -50,7 +50,7 @@ async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_nam
         await asyncio.to_thread(relay.pipeline.stop_outputs)
 
 
-async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_state(
+async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_reported_with_its_state(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
@@ -99,7 +99,7 @@ async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
     assert relay._runner.machine.is_over
 
 
-async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_start(
+async def test_a_resume_after_lost_answers_also_counts_for_the_next_start(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
@@ -119,14 +119,14 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
         assert DOUBT_TEXT not in reason(one)
 
 
-async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path) -> None:
+async def test_the_day_is_read_again_after_a_sleep(tmp_path: Path) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
     relay.wake()
     assert relay._budget._changed.is_set()
 
 
-async def test_a_stream_that_nothing_got_through_to_yet_is_neither_ok_nor_lost(
+async def test_a_stream_that_has_not_connected_yet_is_neither_ok_nor_lost(
     tmp_path: Path,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, no more

@@ -115,7 +115,7 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
     await world.stop()
 
 
-async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
+async def test_after_a_fault_at_a_timer_the_machine_runs_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = asyncio.Event()
@@ -149,7 +149,7 @@ async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world
 
 
 @pytest.mark.parametrize("refusal", [None, FaceRejected("no face")])
-async def test_who_chooses_a_face_is_told_what_became_of_that_one_and_not_of_an_earlier_one(
+async def test_choosing_a_face_returns_the_result_of_that_one_and_not_of_an_earlier_one(
     world: World, refusal: RelaydError | None
 ) -> None:
     world.runner.post(on.Started())

@@ -31,7 +31,7 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(monkeypatch)
 
 
-async def test_each_step_from_the_worker_to_the_first_picture_is_told(rig: Rig) -> None:
+async def test_each_step_from_the_worker_to_the_first_picture_is_reported(rig: Rig) -> None:
     await rig.live()
     assert rig.told == [
         "LinkReady", "SessionOpened", "SessionReady", "LinkJoined", "PicturesFlow",
@@ -122,7 +122,7 @@ async def test_a_worker_that_cannot_be_started_at_all_ends_the_link(
         (RuntimeError("what nothing foresees"), "SessionDoubtful"),
     ],
 )
-async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, told: str) -> None:
+async def test_the_result_of_a_create_is_reported(rig: Rig, refusal: Exception, told: str) -> None:
     rig.keeper.refusal = refusal
     rig.link.open(FACE)
     await rig.until(told)
@@ -130,7 +130,7 @@ async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, to
     assert not rig.session.closed.is_set()
 
 
-async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_doubtful(
+async def test_a_session_that_could_be_neither_recorded_nor_closed_is_reported_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unrecorded(_: FaceChoice) -> None:
@@ -144,7 +144,7 @@ async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_do
     assert rig.told == ["SessionDoubtful", "SessionClosed"]
 
 
-async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful(
+async def test_a_create_that_is_broken_off_before_its_answer_is_reported_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_: FaceChoice) -> None:
@@ -193,7 +193,7 @@ async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(r
     await rig.link.close()
 
 
-async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig) -> None:
+async def test_a_token_without_a_newer_one_is_reported_as_the_last(rig: Rig) -> None:
     await rig.live()
     rig.link.renew_token()
     await rig.until("TokenFinal")
@@ -202,7 +202,9 @@ async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig) -> None
 
 
 @pytest.mark.parametrize("refusal", [None, FaceRejected("two faces"), RuntimeError("what?")])
-async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydError | None) -> None:
+async def test_the_result_of_another_face_is_reported(
+    rig: Rig, refusal: RelaydError | None
+) -> None:
     await rig.live()
     rig.session.refusal = refusal
     error = await rig.link.update_face(OTHER)
@@ -211,7 +213,7 @@ async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydErr
     await rig.link.close()
 
 
-async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: Rig) -> None:
+async def test_a_worker_that_is_replaced_is_stopped_and_ignored(rig: Rig) -> None:
     await rig.live()
     old = Worker.newest
     rig.events.clear()
@@ -234,7 +236,7 @@ async def test_a_restart_under_way_starts_no_worker_after_the_close(rig: Rig) ->
     assert last.stopped
 
 
-async def test_a_worker_that_dies_is_told_with_how(rig: Rig) -> None:
+async def test_a_worker_that_dies_is_reported_with_how(rig: Rig) -> None:
     await rig.live()
     Worker.newest.tell(LinkEvent(LinkEventKind.DIED, error=WorkerDied("SIGSEGV")))
     lost = await rig.until("LinkLost")
@@ -243,7 +245,7 @@ async def test_a_worker_that_dies_is_told_with_how(rig: Rig) -> None:
     await rig.link.close()
 
 
-async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig: Rig) -> None:
+async def test_pictures_that_stop_are_reported_once_and_again_when_they_are_back(rig: Rig) -> None:
     await rig.live()
     rig.events.clear()
     last = rig.clock.now()
