@@ -33,10 +33,10 @@ async def test_a_job_that_fails_is_started_again_after_waits_that_grow_to_a_minu
     assert waits.all[0] == 1.0
     assert waits.all[0] < waits.all[2] < waits.all[4]
     assert 45 <= waits.all[-1] <= 75
-    (told,) = logs
-    assert told["event"] == "background.failed"
-    assert told["job"] == "credit"
-    assert "TCPTransport" in told["reason"]
+    (entry,) = logs
+    assert entry["event"] == "background.failed"
+    assert entry["job"] == "credit"
+    assert "TCPTransport" in entry["reason"]
 
 
 async def test_each_distinct_failure_is_logged_once() -> None:
@@ -47,7 +47,11 @@ async def test_each_distinct_failure_is_logged_once() -> None:
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await kept_running("x", job, sleep=Waits(5))
-    assert [told["reason"] for told in logs] == ["ValueError: a", "ValueError: b", "ValueError: c"]
+    assert [entry["reason"] for entry in logs] == [
+        "ValueError: a",
+        "ValueError: b",
+        "ValueError: c",
+    ]
 
 
 async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
@@ -56,9 +60,9 @@ async def test_a_limit_of_the_system_is_named_without_a_traceback() -> None:
 
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await kept_running("budget", job, sleep=Waits(3))
-    (told,) = logs
-    assert told["reason"].startswith("no thread can be started")
-    assert told["exc_info"] is None
+    (entry,) = logs
+    assert entry["reason"].startswith("no thread can be started")
+    assert entry["exc_info"] is None
 
 
 async def test_a_job_that_returns_is_done() -> None:

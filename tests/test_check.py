@@ -1,4 +1,4 @@
-"""What `relayd check` says of a camera, without one."""
+"""Findings of `relayd check`, without a real camera."""
 
 import asyncio
 import os
@@ -169,17 +169,17 @@ def with_parts(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 
 
 async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     async def first(*_: object) -> list[Finding]:
         return [Finding.ok("first", "works")]
 
     async def second(*_: object) -> list[Finding]:
-        assert told == ["first"]
+        assert reported == ["first"]
         return []
 
     with_parts(monkeypatch, first=first, second=second)
-    found = await check.run_checks(load_tree({}), "studio", lambda one: told.append(one.part))
+    found = await check.run_checks(load_tree({}), "studio", lambda one: reported.append(one.part))
     assert [one.part for one in found] == ["first"]
 
 
@@ -229,7 +229,7 @@ async def test_any_failure_in_one_part_is_its_finding_and_the_others_are_tried(
 
 
 def used_by_a_relay(monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
-    """Let a relay run that tells this status."""
+    """Let a relay run that has this status."""
 
     async def fetch_status(_relay: object) -> dict[str, Any]:
         return {"source": "", "source_alive": False, "outputs": {}, **status}
@@ -282,4 +282,4 @@ def test_a_stream_that_waits_for_a_client_is_not_connected_to() -> None:
     tree = {"output": [{"kind": "stream", "url": url}]}
     (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     assert found.verdict is CheckStatus.OK
-    assert "wait for whoever connects" in found.why
+    assert "waits for a client to connect" in found.why

@@ -21,11 +21,11 @@ def no_questions(question: str) -> bool:
 
 
 class Person:
-    """Answers each question, and hears what is said."""
+    """Answers each question, and records the output."""
 
     def __init__(self, answer: Callable[[str], bool] = no_questions) -> None:
         self.asked: list[str] = []
-        self.heard: list[str] = []
+        self.output: list[str] = []
         self._answer = answer
 
     def ask(self, question: str) -> bool:
@@ -34,7 +34,7 @@ class Person:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.heard)
+        return "\n".join(self.output)
 
 
 def at(
@@ -46,7 +46,7 @@ def at(
 ) -> Installer:
     flags = {"yes": True, "changed_too": False, "dry_run": False} | flags
     options = InstallOptions(layout, root, command, **flags)
-    return Installer(options, person.heard.append, person.ask)
+    return Installer(options, person.output.append, person.ask)
 
 
 def files(root: Path) -> set[str]:
@@ -91,7 +91,7 @@ def test_a_second_install_has_nothing_to_do(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     person = Person()
     at(tmp_path, person).install()
-    assert person.heard[-1] == "nothing to do"
+    assert person.output[-1] == "nothing to do"
 
 
 def test_a_file_of_an_older_relayd_is_replaced_without_a_question_of_its_own(
@@ -143,8 +143,8 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.heard if line.startswith(FileStatus.ABSENT.value)]) == 8
-    assert person.heard[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
+    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 8
+    assert person.output[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
 
 
 def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) ->
     other.write_text("options v4l2loopback keep_format=1\n")
     person = Person()
     at(tmp_path, person).install()
-    assert f"note      {other} sets options of v4l2loopback as well: they add up" in person.heard
+    assert f"note      {other} sets options of v4l2loopback as well: they add up" in person.output
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

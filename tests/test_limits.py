@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let threads of this name not start, until told otherwise (an empty name: all do)."""
+    """Let threads of this name not start, until changed (an empty name: all do)."""
     refused = ""
     usual = threading.Thread.start
 
@@ -114,20 +114,20 @@ def test_a_stream_without_a_thread_says_so_and_leaves_no_descriptor(
 
 def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str], None]) -> None:
     events: list[object] = []
-    told = threading.Event()
+    failed = threading.Event()
 
     def take(event: object) -> None:
         events.append(event)
         if isinstance(event, SourceDown):
             refuse_threads("")
         else:
-            told.set()
+            failed.set()
 
     settings = SourceSettings(url=MediaUrl("lavfi:testsrc2=size=160x120:rate=10"))
     reader = SourceReader(settings, SIZE, "crop", LatestSlot(), take)
     refuse_threads("relayd-source-read")
     reader.start()
-    assert told.wait(20)
+    assert failed.wait(20)
     assert reader.stop()
     assert isinstance(events[0], SourceDown)
     assert isinstance(events[0].error, SourceUnreachable)
@@ -157,7 +157,7 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
     refuse_threads: Callable[[str], None],
 ) -> None:
     events: list[OutputEvent] = []
-    output, back, beats = Broken(), threading.Event(), threading.Semaphore(0)
+    output, back, ticks = Broken(), threading.Event(), threading.Semaphore(0)
 
     def take(event: OutputEvent) -> None:
         events.append(event)
@@ -170,13 +170,13 @@ def test_a_lost_output_is_reopened_as_soon_as_there_is_a_thread_for_it(
         StandbyFrame(black(SIZE), ""),
         fps=50,
         policy=Fallback.STANDBY,
-        on_shown=lambda *_: beats.release(),
+        on_shown=lambda *_: ticks.release(),
         on_event=take,
     )
     refuse_threads("relayd-reopen")
     screen.start()
     for _ in range(3):
-        assert beats.acquire(timeout=10)
+        assert ticks.acquire(timeout=10)
     refuse_threads("")
     assert back.wait(20)
     screen.stop()

@@ -1,4 +1,4 @@
-"""Which relays are found, and what is said where nobody may look."""
+"""Which relays are found, and the messages where permission is missing."""
 
 import asyncio
 import os

@@ -204,13 +204,13 @@ class Manager:
         self.socket.bind(str(path))
         self.socket.settimeout(0)
 
-    def heard(self) -> list[str]:
-        heard = []
+    def received(self) -> list[str]:
+        lines = []
         while True:
             try:
-                heard += self.socket.recv(4096).decode().split("\n")
+                lines += self.socket.recv(4096).decode().split("\n")
             except BlockingIOError:
-                return heard
+                return lines
 
     async def next(self) -> list[str]:
         async with asyncio.timeout(2):
@@ -229,14 +229,14 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0.05)
-        assert manager.heard() == [], "READY of a reload would be taken for the start's"
+        assert manager.received() == [], "READY of a reload would be taken for the start's"
         announcer(RelayState.STANDBY, "")
-        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
+        assert manager.received() == ["READY=1", "STATUS=Standing by"]
         assert (await manager.next())[0] == "RELOADING=1"
         note = "[restart needed for video.fps]"
         assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
         announcer(RelayState.LIVE, "")
-        assert manager.heard() == [f"STATUS=Live {note}"]
+        assert manager.received() == [f"STATUS=Live {note}"]
         assert not stop.is_set()
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)

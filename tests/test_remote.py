@@ -8,7 +8,7 @@ from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
 def describe(**fields: Any) -> dict[str, str]:
-    """Return what a person is told of a relay that stands by, but for these fields."""
+    """Describe the status of a relay on standby, with these fields changed."""
     return dict(describe_status(status_json(dataclasses.replace(STANDBY, **fields))))
 
 
@@ -32,11 +32,11 @@ STANDBY = RelayStatus(
 
 
 def test_status_shows_the_readers_of_each_camera_and_the_state_of_on_demand() -> None:
-    told = describe()
-    assert told["on demand"] == "idle"
-    assert told["source"] == "/dev/video9 (released)"
-    assert told["readers /dev/video0"] == "2"
-    assert told["readers /dev/video1"] == "unknown"
+    status = describe()
+    assert status["on demand"] == "idle"
+    assert status["source"] == "/dev/video9 (released)"
+    assert status["readers /dev/video0"] == "2"
+    assert status["readers /dev/video1"] == "unknown"
 
 
 def test_status_shows_doubtful_sessions_only_if_there_are_any() -> None:
@@ -49,8 +49,8 @@ def test_status_shows_doubtful_sessions_only_if_there_are_any() -> None:
 def test_status_shows_the_days_limit_only_if_there_is_one() -> None:
     assert "today" not in describe(spent_today=90.0)
     assert describe(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
-    words = "50 of today's 60 minutes are used"
-    assert describe(spent_today=3000.0, daily_limit=3600.0, budget=words)["today"] == words
+    text = "50 of today's 60 minutes are used"
+    assert describe(spent_today=3000.0, daily_limit=3600.0, budget=text)["today"] == text
 
 
 def test_the_status_of_a_relay_of_an_older_version_is_shown_as_well() -> None:
@@ -61,13 +61,13 @@ def test_the_status_of_a_relay_of_an_older_version_is_shown_as_well() -> None:
 
 
 def test_a_command_is_reported_in_one_line_with_its_result() -> None:
-    told = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
-    assert outcome("paused", told) == "studio: paused; now Standing by: paused"
+    status = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
+    assert outcome("paused", status) == "studio: paused; now Standing by: paused"
     assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
         "studio: resumed; now Standing by"
     )
 
 
 def test_every_status_has_the_fields_that_are_shown() -> None:
-    told = status_json(STANDBY)
-    assert all(isinstance(told[name], kind) for name, kind in _NEEDED.items())
+    status = status_json(STANDBY)
+    assert all(isinstance(status[name], kind) for name, kind in _NEEDED.items())

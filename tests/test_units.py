@@ -67,8 +67,10 @@ def analyze(*arguments: object) -> str:
 @needs_systemd
 @pytest.mark.parametrize("manager", ["system", "user"])
 def test_systemd_finds_no_fault_with_a_unit(units: Path, manager: str) -> None:
-    said = analyze("verify", "--man=no", f"--{manager}", units / manager / "relayd@studio.service")
-    assert "relayd" not in said
+    output = analyze(
+        "verify", "--man=no", f"--{manager}", units / manager / "relayd@studio.service"
+    )
+    assert "relayd" not in output
 
 
 @needs_systemd

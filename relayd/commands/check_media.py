@@ -173,7 +173,7 @@ def _check_stream(output: StreamSettings, settings: Settings) -> Finding:
 def _check_push(url: str, name: str) -> Finding:
     """Connect to the receiver of a stream, and send nothing."""
     if waits_for_caller(url):
-        return Finding.ok("stream", f"{name} will wait for whoever connects; not tried now")
+        return Finding.ok("stream", f"{name} waits for a client to connect; not tried now")
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     port = parts.port or PUSH_PORTS.get(scheme)

@@ -21,7 +21,7 @@ from relayd.config.settings import Settings
 from relayd.errors import Unavailable
 from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame
-from relayd.output.base import Output, OutputChange, OutputEvent
+from relayd.output.base import Output, OutputEvent
 from relayd.output.standby import StandbyRenderer
 from relayd.process.background import in_background
 from relayd.relay import events as on
@@ -30,11 +30,12 @@ from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
 from relayd.relay.metrics import Metrics
+from relayd.relay.output_faults import OutputFaults
 from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
-from relayd.relay.status import OUTPUT_OK, OUTPUT_PENDING, DemandState, RelayState, RelayStatus
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
@@ -101,9 +102,7 @@ class Relay:
             on_report=self._on_report,
             steer_source=self._steer_source,
         )
-        self._outputs_back = 0
-        self._troubles: dict[str, str] = {}
-        """Why outputs are lost, by name; an output may get its name only when it is opened."""
+        self._output_faults = OutputFaults()
         self._face_lock = asyncio.Lock()
         self._credit = CreditWatch(client)
         self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
@@ -221,10 +220,12 @@ class Relay:
             reconnects={
                 "link": machine.sessions.link_restarts,
                 "session": machine.sessions.changes,
-                "output": self._outputs_back,
+                "output": self._output_faults.recovered,
                 "source": pipeline.reader.counters.reconnects,
             },
-            outputs=self._output_states(),
+            outputs=self._output_faults.states(
+                (output.name for output in pipeline.outputs), pipeline.pending()
+            ),
             files=pipeline.files(),
             healthy=self._is_healthy(),
             paused=machine.conditions.paused,
@@ -238,15 +239,8 @@ class Relay:
             budget=budget.words if budget and budget.state is not BudgetState.OK else "",
         )
 
-    def _output_states(self) -> dict[str, str]:
-        pending = self.pipeline.pending()
-        return {
-            name: self._troubles.get(name) or (OUTPUT_PENDING if name in pending else OUTPUT_OK)
-            for name in (output.name for output in self.pipeline.outputs)
-        }
-
     def _is_healthy(self) -> bool:
-        if self._troubles or self.pipeline.pending():
+        if self._output_faults or self.pipeline.pending():
             return False
         conditions = self._runner.machine.conditions
         no_readers = not conditions.readers.want_session
@@ -281,13 +275,7 @@ class Relay:
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
             self._draw_standby()
-        self._on_change(state, self._with_troubles(reason))
-
-    def _with_troubles(self, reason: str) -> str:
-        """Return the reason of the state, and why outputs are lost if it does not say so."""
-        troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
-        more = [text for text in troubles if not reason or reason not in text]
-        return "; ".join(filter(None, (reason, *more)))
+        self._on_change(state, self._output_faults.added_to(reason))
 
     def _draw_standby(self) -> None:
         details = self._settings.privacy.standby_text == "details"
@@ -307,18 +295,10 @@ class Relay:
         self._loop.call_soon_threadsafe(call, *args)
 
     def _on_output(self, event: OutputEvent) -> None:
-        if event.change is OutputChange.BACK:
-            self._outputs_back += self._troubles.pop(event.output, None) is not None
-            of_file = {"file": event.file} if event.file else {}
-            _log.info(LogEvent.OUTPUT_BACK, output=event.output, **of_file)
-        else:
-            self._troubles[event.output] = event.reason
-            _log.error(
-                LogEvent(f"output.{event.change.value}"), output=event.output, reason=event.reason
-            )
+        self._output_faults.handle(event)
         self._post_outputs()
         if self._state not in _NOT_SHOWN:
-            self._on_change(self._state, self._with_troubles(self._reason))
+            self._on_change(self._state, self._output_faults.added_to(self._reason))
 
     def _post_outputs(self) -> None:
         pipeline = self.pipeline

@@ -1,4 +1,4 @@
-"""A relay that does as it is told, and a server over real sockets in front of it."""
+"""A fake relay, and a server over real sockets in front of it."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable

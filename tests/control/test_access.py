@@ -209,9 +209,9 @@ async def test_only_the_unix_socket_returns_the_pages_url(
     assert (await client.get("/api/page")).status_code == 404
     transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
     async with httpx.AsyncClient(transport=transport) as owner:
-        told = (await owner.get("http://relay/api/page")).json()
-    assert told == {"url": server.page_url}
-    assert TOKEN.text in told["url"]
+        answer = (await owner.get("http://relay/api/page")).json()
+    assert answer == {"url": server.page_url}
+    assert TOKEN.text in answer["url"]
 
 
 @pytest.mark.parametrize("path", ["/api/status", "/metrics", "/", "/healthz"])
@@ -224,7 +224,7 @@ async def test_no_answer_holds_the_token(client: httpx.AsyncClient, path: str) -
 
 @pytest.fixture
 async def browser(stranger: httpx.AsyncClient, server: ControlServer) -> httpx.AsyncClient:
-    """A client that has the cookie, and adds it whatever page asks."""
+    """A client that has the cookie, and adds it for any page."""
     await stranger.get(server.page_url or "")
     return stranger
 
@@ -339,8 +339,8 @@ async def test_another_user_gets_no_page_no_picture_no_api_and_no_socket(
                 *(sys.executable, "-I", "-c", AS_NOBODY, str(path), *urls),
                 stdout=subprocess.PIPE,
             )
-            said, _ = await asyncio.wait_for(stranger.communicate(), 20)
+            output, _ = await asyncio.wait_for(stranger.communicate(), 20)
         finally:
             await server.stop()
-    assert said.decode().split() == [*["401"] * len(urls), "PermissionError"]
+    assert output.decode().split() == [*["401"] * len(urls), "PermissionError"]
     assert relay.asked == []

@@ -16,13 +16,13 @@ async def test_status_has_every_field_with_the_state_by_name_and_as_text(
     client: httpx.AsyncClient, relay: Any
 ) -> None:
     relay.change(state=RelayState.QUEUED, reason="3 ahead", longest_gap=float("inf"))
-    told = (await client.get("/api/status")).json()
-    assert told["state"] == "queued"
-    assert told["state_words"] == "Waiting in the service's queue"
-    assert told["reason"] == "3 ahead"
-    assert told["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
-    assert told["frames"] == {"source": 30, "shown": 20}
-    assert told["longest_gap"] is None  # JSON has no infinity
+    answer = (await client.get("/api/status")).json()
+    assert answer["state"] == "queued"
+    assert answer["state_words"] == "Waiting in the service's queue"
+    assert answer["reason"] == "3 ahead"
+    assert answer["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
+    assert answer["frames"] == {"source": 30, "shown": 20}
+    assert answer["longest_gap"] is None  # JSON has no infinity
 
 
 async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise(
@@ -237,9 +237,9 @@ async def test_names_that_are_not_utf8_are_returned_as_escapes(
     relay.change(
         name="\udcff", source="/\udcff.mp4", outputs={"/\udcff.mkv": "away"}, healthy=False
     )
-    told = await client.get("/api/status")
-    assert told.status_code == 200
-    assert told.json()["outputs"] == {"/\udcff.mkv": "away"}
+    answer = await client.get("/api/status")
+    assert answer.status_code == 200
+    assert answer.json()["outputs"] == {"/\udcff.mkv": "away"}
     assert (await client.get("/metrics")).status_code == 200
     assert "output /\\udcff.mkv is lost: away" in (await client.get("/healthz")).text
 
@@ -248,5 +248,8 @@ async def test_healthz_names_an_output_that_is_not_connected_yet(
     relay: Any, client: httpx.AsyncClient
 ) -> None:
     relay.change(healthy=False, outputs={"rtmp://h/…": OUTPUT_PENDING})
-    told = await client.get("/healthz")
-    assert (told.status_code, told.text) == (503, "Live\noutput rtmp://h/… is not connected yet\n")
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.text) == (
+        503,
+        "Live\noutput rtmp://h/… is not connected yet\n",
+    )

@@ -322,12 +322,12 @@ def test_a_source_that_failed_costs_one_short_session_and_then_none(
 def test_a_refused_relay_does_not_retry_without_readers(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
-    told: list[tuple[RelayState, bool]] = []
+    seen: list[tuple[RelayState, bool]] = []
     one.reads(100.0, 160.0)
-    one.at(5 * HOUR, lambda: told.append((one.relay.status().state, one.relay.status().healthy)))
+    one.at(5 * HOUR, lambda: seen.append((one.relay.status().state, one.relay.status().healthy)))
     one.pass_until(8 * HOUR)
     assert len(one.service.created) == 1
-    assert told == [(RelayState.BLOCKED, False)]
+    assert seen == [(RelayState.BLOCKED, False)]
 
 
 def test_a_new_reader_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -> None:
@@ -406,24 +406,24 @@ def test_a_face_set_without_readers_is_used_by_the_next_session(day: Callable[..
 def test_readers_that_cannot_be_seen_make_a_session_stay_open(day: Callable[..., Day]) -> None:
     one = day()
     one.at(10.0, one.tell_readers, None)
-    told: list[object] = []
-    one.at(HOUR, lambda: told.extend([one.relay.status().on_demand, one.relay.status().readers]))
+    seen: list[object] = []
+    one.at(HOUR, lambda: seen.extend([one.relay.status().on_demand, one.relay.status().readers]))
     one.pass_until(2 * HOUR)
-    assert told == [DemandState.OFF, {CAMERA: None}]
+    assert seen == [DemandState.OFF, {CAMERA: None}]
     assert billed(one) > 2 * HOUR - 60
 
 
 def test_while_idle_it_reports_that_no_program_reads(day: Callable[..., Day]) -> None:
     one = day()
-    told: list[tuple[str, DemandState]] = []
+    seen: list[tuple[str, DemandState]] = []
     for moment in (50.0, 200.0, 900.0):
         one.at(
             moment,
-            lambda: told.append((one.relay.status().reason, one.relay.status().on_demand)),
+            lambda: seen.append((one.relay.status().reason, one.relay.status().on_demand)),
         )
     one.reads(100.0, 300.0)
     one.pass_until(1000.0)
-    assert told == [
+    assert seen == [
         (NO_READERS, DemandState.IDLE), ("", DemandState.LIVE), (NO_READERS, DemandState.IDLE),
     ]  # fmt: skip
 
@@ -457,15 +457,15 @@ def test_a_reader_who_comes_back_within_the_grace_time_ends_the_wait_after_a_ref
 
 def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
     """Note state, reason and health at these moments."""
-    told: list[tuple[RelayState, str, bool]] = []
+    seen: list[tuple[RelayState, str, bool]] = []
 
     def look() -> None:
         status = one.relay.status()
-        told.append((status.state, status.reason, status.healthy))
+        seen.append((status.state, status.reason, status.healthy))
 
     for moment in moments:
         one.at(moment, look)
-    return told
+    return seen
 
 
 def test_a_reader_who_comes_while_a_session_is_closed_is_informed_of_that(
@@ -475,9 +475,9 @@ def test_a_reader_who_comes_while_a_session_is_closed_is_informed_of_that(
     one.service.closes_in = 10.0
     one.reads(100.0, 200.0)
     one.reads(200.0 + GRACE + 4.0, 300.0)
-    told = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
+    seen = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
     one.pass_until(400.0)
-    assert told == [
+    assert seen == [
         (RelayState.STANDBY, NO_READERS, True),
         (RelayState.STANDBY, STILL_CLOSING, False),
     ]
@@ -491,9 +491,9 @@ def test_a_wait_for_the_next_try_is_reported_with_its_reason(
     one.relay._runner.machine.conditions.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
-    told = look_at(one, 112.0)
+    seen = look_at(one, 112.0)
     one.pass_until(400.0)
-    assert told == [(RelayState.STANDBY, SOON, False)]
+    assert seen == [(RelayState.STANDBY, SOON, False)]
     assert len(one.service.created) == 2
 
 

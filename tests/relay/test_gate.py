@@ -30,21 +30,23 @@ class Clock:
 
 
 class Rig:
-    """A gate before a screen that never beats; the test asks what a beat would show."""
+    """A gate with an output clock that never runs; the test asks what a tick would show."""
 
     def __init__(self, fallback: Fallback) -> None:
         self.clock = Clock()
         self.slot: LatestSlot[SwappedFrame] = LatestSlot()
         self.gate = FrameGate(self.slot, holds=fallback is Fallback.HOLD)
         standby = StandbyFrame(black(SIZE), "standby")
-        self.screen = OutputClock([], self.slot, standby, fps=20, policy=fallback, clock=self.clock)
+        self.output_clock = OutputClock(
+            [], self.slot, standby, fps=20, policy=fallback, clock=self.clock
+        )
 
     def put(self, epoch: int) -> bool:
         return self.gate.put(epoch, SwappedFrame(PICTURES[epoch], self.clock.now()))
 
     def shows(self) -> tuple[Shown, int]:
         """What kind of picture, and its value: of a swapped one the epoch that it came from."""
-        frame, kind = self.screen._choose(self.clock.now())
+        frame, kind = self.output_clock._choose(self.clock.now())
         return kind, int(frame.i420[0, 0])
 
 

@@ -15,7 +15,7 @@ COMES, LEAVES = on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0)
 
 
 def idle() -> Play:
-    """Return a relay on demand that nobody looks at."""
+    """Return a relay on demand without readers."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play

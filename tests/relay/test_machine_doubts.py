@@ -1,4 +1,4 @@
-"""Answers that were lost: behind each may be a paid session that nobody knows of."""
+"""Lost answers: each may have left a billed session with an unknown id."""
 
 from collections.abc import Callable
 
@@ -97,14 +97,14 @@ def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
         lose_answer(play)
         if number < doubts:
             play.advance(number * DOUBT_WAIT)
-    words = play.reason
+    reason = play.reason
     assert play.feed(*happens) == []
     assert play.advance(DOUBT_WAIT * min(doubts, 2) - 1.0) == []
-    assert play.reason == words
+    assert play.reason == reason
 
 
 @pytest.mark.parametrize(
-    ("doubts", "state", "words"),
+    ("doubts", "state", "reason"),
     [
         ([BEGAN - 1], RelayState.BACKOFF, "5 min"),
         ([BEGAN - 700, BEGAN - 1], RelayState.BACKOFF, "10 min"),
@@ -115,12 +115,12 @@ def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
     ],
 )
 def test_lost_answers_of_an_earlier_run_count_as_if_there_had_been_no_restart(
-    doubts: list[float], state: RelayState, words: str
+    doubts: list[float], state: RelayState, reason: str
 ) -> None:
     play = Play(doubts=doubts)
     play.start()
     assert play.state is state
-    assert words in play.reason
+    assert reason in play.reason
 
 
 def test_lost_answers_long_ago_count_no_more() -> None:
@@ -185,10 +185,10 @@ def test_a_face_ends_the_wait_after_a_refusal_though_an_answer_was_lost_long_bef
 
 
 def test_each_lost_answer_is_counted_once() -> None:
-    told: Callable[[Play], int] = lambda play: play.machine.doubtful  # noqa: E731 - short here
+    count: Callable[[Play], int] = lambda play: play.machine.doubtful  # noqa: E731 - short here
     play = Play()
     play.start()
-    assert told(play) == 0
+    assert count(play) == 0
     lose_answer(play)
     play.feed(on.SessionRefused(1, NO_CREDIT), on.TimerDue())
-    assert told(play) == 1
+    assert count(play) == 1

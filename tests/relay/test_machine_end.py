@@ -85,12 +85,12 @@ def test_events_of_a_session_that_is_being_closed_change_nothing(stage: Stage) -
 def test_events_of_a_session_that_is_gone_change_nothing() -> None:
     play = at_stage(Stage.CREATING)
     play.feed(on.Paused(), on.SessionClosed(1))
-    told = len(play.history)
+    count = len(play.history)
     play.feed(
         on.SessionClosed(1), on.SessionOpened(1), on.LinkReady(1), on.PicturesFlow(1),
         on.LinkLost(1, LOST), on.SessionEnded(99, ENDED), on.TokenFinal(1),
     )  # fmt: skip
-    assert len(play.history) == told
+    assert len(play.history) == count
 
 
 def test_an_answer_lost_after_its_session_was_given_up_still_counts() -> None:
@@ -120,7 +120,7 @@ def test_after_a_stop_no_event_causes_a_command(stage: Stage) -> None:
     play.feed(on.SessionClosed(1))
     assert play.machine.is_over
     assert play.wake_at is None
-    told = len(play.history)
+    count = len(play.history)
     happens: list[Event] = [
         on.Started(), on.Resumed(), on.Paused(), on.SourceDown("gone"), on.SourceUp(), on.WokeUp(),
         on.FaceChosen(OTHER_FACE), NEW_DAY, on.PolicyChanged(ON_DEMAND), on.SourceEnded(),
@@ -128,7 +128,7 @@ def test_after_a_stop_no_event_causes_a_command(stage: Stage) -> None:
         on.Stop(), on.SleepComing(), on.SessionClosed(1), on.SessionOpened(1),
     ]  # fmt: skip
     play.feed(*happens)
-    assert len(play.history) == told
+    assert len(play.history) == count
 
 
 def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source() -> None:
@@ -174,10 +174,10 @@ def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it() -> No
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
 
 
-@pytest.mark.parametrize("lived", [0.0, 1.0, 60.0])
-def test_a_resume_ends_the_wait_for_the_next_try(lived: float) -> None:
+@pytest.mark.parametrize("live_for", [0.0, 1.0, 60.0])
+def test_a_resume_ends_the_wait_for_the_next_try(live_for: float) -> None:
     play = at_stage(Stage.LIVE)
-    play.advance(lived)
+    play.advance(live_for)
     play.feed(on.SessionEnded(1, NO_CREDIT), on.SessionClosed(1))
     assert play.state is RelayState.BLOCKED
     assert play.feed(on.Resumed()) == [do.StartLink(2)]
@@ -228,7 +228,7 @@ def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_bac
     assert play.advance(2 * patience) == []
     play.feed(gone)
     play.advance(patience / 2)
-    play.feed(gone)  # told again, it counts from the first time
+    play.feed(gone)  # reported again, it counts from the first time
     assert play.advance(patience / 2 - 0.1) == []
     assert play.advance(0.1) == [do.CloseSession(1), do.Show(None)]
     play.feed(on.SessionClosed(1))

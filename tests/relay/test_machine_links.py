@@ -258,8 +258,8 @@ def test_another_stall_ends_no_repair_but_a_repaired_link() -> None:
 def test_late_events_of_the_old_worker_do_not_count_for_the_new_one() -> None:
     play = Play().live()
     play.feed(on.LinkLost(1, LOST))
-    told = on.PicturesFlow(1), on.LinkJoined(1), stopped(play), REPAIRING, on.LinkRecovered(1)
-    assert play.feed(*told) == []
+    events = on.PicturesFlow(1), on.LinkJoined(1), stopped(play), REPAIRING, on.LinkRecovered(1)
+    assert play.feed(*events) == []
     assert play.state is RelayState.DEGRADED
     assert play.session(1).stage is Stage.LOADING
 

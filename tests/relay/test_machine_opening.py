@@ -79,7 +79,7 @@ def test_events_out_of_order_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "limit", "words"),
+    ("stage", "limit", "reason"),
     [
         (Stage.LOADING, READY_TIMEOUT, "does not load within 20 s"),
         (Stage.CREATING, CREATE_TIMEOUT, "no session was opened within 90 s"),
@@ -89,7 +89,7 @@ def test_events_out_of_order_change_nothing() -> None:
     ],
 )
 def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is_tried(
-    stage: Stage, limit: float, words: str
+    stage: Stage, limit: float, reason: str
 ) -> None:
     play = Play()
     play.start()
@@ -97,7 +97,7 @@ def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is
     assert play.advance(limit - 0.1) == []
     assert play.advance(0.1) == [do.CloseSession(1)]
     assert play.state is RelayState.BACKOFF
-    assert words in play.reason
+    assert reason in play.reason
     play.feed(on.SessionClosed(1))
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
 
@@ -173,8 +173,8 @@ def test_the_wait_between_tries_doubles_up_to_half_a_minute() -> None:
     assert len(waits) <= 3600.0 / 30.0 + 7
 
 
-@pytest.mark.parametrize(("lived", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
-def test_after_a_long_live_session_the_wait_starts_again(lived: float, waits: float) -> None:
+@pytest.mark.parametrize(("live_for", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
+def test_after_a_long_live_session_the_wait_starts_again(live_for: float, waits: float) -> None:
     play = Play()
     play.start()
     for _ in range(5):
@@ -182,7 +182,7 @@ def test_after_a_long_live_session_the_wait_starts_again(lived: float, waits: fl
         play.advance(play.machine._holdoff.deadlines()[1] - play.now)
     number = max(play.numbers)
     play.go_live(number)
-    play.advance(lived)
+    play.advance(live_for)
     play.feed(on.SessionEnded(number, ENDED), on.SessionClosed(number))
     assert play.advance(waits - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(number + 1)]

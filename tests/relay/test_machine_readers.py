@@ -1,4 +1,4 @@
-"""Nobody looks, nobody pays: sessions by who reads the cameras."""
+"""Sessions on demand: open only while a program reads a camera."""
 
 import pytest
 
@@ -18,7 +18,7 @@ UNSEEN = on.ReadersChanged(CAMERA, None)
 
 
 def idle() -> Play:
-    """Return a relay on demand that nobody looks at."""
+    """Return a relay on demand without readers."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
@@ -111,7 +111,7 @@ def test_a_longer_grace_time_brings_back_no_released_session() -> None:
     assert play.numbers == []
 
 
-def test_a_reader_who_comes_while_a_session_is_closed_resumes_the_source_and_gets_the_next_one() -> (
+def test_a_reader_who_comes_while_a_session_is_closed_resumes_the_source_and_gets_the_next() -> (
     None
 ):
     play = looked_at()
@@ -211,12 +211,12 @@ def test_each_state_of_the_demand_is_reported_in_order() -> None:
     play.feed(LEAVES)
     play.advance(5.0)
     play.feed(on.SessionClosed(1))
-    told = [report.demand for report in play.reports()]
-    assert list(dict.fromkeys(told)) == [
+    demands = [report.demand for report in play.reports()]
+    assert list(dict.fromkeys(demands)) == [
         DemandState.IDLE, DemandState.OPENING, DemandState.LIVE, DemandState.GRACE,
         DemandState.CLOSING,
     ]  # fmt: skip
-    assert told[-1] is DemandState.IDLE
+    assert demands[-1] is DemandState.IDLE
 
 
 def test_a_failed_session_leaves_the_demand_open_until_the_next_try() -> None:

@@ -1,4 +1,4 @@
-"""What people are told: each state with its reason, in order; and what the outputs show."""
+"""Reports: each state with its reason, in order; and what the outputs show."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -40,7 +40,7 @@ def live() -> Play:
     return Play().live()
 
 
-def lived() -> Play:
+def after_long_session() -> Play:
     play = live()
     play.advance(60.0)
     return play
@@ -105,8 +105,8 @@ CLOSED = on.SessionClosed(1)
         (live, [on.SessionEnded(1, ENDED), GONE], BACKOFF, str(ENDED)),
         (live, [on.Stop()], CLOSING, ""),
         (live, [on.Stop(), CLOSED], CLOSING, ""),
-        (lived, [on.SourceEnded()], STANDBY, "the source has ended"),
-        (lived, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
+        (after_long_session, [on.SourceEnded()], STANDBY, "the source has ended"),
+        (after_long_session, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
         (failed, [], BACKOFF, str(ENDED)),
         (failed, [on.Paused()], STANDBY, PAUSED),
         (failed, [on.SleepComing()], STANDBY, ASLEEP),
@@ -127,9 +127,9 @@ def test_each_situation_has_its_state_and_reason(
 def test_each_report_differs_from_the_one_before_it() -> None:
     play = live()
     play.feed(on.TimerDue(), on.SourceUp(), GONE, GONE, on.SourceUp(), on.PicturesFlow(1))
-    told = play.reports()
-    assert all(one != next_one for one, next_one in pairwise(told))
-    assert [report.state for report in told] == [
+    reports = play.reports()
+    assert all(one != next_one for one, next_one in pairwise(reports))
+    assert [report.state for report in reports] == [
         RelayState.OPENING, RelayState.QUEUED, RelayState.JOINING, RelayState.WAITING, LIVE,
         DEGRADED, LIVE,
     ]  # fmt: skip

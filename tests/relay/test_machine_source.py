@@ -1,4 +1,4 @@
-"""The source: away, let go of, woken, failed; and what each is worth to a session."""
+"""The source: away, released, resumed, failed; and what each means for a session."""
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
@@ -13,7 +13,7 @@ NO_CAMERA = on.SourceDown("no such camera")
 
 
 def idle() -> Play:
-    """Return a relay on demand that let go of its source."""
+    """Return a relay on demand that has released its source."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play

@@ -41,11 +41,11 @@ class Screenless:
 
 
 class Rig:
-    """A pipeline of outputs that the test brings, and what it sent and told."""
+    """A pipeline with the outputs of a test, and what it sent and emitted."""
 
     def __init__(self, folder: Path, *outputs: Any, require: bool = False, **tree: Any) -> None:
         self.sent: list[SourceFrame] = []
-        self.told: list[OutputEvent] = []
+        self.output_events: list[OutputEvent] = []
         settings = load_tree(
             {
                 "face": {"image": "http://service.example/a.png"},
@@ -65,7 +65,7 @@ class Rig:
             require_outputs=require,
             send=self.sent.append,
             on_source=lambda _: None,
-            on_output=self.told.append,
+            on_output=self.output_events.append,
             on_readers=lambda *_: None,
         )
 
@@ -103,14 +103,14 @@ def test_an_output_missing_at_the_start_is_reported_and_retried_while_the_others
     camera, page = Screenless("camera", missing=True), Screenless("page")
     with started(Rig(tmp_path, camera, page)) as rig:
         assert page.shown.is_set()
-        assert [(event.output, event.change) for event in rig.told] == [
+        assert [(event.output, event.change) for event in rig.output_events] == [
             ("camera", OutputChange.LOST)
         ]
         assert rig.pipeline.outputs_working()
         camera.missing = False
         assert camera.shown.wait(10.0)
-        until(lambda: len(rig.told) > 1)
-        assert rig.told[-1].change is OutputChange.BACK
+        until(lambda: len(rig.output_events) > 1)
+        assert rig.output_events[-1].change is OutputChange.BACK
     assert not camera.is_open
     assert not page.is_open
 
@@ -130,7 +130,7 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
     folder = tmp_path / "disk"
     stream = {"kind": "stream", "url": str(folder / "out.mkv")}
     with started(Rig(tmp_path, Screenless("page"), output=[stream])) as rig:
-        until(lambda: rig.told)
+        until(lambda: rig.output_events)
         assert not rig.pipeline.outputs_working()
         assert "No such file" in rig.pipeline.outputs_trouble()
         folder.mkdir()
@@ -141,14 +141,14 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
 def test_when_an_output_event_is_emitted_the_pipeline_already_agrees(tmp_path: Path) -> None:
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
-    said: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.output_clock._on_event = lambda event: said.append(
+    seen: list[tuple[OutputChange, bool]] = []
+    rig.pipeline.output_clock._on_event = lambda event: seen.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):
         camera.missing = False
-        until(lambda: len(said) > 1)
-    assert said == [(OutputChange.LOST, False), (OutputChange.BACK, True)]
+        until(lambda: len(seen) > 1)
+    assert seen == [(OutputChange.LOST, False), (OutputChange.BACK, True)]
 
 
 def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leaves_nothing_open(
@@ -159,7 +159,7 @@ def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leave
     with pytest.raises(CameraUnavailable, match="camera is not there"):
         rig.pipeline.start_outputs()
     assert not page.is_open
-    assert rig.told == []
+    assert rig.output_events == []
 
 
 def test_a_face_that_is_held_is_not_shown_again_once_the_source_is_suspended(rig: Rig) -> None:

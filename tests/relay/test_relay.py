@@ -54,7 +54,7 @@ async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_reported_with_i
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
-    told: list[tuple[RelayState, str]] = []
+    seen: list[tuple[RelayState, str]] = []
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
     relay = Relay(
         settings,
@@ -62,23 +62,23 @@ async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_reported_with_i
         client,
         journal,
         more_outputs=[Camera()],
-        on_change=lambda state, reason: told.append((state, reason)),
+        on_change=lambda state, reason: seen.append((state, reason)),
     )
     await asyncio.to_thread(relay.pipeline.start_outputs)
     try:
         relay._on_output(OutputEvent("/dev/video3", OutputChange.LOST, "early"))
-        assert told == [], "systemd takes the first state for the start's end"
+        assert seen == [], "systemd takes the first state for the start's end"
         relay._enter(RelayState.LIVE)
-        assert told.pop() == (RelayState.LIVE, "output /dev/video3: early")
+        assert seen.pop() == (RelayState.LIVE, "output /dev/video3: early")
         relay._on_output(OutputEvent("/dev/video3", OutputChange.BACK))
-        assert told.pop() == (RelayState.LIVE, "")
+        assert seen.pop() == (RelayState.LIVE, "")
         assert relay.status().healthy
         relay._on_output(OutputEvent("/dev/video3", OutputChange.LOST, "unplugged"))
-        assert told.pop() == (RelayState.LIVE, "output /dev/video3: unplugged")
+        assert seen.pop() == (RelayState.LIVE, "output /dev/video3: unplugged")
         assert not relay.status().healthy
         assert relay.status().lost_outputs == {"/dev/video3": "unplugged"}
         relay._enter(RelayState.STANDBY, "unplugged")
-        assert told.pop() == (RelayState.STANDBY, "unplugged"), "it is said once"
+        assert seen.pop() == (RelayState.STANDBY, "unplugged"), "it is reported once"
         relay._on_output(OutputEvent("/dev/video3", OutputChange.BACK))
     finally:
         await asyncio.to_thread(relay.pipeline.stop_outputs)

@@ -32,18 +32,18 @@ class World:
             on_report=self._take,
             steer_source=self.steered.append,
         )
-        self._told = asyncio.Event()
+        self._received = asyncio.Event()
         self.runner.attach_loop()
 
     def _take(self, report: do.Report) -> None:
         self.reports.append(report.state.value)
-        self._told.set()
+        self._received.set()
 
     async def until(self, state: str) -> None:
         async with asyncio.timeout(5):
             while self.reports[-1:] != [state]:
-                self._told.clear()
-                await self._told.wait()
+                self._received.clear()
+                await self._received.wait()
 
     async def stop(self) -> None:
         self.runner.post(on.Stop())
@@ -103,7 +103,7 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
 
     def faulty(event: on.Event, now: float) -> list[do.Command]:
         if event == on.Paused():
-            raise ZeroDivisionError  # what nothing foresees
+            raise ZeroDivisionError  # unexpected
         return handle(event, now)
 
     monkeypatch.setattr(world.runner.machine, "handle", faulty)
@@ -127,7 +127,7 @@ async def test_after_a_fault_at_a_timer_the_machine_runs_again(
             assert event == on.TimerDue()
             if self.faults:
                 self.faults -= 1
-                raise ZeroDivisionError  # what nothing foresees
+                raise ZeroDivisionError  # unexpected
             looked.set()
             return [do.WakeAt(None)]
 
@@ -155,7 +155,7 @@ async def test_choosing_a_face_returns_the_result_of_that_one_and_not_of_an_earl
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
     await world.until("live")
-    for number in range(5):  # as its retries come, when nobody waits for them any more
+    for number in range(5):  # as its retries come, after nobody waits any more
         world.rig.session.refusal = None if refusal else ServerFault("not now")
         world.runner.post(on.FaceChosen(FaceChoice(f"http://127.0.0.1:9/{number}.png")))
         await asyncio.sleep(0.01)
