@@ -1,4 +1,4 @@
-"""A job beside the relay never ends the relay, and never ends for good."""
+"""A background job never ends the relay, and is always started again."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from relayd.process.background import in_background, kept_running
 
 
 class Waits:
-    """Notes how long is waited, and ends the job's task after `most` waits."""
+    """Records the waits, and ends the job's task after `most` of them."""
 
     def __init__(self, most: int) -> None:
         self.all: list[float] = []

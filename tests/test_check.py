@@ -24,7 +24,7 @@ class Camera:
 
     refusal = ""
     done: list[str]
-    """What was done with it and the sight of it."""
+    """What was done with it and its reader counter."""
 
     def __init__(self, device: str, *_: object) -> None:
         self.name = device
@@ -40,7 +40,7 @@ class Camera:
 
 
 class Seen:
-    """A sight of so many readers, None where that is in doubt."""
+    """A reader counter with a fixed result; None: unknown."""
 
     def __init__(self, words: str, readers: int | None = 0) -> None:
         self.words, self._readers = words, readers
@@ -67,7 +67,7 @@ def finding(mode: str = "auto") -> Finding:
 
 @pytest.fixture
 def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Let readers be seen so."""
+    """Use this reader counter."""
     monkeypatch.setattr(check_media, "CameraOutput", Camera)
 
     def see(sight: Callable[[], Any]) -> None:

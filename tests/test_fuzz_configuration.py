@@ -1,4 +1,4 @@
-"""Whatever stands in file, environment and `--set`: settings, or named errors, one line each."""
+"""Any content of file, environment and `--set` gives settings, or named errors, one line each."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ SCALARS = st.one_of(
 
 
 def toml(value: Any) -> str:
-    """Write a value as TOML; what has no words there is left to be an error."""
+    """Write a value as TOML; what TOML cannot express becomes an error."""
     match value:
         case bool():
             return str(value).lower()
@@ -202,7 +202,7 @@ def test_no_file_variable_or_override_causes_an_unexpected_error() -> None:
 
 
 CHECKED = ("journal", "name", "control", "standby", "output")
-"""Parts of check that ask no service and load no library."""
+"""Parts of check that need no service and no library."""
 
 
 @pytest.mark.timeout(TIMEOUT)

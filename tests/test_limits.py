@@ -1,4 +1,4 @@
-"""Where the system gives no thread, descriptor or memory: a named error, nothing left."""
+"""Without threads, descriptors or memory: a named error, and nothing left open."""
 
 import errno
 import os
@@ -135,7 +135,7 @@ def test_a_source_without_a_thread_is_tried_again(refuse_threads: Callable[[str]
 
 
 class Broken:
-    """An output that breaks at the first picture, and works when it was opened again."""
+    """An output that breaks at the first picture, and works after it is opened again."""
 
     name = "broken"
 

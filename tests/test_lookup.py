@@ -40,7 +40,7 @@ Listen = Callable[[Path], Path]
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Return what makes a socket that somebody listens on."""
+    """Return a function that makes a listening socket."""
     with ExitStack() as stack:
 
         def start(path: Path) -> Path:
@@ -55,7 +55,7 @@ def listen() -> Iterator[Listen]:
 
 @pytest.fixture
 def machine() -> Iterator[Path]:
-    """A short folder that stands for /run and /tmp, which everybody may enter."""
+    """A short folder that stands for /run and /tmp, which all users may enter."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

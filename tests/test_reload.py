@@ -31,7 +31,7 @@ def settings(**sections: Any) -> Settings:
 
 
 class Applied:
-    """Takes what a reload applies."""
+    """Records what a reload applies."""
 
     def __init__(self, refusal: Exception | None = None) -> None:
         self.all: list[Settings] = []

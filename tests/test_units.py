@@ -1,4 +1,4 @@
-"""What systemd's own checker says of the units, without starting anything."""
+"""The result of systemd's own checker for the units, without starting anything."""
 
 import os
 import re
@@ -29,7 +29,7 @@ EXPOSED = {
     "MemoryDenyWriteExecute=": "pyOpenSSL, below WebRTC, makes its callbacks at run time",
     "ProcSubset=": "native libraries read /proc/cpuinfo, /proc/stat and /proc/meminfo",
 }
-"""What systemd-analyze still finds fault with, and what it is for."""
+"""What systemd-analyze still objects to, and why it is needed."""
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="NO SYSTEMD, SO THE UNITS ARE NOT CHECKED"

@@ -45,7 +45,7 @@ STATUS = RelayStatus(
 
 
 class FakeRelay:
-    """Keeps what it was asked; fails as the test wants."""
+    """Records its calls; fails as the test wants."""
 
     def __init__(self) -> None:
         self.now = STATUS

@@ -1,4 +1,4 @@
-"""Who gets in over TCP: the token, the cookie, other users, other sites, reverse proxies."""
+"""Access over TCP: the token, the cookie, other users, other sites, reverse proxies."""
 
 import asyncio
 import hmac
@@ -48,7 +48,7 @@ Serve = Callable[..., AbstractAsyncContextManager[ControlServer]]
 
 @pytest.fixture
 def serve(relay: Any, feed: Any, tmp_path: Path) -> Serve:
-    """Return what starts a server with the fields of its Access."""
+    """Return a function that starts a server with these fields of its Access."""
 
     @asynccontextmanager
     async def start(**fields: Any) -> AsyncIterator[ControlServer]:
@@ -65,7 +65,7 @@ def serve(relay: Any, feed: Any, tmp_path: Path) -> Serve:
 
 @pytest.fixture
 async def stranger(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of this machine that has no token."""
+    """A local client without a token."""
     async with httpx.AsyncClient(base_url=server.url or "", timeout=5) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""What a day costs: the whole relay without its media, on a day whose time jumps."""
+"""The cost of a day: the whole relay without its media, on a simulated clock."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ OPENED = SourceOpened(640, 480, 30.0, "h264")
 
 
 class Service:
-    """A service that opens and closes, as the relay's client shows it."""
+    """A fake client of the service that opens and closes sessions."""
 
     base_url = "http://service.example"
     account = ""
@@ -116,7 +116,7 @@ class Worker:
 
 
 class Day:
-    """A relay with one camera, and what happens to it."""
+    """A relay with one camera, and a schedule of events."""
 
     def __init__(
         self, loop: VirtualLoop, folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str
@@ -216,7 +216,7 @@ def test_a_day_of_eight_hours_with_two_calls_of_one_hour_costs_the_two_calls(
         seconds[mode] = billed(one)
     with capsys.disabled():
         print(f"\nbilled: {seconds['auto']:.0f} s on demand, {seconds['never']:.0f} s without")  # noqa: T201 - a figure for people
-    # A rotation pays both sessions while the next one starts: one a call, ten a day.
+    # A rotation costs both sessions while the next one starts: one a call, ten a day.
     start = CREATE + QUEUE_AND_JOIN + CLOSE
     assert 2 * HOUR < seconds["auto"] < 2 * (HOUR + GRACE + start + 3)
     assert 8 * HOUR - start < seconds["never"] < 8 * HOUR + 11 * start
@@ -456,7 +456,7 @@ def test_a_reader_who_comes_back_within_the_grace_time_ends_the_wait_after_a_ref
 
 
 def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
-    """Note state, reason and health at these moments."""
+    """Return state, reason and health at these times."""
     seen: list[tuple[RelayState, str, bool]] = []
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""Who comes, comes again or comes and goes: how soon a session is tried for, and how often."""
+"""Readers that come, come back, or come and go: how soon and how often a session is tried."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def looked_at() -> Play:
 
 
 def refused() -> Play:
-    """Return a relay on demand that was refused a moment ago, looked at."""
+    """Return a relay on demand with a reader, just after a refusal."""
     play = idle()
     play.feed(COMES, on.SourceUp())
     play.fail(NO_CREDIT)

@@ -26,14 +26,14 @@ HOUR = 3600.0
 
 
 def lose_answer(play: Play) -> None:
-    """Let the session that is being created lose its answer."""
+    """Lose the answer of the create in flight."""
     number = max(play.numbers)
     play.reach(Stage.CREATING, number)
     play.feed(on.SessionDoubtful(number, UNANSWERED), on.SessionClosed(number))
 
 
 def lose_answers_for_ever(play: Play, hours: float) -> list[float]:
-    """Let each create lose its answer; returns when each began, counted from the first."""
+    """Lose the answer of each create; returns their start times, relative to the first."""
     begun = []
     end = play.now + hours * HOUR
     while play.now < end:

@@ -1,4 +1,4 @@
-"""Which face a session wears: the one that was chosen last, in each session that can wear it."""
+"""The face of a session: the one chosen last, in each session that accepts it."""
 
 import pytest
 
@@ -26,12 +26,12 @@ CHOSEN = on.FaceChosen(OTHER_FACE)
 
 
 def worn(number: int = 1) -> on.FaceApplied:
-    """Tell that the other face is on."""
+    """Return the event that the other face is on."""
     return on.FaceApplied(number, OTHER_FACE)
 
 
 def refused(error: RelaydError, number: int = 1) -> on.FaceRefused:
-    """Tell that the other face was refused."""
+    """Return the event that the other face was refused."""
     return on.FaceRefused(number, OTHER_FACE, error)
 
 

@@ -54,7 +54,7 @@ FIGURES = {"examples": 0, "events": 0, "sessions": 0, "seconds": 0.0}
 
 
 class Days(RuleBasedStateMachine):
-    """A relay in a world whose chances and surroundings change."""
+    """A relay in a simulation whose failure chances and conditions change."""
 
     max_per_hour: int | None = None
     resumes = True
@@ -71,7 +71,7 @@ class Days(RuleBasedStateMachine):
         self.world.send(on.Started())
 
     def chances(self) -> Chances:
-        """Return the chances to begin with."""
+        """Return the chances at the start."""
         return Chances()
 
     @rule(seconds=st.sampled_from(WAITS))
@@ -155,7 +155,7 @@ class Days(RuleBasedStateMachine):
         assert all(record.over for record in world.records.values())
 
     def check_history(self) -> None:
-        """Hold what this world alone promises."""
+        """Check the invariants of this simulation alone."""
 
 
 class MoodyDays(Days):
@@ -180,7 +180,7 @@ class MoodyDays(Days):
 
 
 class LosesEachAnswer(Days):
-    """Behind each create may be a session with an unknown id."""
+    """Each create may have left a session with an unknown id."""
 
     resumes = False
 
@@ -193,7 +193,7 @@ class LosesEachAnswer(Days):
 
 
 class RefusesAll(Days):
-    """No create succeeds; nobody is asked for anything."""
+    """No create succeeds, and the user does nothing."""
 
     resumes = False
     max_per_hour = 167  # each 22.5 s, the longest wait with the least jitter, and the first seven
@@ -203,7 +203,7 @@ class RefusesAll(Days):
 
 
 class ShowsNothing(RefusesAll):
-    """Each session is opened, joined and paid, and shows nothing, or is ended before."""
+    """Each session is opened, joined and billed, and shows nothing, or ends before."""
 
     def chances(self) -> Chances:
         return Chances(dark=1.0, ends=0.3, unjoined=0.3, ignores=0.1)

@@ -23,7 +23,7 @@ REPAIRING = on.LinkDegraded(1, "interrupted")
 
 
 def stopped(play: Play, ago: float = STALL) -> on.PicturesStopped:
-    """Tell that pictures stopped some seconds ago."""
+    """Return the event that pictures stopped some seconds ago."""
     return on.PicturesStopped(1, STALLED, play.now - ago)
 
 
@@ -119,7 +119,7 @@ def test_a_session_that_fails_before_its_first_picture_is_not_rejoined(
 
 
 def break_early(play: Play, cause: str) -> list[do.Command]:
-    """Let a link break 1 s after it came up, by a cause that is seen at once or long after."""
+    """Let a link break 1 s after it came up, by a cause that is detected at once or much later."""
     play.advance(1.0)
     match cause:
         case "lost":

@@ -1,4 +1,4 @@
-"""From nothing to the first picture, and what follows where it fails on the way."""
+"""From the start to the first picture, and what follows a failure on the way."""
 
 from itertools import pairwise
 

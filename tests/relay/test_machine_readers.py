@@ -32,7 +32,7 @@ def looked_at() -> Play:
 
 
 def demand(play: Play) -> DemandState:
-    """Where sessions on demand stand."""
+    """Return the state of sessions on demand."""
     return play.machine.view(play.now).demand
 
 

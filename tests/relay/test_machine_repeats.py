@@ -1,4 +1,4 @@
-"""The same event again and again at the same moment, at each stage: no commands without an end."""
+"""The same event repeated at the same time, at each stage, causes no endless commands."""
 
 import pytest
 

@@ -221,7 +221,7 @@ def test_a_face_that_was_chosen_meanwhile_is_used_by_the_successor() -> None:
 def test_readers_that_come_and_go_within_the_grace_time_do_not_cause_many_successors(
     away: str,
 ) -> None:
-    """A shown session that is due for a successor, and a cause that ends each one in the making."""
+    """A shown session that is due for a successor, and a cause that ends each opening one."""
     gone, back = {
         "reader": (on.ReadersChanged(CAMERA, 0), on.ReadersChanged(CAMERA, 1)),
         "source": (on.SourceDown("gone"), on.SourceUp()),

@@ -20,7 +20,7 @@ def idle() -> Play:
 
 
 def let_go_of(play: Play) -> None:
-    """Let the last reader go, and the grace time pass."""
+    """Let the last reader leave, and the grace time pass."""
     play.feed(LEAVES)
     play.advance(ON_DEMAND.grace)
     play.feed(*(on.SessionClosed(number) for number in play.numbers))

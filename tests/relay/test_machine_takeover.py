@@ -22,7 +22,7 @@ UNDERWAY = list(Stage)[:5]
 
 
 def only_two(play: Play) -> bool:
-    """Whether no third session was begun."""
+    """Whether no third session was started."""
     begun = {each.number for _, each in play.history if isinstance(each, do.StartLink)}
     return begun == {1, 2}
 

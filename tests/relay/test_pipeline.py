@@ -1,4 +1,4 @@
-"""The media side of a relay: outputs that are missing, and what rest means to it."""
+"""The media side of a relay: outputs that are missing, and a suspended source."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Between the machine and the world: events in order, commands carried out, no fault fatal."""
+"""The runner: events in order, commands carried out, no exception fatal."""
 
 import asyncio
 from typing import cast
@@ -20,7 +20,7 @@ OTHER = FaceChoice("http://127.0.0.1:9/b.png")
 
 
 class World:
-    """A runner with a session in place of the service's, and what it reports."""
+    """A runner with a fake session, and its reports."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rig = Rig(monkeypatch)

@@ -1,4 +1,4 @@
-"""What the other side of a call can read on the standby picture."""
+"""The text that others in a call can read on the standby picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def settings(**privacy: str) -> Settings:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each line of text that is drawn on any picture."""
+    """Record each line of text that is drawn on any picture."""
     lines: list[str] = []
     draw = ImageDraw.ImageDraw.text
 
