@@ -1,4 +1,4 @@
-"""Where every command starts; `python -m relayd` is `relayd`."""
+"""Entry point of every command; `python -m relayd` is the same as `relayd`."""
 
 import sys
 
@@ -8,7 +8,7 @@ from relayd.process.early_signals import command_of, handle_early_signals
 def main() -> None:
     """Handle signals, then import and run the command line."""
     handle_early_signals(command_of(sys.argv))
-    from relayd.commands.app import main as run_command_line  # noqa: PLC0415 - imports a lot
+    from relayd.commands.app import main as run_command_line  # noqa: PLC0415 - slow import
 
     run_command_line()
 

@@ -1,4 +1,4 @@
-"""What `relayd check` says of a camera, without one."""
+"""Findings of `relayd check`, without a real camera."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relayd.akool.journal import Journal
-from relayd.commands import check, remote
+from relayd.commands import check, check_media, remote
 from relayd.commands.finding import CheckStatus, Finding
 from relayd.config.loading import load_tree
 from relayd.control import lookup
@@ -24,7 +24,7 @@ class Camera:
 
     refusal = ""
     done: list[str]
-    """What was done with it and the sight of it."""
+    """What was done with it and its reader counter."""
 
     def __init__(self, device: str, *_: object) -> None:
         self.name = device
@@ -40,7 +40,7 @@ class Camera:
 
 
 class Seen:
-    """A sight of so many readers, None where that is in doubt."""
+    """A reader counter with a fixed result; None: unknown."""
 
     def __init__(self, words: str, readers: int | None = 0) -> None:
         self.description, self._readers = words, readers
@@ -61,17 +61,17 @@ def finding(mode: str = "auto") -> Finding:
         "on_demand": {"mode": mode},
         "output": [{"kind": "camera", "device": "/dev/video0"}],
     }
-    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
+    (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     return found
 
 
 @pytest.fixture
 def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Let readers be seen so."""
-    monkeypatch.setattr(check, "CameraOutput", Camera)
+    """Use this reader counter."""
+    monkeypatch.setattr(check_media, "CameraOutput", Camera)
 
     def see(sight: Callable[[], Any]) -> None:
-        monkeypatch.setattr(check, "best_reader_counter", lambda *_: sight())
+        monkeypatch.setattr(check_media, "best_reader_counter", lambda *_: sight())
 
     return see
 
@@ -79,7 +79,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
 @pytest.mark.parametrize(
     ("way", "words"), [(ClientUsage, "the driver reports"), (OpenTracker, "has it open for 1 s")]
 )
-def test_check_says_by_which_way_a_cameras_readers_are_seen(
+def test_check_reports_how_a_cameras_readers_are_counted(
     see: Callable[..., None], way: type[ReaderCounter], words: str
 ) -> None:
     see(lambda: Seen(way.description))
@@ -105,7 +105,9 @@ def test_readers_that_cannot_be_seen_are_a_warning_since_that_costs(
         assert Camera.done[-1] == "closed"
 
 
-def test_nothing_is_said_of_readers_where_no_session_goes_by_them(see: Callable[..., None]) -> None:
+def test_readers_are_not_mentioned_where_no_session_depends_on_them(
+    see: Callable[..., None],
+) -> None:
     see(lambda: Seen(ClientUsage.description))
     assert finding("never").why == "/dev/video0 can be written"
 
@@ -124,7 +126,7 @@ def journal_findings(state: Path) -> list[Finding]:
     )
 
 
-def test_check_says_where_nothing_can_be_open(tmp_path: Path) -> None:
+def test_check_reports_where_nothing_can_be_open(tmp_path: Path) -> None:
     (found,) = journal_findings(tmp_path)
     assert (found.verdict, found.why) == (CheckStatus.OK, "can be written; nothing is left open")
 
@@ -167,17 +169,17 @@ def with_parts(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 
 
 async def test_each_finding_is_told_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     async def first(*_: object) -> list[Finding]:
         return [Finding.ok("first", "works")]
 
     async def second(*_: object) -> list[Finding]:
-        assert told == ["first"]
+        assert reported == ["first"]
         return []
 
     with_parts(monkeypatch, first=first, second=second)
-    found = await check.run_checks(load_tree({}), "studio", lambda one: told.append(one.part))
+    found = await check.run_checks(load_tree({}), "studio", lambda one: reported.append(one.part))
     assert [one.part for one in found] == ["first"]
 
 
@@ -210,7 +212,7 @@ async def test_a_part_that_hangs_is_given_up_with_its_limit_named(
         (KeyError("x"), "unexpected KeyError: 'x'"),
     ],
 )
-async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_tried(
+async def test_any_failure_in_one_part_is_its_finding_and_the_others_are_tried(
     fault: Exception, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> list[Finding]:
@@ -227,13 +229,13 @@ async def test_whatever_fails_in_one_part_is_its_finding_and_the_others_are_trie
 
 
 def used_by_a_relay(monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
-    """Let a relay run that tells this status."""
+    """Let a relay run that has this status."""
 
-    async def look(_relay: object) -> dict[str, Any]:
+    async def fetch_status(_relay: object) -> dict[str, Any]:
         return {"source": "", "source_alive": False, "outputs": {}, **status}
 
-    monkeypatch.setattr(lookup, "at", lambda path, _name: path)
-    monkeypatch.setattr(remote, "look", look)
+    monkeypatch.setattr(lookup, "relay_at", lambda path, _name: path)
+    monkeypatch.setattr(remote, "fetch_status", fetch_status)
 
 
 @pytest.mark.parametrize(
@@ -264,16 +266,20 @@ async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_
     *, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used_by_a_relay(monkeypatch, source="/nonexistent.mp4", source_alive=alive)
-    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    (found,) = await check_media.check_source(
+        load_tree({"source": {"url": "/nonexistent.mp4"}}), "a"
+    )
     assert found.verdict is (CheckStatus.WARNING if alive else CheckStatus.FAILED)
     used_by_a_relay(monkeypatch, source="/other.mp4", source_alive=True)
-    (found,) = await check._check_source(load_tree({"source": {"url": "/nonexistent.mp4"}}), "a")
+    (found,) = await check_media.check_source(
+        load_tree({"source": {"url": "/nonexistent.mp4"}}), "a"
+    )
     assert found.verdict is CheckStatus.FAILED, "it has another one"
 
 
-def test_a_stream_that_waits_for_whoever_connects_is_not_knocked_at() -> None:
+def test_a_stream_that_waits_for_a_client_is_not_connected_to() -> None:
     url = "tcp://127.0.0.1:1?listen=1"
     tree = {"output": [{"kind": "stream", "url": url}]}
-    (found,) = asyncio.run(check._check_outputs(load_tree(tree), "studio"))
+    (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     assert found.verdict is CheckStatus.OK
-    assert "wait for whoever connects" in found.why
+    assert "waits for a client to connect" in found.why

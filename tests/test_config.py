@@ -11,15 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.config import loading
+from relayd.config.addresses import parse_address
 from relayd.config.loading import load, load_tree
-from relayd.config.settings import (
-    Settings,
-    StreamSettings,
-    control_socket,
-    parse_address,
-    require_runnable,
-    state_directory,
-)
+from relayd.config.paths import control_socket, state_directory
+from relayd.config.requirements import require_runnable
+from relayd.config.settings import Settings, StreamSettings
 from relayd.config.socket_folders import user_folders
 from relayd.errors import ConfigError, ExitCode
 
@@ -65,7 +61,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     ]
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     faults = faults_of('[video]\nwidth=641\nfps="fast"\nfit="zoom"', tmp_path)
     assert [fault.split(" = ")[0] for fault in faults] == ["video.width", "video.fps", "video.fit"]
     assert "641" in faults[0]
@@ -143,7 +139,7 @@ def test_each_fault_says_where_its_value_came_from(tmp_path: Path) -> None:
         ("[[output]]\nKind = 'camera'", 'output.0.kind: missing; write kind = "camera" or'),
     ],
 )
-def test_names_are_case_sensitive_and_the_right_one_is_told(
+def test_names_are_case_sensitive_and_the_right_one_is_suggested(
     tmp_path: Path, text: str, says: str
 ) -> None:
     faults = faults_of(text, tmp_path)
@@ -182,7 +178,7 @@ def test_names_are_case_sensitive_and_the_right_one_is_told(
         ("[akool]\nx = 5", "akool.x: unknown key; known here: base_url, api_key,"),
     ],
 )
-def test_what_is_wrong_is_told_in_plain_words(tmp_path: Path, text: str, says: str) -> None:
+def test_each_fault_is_described_in_plain_text(tmp_path: Path, text: str, says: str) -> None:
     (fault,) = faults_of(text, tmp_path)
     assert fault.startswith(says)
     assert "(relay.toml, line " in fault
@@ -248,7 +244,7 @@ def test_a_set_without_key_or_value_says_how_it_goes(tmp_path: Path, text: str) 
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000 + "]" * 2000, "{a=" * 2000])
-def test_a_value_of_set_that_toml_cannot_take_in_is_one_line(tmp_path: Path, value: str) -> None:
+def test_a_value_of_set_that_toml_cannot_parse_is_one_line(tmp_path: Path, value: str) -> None:
     (fault,) = faults_of("", tmp_path, f"video.fps={value}")
     assert fault.startswith("--set video.fps: not a TOML value: ")
     assert len(fault) < 200
@@ -436,7 +432,9 @@ def test_on_demand_always_needs_a_camera_whose_readers_ask() -> None:
         ("output.0.url='srt://:5000?mode=caller'", "it names no host"),
     ],
 )
-def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, says: str) -> None:
+def test_settings_that_could_never_work_are_refused_by_run_and_check_alike(
+    given: str, says: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, ["output.0.kind=stream", "output.0.url=x.mkv", given], {})
     (fault,) = caught.value.faults
@@ -446,7 +444,7 @@ def test_what_could_never_work_is_refused_by_run_and_check_alike(given: str, say
 @pytest.mark.parametrize(
     "url", ["srt://:5000?mode=listener", "tcp://:5000?listen", "tcp://:5000?listen=1", "udp://h:1"]
 )
-def test_a_stream_may_wait_for_whoever_connects(url: str) -> None:
+def test_a_stream_may_wait_for_a_client(url: str) -> None:
     (output,) = load(None, ["output.0.kind=stream", f"output.0.url='{url}'"], {}).output
     assert isinstance(output, StreamSettings)
     assert output.url.reveal() == url
@@ -464,12 +462,12 @@ def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(
 def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "PIPE_PATIENCE", 0.2)
+    monkeypatch.setattr(loading, "PIPE_TIMEOUT", 0.2)
     fifo = tmp_path / "fifo.toml"
     os.mkfifo(fifo)
     with pytest.raises(ConfigError, match="nobody writes it to its end"):
         load(fifo, (), {})
-    monkeypatch.setattr(loading, "PIPE_PATIENCE", 10.0)
+    monkeypatch.setattr(loading, "PIPE_TIMEOUT", 10.0)
 
     def write() -> None:
         with fifo.open("w") as pipe:
@@ -484,7 +482,7 @@ def test_a_pipe_is_read_to_its_end_and_one_that_nobody_fills_is_given_up(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
-def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path, encoding: str) -> None:
+def test_a_file_of_another_encoding_is_reported_as_that(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "relay.toml"
     file.write_bytes("[video]\nfps = 7".encode(encoding))
     with pytest.raises(ConfigError, match="not UTF-8 text: NUL bytes are in it; save it as UTF-8"):

@@ -14,11 +14,11 @@ def test_a_demo_says_why_it_takes_no_camera_and_goes_on(monkeypatch: pytest.Monk
         raise CameraUnavailable("/dev/video0 [loop] is set up wrongly", hint="sudo repair [it]")
 
     monkeypatch.setattr(CameraOutput, "open", refuse)
-    said = StringIO()
+    output = StringIO()
     options = DemoOptions("", "", 0, 0.0, None, use_camera=True)
-    assert _camera(options, Console(file=said)) is False
-    assert "/dev/video0 [loop] is set up wrongly" in said.getvalue()
-    assert "sudo repair [it]" in said.getvalue()
+    assert _camera(options, Console(file=output)) is False
+    assert "/dev/video0 [loop] is set up wrongly" in output.getvalue()
+    assert "sudo repair [it]" in output.getvalue()
 
 
 async def test_a_demo_refuses_a_recording_whose_name_says_no_format() -> None:

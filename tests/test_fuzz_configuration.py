@@ -1,4 +1,4 @@
-"""Whatever stands in file, environment and `--set`: settings, or named errors, one line each."""
+"""Any content of file, environment and `--set` gives settings, or named errors, one line each."""
 
 import asyncio
 import os
@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from relayd.commands.check import PARTS, check_part
 from relayd.config.loading import load
-from relayd.config.settings import (
-    CameraSettings,
-    Settings,
-    StreamSettings,
-    control_socket,
-    require_runnable,
-    state_directory,
-)
+from relayd.config.paths import control_socket, state_directory
+from relayd.config.requirements import require_runnable
+from relayd.config.settings import CameraSettings, Settings, StreamSettings
 from relayd.config.variables import ignored
 from relayd.errors import ConfigError
 from relayd.http.proxies import proxy_for
@@ -109,7 +104,7 @@ SCALARS = st.one_of(
 
 
 def toml(value: Any) -> str:
-    """Write a value as TOML; what has no words there is left to be an error."""
+    """Write a value as TOML; what TOML cannot express becomes an error."""
     match value:
         case bool():
             return str(value).lower()
@@ -187,7 +182,7 @@ def require_plain(error: ConfigError) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_file_variable_or_override_is_unforeseen() -> None:
+def test_no_file_variable_or_override_causes_an_unexpected_error() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "relay.toml"
 
@@ -207,14 +202,14 @@ def test_no_file_variable_or_override_is_unforeseen() -> None:
 
 
 CHECKED = ("journal", "name", "control", "standby", "output")
-"""Parts of check that ask no service and load no library."""
+"""Parts of check that need no service and no library."""
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_settings_that_are_taken_make_a_check_unforeseen(
+def test_no_accepted_settings_cause_an_unexpected_error_in_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relayd.commands.check.FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr("relayd.commands.check_media.CONNECT_TIMEOUT", 0.2)
     assert set(CHECKED) < set(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.chdir(folder)
@@ -258,7 +253,7 @@ PROXY_WORDS = st.one_of(
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_proxy_variable_is_unforeseen() -> None:
+def test_no_proxy_variable_causes_an_unexpected_error() -> None:
     names = st.sampled_from(["HTTP_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"])
     targets = st.one_of(
         st.sampled_from(["http://a.example/", "https://10.1.2.3:8443/x", "http://[fe80::1]/"]),
@@ -280,7 +275,7 @@ def test_no_proxy_variable_is_unforeseen() -> None:
 
 
 @pytest.mark.timeout(TIMEOUT)
-def test_no_certificate_variable_is_unforeseen(tmp_path: Path) -> None:
+def test_no_certificate_variable_causes_an_unexpected_error(tmp_path: Path) -> None:
     (tmp_path / "file.pem").write_text(
         "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"
     )

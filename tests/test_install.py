@@ -8,7 +8,7 @@ import pytest
 
 from relayd.commands import installer
 from relayd.commands.installer import Installer, InstallOptions
-from relayd.commands.system_files import PIECES, FileStatus, Layout, require_visible, shipped
+from relayd.commands.system_files import MANAGED_FILES, FileStatus, Layout, require_visible, shipped
 from relayd.errors import ExitCode, Unavailable, UsageError
 
 COMMAND = "/opt/relayd/bin/relayd"
@@ -21,11 +21,11 @@ def no_questions(question: str) -> bool:
 
 
 class Person:
-    """Answers each question, and hears what is said."""
+    """Answers each question, and records the output."""
 
     def __init__(self, answer: Callable[[str], bool] = no_questions) -> None:
         self.asked: list[str] = []
-        self.heard: list[str] = []
+        self.output: list[str] = []
         self._answer = answer
 
     def ask(self, question: str) -> bool:
@@ -34,7 +34,7 @@ class Person:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.heard)
+        return "\n".join(self.output)
 
 
 def at(
@@ -46,7 +46,7 @@ def at(
 ) -> Installer:
     flags = {"yes": True, "changed_too": False, "dry_run": False} | flags
     options = InstallOptions(layout, root, command, **flags)
-    return Installer(options, person.heard.append, person.ask)
+    return Installer(options, person.output.append, person.ask)
 
 
 def files(root: Path) -> set[str]:
@@ -54,7 +54,7 @@ def files(root: Path) -> set[str]:
 
 
 def test_every_shipped_file_has_a_place_and_no_two_share_one() -> None:
-    named = {piece.source for piece in PIECES}
+    named = {managed.source for managed in MANAGED_FILES}
     there = {
         str(path.relative_to(shipped()))
         for folder in ("systemd", *(f"config/{name}" for name in SHIPPED))
@@ -63,7 +63,9 @@ def test_every_shipped_file_has_a_place_and_no_two_share_one() -> None:
     }
     assert there == named - {"config/relayd.toml"}
     for layout in Layout:
-        targets = [piece.targets[layout] for piece in PIECES if layout in piece.targets]
+        targets = [
+            managed.targets[layout] for managed in MANAGED_FILES if layout in managed.targets
+        ]
         assert targets
         assert len(set(targets)) == len(targets)
 
@@ -89,7 +91,7 @@ def test_a_second_install_has_nothing_to_do(tmp_path: Path) -> None:
     at(tmp_path, Person()).install()
     person = Person()
     at(tmp_path, person).install()
-    assert person.heard[-1] == "nothing to do"
+    assert person.output[-1] == "nothing to do"
 
 
 def test_a_file_of_an_older_relayd_is_replaced_without_a_question_of_its_own(
@@ -141,8 +143,8 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.heard if line.startswith(FileStatus.ABSENT.value)]) == 8
-    assert person.heard[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
+    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 8
+    assert person.output[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
 
 
 def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) ->
     other.write_text("options v4l2loopback keep_format=1\n")
     person = Person()
     at(tmp_path, person).install()
-    assert f"note      {other} sets options of v4l2loopback as well: they add up" in person.heard
+    assert f"note      {other} sets options of v4l2loopback as well: they add up" in person.output
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_a_relayd_that_a_service_cannot_see_is_refused(command: str) -> None:
         require_visible(command)
 
 
-def test_without_root_the_command_to_type_is_told(
+def test_without_root_the_command_to_type_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(installer, "user_root", lambda: tmp_path)
@@ -177,7 +179,7 @@ def test_without_root_the_command_to_type_is_told(
         Layout.SYSTEM, None, COMMAND, yes=True, changed_too=False, dry_run=False
     )
     wary = Installer(options, lambda line: None, no_questions)
-    monkeypatch.setattr(wary._files, "put", lambda placed: pytest.fail("something was written"))
+    monkeypatch.setattr(wary._files, "write", lambda _file: pytest.fail("something was written"))
     with pytest.raises(Unavailable, match=r"sudo .*relayd install"):
         wary.install()
 
@@ -198,5 +200,5 @@ def test_nobody_to_ask_is_an_error_and_not_a_no(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr == "relayd: there is nobody to ask (give --yes or --dry-run)\n"
+    assert done.stderr == "relayd: cannot ask: stdin is not a terminal (give --yes or --dry-run)\n"
     assert files(tmp_path) == set()

@@ -1,4 +1,4 @@
-"""Which relays are found, and what is said where nobody may look."""
+"""Which relays are found, and the messages where permission is missing."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ import pytest
 from relayd.commands import remote
 from relayd.config.socket_folders import default_socket, fallback, make_fallback
 from relayd.control import lookup
-from relayd.control.lookup import Found, FoundRelay, HiddenPlace, choose
+from relayd.control.lookup import FoundRelay, FoundRelays, HiddenPlace, choose
 from relayd.errors import (
     ExitCode,
     NotRunning,
@@ -40,7 +40,7 @@ Listen = Callable[[Path], Path]
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Return what makes a socket that somebody listens on."""
+    """Return a function that makes a listening socket."""
     with ExitStack() as stack:
 
         def start(path: Path) -> Path:
@@ -55,14 +55,14 @@ def listen() -> Iterator[Listen]:
 
 @pytest.fixture
 def machine() -> Iterator[Path]:
-    """A short folder that stands for /run and /tmp, which everybody may enter."""
+    """A short folder that stands for /run and /tmp, which all users may enter."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
-def look(machine: Path, uid: int = UID, **environment: str) -> Found:
-    return lookup.look(
+def look(machine: Path, uid: int = UID, **environment: str) -> FoundRelays:
+    return lookup.find_relays(
         environment,
         uid=uid,
         system=machine / "system",
@@ -94,7 +94,7 @@ def test_the_socket_of_a_relay_that_was_killed_is_no_relay(machine: Path) -> Non
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(folder / "dead.sock"))
     (folder / "file.sock").touch()
-    assert look(machine, XDG_RUNTIME_DIR=str(machine / "xdg")) == Found()
+    assert look(machine, XDG_RUNTIME_DIR=str(machine / "xdg")) == FoundRelays()
 
 
 def test_a_relay_whose_queue_is_full_is_found_at_once(machine: Path) -> None:
@@ -136,7 +136,7 @@ def _as_nobody(machine: Path, answer: Any) -> None:
 
 
 @pytest.mark.skipif(UID != 0, reason="another user can be tried by root alone")
-def test_it_is_told_as_whom_to_look(machine: Path, listen: Listen) -> None:
+def test_the_hint_says_which_user_may_look(machine: Path, listen: Listen) -> None:
     path = listen(machine / "system/studio/control.sock")
     os.chown(path.parent, NOBODY, NOBODY)
     place = lookup._hidden(path, "studio", PermissionError(13, "Permission denied"))
@@ -170,42 +170,42 @@ def test_where_a_user_may_not_look_it_never_says_that_no_relay_runs(
 
 
 def test_the_only_relay_is_chosen_or_the_named_one() -> None:
-    assert choose(Found([STUDIO])) == STUDIO
-    assert choose(Found([STUDIO], [HIDDEN])) == STUDIO
-    assert choose(Found([STUDIO, KITCHEN]), "kitchen") == KITCHEN
+    assert choose(FoundRelays([STUDIO])) == STUDIO
+    assert choose(FoundRelays([STUDIO], [HIDDEN])) == STUDIO
+    assert choose(FoundRelays([STUDIO, KITCHEN]), "kitchen") == KITCHEN
     with pytest.raises(UsageError, match=r"several relays run \(running: studio, kitchen\)"):
-        choose(Found([STUDIO, KITCHEN]))
+        choose(FoundRelays([STUDIO, KITCHEN]))
 
 
 def test_two_relays_of_one_name_are_told_apart_by_their_sockets() -> None:
     twin = FoundRelay("studio", Path("/t/studio.sock"), 3)
     with pytest.raises(UsageError, match=r"/s/studio\.sock, /t/studio\.sock.*--socket"):
-        choose(Found([STUDIO, twin]), "studio")
+        choose(FoundRelays([STUDIO, twin]), "studio")
 
 
 def test_no_relay_and_none_of_a_name_end_with_3() -> None:
     with pytest.raises(NotRunning, match="no relay runs") as none:
-        choose(Found())
+        choose(FoundRelays())
     assert none.value.exit_code == ExitCode.NOT_RUNNING
     assert int(ExitCode.NOT_RUNNING) == 3
     with pytest.raises(NotRunning, match=r"no relay named den runs \(running: studio\)"):
-        choose(Found([STUDIO]), "den")
+        choose(FoundRelays([STUDIO]), "den")
 
 
 @pytest.mark.parametrize("name", [None, "den"])
-def test_a_relay_that_may_not_be_looked_at_is_told_with_who_may(name: str | None) -> None:
+def test_a_relay_without_permission_is_reported_with_who_has_it(name: str | None) -> None:
     with pytest.raises(RelayHidden) as caught:
-        choose(Found([], [HIDDEN]), name)
+        choose(FoundRelays([], [HIDDEN]), name)
     assert str(caught.value) == "/run/relayd/den: permission denied (run it as root)"
 
 
 def test_a_socket_by_its_path_is_asked_and_a_dead_one_is_not_running(
     machine: Path, listen: Listen
 ) -> None:
-    assert lookup.at(listen(machine / "own.sock")).name == "own"
+    assert lookup.relay_at(listen(machine / "own.sock")).name == "own"
     for path in (machine / "none.sock", machine / "own.sock" / "x"):
         with pytest.raises(NotRunning, match="no relay runs on"):
-            lookup.at(path)
+            lookup.relay_at(path)
 
 
 def test_a_process_that_a_signal_stopped_is_seen_at_once() -> None:
@@ -223,12 +223,16 @@ def test_a_process_that_a_signal_stopped_is_seen_at_once() -> None:
     assert not FoundRelay("a", Path("/a.sock"), None).is_stopped
 
 
-async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
+async def test_a_relay_that_listens_and_never_answers_is_reported_as_stuck(
     machine: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "STUCK_AFTER", 0.2)
-    relay = lookup.at(listen(machine / "studio.sock"))
-    for ask in (remote.look(relay), remote.look_with_page(relay), remote.order(relay, "/x")):
+    relay = lookup.relay_at(listen(machine / "studio.sock"))
+    for ask in (
+        remote.fetch_status(relay),
+        remote.fetch_status_and_page(relay),
+        remote.send_command(relay, "/x"),
+    ):
         with pytest.raises(RelayStuck, match=rf"\(stopped or frozen\), pid {os.getpid()} "):
             await ask
     assert remote.STUCK_AFTER < 3
@@ -236,7 +240,7 @@ async def test_a_relay_that_listens_and_never_answers_is_told_as_stuck(
 
 async def test_a_relay_that_has_ended_meanwhile_is_not_running(machine: Path) -> None:
     with pytest.raises(NotRunning, match="relay studio has ended"):
-        await remote.look(FoundRelay("studio", machine / "studio.sock", 1))
+        await remote.fetch_status(FoundRelay("studio", machine / "studio.sock", 1))
 
 
 def test_run_puts_its_socket_where_status_looks_whatever_the_shell(machine: Path) -> None:
@@ -270,15 +274,15 @@ def test_a_path_that_no_socket_can_have_is_no_relay_and_nobody_else_is_sent_to_l
         other.bind(str(machine / "datagrams.sock"))
         for path in (machine / ("x" * 200), machine / "datagrams.sock", machine):
             with pytest.raises(NotRunning, match="no relay runs on"):
-                lookup.at(path)
+                lookup.relay_at(path)
 
 
 @pytest.mark.parametrize(
     "body",
     [b"[]", b"null", b"{}", b'"x"', b"<html>", b'{"message": "page not found"}', b'{"reason": 5}'],
 )
-@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found", b"500 Oops"])
-async def test_another_program_on_the_socket_is_told_as_no_relay(
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not FoundRelays", b"500 Oops"])
+async def test_another_program_on_the_socket_is_reported_as_no_relay(
     machine: Path, body: bytes, status: bytes
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,7 +293,11 @@ async def test_another_program_on_the_socket_is_told_as_no_relay(
 
     path = machine / "other.sock"
     async with await asyncio.start_unix_server(serve, path):
-        for ask in (remote.look, remote.look_with_page, partial(remote.order, path="/api/pause")):
-            with pytest.raises(Unavailable, match="is no relay of this version") as caught:
-                await ask(lookup.at(path))
+        for ask in (
+            remote.fetch_status,
+            remote.fetch_status_and_page,
+            partial(remote.send_command, path="/api/pause"),
+        ):
+            with pytest.raises(Unavailable, match="is not a relay of this version") as caught:
+                await ask(lookup.relay_at(path))
             assert str(path) in str(caught.value)

@@ -1,4 +1,4 @@
-"""Measurements of the last seconds, whatever the rate."""
+"""Measurements of the last seconds."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def settings(**sections: Any) -> Settings:
 
 
 class Applied:
-    """Takes what a reload applies."""
+    """Records what a reload applies."""
 
     def __init__(self, refusal: Exception | None = None) -> None:
         self.all: list[Settings] = []
@@ -133,7 +133,7 @@ async def test_a_bad_file_is_refused_with_its_faults_and_changes_nothing() -> No
     assert not applied.all
 
 
-async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_the_next_reload() -> (
+async def test_a_face_that_the_service_refuses_is_reported_and_tried_again_at_the_next_reload() -> (
     None
 ):
     applied = Applied(FaceRejected("no face was found in [face] image"))
@@ -143,7 +143,7 @@ async def test_a_face_that_the_service_refuses_is_told_and_asked_for_again_at_th
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_secret_in_a_fault_is_not_told() -> None:
+async def test_a_secret_in_a_fault_is_not_shown() -> None:
     fault = ConfigError(["source.url = 'rtsp://me:hunter22@cam/': no such thing"])
     assert "hunter22" not in (await reloader(settings(), fault, Applied()).reload()).note
 
@@ -177,23 +177,23 @@ async def test_a_relay_with_an_unusable_standby_picture_stays_as_it_was(
     assert relay.pipeline.renderer.draw("x") is drawn
 
 
-async def test_another_standby_picture_is_shown_by_the_next_beat(
+async def test_another_standby_picture_is_shown_by_the_next_tick(
     relay: Relay, tmp_path: Path
 ) -> None:
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "white.png")
     await relay.apply(settings(privacy={"standby_image": str(tmp_path / "white.png")}))
-    relay.pipeline._draw_pool.submit(lambda: None).result(5)  # whatever was to be drawn is drawn
+    relay.pipeline._draw_pool.submit(lambda: None).result(5)  # earlier drawing is done
     assert relay.pipeline.output_clock._standby.i420[0, 0] == 235  # white in BT.601
 
 
 async def test_a_reload_changes_no_word_on_the_standby_picture(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[tuple[str, str]] = []
-    monkeypatch.setattr(relay.pipeline, "say", lambda *words: said.append(words))
+    drawn: list[tuple[str, str]] = []
+    monkeypatch.setattr(relay.pipeline, "set_standby_text", lambda *text: drawn.append(text))
     relay._enter(RelayState.OPENING)
     await relay.apply(settings(akool={"session_max": 60}))
-    assert said == [RelayState.OPENING.on_picture("")] * 2
+    assert drawn == [RelayState.OPENING.on_picture("")] * 2
 
 
 class Manager:
@@ -204,13 +204,13 @@ class Manager:
         self.socket.bind(str(path))
         self.socket.settimeout(0)
 
-    def heard(self) -> list[str]:
-        heard = []
+    def received(self) -> list[str]:
+        lines = []
         while True:
             try:
-                heard += self.socket.recv(4096).decode().split("\n")
+                lines += self.socket.recv(4096).decode().split("\n")
             except BlockingIOError:
-                return heard
+                return lines
 
     async def next(self) -> list[str]:
         async with asyncio.timeout(2):
@@ -229,14 +229,14 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0.05)
-        assert manager.heard() == [], "READY of a reload would be taken for the start's"
+        assert manager.received() == [], "READY of a reload would be taken for the start's"
         announcer(RelayState.STANDBY, "")
-        assert manager.heard() == ["READY=1", "STATUS=Standing by"]
+        assert manager.received() == ["READY=1", "STATUS=Standing by"]
         assert (await manager.next())[0] == "RELOADING=1"
         note = "[restart needed for video.fps]"
         assert await manager.next() == ["READY=1", f"STATUS=Standing by {note}"]
         announcer(RelayState.LIVE, "")
-        assert manager.heard() == [f"STATUS=Live {note}"]
+        assert manager.received() == [f"STATUS=Live {note}"]
         assert not stop.is_set()
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
@@ -244,7 +244,7 @@ async def test_a_hangup_before_ready_waits_for_it_and_the_status_keeps_the_note(
 
 
 @pytest.mark.parametrize("fault", [RecursionError("too deep"), ValueError("4300 digits")])
-async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one_works(
+async def test_a_reload_that_fails_unexpectedly_is_reported_and_the_next_one_works(
     fault: Exception,
 ) -> None:
     wanted: list[Settings | Exception] = [fault, settings(face={"image": OTHER})]
@@ -265,7 +265,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     assert (await one.reload()).applied == ("face.image",)
 
 
-async def test_a_file_that_toml_cannot_take_in_ends_no_reloading(tmp_path: Path) -> None:
+async def test_a_file_that_toml_cannot_parse_does_not_end_reloading(tmp_path: Path) -> None:
     manager = Manager(tmp_path / "notify")
     announcer = _Announcer(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
     file = tmp_path / "relay.toml"

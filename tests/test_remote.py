@@ -8,14 +8,14 @@ from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 
 def describe(**fields: Any) -> dict[str, str]:
-    """Return what a person is told of a relay that stands by, but for these fields."""
+    """Describe the status of a relay on standby, with these fields changed."""
     return dict(describe_status(status_json(dataclasses.replace(STANDBY, **fields))))
 
 
 STANDBY = RelayStatus(
     name="studio",
     state=RelayState.STANDBY,
-    reason="nobody looks at the camera",
+    reason="no program reads the camera",
     since=1.0,
     uptime=2.0,
     source="/dev/video9",
@@ -31,43 +31,43 @@ STANDBY = RelayStatus(
 )
 
 
-def test_status_tells_who_looks_at_each_camera_and_where_on_demand_stands() -> None:
-    told = describe()
-    assert told["on demand"] == "idle"
-    assert told["source"] == "/dev/video9 (let go of)"
-    assert told["readers /dev/video0"] == "2"
-    assert told["readers /dev/video1"] == "unknown"
+def test_status_shows_the_readers_of_each_camera_and_the_state_of_on_demand() -> None:
+    status = describe()
+    assert status["on demand"] == "idle"
+    assert status["source"] == "/dev/video9 (released)"
+    assert status["readers /dev/video0"] == "2"
+    assert status["readers /dev/video1"] == "unknown"
 
 
-def test_status_tells_of_sessions_in_doubt_only_where_there_are_any() -> None:
+def test_status_shows_doubtful_sessions_only_if_there_are_any() -> None:
     assert "doubtful" not in describe()
     assert describe(sessions_doubtful=2)["doubtful"] == (
         "2 session(s) may be open at the service: look at your account"
     )
 
 
-def test_status_tells_of_the_days_limit_only_where_there_is_one() -> None:
+def test_status_shows_the_days_limit_only_if_there_is_one() -> None:
     assert "today" not in describe(spent_today=90.0)
     assert describe(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
-    words = "50 of today's 60 minutes are used"
-    assert describe(spent_today=3000.0, daily_limit=3600.0, budget=words)["today"] == words
+    text = "50 of today's 60 minutes are used"
+    assert describe(spent_today=3000.0, daily_limit=3600.0, budget=text)["today"] == text
 
 
-def test_the_status_of_a_relay_of_an_older_version_is_told_as_well() -> None:
+def test_the_status_of_a_relay_of_an_older_version_is_shown_as_well() -> None:
     older = dict(status_json(STANDBY))
     for field in ("sessions_doubtful", "spent_today", "daily_limit", "budget"):
         del older[field]
     assert ("relay", "studio") in describe_status(older)
 
 
-def test_an_order_is_told_in_one_line_with_what_came_of_it() -> None:
-    told = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
-    assert outcome("paused", told) == "studio: paused; now Standing by: paused"
+def test_a_command_is_reported_in_one_line_with_its_result() -> None:
+    status = status_json(dataclasses.replace(STANDBY, reason="paused", paused=True))
+    assert outcome("paused", status) == "studio: paused; now Standing by: paused"
     assert outcome("resumed", status_json(dataclasses.replace(STANDBY, reason=""))) == (
         "studio: resumed; now Standing by"
     )
 
 
-def test_every_status_holds_what_is_told_of_it() -> None:
-    told = status_json(STANDBY)
-    assert all(isinstance(told[name], kind) for name, kind in _NEEDED.items())
+def test_every_status_has_the_fields_that_are_shown() -> None:
+    status = status_json(STANDBY)
+    assert all(isinstance(status[name], kind) for name, kind in _NEEDED.items())

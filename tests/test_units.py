@@ -1,4 +1,4 @@
-"""What systemd's own checker says of the units, without starting anything."""
+"""The result of systemd's own checker for the units, without starting anything."""
 
 import os
 import re
@@ -29,7 +29,7 @@ EXPOSED = {
     "MemoryDenyWriteExecute=": "pyOpenSSL, below WebRTC, makes its callbacks at run time",
     "ProcSubset=": "native libraries read /proc/cpuinfo, /proc/stat and /proc/meminfo",
 }
-"""What systemd-analyze still finds fault with, and what it is for."""
+"""What systemd-analyze still objects to, and why it is needed."""
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="NO SYSTEMD, SO THE UNITS ARE NOT CHECKED"
@@ -67,8 +67,10 @@ def analyze(*arguments: object) -> str:
 @needs_systemd
 @pytest.mark.parametrize("manager", ["system", "user"])
 def test_systemd_finds_no_fault_with_a_unit(units: Path, manager: str) -> None:
-    said = analyze("verify", "--man=no", f"--{manager}", units / manager / "relayd@studio.service")
-    assert "relayd" not in said
+    output = analyze(
+        "verify", "--man=no", f"--{manager}", units / manager / "relayd@studio.service"
+    )
+    assert "relayd" not in output
 
 
 @needs_systemd
@@ -91,7 +93,7 @@ def test_the_video_driver_is_there_when_the_device_policy_is_made() -> None:
     assert "DeviceAllow=char-video4linux rw" in unit.splitlines()
 
 
-def test_no_restart_follows_an_exit_that_a_person_must_hint() -> None:
+def test_no_restart_follows_an_exit_that_a_person_must_fix() -> None:
     for unit in ("systemd/relayd@.service", "systemd/user/relayd@.service"):
         (line,) = re.findall(
             r"^RestartPreventExitStatus=(.*)", (shipped() / unit).read_text(), re.MULTILINE

@@ -1,4 +1,4 @@
-"""Which RELAYD_ variables are ours, which are mistakes, and which are somebody else's."""
+"""Which RELAYD_ variables are ours, which are mistakes, and which belong to others."""
 
 import pytest
 

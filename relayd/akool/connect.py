@@ -8,7 +8,9 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret, Credentials
 from relayd.akool.journal import Journal
 from relayd.akool.models import Face
-from relayd.config.settings import AkoolSettings, Settings, require_credentials, state_directory
+from relayd.config.paths import state_directory
+from relayd.config.requirements import require_credentials
+from relayd.config.settings import AkoolSettings, Settings
 from relayd.http.client import HttpClient, require_reachable
 
 

@@ -1,1 +1,1 @@
-"""Commands by what they act on: a relay that runs, the machine."""
+"""The commands of the command line."""

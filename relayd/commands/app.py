@@ -1,7 +1,7 @@
-"""The command line: how it fails and ends, and the commands that start or look into a relay.
+"""The command line: its errors and exit codes, and the commands that start or check a relay.
 
-Each reads its settings, calls one room and ends with its exit code. Those to a relay that runs,
-and those for the machine, are in relayd.commands.
+Each command reads its settings, calls one module and ends with its exit code. Commands to a running
+relay are in relayd.commands.running, those for the computer in relayd.commands.machine.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ from relayd import __version__, logs
 from relayd.commands import machine, running, sessions
 from relayd.commands.finding import Finding
 from relayd.config.loading import exposed, load
-from relayd.config.settings import Settings, require_runnable
+from relayd.config.requirements import require_runnable
+from relayd.config.settings import Settings
 from relayd.config.variables import ignored
 from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, UsageError
 from relayd.logs import LogEvent
@@ -32,15 +33,15 @@ from relayd.process.hardening import forbid_dumps
 
 
 class _Group(TyperGroup):
-    """Commands whose complaints about the command line repeat no secret of it."""
+    """Commands whose error messages repeat no secret of the command line."""
 
     def make_context(self, *given: Any, **more: Any) -> Any:
-        """Read our own options."""
+        """Parse our own options."""
         with _without_secrets():
             return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        """Read and run a command."""
+        """Parse and run a command."""
         with _without_secrets():
             return super().invoke(ctx)
 
@@ -50,7 +51,7 @@ def _without_secrets() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if hasattr(fault, "format_message"):  # click's own, or those of the click within typer
+        if hasattr(fault, "format_message"):  # a usage error of click or of typer's copy
             vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
         raise
 
@@ -80,7 +81,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def main() -> NoReturn:
-    """Run the command line; every named failure becomes one plain line and its exit code."""
+    """Run the command line; every known failure becomes one plain line and its exit code."""
     stdio.open_missing()
     stdio.escape_unprintable()
     forbid_dumps()
@@ -89,26 +90,26 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RelaydError as fault:
-        _complain(fault)
+        _print_error(fault)
         sys.exit(fault.exit_code)
-    except Exception as fault:  # noqa: BLE001 - people get a sentence, not a traceback
+    except Exception as fault:  # noqa: BLE001 - users get no traceback
         logs.get("cli").debug(LogEvent.INTERNAL_FAULT, exc_info=True)
         refusal = limits.error_for(fault) or InternalFault.of(
             fault, hint="a fault of relayd; --log-level debug shows where"
         )
-        _complain(refusal)
+        _print_error(refusal)
         sys.exit(refusal.exit_code)
     sys.exit(ExitCode.CLEAN)
 
 
-def _complain(fault: RelaydError) -> None:
+def _print_error(fault: RelaydError) -> None:
     lines = fault.faults if isinstance(fault, ConfigError) else [str(fault)]
     with suppress(OSError):  # a full disk: the exit code still tells
         for line in lines:
             sys.stderr.write(f"relayd: {logs.redact(line)}\n")
 
 
-def _finish(code: int) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     raise typer.Exit(int(code))
 
 
@@ -118,8 +119,8 @@ def _set_up_logs(level: str) -> None:
     logs.configure(level)
 
 
-def _await(job: Coroutine[Any, Any, int]) -> NoReturn:
-    _finish(asyncio.run(job))
+def _run_async(job: Coroutine[Any, Any, int]) -> NoReturn:
+    _exit(asyncio.run(job))
 
 
 @app.callback(invoke_without_command=True)
@@ -155,7 +156,7 @@ def demo(
 
     _set_up_logs(log_level)
     options = DemoOptions(source, face, port, seconds, record, use_camera=not no_camera)
-    _await(run_demo(options))
+    _run_async(run_demo(options))
 
 
 @app.command()
@@ -189,7 +190,7 @@ def run(
         )
     if foreign := ignored(os.environ):
         logs.get("config").warning(LogEvent.ENVIRONMENT_IGNORED, names=foreign, hint="not ours")
-    _await(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
+    _run_async(run_daemon(settings, config.stem, read, require_outputs=require_outputs))
 
 
 @app.command()
@@ -199,12 +200,12 @@ def check(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try each thing that `run` needs, and say what is wrong and how to fix it."""
+    """Try each part that `run` needs, and say what is wrong and how to fix it."""
     from relayd.commands.check import run_checks  # noqa: PLC0415 - loads media libraries
 
     findings: list[Finding] = []
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
             typer.echo(logs.redact(finding.as_line()))
@@ -214,17 +215,17 @@ def check(
         require_runnable(settings)
     except ConfigError as fault:
         for line in fault.faults:
-            tell(Finding.failed("config", line))
+            report(Finding.failed("config", line))
     else:
-        tell(Finding.ok("config", str(config)))
+        report(Finding.ok("config", str(config)))
         if names := exposed(overrides or ()):
-            tell(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
+            report(Finding.warning("command line", f"--set {', '.join(names)}: {_EXPOSED}"))
         if foreign := ignored(os.environ):
-            tell(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
-        asyncio.run(run_checks(settings, config.stem, tell))
+            report(Finding.warning("environment", f"ignored, not ours: {', '.join(foreign)}"))
+        asyncio.run(run_checks(settings, config.stem, report))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
-    _finish(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
+    _exit(next((found.exit_code for found in findings if found.is_failure), ExitCode.CLEAN))
 
 
 @faces_app.command("detect")
@@ -237,7 +238,7 @@ def faces_detect(url: str, config: ConfigFile, overrides: Overrides = None) -> N
         typer.echo(face.landmarks)
     if not faces:
         sys.stderr.write(f"relayd: no face in {logs.redact(url)}\n")
-        _finish(ExitCode.FAILED)
+        _exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -256,7 +257,7 @@ def emulator(
     ] = None,
     credit: Annotated[float, typer.Option(min=0, help="Credit of the account.")] = 1000.0,
     admin_anywhere: Annotated[
-        bool, typer.Option("--admin-anywhere", help="Take orders from other machines.")
+        bool, typer.Option("--admin-anywhere", help="Accept admin requests from other machines.")
     ] = False,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", hidden=True, help="End when stdin does.")
@@ -269,11 +270,11 @@ def emulator(
     from relayd.emulator.sessions import SessionRules  # noqa: PLC0415 - as above
 
     _set_up_logs(log_level)
-    # A key that alone is accepted leaves no way in by a client id and secret.
+    # If only this key is accepted, a client id and secret must not open another way in.
     client_secret = secrets.token_urlsafe() if api_key else ""
     if with_parent:
         Thread(target=_end_with_stdin, name="relayd-parent", daemon=True).start()
-    _finish(
+    _exit(
         server.run(
             server.EmulatorSettings(
                 host=host,
@@ -289,7 +290,7 @@ def emulator(
 
 
 def _end_with_stdin() -> None:
-    """Ask this process to end once whoever started it has closed its end of stdin, or died."""
+    """Ask this process to end once its parent has closed stdin, or died."""
     while os.read(sys.stdin.fileno(), 4096):  # sys.stdin's lock would break the shutdown
         pass
     os.kill(os.getpid(), signal.SIGTERM)

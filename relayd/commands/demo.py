@@ -1,7 +1,7 @@
 """`relayd demo`: emulator, relay and page in one command, with no account.
 
-The emulator runs as a process of its own, as it would on another machine; the relay is the
-one that `relayd run` has, with settings that point it there.
+The emulator runs as a process of its own, as it would on another machine; the relay is the same as
+in `relayd run`, with settings that point to the emulator.
 """
 
 import asyncio
@@ -47,22 +47,22 @@ from relayd.urls.targets import format_of
 
 MEDIA = Path(__file__).parents[1] / "emulator" / "media"
 EMULATOR_START = 30.0
-"""s that the emulator may take to start: a cold disk takes 5 s to load OpenCV."""
+"""s for the emulator to start: loading OpenCV from a cold disk takes 5 s."""
 EMULATOR_STOP = 5.0
-"""s that it gets to end by itself."""
-LOOK_EVERY = 0.5
-"""s after which a stop is noticed while it starts."""
-LARGEST_GREETING = 4096
-"""Bytes of the line in which it tells its URL."""
+"""s for the emulator to end by itself."""
+POLL_PERIOD = 0.5
+"""s between two checks for a stop while the emulator starts."""
+MAX_URL_LINE = 4096
+"""Bytes of the line in which the emulator prints its URL."""
 DEMO_KEY = "demo"
-"""An emulator that was given no key takes any."""
+"""An API key for an emulator that accepts any."""
 KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
-"""What gives an emulator its key: other users see a command line, and no environment."""
+"""Variable with the emulator's key: other users can read a command line, not the environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     source: str
     face: str
@@ -73,12 +73,12 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions) -> int:
-    """Run the demo until its time is over or Ctrl-C; returns the exit code."""
+    """Run the demo for its time or until Ctrl-C; returns the exit code."""
     console = Console(stderr=True, highlight=False)
     _require_recordable(options.record)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals())
-        # Whoever has the key may play the session, which shows the true face where none is found.
+        # With the key anybody could play the session, which may show the true face.
         key = secrets.token_urlsafe()
         service = await stack.enter_async_context(emulator(key))
         face = await upload_face(options.face, service)
@@ -93,7 +93,7 @@ async def run_demo(options: DemoOptions) -> int:
             client,
             open_journal(settings),
             more_outputs=[preview],
-            on_change=_Narrator(console),
+            on_change=_ConsoleReporter(console),
         )
         source = SourcePreview(relay.pipeline.source, settings.video.geometry)
         app = build_app(relay, relay.metrics, Pictures(preview, source))
@@ -128,11 +128,11 @@ async def _start(server: ControlServer, port: int) -> None:
 
 @asynccontextmanager
 async def emulator(key: str = "") -> AsyncIterator[str]:
-    """Run an emulator on a free port of this machine while the block runs; returns its URL.
+    """Run an emulator on a free port while the block runs; yields its URL.
 
-    It takes `key` alone, any where that is empty.
+    It accepts only `key`, or any key if that is empty.
     """
-    # -P: the folder we happen to run in is no place to import from.
+    # -P: do not import from the current folder.
     command = [sys.executable, "-P", "-m", "relayd", "emulator", "--port", "0", "--with-parent"]
     process = await asyncio.to_thread(_start_emulator, command, key)
     try:
@@ -143,7 +143,7 @@ async def emulator(key: str = "") -> AsyncIterator[str]:
             )
         yield url
     finally:
-        process.stdin.close()  # it ends when this end of the pipe does
+        process.stdin.close()  # which ends the emulator
         await asyncio.to_thread(process.end, EMULATOR_STOP)
         process.stdout.close()
 
@@ -161,12 +161,12 @@ def _start_emulator(command: Sequence[str], key: str) -> Child:
 
 
 async def _url_of(emulator: Child) -> str:
-    """Wait for the line in which it tells its URL; empty where none comes."""
-    said = LineReader(emulator.stdout.fileno(), largest=LARGEST_GREETING)
+    """Wait for the line with the emulator's URL; returns an empty text if there is none."""
+    output = LineReader(emulator.stdout.fileno(), largest=MAX_URL_LINE)
     deadline = time.monotonic() + EMULATOR_START
-    while not said.at_end and time.monotonic() < deadline:
+    while not output.at_end and time.monotonic() < deadline:
         try:
-            lines = await asyncio.to_thread(said.read, LOOK_EVERY)
+            lines = await asyncio.to_thread(output.read, POLL_PERIOD)
         except LineTooLong:
             return ""
         for line in lines:
@@ -175,7 +175,7 @@ async def _url_of(emulator: Child) -> str:
 
 
 async def upload_face(face: str, service: str) -> str:
-    """Return a URL of the face that the service can fetch; a file is uploaded to it."""
+    """Return a URL of the face that the service can fetch; a file is uploaded first."""
     if urlsplit(face).scheme in {"http", "https"}:
         return face
     file = Path(face or MEDIA / "portrait.png")
@@ -187,7 +187,7 @@ async def upload_face(face: str, service: str) -> str:
         answer = await http.request(
             "POST",
             f"{service}/emulator/images",
-            headers={"content-type": "image/*"},  # what it is, the emulator sees by itself
+            headers={"content-type": "image/*"},  # the emulator detects the format
             content=content,
         )
     if answer.status != 201:  # noqa: PLR2004 - Created
@@ -196,7 +196,7 @@ async def upload_face(face: str, service: str) -> str:
 
 
 def _camera(options: DemoOptions, console: Console) -> bool:
-    """Whether there is a virtual camera that can be written; says how to get one where not."""
+    """Whether a virtual camera can be written; prints how to get one if not."""
     if not options.use_camera:
         return False
     video = VideoSettings()
@@ -237,7 +237,7 @@ def settings_for(
     *,
     key: str = DEMO_KEY,
 ) -> Settings:
-    """Return the settings of a relay at an emulator, all else by default; ConfigError if amiss."""
+    """Return the settings of a relay that uses an emulator; raises ConfigError."""
     route = f"{service}/rtc/{{channel_id}}"
     return load_tree(
         {
@@ -249,22 +249,22 @@ def settings_for(
                 "publish_url": f"{route}/{{front_user_id}}/whip",
                 "play_url": f"{route}/{{algorithm_user_id}}/whep",
             },
-            "on_demand": {"mode": "never"},  # the page is there to be looked at
+            "on_demand": {"mode": "never"},  # the page has to show a live picture
             "output": outputs,
             "state": {"directory": state},
         }
     )
 
 
-class _Narrator:
-    """Tells a person at the terminal what happens."""
+class _ConsoleReporter:
+    """Prints each state to the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def __call__(self, state: RelayState, reason: str) -> None:
-        words = f"{state.words}: {reason}" if reason else state.words
-        self._console.print(redact(words), markup=False)
+        text = f"{state.text}: {reason}" if reason else state.text
+        self._console.print(redact(text), markup=False)
 
 
 def _print_summary(status: RelayStatus) -> None:

@@ -1,4 +1,4 @@
-"""What `relayd check` finds: one line of its report."""
+"""The findings of `relayd check`: one line of its report each."""
 
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -9,19 +9,19 @@ from relayd.logs import redact
 
 
 class CheckStatus(Enum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     """Works."""
     WARNING = "warning"
-    """Works, or may work; worth a look."""
+    """Works, or may work; should be looked at."""
     FAILED = "failed"
     """`run` would not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check, and what to do about it."""
 
     part: str
     verdict: CheckStatus
@@ -31,17 +31,17 @@ class Finding:
 
     @classmethod
     def ok(cls, part: str, why: str) -> Self:
-        """It works; `why` says what was seen."""
+        """Return a finding that it works; `why` says what was found."""
         return cls(part, CheckStatus.OK, why)
 
     @classmethod
     def warning(cls, part: str, why: str, hint: str = "") -> Self:
-        """It may work."""
+        """Return a finding that it may work."""
         return cls(part, CheckStatus.WARNING, why, hint)
 
     @classmethod
     def failed(cls, part: str, fault: RelaydError | str, code: ExitCode = ExitCode.CONFIG) -> Self:
-        """It does not work; a RelaydError brings its own hint and exit code."""
+        """Return a finding that it does not work; a RelaydError has its own hint and exit code."""
         if isinstance(fault, RelaydError):
             return cls(part, CheckStatus.FAILED, fault.message, fault.hint, fault.exit_code)
         return cls(part, CheckStatus.FAILED, fault, "", code)
@@ -52,12 +52,12 @@ class Finding:
         return self.verdict is CheckStatus.FAILED
 
     def as_line(self) -> str:
-        """One line for a person."""
+        """Return it as text for a person."""
         hint = f"\n           -> {self.hint}" if self.hint else ""
         return f"{self.verdict.value:8} {self.part}: {self.why}{hint}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a program."""
+        """Return it as JSON data."""
         return {
             **asdict(self),
             "verdict": self.verdict.value,

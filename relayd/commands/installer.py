@@ -1,4 +1,4 @@
-"""`relayd install` and `uninstall`: shows what would change, asks, and does it."""
+"""`relayd install` and `uninstall`: show what would change, ask, and do it."""
 
 import os
 import shutil
@@ -26,70 +26,70 @@ PACKAGED_HOME = "/usr/lib/relayd"
 USER_BUS = "DBUS_SESSION_BUS_ADDRESS"
 """Where `systemctl --user` may find its manager."""
 COMMAND_TIMEOUT = 30.0
-"""s that a system command may take; they take well under one."""
+"""s for a system command; they take well under one."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     layout: Layout
     root: Path | None
-    """None: where the layout belongs on this system."""
+    """None: the layout's place on this system."""
     command: str
-    """What units start; empty: this relayd."""
+    """The program that units start; empty: this relayd."""
     yes: bool
-    """Ask nothing; what somebody changed is left alone."""
+    """Ask nothing; locally changed files are left alone."""
     changed_too: bool
     """With `yes`: treat changed files like the others."""
     dry_run: bool
 
 
 class Installer:
-    """One conversation with a person, or with a script that said yes beforehand."""
+    """Installs or removes files, asking the user unless `--yes` was given."""
 
     def __init__(
         self,
         options: InstallOptions,
-        say: Callable[[str], None],
-        ask: Callable[[str], bool],
+        print_line: Callable[[str], None],
+        confirm: Callable[[str], bool],
     ) -> None:
-        """Look at what is in place. Raises Unavailable or UsageError where nothing can be done."""
-        self._options, self._say, self._ask = options, say, ask
+        """Inspect the files in place. Raises Unavailable or UsageError if nothing can be done."""
+        self._options, self._print, self._confirm = options, print_line, confirm
         layout = options.layout
         home = user_root() if layout is Layout.USER else Path("/")
         self._is_live = options.root is None and layout is not Layout.PACKAGE
         command = options.command or own_command()
         if self._is_live and sys.prefix == PACKAGED_HOME:
-            raise UsageError("this relayd is a package's: its files are in place already")
+            raise UsageError("this relayd belongs to a package: its files are in place already")
         self._command = command
         self._files = Installation(layout, options.root or home, command)
 
     def install(self) -> ExitCode:
-        """Put the files in place that are not."""
+        """Put new and older files in place."""
         if self._options.layout is Layout.SYSTEM and not self._options.command:
             require_visible(self._command)
-        todo = [one for one in self._files.placed if one.standing is not FileStatus.SAME]
-        for one in self._files.placed:
+        todo = [one for one in self._files.files if one.status is not FileStatus.SAME]
+        for one in self._files.files:
             self._show(one)
         for path in other_module_options(self._files.root):
-            self._say(f"note      {path} sets options of v4l2loopback as well: they add up")
+            self._print(f"note      {path} sets options of v4l2loopback as well: they add up")
         chosen = self._choose(todo, "put in place", "replace")
         if not self._may_go_on(chosen):
             return ExitCode.CLEAN
         for one in chosen:
-            self._files.put(one)
-        self._say(f"{len(chosen)} file(s) put in place")
-        code = self._tell_the_system(_after_install(self._files.placed, self._options.layout))
+            self._files.write(one)
+        self._print(f"{len(chosen)} file(s) put in place")
+        code = self._reload_system(_after_install(self._files.files, self._options.layout))
         if self._is_live:
-            self._say(_next_steps(self._options.layout))
+            self._print(_next_steps(self._options.layout))
         return code
 
     def uninstall(self) -> ExitCode:
         """Remove the files that are in place."""
-        there = [one for one in self._files.placed if one.standing is not FileStatus.ABSENT]
+        there = [one for one in self._files.files if one.status is not FileStatus.ABSENT]
         for one in there:
-            self._say(f"{one.standing.value:9} {one.path}")
+            self._print(f"{one.status.value:9} {one.path}")
         if self._is_live and (running := list(_running(self._options.layout))):
             raise Unavailable(
                 f"relays run: {', '.join(running)}",
@@ -99,61 +99,67 @@ class Installer:
         if not self._may_go_on(chosen):
             return ExitCode.CLEAN
         for one in chosen:
-            self._files.take_away(one)
-        self._say(f"{len(chosen)} file(s) removed; configuration, journal and user stay")
-        return self._tell_the_system(_after_uninstall(self._options.layout))
+            self._files.remove(one)
+        self._print(f"{len(chosen)} file(s) removed; configuration, journal and user stay")
+        return self._reload_system(_after_uninstall(self._options.layout))
 
     def _show(self, one: InstalledFile) -> None:
-        self._say(f"{one.standing.value:9} {one.path}: {one.piece.why}")
-        if one.standing in (FileStatus.OLDER, FileStatus.CHANGED):
-            self._say(one.diff().rstrip())
+        self._print(f"{one.status.value:9} {one.path}: {one.managed.why}")
+        if one.status in (FileStatus.OLDER, FileStatus.CHANGED):
+            self._print(one.diff().rstrip())
 
     def _choose(
         self, todo: Sequence[InstalledFile], doing: str, doing_changed: str
     ) -> list[InstalledFile]:
-        """Return the files that may be touched, asking for those that somebody changed."""
+        """Return the files that may be touched; locally changed ones are asked for one by one."""
         options = self._options
-        plain = [one for one in todo if one.standing is not FileStatus.CHANGED]
-        changed = [one for one in todo if one.standing is FileStatus.CHANGED]
+        plain = [one for one in todo if one.status is not FileStatus.CHANGED]
+        changed = [one for one in todo if one.status is FileStatus.CHANGED]
         if options.dry_run:
-            self._say(f"{len(plain)} file(s) to {doing}, {len(changed)} changed; nothing was done")
+            self._print(
+                f"{len(plain)} file(s) to {doing}, {len(changed)} changed; nothing was done"
+            )
             return []
-        if plain and not options.yes and not self._ask(f"{doing} {len(plain)} file(s)?"):
+        if plain and not options.yes and not self._confirm(f"{doing} {len(plain)} file(s)?"):
             plain = []
         for one in changed:
             if options.yes and not options.changed_too:
-                self._say(f"kept      {one.path}: it was changed here (--changed-too takes it too)")
-            elif options.yes or self._ask(f"{doing_changed} {one.path}, which was changed here?"):
+                self._print(
+                    f"kept      {one.path}: it was changed here (--changed-too takes it too)"
+                )
+            elif options.yes or self._confirm(
+                f"{doing_changed} {one.path}, which was changed here?"
+            ):
                 plain.append(one)
         return plain
 
     def _may_go_on(self, chosen: Sequence[InstalledFile]) -> bool:
-        """Whether there is anything to do; raises Unavailable where only root could."""
+        """Whether there is anything to do; raises Unavailable if root is needed."""
         if not chosen:
             if not self._options.dry_run:
-                self._say("nothing to do")
+                self._print("nothing to do")
             return False
         if self._is_live and self._options.layout is Layout.SYSTEM and os.geteuid() != 0:
-            words = " ".join(["sudo", own_command(), *sys.argv[1:]])
-            raise Unavailable("only root may change /etc", hint=words)
+            command = " ".join(["sudo", own_command(), *sys.argv[1:]])
+            raise Unavailable("only root may change /etc", hint=command)
         return True
 
-    def _tell_the_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
-        """Run what makes the change known; a command that fails is shown with its words."""
+    def _reload_system(self, commands: Sequence[Sequence[str]]) -> ExitCode:
+        """Run the commands that apply the change; a failed one is shown with its output."""
         code = ExitCode.CLEAN
         for command in commands if self._is_live else ():
             if shutil.which(command[0]) is None:
                 continue
-            status, said, complained = _run(command)
-            self._say(f"ran       {' '.join(command)}")
+            status, output, errors = _run(command)
+            self._print(f"ran       {' '.join(command)}")
             if status:
-                self._say(f"failed    {(complained or said).strip()}")
+                self._print(f"failed    {(errors or output).strip()}")
                 code = ExitCode.FAILED
         return code
 
 
 def _run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Run a command of systemd's; one that hangs or cannot be started has failed."""
+    """Run a system command; one that hangs or cannot be started counts as failed."""
     bus = {name: value for name, value in os.environ.items() if name == USER_BUS}
     try:
         return run_to_end(command, timeout=COMMAND_TIMEOUT, environment=program_environment() | bus)
@@ -162,7 +168,7 @@ def _run(command: Sequence[str]) -> tuple[int, str, str]:
 
 
 def _next_steps(layout: Layout) -> str:
-    """What a person does after an install."""
+    """Return what the user has to do after an install."""
     where, key = (
         ("~/.config/relayd/NAME.toml", "or api_key in that file")
         if layout is Layout.USER
@@ -178,7 +184,7 @@ def _next_steps(layout: Layout) -> str:
 def _after_install(placed: Sequence[InstalledFile], layout: Layout) -> list[list[str]]:
     if layout is Layout.USER:
         return [["systemctl", "--user", "daemon-reload"]]
-    path = {one.piece.source: str(one.path) for one in placed}
+    path = {one.managed.source: str(one.path) for one in placed}
     return [
         ["systemd-sysusers", path["config/sysusers.d/relayd.conf"]],
         ["systemd-tmpfiles", "--create", path["config/tmpfiles.d/relayd.conf"]],
@@ -198,16 +204,16 @@ def _systemctl(layout: Layout) -> str:
 
 
 def _running(layout: Layout) -> Iterator[str]:
-    """Name the relays that systemd runs; none where there is no systemd."""
+    """Return the units of running relays; none without systemd."""
     if shutil.which("systemctl") is None:
         return
-    _, said, _ = _run(
+    _, output, _ = _run(
         [
             *("systemctl", *(["--user"] if layout is Layout.USER else [])),
             *("list-units", "--plain", "--no-legend", "relayd@*.service"),
         ]
     )
-    for line in said.splitlines():
+    for line in output.splitlines():
         unit, _, state, *_ = line.split()
         if state in {"active", "activating", "deactivating", "reloading"}:
             yield unit

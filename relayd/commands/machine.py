@@ -1,4 +1,4 @@
-"""Commands for the machine: its cameras, Agora's SDK, relayd as a service of it."""
+"""Commands for this computer: its cameras, Agora's SDK, relayd as a service."""
 
 import sys
 from pathlib import Path
@@ -104,5 +104,5 @@ def uninstall(
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", hint="give --yes or --dry-run")
+        raise UsageError("cannot ask: stdin is not a terminal", hint="give --yes or --dry-run")
     return typer.confirm(question)

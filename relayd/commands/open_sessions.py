@@ -1,7 +1,7 @@
-"""`relayd sessions`: what may be open at the service by the journal, and the closing of it.
+"""`relayd sessions`: lists and closes sessions that may be open according to the journal.
 
-A file that cannot be read and a create whose answer was lost are told as well: "nothing is open"
-is said only where the journal knows it.
+A file that cannot be read and a create whose answer was lost are reported as well: "nothing is
+open" is printed only if the journal is sure of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,53 +22,53 @@ from relayd.config.settings import Settings
 from relayd.errors import ExitCode, UsageError
 from relayd.urls.safe import service_url
 
-LATELY = 30 * 24 * 3600.0
-"""s, the longer of the two spans that are summed up."""
+RECENT_SPAN = 30 * 24 * 3600.0
+"""s: the longer of the two spans that are summed up."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSpent:
-    """How long sessions were open in a span of time."""
+    """The time that sessions were open within a span."""
 
     closed: int
-    """Sessions that were open in it and are closed."""
+    """Number of sessions that were open in it and are closed."""
     closed_seconds: float
-    """That these were open in it, summed."""
+    """Their total seconds in it."""
     open: int
-    """Sessions that are open."""
+    """Number of sessions that are open."""
     open_seconds: float
-    """That these were open in it so far, summed."""
+    """Their total seconds in it so far."""
 
     @property
     def seconds(self) -> float:
-        """All of it, which the service bills."""
+        """Total seconds, which the service bills."""
         return self.closed_seconds + self.open_seconds
 
     @property
-    def words(self) -> str:
-        """It for a person."""
-        words = f"{_span(self.closed_seconds)} in {self.closed} closed sessions"
-        return words + (f", {_span(self.open_seconds)} in {self.open} open" if self.open else "")
+    def text(self) -> str:
+        """The time as text."""
+        text = f"{_span(self.closed_seconds)} in {self.closed} closed sessions"
+        return text + (f", {_span(self.open_seconds)} in {self.open} open" if self.open else "")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsReport:
-    """What `relayd sessions list` tells."""
+    """The output of `relayd sessions list`."""
 
     directory: Path
-    """Of the journal."""
+    """Directory of the journal."""
     now: Moment
     contents: JournalContents
     doubts: tuple[Doubt, ...]
-    """Of the last days, creates in flight among them."""
+    """Doubtful creates of the last days, including those in flight."""
     today: TimeSpent
-    lately: TimeSpent
+    recent: TimeSpent
     """In the last 30 days."""
     daily_limit: float
-    """s a day that sessions may be open; 0 where there is no limit."""
+    """s a day that sessions may be open; 0: no limit."""
 
     def as_lines(self) -> Iterator[str]:
-        """Return it for a person: ids whole, however narrow the terminal is."""
+        """Return it as text; ids are never shortened, even in a narrow terminal."""
         if self.contents.records:
             heads = ("session", "opened", "relay", "service", "state")
             yield from _columns([heads, *(self._row(one) for one in self.contents.records)])
@@ -80,11 +80,11 @@ class SessionsReport:
         for doubt in self.doubts:
             yield _doubtful(doubt)
         limit = f"; limit {_span(self.daily_limit)}" if self.daily_limit else ""
-        yield f"today: {self.today.words}{limit}"
-        yield f"last 30 days: {self.lately.words}"
+        yield f"today: {self.today.text}{limit}"
+        yield f"last 30 days: {self.recent.text}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for a program: times in ISO 8601 and UTC, spans in seconds."""
+        """Return it as JSON data: times in ISO 8601 and UTC, spans in seconds."""
         return {
             "journal": str(self.directory),
             "sessions": [
@@ -114,7 +114,7 @@ class SessionsReport:
                 for doubt in self.doubts
             ],
             "spent_today": round(self.today.seconds, 3),
-            "spent_30_days": round(self.lately.seconds, 3),
+            "spent_30_days": round(self.recent.seconds, 3),
             "daily_limit": self.daily_limit,
         }
 
@@ -123,75 +123,77 @@ class SessionsReport:
         return record.id, _when(record.opened_at), record.relay, record.base_url, how
 
 
-def look(settings: Settings) -> SessionsReport:
-    """Read the journal; raises Unavailable when it cannot be."""
+def read_report(settings: Settings) -> SessionsReport:
+    """Read the journal; raises Unavailable."""
     journal = open_journal(settings)
     now, contents = journal.now(), journal.contents()
     doubts = journal.doubts(now.wall - KEPT_FOR)
     day = local_day(now.wall)
-    spans = ((day.start, day.end), (now.wall - LATELY, day.end))
-    today, lately = (_spent(journal, contents, now, *span) for span in spans)
+    spans = ((day.start, day.end), (now.wall - RECENT_SPAN, day.end))
+    today, recent = (_spent(journal, contents, now, *span) for span in spans)
     limit = settings.akool.daily_limit * 60.0
-    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, lately, limit)
+    return SessionsReport(journal.directory, now, contents, tuple(doubts), today, recent, limit)
 
 
 async def close_sessions(
     settings: Settings,
     session_id: str | None,
-    say: Callable[[str], None],
-    agree: Callable[[str], bool],
+    emit: Callable[[str], None],
+    confirm: Callable[[str], bool],
 ) -> ExitCode:
-    """Close orphaned sessions, or the one session named, and say what became of each.
+    """Close orphaned sessions, or the one session named, and report the result of each.
 
-    `agree` is asked before a session is closed that is not on the journal. Gives the exit code:
-    CLEAN when all that was asked for is closed and nothing else may be open. Raises UsageError,
+    `confirm` is called before a session is closed that is not in the journal. Returns the exit
+    code: CLEAN if all requested sessions are closed and no other may be open. Raises UsageError,
     Unavailable, ServiceError.
     """
     journal = open_journal(settings)
     contents = journal.contents()
     if session_id is None:
-        return await _close_all(settings, journal, contents, say)
+        return await _close_all(settings, journal, contents, emit)
     if not session_id.strip() or len(session_id) > LONGEST_ID or not session_id.isprintable():
-        raise UsageError("that is no session id", hint="relayd sessions list shows those known")
+        raise UsageError("that is not a session id", hint="relayd sessions list shows those known")
     record = next((one for one in contents.records if one.id == session_id), None)
     broken = None if record is not None else journal.unreadable_file_of(session_id)
     if record is not None and record.held:
-        say(f"{session_id}: in use by relay {record.relay}; stop that relay first")
+        emit(f"{session_id}: in use by relay {record.relay}; stop that relay first")
         return ExitCode.FAILED
     if broken is not None and broken.held:
-        say(f"{session_id}: in use by a running relay ({broken.why}); stop that relay first")
+        emit(f"{session_id}: in use by a running relay ({broken.why}); stop that relay first")
         return ExitCode.FAILED
     if record is None:
-        return await _close_unlisted(settings, journal, session_id, broken, say=say, agree=agree)
-    return await _close_orphaned_sessions(settings, journal, session_id, say)
+        return await _close_unlisted(
+            settings, journal, session_id, broken, emit=emit, confirm=confirm
+        )
+    return await _close_orphaned_sessions(settings, journal, session_id, emit)
 
 
 async def _close_all(
-    settings: Settings, journal: Journal, contents: JournalContents, say: Callable[[str], None]
+    settings: Settings, journal: Journal, contents: JournalContents, emit: Callable[[str], None]
 ) -> ExitCode:
     code = ExitCode.CLEAN
     if not all(record.held for record in contents.records):
-        code = await _close_orphaned_sessions(settings, journal, None, say)
+        code = await _close_orphaned_sessions(settings, journal, None, emit)
     elif not contents.unreadable:
         doubts = journal.doubts(journal.now().wall - KEPT_FOR)
         unknown = [_doubtful(doubt) for doubt in doubts if not doubt.held]
-        say("nothing is known to be left open" if unknown else "nothing is left open")
-        for words in unknown:
-            say(words)
+        emit("nothing is known to be left open" if unknown else "nothing is left open")
+        for text in unknown:
+            emit(text)
     for entry in contents.unreadable:
-        say(f"{_visible(entry.name)} in {journal.directory / 'sessions'}: {_unreadable(entry)}")
+        emit(f"{_visible(entry.name)} in {journal.directory / 'sessions'}: {_unreadable(entry)}")
     return code or (ExitCode.FAILED if contents.unreadable else ExitCode.CLEAN)
 
 
 async def _close_orphaned_sessions(
-    settings: Settings, journal: Journal, session_id: str | None, say: Callable[[str], None]
+    settings: Settings, journal: Journal, session_id: str | None, emit: Callable[[str], None]
 ) -> ExitCode:
     async with connect(settings) as client:
         results = await close_orphaned_sessions(client, journal, session_id=session_id)
     for result in results:
-        say(f"{result.record.id}: {'closed' if result.closed else result.reason}")
-    if not results:  # somebody else was quicker
-        say("nothing is left open")
+        emit(f"{result.record.id}: {'closed' if result.closed else result.reason}")
+    if not results:  # closed by another process meanwhile
+        emit("nothing is left open")
     return ExitCode.CLEAN if all(result.closed for result in results) else ExitCode.UNAVAILABLE
 
 
@@ -201,34 +203,34 @@ async def _close_unlisted(
     session_id: str,
     broken: UnreadableEntry | None,
     *,
-    say: Callable[[str], None],
-    agree: Callable[[str], bool],
+    emit: Callable[[str], None],
+    confirm: Callable[[str], bool],
 ) -> ExitCode:
-    """Close a session of which the journal knows nothing, or nothing that can be read."""
+    """Close a session that is not in the journal, or whose file cannot be read."""
     url = service_url(settings.akool.base_url.reveal())
     known = "not on the journal of this machine"
     if broken is not None:
         known = f"its file on the journal cannot be read ({broken.why})"
     async with connect(settings) as client:
-        if not agree(f"{session_id}: {known}; close it at {url} anyway?"):
+        if not confirm(f"{session_id}: {known}; close it at {url} anyway?"):
             return ExitCode.FAILED
         if not await client.close(session_id):
-            say(f"{session_id}: the service knows no such session")
+            emit(f"{session_id}: the service knows no such session")
             return ExitCode.FAILED
     if broken is not None:
         journal.discard(broken)
-    say(f"{session_id}: closed")
+    emit(f"{session_id}: closed")
     return ExitCode.CLEAN
 
 
 def describe_unreadable(entries: Sequence[UnreadableEntry]) -> str:
-    """Say of files that cannot be read that sessions may be behind them."""
+    """Describe files that cannot be read and may stand for open sessions."""
     listed = "; ".join(f"{_visible(entry.name)}: {entry.why}" for entry in entries)
     return f"{len(entries)} file(s) that cannot be read, each maybe an open session: {listed}"
 
 
 def describe_doubtful(doubts: Sequence[Doubt]) -> str:
-    """Say of creates whose answer is not known, oldest first, that sessions may be open."""
+    """Describe creates without a known answer, oldest first, which may have opened sessions."""
     newest = _doubtful(doubts[-1])
     return newest if len(doubts) == 1 else f"{len(doubts)} creates are in doubt; newest: {newest}"
 
@@ -267,7 +269,7 @@ def _spent(
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Set texts below each other, each whole."""
+    """Align texts in columns without shortening any."""
     shown = [[_visible(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
@@ -276,7 +278,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _visible(text: str) -> str:
-    """Return text without what could steer a terminal: some of it came from outside."""
+    """Return text without terminal control characters, as some of it comes from outside."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
@@ -285,7 +287,7 @@ def _visible(text: str) -> str:
 def _span(seconds: float) -> str:
     try:
         return str(timedelta(seconds=round(seconds)))
-    except OverflowError:  # of a journal that somebody else wrote
+    except OverflowError:  # a journal with invalid numbers
         return "an unknown time"
 
 
@@ -298,7 +300,7 @@ def _iso(moment: float) -> str:
 
 
 def _instant(moment: float) -> datetime:
-    """Return a moment of wall time; what no calendar has becomes its first day."""
+    """Return a wall time (s since 1970) as datetime; an invalid one becomes 1970-01-01."""
     try:
         return datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""The commands that talk to a running relay, over its control socket."""
+"""Requests to a running relay over its control socket."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,10 @@ from relayd.errors import (
 )
 from relayd.http.client import Answer, HttpClient
 
-PATIENCE = 30.0
-"""s that an order may take: a new face is looked at by the service first."""
+COMMAND_TIMEOUT = 30.0
+"""s that a command may take: the service checks a new face first."""
 STUCK_AFTER = 2.0
-"""s without a status after which a relay counts as stuck: it has it at hand."""
+"""s without a status after which a relay counts as stuck: it answers at once otherwise."""
 
 Status = Mapping[str, Any]
 
@@ -31,41 +31,43 @@ _NEEDED: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("healthy", "source_alive"), bool),
     "session_id": (str, type(None)),
 }
-"""What every relay's status holds, and as what."""
+"""Fields of every relay's status, and their types."""
 
 
-async def look(relay: FoundRelay) -> Status:
-    """Return a relay's status. Raises RelayStuck, and NotRunning where it has ended meanwhile."""
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        return _status(await _at_once(http, relay, "/api/status"), relay)
+async def fetch_status(relay: FoundRelay) -> Status:
+    """Return a relay's status. Raises RelayStuck, and NotRunning if it has ended meanwhile."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
+        return _status(await _get_promptly(http, relay, "/api/status"), relay)
 
 
-async def look_with_page(relay: FoundRelay) -> tuple[Status, str]:
-    """Return a relay's status and its page's URL with the token; empty where it serves none."""
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
-        told = _status(await _at_once(http, relay, "/api/status"), relay)
-        page = await _at_once(http, relay, "/api/page")
+async def fetch_status_and_page(relay: FoundRelay) -> tuple[Status, str]:
+    """Return a relay's status and its page's URL with the token; empty if it serves no page."""
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
+        status = _status(await _get_promptly(http, relay, "/api/status"), relay)
+        page = await _get_promptly(http, relay, "/api/page")
     if page.status != HTTPStatus.OK:  # a relay of an older version
-        return told, ""
-    return told, str(_object(page, relay).get("url") or "")
+        return status, ""
+    return status, str(_object(page, relay).get("url") or "")
 
 
-async def order(relay: FoundRelay, path: str, body: Mapping[str, str] | None = None) -> Status:
-    """Have a relay do something; returns its status after it.
+async def send_command(
+    relay: FoundRelay, path: str, body: Mapping[str, str] | None = None
+) -> Status:
+    """Send a command to a relay; returns its status after it.
 
-    Raises RelaydError with its refusal, and as `look`: whether it answers at all is seen first,
-    since the order itself may take long.
+    Raises RelaydError with its refusal, and as `fetch_status`, which is called first to detect a
+    stuck relay, since the command itself may take long.
     """
-    await look(relay)
-    async with HttpClient(unix_socket=relay.socket, read_timeout=PATIENCE) as http:
+    await fetch_status(relay)
+    async with HttpClient(unix_socket=relay.socket, read_timeout=COMMAND_TIMEOUT) as http:
         answer = await http.request("POST", f"http://relay{path}", json_body=body or {})
     return _status(answer, relay)
 
 
-async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
+async def _get_promptly(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
     stuck = RelayStuck(
         f"relay {relay.name} does not answer (stopped or frozen), pid {relay.pid or 'unknown'}",
-        hint="its log says more; continue it with SIGCONT, or restart it",
+        hint="see its log; continue it with SIGCONT, or restart it",
     )
     if relay.is_stopped:
         raise stuck
@@ -75,40 +77,40 @@ async def _at_once(http: HttpClient, relay: FoundRelay, path: str) -> Answer:
     except TimeoutError as fault:
         raise stuck from fault
     except ServiceUnreachable as fault:
-        if relay.pid is None:  # its queue was full
+        if relay.pid is None:  # its connection queue was full
             raise stuck from fault
         raise NotRunning(f"relay {relay.name} has ended: {fault.message}") from fault
 
 
 def _status(answer: Answer, relay: FoundRelay) -> Status:
-    """Read a status; raises RelaydError with a refusal, Unavailable where no relay answers so."""
-    told = _object(answer, relay)
-    if answer.status != HTTPStatus.OK and isinstance(error := told.get("error"), str):
-        raise RelaydError(error, hint=str(told.get("hint") or told.get("mend") or ""))
-    if not all(isinstance(told.get(name), kind) for name, kind in _NEEDED.items()):
-        raise _stranger(relay)
-    return told
+    """Parse a status; raises RelaydError with a refusal, Unavailable for anything else."""
+    status = _object(answer, relay)
+    if answer.status != HTTPStatus.OK and isinstance(error := status.get("error"), str):
+        raise RelaydError(error, hint=str(status.get("hint") or status.get("mend") or ""))
+    if not all(isinstance(status.get(name), kind) for name, kind in _NEEDED.items()):
+        raise _not_a_relay(relay)
+    return status
 
 
 def _object(answer: Answer, relay: FoundRelay) -> Status:
     try:
-        told = answer.json()
+        status = answer.json()
     except ServerFault as fault:
-        raise _stranger(relay) from fault
-    if not isinstance(told, dict):
-        raise _stranger(relay)
-    return told
+        raise _not_a_relay(relay) from fault
+    if not isinstance(status, dict):
+        raise _not_a_relay(relay)
+    return status
 
 
-def _stranger(relay: FoundRelay) -> Unavailable:
+def _not_a_relay(relay: FoundRelay) -> Unavailable:
     return Unavailable(
-        f"what answers on {relay.socket} is no relay of this version",
-        hint="see what listens there; after an update, restart the relay",
+        f"the server on {relay.socket} is not a relay of this version",
+        hint="check what listens there; after an update, restart the relay",
     )
 
 
 def describe_status(status: Status) -> list[tuple[str, str]]:
-    """Return what a person wants to know of a status, as pairs of name and text."""
+    """Return the important parts of a status as pairs of name and text."""
     reason = f": {status['reason']}" if status["reason"] else ""
     delay = status["delay"].get("p50")
     return [
@@ -127,13 +129,13 @@ def describe_status(status: Status) -> list[tuple[str, str]]:
 
 
 def outcome(what: str, status: Status) -> str:
-    """Say in one line what an order did to a relay, and how it is after it."""
+    """Describe in one line what a command did, and the relay's state after it."""
     reason = f": {status['reason']}" if status["reason"] else ""
     return f"{status['name']}: {what}; now {status['state_words']}{reason}"
 
 
 def _money(status: Status) -> Iterator[tuple[str, str]]:
-    """Tell what a person should know of the bill; a relay of an older version tells none of it."""
+    """Describe what may cost money; a relay of an older version reports none of it."""
     if doubtful := status.get("sessions_doubtful", 0):
         yield "doubtful", f"{doubtful} session(s) may be open at the service: look at your account"
     if limit := status.get("daily_limit", 0.0):
@@ -144,7 +146,7 @@ def _money(status: Status) -> Iterator[tuple[str, str]]:
 def _how_source_is(status: Status) -> str:
     if status["source_alive"]:
         return "ok"
-    return "let go of" if status["on_demand"] in {"idle", "closing"} else "away"
+    return "released" if status["on_demand"] in {"idle", "closing"} else "away"
 
 
 def _how_output_is(status: Status, name: str) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from relayd.akool.connect import connect, open_journal
+from relayd.config.paths import state_directory
 from relayd.config.reload import Reloader
-from relayd.config.settings import Settings, state_directory
+from relayd.config.settings import Settings
 from relayd.control.api import Pictures, build_app
-from relayd.control.entrance import access_for, prepared_socket, show_page
+from relayd.control.endpoints import access_for, prepared_socket, show_page
 from relayd.control.notify import Notifier
 from relayd.control.server import ControlServer
 from relayd.errors import ExitCode, RelaydError
@@ -23,11 +24,11 @@ from relayd.relay.sleep.watch import SleepWatch
 from relayd.relay.status import RelayState
 from relayd.rtc.kinds import require_link
 
-OLDEST_TICK = 2.0
-"""s without a beat of the outputs after which systemd's watchdog is no longer fed."""
-PULSE = 1.0
-"""s between two looks at the beat, or less where systemd asks for it: a hiccup that falls into
-one of many looks does no harm, a relay that is stuck misses all of them."""
+MAX_TICK_AGE = 2.0
+"""s without a tick of the outputs after which systemd's watchdog is no longer fed."""
+NOTIFY_PERIOD = 1.0
+"""s between two watchdog messages, or less if systemd asks for it: one missed message does no harm,
+a stuck relay misses all of them."""
 
 
 async def run_daemon(
@@ -39,9 +40,9 @@ async def run_daemon(
 ) -> int:
     """Run the relay until SIGTERM or SIGINT; returns the exit code.
 
-    `reread` gives the settings as they are when a reload is asked for, by SIGHUP. Raises
-    Unavailable when a relay of this name runs already, and with `require_outputs` when an output
-    cannot be opened at the start: else that is waited for.
+    `reread` returns the current settings for a reload, which SIGHUP requests. Raises Unavailable
+    if a relay of this name is already running, and with `require_outputs` if an output cannot be
+    opened at the start; otherwise that output is retried.
     """
     notifier = Notifier()
     try:
@@ -86,47 +87,47 @@ async def _run(
         await server.start()
         show_page(server.page_url)
         stack.push_async_callback(server.stop)
-        heart = in_background("heart", lambda: _beat(relay, notifier))
-        await stack.enter_async_context(heart)
+        watchdog = in_background("watchdog", lambda: _feed_watchdog(relay, notifier))
+        await stack.enter_async_context(watchdog)
         if not with_terminal:
             reloader = Reloader(settings, reread, relay.apply)
-            ear = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
-            await stack.enter_async_context(ear)
+            reload_task = in_background("reload", lambda: _reload_on_hangup(reloader, announcer))
+            await stack.enter_async_context(reload_task)
         sleep = in_background("sleep", SleepWatch(relay.suspend, relay.wake).run)
         await stack.enter_async_context(sleep)
         await relay.run(stop)
 
 
 class _Announcer:
-    """Tells systemd each state; READY with the first one that has a picture on the outputs."""
+    """Reports each state to systemd; READY with the first one that has a picture on the outputs."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._words = ""
+        self._text = ""
         self._note = ""
         self.is_ready = asyncio.Event()
 
     def __call__(self, state: RelayState, reason: str) -> None:
-        self._words = f"{state.words}: {reason}" if reason else state.words
+        self._text = f"{state.text}: {reason}" if reason else state.text
         if state is RelayState.CLOSING:
-            self._notifier.stopping(self._words)
+            self._notifier.stopping(self._text)
         elif self.is_ready.is_set() or state is RelayState.STOPPED:
-            self._notifier.status(self._line())
+            self._notifier.status(self._status_line())
         else:
             self.is_ready.set()
-            self._notifier.ready(self._line())
+            self._notifier.ready(self._status_line())
 
     def reloading(self) -> None:
-        """A reload begins."""
+        """Report that a reload begins."""
         self._notifier.reloading()
 
     def reloaded(self, note: str) -> None:
-        """A reload has ended; `note` stays in the status until the next one."""
+        """Report that a reload has ended; `note` stays in the status until the next one."""
         self._note = note
-        self._notifier.ready(self._line())
+        self._notifier.ready(self._status_line())
 
-    def _line(self) -> str:
-        return f"{self._words} [{self._note}]" if self._note else self._words
+    def _status_line(self) -> str:
+        return f"{self._text} [{self._note}]" if self._note else self._text
 
 
 async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
@@ -141,16 +142,16 @@ async def _reload_on_hangup(reloader: Reloader, announcer: _Announcer) -> None:
             announcer.reloaded(result.note)
 
 
-async def _beat(relay: Relay, notifier: Notifier) -> None:
-    """Feed systemd's watchdog for as long as this loop turns and the outputs beat.
+async def _feed_watchdog(relay: Relay, notifier: Notifier) -> None:
+    """Feed systemd's watchdog while this event loop runs and the outputs tick.
 
-    Says READY again where that message was lost.
+    Sends READY again if that message was lost.
     """
     if not notifier.active:
         return
     interval = notifier.watchdog
     while True:
-        if interval is not None and relay.pipeline.since_beat() < OLDEST_TICK:
+        if interval is not None and relay.pipeline.since_tick() < MAX_TICK_AGE:
             notifier.alive()
-        notifier.repeat()
-        await asyncio.sleep(PULSE if interval is None else min(interval, PULSE))
+        notifier.resend_ready()
+        await asyncio.sleep(NOTIFY_PERIOD if interval is None else min(interval, NOTIFY_PERIOD))

@@ -1,4 +1,4 @@
-"""Commands to a relay that runs: how it is, another face, pause and resume."""
+"""Commands to a running relay: status, face, pause and resume."""
 
 import asyncio
 import json
@@ -32,20 +32,20 @@ def status(
     socket: Socket = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a running relay's status and its page's URL; ends with 0 only if frames flow.
+    """Show a running relay's status and its page's URL; exits with 0 only if frames flow.
 
-    Ends with 3 where no relay runs.
+    Exits with 3 if no relay runs.
     """
     relay = _find(name, config, socket)
-    told, page = asyncio.run(remote.look_with_page(relay))
+    status_now, page = asyncio.run(remote.fetch_status_and_page(relay))
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(status_now, indent=2))
     else:
-        for what, words in remote.describe_status(told):
-            typer.echo(f"{what:10} {words}")
+        for what, text in remote.describe_status(status_now):
+            typer.echo(f"{what:10} {text}")
         if page:
             typer.echo(f"{'page':10} {page}")
-    raise typer.Exit(ExitCode.CLEAN if told["healthy"] else ExitCode.FAILED)
+    raise typer.Exit(ExitCode.CLEAN if status_now["healthy"] else ExitCode.FAILED)
 
 
 @face_app.command("set")
@@ -58,40 +58,42 @@ def face_set(
 ) -> None:
     """Put another face on, at once and within the running session."""
     found = _find(relay, config, socket)
-    told = asyncio.run(remote.order(found, "/api/face", {"image": image, "landmarks": landmarks}))
-    typer.echo(remote.outcome("face changed", told))
+    status_now = asyncio.run(
+        remote.send_command(found, "/api/face", {"image": image, "landmarks": landmarks})
+    )
+    typer.echo(remote.outcome("face changed", status_now))
 
 
 @app.command()
 def pause(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
     """Close the session of a running relay and show standby until `resume`."""
-    told = asyncio.run(remote.order(_find(relay, config, socket), "/api/pause"))
-    typer.echo(remote.outcome("paused", told))
+    status_now = asyncio.run(remote.send_command(_find(relay, config, socket), "/api/pause"))
+    typer.echo(remote.outcome("paused", status_now))
 
 
 @app.command()
 def resume(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
     """Let a running relay go on; also ends its wait for the next try."""
-    told = asyncio.run(remote.order(_find(relay, config, socket), "/api/resume"))
-    typer.echo(remote.outcome("resumed", told))
+    status_now = asyncio.run(remote.send_command(_find(relay, config, socket), "/api/resume"))
+    typer.echo(remote.outcome("resumed", status_now))
 
 
 def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.FoundRelay:
-    """Find the relay that the command line names; what may not be looked at is told on stderr.
+    """Find the relay that the command line names; places without permission go to stderr.
 
-    Raises UsageError where it is named twice, ConfigError of its file, and as `lookup.choose`.
+    Raises UsageError if it is named twice, ConfigError of its file, and as `lookup.choose`.
     """
     if sum(one is not None for one in (name, config, socket)) > 1:
         raise UsageError("the relay is named twice", hint="give its name, -c FILE or --socket PATH")
     if socket is not None:
-        return lookup.at(socket)
+        return lookup.relay_at(socket)
     if config is not None:
         name = config.stem
         if own := load(config).control.socket:
-            return lookup.at(Path(own).expanduser(), name)
-    found = lookup.look()
+            return lookup.relay_at(Path(own).expanduser(), name)
+    found = lookup.find_relays()
     relay = lookup.choose(found, name)
     if name is None:
         for place in found.hidden:
-            sys.stderr.write(f"relayd: not looked at: {place}\n")
+            sys.stderr.write(f"relayd: could not look into {place}\n")
     return relay

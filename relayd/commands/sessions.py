@@ -1,4 +1,4 @@
-"""Commands on sessions: which may be open at the service, and the closing of them."""
+"""Commands on sessions: list those that may be open at the service, and close them."""
 
 import asyncio
 import json
@@ -28,10 +28,10 @@ def list_(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the sessions that are or may be open, and how long sessions were open lately."""
-    from relayd.commands.open_sessions import look  # noqa: PLC0415 - loads the service's client
+    """List the sessions that are or may be open, and the time spent in the last 30 days."""
+    from relayd.commands.open_sessions import read_report  # noqa: PLC0415 - loads the service's client
 
-    found = look(load(config, overrides or ()))
+    found = read_report(load(config, overrides or ()))
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))
     else:
@@ -51,17 +51,17 @@ def close(
         bool, typer.Option("--yes", help="Close one that is not on the journal without asking.")
     ] = False,
 ) -> None:
-    """Close sessions that a relay left open; one that a living relay uses is left alone."""
+    """Close sessions that a relay left open; those of a running relay are left alone."""
     from relayd.commands.open_sessions import close_sessions  # noqa: PLC0415 - loads the service's client
 
-    def agree(question: str) -> bool:
+    def confirm(question: str) -> bool:
         return yes or _ask(question)
 
     settings = load(config, overrides or ())
-    raise typer.Exit(int(asyncio.run(close_sessions(settings, session, typer.echo, agree))))
+    raise typer.Exit(int(asyncio.run(close_sessions(settings, session, typer.echo, confirm))))
 
 
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is nobody to ask", hint="give --yes")
+        raise UsageError(f"{question} Cannot ask: stdin is not a terminal", hint="give --yes")
     return typer.confirm(question)

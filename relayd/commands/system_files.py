@@ -1,9 +1,9 @@
 """The files that a system needs to run relays, and how those in place compare with them.
 
 Units, the service's user, the virtual camera's module options and its device name: plain files,
-shipped in `systemd/` and `config/`. What was put in place is noted with its checksum, so that
-later a file that somebody changed is told from one that is merely of an older relayd. A changed
-file is never replaced or removed unless that is asked for (relayd.commands.installer asks).
+shipped in `systemd/` and `config/`. Checksums of installed files are recorded, so that a locally
+changed file can be distinguished from one of an older relayd. A changed file is never replaced or
+removed without the user's consent (relayd.commands.installer asks).
 """
 
 import difflib
@@ -20,25 +20,25 @@ from pathlib import Path
 from relayd.errors import Unavailable, UsageError
 
 PACKAGED_COMMAND = "/usr/bin/relayd"
-"""What the shipped units start; replaced by the relayd that installs them."""
+"""The program in the shipped units; replaced by the relayd that installs them."""
 HIDDEN_FROM_SERVICES = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - names
-"""Where the system's unit can see nothing: ProtectHome= and PrivateTmp=."""
+"""Folders that the system's unit cannot see: ProtectHome= and PrivateTmp=."""
 
 
 class Layout(Enum):
-    """For whom the files are put in place."""
+    """Where the files are installed."""
 
     SYSTEM = "system"
     """By an administrator, below /etc."""
     USER = "user"
-    """By a desktop's user, below $XDG_CONFIG_HOME: no root needed, and no service of the system."""
+    """By a desktop user, below $XDG_CONFIG_HOME: needs no root, and is no system service."""
     PACKAGE = "package"
-    """By a distribution's package: /usr/lib, and /etc for what people edit."""
+    """By a distribution's package: /usr/lib, and /etc for files that people edit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManagedFile:
-    """One shipped file, and where it belongs."""
+    """One shipped file, and where it is installed."""
 
     source: str
     why: str
@@ -46,54 +46,54 @@ class ManagedFile:
     """Paths below the layout's root."""
 
 
-def _piece(source: str, why: str, etc: str, package: str = "", user: str = "") -> ManagedFile:
+def _managed(source: str, why: str, etc: str, package: str = "", user: str = "") -> ManagedFile:
     targets = {Layout.SYSTEM: etc, Layout.PACKAGE: package or etc, Layout.USER: user}
     return ManagedFile(source, why, {layout: path for layout, path in targets.items() if path})
 
 
-PIECES = (
-    _piece(
+MANAGED_FILES = (
+    _managed(
         "systemd/relayd@.service",
         "the service: relayd@NAME runs /etc/relayd/NAME.toml",
         "etc/systemd/system/relayd@.service",
         "usr/lib/systemd/system/relayd@.service",
     ),
-    _piece(
+    _managed(
         "systemd/user/relayd@.service",
         "the same for one user: runs ~/.config/relayd/NAME.toml",
         "etc/systemd/user/relayd@.service",
         "usr/lib/systemd/user/relayd@.service",
         "systemd/user/relayd@.service",
     ),
-    _piece(
+    _managed(
         "config/sysusers.d/relayd.conf",
         "the service's own user",
         "etc/sysusers.d/relayd.conf",
         "usr/lib/sysusers.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/tmpfiles.d/relayd.conf",
         "/etc/relayd, for root and the service alone",
         "etc/tmpfiles.d/relayd.conf",
         "usr/lib/tmpfiles.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/udev/60-relayd.rules",
         "/dev/relayd/0 and 1: names of the cameras that stay",
         "etc/udev/rules.d/60-relayd.rules",
         "usr/lib/udev/rules.d/60-relayd.rules",
     ),
-    _piece(
+    _managed(
         "config/modprobe.d/relayd.conf",
         "two virtual cameras, with the options that browsers need",
         "etc/modprobe.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/modules-load.d/relayd.conf",
         "the cameras are there from boot on",
         "etc/modules-load.d/relayd.conf",
     ),
-    _piece(
+    _managed(
         "config/relayd.toml",
         "every key of a relay's configuration with its meaning",
         "etc/relayd/relayd.toml.example",
@@ -104,32 +104,32 @@ PIECES = (
 
 
 class FileStatus(Enum):
-    """How a file in place compares with the one that is shipped."""
+    """How an installed file compares with the shipped one."""
 
     ABSENT = "new"
     """There is none."""
     SAME = "in place"
     """It is the shipped one."""
     OLDER = "older"
-    """Another relayd put it there, and nobody changed it since."""
+    """Another version of relayd installed it, and it is unchanged since."""
     CHANGED = "changed"
-    """Somebody changed it, or it never was ours."""
+    """It was changed locally, or is not relayd's."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledFile:
-    """A piece at its place."""
+    """A file at its place on this system."""
 
-    piece: ManagedFile
+    managed: ManagedFile
     path: Path
     content: bytes
     """As it would be written."""
     present: bytes | None
-    """As it is; None where there is none."""
-    standing: FileStatus
+    """Its present content; None if there is none."""
+    status: FileStatus
 
     def diff(self) -> str:
-        """What would change, as a unified diff."""
+        """Return what would change, as a unified diff."""
         texts = [(self.present or b""), self.content]
         was, now = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in texts)
         return "".join(difflib.unified_diff(was, now, str(self.path), "as shipped"))
@@ -139,15 +139,17 @@ class Installation:
     """The files of one layout below one root."""
 
     def __init__(self, layout: Layout, root: Path, command: str) -> None:
-        """Look below `root`; units start `command`. Raises Unavailable where that cannot be."""
+        """Inspect the files below `root`; units start `command`. Raises Unavailable."""
         self._layout, self.root, self._command = layout, root, command
         folder = "relayd" if layout is Layout.USER else "etc/relayd"
         self._notes = root / folder / ".installed.json"
         self._known = self._read_notes()
-        self.placed = [self._look(piece) for piece in PIECES if layout in piece.targets]
+        self.files = [
+            self._inspect(managed) for managed in MANAGED_FILES if layout in managed.targets
+        ]
 
-    def put(self, placed: InstalledFile) -> None:
-        """Write a file, whatever is there. Raises Unavailable."""
+    def write(self, placed: InstalledFile) -> None:
+        """Write a file, replacing any other. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             draft = placed.path.with_name(f".{placed.path.name}.relayd-new")
@@ -156,36 +158,36 @@ class Installation:
             draft.replace(placed.path)
         self._note(placed.path, placed.content)
 
-    def take_away(self, placed: InstalledFile) -> None:
-        """Remove a file, whatever it is. Raises Unavailable."""
+    def remove(self, placed: InstalledFile) -> None:
+        """Remove a file, even a changed one. Raises Unavailable."""
         with _disk(placed.path):
             placed.path.unlink(missing_ok=True)
         self._note(placed.path, None)
 
-    def _look(self, piece: ManagedFile) -> InstalledFile:
-        path = self.root / piece.targets[self._layout]
-        content = (shipped() / piece.source).read_bytes()
+    def _inspect(self, managed: ManagedFile) -> InstalledFile:
+        path = self.root / managed.targets[self._layout]
+        content = (shipped() / managed.source).read_bytes()
         content = content.replace(PACKAGED_COMMAND.encode(), self._command.encode())
         with _disk(path):
             present = path.read_bytes() if path.is_symlink() or path.exists() else None
         if present is None:
-            standing = FileStatus.ABSENT
+            status = FileStatus.ABSENT
         elif present == content:
-            standing = FileStatus.SAME
+            status = FileStatus.SAME
         elif self._known.get(str(path)) == _checksum(present):
-            standing = FileStatus.OLDER
+            status = FileStatus.OLDER
         else:
-            standing = FileStatus.CHANGED
-        return InstalledFile(piece, path, content, present, standing)
+            status = FileStatus.CHANGED
+        return InstalledFile(managed, path, content, present, status)
 
     def _read_notes(self) -> dict[str, str]:
         with _disk(self._notes), suppress(FileNotFoundError, ValueError):
             notes = json.loads(self._notes.read_text("utf-8"))
             return {str(path): str(checksum) for path, checksum in dict(notes).items()}
-        return {}  # whatever differs is then taken for changed
+        return {}  # every differing file then counts as changed
 
     def _note(self, path: Path, content: bytes | None) -> None:
-        if self._layout is Layout.PACKAGE:  # whose package manager keeps the book
+        if self._layout is Layout.PACKAGE:  # the package manager tracks its files
             return
         if content is None:
             self._known.pop(str(path), None)
@@ -200,36 +202,36 @@ class Installation:
 
 
 def shipped() -> Path:
-    """Where the files are that a wheel carries, or a checkout has."""
+    """Return the folder of the shipped files, in a wheel or in a checkout."""
     package = Path(__file__).parents[1]
     carried = package / "_shipped"
     return carried if carried.is_dir() else package.parent
 
 
 def own_command() -> str:
-    """The relayd that runs now, as a unit would start it."""
+    """Return the path of the running relayd, as a unit would start it."""
     return str(Path(sys.executable).parent / "relayd")
 
 
 def require_visible(command: str) -> None:
-    """Raise UsageError when the system's service could not see this relayd or its Python."""
+    """Raise UsageError if a system service could not see this relayd or its Python."""
     for path in (command, sys.base_prefix):
         if any(Path(path).is_relative_to(folder) for folder in HIDDEN_FROM_SERVICES):
             raise UsageError(
-                f"a service of the system cannot see {path}",
+                f"a system service cannot see {path}",
                 hint="install relayd into /opt/relayd with the system's python3,"
                 " or give --user for a service of your own",
             )
 
 
 def user_root(environment: Mapping[str, str] | None = None) -> Path:
-    """Where a user's own configuration is."""
+    """Return the folder of the user's configuration."""
     environment = os.environ if environment is None else environment
     return Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
 
 
 def other_module_options(root: Path) -> Iterator[Path]:
-    """Return files, not ours, that set options of v4l2loopback too: modprobe adds them up."""
+    """Return other files that set options of v4l2loopback, as modprobe combines them all."""
     for path in sorted((root / "etc/modprobe.d").glob("*.conf")):
         with suppress(OSError):
             lines = path.read_text("utf-8", "replace").splitlines()
@@ -245,10 +247,10 @@ def _checksum(content: bytes) -> str:
 
 @contextmanager
 def _disk(path: Path) -> Iterator[None]:
-    """Turn the disk's failures into Unavailable."""
+    """Turn OSError into Unavailable."""
     try:
         yield
     except OSError as fault:
         raise Unavailable(
-            f"{path}: {fault.strerror}", hint="look at the path; root may be needed"
+            f"{path}: {fault.strerror}", hint="check the path; root may be needed"
         ) from fault

@@ -1,1 +1,1 @@
-"""Settings: every key, and the reading of them from file, environment and command line."""
+"""Settings: all keys, and reading them from file, environment and command line."""

@@ -1,7 +1,7 @@
-"""Reading settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
+"""Reads settings: a TOML file, then `RELAYD_SECTION__KEY`, then `--set section.key=value`.
 
 Secrets may also come from `AKOOL_API_KEY` or from systemd credentials, so that the file
-holds none. Whatever is wrong is told at once, one line a fault, with key, value and hint.
+holds none. All faults are reported together, one per line, with key, value and hint.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from relayd.config import variables
-from relayd.config.messages import sentence
+from relayd.config.messages import fault_line
 from relayd.config.settings import Settings
 from relayd.config.tree import SettingsTree, leaves
 from relayd.errors import ConfigError
@@ -28,16 +28,15 @@ from relayd.urls.safe import MediaUrl, is_secret_name, shown
 
 SYSTEM_CONFIGURATION = Path("/etc/relayd")
 SYSTEM_STATE = Path("/var/lib/relayd")
-"""What the service relayd@NAME has: /etc/relayd/NAME.toml and the journal in NAME below this."""
+"""The service relayd@NAME has its file in /etc/relayd/NAME.toml, and its journal in NAME here."""
 TOML_FAULTS = (ValueError, RecursionError)
-"""What tomllib raises: its TOMLDecodeError is a ValueError, and numbers raise others of that kind.
-"""
+"""What tomllib raises: TOMLDecodeError is a ValueError; some numbers raise other ValueErrors."""
 LARGEST_FILE = 1024 * 1024
-"""Bytes; the commented example has some 7 kB."""
-PIPE_PATIENCE = 5.0
-"""s that a pipe may take to give its next bytes: `-c <(command)`, or a FIFO that nobody fills."""
+"""Bytes; the commented example has about 7 kB."""
+PIPE_TIMEOUT = 5.0
+"""s for the next bytes of a pipe: `-c <(command)`, or a FIFO without a writer."""
 _LONGEST_VALUE = 120
-"""Characters of a value, or of TOML's own words, that a fault repeats."""
+"""Characters of a value, or of TOML's error text, that a fault repeats."""
 _CREDENTIAL_FILES = {
     "akool-api-key": ("akool", "api_key"),
     "akool-client-id": ("akool", "client_id"),
@@ -55,7 +54,7 @@ _NOT_ON_A_COMMAND_LINE = {
 }
 _OPTIONS = "source.options"
 _SECRET_OPTION = re.compile(r"pass|pwd|token|secret|credential|cookie|streamid")
-"""Names of FFmpeg's options that hold a secret by what they are."""
+"""Names of FFmpeg's options that hold a secret."""
 _OPTION_FIX = "write it in the file, or set RELAYD_SOURCE__OPTIONS to a JSON object"
 
 
@@ -65,7 +64,7 @@ def load(
     """Read the settings of a relay.
 
     `path` is the TOML file (None: defaults only), `overrides` are `section.key=value` texts.
-    Raises ConfigError with one line a fault.
+    Raises ConfigError with one line per fault.
     """
     environment = os.environ if environment is None else environment
     tree = SettingsTree()
@@ -86,7 +85,7 @@ def load(
 
 
 def load_tree(values: Mapping[str, Any]) -> Settings:
-    """Read settings that a program made; ConfigError as `load`."""
+    """Read settings from a dict; raises ConfigError as `load`."""
     tree = SettingsTree()
     tree.values = dict(values)
     return _validate(tree)
@@ -97,8 +96,8 @@ def _validate(tree: SettingsTree) -> Settings:
         settings = Settings.model_validate(tree.values)
     except ValidationError as report:
         details = report.errors(include_url=False)
-        # Not as its cause: its own words would repeat the values.
-        raise ConfigError([sentence(detail, tree) for detail in details]) from None
+        # Not as its cause: its text would repeat the values.
+        raise ConfigError([fault_line(detail, tree) for detail in details]) from None
     _conceal_secrets(settings)
     return settings
 
@@ -122,13 +121,13 @@ def _read_file(tree: SettingsTree, path: Path) -> None:
 def _content(path: Path) -> bytes:
     """Read a file or pipe, at most one byte more than LARGEST_FILE.
 
-    Raises OSError, and ConfigError for a pipe that nobody writes into.
+    Raises OSError, and ConfigError for a pipe without a writer.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         content = bytearray()
         while len(content) <= LARGEST_FILE:
-            if not wait_readable((descriptor,), PIPE_PATIENCE):
+            if not wait_readable((descriptor,), PIPE_TIMEOUT):
                 break
             if not (piece := os.read(descriptor, LARGEST_FILE + 1 - len(content))):
                 if content or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -139,12 +138,12 @@ def _content(path: Path) -> bytes:
             return bytes(content)
     finally:
         os.close(descriptor)
-    why = "this pipe gives no whole file; nobody writes it to its end"
+    why = "this pipe never ended; nobody writes it to its end"
     raise ConfigError([f"{path}: {why}; give the path of a TOML file"])
 
 
 def _decoded(content: bytes, path: Path) -> str:
-    """Return a file's text; a byte order mark, as Windows' editors write it, is left out."""
+    """Decode a file's text without the byte order mark that Windows editors add."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError([f"{path}: not UTF-8 text but UTF-16; save it as UTF-8"])
     if b"\0" in content:
@@ -164,7 +163,7 @@ def _merge_overrides(tree: SettingsTree, overrides: Sequence[str]) -> list[str]:
         if not equals or not all(path):
             faults.append(f"--set {dotted(path)}: give section.key=value, like --set video.fit=pad")
             continue
-        path = [_bare(part) for part in path]
+        path = [_unquoted(part) for part in path]
         name = f"--set {dotted(path)}"
         try:
             read = _toml_value(value.strip())
@@ -221,7 +220,7 @@ def _fill_credentials(tree: SettingsTree, environment: Mapping[str, str]) -> Ite
 
 
 def _fill_state(tree: SettingsTree, path: Path) -> None:
-    """Find the journal of a system's relay for whoever asks about it in a terminal."""
+    """Find the journal of a system service's relay for commands in a terminal."""
     state = tree.values.setdefault("state", {})
     own = SYSTEM_STATE / path.stem
     is_system = path.absolute().parent == SYSTEM_CONFIGURATION and own.is_dir()
@@ -230,7 +229,7 @@ def _fill_state(tree: SettingsTree, path: Path) -> None:
 
 
 def exposed(overrides: Sequence[str]) -> list[str]:
-    """Name the overrides that show every user of this machine a secret within a URL."""
+    """Return the names of the overrides that expose a secret within a URL to all local users."""
     names = []
     for text in overrides:
         key, _, value = text.partition("=")
@@ -238,19 +237,19 @@ def exposed(overrides: Sequence[str]) -> list[str]:
         with suppress(*TOML_FAULTS):
             given = {key: _toml_value(value.strip())}
         if any(isinstance(leaf, str) and MediaUrl(leaf).holds_secret for _, leaf in leaves(given)):
-            names.append(dotted([_bare(part) for part in key.split(".")]))
+            names.append(dotted([_unquoted(part) for part in key.split(".")]))
     return names
 
 
-def _bare(part: str) -> str:
+def _unquoted(part: str) -> str:
     """Return a name without the quotes that TOML allows around it."""
     return part.strip().strip("\"'").strip()
 
 
 def _secret_of(path: Sequence[str], value: object) -> str | None:
-    """Name the first key in an override that holds a secret; None where none does.
+    """Return the first key in an override that holds a secret, or None.
 
-    However it is spelt: a name that is a little wrong has shown the secret all the same.
+    Misspelt names count, too: their secret has been exposed all the same.
     """
     given: object = value
     for part in reversed(path):
@@ -269,7 +268,7 @@ def _secret_of(path: Sequence[str], value: object) -> str | None:
 
 
 def _conceal_secrets(settings: Settings) -> None:
-    """Keep every secret of the configuration out of what this process says, for good."""
+    """Redact every secret of the configuration in all output of this process, permanently."""
     tables = [getattr(settings, name) for name in Settings.model_fields]
     for table in (*(one for one in tables if isinstance(one, BaseModel)), *settings.output):
         for _, value in table:

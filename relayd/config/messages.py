@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: key, value, what to write, where it came from."""
+"""Error messages for settings: key, value, what to write instead, and its origin."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ _NUMBER = "must be a number without a unit, like 2.5"
 _TEXT = "must be text in quotes"
 _TABLES = frozenset({"model_type", "model_attributes_type", "dict_type", "mapping_type"})
 
-_WORDS: Mapping[str, str] = {
+_TEXTS: Mapping[str, str] = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "finite_number": "must be a finite number",
@@ -44,16 +44,16 @@ _WORDS: Mapping[str, str] = {
     "multiple_of": "must be a multiple of {multiple_of:g}",
     "literal_error": "must be {expected}",
 }
-"""By the validator's type of error; numbers and choices come from its context."""
+"""By pydantic's error type; numbers and choices come from its context."""
 
 
-def sentence(detail: ErrorDetails, tree: SettingsTree) -> str:
-    """Return one fault as a line."""
+def fault_line(detail: ErrorDetails, tree: SettingsTree) -> str:
+    """Describe one fault in one line."""
     location = list(detail["loc"])
     if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
-        del location[2]  # the validator's own part, not a key
+        del location[2]  # pydantic's tag of the union, not a key
     where = tree.origin(location)
-    # Somebody may have written a URL where a key belongs.
+    # The key itself may be a URL, written in the wrong place.
     return redact(f"{_fault(detail, location)}{f' ({where})' if where else ''}")
 
 
@@ -83,15 +83,15 @@ def _what_to_write(detail: ErrorDetails, location: list[int | str]) -> str:
         table = ".".join(str(part) for part in location if isinstance(part, str))
         header = "[[output]]" if location[0] == "output" else f"[{table}]"
         return f"must be a table; write {header} on a line, and its keys below"
-    if kind in _WORDS:
-        return _WORDS[kind].format(**detail.get("ctx", {}))
+    if kind in _TEXTS:
+        return _TEXTS[kind].format(**detail.get("ctx", {}))
     message = detail["msg"].removeprefix("Value error, ")
     return f"{message[:1].lower()}{message[1:]}"
 
 
 def _shown(location: Sequence[object], value: object) -> str:
-    """Say what a key was given, where that can be no secret; a table or list by its kind alone."""
-    while isinstance(location[-1], int):  # an item of a list is shown as the list's key allows
+    """Show a key's value unless it may be a secret; of a table or list only its kind."""
+    while isinstance(location[-1], int):  # an item is treated like its list
         location = location[:-1]
     is_option = list(location[:2]) == ["source", "options"]
     field = (
@@ -100,7 +100,7 @@ def _shown(location: Sequence[object], value: object) -> str:
     if is_option or (field is not None and field.annotation is SecretStr):
         return HIDDEN
     if isinstance(value, str):
-        # Where a table is wanted, the text may be a URL.
+        # Text in place of a table may be a URL.
         return HIDDEN if field is None else excerpt(_quoted(value, field), _LONGEST_VALUE)
     if isinstance(value, Mapping | list | tuple):
         return "{…}" if isinstance(value, Mapping) else "[…]"
@@ -108,14 +108,14 @@ def _shown(location: Sequence[object], value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    """Write a number, date or switch as the file has it."""
+    """Format a number, date or boolean as in the file."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, date | time):
         return value.isoformat()
     try:
         return excerpt(repr(value), _LONGEST_VALUE)
-    except ValueError:  # a whole number of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python formats
         return "a huge number"
 
 
@@ -149,7 +149,7 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
 
 
 def _nearest(word: str, known: Mapping[str, Any], location: Sequence[object]) -> str:
-    """`did you mean …?` over the keys of the same table, then of all tables."""
+    """Suggest a similar key of the same table, else of all tables."""
     prefix = "".join(f"{plain_name(part)}." for part in location[:-1] if isinstance(part, str))
     if close := difflib.get_close_matches(word.lower(), known, 1):
         return f"did you mean {prefix}{close[0]}?"

@@ -1,9 +1,9 @@
-"""Reload: what of a changed configuration a running relay takes over, and what it cannot.
+"""Reload: applies those keys of a changed configuration that can change in a running relay.
 
-SIGHUP reads file, environment and `--set` again. A configuration with
-any fault in it is refused as a whole and the running one stays. Of a good one, the keys of
-`RELOADABLE` are taken over at once; the others are named, in the log and in systemd's STATUS
-line, until the relay is restarted or they are as before.
+SIGHUP reads file, environment and `--set` again. A configuration with any fault is refused as a
+whole, and the running one stays. Of a valid one, the keys of `RELOADABLE` are applied at once; the
+others are named in the log and in systemd's STATUS line until the relay is restarted or they are
+changed back.
 """
 
 import asyncio
@@ -20,34 +20,34 @@ RELOADABLE: Mapping[str, str] = {
     "face.image": "the session takes another face at any time",
     "face.landmarks": "they go with the face",
     "privacy.standby_image": "the picture is drawn again; the camera stays open",
-    "privacy.standby_text": "likewise",
-    "akool.session_max": "it is looked at when a session begins",
-    "akool.daily_limit": "the day's sum is held against it again",
-    "on_demand.grace": "it counts from when the last reader left, as long as its session is kept",
+    "privacy.standby_text": "the same",
+    "akool.session_max": "it is read when a session begins",
+    "akool.daily_limit": "the day's sum is compared with it again",
+    "on_demand.grace": "it counts from when the last reader left, while its session is open",
 }
-"""Each key that a running relay can take over, and why it can.
+"""Each key that a running relay can apply, and why it can.
 
 All others need a restart. What is sent and shown (`video`, `output`) is fixed when the camera is
-opened, and it is opened once. `source`, `rtc`, `control`, `state`, `on_demand.mode` and the
-account are what the relay's parts were built from. `privacy.fallback` could change, but must not:
-what may be seen of a person is settled before the call and not by an edit in the middle of it.
+opened, which happens once. The relay's parts are built from `source`, `rtc`, `control`, `state`,
+`on_demand.mode` and the account. `privacy.fallback` could change, but must not: what may be seen
+of a person is decided before a call, not by an edit during it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload."""
+    """The result of a reload."""
 
     applied: tuple[str, ...] = ()
-    """Keys that were taken over."""
+    """Keys that were applied."""
     restart_needed: tuple[str, ...] = ()
-    """Keys that differ from the running ones and cannot be taken over."""
+    """Keys that differ from the running ones and need a restart."""
     faults: tuple[str, ...] = ()
-    """Why nothing was taken over: a line each."""
+    """Why nothing was applied, one line each."""
 
     @property
     def note(self) -> str:
-        """What a person must know of it; empty when all is as the file says."""
+        """The result as text for the user; empty if everything is as the file says."""
         if self.faults:
             more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
             return f"reload refused: {redact(self.faults[0])}{more}"
@@ -57,7 +57,7 @@ class Reloaded:
 
 
 class Reloader:
-    """Holds the running settings against those that are read again."""
+    """Compares the running settings with newly read ones, and applies what can change."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class Reloader:
         reread: Callable[[], Settings],
         apply: Callable[[Settings], Awaitable[None]],
     ) -> None:
-        """`reread` gives settings that could run, or raises ConfigError.
+        """`reread` returns settings that could run, or raises ConfigError.
 
-        `apply` takes over those that may change, all or none (Relay.apply).
+        `apply` applies those that may change, all or none (Relay.apply).
         """
         self._running, self._reread, self._apply = running, reread, apply
         self._log = get("reload")
 
     async def reload(self) -> Reloaded:
-        """Read again and take over what can be; whatever goes wrong is told, and never raised."""
+        """Read again and apply what can change; failures are logged and returned, never raised."""
         try:
             wanted = await asyncio.to_thread(self._reread)
             changed = tuple(differences(self._running, wanted))
@@ -85,7 +85,7 @@ class Reloader:
             faults = tuple(fault.faults) if isinstance(fault, ConfigError) else (str(fault),)
             self._log.error(LogEvent.RELOAD_REFUSED, faults=list(faults))
             return Reloaded(faults=faults)
-        except Exception as fault:  # noqa: BLE001 - the next reload may do better
+        except Exception as fault:  # noqa: BLE001 - the next reload may work
             self._log.exception(LogEvent.RELOAD_FAILED)
             return Reloaded(faults=(str(limits.error_for(fault) or InternalFault.of(fault)),))
         self._running = merged
@@ -97,7 +97,7 @@ class Reloader:
 
 
 def differences(old: Settings, new: Settings) -> Iterator[str]:
-    """Name each key, `section.key`, whose value is another; `output` counts as one key."""
+    """Return each `section.key` whose value differs; `output` counts as one key."""
     for section in type(old).model_fields:
         was, now = getattr(old, section), getattr(new, section)
         if isinstance(was, list):

@@ -1,15 +1,11 @@
-"""The settings of a relay: every key with its type, its bounds and its default.
+"""The settings of a relay: every key with its type, bounds and default.
 
-`relayd.config.loading` reads them; `config/relayd.toml` shows them with what they mean.
+`relayd.config.loading` reads them; `config/relayd.toml` explains them.
 """
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,8 +18,8 @@ from pydantic import (
     field_validator,
 )
 
-from relayd.config.socket_folders import default_socket
-from relayd.errors import ConfigError, OutputError
+from relayd.config.addresses import check_port, check_web_url, is_loopback, parse_address
+from relayd.errors import OutputError
 from relayd.media.frames import FitMode, Geometry
 from relayd.urls.quoting import quoted
 from relayd.urls.safe import MediaUrl
@@ -32,7 +28,7 @@ from relayd.urls.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
-"""What fits a URL, a header and a cookie as it is, and cannot be guessed by trying."""
+"""Needs no escaping in a URL, header or cookie, and is long enough not to be guessed."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
@@ -44,9 +40,9 @@ def _is_given(url: MediaUrl) -> MediaUrl:
 
 
 def _is_no_switch(value: object) -> object:
-    """Refuse true where a number is wanted: it would be read as 1."""
+    """Refuse a boolean in place of a number: true would be read as 1."""
     if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants it so
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic needs a ValueError
     return value
 
 
@@ -58,14 +54,14 @@ EvenPixels = Annotated[int, Field(ge=64, le=4096, multiple_of=2), _NUMBER]
 
 
 class Section(BaseModel):
-    """One table of the file; a key it does not know is a fault."""
+    """One table of the file; an unknown key is a fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
     def _can_be_a_path(cls, value: object) -> object:
-        """Refuse what no path and no URL can hold, and secrets that cannot be sent."""
+        """Refuse NUL characters, and secrets that are not UTF-8."""
         if isinstance(value, SecretStr):
             try:
                 value.get_secret_value().encode()
@@ -105,12 +101,12 @@ class VideoSettings(Section):
 
     @property
     def geometry(self) -> Geometry:
-        """Width and height together."""
+        """Width and height in pixels."""
         return Geometry(self.width, self.height)
 
 
 class FaceSettings(Section):
-    """Whose face is put on."""
+    """The face to swap in."""
 
     image: MediaUrl = MediaUrl("")
     landmarks: str = ""
@@ -119,7 +115,7 @@ class FaceSettings(Section):
     @classmethod
     def _fetchable(cls, value: MediaUrl) -> MediaUrl:
         if value:
-            _check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
+            check_web_url(value, "the service fetches the image itself: give a public http(s) URL")
         return value
 
     @field_validator("landmarks")
@@ -144,7 +140,7 @@ class AkoolSettings(Section):
     @classmethod
     def _is_http(cls, value: MediaUrl) -> MediaUrl:
         fix = "give an http(s) URL like https://openapi.akool.com"
-        _check_web_url(value, fix)
+        check_web_url(value, fix)
         if set("?#") & set(value.reveal()):
             raise ValueError(f"calls are appended to it, so it can have no ? and no #; {fix}")
         return value
@@ -168,7 +164,7 @@ class RtcSettings(Section):
 
 
 class PrivacySettings(Section):
-    """What outputs show while there is no swapped picture."""
+    """What outputs show without a swapped picture."""
 
     fallback: Literal["standby", "hold", "raw"] = "standby"
     standby_image: str = ""
@@ -204,7 +200,7 @@ class StreamSettings(Section):
         except OutputError as fault:
             raise ValueError(f"{fault.message}; {fault.hint}") from fault
         if is_push(target):
-            _check_port(target)
+            check_port(target)
             try:
                 require_address(target)
             except OutputError as fault:
@@ -258,12 +254,12 @@ class ControlSettings(Section):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port to serve over TCP, if any."""
+        """Host and port to serve over TCP; None if it is off."""
         return parse_address(self.http) if self.http else None
 
 
 class StateSettings(Section):
-    """Where the journal lives."""
+    """Where the journal is."""
 
     directory: str = ""
 
@@ -283,129 +279,8 @@ class Settings(Section):
     state: StateSettings = StateSettings()
 
 
-def _check_port(url: str) -> None:
-    """Raise ValueError for a host or port that no machine has; its words quote neither."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError("its host is no name and no address, like h.example or [::1]") from None
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("the port must be 1 to 65535") from None
-    if port == 0:
-        raise ValueError("the port must be 1 to 65535")
-
-
-def _check_web_url(url: MediaUrl, fix: str) -> None:
-    """Raise ValueError for what no HTTP client can take as a URL; `fix` says what to give."""
-    text = url.reveal()
-    _check_port(text)
-    parts = urlsplit(text)
-    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    if not is_web or any(not character.isprintable() or character == " " for character in text):
-        raise ValueError(fix)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Read `host:port` (or `[v6]:port`); ValueError says what is wrong."""
-    parts = urlsplit(f"//{text}")
-    try:
-        port = None if set("/?#@") & set(text) else parts.port
-    except ValueError as fault:
-        raise ValueError("the port must be 0 to 65535") from fault
-    if not parts.hostname or port is None:
-        raise ValueError('give host and port, like "127.0.0.1:8642"')
-    return parts.hostname, port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches this host; of names, localhost alone is sure to be so."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
-def require_runnable(settings: Settings) -> None:
-    """Raise ConfigError for what `run` needs and the settings leave out."""
-    faults = []
-    if not settings.face.image:
-        faults.append('face.image = "": missing; give the http(s) URL of the face to put on')
-    if not settings.output:
-        faults.append("output = []: missing; give at least one [[output]]")
-    if settings.on_demand.mode == "always" and not any(
-        isinstance(output, CameraSettings) for output in settings.output
-    ):
-        faults.append(
-            'on_demand.mode = "always": needs an [[output]] of kind "camera", whose readers ask'
-            ' for a session; give one, or "auto"'
-        )
-    if faults := faults + list(_missing_credentials(settings.akool)):
-        raise ConfigError(faults)
-
-
-def require_credentials(settings: Settings) -> None:
-    """Raise ConfigError when there is nothing to show to the service."""
-    if faults := list(_missing_credentials(settings.akool)):
-        raise ConfigError(faults)
-
-
-def _missing_credentials(akool: AkoolSettings) -> Iterator[str]:
-    if akool.api_key.get_secret_value():
-        return
-    secret = akool.client_secret.get_secret_value()
-    if not akool.client_id and not secret:
-        yield (
-            "akool.api_key: missing; set AKOOL_API_KEY, the systemd credential akool-api-key,"
-            " or client_id and client_secret"
-        )
-    elif not akool.client_id:
-        yield "akool.client_id: missing; client_secret needs it"
-    elif not secret:
-        yield "akool.client_secret: missing; client_id needs it"
-
-
-def state_directory(settings: Settings, environment: Mapping[str, str] | None = None) -> Path:
-    """Where the journal lives: as set, else systemd's StateDirectory, else the user's own.
-
-    Raises ConfigError where it would lie in a home directory that is not known.
-    """
-    environment = os.environ if environment is None else environment
-    if settings.state.directory:
-        return _expanded(settings.state.directory, "state.directory")
-    if given := environment.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    base = environment.get("XDG_STATE_HOME", "")
-    if not Path(base).is_absolute():  # the specification of XDG has it ignored then
-        base = "~/.local/state"
-    return _expanded(base, "state.directory") / "relayd"
-
-
-def _expanded(path: str, key: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as fault:
-        why = f"{key}: {path!r} lies in no home directory that this machine knows"
-        raise ConfigError([f"{why}; set {key} to an absolute path"]) from fault
-
-
-def control_socket(
-    settings: Settings, name: str, environment: Mapping[str, str] | None = None
-) -> Path:
-    """Where the control socket is: as set, else where `relayd.config.socket_folders` puts it.
-
-    Raises ConfigError where it would lie in a home directory that is not known.
-    """
-    if settings.control.socket:
-        return _expanded(settings.control.socket, "control.socket")
-    environment = os.environ if environment is None else environment
-    return default_socket(name, environment, os.geteuid())
-
-
 def _ffmpeg_text(value: object) -> object:
-    """Return a number or a switch as FFmpeg reads it; what is neither is left to be refused."""
+    """Return a number or boolean as text for FFmpeg; other values are left to validation."""
     if isinstance(value, bool):
         return str(int(value))
     return str(value) if isinstance(value, int | float) else value

@@ -1,25 +1,25 @@
-"""Where control sockets lie: the folders that `run` puts them into and `status` looks in."""
+"""The folders of control sockets, in which `run` creates them and `status` finds them."""
 
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 SYSTEM = Path("/run/relayd")
-"""Where the system's services have theirs: NAME/control.sock."""
+"""For system services: NAME/control.sock."""
 USERS = Path("/run/user")
-"""Where logind makes a runtime directory for each user, by number."""
+"""logind's runtime directories of all users, by user id."""
 SHARED = Path("/tmp")  # noqa: S108 - the folder's owner is checked
-"""What there is on every machine: relayd-UID in it is the fallback, not $TMPDIR, which may differ
-between the shells of `run` and `status`."""
+"""Exists everywhere: relayd-UID in it is the fallback. Not $TMPDIR, which may differ between the
+shells of `run` and `status`."""
 
 
 def default_socket(
     name: str, environment: Mapping[str, str], uid: int, users: Path = USERS, shared: Path = SHARED
 ) -> Path:
-    """Return the control socket of the relay `name` where its settings name none.
+    """Return the default control socket of the relay `name`.
 
-    It lies in systemd's RuntimeDirectory, else in the user's runtime directory, else in a folder
-    of the user's own below /tmp.
+    It is in systemd's RuntimeDirectory, else in the user's runtime directory, else in a folder of
+    the user below /tmp.
     """
     if given := environment.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0]) / "control.sock"
@@ -33,7 +33,7 @@ def default_socket(
 def user_folders(
     environment: Mapping[str, str], uid: int, users: Path = USERS, shared: Path = SHARED
 ) -> list[Path]:
-    """Return every folder that `default_socket` may have chosen for this user."""
+    """Return all folders that `default_socket` may have chosen for this user."""
     own = _own_runtime(environment)
     folders = [own / "relayd"] if own else []
     folders += [users / str(uid) / "relayd", fallback(uid, shared)]
@@ -41,7 +41,7 @@ def user_folders(
 
 
 def _own_runtime(environment: Mapping[str, str]) -> Path | None:
-    """Return $XDG_RUNTIME_DIR; None where it is not set, or relative, which counts as not set."""
+    """Return $XDG_RUNTIME_DIR; None if it is unset, or relative, which counts as unset."""
     given = Path(environment.get("XDG_RUNTIME_DIR", ""))
     return given if given.is_absolute() else None
 
@@ -52,9 +52,9 @@ def fallback(uid: int, shared: Path = SHARED) -> Path:
 
 
 def is_own(folder: Path, uid: int) -> bool:
-    """Whether this is a folder, no link to one, that belongs to this user and only he may write.
+    """Whether this is a folder, not a link, that belongs to this user and only they may write.
 
-    Anybody may have made it below /tmp.
+    Below /tmp any user may have created it.
     """
     try:
         found = folder.lstat()
@@ -64,7 +64,7 @@ def is_own(folder: Path, uid: int) -> bool:
 
 
 def make_fallback(uid: int, shared: Path = SHARED) -> str:
-    """Make the fallback folder; returns why it cannot be used, empty where it can."""
+    """Create the fallback folder; returns why it cannot be used, or an empty text."""
     folder = fallback(uid, shared)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Settings as a tree while they are merged, with where each value came from.
+"""Settings as a tree while they are merged, with the origin of each value.
 
-The file, the environment and `--set` write into one tree; what comes later wins, tables are
-merged. A path like ("output", "0", "url") names a value; numbers count the tables of an array.
+The file, the environment and `--set` write into one tree; later values win, tables are merged. A
+path like ("output", "0", "url") names a value; numbers index the tables of an array.
 """
 
 import re
@@ -13,20 +13,20 @@ from relayd.urls.quoting import dotted, plain_name
 Path = tuple[str, ...]
 
 _ARRAYS = frozenset({"output"})
-"""Tables of which there may be several; in all others a number is a key like any other."""
+"""Arrays of tables; in all other tables a number is an ordinary key."""
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]\n]+?)\s*\]")
 _ASSIGNMENT = re.compile(r"\s*([\w.\"'\- ]+?)\s*=")
 
 
 class SettingsTree:
-    """Values by table and key, and the origin of each in words."""
+    """Values by table and key, and the origin of each as text."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self._origins: dict[Path, str] = {}
 
     def read_toml(self, values: Mapping[str, Any], text: str, file: str) -> None:
-        """Take the values of a TOML file; its text tells the line of each."""
+        """Add the values of a TOML file; `text` is its source, for line numbers."""
         for path, value in _entries((), values):
             self._put(path, value)
             self._origins[path] = file
@@ -34,9 +34,9 @@ class SettingsTree:
             self._origins[path] = f"{file}, line {line}"
 
     def put(self, path: Sequence[str], value: Any, origin: str) -> None:
-        """Set a value, or merge a table into what is there.
+        """Set a value, or merge a table into the existing one.
 
-        Raises ValueError that says why where there is no such place.
+        Raises ValueError if the path does not exist, with the reason.
         """
         for inner, leaf in _entries(tuple(path), value):
             replaced = self._value_around(inner)
@@ -45,7 +45,7 @@ class SettingsTree:
             self._origins[inner] = origin
 
     def origin(self, path: Sequence[object]) -> str:
-        """Say where the value at `path`, or the table around it, came from; empty if unknown."""
+        """Return the origin of the value at `path`, or of a table around it; empty if unknown."""
         names = tuple(map(str, path))
         for length in range(len(names), 0, -1):
             inside = (path for path in self._origins if path[:length] == names[:length])
@@ -54,7 +54,7 @@ class SettingsTree:
         return ""
 
     def _value_around(self, path: Path) -> Path | None:
-        """Return the path of a value, no table, that has to become one for `path` to lie in it."""
+        """Return the path of a plain value that `path` would turn into a table, or None."""
         node: Any = self.values
         for length, part in enumerate(path[:-1], 1):
             if isinstance(node, list):
@@ -67,7 +67,7 @@ class SettingsTree:
         return None
 
     def _forget(self, path: Path, replaced: Path | None) -> None:
-        """Forget where a value at `path`, or below it, or `replaced` by it, came from."""
+        """Drop the origins at and below `path`, and of the value that it `replaced`."""
         for other in list(self._origins):
             if other[: len(path)] == path or other == replaced:
                 del self._origins[other]
@@ -88,12 +88,12 @@ class SettingsTree:
 
 
 def leaves(value: Any) -> Iterator[tuple[Path, Any]]:
-    """Return each value within tables and lists of tables, with its path."""
+    """Yield each value within tables and lists of tables, with its path."""
     return _entries((), value)
 
 
 def _put_in_list(node: list[Any], path: Path, part: str, *, is_last: bool, value: Any) -> Any:
-    """Set or enter an element of an array: one that is there, or the next."""
+    """Set or return an element of an array: an existing one, or the next."""
     array = dotted(path)
     if not _is_number(part):
         raise ValueError(f"{array} is a list: say which one, like {array}.0.{plain_name(part)}")
@@ -114,7 +114,7 @@ def _is_number(part: str) -> bool:
 
 
 def _entries(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-    """Return each value that is no table, with its path; an empty table counts as one."""
+    """Yield each value that is not a table, with its path; an empty table counts as a value."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _entries((*path, str(key)), inner)
@@ -127,7 +127,7 @@ def _entries(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def _lines(text: str) -> dict[Path, int]:
-    """Return the line of each key and table header, as far as lines tell."""
+    """Return the line of each key and table header, as far as a line scan finds it."""
     lines: dict[Path, int] = {}
     counts: dict[Path, int] = {}
     table: Path = ()

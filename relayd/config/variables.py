@@ -1,8 +1,8 @@
-"""Settings from the environment: `RELAYD_SECTION__KEY`, and what to think of other RELAYD_ names.
+"""Settings from the environment: `RELAYD_SECTION__KEY`, and the handling of other RELAYD_ names.
 
-A name that was probably meant for us is an error that names the right one. Any other is somebody
-else's: for a Service named relayd, Kubernetes puts RELAYD_PORT, RELAYD_SERVICE_HOST and the like
-into the environment of each container. Such names are ignored. An empty variable counts as unset.
+A name that was probably meant for relayd is an error that suggests the right one. Others are
+ignored: for a Service named relayd, Kubernetes puts RELAYD_PORT, RELAYD_SERVICE_HOST and the like
+into the environment of each container. An empty variable counts as unset.
 """
 
 import difflib
@@ -20,24 +20,24 @@ from relayd.urls.quoting import plain_name
 
 SEPARATOR = "__"
 _OUTPUT_DEPTH = 2
-"""Names in the path of one output as a whole: `output`, and its number."""
+"""Path length of a whole output: `output`, and its number."""
 _KEY_DEPTH = 2
-"""Names in the path of a key: its section, and its own."""
+"""Path length of a key: its section, and its name."""
 _KUBERNETES = re.compile(
     r"(?:\w+_)?(?:service_host|service_port(?:_\w+)?"
     r"|port(?:_\d+_(?:tcp|udp|sctp)(?:_(?:proto|port|addr))?)?)",
 )
-"""What Kubernetes and Docker's links append to the name of a service."""
+"""Suffixes that Kubernetes and Docker links append to the name of a service."""
 _LONGEST_NUMBER = 10
-"""Digits of an output's number, well above what there are of them."""
+"""Digits of an output's number; real ones are far shorter."""
 _LIKE_A_KEY = 0.5
-"""Likeness (difflib, 0 to 1) of a word after a section's name with one of its keys."""
+"""Similarity (difflib, 0 to 1) of the text after a section's name with one of its keys."""
 _LIKE_A_NAME = 0.8
-"""Likeness of a whole name with one of ours."""
+"""Similarity of a whole name with one of ours."""
 
 
 def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
-    """Put the settings of the environment into the tree; returns its faults, a line each."""
+    """Add the settings of the environment to the tree; returns the faults, one line each."""
     faults = []
     for name, (spelling, value) in sorted(_ours(environment).items(), key=_in_order):
         shown_name = _shown(spelling)
@@ -59,7 +59,7 @@ def read(environment: Mapping[str, str], tree: SettingsTree) -> list[str]:
 
 
 def _value(path: Sequence[str], text: str) -> Any:
-    """Read a variable: what stands for a table or a list is JSON, all else is text.
+    """Parse a variable: JSON for a table or list, otherwise plain text.
 
     Raises ValueError that says what to write.
     """
@@ -80,7 +80,7 @@ def _value(path: Sequence[str], text: str) -> Any:
     except RecursionError as fault:
         raise ValueError(f"nested too deeply; give {example}") from fault
     if not isinstance(value, dict | list):
-        raise ValueError(f"not a JSON object or list; give {example}")  # noqa: TRY004 - a text's
+        raise ValueError(f"not a JSON object or list; give {example}")  # noqa: TRY004 - the text is wrong
     return value
 
 
@@ -95,7 +95,7 @@ def _is_table(path: Sequence[str]) -> bool:
 
 
 def _is_list(path: Sequence[str]) -> bool:
-    """Whether the path names a key that takes a list of words."""
+    """Whether the path names a key whose value is a list of texts."""
     model = Settings.model_fields[path[0]].annotation
     if len(path) == 1 or not isinstance(model, type) or not issubclass(model, BaseModel):
         return False
@@ -104,7 +104,7 @@ def _is_list(path: Sequence[str]) -> bool:
 
 
 def ignored(environment: Mapping[str, str]) -> list[str]:
-    """Name the RELAYD_ variables that are none of ours, sorted."""
+    """Return the RELAYD_ variables that are not settings, sorted."""
     return sorted(
         f"{ENV_PREFIX}{name.upper()}"
         for name in _ours(environment)
@@ -115,7 +115,8 @@ def ignored(environment: Mapping[str, str]) -> list[str]:
 def _ours(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return the variables with our prefix, by the rest of their names in lower case.
 
-    Each with its name as it is spelt; of two that differ in case alone, the one in capitals.
+    The values are the original name and text; of two names that differ only in case, the one in
+    capitals is used.
     """
     return {
         name[len(ENV_PREFIX) :].lower(): (name, value)
@@ -125,13 +126,13 @@ def _ours(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def _in_order(found: tuple[str, object]) -> list[tuple[int, str]]:
-    """Sort the outputs by their numbers, so that the tenth comes after the ninth."""
+    """Sort key that orders outputs by number, so that 10 comes after 9."""
     parts = found[0].split(SEPARATOR)
     return [(int(part), "") if _is_number(part) else (-1, part) for part in parts]
 
 
 def _shown(name: str) -> str:
-    """Return a variable's name as it is spelt, but for parts that may be a pasted secret."""
+    """Return a variable's name, without parts that may be a pasted secret."""
     parts = name[len(ENV_PREFIX) :].split(SEPARATOR)
     return name[: len(ENV_PREFIX)] + SEPARATOR.join(map(plain_name, parts))
 
@@ -145,7 +146,7 @@ def _is_known(name: str) -> bool:
 
 
 def _meant(name: str) -> str:
-    """Return the variable of ours that this name was probably meant to be; empty where none."""
+    """Return the variable that this name was probably meant to be, or an empty text."""
     if _KUBERNETES.fullmatch(name):
         return ""
     section, separator, rest = name.partition(SEPARATOR)
@@ -163,7 +164,7 @@ def _meant(name: str) -> str:
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    """Return what each variable may be taken for, and its name."""
+    """Yield likely misspellings of each variable, with its right name."""
     for section in Settings.model_fields:
         for key in _keys(section):
             yield key, _variable(section, key)
@@ -174,7 +175,7 @@ def _names() -> Iterator[tuple[str, str]]:
 
 
 def _variable(section: str, key: str) -> str:
-    """Name the variable of a key; of an array of tables, that of the first one."""
+    """Return the variable of a key; for an array of tables, of its first one."""
     if section == "output":
         section = f"{section}{SEPARATOR}0"
     return f"{ENV_PREFIX}{section}{SEPARATOR}{key or '…'}".upper()

@@ -1,12 +1,12 @@
-"""Who may use the control server over TCP: whoever holds its token.
+"""Access control of the control server: TCP requests need its token.
 
-Any user of this machine reaches 127.0.0.1, and the page shows a face. So each request over TCP
-needs the token, as `Authorization: Bearer …` or as the cookie that `/?token=…` sets. The unix
-socket needs none: its file mode lets its owner in alone.
+Any local user can connect to 127.0.0.1, and the page shows a face. So each request over TCP needs
+the token, as `Authorization: Bearer …` or as the cookie that `/?token=…` sets. The unix socket
+needs none: its file mode admits only its owner.
 
-A browser sends a cookie to every port of a host, so the cookie holds a digest of the token and
-never the token itself, and its name holds the port. It names no path: the browser takes the folder
-of the URL that it opened, which is the right one below a reverse proxy's sub path as well.
+A browser sends a cookie to every port of a host, so the cookie contains a digest of the token
+instead of the token itself, and its name contains the port. It sets no path: the browser uses the
+folder of the opened URL, which is also right below a sub path of a reverse proxy.
 """
 
 import hmac
@@ -24,22 +24,22 @@ from starlette.types import Scope
 from relayd.logs import conceal
 
 _RANDOM_BYTES = 24
-"""192 random bits: nobody guesses them, and the URL fits a terminal's line."""
+"""192 random bits cannot be guessed, and the URL still fits a terminal's line."""
 _QUERY = "token"
 WHERE_TO_GET_IT = "`relayd status`, on the relay's machine, prints the URL that holds it"
 
 
 class Proof(Enum):
-    """What lets a request in."""
+    """How a request is authenticated."""
 
     SOCKET = "socket"
-    """It came over the unix socket, which its file mode guards."""
+    """It came over the unix socket, which is protected by its file mode."""
     BEARER = "bearer"
-    """It holds the token in its Authorization header, which no foreign page can add."""
+    """It has the token in its Authorization header, which a foreign page cannot add."""
     COOKIE = "cookie"
-    """It holds the cookie, which a browser adds by itself: look at where it comes from."""
+    """It has the cookie, which a browser adds by itself, so its origin must be checked."""
     PUBLIC = "public"
-    """It asks for what is open to all."""
+    """Its path is public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class Token:
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Keep it, and what is made of it, out of everything logged, for as long as it is good."""
+        """Redact the token and its cookie in all logs, permanently."""
         conceal(self.text, lasting=True)
         conceal(self.cookie, lasting=True)
 
     @classmethod
     def random(cls) -> "Token":
-        """Make one for this start."""
+        """Return a new random token."""
         return cls(secrets.token_urlsafe(_RANDOM_BYTES))
 
     @property
     def cookie(self) -> str:
-        """What the cookie holds: made from the token, which cannot be made from it."""
+        """The cookie's value: a digest from which the token cannot be derived."""
         return hmac.new(self.text.encode(), b"relayd page", sha256).hexdigest()
 
     def accepts(self, given: str) -> bool:
@@ -74,18 +74,18 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What lets a request over TCP in."""
+    """The access rules of one server."""
 
     token: Token = field(default_factory=Token.random)
     host: str = "localhost"
-    """The name or address that the server is bound to."""
+    """Name or address that the server is bound to."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names, `name` or `name:port`, under which clients or a reverse proxy come."""
+    """Further names, `name` or `name:port`, that clients or a reverse proxy use."""
     public: frozenset[str] = frozenset()
     """Paths, without their slash, that need no token."""
 
     def proof(self, scope: Scope) -> Proof | None:
-        """Return what lets a request in, None where nothing does."""
+        """Return how a request is authenticated; None if it is not."""
         if not over_tcp(scope):
             return Proof.SOCKET
         headers = Headers(scope=scope)
@@ -122,7 +122,7 @@ class Access:
 
 
 def refuse_entry(scope: Scope, error: str = "this needs the relay's token") -> Response:
-    """Answer 401: a small page to a browser that opens one, JSON to everybody else."""
+    """Answer 401: a small page for a browser, JSON for other clients."""
     challenge = {"www-authenticate": 'Bearer realm="relayd"'}
     if "text/html" in Headers(scope=scope).get("accept", ""):
         sentence = f"{error[0].upper()}{error[1:]}: {_in_html(WHERE_TO_GET_IT)}."
@@ -147,9 +147,9 @@ def cookie_name(host: str) -> str:
 
 
 def _from_a_link(scope: Scope) -> bool:
-    """Whether another site's link led here: then a browser keeps a strict cookie back.
+    """Whether the request follows another site's link: then a browser omits a strict cookie.
 
-    It does so over redirects as well, but not where a page of ours takes the next step.
+    It also omits it after redirects, but not if a page of ours loads the next one.
     """
     return Headers(scope=scope).get("sec-fetch-site") in {"cross-site", "same-site"}
 
@@ -167,12 +167,12 @@ def _page(title: str, sentence: str, *, refresh: bool) -> str:
     )
 
 
-def _in_html(words: str) -> str:
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", words)
+def _in_html(text: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", text)
 
 
 def _cookies(headers: Headers, name: str) -> list[str]:
-    """Return every value of a cookie: one of a longer path stands beside one of a shorter."""
+    """Return all values of a cookie, as a browser sends those of all matching paths."""
     pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
     return [value.strip() for key, _, value in pairs if key == name]
 

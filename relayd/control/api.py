@@ -1,4 +1,4 @@
-"""The control API: what a relay tells of itself, and the few things it can be asked to do.
+"""The control API: a relay's status, and commands to it.
 
 | request                               | answer                                              |
 |---------------------------------------|-----------------------------------------------------|
@@ -7,14 +7,14 @@
 | GET /healthz                          | 200 while frames flow as configured, else 503       |
 | GET /metrics                          | Prometheus text                                     |
 | GET /preview/output.mjpeg, .jpg       | what the outputs show                               |
-| GET /preview/source.mjpeg, .jpg       | what the source shows; the demo alone has it        |
-| POST /api/face {image, landmarks?}    | takes another face                                  |
+| GET /preview/source.mjpeg, .jpg       | what the source shows; only in the demo             |
+| POST /api/face {image, landmarks?}    | switches to another face                            |
 | POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
 | POST /api/source/retry                | opens the source again at once                       |
 | GET /api/page                         | the page's URL with its token; unix socket only     |
 
-Over TCP each needs the token (relayd.control.access), unless it is made public. A POST answers
-with the status after it; where it has no fields it needs no body. Errors are JSON {error, hint}.
+Over TCP each needs the token (relayd.control.access), unless it is public. A POST answers with the
+new status; without fields it needs no body. Errors are JSON {error, hint}.
 """
 
 import json
@@ -40,7 +40,7 @@ from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, RelayStatus
 
 _LARGEST_BODY = 16 * 1024
-"""Bytes; the longest honest one is an image's URL."""
+"""Bytes; the longest legitimate one contains an image's URL."""
 _LONGEST_FIELD = 4096  # characters
 
 _STATUS_CODES: tuple[tuple[type[errors.RelaydError], int], ...] = (
@@ -54,17 +54,17 @@ _STATUS_CODES: tuple[tuple[type[errors.RelaydError], int], ...] = (
     (errors.ServiceError, 502),
     (errors.RelaydError, 503),
 )
-"""HTTP status of each error; the first class that fits counts."""
+"""HTTP status of each error; the first matching class counts."""
 
 
 class RelayView(Protocol):
-    """What the API sees of a relay; called in the event loop."""
+    """The part of a relay that the API uses; called in the event loop."""
 
     def status(self) -> RelayStatus:
         """Return a snapshot."""
 
     async def set_face(self, image: str, landmarks: str) -> None:
-        """Take another face; empty landmarks: have them detected. Raises RelaydError."""
+        """Switch to another face; empty landmarks are detected. Raises RelaydError."""
 
     async def pause(self) -> None:
         """Close the session and show standby until `resume`. Raises RelaydError."""
@@ -78,14 +78,14 @@ class RelayView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures to show; a source picture shows the true face and is the demo's alone."""
+    """The pictures to show; the source shows the true face and is only for the demo."""
 
     output: PictureFeed | None = None
     source: PictureFeed | None = None
 
 
 class ControlApp(Starlette):
-    """The ASGI application; `viewers` lets the server end streams that never end by themselves."""
+    """The ASGI application; with `viewers` the server can end endless streams."""
 
     viewers: Viewers
     access: Access
@@ -96,7 +96,7 @@ class ControlApp(Starlette):
 def build_app(
     relay: RelayView, metrics: Metrics, pictures: Pictures, access: Access | None = None
 ) -> ControlApp:
-    """Put the application together; without `access`, TCP clients need a token made here."""
+    """Build the application; without `access`, TCP clients need a new random token."""
     access = access or Access()
     handlers = _Handlers(relay, metrics, pictures)
     app = ControlApp(
@@ -128,10 +128,10 @@ def build_app(
 
 
 class _Json(JSONResponse):
-    """JSON that can hold the name of any file: a byte that is no UTF-8 is written as an escape."""
+    """JSON that can contain any file name: bytes that are not UTF-8 become escapes."""
 
     def render(self, content: Any) -> bytes:
-        """Write it in ASCII; Python has a lone surrogate for such a byte."""
+        """Encode as ASCII; Python represents such a byte as a lone surrogate."""
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
@@ -148,20 +148,20 @@ class _Handlers:
         return HTMLResponse(page.html(has_source=has_source), headers=page.HEADERS)
 
     async def status(self, _: Request) -> Response:
-        """Tell all there is to tell."""
+        """Return the status."""
         return self._status()
 
     async def health(self, _: Request) -> Response:
-        """Say whether frames flow as configured, for monitors and container runtimes."""
+        """Report whether frames flow as configured, for monitors and container runtimes."""
         status = self._relay.status()
-        text = ": ".join(filter(None, (status.state.words, redact(status.reason))))
+        text = ": ".join(filter(None, (status.state.text, redact(status.reason))))
         for name, why in status.lost_outputs.items():
             state = "is" if why == OUTPUT_PENDING else "is lost:"
             text += redact(f"\noutput {name} {state} {why}")
         return PlainTextResponse(printable(f"{text}\n"), 200 if status.healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Return Prometheus its text."""
+        """Return the metrics in Prometheus' text format."""
         body, content_type = self._metrics.render(self._relay.status())
         return Response(body, headers={"content-type": content_type})
 
@@ -170,11 +170,11 @@ class _Handlers:
         return MotionJpeg(self._feed(request), self.viewers)
 
     async def still(self, request: Request) -> Response:
-        """Return a picture once."""
+        """Return one picture."""
         return await still(self._feed(request))
 
     async def set_face(self, request: Request) -> Response:
-        """Take another face."""
+        """Switch to another face."""
         fields = await _body(request, {"image": True, "landmarks": False})
         await self._relay.set_face(fields["image"], fields["landmarks"])
         return self._status()
@@ -184,7 +184,7 @@ class _Handlers:
         return await self._plain_action(request, self._relay.pause)
 
     async def resume(self, request: Request) -> Response:
-        """Go on."""
+        """End a pause."""
         return await self._plain_action(request, self._relay.resume)
 
     async def retry_source(self, request: Request) -> Response:
@@ -194,7 +194,7 @@ class _Handlers:
         return self._status()
 
     async def page_url(self, request: Request) -> Response:
-        """Return the page's URL with its token to whoever may open the unix socket."""
+        """Return the page's URL with its token; only over the unix socket."""
         if over_tcp(request.scope):
             raise HTTPException(404)
         return JSONResponse({"url": request.app.page_url})
@@ -217,10 +217,10 @@ class _Handlers:
 
 
 def status_json(status: RelayStatus) -> dict[str, Any]:
-    """A status as JSON has it: the state by name and in words, no number that JSON lacks."""
+    """Return a status as JSON data: the state by name and as text, only finite numbers."""
     fields = asdict(status)
     fields["state"] = status.state.value
-    fields["state_words"] = status.state.words
+    fields["state_words"] = status.state.text
     fields["on_demand"] = status.on_demand.value
     fields["reason"] = redact(status.reason)
     finite: dict[str, Any] = _finite(fields)
@@ -234,9 +234,9 @@ def _finite(value: Any) -> Any:
 
 
 async def _body(request: Request, known: dict[str, bool]) -> dict[str, str]:
-    """Read a JSON object of texts; `known` says of each field whether it is needed.
+    """Parse a JSON object of texts; `known` says of each field whether it is required.
 
-    An empty body is an empty object. Raises HTTPException that names the field at fault.
+    An empty body is an empty object. Raises HTTPException that names the wrong field.
     """
     raw = bytearray()
     async for chunk in request.stream():
@@ -245,7 +245,7 @@ async def _body(request: Request, known: dict[str, bool]) -> dict[str, str]:
             raise HTTPException(413, f"the body is larger than {_LARGEST_BODY} bytes")
     try:
         fields = json.loads(raw or b"{}")
-        json.dumps(fields, ensure_ascii=False).encode()  # a lone surrogate cannot be told back
+        json.dumps(fields, ensure_ascii=False).encode()  # refuse lone surrogates
     except (ValueError, RecursionError) as fault:
         raise HTTPException(400, "the body is not JSON") from fault
     if not isinstance(fields, dict):
@@ -280,5 +280,5 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
 
 
 async def _answer_fault(_: Request, __: Exception) -> Response:
-    """Answer after a fault of our own; starlette raises it again, so that it is logged."""
+    """Answer after a bug of ours; starlette raises it again, so that it is logged."""
     return refuse(500, "relayd failed to answer", "its log says why")

@@ -1,9 +1,9 @@
-"""Keeps other users, and web pages of others, away from the control server.
+"""Protects the control server from other users and from foreign web pages.
 
 Over TCP a request must name this server as its host (against DNS rebinding: an attacker's name
-that suddenly resolves to us) and hold the token (see relayd.control.access). One that changes
+that suddenly resolves to us) and have the token (see relayd.control.access). One that changes
 something must come from our own page or from no page at all (against cross-site request forgery:
-a browser adds the cookie by itself, whatever page asks).
+a browser adds the cookie to requests of any page).
 """
 
 from ipaddress import ip_address
@@ -26,15 +26,15 @@ _HARDENING = {
 
 
 class Guard:
-    """ASGI middleware: lets in who may; adds hardening headers."""
+    """ASGI middleware that checks each request and adds hardening headers."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        """Let in whom `access` admits."""
+        """Protect `app` by the rules of `access`."""
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it with the reason why not."""
+        """Pass the request on, or refuse it with a reason."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -50,7 +50,7 @@ class Guard:
         await (answer or self._app)(scope, receive, send_hardened)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that may go no further: refused, or a login."""
+        """Return the answer to a login or a refused request; None passes it on."""
         access = self._access
         host = Headers(scope=scope).get("host", "")
         if over_tcp(scope) and not names_us(host, access.host, *access.allowed_hosts):
@@ -72,7 +72,7 @@ class Guard:
 def names_us(host: str, *names: str) -> bool:
     """Whether a Host header names this server: by one of `names`, as localhost, or by an address.
 
-    A literal address cannot be rebound. A port, here or in a name, does not matter.
+    A literal address cannot be rebound. Ports are ignored.
     """
     if (name := _hostname(host)) is None:
         return False
@@ -86,15 +86,15 @@ def names_us(host: str, *names: str) -> bool:
 
 
 def refuse(status: int, error: str, hint: str = "") -> JSONResponse:
-    """Answer with an error as the API gives all of them."""
+    """Return an error in the API's format."""
     return JSONResponse(error_body(error, hint), status)
 
 
 def _forged(scope: Scope, proof: Proof, access: Access) -> Response | None:
-    """Refuse what another site's page may have sent.
+    """Refuse a request that another site's page may have sent.
 
-    A browser names the page's origin with each POST. Where it does not, and the cookie is all
-    there is, only JSON is let through: no page can send that elsewhere without being asked first.
+    A browser names the page's origin with each POST. Without it, and with only the cookie, only
+    JSON is accepted: for that a browser asks the server first (a CORS preflight).
     """
     headers = Headers(scope=scope)
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
@@ -133,7 +133,7 @@ def _hostname(host: str) -> str | None:
 
 
 def _netloc(origin: str) -> str | None:
-    """Host and port of an Origin header; None of `null` and of what is no URL."""
+    """Return host and port of an Origin header; None for `null` and for an invalid URL."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:

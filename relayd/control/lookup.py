@@ -1,4 +1,4 @@
-"""Finds the relays that run here, and says where it may not look."""
+"""Finds the running relays of this computer, and the places that may not be searched."""
 
 import os
 import socket
@@ -12,9 +12,9 @@ from relayd.config import socket_folders
 from relayd.errors import NotRunning, RelayHidden, UsageError
 
 _CREDENTIALS = struct.Struct("iII")
-"""What SO_PEERCRED gives: process, user and group of whoever listens."""
+"""Result of SO_PEERCRED: process, user and group of the listener."""
 _CONNECT_TIMEOUT = 1.0
-"""s: a relay that has stopped taking connections lets one wait once its queue is full."""
+"""s: a relay that no longer accepts connections blocks new ones once its queue is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,25 @@ class FoundRelay:
     name: str
     socket: Path
     pid: int | None
-    """None where it cannot be told: its queue is full, or it is in another container."""
+    """None if it is unknown: its queue is full, or it is in another container."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a signal or a debugger has stopped its process, which answers nobody then."""
+        """Whether a signal or a debugger has stopped its process, so that it cannot answer."""
         try:
-            told = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace")
+            stat = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace")
         except OSError:
             return False
-        return told.rpartition(")")[2].split()[:1] in (["T"], ["t"])
+        return stat.rpartition(")")[2].split()[:1] in (["T"], ["t"])
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenPlace:
-    """A place where a relay may run that this user may not look into."""
+    """A place of control sockets that this user may not access."""
 
     path: Path
     name: str
-    """Of the relay; empty where it cannot be told."""
+    """The relay's name; empty if it is unknown."""
     reason: str
     hint: str
 
@@ -51,25 +51,25 @@ class HiddenPlace:
 
 
 @dataclass(slots=True)
-class Found:
-    """What a look came to."""
+class FoundRelays:
+    """The result of a search."""
 
     relays: list[FoundRelay] = field(default_factory=list)
     hidden: list[HiddenPlace] = field(default_factory=list)
 
 
-def look(
+def find_relays(
     environment: Mapping[str, str] | None = None,
     *,
     uid: int | None = None,
     system: Path = socket_folders.SYSTEM,
     users: Path = socket_folders.USERS,
     shared: Path = socket_folders.SHARED,
-) -> Found:
-    """Look for relays of the system and of this user."""
+) -> FoundRelays:
+    """Find relays of the system and of this user."""
     environment = os.environ if environment is None else environment
     uid = os.geteuid() if uid is None else uid
-    found = Found()
+    found = FoundRelays()
     for folder in _entries(system, found):
         _probe_into(folder / "control.sock", folder.name, found)
     for folder in socket_folders.user_folders(environment, uid, users, shared):
@@ -81,11 +81,11 @@ def look(
     return found
 
 
-def choose(found: Found, name: str | None = None) -> FoundRelay:
+def choose(found: FoundRelays, name: str | None = None) -> FoundRelay:
     """Return the relay `name`, or the only one.
 
-    Raises NotRunning, UsageError where several run and none is named, and RelayHidden where it
-    may run and may not be looked at.
+    Raises NotRunning, UsageError if several run and none is named, and RelayHidden if it may be
+    running in a place without permission.
     """
     named = [relay for relay in found.relays if name in {None, relay.name}]
     if len(named) == 1:
@@ -101,12 +101,12 @@ def choose(found: Found, name: str | None = None) -> FoundRelay:
     raise NotRunning("no relay runs", hint="-c FILE or --socket PATH for one that has its own")
 
 
-def at(path: Path, name: str = "") -> FoundRelay:
+def relay_at(path: Path, name: str = "") -> FoundRelay:
     """Return the relay that listens on this socket.
 
-    Raises NotRunning where none does, RelayHidden where this user may not connect.
+    Raises NotRunning if none does, RelayHidden if this user may not connect.
     """
-    found = Found()
+    found = FoundRelays()
     _probe_into(path, name or path.stem, found)
     if found.hidden:
         raise RelayHidden(str(found.hidden[0]))
@@ -115,8 +115,8 @@ def at(path: Path, name: str = "") -> FoundRelay:
     return found.relays[0]
 
 
-def _entries(folder: Path, found: Found) -> list[Path]:
-    """List a folder; one that is not there is empty, one that may not be listed is noted."""
+def _entries(folder: Path, found: FoundRelays) -> list[Path]:
+    """List a folder; a missing one is empty, one without permission is recorded as hidden."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -126,8 +126,8 @@ def _entries(folder: Path, found: Found) -> list[Path]:
         return []
 
 
-def _may_trust(folder: Path, uid: int, found: Found) -> bool:
-    """Whether the fallback folder is there and ours: anybody could have made it."""
+def _may_trust(folder: Path, uid: int, found: FoundRelays) -> bool:
+    """Whether the fallback folder exists and is ours, as any user could have created it."""
     if socket_folders.is_own(folder, uid):
         return True
     if os.path.lexists(folder):
@@ -136,8 +136,8 @@ def _may_trust(folder: Path, uid: int, found: Found) -> bool:
     return False
 
 
-def _probe_into(path: Path, name: str, found: Found) -> None:
-    """Note who listens on a socket; a file that a killed relay left is nobody."""
+def _probe_into(path: Path, name: str, found: FoundRelays) -> None:
+    """Record the listener on a socket; a file that a killed relay left has none."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_CONNECT_TIMEOUT)
         try:
@@ -155,8 +155,8 @@ def _probe_into(path: Path, name: str, found: Found) -> None:
 
 
 def _peer(connected: socket.socket) -> int | None:
-    told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return _CREDENTIALS.unpack(told)[0] or None
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(credentials)[0] or None
 
 
 def _hidden(path: Path, name: str, fault: OSError) -> HiddenPlace:
@@ -167,7 +167,7 @@ def _hidden(path: Path, name: str, fault: OSError) -> HiddenPlace:
 
 
 def _owner_of(paths: Iterable[Path]) -> str:
-    """Name the owner of the first of these that can be looked at."""
+    """Return the owner of the first path that can be read, or an empty text."""
     for path in paths:
         try:
             return getpwuid(path.stat().st_uid).pw_name
@@ -177,7 +177,7 @@ def _owner_of(paths: Iterable[Path]) -> str:
 
 
 def _listed(relays: Sequence[FoundRelay]) -> str:
-    """Name relays; two of one name by their sockets."""
+    """List relays by name, or by socket if two have the same name."""
     names = [relay.name for relay in relays]
-    told = names if len(set(names)) == len(names) else [str(relay.socket) for relay in relays]
-    return f" (running: {', '.join(told)})" if told else ""
+    shown = names if len(set(names)) == len(names) else [str(relay.socket) for relay in relays]
+    return f" (running: {', '.join(shown)})" if shown else ""

@@ -1,8 +1,8 @@
 """Pictures for the page: single JPEGs, and motion JPEG, which every browser shows in an <img>.
 
-Motion JPEG is a multipart/x-mixed-replace answer that never ends: each part replaces the
-one before. Each viewer is given the newest picture when it has taken the last one, so a
-slow viewer skips pictures and holds nobody up.
+Motion JPEG is an endless multipart/x-mixed-replace answer: each part replaces the previous one.
+Each viewer gets the newest picture after it has taken the last one, so that a slow viewer skips
+pictures and delays no other.
 """
 
 import asyncio
@@ -14,24 +14,24 @@ from starlette.types import Receive, Scope, Send
 
 from relayd.control.guard import refuse
 
-MOST_VIEWERS = 8
-"""Motion JPEG viewers at a time, of all pictures together: 10 pictures/s of 40 kB each."""
-_LOOK_EACH = 0.025
-"""s between two looks for a newer picture; pictures come each 100 ms."""
-_FIRST_WAIT = 2.0
-"""s to wait for the first picture: above one period of the slowest feed."""
+MAX_VIEWERS = 8
+"""Motion JPEG viewers at a time, over all pictures; each gets 10 pictures/s of 40 kB."""
+_POLL_PERIOD = 0.025
+"""s between two checks for a newer picture; one is made every 100 ms."""
+_FIRST_PICTURE_TIMEOUT = 2.0
+"""s to wait for the first picture: longer than one period of the slowest feed."""
 _BOUNDARY = "relayd-picture"
 
 
 class PictureFeed(Protocol):
-    """Where pictures come from; called off the event loop."""
+    """A source of pictures; called outside the event loop's thread."""
 
     def latest_jpeg(self, after: int = 0) -> tuple[int, bytes] | None:
         """Return the newest picture's number and JPEG if its number is above `after`, else None."""
 
 
 class Viewers:
-    """Those who watch motion JPEG at present."""
+    """The present viewers of motion JPEG."""
 
     def __init__(self) -> None:
         self._streams: set[asyncio.Task[None]] = set()
@@ -42,19 +42,19 @@ class Viewers:
 
     @property
     def full(self) -> bool:
-        """Whether no other viewer may come."""
-        return self._closed or len(self._streams) >= MOST_VIEWERS
+        """Whether no further viewer is accepted."""
+        return self._closed or len(self._streams) >= MAX_VIEWERS
 
     def end_all(self) -> None:
-        """End every stream and let none begin any more."""
+        """End every stream and accept no new one."""
         self._closed = True
         for stream in self._streams:
             stream.cancel()
 
     async def watch(self, stream: asyncio.Task[None], receive: Receive) -> None:
-        """Count `stream` until it ends, its viewer leaves, or `end_all`."""
+        """Count `stream` until it ends, its viewer disconnects, or `end_all` is called."""
         self._streams.add(stream)
-        leaving = asyncio.create_task(_left(receive), name="relayd-viewer-leaves")
+        leaving = asyncio.create_task(_wait_for_disconnect(receive), name="relayd-viewer-leaves")
         try:
             await asyncio.wait({stream, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -65,13 +65,13 @@ class Viewers:
                     await task
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class MotionJpeg(Response):
-    """An answer that goes on while its viewer stays."""
+    """An answer that goes on until its viewer disconnects."""
 
     media_type = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 
@@ -82,9 +82,9 @@ class MotionJpeg(Response):
         self._viewers = viewers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send pictures until the viewer leaves or the server stops."""
+        """Send pictures until the viewer disconnects or the server stops."""
         if self._viewers.full:
-            refusal = refuse(503, f"{MOST_VIEWERS} viewers are here already", "close another page")
+            refusal = refuse(503, f"there are {MAX_VIEWERS} viewers already", "close another page")
             await refusal(scope, receive, send)
             return
         await send(
@@ -112,13 +112,13 @@ async def newest(feed: PictureFeed, after: int) -> tuple[int, bytes]:
         picture = await asyncio.to_thread(feed.latest_jpeg, after)
         if picture is not None:
             return picture
-        await asyncio.sleep(_LOOK_EACH)
+        await asyncio.sleep(_POLL_PERIOD)
 
 
 async def still(feed: PictureFeed) -> Response:
-    """Answer with the newest picture, or 503 where none comes."""
+    """Answer with the newest picture, or 503 if there is none in time."""
     try:
-        _, jpeg = await asyncio.wait_for(newest(feed, 0), _FIRST_WAIT)
+        _, jpeg = await asyncio.wait_for(newest(feed, 0), _FIRST_PICTURE_TIMEOUT)
     except TimeoutError:
         return refuse(503, "there is no picture yet", "try again in a moment")
     return Response(jpeg, media_type="image/jpeg")

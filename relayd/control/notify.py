@@ -1,6 +1,6 @@
-"""What relayd tells systemd: the sd_notify protocol (man sd_notify(3)), one datagram a fact.
+"""Notifications to systemd: the sd_notify protocol (man sd_notify(3)), one datagram a message.
 
-Without $NOTIFY_SOCKET, as in a terminal, all of it does nothing.
+Without $NOTIFY_SOCKET, as in a terminal, nothing is sent.
 """
 
 import os
@@ -16,43 +16,42 @@ _LONGEST_STATUS = 512
 
 
 class Notifier:
-    """Speaks to the service manager that $NOTIFY_SOCKET names, if there is one.
+    """Sends messages to the service manager that $NOTIFY_SOCKET names, if any.
 
-    A message that cannot be delivered is logged once and forgotten: a service manager
-    that does not listen is no reason to stop relaying. Only READY is kept: a start that never
-    says it is taken for failed, so it goes out with each later message, or with `repeat`, until
-    one was delivered.
+    A message that cannot be delivered is logged once and dropped: an unreachable service manager
+    is no reason to stop relaying. Only READY is kept, as a start without it counts as failed: it
+    is sent with each later message, or by `resend_ready`, until it is delivered.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._watchdog = watchdog_interval(environ)
-        self._complained = False
-        self._owes_ready = False
+        self._warned = False
+        self._ready_pending = False
         self._log = logs.get("notify")
 
     @property
     def active(self) -> bool:
-        """Whether a service manager listens."""
+        """Whether there is a service manager."""
         return self._address is not None
 
     @property
     def watchdog(self) -> float | None:
-        """Seconds between two `alive()` that the service manager asks for; None: it does not."""
+        """Seconds between two `alive()` that the service manager asks for; None: no watchdog."""
         return self._watchdog
 
     def ready(self, status: str = "") -> None:
-        """Start-up or reload is done."""
-        self._owes_ready = True
+        """Report that start-up or reload is done."""
+        self._ready_pending = True
         self._send(_status(status))
 
-    def repeat(self) -> None:
-        """Say READY again where it could not be delivered."""
-        if self._owes_ready:
+    def resend_ready(self) -> None:
+        """Send READY again if it could not be delivered."""
+        if self._ready_pending:
             self._send()
 
     def status(self, text: str) -> None:
-        """Say in one line what goes on; `systemctl status` shows it."""
+        """Send a status line, which `systemctl status` shows."""
         self._send(_status(text))
 
     def alive(self) -> None:
@@ -60,39 +59,39 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """The configuration is being read again; `ready()` ends it.
+        """Report that the configuration is being reloaded; `ready()` ends that.
 
         The time stamp lets systemd tell this reload from an earlier one (Type=notify-reload).
         """
-        self._owes_ready = False  # the READY that ends the reload says it
+        self._ready_pending = False  # the READY after the reload replaces it
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> None:
-        """The end has begun."""
-        self._owes_ready = False
+        """Report that the relay is being stopped."""
+        self._ready_pending = False
         self._send("STOPPING=1", _status(status))
 
     def _send(self, *assignments: str) -> None:
         if self._address is None:
             return
-        ready = ("READY=1",) if self._owes_ready else ()
+        ready = ("READY=1",) if self._ready_pending else ()
         message = "\n".join(line for line in (*ready, *assignments) if line).encode()
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                # A full queue must not hold the event loop up; the next message comes soon.
+                # A full queue must not block the event loop; the next message comes soon.
                 sender.setblocking(False)
                 sender.sendto(message, self._address)
-                self._owes_ready = False
+                self._ready_pending = False
         except OSError as fault:
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 self._log.warning(LogEvent.SYSTEMD_UNREACHABLE, reason=str(fault))
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds between two WATCHDOG=1: half of what the service manager allows, as it advises.
+    """Return the seconds between two WATCHDOG=1: half of the allowed time, as systemd advises.
 
-    None when it asks for none, or asks another process (man sd_watchdog_enabled(3)).
+    None if no watchdog is set, or it is for another process (man sd_watchdog_enabled(3)).
     """
     try:
         allowed = int(environ.get("WATCHDOG_USEC", "0"))
@@ -109,5 +108,5 @@ def _address(name: str) -> str | None:
 
 
 def _status(text: str) -> str:
-    """Return the STATUS assignment; a line break within it would begin another assignment."""
+    """Return the STATUS assignment, in one line: a line break would start another assignment."""
     return f"STATUS={' '.join(logs.redact(text).split())[:_LONGEST_STATUS]}" if text else ""

@@ -12,7 +12,7 @@ _TEMPLATE = files("relayd.control").joinpath("page.html").read_text("utf-8")
 
 
 def _hashes(tag: str) -> str:
-    """CSP sources that allow exactly the inline blocks of `tag` which the page has."""
+    """Return CSP sources that allow exactly the page's inline blocks of `tag`."""
     blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", _TEMPLATE, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(block.encode()).digest()) for block in blocks)
     return " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
@@ -32,11 +32,11 @@ HEADERS = {
         )
     )
 }
-"""Sent with the page: only its own style, script and pictures work, even if text got through."""
+"""Headers of the page: only its own style, script and pictures work, even with injected text."""
 
 
 def html(*, has_source: bool) -> str:
-    """Return the page, with the source beside the result or without."""
+    """Return the page, with or without the source next to the result."""
     return _TEMPLATE.replace("{{source}}", "shown" if has_source else "absent").replace(
         "{{version}}", escape(__version__)
     )

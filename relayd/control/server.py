@@ -1,4 +1,4 @@
-"""Serves the control API on a unix socket and, if asked to, over TCP, in the relay's own loop."""
+"""Serves the control API on a unix socket and optionally over TCP, in the relay's event loop."""
 
 import asyncio
 import errno
@@ -19,16 +19,16 @@ from relayd.process.folders import make_private
 
 STOP_DEADLINE = 1.0
 """s that `stop` may take at most."""
-_POLITE = 0.7
-"""s of it in which answers in flight may end; then connections are cut."""
-_MOST_CONNECTIONS = 64
-"""Above the viewers and pollers of a page or two; keeps a runaway client in bounds."""
-_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
-"""Where a browser of this machine finds what listens on all addresses."""
+_DRAIN_TIMEOUT = 0.7
+"""s of it in which answers in flight may end; then connections are aborted."""
+_MAX_CONNECTIONS = 64
+"""More than a few open pages need; limits a runaway client."""
+_BROWSER_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read here, bound elsewhere
+"""The address that a local browser uses for a server on all addresses."""
 
 
-class _InnerServer(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are the relay's."""
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers, as the relay handles signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -39,19 +39,19 @@ class _InnerServer(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Wake once a second, for the Date header, not ten times; and at once to stop."""
+        """Wake once a second, for the Date header, instead of ten times; and at once to stop."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._stopping.wait()
 
     def begin_stop(self) -> None:
-        """Take no more connections, let answers in flight end."""
+        """Accept no more connections, and let answers in flight end."""
         self.should_exit = True
         self._stopping.set()
 
-    def cut(self) -> None:
-        """Drop every connection and whatever still works for one."""
+    def abort(self) -> None:
+        """Abort every connection, and cancel its tasks."""
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
             if transport is not None:
@@ -61,7 +61,7 @@ class _InnerServer(uvicorn.Server):
 
 
 class ControlServer:
-    """Starts and stops once; the relay goes on whether it runs or not."""
+    """The control server; it can be started and stopped once."""
 
     def __init__(
         self, app: ControlApp, unix_path: Path | None = None, tcp: tuple[str, int] | None = None
@@ -71,29 +71,29 @@ class ControlServer:
         self._unix_path = unix_path
         self._tcp = tcp
         self._bound_inode: int | None = None
-        self._servers: dict[_InnerServer, asyncio.Task[None]] = {}
+        self._servers: dict[_QuietServer, asyncio.Task[None]] = {}
         self._log = logs.get("control")
         self.address: tuple[str, int] | None = None
-        """Host and real port once started over TCP."""
+        """Host and actual port, once it is started over TCP."""
 
     @property
     def url(self) -> str | None:
-        """Where a browser of this machine finds the page, without the token that it needs."""
+        """The page's URL for a local browser, without the required token."""
         if self.address is None:
             return None
         host, port = self.address
-        host = _HERE.get(host, host)
+        host = _BROWSER_HOSTS.get(host, host)
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     @property
     def page_url(self) -> str | None:
-        """The same with the token: for the user's eyes, and no log."""
+        """The same with the token: only for the user, never for logs."""
         return f"{self.url}?token={self._app.access.token.text}" if self.url else None
 
     async def start(self) -> None:
         """Bind and serve.
 
-        Raises AddressUnavailable, having bound nothing, when an address is in use or not ours.
+        Raises AddressUnavailable if an address is in use or not ours; then nothing stays bound.
         """
         sockets: list[socket.socket] = []
         try:
@@ -111,7 +111,7 @@ class ControlServer:
             self._remove_unix_socket()
             raise
         for listener in sockets:
-            server = self._inner_server()
+            server = self._make_server()
             self._servers[server] = asyncio.create_task(
                 server.serve(sockets=[listener]), name="relayd-control"
             )
@@ -123,16 +123,16 @@ class ControlServer:
         )
 
     async def stop(self) -> None:
-        """End streams, let answers in flight end, then cut; never longer than STOP_DEADLINE."""
+        """End streams, let answers in flight end, then abort; takes at most STOP_DEADLINE."""
         self._app.viewers.end_all()
         for server in self._servers:
             server.begin_stop()
-        pending = await self._wait_for_end(_POLITE)
+        pending = await self._wait_for_end(_DRAIN_TIMEOUT)
         if pending:
             for server in self._servers:
-                server.cut()
+                server.abort()
                 server.force_exit = True
-            await self._wait_for_end(STOP_DEADLINE - _POLITE)
+            await self._wait_for_end(STOP_DEADLINE - _DRAIN_TIMEOUT)
         for serving in self._servers.values():
             serving.cancel()
         for ended in await asyncio.gather(*self._servers.values(), return_exceptions=True):
@@ -142,15 +142,15 @@ class ControlServer:
         self._servers.clear()
 
     async def _wait_for_end(self, seconds: float) -> bool:
-        """Wait for every server to end; True when one has not."""
+        """Wait for every server to end; returns True if one has not."""
         if not self._servers:
             return False
         _, pending = await asyncio.wait(self._servers.values(), timeout=seconds)
         return bool(pending)
 
-    def _inner_server(self) -> _InnerServer:
-        """Make the server of one listener: whoever fills one up leaves the other free."""
-        return _InnerServer(
+    def _make_server(self) -> _QuietServer:
+        """Create the server of one listener; each has its own connection limit."""
+        return _QuietServer(
             uvicorn.Config(
                 self._app,
                 lifespan="off",
@@ -159,12 +159,12 @@ class ControlServer:
                 server_header=False,
                 http="h11",
                 ws="none",
-                limit_concurrency=_MOST_CONNECTIONS,
+                limit_concurrency=_MAX_CONNECTIONS,
             )
         )
 
     def _remove_unix_socket(self) -> None:
-        """Remove our socket file, and no other that took its place."""
+        """Remove our socket file, but not another one in its place."""
         if self._unix_path is None or self._bound_inode is None:
             return
         with suppress(OSError):
@@ -174,7 +174,7 @@ class ControlServer:
 
 
 async def try_to_bind(unix_path: Path | None, tcp: tuple[str, int] | None) -> None:
-    """Bind what a server would, and give it back; raises AddressUnavailable as `start` does."""
+    """Bind what a server would, then release it; raises AddressUnavailable as `start` does."""
     if unix_path is not None:
         await asyncio.to_thread(_try_unix, unix_path)
     if tcp is not None:
@@ -182,14 +182,14 @@ async def try_to_bind(unix_path: Path | None, tcp: tuple[str, int] | None) -> No
 
 
 async def _listen_tcp(host: str, port: int) -> socket.socket:
-    """Bind the first address that `host` has."""
+    """Listen on the first address of `host`."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError, OverflowError) as fault:
         raise AddressUnavailable(
-            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}",
+            f"[control] http = {f'{host}:{port}'!r}: {_reason(fault)}",
             hint='give an address of this machine, like "127.0.0.1:8642"',
         ) from fault
     family, kind, protocol, _, address = found[0]
@@ -206,7 +206,7 @@ async def _listen_tcp(host: str, port: int) -> socket.socket:
             else 'give an address of this machine, like "127.0.0.1:8642"'
         )
         raise AddressUnavailable(
-            f"[control] http = {f'{host}:{port}'!r}: {_words(fault)}", hint=hint
+            f"[control] http = {f'{host}:{port}'!r}: {_reason(fault)}", hint=hint
         ) from fault
     return listener
 
@@ -217,13 +217,13 @@ def _try_unix(path: Path) -> None:
 
 
 def _listen_unix(path: Path) -> socket.socket:
-    """Bind a socket that its owner alone may use; its folder is made if it is not there."""
+    """Listen on a socket that only its owner may use; a missing folder is created."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         make_private(path.parent)
         _remove_stale(path)
         listener.bind(str(path))
-        # Nobody can connect before listen(), so the mode is right from the first moment.
+        # Nobody can connect before listen(), so the mode is always right.
         path.chmod(0o600)
         listener.listen()
     except AddressUnavailable:
@@ -232,14 +232,14 @@ def _listen_unix(path: Path) -> socket.socket:
     except OSError as fault:
         listener.close()
         raise AddressUnavailable(
-            f"[control] socket = {str(path)!r}: {_words(fault)}",
+            f"[control] socket = {str(path)!r}: {_reason(fault)}",
             hint="give a path, shorter than 108 bytes, in a folder that relayd may write",
         ) from fault
     return listener
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket file that a killed relay left; keep one that somebody serves."""
+    """Remove a socket file that a killed relay left; raises if a server uses it."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -255,7 +255,7 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except BlockingIOError:  # somebody listens, with a full queue
+        except BlockingIOError:  # a server listens, with a full queue
             pass
     raise AddressUnavailable(
         f"[control] socket = {str(path)!r}: another relay serves it",
@@ -263,5 +263,5 @@ def _remove_stale(path: Path) -> None:
     )
 
 
-def _words(fault: Exception) -> str:
+def _reason(fault: Exception) -> str:
     return (fault.strerror if isinstance(fault, OSError) else None) or str(fault)

@@ -1,1 +1,1 @@
-"""One relay: its decisions, its parts, and what it tells of itself."""
+"""One relay: its decisions, its parts and its status."""

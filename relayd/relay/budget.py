@@ -1,4 +1,4 @@
-"""Watches how long sessions were open today, and tells when the day's limit is near or reached."""
+"""Watches how long sessions were open today and warns when the day's limit is near or reached."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,27 +12,27 @@ _log = get("budget")
 
 
 class BudgetWatch:
-    """Reads the journal when a session opens or closes, and when the answer may have changed."""
+    """Reads the journal when a session opens or closes, and when time alone changes the result."""
 
     def __init__(
         self, journal: Journal, daily_limit: float, on_reading: Callable[[BudgetReading], None]
     ) -> None:
-        """Watch a limit of so many minutes a day (0: none); `on_reading` hears of each reading."""
+        """Watch a limit in minutes a day (0: none); `on_reading` is called with each reading."""
         self._journal, self._limit, self._on_reading = journal, daily_limit, on_reading
         self._changed = asyncio.Event()
-        self._told = BudgetState.OK
+        self._last_state = BudgetState.OK
 
     def set_limit(self, daily_limit: float) -> None:
-        """Watch another limit from now on, in minutes; 0: none."""
+        """Use another limit from now on, in minutes; 0: none."""
         self._limit = daily_limit
         self._changed.set()
 
-    def look(self) -> None:
-        """A session was opened or closed: read again."""
+    def refresh(self) -> None:
+        """Read again, because a session was opened or closed."""
         self._changed.set()
 
     async def read(self) -> BudgetReading:
-        """Read how the day stands, and tell it. Raises Unavailable."""
+        """Read today's usage and report it. Raises Unavailable."""
         self._changed.clear()
         reading = await asyncio.to_thread(self._journal.budget, self._limit)
         self._warn(reading)
@@ -48,6 +48,6 @@ class BudgetWatch:
                     await self._changed.wait()
 
     def _warn(self, reading: BudgetReading) -> None:
-        if reading.state is not self._told and reading.state is not BudgetState.OK:
+        if reading.state is not self._last_state and reading.state is not BudgetState.OK:
             _log.warning(LogEvent.RELAY_BUDGET, state=reading.state.value, reason=reading.text)
-        self._told = reading.state
+        self._last_state = reading.state

@@ -1,4 +1,4 @@
-"""What a relay's state machine asks for; the runner carries it out."""
+"""Commands of a relay's state machine; the runner carries them out."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from relayd.relay.status import DemandState, RelayState
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The root of all commands."""
+    """Base class of all commands."""
 
 
 @dataclass(frozen=True, slots=True)
 class WakeAt(Command):
-    """Send `TimerDue` at this moment (monotonic s) and not at an earlier one; None: never."""
+    """Send `TimerDue` at this time (monotonic s), in place of any earlier timer; None: never."""
 
     moment: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Report(Command):
-    """Tell everybody where the relay stands."""
+    """Publish the relay's state."""
 
     state: RelayState
     reason: str
@@ -29,7 +29,7 @@ class Report(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class Note(Command):
+class LogWarning(Command):
     """Write a warning to the log."""
 
     event: LogEvent
@@ -38,24 +38,24 @@ class Note(Command):
 
 @dataclass(frozen=True, slots=True)
 class Show(Command):
-    """Show the pictures of this session, and of no other; None: of none."""
+    """Show the pictures of this session only; None: of no session."""
 
     number: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze(Command):
-    """Let no swapped picture pass: the source is away, what still comes is an echo of it."""
+    """Block swapped pictures: the source is away, and those still arriving show its past."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thaw(Command):
-    """Let the shown session's pictures pass again."""
+    """Show the shown session's pictures again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuspendSource(Command):
-    """Let go of the source."""
+    """Close the source until `ResumeSource`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +65,19 @@ class ResumeSource(Command):
 
 @dataclass(frozen=True, slots=True)
 class SessionCommand(Command):
-    """Something is to be done with one session."""
+    """Base class of commands for one session."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class StartLink(SessionCommand):
-    """Start its worker process, in place of the one it has, if any."""
+    """Start its worker process; one that it already has is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSession(SessionCommand):
-    """Ask the service for it, then wait for its turn."""
+    """Create it at the service, then wait for its turn in the queue."""
 
     face: FaceChoice
 
@@ -89,7 +89,7 @@ class JoinLink(SessionCommand):
 
 @dataclass(frozen=True, slots=True)
 class UpdateFace(SessionCommand):
-    """Put another face on, within the session."""
+    """Switch to another face within the session."""
 
     face: FaceChoice
 
@@ -101,7 +101,7 @@ class RenewToken(SessionCommand):
 
 @dataclass(frozen=True, slots=True)
 class CloseSession(SessionCommand):
-    """Close it at the service and stop its worker, side by side, whatever it was doing.
+    """Close it at the service and stop its worker in parallel, whatever it is doing.
 
-    Answered by `SessionClosed` in any case.
+    Always answered by `SessionClosed`.
     """

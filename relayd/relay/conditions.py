@@ -1,7 +1,7 @@
-"""What must hold outside for a session to be of use: readers, source, outputs, person, budget.
+"""Conditions for having a session: readers, source, outputs, the user's pause, budget, sleep.
 
-Plain records that the state machine fills from events and asks with the time; they decide
-nothing by themselves and wait for nothing.
+Plain records that the state machine fills from events and queries with the current time. They
+read no clock and start nothing by themselves.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from relayd.relay.status import DemandState
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
-SOURCE_PATIENCE = 30.0
-"""s that a session is kept, and paid, while the source is away; then it is closed."""
-OUTPUT_PATIENCE = 30.0
-"""s that a session is kept while no output works: a device that is plugged in again is back in 5 s,
-a stream's receiver that is restarted in some more."""
-NOBODY_LOOKS = "nobody looks at the camera"
+SOURCE_LOSS_LIMIT = 30.0
+"""s that a session is kept, and billed, while the source is away; then it is closed."""
+OUTPUT_LOSS_LIMIT = 30.0
+"""s that a session is kept while no output works: a device that is plugged in again is back within
+5 s, a restarted receiver of a stream takes a little longer."""
+NO_READERS = "no program reads the camera"
 STILL_CLOSING = "the last session is being closed"
 WAITING_FOR_SOURCE = "waiting for the source's first picture"
 PAUSED = "paused"
@@ -24,7 +24,7 @@ ASLEEP = "the machine is being suspended"
 
 @dataclass(slots=True)
 class Readers:
-    """Who reads the cameras, and so whether anybody wants a session."""
+    """How many programs read the cameras, and whether they want a session."""
 
     on_demand: bool
     grace: float
@@ -32,35 +32,35 @@ class Readers:
     counts: dict[str, int | None] = field(default_factory=dict)
     """Readers of each camera; None where they cannot be counted."""
     left_at: float = LONG_AGO
-    """When the last one left whom a session was wanted for."""
+    """When readers last stopped wanting a session."""
 
     @property
-    def count_for_nothing(self) -> bool:
-        """Sessions do not depend on readers: not asked for, or they cannot be counted."""
+    def are_ignored(self) -> bool:
+        """Sessions do not depend on readers: on demand is off, or they cannot be counted."""
         return not self.on_demand or None in self.counts.values()
 
     @property
-    def looking(self) -> bool:
-        """Somebody is known to read a camera."""
+    def has_reader(self) -> bool:
+        """At least one program is known to read a camera."""
         return any(self.counts.values())
 
     @property
     def want_session(self) -> bool:
         """A session may be opened for them."""
-        return self.count_for_nothing or self.looking
+        return self.are_ignored or self.has_reader
 
-    def keep_session(self, now: float) -> bool:
-        """Whether one that is open is kept for them: also for who may come back in a moment."""
+    def may_keep_session(self, now: float) -> bool:
+        """Whether an open session is kept, also during the grace time after the last reader."""
         return self.want_session or now < self.left_at + self.grace
 
-    def change(self, device: str, count: int | None, now: float) -> None:
-        """Take in how many read a camera."""
+    def set_count(self, device: str, count: int | None, now: float) -> None:
+        """Record how many programs read a camera."""
         wanted = self.want_session
         self.counts[device] = count
         self._note_leaving(now, wanted=wanted)
 
-    def follow(self, now: float, *, on_demand: bool, grace: float) -> None:
-        """Take in other settings."""
+    def set_policy(self, now: float, *, on_demand: bool, grace: float) -> None:
+        """Apply other settings."""
         wanted = self.want_session
         self.on_demand, self.grace = on_demand, grace
         self._note_leaving(now, wanted=wanted)
@@ -70,125 +70,125 @@ class Readers:
             self.left_at = now
 
     def state(self, now: float, *, live: bool, closing: bool) -> DemandState:
-        """Say where sessions on demand stand, given whether one is live or being closed."""
-        if self.count_for_nothing:
+        """Return the state of sessions on demand, given whether one is live or being closed."""
+        if self.are_ignored:
             return DemandState.OFF
         if closing:
             return DemandState.CLOSING
-        if self.looking:
+        if self.has_reader:
             return DemandState.LIVE if live else DemandState.OPENING
         return DemandState.GRACE if now < self.left_at + self.grace else DemandState.IDLE
 
 
 @dataclass(slots=True)
 class Source:
-    """Whether the source gives pictures, since when not, and why not."""
+    """Whether the source delivers pictures; if not, since when and why."""
 
     alive: bool = False
     reason: str = WAITING_FOR_SOURCE
-    """Why it gives none; empty while it does."""
+    """Why it delivers none; empty while it does."""
     suspended: bool = False
-    _gone_since: float = LONG_AGO
-    _failed: bool = False
-    _waking: bool = False
+    _down_since: float = LONG_AGO
+    _open_failed: bool = False
+    _is_reopening: bool = False
 
     @property
-    def counts_as_there(self) -> bool:
-        """It gives pictures, or is being opened again and did not fail so far."""
-        return self.alive or self._waking
+    def counts_as_alive(self) -> bool:
+        """It delivers pictures, or is being reopened and has not failed so far."""
+        return self.alive or self._is_reopening
 
-    def patience_ends(self) -> float:
-        """When it has been away for longer than a session is kept for it.
+    def keep_session_until(self) -> float:
+        """Return the time until which a session is kept although the source is away.
 
-        Long ago before its first picture, and after the end of a recording that is not looped.
+        LONG_AGO before its first picture, and after the end of a recording that is not looped.
         """
-        return NEVER if self.counts_as_there else self._gone_since + SOURCE_PATIENCE
+        return NEVER if self.counts_as_alive else self._down_since + SOURCE_LOSS_LIMIT
 
     def suspend(self) -> None:
-        """It is let go of; what its reader still tells is of the past."""
-        self.suspended, self._waking = True, False
-        self.alive, self._gone_since = False, LONG_AGO
+        """Mark it closed on purpose; late events of its reader are ignored."""
+        self.suspended, self._is_reopening = True, False
+        self.alive, self._down_since = False, LONG_AGO
 
     def resume(self) -> None:
-        """It is being opened again.
+        """Mark it as being reopened.
 
-        Unless it failed the last time it counts as there, so that a session can be opened
-        meanwhile: until its first picture, or the first failure.
+        Unless it failed the last time it counts as alive until its first picture or failure, so
+        that a session can be opened in parallel.
         """
-        self.suspended, self._waking = False, not self._failed
-        if self._waking:
+        self.suspended, self._is_reopening = False, not self._open_failed
+        if self._is_reopening:
             self.reason = WAITING_FOR_SOURCE
 
-    def came(self) -> None:
-        """It gives pictures."""
+    def on_up(self) -> None:
+        """Record that it delivers pictures."""
         if not self.suspended:
             self.alive, self.reason = True, ""
-            self._waking = self._failed = False
+            self._is_reopening = self._open_failed = False
 
-    def went(self, reason: str, now: float) -> None:
-        """It gives none, and is tried again."""
+    def on_down(self, reason: str, now: float) -> None:
+        """Record that it delivers none; its reader tries again."""
         if not self.suspended:
-            self._waking, self._failed = False, True
-            self._lose(reason, now)
+            self._is_reopening, self._open_failed = False, True
+            self._mark_down(reason, now)
 
-    def ended(self) -> None:
-        """It came to its end."""
+    def on_end(self) -> None:
+        """Record that it has ended."""
         if not self.suspended:
-            self._waking = self._failed = False
-            self._lose("the source came to its end", LONG_AGO)
+            self._is_reopening = self._open_failed = False
+            self._mark_down("the source has ended", LONG_AGO)
 
-    def _lose(self, reason: str, since: float) -> None:
+    def _mark_down(self, reason: str, since: float) -> None:
         if self.alive or since == LONG_AGO:
-            self._gone_since = since
+            self._down_since = since
         self.alive, self.reason = False, reason
 
 
 @dataclass(slots=True)
-class Surroundings:
-    """All that a session depends on."""
+class Conditions:
+    """Everything that a session depends on."""
 
     readers: Readers
     source: Source = field(default_factory=Source)
     paused: bool = False
     asleep: bool = False
     stopping: bool = False
-    outputs_gone_since: float | None = None
+    outputs_lost_since: float | None = None
     outputs_reason: str = ""
     budget_spent: bool = False
-    budget_words: str = ""
+    budget_reason: str = ""
 
     def obstacle(self) -> str | None:
-        """Say why no session may be opened; None where one may."""
+        """Return why no session may be opened; None if one may."""
         for holds, reason in (
             (self.stopping, ""),
             (self.paused, PAUSED),
             (self.asleep, ASLEEP),
-            (self.budget_spent, self.budget_words),
-            (not self.readers.want_session, NOBODY_LOOKS),
-            (self.outputs_gone_since is not None, self.outputs_reason),
-            (not self.source.counts_as_there, self.source.reason),
+            (self.budget_spent, self.budget_reason),
+            (not self.readers.want_session, NO_READERS),
+            (self.outputs_lost_since is not None, self.outputs_reason),
+            (not self.source.counts_as_alive, self.source.reason),
         ):
             if holds:
                 return reason
         return None
 
-    def keep(self, now: float, *, opened: bool) -> bool:
-        """Whether a session is kept: one that is `opened`, also for who may come back."""
+    def may_keep_session(self, now: float, *, opened: bool) -> bool:
+        """Whether a session is kept; one that is `opened` is kept for the grace time, too."""
         if self.stopping or self.paused or self.asleep or self.budget_spent:
             return False
         readers = self.readers
-        if not (readers.keep_session(now) if opened else readers.want_session):
+        if not (readers.may_keep_session(now) if opened else readers.want_session):
             return False
-        return now < min(self.source.patience_ends(), self._output_patience_ends())
+        return now < min(self.source.keep_session_until(), self._outputs_keep_session_until())
 
     def deadlines(self) -> tuple[float, ...]:
-        """Return the moments at which time alone changes one of the answers."""
+        """Return the times at which one of the results changes without an event."""
         return (
             self.readers.left_at + self.readers.grace,
-            self.source.patience_ends(),
-            self._output_patience_ends(),
+            self.source.keep_session_until(),
+            self._outputs_keep_session_until(),
         )
 
-    def _output_patience_ends(self) -> float:
-        since = self.outputs_gone_since
-        return NEVER if since is None else since + OUTPUT_PATIENCE
+    def _outputs_keep_session_until(self) -> float:
+        since = self.outputs_lost_since
+        return NEVER if since is None else since + OUTPUT_LOSS_LIMIT

@@ -1,7 +1,7 @@
-"""What happens to a relay: everything its state machine is told.
+"""Events that the relay's state machine handles.
 
-Events of one session carry its `number`, which the machine gave when it asked for it. One that
-comes late, for a session that is gone, is ignored; but a lost answer counts whenever it is told.
+Events of one session carry its `number`, which the machine assigned. A late event of a session
+that is gone is ignored, except a lost answer, which always counts.
 """
 
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from relayd.relay.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The root of all events."""
+    """Base class of all events."""
 
 
-# What people, readers and the machine around the relay do.
+# From the user, the readers, the source and outputs, and the computer.
 
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The outputs show pictures: the relay may begin."""
+    """The outputs show pictures: the relay may start sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop(Event):
-    """The relay ends: close every session and open none."""
+    """The relay is being stopped: close every session and open none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimerDue(Event):
-    """The moment of the last `WakeAt` has come."""
+    """The time of the last `WakeAt` has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused(Event):
-    """A person wants no session until it is resumed."""
+    """The user wants no session until `Resumed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed(Event):
-    """A person ends a pause, and any wait for the next try."""
+    """The user ends a pause, and any wait for the next try."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceChosen(Event):
-    """A person chose the face to put on."""
+    """The user chose another face."""
 
     face: FaceChoice
 
@@ -60,7 +60,7 @@ class PolicyChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReadersChanged(Event):
-    """Another number of programs reads a camera; None: that cannot be seen."""
+    """The number of programs that read a camera changed; None: it cannot be counted."""
 
     device: str
     count: int | None
@@ -68,28 +68,28 @@ class ReadersChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutputsChanged(Event):
-    """Some output works, or none does."""
+    """At least one output works, or none does."""
 
     working: bool
     reason: str = ""
-    """Why none does, in words."""
+    """Why none does, for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUp(Event):
-    """The source gives pictures."""
+    """The source delivers pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDown(Event):
-    """The source gives no pictures; it is tried again."""
+    """The source delivers no pictures; its reader tries again."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SourceEnded(Event):
-    """A recording came to its end and is not looped."""
+    """A recording that is not looped has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class BudgetChanged(Event):
     """The day's limit was reached, or a new day began."""
 
     spent: bool
-    words: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +110,19 @@ class WokeUp(Event):
     """The machine runs again after a suspend."""
 
 
-# What becomes of a session.
+# From one session.
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent(Event):
-    """Something happened to one session."""
+    """Base class of events of one session."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened(SessionEvent):
-    """The service opened it: from now on it bills."""
+    """The service opened it and bills it from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class SessionReady(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionRefused(SessionEvent):
-    """It certainly was not opened."""
+    """It was certainly not opened."""
 
     error: RelaydError
 
@@ -146,7 +146,7 @@ class SessionDoubtful(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded(SessionEvent):
-    """The service gave it up, or keeps it in its queue too long."""
+    """The service ended it, or keeps it in its queue too long."""
 
     error: RelaydError
 
@@ -156,43 +156,43 @@ class SessionClosed(SessionEvent):
     """Its close is over: confirmed, or left to the journal."""
 
 
-# What becomes of the link of a session.
+# From the link of a session.
 
 
 @dataclass(frozen=True, slots=True)
 class LinkReady(SessionEvent):
-    """The worker process has its library loaded and can join."""
+    """The worker process has loaded its library and can join."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkJoined(SessionEvent):
-    """The channel took us in."""
+    """The channel is joined."""
 
 
 @dataclass(frozen=True, slots=True)
 class PicturesFlow(SessionEvent):
-    """Swapped pictures come: the first one, or the first one after they had stopped."""
+    """Swapped pictures arrive: the first one, or the first one after they had stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class PicturesStopped(SessionEvent):
-    """No swapped picture came for `rtc.stall_timeout`, though pictures are sent."""
+    """No swapped picture arrived for `rtc.stall_timeout`, though pictures are sent."""
 
     error: RelaydError
     last_at: float
-    """When the last one came, monotonic s."""
+    """When the last one arrived, monotonic s."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkDegraded(SessionEvent):
-    """A connection broke, and the link repairs it by itself."""
+    """A connection broke, and the link is repairing it by itself."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRecovered(SessionEvent):
-    """What `LinkDegraded` told of is repaired."""
+    """The fault that `LinkDegraded` reported is repaired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +214,14 @@ class TokenFinal(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class FaceApplied(SessionEvent):
-    """The session wears this face now."""
+    """The session uses this face now."""
 
     face: FaceChoice
 
 
 @dataclass(frozen=True, slots=True)
 class FaceRefused(SessionEvent):
-    """The session did not take this face."""
+    """The session refused this face."""
 
     face: FaceChoice
     error: RelaydError

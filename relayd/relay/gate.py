@@ -1,7 +1,7 @@
-"""Which swapped frames may be shown: those of one session, while the source is there.
+"""Decides which swapped frames may be shown: those of one session, while the source is alive.
 
-Frames arrive in the threads of several links; what is shown is decided in the event loop. One
-lock makes the look and the act one step, so no late frame slips in behind a decision.
+Frames arrive in the threads of several links; the event loop decides what is shown. One lock makes
+check and write atomic, so that no late frame gets through after a decision.
 """
 
 from threading import Lock
@@ -11,15 +11,15 @@ from relayd.media.slots import LatestSlot
 
 
 class FrameGate:
-    """Lets frames of one epoch into the slot that the output clock shows; safe from any thread.
+    """Lets frames of one epoch into the slot that the outputs show; safe from any thread.
 
-    An epoch is a number that is never used again, such as one for each session. When a method
-    has returned, no frame that it forbids enters the slot any more; a beat that has already
-    taken a frame out of the slot may still show it.
+    An epoch is a number that is never reused, such as one for each session. Once a method has
+    returned, no frame that it forbids enters the slot; a tick of the output clock that has
+    already taken a frame out of the slot may still show it.
     """
 
     def __init__(self, slot: LatestSlot[SwappedFrame], *, holds: bool) -> None:
-        """Pass nothing yet; with `holds` the last frame stays while nothing passes."""
+        """Pass nothing yet; with `holds` the last frame stays shown while nothing passes."""
         self._slot, self._holds = slot, holds
         self._lock = Lock()
         self._epoch: int | None = None
@@ -29,14 +29,14 @@ class FrameGate:
 
     @property
     def epoch(self) -> int | None:
-        """Whose frames pass; None: nobody's."""
+        """The epoch whose frames pass; None: no frames pass."""
         return self._epoch
 
     def show(self, epoch: int | None) -> None:
-        """From now on only frames of `epoch` pass; with None none do.
+        """Pass only frames of `epoch` from now on; None: pass no frames.
 
-        None also forgets the frame that is shown, unless it is held. From one epoch directly to
-        the next it stays until the new one's first frame (but no longer than the output clock
+        None also drops the shown frame, unless it is held. From one epoch directly to the next the
+        shown frame stays until the new epoch's first one (but no longer than the output clock
         repeats a frame), so that a takeover shows no standby between two live pictures.
         """
         with self._lock:
@@ -45,23 +45,23 @@ class FrameGate:
                 self._slot.clear()
 
     def freeze(self) -> None:
-        """Pass nothing until `thaw`, for the source is away; forget the frame unless it is held."""
+        """Pass nothing until `thaw`, as the source is away; drop the frame unless it is held."""
         with self._lock:
             self._is_frozen = True
             if not self._holds:
                 self._slot.clear()
 
     def shut(self) -> None:
-        """Pass nothing until the next `show`, and forget the frame even if it is held.
+        """Pass nothing until the next `show`, and drop the frame even if it is held.
 
-        A call is over: its last picture must not be the first of the next one.
+        The call is over: its last picture must not be the first of the next call.
         """
         with self._lock:
             self._epoch = None
             self._slot.clear()
 
     def thaw(self) -> None:
-        """Pass frames of the epoch again, for the source is back."""
+        """Pass frames of the epoch again, as the source is back."""
         with self._lock:
             self._is_frozen = False
 

@@ -2,9 +2,9 @@
 
 It owns a set of sessions of which at most one is shown. There are never more than two, and two
 only while one takes over from the other; rotation, a token that ends, a rejoin and sessions on
-demand are transitions of that set. Each event is taken in first; then a few rules look at the
-whole and order what follows from it. It waits for nothing, reads no clock and does no I/O: the
-runner carries its commands out and answers with events.
+demand are transitions of that set. Each event first updates the state; then a few rules derive
+commands from the whole state. The machine waits for nothing, reads no clock and does no I/O: the
+runner carries out its commands and answers with events.
 
     StartLink → LinkReady → OpenSession → SessionOpened → SessionReady → JoinLink → LinkJoined
     → PicturesFlow → Show … CloseSession → SessionClosed
@@ -20,7 +20,7 @@ from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
-from relayd.relay.conditions import LONG_AGO, NEVER, Readers, Surroundings
+from relayd.relay.conditions import LONG_AGO, NEVER, Conditions, Readers
 from relayd.relay.events import Event
 from relayd.relay.holdoff import Holdoff
 from relayd.relay.policy import Policy
@@ -39,7 +39,7 @@ from relayd.relay.view import View, describe
 
 
 class Machine:
-    """Decides everything about a relay's sessions; not for several threads."""
+    """Decides everything about a relay's sessions; not thread-safe."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Machine:
         doubts: Iterable[float] = (),
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Begin with no session; `doubts` are lost answers of an earlier run (monotonic s)."""
+        """Start without a session; `doubts` are times of earlier lost answers (monotonic s)."""
         self.face = face
         """The face to put on."""
-        self.surroundings = Surroundings(Readers(policy.on_demand, policy.grace))
+        self.conditions = Conditions(Readers(policy.on_demand, policy.grace))
         self.doubtful = 0
         """Creates of this run whose answer was lost."""
         self._commands: list[Command] = []
@@ -61,19 +61,19 @@ class Machine:
         self.sessions = SessionSet(self._holdoff, self._commands)
         self._started = False
         self._now = LONG_AGO
-        self._told_shown: int | None = None
-        self._told_frozen = False
-        self._told_view: View | None = None
+        self._reported_shown: int | None = None
+        self._reported_frozen = False
+        self._reported_view: View | None = None
         self._wake_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Take in an event at `now` (monotonic s) and give what is to be done, in this order."""
+        """Handle an event at `now` (monotonic s); returns the commands, in order."""
         self._now = now
         self._commands.clear()
         was_over = self.is_over
-        if isinstance(event, on.SessionDoubtful):  # money, though the session may be gone
+        if isinstance(event, on.SessionDoubtful):  # counts even if the session is gone
             self.doubtful += 1
-            self._holdoff.doubted(now)
+            self._holdoff.on_lost_answer(now)
         if isinstance(event, on.SessionEvent):
             if session := self.sessions.by_number.get(event.number):
                 self._on_session(event, session)
@@ -87,24 +87,24 @@ class Machine:
             self._open_wanted()
             self._open_successor()
             self._apply_face()
-            self._tell()
+            self._report_changes()
             self._schedule()
         return list(self._commands)
 
     def view(self, now: float) -> View:
-        """Say where the relay stands."""
-        return describe(self.sessions, self.surroundings, self._holdoff, now)
+        """Return the relay's state, reason and demand."""
+        return describe(self.sessions, self.conditions, self._holdoff, now)
 
     @property
     def is_over(self) -> bool:
-        """It was stopped, and no session is left."""
-        return self.surroundings.stopping and not self.sessions.by_number
+        """Whether it was stopped and no session is left."""
+        return self.conditions.stopping and not self.sessions.by_number
 
-    # Events from around the relay.
+    # Events that belong to no session.
 
     @singledispatchmethod
     def _on(self, event: Event) -> None:
-        """Take in an event that belongs to no session."""
+        """Handle an event that belongs to no session."""
         raise NotImplementedError(event)
 
     @_on.register
@@ -117,77 +117,77 @@ class Machine:
 
     @_on.register
     def _(self, _: on.Stop) -> None:
-        self._started = self.surroundings.stopping = True
+        self._started = self.conditions.stopping = True
 
     @_on.register
     def _(self, _: on.Paused) -> None:
-        self.surroundings.paused = True
+        self.conditions.paused = True
 
     @_on.register
     def _(self, _: on.Resumed) -> None:
-        self.surroundings.paused = False
-        self._holdoff.asked(looked_at_account=True)
+        self.conditions.paused = False
+        self._holdoff.on_user_action(account_checked=True)
 
     @_on.register
     def _(self, event: on.FaceChosen) -> None:
         self.face = event.face
-        self._holdoff.asked(looked_at_account=False)
+        self._holdoff.on_user_action(account_checked=False)
         for session in self.sessions.by_number.values():
             session.face_tries, session.face_not_before = 0, LONG_AGO
 
     @_on.register
     def _(self, event: on.PolicyChanged) -> None:
         self._policy = policy = event.policy
-        readers = self.surroundings.readers
-        readers.follow(self._now, on_demand=policy.on_demand, grace=policy.grace)
+        readers = self.conditions.readers
+        readers.set_policy(self._now, on_demand=policy.on_demand, grace=policy.grace)
 
     @_on.register
     def _(self, event: on.ReadersChanged) -> None:
-        readers = self.surroundings.readers
+        readers = self.conditions.readers
         wanted = readers.want_session
-        readers.change(event.device, event.count, self._now)
+        readers.set_count(event.device, event.count, self._now)
         if readers.want_session and not wanted and not self.sessions.working:
-            self._holdoff.arrived()
+            self._holdoff.on_arrival()
 
     @_on.register
     def _(self, event: on.OutputsChanged) -> None:
-        around = self.surroundings
-        around.outputs_reason = event.reason
+        conditions = self.conditions
+        conditions.outputs_reason = event.reason
         if event.working:
-            around.outputs_gone_since = None
-        elif around.outputs_gone_since is None:
-            around.outputs_gone_since = self._now
+            conditions.outputs_lost_since = None
+        elif conditions.outputs_lost_since is None:
+            conditions.outputs_lost_since = self._now
 
     @_on.register
     def _(self, _: on.SourceUp) -> None:
-        self.surroundings.source.came()
+        self.conditions.source.on_up()
 
     @_on.register
     def _(self, event: on.SourceDown) -> None:
-        self.surroundings.source.went(event.reason, self._now)
+        self.conditions.source.on_down(event.reason, self._now)
 
     @_on.register
     def _(self, _: on.SourceEnded) -> None:
-        self.surroundings.source.ended()
+        self.conditions.source.on_end()
 
     @_on.register
     def _(self, event: on.BudgetChanged) -> None:
-        self.surroundings.budget_spent = event.spent
-        self.surroundings.budget_words = event.words
+        self.conditions.budget_spent = event.spent
+        self.conditions.budget_reason = event.reason
 
     @_on.register
     def _(self, _: on.SleepComing) -> None:
-        self.surroundings.asleep = True
+        self.conditions.asleep = True
 
     @_on.register
     def _(self, _: on.WokeUp) -> None:
-        self.surroundings.asleep = False
+        self.conditions.asleep = False
 
     # Events of one session.
 
     @singledispatchmethod
     def _on_session(self, event: on.SessionEvent, session: Session) -> None:
-        """Take in what became of a session."""
+        """Handle an event of one session."""
         raise NotImplementedError(event)
 
     @_on_session.register
@@ -196,11 +196,11 @@ class Machine:
             return
         if session.opened:
             session.enter(Stage.JOINING, session.deadline)
-            self._order(do.JoinLink(session.number))
+            self._emit(do.JoinLink(session.number))
         else:
             session.face = self.face
             session.enter(Stage.CREATING, self._now + CREATE_TIMEOUT)
-            self._order(do.OpenSession(session.number, self.face))
+            self._emit(do.OpenSession(session.number, self.face))
 
     @_on_session.register
     def _(self, _: on.SessionOpened, session: Session) -> None:
@@ -212,7 +212,7 @@ class Machine:
     def _(self, _: on.SessionReady, session: Session) -> None:
         if session.stage is Stage.QUEUED:
             session.enter(Stage.JOINING, self._now + JOIN_TIMEOUT)
-            self._order(do.JoinLink(session.number))
+            self._emit(do.JoinLink(session.number))
 
     @_on_session.register
     def _(
@@ -233,26 +233,26 @@ class Machine:
     @_on_session.register
     def _(self, _: on.PicturesFlow, session: Session) -> None:
         if session.stage in {Stage.JOINING, Stage.WAITING, Stage.LIVE}:
-            session.pictures_came(self._now, self._policy.session_max)
+            session.on_pictures(self._now, self._policy.session_max)
 
     @_on_session.register
     def _(self, event: on.PicturesStopped, session: Session) -> None:
         if session.stage is not Stage.LIVE:
             return
         if session.flowing:
-            session.pictures_stopped(event.last_at, self._now)
+            session.on_pictures_stopped(event.last_at, self._now)
         if not session.fault:
             self.sessions.rejoin(session, event.error, self._now)
 
     @_on_session.register
     def _(self, event: on.LinkDegraded, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.degraded(event.reason or "the link is being repaired")
+            session.on_degraded(event.reason or "the link is being repaired")
 
     @_on_session.register
     def _(self, _: on.LinkRecovered, session: Session) -> None:
         if session.stage is Stage.LIVE:
-            session.recovered(self._now, self._policy.stall_timeout)
+            session.on_recovered(self._now, self._policy.stall_timeout)
 
     @_on_session.register
     def _(self, event: on.LinkLost, session: Session) -> None:
@@ -262,11 +262,11 @@ class Machine:
     @_on_session.register
     def _(self, _: on.TokenExpiring, session: Session) -> None:
         if not session.is_closing:
-            self._order(do.RenewToken(session.number))
+            self._emit(do.RenewToken(session.number))
 
     @_on_session.register
     def _(self, _: on.TokenFinal, session: Session) -> None:
-        session.hurry(self._now)
+        session.set_ending_early(self._now)
 
     @_on_session.register
     def _(self, event: on.FaceApplied, session: Session) -> None:
@@ -277,15 +277,15 @@ class Machine:
     def _(self, event: on.FaceRefused, session: Session) -> None:
         session.face_pending = False
         if event.face != self.face:
-            return  # another one was chosen meanwhile
+            return  # another one has been chosen since
         is_live = session.stage is Stage.LIVE
         if is_live and isinstance(event.error, FaceRejected):
-            self.face = session.face  # a picture that cannot be used replaces none that can
+            self.face = session.face  # keep the usable face
         session.face_tries += is_live
         retry = session.face_tries < FACE_TRIES
         session.face_not_before = self._now + FACE_RETRY if is_live and retry else NEVER
 
-    # The rules, in the order in which they are looked at after each event.
+    # The rules, in the order in which they are applied after each event.
 
     def _end_late_stages(self) -> None:
         for session in list(self.sessions.by_number.values()):
@@ -293,52 +293,54 @@ class Machine:
                 continue
             if session.is_closing:
                 self.sessions.forget(session)
-                self._order(
-                    do.Note(LogEvent.SESSION_CLOSE_GIVEN_UP, f"not over in {CLOSE_TIMEOUT:g} s")
+                self._emit(
+                    do.LogWarning(
+                        LogEvent.SESSION_CLOSE_GIVEN_UP, f"not over in {CLOSE_TIMEOUT:g} s"
+                    )
                 )
             else:
-                error = session.late(self._policy.first_frame_timeout)
+                error = session.timeout_error(self._policy.first_frame_timeout)
                 self.sessions.rejoin(session, error, self._now)
 
     def _close_unwanted(self) -> None:
-        around, may_open = self.surroundings, self.surroundings.obstacle() is None
+        conditions, may_open = self.conditions, self.conditions.obstacle() is None
 
         def wanted(session: Session) -> bool:
             if session.stage is Stage.LOADING and not session.opened:
-                return may_open  # nothing is lost yet
-            return around.keep(self._now, opened=session.opened)
+                return may_open  # it costs nothing yet
+            return conditions.may_keep_session(self._now, opened=session.opened)
 
         self.sessions.close_unless(wanted, self._now)
 
     def _steer_source(self) -> None:
-        source = self.surroundings.source
-        needed = self.surroundings.readers.keep_session(self._now)
-        if self.surroundings.stopping or source.suspended is not needed:
+        source = self.conditions.source
+        needed = self.conditions.readers.may_keep_session(self._now)
+        if self.conditions.stopping or source.suspended is not needed:
             return
         if needed:
             source.resume()
-            self._order(do.ResumeSource())
+            self._emit(do.ResumeSource())
         else:
             source.suspend()
-            self._order(do.SuspendSource())
+            self._emit(do.SuspendSource())
 
     def _open_wanted(self) -> None:
         if (
             not self.sessions.by_number
-            and self.surroundings.obstacle() is None
+            and self.conditions.obstacle() is None
             and self._holdoff.allows(self._now)
         ):
-            self._holdoff.opening()
+            self._holdoff.on_open()
             self.sessions.open(self.face, self._now)
 
     def _open_successor(self) -> None:
-        shown = self.sessions.shown_one
+        shown = self.sessions.shown_session
         if (
             shown is not None
             and len(self.sessions.by_number) == 1
             and shown.stage is Stage.LIVE
             and self._now >= shown.ends_at
-            and self.surroundings.obstacle() is None
+            and self.conditions.obstacle() is None
             and self._holdoff.allows_successor(self._now)
         ):
             self.sessions.open(self.face, self._now)
@@ -346,36 +348,36 @@ class Machine:
     def _apply_face(self) -> None:
         for session in self.sessions.working:
             if (
-                session.can_be_told
+                session.can_change_face
                 and session.face != self.face
                 and not session.face_pending
                 and self._now >= session.face_not_before
             ):
                 session.face_pending = True
-                self._order(do.UpdateFace(session.number, self.face))
+                self._emit(do.UpdateFace(session.number, self.face))
 
-    def _tell(self) -> None:
-        if self.sessions.shown != self._told_shown:
-            self._told_shown = self.sessions.shown
-            self._order(do.Show(self.sessions.shown))
-        frozen = not self.surroundings.source.alive
-        if frozen is not self._told_frozen:
-            self._told_frozen = frozen
-            self._order(do.Freeze() if frozen else do.Thaw())
+    def _report_changes(self) -> None:
+        if self.sessions.shown != self._reported_shown:
+            self._reported_shown = self.sessions.shown
+            self._emit(do.Show(self.sessions.shown))
+        frozen = not self.conditions.source.alive
+        if frozen is not self._reported_frozen:
+            self._reported_frozen = frozen
+            self._emit(do.Freeze() if frozen else do.Thaw())
         view = self.view(self._now)
-        if view != self._told_view:
-            self._told_view = view
-            self._order(do.Report(view.state, view.reason, view.demand))
+        if view != self._reported_view:
+            self._reported_view = view
+            self._emit(do.Report(view.state, view.reason, view.demand))
 
     def _schedule(self) -> None:
-        moments = [*self.surroundings.deadlines(), *self._holdoff.deadlines()]
+        moments = [*self.conditions.deadlines(), *self._holdoff.deadlines()]
         for session in self.sessions.by_number.values():
             moments += session.deadline, session.ends_at, session.face_not_before
         coming = [moment for moment in moments if self._now < moment < NEVER]
         wake_at = None if self.is_over else min(coming, default=None)
         if wake_at != self._wake_at:
             self._wake_at = wake_at
-            self._order(do.WakeAt(wake_at))
+            self._emit(do.WakeAt(wake_at))
 
-    def _order(self, command: Command) -> None:
+    def _emit(self, command: Command) -> None:
         self._commands.append(command)

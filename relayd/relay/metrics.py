@@ -1,7 +1,7 @@
-"""Prometheus metrics: what `RelayStatus` holds, and three histograms that are observed live.
+"""Prometheus metrics: the fields of `RelayStatus`, and three histograms.
 
-Counters live where they are counted and reach this module as a snapshot, so that page,
-API and metrics can never disagree. Only this module imports prometheus_client.
+Counters stay where they are counted and reach this module as a snapshot, so that page, API and
+metrics always agree. Only this module imports prometheus_client.
 """
 
 import platform
@@ -25,15 +25,15 @@ AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5,
 """s. The promise is p95 under one frame interval (50 ms at 20 fps): fine steps below it; above
 it the steps of a stage that holds frames back, up to the source's stall limit."""
 GAP_BUCKETS = (0.03, 0.04, 0.045, 0.0475, 0.05, 0.0525, 0.055, 0.06, 0.075, 0.1, 0.15, 0.25, 1.0)
-"""s. Close around the 50 ms of 20 fps, so that jitter shows; 33 and 40 ms (30 and 25 fps) have
-their step too; 0.1 is the longest gap that is promised, so what lies above it is a fault."""
+"""s. Fine steps around the 50 ms of 20 fps show jitter; 33 and 40 ms (30 and 25 fps) have a step
+too; 0.1 is the longest gap that is promised, so anything above it is a fault."""
 DELAY_BUCKETS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 """s. Below 0.15 a call feels direct (ITU-T G.114), above 0.4 people talk over each other; 3 s
 is as far as the meter looks back."""
 
 
 class Metrics:
-    """One relay's metrics, in a registry of their own; `observe_…` may be called in any thread."""
+    """One relay's metrics, in their own registry; `observe_…` may be called in any thread."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -57,15 +57,15 @@ class Metrics:
         )
 
     def observe_frame_age(self, seconds: float) -> None:
-        """Count the age of a frame at the moment that an output takes it."""
+        """Record the age of a frame when an output takes it, in s."""
         self._frame_age.observe(seconds)
 
     def observe_output_gap(self, seconds: float) -> None:
-        """Count the time between two frames on an output."""
+        """Record the time between two frames on an output, in s."""
         self._output_gap.observe(seconds)
 
     def observe_delay(self, seconds: float) -> None:
-        """Count one glass-to-glass measurement."""
+        """Record one glass-to-glass delay, in s."""
         self._delay.observe(seconds)
 
     def render(self, status: RelayStatus) -> tuple[bytes, str]:
@@ -74,7 +74,7 @@ class Metrics:
 
 
 class _Series(Collector):
-    """A snapshot's series, then the histograms'."""
+    """The series of a snapshot, then those of the histograms."""
 
     def __init__(self, status: RelayStatus, histograms: CollectorRegistry) -> None:
         self._status = status
@@ -170,7 +170,7 @@ class _Series(Collector):
 
 
 def _in_order(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """Return a stable order, whatever thread counted first."""
+    """Return the counts in a stable order."""
     return sorted(counts.items())
 
 

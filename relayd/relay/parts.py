@@ -1,4 +1,4 @@
-"""What every session of a relay is made from."""
+"""The objects that all sessions of a relay share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from relayd.relay.gate import FrameGate
 
 @dataclass(frozen=True)
 class LinkParts:
-    """Shared by all sessions of one relay."""
+    """Service, settings, clock and gate of one relay."""
 
     keeper: SessionKeeper
     rtc: RtcSettings

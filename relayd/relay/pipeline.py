@@ -1,7 +1,7 @@
 """The media side of a relay: source to slot to pacer, and slot to output clock to outputs.
 
-It knows nothing of sessions or states. Whoever owns it is told what the source and the
-outputs do, gives each paced frame to a link, and hands swapped frames in.
+It knows nothing of sessions or states. Its owner is notified of what the source and the outputs
+do, passes each paced frame to a link, and puts swapped frames into the gate.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ from relayd.source.reader import SourceReader
 _log = get("pipeline")
 
 REMEMBERED = 60.0
-"""s that spreads look back on."""
+"""s of measurements in a spread."""
 FPS_WINDOW = 5.0
-"""s over which the shown fps is told."""
-FIRST_BEAT = 5.0
-"""s that the outputs may take to be given their first picture; then a start goes on without."""
+"""s over which the shown fps is averaged."""
+FIRST_TICK_TIMEOUT = 5.0
+"""s that the outputs may take to their first picture; then the start goes on without it."""
 
 
 class Pipeline:
@@ -54,10 +54,11 @@ class Pipeline:
         on_output: Callable[[OutputEvent], None],
         on_readers: Callable[[str, int | None], None],
     ) -> None:
-        """Plan it; `send` gets each paced frame, in the pacer's thread, and must not wait.
+        """Create it without opening anything; `send` gets each paced frame and must not block.
 
-        `more_outputs` are shown the same as the configured ones. With `require_outputs` one that
-        cannot be opened at the start ends the start; else it is waited for.
+        `send` is called in the pacer's thread. `more_outputs` show the same as the configured
+        ones. With `require_outputs` an output that cannot be opened fails the start; otherwise it
+        is retried.
         """
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
@@ -67,8 +68,8 @@ class Pipeline:
         self._lock = Lock()
         self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
         self._gaps = Recent(FPS_WINDOW)
-        self._beat_at: float | None = None
-        self._has_begun = Event()
+        self._last_tick_at: float | None = None
+        self._first_tick = Event()
         self._require_outputs, self._are_open = require_outputs, False
         fallback = Fallback(settings.privacy.fallback)
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
@@ -106,10 +107,10 @@ class Pipeline:
         )
 
     def start_outputs(self) -> None:
-        """Open every output and begin to show; one that cannot be opened is waited for, and told.
+        """Open every output and start showing; one that cannot be opened is reported and retried.
 
-        Returns when they have their first picture: from then on readers see standby. Raises what
-        the first output that cannot be opened says where outputs are required.
+        Returns when they have their first picture: from then on readers see standby. Raises the
+        error of the first output that cannot be opened if outputs are required.
         """
         try:
             for output in self.outputs:
@@ -119,7 +120,7 @@ class Pipeline:
         except BaseException:
             self.stop_outputs()
             raise
-        self._has_begun.wait(FIRST_BEAT)
+        self._first_tick.wait(FIRST_TICK_TIMEOUT)
 
     def _open(self, output: Output) -> None:
         try:
@@ -130,7 +131,7 @@ class Pipeline:
             self.output_clock.mark_lost(output, fault)
 
     def stop_outputs(self) -> None:
-        """End showing and close every output."""
+        """Stop the output clock and close every output."""
         self._are_open = False
         self._draw_pool.shutdown(cancel_futures=True)
         self.output_clock.stop()
@@ -138,27 +139,27 @@ class Pipeline:
             output.close()
 
     def outputs_working(self) -> bool:
-        """Whether any configured output is open and not lost: whether a session can be seen.
+        """Whether any configured output is open and not lost, so that a session can be seen.
 
-        Where none is configured the extra ones count, such as the page's preview. When an
-        output event is told, this is already as the event says.
+        If none is configured the extra ones count, such as the page's preview. When an output
+        event is emitted, this already agrees with it.
         """
         return self._are_open and not all(self._trouble(output) for output in self._counted)
 
     def outputs_trouble(self) -> str:
-        """Why no configured output works, in words; empty while one does."""
+        """Return why no configured output works, as text; empty while one does."""
         if self.outputs_working():
             return ""
         troubles = (self._trouble(output) for output in self._counted)
         return next(filter(None, troubles), "no output is open")
 
     def pending(self) -> frozenset[str]:
-        """Name the streams that nothing got through to so far: still connecting, say."""
+        """Return the names of the streams that have not delivered anything yet."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
         return frozenset(stream.name for stream in streams if not stream.stats().up)
 
     def files(self) -> dict[str, tuple[str, ...]]:
-        """Return the files of each recording that got pictures, the newest last."""
+        """Return the files of each recording that have pictures, newest last."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
         return {stream.name: files for stream in streams if (files := stream.files())}
 
@@ -167,7 +168,7 @@ class Pipeline:
         return of_stream or self.output_clock.trouble(output)
 
     def start_source(self) -> None:
-        """Begin to read and to pace."""
+        """Start reader and pacer."""
         self.reader.start()
         try:
             self.pacer.start()
@@ -175,78 +176,78 @@ class Pipeline:
             self.reader.stop()
             raise
 
-    def rest_source(self) -> None:
-        """Let go of the source and send nothing, until `wake_source`; also before the start.
+    def suspend_source(self) -> None:
+        """Release the source and send nothing until `resume_source`; also before the start.
 
-        The gate is shut: not even a picture that is held is shown again, nor one that is still
-        on its way. It would be an old call's in the next.
+        The gate is shut: no held picture and no late one is shown again, as it would show an old
+        call in the next one.
         """
         self.pacer.pause()
         self.reader.pause()
         self.gate.shut()
 
-    def wake_source(self) -> None:
-        """Open the source and send again."""
+    def resume_source(self) -> None:
+        """Open the source again and send."""
         self.reader.resume()
         self.pacer.resume()
 
     def stop_source(self) -> None:
-        """End pacing and reading."""
+        """Stop pacer and reader."""
         self.pacer.stop()
         self.reader.stop()
 
-    def say(self, title: str, detail: str) -> None:
-        """Make the standby picture say this, as soon as it is drawn."""
+    def set_standby_text(self, title: str, detail: str) -> None:
+        """Draw a standby picture with this text in another thread, then show it."""
         try:
             self._draw_pool.submit(self._draw, title, detail)
-        except RuntimeError as fault:  # no thread for it: the last picture stays
+        except RuntimeError as fault:  # no thread: keep the last picture
             _log.warning(LogEvent.STANDBY_NOT_DRAWN, title=title, reason=str(fault))
 
     def _draw(self, title: str, detail: str) -> None:
         self.output_clock.set_standby(self.renderer.draw(title, detail))
 
     def delay(self) -> Spread:
-        """Glass to glass: from decoding to the outputs."""
+        """Return the glass-to-glass delay, from decoding to the outputs."""
         return self._meter.spread()
 
     def own_delay(self) -> Spread:
-        """The relay's own share: decoded to handed over, plus received to shown."""
+        """Return the relay's own share: decoded to sent, plus received to shown."""
         with self._lock:
             halves = self._send_ages.numbers(), self._show_ages.numbers()
         return spread_of_sum(*halves)
 
     def shown_fps(self) -> float:
-        """Beats a second over the last seconds."""
+        """Return the ticks per second over FPS_WINDOW."""
         with self._lock:
             return self._gaps.rate()
 
     def longest_gap(self) -> float:
-        """Longest time between two pictures on the outputs, seconds."""
+        """Return the longest time between two pictures on the outputs, seconds."""
         return self.output_clock.stats().gaps.longest
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return frames by stage, and frames dropped by stage and reason."""
-        outputs, reader, pacer = (
-            self.output_clock.stats(),
-            self.reader.counters,
-            self.pacer.counters,
-        )
+        """Return frames by stage, and dropped frames by stage and reason."""
+        output, reader, pacer = self.output_clock.stats(), self.reader.counters, self.pacer.counters
         frames = {"source": reader.frames} | {
-            kind.value: count for kind, count in outputs.shown.items()
+            kind.value: count for kind, count in output.shown.items()
         }
         dropped = {
             "source.late": reader.late,
             "source.corrupt": reader.corrupt,
             "pacer.newer": pacer.dropped,
             "pacer.skipped": pacer.skipped,
-            "screen.skipped": outputs.skipped,
+            "screen.skipped": output.skipped,
         }
         return frames, dropped
 
-    def since_beat(self) -> float:
-        """Seconds since the outputs were last given a picture; infinite before the first."""
+    def since_tick(self) -> float:
+        """Return the seconds since the outputs last got a picture; infinite before the first."""
         with self._lock:
-            return float("inf") if self._beat_at is None else self._clock.now() - self._beat_at
+            return (
+                float("inf")
+                if self._last_tick_at is None
+                else self._clock.now() - self._last_tick_at
+            )
 
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
@@ -257,10 +258,10 @@ class Pipeline:
 
     def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:
         with self._lock:
-            gap = None if self._beat_at is None else at - self._beat_at
-            self._beat_at = at
+            gap = None if self._last_tick_at is None else at - self._last_tick_at
+            self._last_tick_at = at
             self._gaps.add(gap or 0.0, at)
-        self._has_begun.set()
+        self._first_tick.set()
         if gap is not None:
             self._metrics.observe_output_gap(gap)
         if kind is Shown.FRESH and isinstance(frame, SwappedFrame):
@@ -292,7 +293,7 @@ def _make_output(
 
 
 def _name_of(output: StreamSettings, earlier: Sequence[CameraSettings | StreamSettings]) -> str:
-    """Name an output by its URL's safe form, numbered where another one's looks the same."""
+    """Return the URL's safe form, with a number if an earlier output has the same one."""
     name = str(output.url)
     same = sum(isinstance(one, StreamSettings) and str(one.url) == name for one in earlier)
     return f"{name} #{same + 1}" if same else name

@@ -1,4 +1,4 @@
-"""What the configuration says about sessions."""
+"""The settings that the state machine depends on."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from relayd.config.settings import CameraSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the state machine goes by; a reload may bring another one."""
+    """Settings of the state machine; a reload may replace them."""
 
     on_demand: bool = False
-    """A session is open only while somebody reads a camera."""
+    """A session is open only while a program reads a camera."""
     grace: float = 30.0
     """s that a session is kept after the last reader left."""
     session_max: float = 0.0
@@ -22,7 +22,7 @@ class Policy:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Read the policy out of the settings."""
+    """Return the policy of these settings."""
     return Policy(
         on_demand=is_on_demand(settings),
         grace=settings.on_demand.grace,
@@ -33,9 +33,9 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def is_on_demand(settings: Settings) -> bool:
-    """Whether the settings ask for sessions by who reads the cameras.
+    """Whether sessions depend on programs that read the cameras.
 
-    The page counts for nothing here: a forgotten tab would pay for a session day and night.
+    A viewer of the page does not count: a forgotten tab would keep a session open and billed.
     """
     are_cameras = [isinstance(output, CameraSettings) for output in settings.output]
     match settings.on_demand.mode:

@@ -1,4 +1,4 @@
-"""What was measured lately, and how the sum of two such quantities is spread."""
+"""Recent measurements, and the spread of the sum of two such quantities."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ import numpy as np
 from relayd.media.delay import Spread
 
 _SAMPLES = 64
-"""Quantiles that stand for each half of a sum: their pairs give the 95th percentile within about
-2 %, in a fraction of a millisecond; pairing all measurements of a minute would take many."""
+"""Quantiles that represent each half of a sum: their pairs approximate the 95th percentile within
+about 2 %, in a fraction of a millisecond; pairing all of a minute's measurements takes many."""
 
 
 class Recent:
-    """The numbers of the last seconds, up to the newest one, at whatever rate they come."""
+    """The measurements of the last seconds before the newest one, at any rate."""
 
     def __init__(self, window: float) -> None:
-        """Remember those of `window` seconds."""
+        """Keep those of the last `window` seconds."""
         self._window = window
         self._measured: deque[tuple[float, float]] = deque()
 
     def add(self, number: float, at: float) -> None:
-        """Take in a number that was measured at `at` monotonic seconds."""
+        """Add a number that was measured at `at`, monotonic s."""
         self._measured.append((at, number))
         while at - self._measured[0][0] > self._window:
             self._measured.popleft()
@@ -31,7 +31,7 @@ class Recent:
         return [number for _, number in self._measured]
 
     def rate(self) -> float:
-        """How many came a second; 0 before there are two."""
+        """Return the measurements per second; 0 before there are two."""
         if len(self._measured) < 2:  # noqa: PLR2004 - a rate needs two
             return 0.0
         span = self._measured[-1][0] - self._measured[0][0]
@@ -39,9 +39,9 @@ class Recent:
 
 
 def spread_of_sum(first: Sequence[float], second: Sequence[float]) -> Spread:
-    """How the sum of two independent quantities is spread, each given by what was measured.
+    """Return the spread of the sum of two independent quantities, given their measurements.
 
-    They were not measured together, so every pair of them counts. `count` is the second one's.
+    They were not measured together, so every pair counts. `count` is the number of the second.
     """
     if not first or not second:
         return Spread()

@@ -1,7 +1,7 @@
-"""A relay: its parts, what may be asked of it, and how it is.
+"""A relay: it connects the parts, takes requests and reports its status.
 
-It starts the outputs first and the session last, and stops them in reverse order. What its media
-threads tell becomes an event of the state machine; what follows of it is the machine's to decide.
+It starts the outputs first and the session last, and stops them in reverse order. Events of its
+media threads become events of the state machine, which alone decides what follows.
 """
 
 import asyncio
@@ -16,11 +16,12 @@ from relayd.akool.journal import Journal
 from relayd.akool.session import FaceChoice, SessionKeeper
 from relayd.akool.upkeep import CreditWatch, keep_closing_orphaned_sessions
 from relayd.clock import Clock, MonotonicClock
-from relayd.config.settings import Settings, state_directory
+from relayd.config.paths import state_directory
+from relayd.config.settings import Settings
 from relayd.errors import Unavailable
 from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame
-from relayd.output.base import Output, OutputChange, OutputEvent
+from relayd.output.base import Output, OutputEvent
 from relayd.output.standby import StandbyRenderer
 from relayd.process.background import in_background
 from relayd.relay import events as on
@@ -29,17 +30,18 @@ from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
 from relayd.relay.machine import Machine
 from relayd.relay.metrics import Metrics
+from relayd.relay.output_faults import OutputFaults
 from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
-from relayd.relay.status import OUTPUT_OK, OUTPUT_PENDING, DemandState, RelayState, RelayStatus
+from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
 
 _NOT_SHOWN = {RelayState.STARTING, RelayState.CLOSING, RelayState.STOPPED}
-"""States in which nothing is told again when an output changes: the next state tells it."""
+"""States in which a changed output is not reported by itself: the next state reports it."""
 
 
 class Relay:
@@ -57,10 +59,10 @@ class Relay:
         clock: Clock | None = None,
         on_change: Callable[[RelayState, str], None] = lambda _state, _reason: None,
     ) -> None:
-        """Plan the relay `name`; nothing is opened before `run`.
+        """Create the relay `name`; nothing is opened before `run`.
 
-        `more_outputs` are shown the same as the configured ones; with `require_outputs` the relay
-        does not start without one of them. `on_change` hears of each state with its reason.
+        `more_outputs` show the same as the configured ones; with `require_outputs` the start fails
+        if any output cannot be opened. `on_change` is called with each state and its reason.
         """
         self._settings, self._name = settings, name
         self._client, self._journal = client, journal
@@ -81,7 +83,7 @@ class Relay:
             send=self._publish,
             on_source=lambda event: self._runner.post_from_thread(_source_event(event)),
             on_output=lambda event: self._from_thread(self._on_output, event),
-            on_readers=lambda *told: self._runner.post_from_thread(on.ReadersChanged(*told)),
+            on_readers=lambda *args: self._runner.post_from_thread(on.ReadersChanged(*args)),
         )
         self._runner = Runner(
             Machine(
@@ -100,10 +102,8 @@ class Relay:
             on_report=self._on_report,
             steer_source=self._steer_source,
         )
-        self._outputs_back = 0
-        self._troubles: dict[str, str] = {}
-        """Why outputs are lost, by their names, which they may get only when they are opened."""
-        self._face_turn = asyncio.Lock()
+        self._output_faults = OutputFaults()
+        self._face_lock = asyncio.Lock()
         self._credit = CreditWatch(client)
         self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
         self._budget_now: BudgetReading | None = None
@@ -114,7 +114,7 @@ class Relay:
         Raises Unavailable when an output cannot be opened at the start and is required.
         """
         self._loop = asyncio.get_running_loop()
-        self._runner.begin()
+        self._runner.attach_loop()
         async with AsyncExitStack() as started:
             started.callback(self._enter, RelayState.STOPPED)
             started.callback(self._runner.stop_timer)
@@ -127,42 +127,42 @@ class Relay:
                 await started.enter_async_context(in_background(name, job))
             await asyncio.to_thread(self.pipeline.start_outputs)
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_outputs)
-            self._tell_outputs()
-            with suppress(Unavailable):  # which is told when a session is to be opened
+            self._post_outputs()
+            with suppress(Unavailable):  # reported when a session is opened
                 await self._budget.read()
-            # Before the start: whatever becomes of it, a source may be open by then, and a session.
+            # Registered before the start: if it fails, source and session may be open already.
             started.push_async_callback(asyncio.to_thread, self.pipeline.stop_source)
             started.push_async_callback(self._close_sessions)
             self._runner.post(on.Started())
             await asyncio.to_thread(self.pipeline.start_source)
             await stop.wait()
 
-    # What others may ask of a running relay.
+    # Requests to a running relay.
 
     async def set_face(self, image: str, landmarks: str = "") -> None:
-        """Put another face on: at once when live, else with the next session.
+        """Switch to another face: at once when live, else with the next session.
 
-        Raises FaceRejected when it cannot be used, or what the service says where it cannot look
-        at it; the face is then as it was. Raises another error of the service where the live
-        session did not take it: it is told again some times, and the next session wears it.
+        Raises FaceRejected when it cannot be used, or the service's error when it cannot be
+        checked; the face then stays as it was. Raises another error of the service when the live
+        session refused it: that is retried a few times, and the next session uses the new face.
         """
-        async with self._face_turn:
+        async with self._face_lock:
             face = FaceChoice(image, landmarks)
             await self._keeper.landmarks(face, fresh=True)
             self._runner.post(on.FaceChosen(face))
-            if refusal := await self._runner.until_told(face):
+            if refusal := await self._runner.until_face_answered(face):
                 raise refusal
 
     async def apply(self, settings: Settings) -> None:
-        """Take over those keys of `settings` that a reload may change; the rest is not looked at.
+        """Apply those keys of `settings` that a reload may change; the rest is ignored.
 
-        All or nothing: raises ConfigError when the standby picture cannot be used, or what
-        `set_face` raises, and then everything but a face that is tried again is as before.
+        All or nothing: raises ConfigError when the standby picture cannot be used, and as
+        `set_face`; then everything stays as before, except a face that is being retried.
         """
         renderer = await asyncio.to_thread(
             StandbyRenderer, self._settings.video.geometry, settings.privacy.standby_image
         )
-        if settings.face != self._settings.face:  # else one that a person put on stays on
+        if settings.face != self._settings.face:  # else keep the one that the user chose
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
         self.pipeline.renderer = renderer
         self._settings = settings
@@ -175,7 +175,7 @@ class Relay:
         self._runner.post(on.Paused())
 
     async def resume(self) -> None:
-        """Go on after `pause`; also ends a wait for the next try, that of a later run included."""
+        """Go on after `pause`; also ends a wait for the next try, even for a later run."""
         try:
             await asyncio.to_thread(self._journal.acknowledge_doubts, self._name)
         except Unavailable as fault:
@@ -183,21 +183,21 @@ class Relay:
         self._runner.post(on.Resumed())
 
     async def suspend(self) -> None:
-        """Close every session, for the machine is about to sleep; returns when that is done."""
+        """Close every session, as the computer is about to sleep; returns when that is done."""
         self._runner.post(on.SleepComing())
         await self._runner.until_idle()
 
     def wake(self) -> None:
         """Go on after `suspend`."""
         self._runner.post(on.WokeUp())
-        self._budget.look()  # a session that was not closed before a sleep has billed through it
+        self._budget.refresh()  # a session left open was billed during the sleep
 
     def retry_source(self) -> None:
-        """Open the source again, now."""
+        """Open the source again at once."""
         self.pipeline.reader.restart()
 
     def status(self) -> RelayStatus:
-        """Tell how the relay is."""
+        """Return a snapshot of the relay."""
         now, pipeline, runner = self._clock.now(), self.pipeline, self._runner
         machine, budget = runner.machine, self._budget_now
         frames, dropped = pipeline.counts()
@@ -208,7 +208,7 @@ class Relay:
             since=now - self._since,
             uptime=now - self._started_at,
             source=str(self._settings.source.url),
-            source_alive=machine.surroundings.source.alive,
+            source_alive=machine.conditions.source.alive,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
             fps=pipeline.shown_fps(),
@@ -220,16 +220,18 @@ class Relay:
             reconnects={
                 "link": machine.sessions.link_restarts,
                 "session": machine.sessions.changes,
-                "output": self._outputs_back,
+                "output": self._output_faults.recovered,
                 "source": pipeline.reader.counters.reconnects,
             },
-            outputs=self._how_outputs_are(),
+            outputs=self._output_faults.states(
+                (output.name for output in pipeline.outputs), pipeline.pending()
+            ),
             files=pipeline.files(),
             healthy=self._is_healthy(),
-            paused=machine.surroundings.paused,
+            paused=machine.conditions.paused,
             session_seconds=runner.billed,
             credit=self._credit.left,
-            readers=dict(machine.surroundings.readers.counts),
+            readers=dict(machine.conditions.readers.counts),
             on_demand=self._demand,
             sessions_doubtful=machine.doubtful,
             spent_today=budget.spent if budget else 0.0,
@@ -237,19 +239,12 @@ class Relay:
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
         )
 
-    def _how_outputs_are(self) -> dict[str, str]:
-        pending = self.pipeline.pending()
-        return {
-            name: self._troubles.get(name) or (OUTPUT_PENDING if name in pending else OUTPUT_OK)
-            for name in (output.name for output in self.pipeline.outputs)
-        }
-
     def _is_healthy(self) -> bool:
-        if self._troubles or self.pipeline.pending():
+        if self._output_faults or self.pipeline.pending():
             return False
-        around = self._runner.machine.surroundings
-        nobody_looks = not around.readers.want_session
-        if around.paused or (self._state is RelayState.STANDBY and nobody_looks):
+        conditions = self._runner.machine.conditions
+        no_readers = not conditions.readers.want_session
+        if conditions.paused or (self._state is RelayState.STANDBY and no_readers):
             return self._state is RelayState.STANDBY
         return self._state in {RelayState.LIVE, RelayState.ROTATING}
 
@@ -257,20 +252,20 @@ class Relay:
         self._runner.post(on.Stop())
         await self._runner.until_idle()
 
-    # What the machine and the media threads tell.
+    # Events of the machine and the media threads.
 
     def _on_report(self, report: Report) -> None:
         if report.demand is not self._demand:
-            readers = self._runner.machine.surroundings.readers.counts
+            readers = self._runner.machine.conditions.readers.counts
             was, self._demand = self._demand, report.demand
             _log.info(
                 LogEvent.RELAY_DEMAND, was=was.value, now=report.demand.value, readers=dict(readers)
             )
         self._enter(report.state, report.reason)
-        self._budget.look()
+        self._budget.refresh()
 
     def _enter(self, state: RelayState, reason: str = "") -> None:
-        """Change the state: the one place that logs it, shows it and tells it."""
+        """Change the state: the only place that logs, shows and reports it."""
         reason = redact(reason)
         if (state, reason) == (self._state, self._reason):
             return
@@ -280,61 +275,47 @@ class Relay:
         self._state, self._reason = state, reason
         if state is not RelayState.STOPPED:  # the outputs are closed by then
             self._draw_standby()
-        self._on_change(state, self._with_troubles(reason))
-
-    def _with_troubles(self, reason: str) -> str:
-        """Return the reason of the state, and why outputs are lost unless it says so."""
-        troubles = (f"output {name}: {why}" for name, why in self._troubles.items())
-        more = [words for words in troubles if not reason or reason not in words]
-        return "; ".join(filter(None, (reason, *more)))
+        self._on_change(state, self._output_faults.added_to(reason))
 
     def _draw_standby(self) -> None:
         details = self._settings.privacy.standby_text == "details"
-        self.pipeline.say(*self._state.on_picture(self._reason, details=details))
+        self.pipeline.set_standby_text(*self._state.on_picture(self._reason, details=details))
 
-    def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - one switch, two ways
+    def _steer_source(self, needed: bool) -> None:  # noqa: FBT001 - callback with one flag
         if needed:
-            self.pipeline.wake_source()
+            self.pipeline.resume_source()
         else:
-            self.pipeline.rest_source()
+            self.pipeline.suspend_source()
 
     def _publish(self, frame: SourceFrame) -> None:
-        """Send a source frame; in the pacer's thread."""
+        """Send a source frame; called in the pacer's thread."""
         self._runner.publish(frame)
 
-    def _from_thread(self, call: Callable[..., None], *told: object) -> None:
-        self._loop.call_soon_threadsafe(call, *told)
+    def _from_thread(self, call: Callable[..., None], *args: object) -> None:
+        self._loop.call_soon_threadsafe(call, *args)
 
     def _on_output(self, event: OutputEvent) -> None:
-        if event.change is OutputChange.BACK:
-            self._outputs_back += self._troubles.pop(event.output, None) is not None
-            of_file = {"file": event.file} if event.file else {}
-            _log.info(LogEvent.OUTPUT_BACK, output=event.output, **of_file)
-        else:
-            self._troubles[event.output] = event.reason
-            _log.error(
-                LogEvent(f"output.{event.change.value}"), output=event.output, reason=event.reason
-            )
-        self._tell_outputs()
+        self._output_faults.handle(event)
+        self._post_outputs()
         if self._state not in _NOT_SHOWN:
-            self._on_change(self._state, self._with_troubles(self._reason))
+            self._on_change(self._state, self._output_faults.added_to(self._reason))
 
-    def _tell_outputs(self) -> None:
+    def _post_outputs(self) -> None:
         pipeline = self.pipeline
         self._runner.post(on.OutputsChanged(pipeline.outputs_working(), pipeline.outputs_trouble()))
 
     def _on_budget(self, reading: BudgetReading) -> None:
         self._budget_now = reading
         spent = reading.state is BudgetState.SPENT
-        if spent or self._runner.machine.surroundings.budget_spent:
+        if spent or self._runner.machine.conditions.budget_spent:
             self._runner.post(on.BudgetChanged(spent, reading.text))
 
     def _earlier_doubts(self) -> list[float]:
-        """Return the moments (monotonic s) of answers that an earlier run of this relay lost."""
+        """Return the times (monotonic s) of answers that an earlier run of this relay lost."""
         now, wall = self._clock.now(), time.time()
         try:
             doubts = self._journal.doubts(since=wall - DOUBT_MEMORY)
-        except Unavailable:  # which is told when a session is to be opened
+        except Unavailable:  # reported when a session is opened
             return []
         return [
             now - max(0.0, wall - doubt.at)

@@ -1,7 +1,7 @@
-"""Carries out what the state machine orders, and feeds it what happens.
+"""Feeds events to the state machine and carries out its commands.
 
-The only one that calls the machine; all of it in one event loop. It has one timer, the machine's;
-nothing is looked at again and again.
+It is the only caller of the machine and lives in one event loop. Its only timer is the machine's;
+nothing is polled.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from relayd.relay.parts import LinkParts
 from relayd.relay.session_link import SessionLink
 
 FAULT_RETRY = 5.0
-"""s after a fault of the machine at which it looks at all again: it may have been at a timer."""
+"""s after an exception in the machine until it runs again: it may have lost its timer."""
 
 _log = get("relay")
 
 
 class Runner:
-    """Carries out the commands of one machine, with the parts its sessions are made from."""
+    """Carries out the commands of one machine, with the parts that its sessions share."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Runner:
     ) -> None:
         """Do nothing before the first event.
 
-        `on_report` hears where the relay stands; `steer_source` is told to let go of the source
-        (False) or to open it (True).
+        `on_report` gets each state of the relay; `steer_source` opens the source (True) or
+        releases it (False).
         """
         self.machine = machine
         self._parts = parts
@@ -51,25 +51,25 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._links: dict[int, SessionLink] = {}
         self._sending: tuple[SessionLink, ...] = ()
-        """Those that take source frames, for the pacer's thread."""
-        self._past_seconds = 0.0
+        """Links that get source frames, for the pacer's thread."""
+        self._closed_seconds = 0.0
         self._changed = asyncio.Event()
         self._faces: dict[asyncio.Task[RelaydError | None], do.UpdateFace] = {}
-        """Those that are being put on."""
+        """Face updates in progress."""
         self._closing: set[asyncio.Task[None]] = set()
         self.sent = 0
-        """Source frames that the shown session took."""
+        """Source frames that the shown session accepted."""
 
     # Events.
 
-    def begin(self) -> None:
-        """Belong to the running event loop from now on."""
+    def attach_loop(self) -> None:
+        """Use the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
     def post(self, event: Event) -> None:
-        """Let an event happen now; from the event loop."""
+        """Handle an event now; call it in the event loop."""
         self._inbox.append(event)
-        if self._busy:  # a command was answered at once: the machine gets it after the others
+        if self._busy:  # answered while commands are carried out: handled after them
             return
         self._busy = True
         try:
@@ -80,7 +80,7 @@ class Runner:
         self._changed.set()
 
     def post_from_thread(self, event: Event) -> None:
-        """Let an event happen soon; from any thread."""
+        """Handle an event soon; may be called in any thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self.post, event)
 
@@ -90,46 +90,46 @@ class Runner:
             self._changed.clear()
             await self._changed.wait()
 
-    async def until_told(self, face: FaceChoice) -> RelaydError | None:
-        """Wait until no session is being told of a face; why the shown one refused this one.
+    async def until_face_answered(self, face: FaceChoice) -> RelaydError | None:
+        """Wait for all face updates; returns why the shown session refused this face, or None.
 
-        Another one that refuses is asked again by itself.
+        A refusal by another session is retried by the machine.
         """
         refusal = None
         while self._faces:
-            told = dict(self._faces)
-            await asyncio.wait(told)
-            for task, order in told.items():
+            pending = dict(self._faces)
+            await asyncio.wait(pending)
+            for task, order in pending.items():
                 if order.face == face and order.number == self.machine.sessions.shown:
                     refusal = task.result()
         return refusal
 
     def stop_timer(self) -> None:
-        """End: no event comes any more."""
+        """Cancel the timer; call it when no more events come."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    # What is asked of it.
+    # Queries and frames.
 
     @property
     def shown_id(self) -> str | None:
-        """The service's id of the session whose pictures are shown."""
+        """The service's id of the shown session."""
         link = self._links.get(self.machine.sessions.shown or 0)
         return link.session_id if link else None
 
     @property
     def sessions_open(self) -> int:
-        """Sessions that are open at the service, as far as is known here."""
+        """Sessions known to be open at the service."""
         return sum(link.session_id is not None for link in self._links.values())
 
     @property
     def billed(self) -> float:
-        """Seconds that the service has counted since the start, over all sessions."""
-        return self._past_seconds + sum(link.billed for link in self._links.values())
+        """Billed seconds since the start, over all sessions."""
+        return self._closed_seconds + sum(link.billed for link in self._links.values())
 
     def publish(self, frame: SourceFrame) -> None:
-        """Return a source frame to every session that sends; in the pacer's thread."""
+        """Pass a source frame to every session that sends; called in the pacer's thread."""
         shown = self.machine.sessions.shown
         for link in self._sending:
             if link.publish(frame) and link.number == shown:
@@ -142,7 +142,7 @@ class Runner:
         now = self._parts.clock.now()
         try:
             commands = self.machine.handle(event, now)
-        except Exception:  # noqa: BLE001 - no fault of ours may end a call
+        except Exception:  # noqa: BLE001 - a bug must not end a call
             _log.exception(LogEvent.RELAY_MACHINE_FAILED, told=event)
             self._wake_at(now + FAULT_RETRY)
             return
@@ -152,7 +152,7 @@ class Runner:
             _log.debug(LogEvent.RELAY_COMMAND, command=command)
             try:
                 self._carry_out(command)
-            except Exception:  # noqa: BLE001 - no fault of ours may end a call
+            except Exception:  # noqa: BLE001 - a bug must not end a call
                 _log.exception(LogEvent.RELAY_COMMAND_FAILED, command=command)
 
     def _carry_out(self, command: Command) -> None:
@@ -161,7 +161,7 @@ class Runner:
                 self._wake_at(moment)
             case do.Report():
                 self._on_report(command)
-            case do.Note(event, reason):
+            case do.LogWarning(event, reason):
                 _log.warning(event, reason=reason)
             case do.Show(number):
                 self._parts.gate.show(number)
@@ -174,9 +174,9 @@ class Runner:
             case do.ResumeSource():
                 self._steer_source(True)
             case do.SessionCommand():
-                self._order(command)
+                self._run_in_session(command)
 
-    def _order(self, command: do.SessionCommand) -> None:
+    def _run_in_session(self, command: do.SessionCommand) -> None:
         link = self._link(command.number)
         match command:
             case do.StartLink():
@@ -204,7 +204,7 @@ class Runner:
 
     def _forget(self, number: int) -> None:
         if link := self._links.pop(number, None):
-            self._past_seconds += link.billed
+            self._closed_seconds += link.billed
             self._sending = tuple(self._links.values())
 
     def _wake_at(self, moment: float | None) -> None:

@@ -1,8 +1,8 @@
 """One session of the service, with the link that carries its pictures.
 
-It does what the state machine orders and answers with events; it decides nothing. Each order
-begins a task of its own and returns at once. `close` ends whatever is going on, and then closes
-the session and stops the worker side by side, so that neither waits for the other.
+It does what the state machine commands and answers with events; it decides nothing. Each command
+starts a task of its own and returns at once. `close` cancels whatever is going on, then closes the
+session and stops the worker in parallel, so that neither waits for the other.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from relayd.rtc.link import LinkTarget
 CLOSE_DEADLINE = 10.0
 """s for the service to confirm a close; after that the journal keeps the session."""
 OPENING_DEADLINE = 25.0
-"""s for an opening that is broken off to end: a create in flight is waited for, and closed."""
+"""s for a cancelled opening to end: a create in flight is awaited, and its session closed."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class SessionLink:
     """A session and its link; lives in one event loop."""
 
     def __init__(self, number: int, parts: LinkParts, emit: Callable[[Event], None]) -> None:
-        """Have neither yet; `emit` gets each event, in the event loop."""
+        """Start with neither; `emit` gets each event, in the event loop."""
         self.number = number
         self._parts, self._emit = parts, emit
         self._worker = WorkerLink(number, parts, emit)
@@ -52,17 +52,17 @@ class SessionLink:
 
     @property
     def billed(self) -> float:
-        """Seconds that the service has counted for the session so far, or counted in all."""
+        """Billed seconds of the session, so far or in total."""
         return self._session.seconds() if self._session else self._billed
 
-    # Orders.
+    # Commands.
 
     def start(self) -> None:
-        """Start a worker, in place of the one there is."""
-        _keep(self._starting, self._worker.start(), "relayd-worker-start")
+        """Start a worker; an existing one is replaced."""
+        _spawn(self._starting, self._worker.start(), "relayd-worker-start")
 
     def open(self, face: FaceChoice) -> None:
-        """Ask the service for the session, and wait for its turn."""
+        """Create the session at the service, and wait for its turn."""
         self._opening = asyncio.create_task(self._open(face), name="relayd-session-open")
 
     def join(self) -> None:
@@ -71,19 +71,19 @@ class SessionLink:
             self._worker.join(self._target(self._session))
 
     def update_face(self, face: FaceChoice) -> asyncio.Task[RelaydError | None]:
-        """Put another face on, within the session; the task gives why that was refused."""
-        return _keep(self._calls, self._update_face(face), "relayd-session-face")
+        """Switch to another face; the task returns why the session refused it, or None."""
+        return _spawn(self._calls, self._update_face(face), "relayd-session-face")
 
     def renew_token(self) -> None:
-        """Ask for a newer token and hand it to the link."""
-        _keep(self._calls, self._renew_token(), "relayd-session-token")
+        """Get a newer token and pass it to the link."""
+        _spawn(self._calls, self._renew_token(), "relayd-session-token")
 
     def close(self) -> asyncio.Task[None]:
-        """Close the session and stop the worker, whatever is going on; the task never fails."""
+        """Close the session and stop the worker in any state; the task never fails."""
         return asyncio.create_task(self._close(), name="relayd-session-close")
 
     def publish(self, frame: SourceFrame) -> bool:
-        """Send one source picture, if it can be now; called by the pacer's thread."""
+        """Send one source picture if possible; called in the pacer's thread."""
         return self._worker.publish(frame)
 
     # How they are carried out.
@@ -99,7 +99,7 @@ class SessionLink:
                 self._emit(on.SessionDoubtful(self.number, error))
             raise
         except RelaydError as error:
-            # It may also be open where it could be neither recorded nor closed.
+            # It may also be open if it could be neither recorded nor closed.
             is_doubtful = isinstance(error, SessionDoubtful) or keeper.doubtful > doubtful
             kind = on.SessionDoubtful if is_doubtful else on.SessionRefused
             self._emit(kind(self.number, error))
@@ -161,7 +161,7 @@ class SessionLink:
             self._emit(on.SessionClosed(self.number))
 
     async def _end_session(self) -> None:
-        """Break off what is asked of the service, and close what it opened."""
+        """Cancel calls to the service, and close what it opened."""
         for task in self._calls:
             task.cancel()
         if self._opening and not self._opening.done():
@@ -193,8 +193,10 @@ class SessionLink:
         )
 
 
-def _keep(tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """Run a job in a task that is kept in `tasks` until it ends."""
+def _spawn(
+    tasks: set[asyncio.Task[Any]], job: Coroutine[Any, Any, T], name: str
+) -> asyncio.Task[T]:
+    """Run a job in a task that `tasks` keeps alive until it ends."""
     task = asyncio.create_task(job, name=name)
     tasks.add(task)
     task.add_done_callback(tasks.discard)

@@ -1,4 +1,4 @@
-"""The states of a relay, and what a relay tells of itself at any moment."""
+"""The states of a relay, and the snapshot of its status."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,13 +7,13 @@ from relayd.media.delay import Spread
 
 
 class RelayState(Enum):
-    """Where a relay stands; each is a metric label, a log event and systemd's STATUS line."""
+    """The state of a relay; used as metric label, in the log and in systemd's STATUS line."""
 
     STARTING = "starting"
     """Opening outputs; nothing is shown yet."""
     STANDBY = "standby"
-    """Outputs show the standby picture and no session is wanted: nobody looks, a person paused it,
-    or the source is away."""
+    """Outputs show the standby picture and no session is wanted: no program reads the camera, the
+    user paused it, or the source is away."""
     OPENING = "opening"
     """Asking the service for a session."""
     QUEUED = "queued"
@@ -21,41 +21,41 @@ class RelayState(Enum):
     JOINING = "joining"
     """Connecting to the session's channel."""
     WAITING = "waiting"
-    """Joined and sending; no swapped frame came yet."""
+    """Joined and sending; no swapped frame has arrived yet."""
     LIVE = "live"
-    """Swapped frames flow."""
+    """Swapped frames arrive."""
     DEGRADED = "degraded"
-    """Live until a moment ago: the link or the source is away, the session is kept."""
+    """Was live: the link or the source is away, the session is kept."""
     ROTATING = "rotating"
-    """Live, while a new session is made ready to take over."""
+    """Live, while a new session is prepared to take over."""
     BACKOFF = "backoff"
     """Something failed; waiting before the next try."""
     BLOCKED = "blocked"
-    """Refused for good (credentials, quota, face): a person is needed."""
+    """Refused permanently (credentials, quota, face): a person must act."""
     CLOSING = "closing"
     """Ending: sessions are being closed."""
     STOPPED = "stopped"
-    """All is closed."""
+    """Everything is closed."""
 
     @property
-    def words(self) -> str:
-        """The state as a person would say it."""
-        return _WORDS[self]
+    def text(self) -> str:
+        """The state as text for the user."""
+        return _TEXTS[self]
 
     def on_picture(self, reason: str, *, details: bool = False) -> tuple[str, str]:
-        """Title and detail of the standby picture, which the other side of a call sees.
+        """Return title and detail of the standby picture, which others in a call see.
 
-        Unless `details` are asked for, it is one of a few fixed sentences about the camera, and
-        nothing of the reason: that may name addresses, files and accounts.
+        Without `details` it is one of a few fixed sentences about the camera and contains nothing
+        of the reason, which may name addresses, files and accounts.
         """
         if not details:
-            return _NEUTRAL[self], ""
+            return _NEUTRAL_TEXTS[self], ""
         if self in _FIRST_STEPS:
-            return "Starting the face swap …", reason or self.words
-        return self.words, reason
+            return "Starting the face swap …", reason or self.text
+        return self.text, reason
 
 
-_WORDS = {
+_TEXTS = {
     RelayState.STARTING: "Starting",
     RelayState.STANDBY: "Standing by",
     RelayState.OPENING: "Opening a face swap session",
@@ -72,7 +72,7 @@ _WORDS = {
 }
 
 
-_NEUTRAL = {
+_NEUTRAL_TEXTS = {
     RelayState.STARTING: "Camera is starting",
     RelayState.STANDBY: "Camera paused",
     RelayState.OPENING: "Camera is starting",
@@ -87,32 +87,32 @@ _NEUTRAL = {
     RelayState.CLOSING: "Camera is off",
     RelayState.STOPPED: "Camera is off",
 }
-"""What strangers may read in each state. A live relay shows it between two swapped pictures."""
+"""Texts that strangers may read. A live relay shows one if swapped pictures stop for a moment."""
 
 _FIRST_STEPS = {RelayState.OPENING, RelayState.QUEUED, RelayState.JOINING, RelayState.WAITING}
 
 
 class DemandState(Enum):
-    """Where a relay stands between a camera that nobody reads and a live session."""
+    """The state of sessions on demand."""
 
     OFF = "off"
-    """Sessions do not depend on readers: not asked for, or readers cannot be seen."""
+    """Sessions do not depend on readers: on demand is off, or readers cannot be counted."""
     IDLE = "idle"
-    """Nobody looks: no session, no RTC worker, the source is let go of."""
+    """No readers: no session, no RTC worker, the source is released."""
     OPENING = "opening"
-    """Somebody looks; source and session are being opened, or will be tried again."""
+    """A program reads; source and session are being opened, or will be retried."""
     LIVE = "live"
-    """Somebody looks, and the session is live."""
+    """A program reads, and the session is live."""
     GRACE = "grace"
-    """Nobody looks since a moment ago; what is open is kept for who comes back."""
+    """The last reader left; session and source are kept for the grace time."""
     CLOSING = "closing"
-    """Nobody came back: the session is being closed."""
+    """No reader came back: the session is being closed."""
 
 
 OUTPUT_OK = "ok"
-"""What is told of an output that works."""
+"""Status text of an output that works."""
 OUTPUT_PENDING = "not connected yet"
-"""What is told of an output that nothing got through to so far, and that did not fail either."""
+"""Status text of an output that has delivered nothing so far and has not failed either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,9 @@ class RelayStatus:
     name: str
     state: RelayState
     reason: str
-    """Why it is in that state, in words; empty where the state says it all."""
+    """Why it is in that state, as text; empty if the state says enough."""
     since: float
-    """Seconds that it has been in that state."""
+    """Seconds in that state."""
     uptime: float
     source: str
     """The source URL, redacted."""
@@ -132,11 +132,11 @@ class RelayStatus:
     session_id: str | None
     sessions_open: int
     fps: float
-    """Frames a second that outputs were given, over the last seconds."""
+    """Frames per second on the outputs, over the last seconds."""
     delay: Spread
-    """From a source frame's decoding to its swapped picture on the outputs."""
+    """From decoding a source frame to showing its swapped picture."""
     own_delay: Spread
-    """relayd's own share of it."""
+    """relayd's own share of that delay."""
     longest_gap: float
     """Longest time between two frames on the outputs, seconds."""
     frames: dict[str, int] = field(default_factory=dict)
@@ -146,29 +146,29 @@ class RelayStatus:
     reconnects: dict[str, int] = field(default_factory=dict)
     """Reconnects by part: source, link, session, output."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Each output and how it is: OUTPUT_OK, OUTPUT_PENDING, or why it is lost."""
+    """Status by output: OUTPUT_OK, OUTPUT_PENDING, or why it is lost."""
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The files of each recording that got pictures in this run, the newest last."""
+    """The files of each recording that got pictures in this run, newest last."""
     healthy: bool = False
-    """Frames flow as configured, and to every output."""
+    """Frames flow as configured to every output."""
     paused: bool = False
-    """A person paused it; it stands by until resumed."""
+    """The user paused it; it stands by until resumed."""
     session_seconds: float = 0.0
-    """Time that sessions were open in this run, summed: what the service may bill."""
+    """Total seconds that sessions were open in this run: what the service may bill."""
     credit: float | None = None
-    """Credit that the service last reported; None where it reports none."""
+    """Credit that the service last reported; None if it reports none."""
     readers: dict[str, int | None] = field(default_factory=dict)
-    """How many programs read each camera; None where that cannot be seen."""
+    """Programs that read each camera; None if they cannot be counted."""
     on_demand: DemandState = DemandState.OFF
-    """Where sessions on demand stand."""
+    """The state of sessions on demand."""
     sessions_doubtful: int = 0
-    """Creates whose answer was lost: sessions may be open that nobody knows of."""
+    """Creates whose answer was lost: unknown sessions may be open."""
     spent_today: float = 0.0
-    """Seconds that sessions on this journal were open since local midnight, summed."""
+    """Total seconds that sessions on this journal were open since local midnight."""
     daily_limit: float = 0.0
-    """Seconds a day that they may be open; 0 where there is no limit."""
+    """Seconds a day that they may be open; 0: no limit."""
     budget: str = ""
-    """How the day's limit stands, in words, when it is near or used up; else empty."""
+    """The state of the daily limit, as text, when it is near or used up; else empty."""
 
     @property
     def lost_outputs(self) -> dict[str, str]:

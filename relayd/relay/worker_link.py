@@ -1,6 +1,6 @@
-"""The worker process that carries a session's pictures: one after another, never two.
+"""The worker process that carries a session's pictures: one at a time.
 
-A worker that is replaced is stopped first. What it still tells or brings then is ignored.
+A worker that is replaced is stopped first. Its late events and pictures are ignored.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
 
 LEAVE_DEADLINE = 2.0
-"""s for the worker to say goodbye before it is killed."""
+"""s for the worker to leave the channel before it is killed."""
 STOP_DEADLINE = 5.0
-"""s after which nobody waits any more for a worker to be stopped: twice what it may take."""
+"""s that the stop of a worker is awaited: twice what it may take."""
 
 _log = get("link")
 
@@ -30,13 +30,13 @@ class WorkerLink:
     """The link of one session; lives in one event loop."""
 
     def __init__(self, number: int, parts: LinkParts, emit: Callable[[Event], None]) -> None:
-        """Have no worker yet; `emit` gets each event of session `number`, in the event loop."""
+        """Start without a worker; `emit` gets each event of session `number`, in the loop."""
         self._number, self._parts, self._emit = number, parts, emit
         self._loop = asyncio.get_running_loop()
         self._worker: RtcWorker | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._ended = False
-        self._handing_over = Lock()
+        self._send_lock = Lock()
         self._sending = False
         self._stall = StallWatch(
             parts.clock,
@@ -46,8 +46,8 @@ class WorkerLink:
         )
 
     async def start(self) -> None:
-        """Start a worker, in place of the one there is; what fails is told as an event."""
-        async with self._turn:
+        """Start a worker, replacing an existing one; a failure is emitted as an event."""
+        async with self._lock:
             await self._stop_worker()
             if self._ended:
                 return
@@ -61,7 +61,7 @@ class WorkerLink:
                 self._emit(on.LinkLost(self._number, InternalFault.of(fault)))
 
     def join(self, target: LinkTarget) -> None:
-        """Join a channel, and send from now on."""
+        """Join a channel, and send pictures from now on."""
         if self._worker:
             try:
                 self._worker.join(target)
@@ -75,12 +75,12 @@ class WorkerLink:
         if self._worker:
             try:
                 self._worker.renew(token)
-            except LinkError as error:  # one that matters is told by an event of its own
+            except LinkError as error:  # the worker reports a lost link itself
                 _log.warning(LogEvent.TOKEN_NOT_HANDED_OVER, reason=str(error))
 
     def publish(self, frame: SourceFrame) -> bool:
-        """Send one source picture, if it can be now; called by the pacer's thread."""
-        with self._handing_over:
+        """Send one source picture if possible; called in the pacer's thread."""
+        with self._send_lock:
             if not self._sending or self._worker is None:
                 return False
             self._stall.sent(self._parts.clock.now())
@@ -88,13 +88,13 @@ class WorkerLink:
             return True
 
     async def end(self) -> None:
-        """Stop the worker for good, within a limit."""
+        """Stop the worker permanently, within STOP_DEADLINE."""
         self._ended = True
-        async with self._turn:
+        async with self._lock:
             await self._stop_worker()
 
     async def _stop_worker(self) -> None:
-        with self._handing_over:  # no picture may reach a worker whose memory is being freed
+        with self._send_lock:  # no picture may reach a worker whose memory is being freed
             self._sending = False
             worker, self._worker = self._worker, None
         self._stall.stop()
@@ -110,7 +110,7 @@ class WorkerLink:
             _log.error(LogEvent.WORKER_STOP_FAILED, pid=worker.pid, exc_info=fault)
 
     def _make_worker(self) -> RtcWorker:
-        def tell(event: LinkEvent) -> None:
+        def on_event(event: LinkEvent) -> None:
             self._loop.call_soon_threadsafe(self._on_worker_event, worker, event)
 
         worker = RtcWorker(
@@ -118,18 +118,18 @@ class WorkerLink:
             on_picture=self._take_picture,
             kind=self._parts.rtc.kind,
             environment=worker_environment(self._parts.rtc.kind),
-            on_event=tell,
+            on_event=on_event,
         )
         return worker
 
     def _take_picture(self, frame: SwappedFrame) -> None:
-        """Offer a swapped picture to the outputs; in the worker's arrival thread."""
+        """Offer a swapped picture to the outputs; called in the worker's arrival thread."""
         self._parts.gate.put(self._number, frame)
         if self._stall.received(frame.received_at):
             self._loop.call_soon_threadsafe(self._emit, on.PicturesFlow(self._number))
 
     def _on_worker_event(self, worker: RtcWorker, event: LinkEvent) -> None:
-        """Pass on what the link tells; nothing from a worker that was replaced."""
+        """Log and pass on an event of the link; ignore those of a replaced worker."""
         if worker is not self._worker:
             return
         if event.kind is not LinkEventKind.STATS:
@@ -138,12 +138,12 @@ class WorkerLink:
             )
         if event.kind is LinkEventKind.FIRST_PICTURE:
             self._stall.start()
-        if (told := _session_event(self._number, event)) is not None:
-            self._emit(told)
+        if (session_event := _session_event(self._number, event)) is not None:
+            self._emit(session_event)
 
 
 def _session_event(number: int, event: LinkEvent) -> Event | None:
-    """Say what an event of the link means to the session; None: it is for the log alone."""
+    """Return the session event for an event of the link; None: it is only logged."""
     match event.kind:
         case LinkEventKind.REFUSED | LinkEventKind.LOST | LinkEventKind.DIED:
             return on.LinkLost(number, event.error or LinkLost(event.reason))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
-from relayd.relay.sessions import LEAST_LIFE
+from relayd.relay.sessions import MIN_LIFETIME
 from tests.agora.cloud import FRONT, Cloud
 from tests.agora.stage import Course, Rgb, Table, recorded
 from tests.agora.wire import Reason
@@ -336,7 +336,7 @@ def test_an_expiring_token_without_a_successor_gives_a_new_session_and_no_standb
 ) -> None:
     ends = course("token ends soon, no newer one")
     agora.will_expire(agora.members(FRONT)[-1].token)
-    ends.until_state("rotating", LEAST_LIFE + EXTRA)
+    ends.until_state("rotating", MIN_LIFETIME + EXTRA)
     ends.until_repair("session", BACK)
     ends.until_live(2)
     ends.note(table)

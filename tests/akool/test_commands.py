@@ -12,7 +12,7 @@ import pytest
 
 from relayd.akool.journal import Journal, JournalEntry
 from relayd.akool.models import LiveSession
-from relayd.commands.open_sessions import close_sessions, look
+from relayd.commands.open_sessions import close_sessions, read_report
 from relayd.config.loading import load_tree
 from relayd.config.settings import Settings
 from relayd.errors import ExitCode, UsageError
@@ -122,7 +122,7 @@ def test_a_program_gets_all_of_it_as_json(journal: Journal, state: Path) -> None
 
 def test_an_unreadable_file_never_counts_as_no_open_sessions(journal: Journal, state: Path) -> None:
     (state / "sessions" / "abc.json").write_bytes(b"")
-    lines = list(look(settings_of(state)).as_lines())
+    lines = list(read_report(settings_of(state)).as_lines())
     assert "no open sessions" not in lines
     (line,) = [line for line in lines if "abc.json" in line]
     assert "a session may be open" in line
@@ -131,7 +131,7 @@ def test_an_unreadable_file_never_counts_as_no_open_sessions(journal: Journal, s
 
 def test_a_file_name_cannot_steer_the_terminal(journal: Journal, state: Path) -> None:
     (state / "sessions" / "\x1b[31mred.json").write_bytes(b"")
-    assert all(line.isprintable() for line in look(settings_of(state)).as_lines())
+    assert all(line.isprintable() for line in read_report(settings_of(state)).as_lines())
 
 
 def test_recent_doubts_are_listed_and_a_create_in_flight_as_such(
@@ -141,7 +141,7 @@ def test_recent_doubts_are_listed_and_a_create_in_flight_as_such(
     old.begin_create("http://old.example", "studio", "").mark_doubtful("lost")
     journal.begin_create("http://new.example", "studio", "").mark_doubtful("HTTP 502")
     flying = journal.begin_create("http://new.example", "kitchen", "")
-    first, *more = look(settings_of(state)).as_lines()
+    first, *more = read_report(settings_of(state)).as_lines()
     text = "\n".join(more)
     assert first == "no session is known to be open"
     flying.mark_answered()
@@ -159,16 +159,16 @@ def test_open_sessions_count_into_the_sums(state: Path) -> None:
         base_url="u",
         relay="r",
     ).release()
-    report = look(settings_of(state))
+    report = read_report(settings_of(state))
     assert report.today.open == 1
-    assert report.lately.open_seconds >= 5
-    assert report.lately.words.startswith("0:00:00 in 0 closed sessions, 0:00:0")
+    assert report.recent.open_seconds >= 5
+    assert report.recent.text.startswith("0:00:00 in 0 closed sessions, 0:00:0")
 
 
 def test_the_days_limit_stands_beside_the_days_sum(journal: Journal, state: Path) -> None:
-    assert "today: 0:00:00 in 0 closed sessions" in look(settings_of(state)).as_lines()
+    assert "today: 0:00:00 in 0 closed sessions" in read_report(settings_of(state)).as_lines()
     tree = {"state": {"directory": str(state)}, "akool": {"daily_limit": 90}}
-    report = look(load_tree(tree))
+    report = read_report(load_tree(tree))
     assert "today: 0:00:00 in 0 closed sessions; limit 1:30:00" in report.as_lines()
     assert report.as_dict()["daily_limit"] == 5400
 

@@ -1,4 +1,4 @@
-"""A relay that does as it is told, and a server over real sockets in front of it."""
+"""A fake relay, and a server over real sockets in front of it."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
@@ -45,7 +45,7 @@ STATUS = RelayStatus(
 
 
 class FakeRelay:
-    """Keeps what it was asked; fails as the test wants."""
+    """Records its calls; fails as the test wants."""
 
     def __init__(self) -> None:
         self.now = STATUS

@@ -1,4 +1,4 @@
-"""The token of the servers that the tests start, and how it is shown."""
+"""The token of the servers that the tests start, and how it is sent."""
 
 from relayd.control.access import Token
 
@@ -7,7 +7,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN.text}"}
 
 
 def raw_get(path: str) -> bytes:
-    """Return a whole GET request as it goes over the wire."""
+    """Return a whole GET request as sent over the wire."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN.text}\r\n\r\n"
     ).encode()

@@ -1,4 +1,4 @@
-"""Who gets in over TCP: the token, the cookie, other users, other sites, reverse proxies."""
+"""Access over TCP: the token, the cookie, other users, other sites, reverse proxies."""
 
 import asyncio
 import hmac
@@ -48,7 +48,7 @@ Serve = Callable[..., AbstractAsyncContextManager[ControlServer]]
 
 @pytest.fixture
 def serve(relay: Any, feed: Any, tmp_path: Path) -> Serve:
-    """Return what starts a server with the fields of its Access."""
+    """Return a function that starts a server with these fields of its Access."""
 
     @asynccontextmanager
     async def start(**fields: Any) -> AsyncIterator[ControlServer]:
@@ -65,13 +65,13 @@ def serve(relay: Any, feed: Any, tmp_path: Path) -> Serve:
 
 @pytest.fixture
 async def stranger(server: ControlServer) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of this machine that has no token."""
+    """A local client without a token."""
     async with httpx.AsyncClient(base_url=server.url or "", timeout=5) as client:
         yield client
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_without_the_token_nothing_is_served_and_a_sentence_says_where_it_is(
+async def test_without_the_token_nothing_is_served_and_the_answer_says_where_to_get_it(
     stranger: httpx.AsyncClient, path: str
 ) -> None:
     answer = await stranger.get(path)
@@ -203,15 +203,15 @@ async def test_what_is_public_needs_no_token_and_nothing_else_is_opened(
         assert (await client.post("/healthz")).status_code == 401
 
 
-async def test_only_the_unix_socket_tells_the_pages_url(
+async def test_only_the_unix_socket_returns_the_pages_url(
     client: httpx.AsyncClient, server: ControlServer
 ) -> None:
     assert (await client.get("/api/page")).status_code == 404
     transport = httpx.AsyncHTTPTransport(uds=str(server._unix_path))
     async with httpx.AsyncClient(transport=transport) as owner:
-        told = (await owner.get("http://relay/api/page")).json()
-    assert told == {"url": server.page_url}
-    assert TOKEN.text in told["url"]
+        answer = (await owner.get("http://relay/api/page")).json()
+    assert answer == {"url": server.page_url}
+    assert TOKEN.text in answer["url"]
 
 
 @pytest.mark.parametrize("path", ["/api/status", "/metrics", "/", "/healthz"])
@@ -224,7 +224,7 @@ async def test_no_answer_holds_the_token(client: httpx.AsyncClient, path: str) -
 
 @pytest.fixture
 async def browser(stranger: httpx.AsyncClient, server: ControlServer) -> httpx.AsyncClient:
-    """A client that has the cookie, and adds it whatever page asks."""
+    """A client that has the cookie, and adds it for any page."""
     await stranger.get(server.page_url or "")
     return stranger
 
@@ -339,8 +339,8 @@ async def test_another_user_gets_no_page_no_picture_no_api_and_no_socket(
                 *(sys.executable, "-I", "-c", AS_NOBODY, str(path), *urls),
                 stdout=subprocess.PIPE,
             )
-            said, _ = await asyncio.wait_for(stranger.communicate(), 20)
+            output, _ = await asyncio.wait_for(stranger.communicate(), 20)
         finally:
             await server.stop()
-    assert said.decode().split() == [*["401"] * len(urls), "PermissionError"]
+    assert output.decode().split() == [*["401"] * len(urls), "PermissionError"]
     assert relay.asked == []

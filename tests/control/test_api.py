@@ -12,17 +12,17 @@ from relayd.relay.status import OUTPUT_PENDING, RelayState
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_status_tells_every_field_with_the_state_by_name_and_in_words(
+async def test_status_has_every_field_with_the_state_by_name_and_as_text(
     client: httpx.AsyncClient, relay: Any
 ) -> None:
     relay.change(state=RelayState.QUEUED, reason="3 ahead", longest_gap=float("inf"))
-    told = (await client.get("/api/status")).json()
-    assert told["state"] == "queued"
-    assert told["state_words"] == "Waiting in the service's queue"
-    assert told["reason"] == "3 ahead"
-    assert told["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
-    assert told["frames"] == {"source": 30, "shown": 20}
-    assert told["longest_gap"] is None  # JSON has no infinity
+    answer = (await client.get("/api/status")).json()
+    assert answer["state"] == "queued"
+    assert answer["state_words"] == "Waiting in the service's queue"
+    assert answer["reason"] == "3 ahead"
+    assert answer["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
+    assert answer["frames"] == {"source": 30, "shown": 20}
+    assert answer["longest_gap"] is None  # JSON has no infinity
 
 
 async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise(
@@ -114,7 +114,7 @@ async def test_a_bad_body_is_refused_with_the_field_named(
         (errors.WorkerDied("x"), 503),
     ],
 )
-async def test_an_error_of_the_relay_is_told_with_its_hint(
+async def test_an_error_of_the_relay_is_reported_with_its_hint(
     client: httpx.AsyncClient, relay: Any, failure: errors.RelaydError, status: int
 ) -> None:
     failure.hint = "do this"
@@ -231,15 +231,15 @@ async def test_a_relay_without_measurements_has_a_status(
     assert (await client.get("/api/status")).json()["delay"]["p50"] is None
 
 
-async def test_names_that_are_no_utf8_are_told_as_escapes(
+async def test_names_that_are_not_utf8_are_returned_as_escapes(
     client: httpx.AsyncClient, relay: Any
 ) -> None:
     relay.change(
         name="\udcff", source="/\udcff.mp4", outputs={"/\udcff.mkv": "away"}, healthy=False
     )
-    told = await client.get("/api/status")
-    assert told.status_code == 200
-    assert told.json()["outputs"] == {"/\udcff.mkv": "away"}
+    answer = await client.get("/api/status")
+    assert answer.status_code == 200
+    assert answer.json()["outputs"] == {"/\udcff.mkv": "away"}
     assert (await client.get("/metrics")).status_code == 200
     assert "output /\\udcff.mkv is lost: away" in (await client.get("/healthz")).text
 
@@ -248,5 +248,8 @@ async def test_healthz_names_an_output_that_is_not_connected_yet(
     relay: Any, client: httpx.AsyncClient
 ) -> None:
     relay.change(healthy=False, outputs={"rtmp://h/…": OUTPUT_PENDING})
-    told = await client.get("/healthz")
-    assert (told.status_code, told.text) == (503, "Live\noutput rtmp://h/… is not connected yet\n")
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.text) == (
+        503,
+        "Live\noutput rtmp://h/… is not connected yet\n",
+    )

@@ -92,7 +92,7 @@ def test_each_output_has_a_series_that_says_whether_it_works(relay: Any) -> None
     assert found["relayd_output_up", ("output", "rtmp://h/live/***")] == 0
 
 
-def test_names_that_are_no_utf8_are_written_as_escapes(relay: Any) -> None:
+def test_names_that_are_not_utf8_are_written_as_escapes(relay: Any) -> None:
     name = "/srv/\udcff.mkv"
     status = dataclasses.replace(
         relay.now, name="\udcff", outputs={name: "ok"}, readers={"/dev/\udcff": 1}

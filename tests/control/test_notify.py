@@ -19,7 +19,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
         yield name, receiver
 
 
-def heard(receiver: socket.socket) -> list[str]:
+def received(receiver: socket.socket) -> list[str]:
     return receiver.recv(4096).decode().split("\n")
 
 
@@ -28,22 +28,22 @@ def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.s
     notifier = Notifier({"NOTIFY_SOCKET": name})
     assert notifier.active
     notifier.ready("Live")
-    assert heard(receiver) == ["READY=1", "STATUS=Live"]
+    assert received(receiver) == ["READY=1", "STATUS=Live"]
     notifier.ready()
-    assert heard(receiver) == ["READY=1"]
+    assert received(receiver) == ["READY=1"]
     notifier.status("Standing by")
-    assert heard(receiver) == ["STATUS=Standing by"]
+    assert received(receiver) == ["STATUS=Standing by"]
     notifier.alive()
-    assert heard(receiver) == ["WATCHDOG=1"]
+    assert received(receiver) == ["WATCHDOG=1"]
     notifier.stopping("Closing")
-    assert heard(receiver) == ["STOPPING=1", "STATUS=Closing"]
+    assert received(receiver) == ["STOPPING=1", "STATUS=Closing"]
 
 
 def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket]) -> None:
     name, receiver = manager
     before = time.monotonic_ns() // 1000
     Notifier({"NOTIFY_SOCKET": name}).reloading()
-    reloading, stamp = heard(receiver)
+    reloading, stamp = received(receiver)
     assert reloading == "RELOADING=1"
     key, value = stamp.split("=")
     assert key == "MONOTONIC_USEC"
@@ -55,7 +55,7 @@ def test_a_line_break_in_a_status_cannot_forge_an_assignment(
 ) -> None:
     name, receiver = manager
     Notifier({"NOTIFY_SOCKET": name}).status("bad\nREADY=1\n" + "x" * 9999)
-    (line,) = heard(receiver)
+    (line,) = received(receiver)
     assert line.startswith("STATUS=bad READY=1 xxx")
     assert len(line) < 600
 
@@ -76,12 +76,12 @@ def empty_queue(receiver: socket.socket) -> list[str]:
     texts = []
     while True:
         try:
-            texts += heard(receiver)
+            texts += received(receiver)
         except BlockingIOError:
             return texts
 
 
-def test_ready_is_told_with_each_later_message_until_one_was_delivered(
+def test_ready_is_sent_with_each_later_message_until_one_was_delivered(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
@@ -91,29 +91,29 @@ def test_ready_is_told_with_each_later_message_until_one_was_delivered(
     notifier.status("Opening")
     assert "READY=1" not in empty_queue(receiver)
     notifier.status("Live")
-    assert heard(receiver) == ["READY=1", "STATUS=Live"]
+    assert received(receiver) == ["READY=1", "STATUS=Live"]
     notifier.status("Degraded")
     notifier.alive()
-    notifier.repeat()
+    notifier.resend_ready()
     assert empty_queue(receiver) == ["STATUS=Degraded", "WATCHDOG=1"]
 
 
-def test_ready_that_was_lost_can_be_repeated_where_nothing_else_is_to_be_said(
+def test_a_lost_ready_can_be_resent_without_another_message(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
     notifier = Notifier({"NOTIFY_SOCKET": name})
-    notifier.repeat()
+    notifier.resend_ready()
     fill_queue(name)
     notifier.ready("Live")
-    notifier.repeat()
+    notifier.resend_ready()
     assert "READY=1" not in empty_queue(receiver)
-    notifier.repeat()
-    notifier.repeat()
+    notifier.resend_ready()
+    notifier.resend_ready()
     assert empty_queue(receiver) == ["READY=1"]
 
 
-def test_a_lost_ready_is_not_told_in_the_midst_of_a_reload_or_of_the_end(
+def test_a_lost_ready_is_not_sent_during_a_reload_or_a_stop(
     manager: tuple[str, socket.socket],
 ) -> None:
     name, receiver = manager
@@ -146,7 +146,7 @@ def test_a_service_manager_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     notifier.alive()
 
 
-def test_a_full_queue_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_full_queue_does_not_block(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})

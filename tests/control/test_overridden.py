@@ -35,7 +35,7 @@ async def test_a_tick_says_whether_to_end(server: uvicorn.Server) -> None:
     assert await server.on_tick(1)
 
 
-def test_connections_and_tasks_are_found_where_they_are_cut(server: uvicorn.Server) -> None:
+def test_connections_and_tasks_are_found_where_they_are_aborted(server: uvicorn.Server) -> None:
     assert isinstance(server.server_state, ServerState)
     assert server.server_state.connections == set()
     assert server.server_state.tasks == set()

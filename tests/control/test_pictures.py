@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from relayd.control.api import Pictures
-from relayd.control.mjpeg import MOST_VIEWERS
+from relayd.control.mjpeg import MAX_VIEWERS
 from relayd.control.server import ControlServer
 from relayd.errors import ServerFault
 from tests.control.credentials import BEARER, raw_get
@@ -63,7 +63,7 @@ async def test_a_viewer_that_leaves_is_forgotten_at_once(
     await until(lambda: len(viewers) == 0, 0.5)
 
 
-async def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(
+async def test_a_slow_viewer_skips_pictures_and_delays_no_other(
     client: httpx.AsyncClient, server: ControlServer, feed: Any
 ) -> None:
     feed.size = 400_000  # far above the socket's buffers
@@ -101,7 +101,7 @@ async def test_more_viewers_than_allowed_are_refused_until_one_leaves(
     loop = asyncio.get_running_loop()
     sockets = []
     try:
-        for _ in range(MOST_VIEWERS):
+        for _ in range(MAX_VIEWERS):
             viewer = socket.create_connection(server.address)
             viewer.setblocking(False)
             sockets.append(viewer)
@@ -129,7 +129,7 @@ async def test_a_single_picture_is_a_jpeg(client: httpx.AsyncClient) -> None:
 async def test_a_picture_that_does_not_come_is_a_503(
     client: httpx.AsyncClient, feed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relayd.control.mjpeg._FIRST_WAIT", 0.05)
+    monkeypatch.setattr("relayd.control.mjpeg._FIRST_PICTURE_TIMEOUT", 0.05)
     feed.number = 0
     assert (await client.get("/preview/output.jpg")).status_code == 503
 

@@ -25,7 +25,7 @@ async def get(unix_path: Path, path: str) -> httpx.Response:
         return await client.get(path)
 
 
-async def test_port_0_takes_a_free_port_and_tells_it(app_of: Any) -> None:
+async def test_port_0_takes_a_free_port_and_reports_it(app_of: Any) -> None:
     server = app_of(NO_PICTURES, tcp=("127.0.0.1", 0))
     await server.start()
     try:
@@ -153,7 +153,7 @@ async def test_stop_ends_reading_viewers_cleanly(
     assert not caplog.records
 
 
-async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_cut(
+async def test_an_answer_in_flight_is_finished_and_one_that_hangs_is_aborted(
     app_of: Any, relay: Any
 ) -> None:
     entered = asyncio.Event()
@@ -196,7 +196,7 @@ async def test_the_signal_handlers_stay_the_relays(app_of: Any) -> None:
         await server.stop()
 
 
-async def test_garbage_on_the_wire_harms_nobody(
+async def test_garbage_on_the_wire_does_no_harm(
     client: httpx.AsyncClient, server: ControlServer
 ) -> None:
     assert server.address

@@ -17,7 +17,8 @@ from relayd.commands.check import PARTS, check_part
 from relayd.commands.finding import Finding
 from relayd.commands.run import run_daemon
 from relayd.config.loading import load
-from relayd.config.settings import Settings, require_runnable
+from relayd.config.requirements import require_runnable
+from relayd.config.settings import Settings
 from relayd.errors import ConfigError, RelaydError
 from relayd.http.client import HttpClient
 from tests.e2e.stage import PERSON, PORTRAIT, Emulator, rtc_keys

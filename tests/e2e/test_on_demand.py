@@ -121,7 +121,7 @@ async def test_the_first_reader_opens_all_and_the_last_one_leaves_nothing_open(
     assert (idle.on_demand, idle.state, idle.healthy) == (
         DemandState.IDLE, RelayState.STANDBY, True,
     )  # fmt: skip
-    assert "nobody looks" in idle.reason
+    assert "no program reads" in idle.reason
     assert not stage.workers()
     assert not stage.source_is_open()
     before = stage.double.written

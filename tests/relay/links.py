@@ -1,4 +1,4 @@
-"""A session and its worker in place of the service's and a process, for what stands between."""
+"""A fake session and worker, to test the session link between them."""
 
 import asyncio
 from pathlib import Path
@@ -26,7 +26,7 @@ FACE = FaceChoice("http://127.0.0.1:9/a.png")
 
 
 class Session:
-    """An open session; how the service sees it is not asked here."""
+    """An open session, without a service."""
 
     def __init__(self) -> None:
         self.ready, self.answers_renewal = True, True
@@ -64,7 +64,7 @@ class Session:
 
 
 class Keeper:
-    """Opens the one session it has; `opening` may be replaced."""
+    """Opens the one session that it has."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.doubtful = session, 0
@@ -83,19 +83,19 @@ class Worker:
     pid = 1
 
     def __init__(self, *_: Any, on_event: Any, on_picture: Any, **__: Any) -> None:
-        self.tell, self._on_picture = on_event, on_picture
+        self.emit, self._on_picture = on_event, on_picture
         self.targets: list[LinkTarget] = []
         self.tokens: list[str] = []
         self.stopped = False
         Worker.newest = self
 
     def start(self) -> None:
-        self.tell(LinkEvent(LinkEventKind.READY))
+        self.emit(LinkEvent(LinkEventKind.READY))
 
     def join(self, target: LinkTarget) -> None:
         self.targets.append(target)
-        self.tell(LinkEvent(LinkEventKind.JOINED))
-        self.tell(LinkEvent(LinkEventKind.FIRST_PICTURE))
+        self.emit(LinkEvent(LinkEventKind.JOINED))
+        self.emit(LinkEvent(LinkEventKind.FIRST_PICTURE))
 
     def show(self, received_at: float) -> None:
         self._on_picture(SwappedFrame(np.zeros((720, 640), np.uint8), received_at))
@@ -111,7 +111,7 @@ class Worker:
 
 
 class Rig:
-    """One session link, and what it tells."""
+    """One session link, and the events that it emits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, worker: type[Worker] = Worker) -> None:
         monkeypatch.setattr(worker_link, "RtcWorker", worker)
@@ -128,25 +128,25 @@ class Rig:
             self.gate,
             Path("/nowhere"),
         )
-        self._told = asyncio.Event()
+        self._received = asyncio.Event()
         self.link = SessionLink(1, self.parts, self._take)
 
     def _take(self, event: Event) -> None:
         self.events.append(event)
-        self._told.set()
+        self._received.set()
 
     @property
-    def told(self) -> list[str]:
+    def event_names(self) -> list[str]:
         """The names of the events so far."""
         return [type(event).__name__ for event in self.events]
 
     async def until(self, name: str) -> Event:
-        """Wait until an event of this class has been told."""
+        """Wait until an event of this class has been emitted."""
         async with asyncio.timeout(5):
-            while name not in self.told:
-                self._told.clear()
-                await self._told.wait()
-        return self.events[self.told.index(name)]
+            while name not in self.event_names:
+                self._received.clear()
+                await self._received.wait()
+        return self.events[self.event_names.index(name)]
 
     async def live(self) -> None:
         """Go from nothing to the first picture."""

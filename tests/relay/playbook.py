@@ -1,4 +1,4 @@
-"""Plays events to the relay's state machine on a clock of the test's, and keeps what it ordered."""
+"""Feeds events to the state machine on the test's own clock, and records its commands."""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,16 +39,16 @@ NO_CREDIT = QuotaExhausted("no credit is left")
 BAD_FACE = FaceRejected("no face is in the picture")
 UNANSWERED = ServiceUnreachable("the answer was cut off")
 
-_TOLD_TO_PEOPLE = do.Report, do.WakeAt, do.Freeze, do.Thaw
+_PASSIVE = do.Report, do.WakeAt, do.Freeze, do.Thaw
 
 
 def state_of(play: "Play") -> RelayState:
-    """By a call, lest a type checker thinks that what was asserted before still holds."""
+    """Return the state; a call keeps mypy from assuming that it is as asserted before."""
     return play.state
 
 
 class Play:
-    """A machine, the time, and all it ordered; waits are at the middle of their jitter."""
+    """A machine, the time, and all its commands; waits are at the middle of their jitter."""
 
     def __init__(self, policy: Policy | None = None, *, doubts: Iterable[float] = ()) -> None:
         self.machine = Machine(policy or Policy(), FACE, doubts=doubts, jitter=lambda: 0.5)
@@ -57,8 +57,8 @@ class Play:
         self.history: list[tuple[float, Command]] = []
 
     def feed(self, *events: Event) -> list[Command]:
-        """Tell it events at this moment; returns what it orders that somebody has to carry out."""
-        ordered: list[Command] = []
+        """Feed events at this time; returns the commands for sessions, source and outputs."""
+        commands_given: list[Command] = []
         for event in events:
             commands = self.machine.handle(event, self.now)
             self.history += [(self.now, command) for command in commands]
@@ -66,41 +66,41 @@ class Play:
                 if isinstance(command, do.WakeAt):
                     assert command.moment is None or command.moment > self.now
                     self.wake_at = command.moment
-            ordered += [each for each in commands if not isinstance(each, _TOLD_TO_PEOPLE)]
-        return ordered
+            commands_given += [each for each in commands if not isinstance(each, _PASSIVE)]
+        return commands_given
 
     def advance(self, seconds: float) -> list[Command]:
-        """Let time pass, with each timer fired at its moment."""
-        end, ordered = self.now + seconds, list[Command]()
+        """Advance the time, firing each timer when it is due."""
+        end, commands_given = self.now + seconds, list[Command]()
         while self.wake_at is not None and self.wake_at <= end:
             self.now, self.wake_at = self.wake_at, None
-            ordered += self.feed(on.TimerDue())
+            commands_given += self.feed(on.TimerDue())
         self.now = end
-        return ordered
+        return commands_given
 
     def start(self) -> list[Command]:
         """Show pictures on the outputs, with a source that gives them."""
         return self.feed(on.SourceUp(), on.Started())
 
     def reach(self, stage: Stage, number: int = 1) -> list[Command]:
-        """Bring a session that was begun to this stage without a wait."""
-        ordered: list[Command] = []
+        """Bring a started session to this stage without a wait."""
+        commands_given: list[Command] = []
         for reached, event in _WAY:
             if self.session(number).stage is stage:
                 break
             if self.session(number).stage is reached:
-                ordered += self.feed(event(number))
+                commands_given += self.feed(event(number))
         assert self.session(number).stage is stage
-        return ordered
+        return commands_given
 
     def go_live(self, number: int = 1) -> list[Command]:
-        """Bring a session that was begun to its first pictures."""
+        """Bring a started session to its first pictures."""
         return self.reach(Stage.LIVE, number)
 
     def live(self) -> "Play":
         """Begin with a live session, the first one."""
         self.start()
-        if self.machine.surroundings.readers.on_demand:
+        if self.machine.conditions.readers.on_demand:
             self.feed(on.ReadersChanged(CAMERA, 1))
         self.go_live()
         return self
@@ -125,21 +125,21 @@ class Play:
 
     @property
     def numbers(self) -> list[int]:
-        """All sessions that are not over."""
+        """All present sessions."""
         return list(self.machine.sessions.by_number)
 
     @property
     def state(self) -> RelayState:
-        """Where it stands."""
+        """The relay's state."""
         return self.machine.view(self.now).state
 
     @property
     def reason(self) -> str:
-        """Why it stands there."""
+        """The reason of the state."""
         return self.machine.view(self.now).reason
 
     def times(self, kind: type[Command]) -> list[float]:
-        """When it ordered this, counted from the beginning."""
+        """Return when it gave this command, in s from the beginning."""
         return [moment - BEGAN for moment, each in self.history if isinstance(each, kind)]
 
     def reports(self) -> list[do.Report]:

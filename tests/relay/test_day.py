@@ -1,4 +1,4 @@
-"""What a day costs: the whole relay without its media, on a day whose time jumps."""
+"""The cost of a day: the whole relay without its media, on a simulated clock."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from relayd.config.loading import load_tree
 from relayd.config.settings import Settings
 from relayd.errors import LinkLost, QuotaExhausted, RelaydError, SourceError
 from relayd.relay import worker_link
-from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.conditions import NO_READERS, STILL_CLOSING
 from relayd.relay.events import ReadersChanged
 from relayd.relay.holdoff import BLOCKED_RETRY, OPEN_BACKOFF
 from relayd.relay.pipeline import Pipeline
@@ -39,7 +39,7 @@ OPENED = SourceOpened(640, 480, 30.0, "h264")
 
 
 class Service:
-    """A service that opens and closes, as the relay's client shows it."""
+    """A fake client of the service that opens and closes sessions."""
 
     base_url = "http://service.example"
     account = ""
@@ -116,7 +116,7 @@ class Worker:
 
 
 class Day:
-    """A relay with one camera, and what happens to it."""
+    """A relay with one camera, and a schedule of events."""
 
     def __init__(
         self, loop: VirtualLoop, folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str
@@ -141,12 +141,12 @@ class Day:
         def nothing(*_: object) -> None:
             pass
 
-        for name in ("start_outputs", "stop_outputs", "stop_source", "say"):
+        for name in ("start_outputs", "stop_outputs", "stop_source", "set_standby_text"):
             monkeypatch.setattr(Pipeline, name, nothing)
         monkeypatch.setattr(Pipeline, "outputs_working", lambda _: True)
         monkeypatch.setattr(Pipeline, "start_source", lambda _: self._open_source())
-        monkeypatch.setattr(Pipeline, "wake_source", lambda _: self._turn_source(awake=True))
-        monkeypatch.setattr(Pipeline, "rest_source", lambda _: self._turn_source(awake=False))
+        monkeypatch.setattr(Pipeline, "resume_source", lambda _: self._turn_source(awake=True))
+        monkeypatch.setattr(Pipeline, "suspend_source", lambda _: self._turn_source(awake=False))
         monkeypatch.setattr(worker_link, "RtcWorker", Worker)
 
     def _turn_source(self, *, awake: bool) -> None:
@@ -216,7 +216,7 @@ def test_a_day_of_eight_hours_with_two_calls_of_one_hour_costs_the_two_calls(
         seconds[mode] = billed(one)
     with capsys.disabled():
         print(f"\nbilled: {seconds['auto']:.0f} s on demand, {seconds['never']:.0f} s without")  # noqa: T201 - a figure for people
-    # A rotation pays both sessions while the next one starts: one a call, ten a day.
+    # A rotation costs both sessions while the next one starts: one a call, ten a day.
     start = CREATE + QUEUE_AND_JOIN + CLOSE
     assert 2 * HOUR < seconds["auto"] < 2 * (HOUR + GRACE + start + 3)
     assert 8 * HOUR - start < seconds["never"] < 8 * HOUR + 11 * start
@@ -260,7 +260,7 @@ def test_a_short_gap_keeps_session_and_source(day: Callable[..., Day]) -> None:
     assert [awake for _, awake in one.awake] == [False, True, False]
 
 
-def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_already(
+def test_a_reloaded_shorter_grace_time_closes_the_session_of_a_reader_who_left(
     day: Callable[..., Day], tmp_path: Path
 ) -> None:
     one = day()
@@ -272,7 +272,7 @@ def test_a_shorter_grace_time_that_is_reloaded_closes_the_session_of_who_left_al
     assert session.closed == pytest.approx(210.0 + CLOSE, abs=1.1)  # one look of this clock
 
 
-def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
+def test_a_reader_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -286,7 +286,7 @@ def test_who_comes_back_while_the_session_is_being_closed_gets_a_new_one(
     assert any(at == pytest.approx(234.0, abs=1.0) for at, awake in one.awake if awake)
 
 
-def test_a_reader_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(
+def test_a_reader_who_leaves_during_the_opening_costs_no_more_than_the_grace_time(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -319,18 +319,18 @@ def test_a_source_that_failed_costs_one_short_session_and_then_none(
     assert billed(one) < CREATE + CLOSE + 2
 
 
-def test_a_refused_relay_does_not_ask_again_while_nobody_looks(day: Callable[..., Day]) -> None:
+def test_a_refused_relay_does_not_retry_without_readers(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
-    told: list[tuple[RelayState, bool]] = []
+    seen: list[tuple[RelayState, bool]] = []
     one.reads(100.0, 160.0)
-    one.at(5 * HOUR, lambda: told.append((one.relay.status().state, one.relay.status().healthy)))
+    one.at(5 * HOUR, lambda: seen.append((one.relay.status().state, one.relay.status().healthy)))
     one.pass_until(8 * HOUR)
     assert len(one.service.created) == 1
-    assert told == [(RelayState.BLOCKED, False)]
+    assert seen == [(RelayState.BLOCKED, False)]
 
 
-def test_who_comes_anew_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -> None:
+def test_a_new_reader_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
     one.reads(100.0, 160.0)
@@ -341,7 +341,7 @@ def test_who_comes_anew_ends_the_wait_after_a_refusal(day: Callable[..., Day]) -
     assert one.service.created[1] - 300.0 <= 3.0
 
 
-def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day]) -> None:
+def test_a_reader_who_stays_gets_another_try_after_the_long_wait(day: Callable[..., Day]) -> None:
     one = day()
     one.service.refusal = QuotaExhausted("no credit")
     one.reads(100.0, 100.0 + 2.5 * BLOCKED_RETRY)
@@ -349,11 +349,11 @@ def test_who_stays_is_tried_for_again_after_the_long_wait(day: Callable[..., Day
     assert len(one.service.created) == 3
 
 
-def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
+def test_readers_that_come_and_go_all_day_do_not_flood_a_service_that_refuses(
     day: Callable[..., Day],
 ) -> None:
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.service.refusal = QuotaExhausted("no credit")
     for second in range(100, 1900, 2):
         one.reads(second, second + 1)
@@ -364,7 +364,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses(
     assert min(b - a for a, b in pairwise(late)) >= longest * 0.75
 
 
-def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]) -> None:
+def test_a_paused_relay_stays_paused_when_readers_come(day: Callable[..., Day]) -> None:
     one = day()
     reasons: list[str] = []
 
@@ -382,7 +382,7 @@ def test_a_paused_relay_stays_paused_whoever_comes(day: Callable[..., Day]) -> N
     assert one.service.created[0] >= 500.0
 
 
-def test_a_face_set_while_nobody_looks_is_the_next_sessions(day: Callable[..., Day]) -> None:
+def test_a_face_set_without_readers_is_used_by_the_next_session(day: Callable[..., Day]) -> None:
     one = day()
     asked: list[str] = []
     create = one.service.create
@@ -406,29 +406,29 @@ def test_a_face_set_while_nobody_looks_is_the_next_sessions(day: Callable[..., D
 def test_readers_that_cannot_be_seen_make_a_session_stay_open(day: Callable[..., Day]) -> None:
     one = day()
     one.at(10.0, one.tell_readers, None)
-    told: list[object] = []
-    one.at(HOUR, lambda: told.extend([one.relay.status().on_demand, one.relay.status().readers]))
+    seen: list[object] = []
+    one.at(HOUR, lambda: seen.extend([one.relay.status().on_demand, one.relay.status().readers]))
     one.pass_until(2 * HOUR)
-    assert told == [DemandState.OFF, {CAMERA: None}]
+    assert seen == [DemandState.OFF, {CAMERA: None}]
     assert billed(one) > 2 * HOUR - 60
 
 
-def test_while_idle_it_says_that_nobody_looks(day: Callable[..., Day]) -> None:
+def test_while_idle_it_reports_that_no_program_reads(day: Callable[..., Day]) -> None:
     one = day()
-    told: list[tuple[str, DemandState]] = []
+    seen: list[tuple[str, DemandState]] = []
     for moment in (50.0, 200.0, 900.0):
         one.at(
             moment,
-            lambda: told.append((one.relay.status().reason, one.relay.status().on_demand)),
+            lambda: seen.append((one.relay.status().reason, one.relay.status().on_demand)),
         )
     one.reads(100.0, 300.0)
     one.pass_until(1000.0)
-    assert told == [
-        (NOBODY_LOOKS, DemandState.IDLE), ("", DemandState.LIVE), (NOBODY_LOOKS, DemandState.IDLE),
+    assert seen == [
+        (NO_READERS, DemandState.IDLE), ("", DemandState.LIVE), (NO_READERS, DemandState.IDLE),
     ]  # fmt: skip
 
 
-def test_no_session_is_created_for_who_left_before_there_was_one(
+def test_no_session_is_created_for_a_reader_who_left_before_there_was_one(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slowly(*_: object) -> str:
@@ -442,7 +442,7 @@ def test_no_session_is_created_for_who_left_before_there_was_one(
     assert one.service.created == []
 
 
-def test_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
+def test_a_reader_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -456,53 +456,53 @@ def test_who_comes_back_within_the_grace_time_ends_the_wait_after_a_refusal(
 
 
 def look_at(one: Day, *moments: float) -> list[tuple[RelayState, str, bool]]:
-    """Note state, reason and health at these moments."""
-    told: list[tuple[RelayState, str, bool]] = []
+    """Return state, reason and health at these times."""
+    seen: list[tuple[RelayState, str, bool]] = []
 
     def look() -> None:
         status = one.relay.status()
-        told.append((status.state, status.reason, status.healthy))
+        seen.append((status.state, status.reason, status.healthy))
 
     for moment in moments:
         one.at(moment, look)
-    return told
+    return seen
 
 
-def test_who_comes_while_a_session_is_closed_is_told_so_and_not_that_nobody_looks(
+def test_a_reader_who_comes_while_a_session_is_closed_is_informed_of_that(
     day: Callable[..., Day],
 ) -> None:
     one = day()
     one.service.closes_in = 10.0
     one.reads(100.0, 200.0)
     one.reads(200.0 + GRACE + 4.0, 300.0)
-    told = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
+    seen = look_at(one, 200.0 + GRACE + 3.0, 200.0 + GRACE + 5.0)
     one.pass_until(400.0)
-    assert told == [
-        (RelayState.STANDBY, NOBODY_LOOKS, True),
+    assert seen == [
+        (RelayState.STANDBY, NO_READERS, True),
         (RelayState.STANDBY, STILL_CLOSING, False),
     ]
 
 
-def test_who_waits_for_the_next_try_is_told_why(
+def test_a_wait_for_the_next_try_is_reported_with_its_reason(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 20.0)
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
-    told = look_at(one, 112.0)
+    seen = look_at(one, 112.0)
     one.pass_until(400.0)
-    assert told == [(RelayState.STANDBY, SOON, False)]
+    assert seen == [(RelayState.STANDBY, SOON, False)]
     assert len(one.service.created) == 2
 
 
-def test_a_person_who_resumes_does_not_wait_for_the_next_try(
+def test_a_resume_ends_the_wait_for_the_next_try(
     day: Callable[..., Day], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff, "next_wait", lambda _: 1000.0)
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     one.reads(100.0, 103.0)
     one.reads(108.0, 400.0)
     one.at(150.0, lambda: one.loop.create_task(one.relay.resume()))
@@ -511,11 +511,11 @@ def test_a_person_who_resumes_does_not_wait_for_the_next_try(
     assert one.service.created[1] - 150.0 <= 2.0
 
 
-def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row(
+def test_a_program_that_reopens_the_camera_does_not_open_short_sessions_in_a_row(
     day: Callable[..., Day],
 ) -> None:
     one = day()
-    one.relay._runner.machine.surroundings.readers.grace = 0.0
+    one.relay._runner.machine.conditions.readers.grace = 0.0
     for second in range(100, 3700, 15):
         one.reads(second, second + 12)
     one.pass_until(4000.0)
@@ -525,7 +525,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     assert len(one.service.created) < 3600 / (longest * 0.75)
 
 
-def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
+def test_an_old_session_without_readers_gets_no_successor(
     day: Callable[..., Day],
 ) -> None:
     one = day()
@@ -537,7 +537,7 @@ def test_a_session_that_grows_old_while_nobody_looks_gets_no_successor(
     assert len(one.service.created) == 1
 
 
-def test_a_source_at_rest_counts_as_away_so_that_no_echo_of_it_is_shown(
+def test_a_suspended_source_counts_as_away_so_that_no_late_picture_is_shown(
     day: Callable[..., Day],
 ) -> None:
     one = day()

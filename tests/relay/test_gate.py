@@ -1,4 +1,4 @@
-"""The way of a swapped frame into the slot that is shown: no late one slips in."""
+"""How swapped frames get into the shown slot, and that no late one does."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Rig:
-    """A gate before an output clock that never ticks; the test asks what a tick would show."""
+    """A gate with an output clock that never runs; the test asks what a tick would show."""
 
     def __init__(self, fallback: Fallback) -> None:
         self.clock = Clock()
@@ -45,7 +45,7 @@ class Rig:
         return self.gate.put(epoch, SwappedFrame(PICTURES[epoch], self.clock.now()))
 
     def shows(self) -> tuple[Shown, int]:
-        """What kind of picture, and its value: of a swapped one the epoch that it came from."""
+        """Return the kind of picture, and its value: the epoch of a swapped one."""
         frame, kind = self.output_clock._choose(self.clock.now())
         return kind, int(frame.i420[0, 0])
 
@@ -70,7 +70,7 @@ def test_only_frames_of_the_shown_epoch_pass_and_are_counted(rig: Rig) -> None:
 def test_a_frame_of_the_last_call_is_not_the_first_of_the_next(rig: Rig) -> None:
     rig.gate.show(1)
     rig.put(1)
-    # The arrival thread has the frame in hand when the last reader leaves.
+    # The arrival thread already has the frame when the last reader leaves.
     rig.gate.shut()
     assert not rig.put(1)
     rig.clock.time += 3600
@@ -140,7 +140,7 @@ def test_a_session_chosen_while_the_source_is_away_shows_nothing_until_it_is_bac
 
 @contextmanager
 def hammered(rig: Rig) -> Iterator[None]:
-    """Offer frames of all epochs from four threads, as fast as it goes."""
+    """Offer frames of all epochs from four threads, as fast as possible."""
     stop = threading.Event()
 
     def offer() -> None:

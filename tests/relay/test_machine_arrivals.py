@@ -1,4 +1,4 @@
-"""Who comes, comes again or comes and goes: how soon a session is tried for, and how often."""
+"""Readers that come, come back, or come and go: how soon and how often a session is tried."""
 
 import pytest
 
@@ -15,7 +15,7 @@ COMES, LEAVES = on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0)
 
 
 def idle() -> Play:
-    """Return a relay on demand that nobody looks at."""
+    """Return a relay on demand without readers."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
@@ -29,16 +29,14 @@ def looked_at() -> Play:
 
 
 def refused() -> Play:
-    """Return a relay on demand that was refused a moment ago, looked at."""
+    """Return a relay on demand with a reader, just after a refusal."""
     play = idle()
     play.feed(COMES, on.SourceUp())
     play.fail(NO_CREDIT)
     return play
 
 
-def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_was_refused() -> (
-    None
-):
+def test_a_refused_relay_does_not_retry_without_readers_and_reports_the_refusal() -> None:
     play = refused()
     play.feed(LEAVES)
     assert do.StartLink(2) not in play.advance(5 * 3600.0)
@@ -46,14 +44,14 @@ def test_a_refused_relay_does_not_ask_again_while_nobody_looks_and_says_that_it_
 
 
 @pytest.mark.parametrize("away", [5.0, 2 * GRACE])
-def test_who_comes_anew_ends_the_wait_after_a_refusal(away: float) -> None:
+def test_a_new_reader_ends_the_wait_after_a_refusal(away: float) -> None:
     play = refused()
     play.feed(LEAVES)
     play.advance(away)
     assert do.StartLink(2) in play.feed(COMES)
 
 
-def test_who_came_anew_and_was_refused_again_waits_as_long_as_before() -> None:
+def test_a_second_refusal_after_a_new_reader_waits_as_long_as_before() -> None:
     play = refused()
     play.feed(LEAVES)
     play.advance(5.0)
@@ -63,13 +61,13 @@ def test_who_came_anew_and_was_refused_again_waits_as_long_as_before() -> None:
     assert play.advance(0.1) == [do.StartLink(3)]
 
 
-def test_who_stays_is_tried_for_again_after_the_long_wait() -> None:
+def test_a_reader_who_stays_gets_another_try_after_the_long_wait() -> None:
     play = refused()
     assert play.advance(BLOCKED_RETRY - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
-def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses() -> None:
+def test_readers_that_come_and_go_all_day_do_not_flood_a_service_that_refuses() -> None:
     play = refused()
     for _ in range(1800):
         play.feed(LEAVES)
@@ -81,7 +79,7 @@ def test_who_comes_and_goes_all_day_does_not_hammer_a_service_that_refuses() -> 
     assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
 
 
-def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_row() -> None:
+def test_a_program_that_reopens_the_camera_does_not_open_short_sessions_in_a_row() -> None:
     play = Play(Policy(on_demand=True, grace=0.0))
     play.feed(on.Started())
     for _ in range(240):
@@ -95,7 +93,7 @@ def test_a_program_that_looks_again_and_again_does_not_open_short_sessions_in_a_
     assert len(play.times(do.OpenSession)) <= 3600.0 / OPEN_BACKOFF[1] + 8
 
 
-def test_who_waits_for_the_next_try_is_told_that_it_comes_soon() -> None:
+def test_a_short_wait_for_the_next_try_is_reported() -> None:
     play = Play(Policy(on_demand=True, grace=0.0))
     play.feed(on.Started(), COMES, LEAVES, on.SessionClosed(1), COMES)
     assert (play.state, play.reason) == (RelayState.STANDBY, SOON)

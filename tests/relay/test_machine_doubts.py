@@ -1,4 +1,4 @@
-"""Answers that were lost: behind each may be a paid session that nobody knows of."""
+"""Lost answers: each may have left a billed session with an unknown id."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import pytest
 from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.events import Event
-from relayd.relay.holdoff import DOUBT_MEMORY, DOUBT_WAIT, DOUBT_WORDS, MOST_DOUBTS
+from relayd.relay.holdoff import DOUBT_MEMORY, DOUBT_TEXT, DOUBT_WAIT, MAX_DOUBTS
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
 from tests.relay.playbook import (
@@ -26,14 +26,14 @@ HOUR = 3600.0
 
 
 def lose_answer(play: Play) -> None:
-    """Let the session that is being created lose its answer."""
+    """Lose the answer of the create in flight."""
     number = max(play.numbers)
     play.reach(Stage.CREATING, number)
     play.feed(on.SessionDoubtful(number, UNANSWERED), on.SessionClosed(number))
 
 
 def lose_answers_for_ever(play: Play, hours: float) -> list[float]:
-    """Let each create lose its answer; returns when each began, counted from the first."""
+    """Lose the answer of each create; returns their start times, relative to the first."""
     begun = []
     end = play.now + hours * HOUR
     while play.now < end:
@@ -50,9 +50,9 @@ def test_after_the_first_lost_answer_it_waits_five_minutes_then_ten_then_for_a_p
     begun = lose_answers_for_ever(play, hours=24)
     assert begun == [0.0, pytest.approx(DOUBT_WAIT, abs=2), pytest.approx(3 * DOUBT_WAIT, abs=3)]
     assert play.state is RelayState.BLOCKED
-    assert DOUBT_WORDS in play.reason
+    assert DOUBT_TEXT in play.reason
     assert "relayd resume" in play.reason
-    assert play.machine.doubtful == MOST_DOUBTS
+    assert play.machine.doubtful == MAX_DOUBTS
 
 
 def test_it_says_how_long_it_waits_after_a_lost_answer() -> None:
@@ -66,7 +66,7 @@ def test_it_says_how_long_it_waits_after_a_lost_answer() -> None:
     assert "10 min" in play.reason
 
 
-def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew() -> None:
+def test_a_resume_ends_the_wait_and_resets_the_count_of_doubts() -> None:
     play = Play()
     play.start()
     lose_answers_for_ever(play, hours=1)
@@ -74,7 +74,7 @@ def test_a_person_who_resumes_ends_the_wait_and_the_doubts_are_counted_anew() ->
     lose_answer(play)
     assert play.state is RelayState.BACKOFF
     assert "5 min" in play.reason
-    assert play.machine.doubtful == MOST_DOUBTS + 1
+    assert play.machine.doubtful == MAX_DOUBTS + 1
 
 
 READERS_COME = on.ReadersChanged(CAMERA, 0), on.ReadersChanged(CAMERA, 1)
@@ -97,30 +97,30 @@ def test_nothing_but_a_resume_shortens_the_wait_after_lost_answers(
         lose_answer(play)
         if number < doubts:
             play.advance(number * DOUBT_WAIT)
-    words = play.reason
+    reason = play.reason
     assert play.feed(*happens) == []
     assert play.advance(DOUBT_WAIT * min(doubts, 2) - 1.0) == []
-    assert play.reason == words
+    assert play.reason == reason
 
 
 @pytest.mark.parametrize(
-    ("doubts", "state", "words"),
+    ("doubts", "state", "reason"),
     [
         ([BEGAN - 1], RelayState.BACKOFF, "5 min"),
         ([BEGAN - 700, BEGAN - 1], RelayState.BACKOFF, "10 min"),
         ([BEGAN - 1, BEGAN - 700], RelayState.BACKOFF, "10 min"),
-        ([BEGAN - 2000, BEGAN - 1000, BEGAN - 1], RelayState.BLOCKED, DOUBT_WORDS),
+        ([BEGAN - 2000, BEGAN - 1000, BEGAN - 1], RelayState.BLOCKED, DOUBT_TEXT),
         ([BEGAN - 3 * DOUBT_WAIT], RelayState.OPENING, ""),
         ([BEGAN - DOUBT_MEMORY - 1, BEGAN - 700, BEGAN - 1], RelayState.BACKOFF, "10 min"),
     ],
 )
 def test_lost_answers_of_an_earlier_run_count_as_if_there_had_been_no_restart(
-    doubts: list[float], state: RelayState, words: str
+    doubts: list[float], state: RelayState, reason: str
 ) -> None:
     play = Play(doubts=doubts)
     play.start()
     assert play.state is state
-    assert words in play.reason
+    assert reason in play.reason
 
 
 def test_lost_answers_long_ago_count_no_more() -> None:
@@ -159,7 +159,7 @@ def test_an_answer_lost_by_a_successor_holds_back_the_next_successor() -> None:
 
 
 @pytest.mark.parametrize(("doubts", "state"), [(1, RelayState.BACKOFF), (3, RelayState.BLOCKED)])
-def test_a_lost_answer_is_told_of_though_the_old_session_failed_after_it(
+def test_a_lost_answer_is_reported_though_the_old_session_failed_after_it(
     doubts: int, state: RelayState
 ) -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
@@ -185,10 +185,10 @@ def test_a_face_ends_the_wait_after_a_refusal_though_an_answer_was_lost_long_bef
 
 
 def test_each_lost_answer_is_counted_once() -> None:
-    told: Callable[[Play], int] = lambda play: play.machine.doubtful  # noqa: E731 - short here
+    count: Callable[[Play], int] = lambda play: play.machine.doubtful  # noqa: E731 - short here
     play = Play()
     play.start()
-    assert told(play) == 0
+    assert count(play) == 0
     lose_answer(play)
     play.feed(on.SessionRefused(1, NO_CREDIT), on.TimerDue())
-    assert told(play) == 1
+    assert count(play) == 1

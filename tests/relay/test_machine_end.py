@@ -4,7 +4,7 @@ import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import ASLEEP, OUTPUT_PATIENCE, PAUSED, SOURCE_PATIENCE
+from relayd.relay.conditions import ASLEEP, OUTPUT_LOSS_LIMIT, PAUSED, SOURCE_LOSS_LIMIT
 from relayd.relay.events import Event
 from relayd.relay.holdoff import BLOCKED_RETRY
 from relayd.relay.sessions import CLOSE_TIMEOUT, Stage
@@ -22,7 +22,7 @@ from tests.relay.playbook import (
 )
 
 STAGES = list(Stage)[:6]
-SPENT = on.BudgetChanged(spent=True, words="60 of 60 minutes are used up")
+SPENT = on.BudgetChanged(spent=True, reason="60 of 60 minutes are used up")
 NEW_DAY = on.BudgetChanged(spent=False)
 NO_OUTPUT = on.OutputsChanged(working=False, reason="the camera was unplugged")
 ENDS = {
@@ -43,7 +43,7 @@ def at_stage(stage: Stage) -> Play:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("end", ENDS)
-def test_whatever_its_stage_a_session_that_nobody_wants_is_closed_at_once_and_once(
+def test_an_unwanted_session_is_closed_at_once_and_once_in_any_stage(
     stage: Stage, end: str
 ) -> None:
     play = at_stage(stage)
@@ -56,7 +56,7 @@ def test_whatever_its_stage_a_session_that_nobody_wants_is_closed_at_once_and_on
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("end", ENDS)
-def test_a_successor_in_the_making_is_closed_with_the_session_that_it_was_for(
+def test_a_successor_being_opened_is_closed_with_the_session_that_it_was_for(
     stage: Stage, end: str
 ) -> None:
     play = Play(ROTATING)
@@ -68,7 +68,7 @@ def test_a_successor_in_the_making_is_closed_with_the_session_that_it_was_for(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_comes_of_a_session_that_is_being_closed_changes_nothing(stage: Stage) -> None:
+def test_events_of_a_session_that_is_being_closed_change_nothing(stage: Stage) -> None:
     play = at_stage(stage)
     play.feed(on.Paused())
     late: list[Event] = [
@@ -82,15 +82,15 @@ def test_what_comes_of_a_session_that_is_being_closed_changes_nothing(stage: Sta
     assert play.session(1).stage is Stage.CLOSING
 
 
-def test_what_comes_of_a_session_that_is_gone_changes_nothing() -> None:
+def test_events_of_a_session_that_is_gone_change_nothing() -> None:
     play = at_stage(Stage.CREATING)
     play.feed(on.Paused(), on.SessionClosed(1))
-    told = len(play.history)
+    count = len(play.history)
     play.feed(
         on.SessionClosed(1), on.SessionOpened(1), on.LinkReady(1), on.PicturesFlow(1),
         on.LinkLost(1, LOST), on.SessionEnded(99, ENDED), on.TokenFinal(1),
     )  # fmt: skip
-    assert len(play.history) == told
+    assert len(play.history) == count
 
 
 def test_an_answer_lost_after_its_session_was_given_up_still_counts() -> None:
@@ -106,13 +106,13 @@ def test_a_close_that_is_never_over_is_given_up_with_a_warning() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Stop())
     (note,) = play.advance(CLOSE_TIMEOUT)
-    assert isinstance(note, do.Note)
+    assert isinstance(note, do.LogWarning)
     assert note.event == "session.close_given_up"
     assert play.machine.is_over
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage) -> None:
+def test_after_a_stop_no_event_causes_a_command(stage: Stage) -> None:
     play = at_stage(stage)
     play.feed(on.Stop())
     assert play.state is RelayState.CLOSING
@@ -120,7 +120,7 @@ def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage) -> 
     play.feed(on.SessionClosed(1))
     assert play.machine.is_over
     assert play.wake_at is None
-    told = len(play.history)
+    count = len(play.history)
     happens: list[Event] = [
         on.Started(), on.Resumed(), on.Paused(), on.SourceDown("gone"), on.SourceUp(), on.WokeUp(),
         on.FaceChosen(OTHER_FACE), NEW_DAY, on.PolicyChanged(ON_DEMAND), on.SourceEnded(),
@@ -128,7 +128,7 @@ def test_after_a_stop_nothing_more_is_ordered_whatever_happens(stage: Stage) -> 
         on.Stop(), on.SleepComing(), on.SessionClosed(1), on.SessionOpened(1),
     ]  # fmt: skip
     play.feed(*happens)
-    assert len(play.history) == told
+    assert len(play.history) == count
 
 
 def test_a_relay_on_demand_that_ends_wants_no_timer_and_no_source() -> None:
@@ -152,13 +152,13 @@ def test_a_stop_before_the_start_ends_it(before: tuple[Event, ...]) -> None:
     assert play.feed(on.Started(), on.SourceUp(), on.Resumed()) == []
 
 
-def test_nothing_is_begun_before_the_outputs_show_pictures() -> None:
+def test_nothing_is_started_before_the_outputs_show_pictures() -> None:
     play = Play()
     assert play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 1), on.TimerDue()) == []
     assert play.history == []
 
 
-def test_a_paused_relay_stays_paused_whoever_comes() -> None:
+def test_a_paused_relay_stays_paused_when_readers_come() -> None:
     play = Play(ON_DEMAND)
     play.feed(on.Started(), on.Paused())
     assert play.feed(on.ReadersChanged(CAMERA, 1), on.SourceUp()) == [do.ResumeSource()]
@@ -174,16 +174,16 @@ def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it() -> No
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
 
 
-@pytest.mark.parametrize("lived", [0.0, 1.0, 60.0])
-def test_a_person_who_resumes_does_not_wait_for_the_next_try(lived: float) -> None:
+@pytest.mark.parametrize("live_for", [0.0, 1.0, 60.0])
+def test_a_resume_ends_the_wait_for_the_next_try(live_for: float) -> None:
     play = at_stage(Stage.LIVE)
-    play.advance(lived)
+    play.advance(live_for)
     play.feed(on.SessionEnded(1, NO_CREDIT), on.SessionClosed(1))
     assert play.state is RelayState.BLOCKED
     assert play.feed(on.Resumed()) == [do.StartLink(2)]
 
 
-def test_what_was_asked_during_a_session_does_not_end_the_wait_after_it() -> None:
+def test_a_request_during_a_session_does_not_end_the_wait_after_it() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Resumed(), on.FaceChosen(OTHER_FACE))
     play.feed(on.SessionEnded(1, LOST))
@@ -201,7 +201,7 @@ def test_before_sleep_every_session_is_closed_and_after_it_another_is_opened() -
     assert play.feed(on.WokeUp()) == [do.StartLink(2)]
 
 
-def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day() -> None:
+def test_at_the_days_limit_it_is_blocked_with_a_reason_until_the_new_day() -> None:
     play = at_stage(Stage.LIVE)
     play.advance(60.0)
     play.feed(SPENT, on.SessionClosed(1))
@@ -214,8 +214,8 @@ def test_at_the_days_limit_it_is_blocked_with_words_until_the_new_day() -> None:
 @pytest.mark.parametrize(
     ("gone", "back", "patience"),
     [
-        (on.SourceDown("gone"), on.SourceUp(), SOURCE_PATIENCE),
-        (NO_OUTPUT, on.OutputsChanged(working=True), OUTPUT_PATIENCE),
+        (on.SourceDown("gone"), on.SourceUp(), SOURCE_LOSS_LIMIT),
+        (NO_OUTPUT, on.OutputsChanged(working=True), OUTPUT_LOSS_LIMIT),
     ],
 )
 def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_back(
@@ -228,7 +228,7 @@ def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_bac
     assert play.advance(2 * patience) == []
     play.feed(gone)
     play.advance(patience / 2)
-    play.feed(gone)  # told again, it counts from the first time
+    play.feed(gone)  # reported again, it counts from the first time
     assert play.advance(patience / 2 - 0.1) == []
     assert play.advance(0.1) == [do.CloseSession(1), do.Show(None)]
     play.feed(on.SessionClosed(1))
@@ -237,10 +237,10 @@ def test_a_session_is_kept_for_a_while_for_a_source_or_outputs_that_may_come_bac
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_recording_that_came_to_its_end_closes_the_session_at_once(stage: Stage) -> None:
+def test_the_end_of_a_recording_closes_the_session_at_once(stage: Stage) -> None:
     play = at_stage(stage)
     assert do.CloseSession(1) in play.feed(on.SourceEnded())
-    assert (play.state, play.reason) == (RelayState.STANDBY, "the source came to its end")
+    assert (play.state, play.reason) == (RelayState.STANDBY, "the source has ended")
 
 
 @pytest.mark.parametrize(

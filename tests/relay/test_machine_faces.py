@@ -1,4 +1,4 @@
-"""Which face a session wears: the one that was chosen last, in each session that can wear it."""
+"""The face of a session: the one chosen last, in each session that accepts it."""
 
 import pytest
 
@@ -26,12 +26,12 @@ CHOSEN = on.FaceChosen(OTHER_FACE)
 
 
 def worn(number: int = 1) -> on.FaceApplied:
-    """Tell that the other face is on."""
+    """Return the event that the other face is on."""
     return on.FaceApplied(number, OTHER_FACE)
 
 
 def refused(error: RelaydError, number: int = 1) -> on.FaceRefused:
-    """Tell that the other face was refused."""
+    """Return the event that the other face was refused."""
     return on.FaceRefused(number, OTHER_FACE, error)
 
 
@@ -56,7 +56,7 @@ def test_a_face_chosen_before_the_session_is_the_one_that_it_is_opened_with(
 
 
 @pytest.mark.parametrize("stage", list(Stage)[2:6])
-def test_an_open_session_is_told_of_another_face_at_once_and_once(stage: Stage) -> None:
+def test_an_open_session_gets_another_face_at_once_and_once(stage: Stage) -> None:
     play = Play()
     play.start()
     play.reach(stage)
@@ -74,14 +74,12 @@ def test_a_face_chosen_while_the_session_is_created_is_put_on_once_it_is_open() 
     assert play.feed(on.SessionOpened(1)) == [do.UpdateFace(1, OTHER_FACE)]
 
 
-def test_both_sessions_are_told_during_a_takeover() -> None:
+def test_both_sessions_get_another_face_during_a_takeover() -> None:
     play = Play(ROTATING).with_successor()
     assert play.feed(CHOSEN) == [do.UpdateFace(1, OTHER_FACE), do.UpdateFace(2, OTHER_FACE)]
 
 
-def test_a_successor_that_cannot_wear_it_yet_wears_it_once_it_is_live_and_nobody_goes_back() -> (
-    None
-):
+def test_a_successor_that_refuses_a_face_gets_it_once_live_and_neither_session_goes_back() -> None:
     play = Play(ROTATING).with_successor()
     play.feed(CHOSEN)
     play.feed(worn(1), refused(NOT_YET, 2))
@@ -94,7 +92,7 @@ def test_a_successor_that_cannot_wear_it_yet_wears_it_once_it_is_live_and_nobody
 
 
 @pytest.mark.parametrize("error", [SLOW, NOT_YET])
-def test_a_live_session_is_told_some_times_with_waits_and_then_only_the_next_session(
+def test_a_live_session_gets_a_few_tries_with_waits_and_then_only_the_next_session(
     error: RelaydError,
 ) -> None:
     play = Play().live()
@@ -119,7 +117,7 @@ def test_a_face_that_was_put_on_gives_the_next_one_all_its_tries() -> None:
     assert play.session(1).face_tries == 0
 
 
-def test_a_person_who_chooses_again_is_tried_for_at_once() -> None:
+def test_a_face_that_is_chosen_again_is_tried_at_once() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     for _ in range(FACE_TRIES):
@@ -173,14 +171,14 @@ def test_the_refusal_of_an_earlier_face_does_not_delay_the_one_chosen_last(
     assert play.machine.face == OTHER_FACE
 
 
-def test_who_chooses_the_first_face_again_while_another_is_put_on_gets_the_first() -> None:
+def test_choosing_the_first_face_again_while_another_is_put_on_restores_the_first() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     play.feed(on.FaceChosen(FACE))
     assert play.feed(worn()) == [do.UpdateFace(1, FACE)]
 
 
-def test_a_rejoined_session_is_told_again_of_the_face_that_it_did_not_take() -> None:
+def test_a_rejoined_session_gets_the_face_again_that_it_refused() -> None:
     play = Play().live()
     play.feed(CHOSEN)
     play.feed(on.LinkLost(1, LOST))

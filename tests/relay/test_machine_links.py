@@ -9,10 +9,10 @@ from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
-    MOST_SHORT_LINKS,
+    MAX_SHORT_LINKS,
     RECOVERY_TIMEOUT,
     REJOIN_TIMEOUT,
-    STEADY_AFTER,
+    STABLE_AFTER,
     Stage,
 )
 from relayd.relay.status import RelayState
@@ -23,7 +23,7 @@ REPAIRING = on.LinkDegraded(1, "interrupted")
 
 
 def stopped(play: Play, ago: float = STALL) -> on.PicturesStopped:
-    """Tell that pictures stopped some seconds ago."""
+    """Return the event that pictures stopped some seconds ago."""
     return on.PicturesStopped(1, STALLED, play.now - ago)
 
 
@@ -72,7 +72,7 @@ def test_two_tries_to_rejoin_then_another_session() -> None:
     assert play.machine.sessions.changes == 1
 
 
-def test_the_tries_are_counted_anew_after_each_picture() -> None:
+def test_the_tries_are_counted_again_after_each_picture() -> None:
     play = Play().live()
     for _ in range(10):
         play.advance(60.0)
@@ -108,7 +108,7 @@ def test_a_link_that_is_refused_is_not_rejoined(error: RelaydError) -> None:
 
 @pytest.mark.parametrize("stage", list(Stage)[:5])
 @pytest.mark.parametrize("lost", [on.LinkLost(1, LOST), on.SessionEnded(1, ENDED)])
-def test_before_its_first_picture_a_session_that_fails_is_not_saved(
+def test_a_session_that_fails_before_its_first_picture_is_not_rejoined(
     stage: Stage, lost: Event
 ) -> None:
     play = Play()
@@ -119,7 +119,7 @@ def test_before_its_first_picture_a_session_that_fails_is_not_saved(
 
 
 def break_early(play: Play, cause: str) -> list[do.Command]:
-    """Let a link break 1 s after it came up, by a cause that is seen at once or long after."""
+    """Let a link break 1 s after it came up, by a cause that is detected at once or much later."""
     play.advance(1.0)
     match cause:
         case "lost":
@@ -151,9 +151,9 @@ def break_early(play: Play, cause: str) -> list[do.Command]:
     "cause",
     ["lost", "stalled", "lost while it was repaired", "not repaired in time", "repaired in vain"],
 )
-def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str) -> None:
+def test_a_session_whose_links_keep_breaking_soon_is_given_up(cause: str) -> None:
     play = Play().live()
-    for _ in range(MOST_SHORT_LINKS):
+    for _ in range(MAX_SHORT_LINKS):
         assert break_early(play, cause) == [do.StartLink(1)]
         rejoined(play)
     assert break_early(play, cause)[0] == do.CloseSession(1)
@@ -161,10 +161,10 @@ def test_a_session_whose_link_breaks_soon_again_and_again_is_given_up(cause: str
 
 def test_a_link_that_stays_up_makes_the_next_short_one_the_first_again() -> None:
     play = Play().live()
-    for _ in range(2 * MOST_SHORT_LINKS):
+    for _ in range(2 * MAX_SHORT_LINKS):
         break_early(play, "lost")
         rejoined(play)
-        play.advance(STEADY_AFTER)
+        play.advance(STABLE_AFTER)
         play.feed(on.LinkLost(1, LOST))
         rejoined(play)
 
@@ -187,9 +187,7 @@ def test_a_link_that_repairs_itself_without_pictures_gets_its_time_and_no_more()
     assert "interrupted" in play.reason
 
 
-def test_a_link_whose_pictures_come_again_is_not_replaced_though_nobody_called_it_repaired() -> (
-    None
-):
+def test_a_link_whose_pictures_come_again_is_not_replaced_though_no_repair_was_reported() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     play.advance(5.0)
@@ -198,7 +196,7 @@ def test_a_link_whose_pictures_come_again_is_not_replaced_though_nobody_called_i
     assert play.state is RelayState.DEGRADED
 
 
-def test_a_link_that_is_said_again_and_again_to_be_repaired_gets_no_more_time() -> None:
+def test_a_link_whose_repair_is_reported_repeatedly_gets_no_more_time() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     ordered = []
@@ -217,7 +215,7 @@ def test_a_link_that_breaks_again_before_it_showed_a_picture_has_what_is_left_of
     assert play.advance(0.1) == [do.StartLink(1)]
 
 
-def test_a_link_that_goes_to_and_fro_without_a_picture_gets_no_endless_time() -> None:
+def test_a_link_that_alternates_without_a_picture_gets_no_endless_time() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     ordered = []
@@ -235,7 +233,7 @@ def test_a_repaired_link_gets_time_to_show_a_picture() -> None:
     play.feed(REPAIRING, stopped(play))
     play.advance(RECOVERY_TIMEOUT - 0.1)
     assert play.feed(on.LinkRecovered(1)) == []
-    assert (play.state, play.reason) == (RelayState.DEGRADED, "no swapped picture comes")
+    assert (play.state, play.reason) == (RelayState.DEGRADED, "no swapped picture arrives")
     assert play.advance(STALL - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(1)]
 
@@ -249,7 +247,7 @@ def test_a_repaired_link_that_shows_a_picture_in_time_is_live() -> None:
     assert play.state is RelayState.LIVE
 
 
-def test_pictures_that_are_said_to_have_stopped_again_end_no_repair_but_a_repaired_link() -> None:
+def test_another_stall_ends_no_repair_but_a_repaired_link() -> None:
     play = Play().live()
     play.feed(REPAIRING, stopped(play))
     assert play.feed(stopped(play)) == []
@@ -257,11 +255,11 @@ def test_pictures_that_are_said_to_have_stopped_again_end_no_repair_but_a_repair
     assert play.feed(stopped(play)) == [do.StartLink(1)]
 
 
-def test_what_the_old_worker_still_tells_is_not_taken_for_the_new_one() -> None:
+def test_late_events_of_the_old_worker_do_not_count_for_the_new_one() -> None:
     play = Play().live()
     play.feed(on.LinkLost(1, LOST))
-    told = on.PicturesFlow(1), on.LinkJoined(1), stopped(play), REPAIRING, on.LinkRecovered(1)
-    assert play.feed(*told) == []
+    events = on.PicturesFlow(1), on.LinkJoined(1), stopped(play), REPAIRING, on.LinkRecovered(1)
+    assert play.feed(*events) == []
     assert play.state is RelayState.DEGRADED
     assert play.session(1).stage is Stage.LOADING
 

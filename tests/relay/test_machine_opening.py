@@ -1,4 +1,4 @@
-"""From nothing to the first picture, and what follows where it fails on the way."""
+"""From the start to the first picture, and what follows a failure on the way."""
 
 from itertools import pairwise
 
@@ -59,7 +59,7 @@ def test_a_session_is_opened_for_a_worker_that_is_ready_and_shown_with_its_first
     assert play.wake_at is None
 
 
-def test_a_picture_that_comes_before_the_join_is_told_of_counts() -> None:
+def test_a_picture_that_arrives_before_the_join_is_reported_counts() -> None:
     play = Play()
     play.start()
     play.reach(Stage.JOINING)
@@ -68,7 +68,7 @@ def test_a_picture_that_comes_before_the_join_is_told_of_counts() -> None:
     assert play.state is RelayState.LIVE
 
 
-def test_what_comes_out_of_turn_moves_nothing() -> None:
+def test_events_out_of_order_change_nothing() -> None:
     play = Play()
     play.start()
     play.feed(on.SessionReady(1), on.LinkJoined(1), on.PicturesFlow(1), on.LinkRecovered(1))
@@ -79,7 +79,7 @@ def test_what_comes_out_of_turn_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "limit", "words"),
+    ("stage", "limit", "reason"),
     [
         (Stage.LOADING, READY_TIMEOUT, "does not load within 20 s"),
         (Stage.CREATING, CREATE_TIMEOUT, "no session was opened within 90 s"),
@@ -89,7 +89,7 @@ def test_what_comes_out_of_turn_moves_nothing() -> None:
     ],
 )
 def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is_tried(
-    stage: Stage, limit: float, words: str
+    stage: Stage, limit: float, reason: str
 ) -> None:
     play = Play()
     play.start()
@@ -97,7 +97,7 @@ def test_each_stage_has_a_limit_after_which_the_session_is_closed_and_another_is
     assert play.advance(limit - 0.1) == []
     assert play.advance(0.1) == [do.CloseSession(1)]
     assert play.state is RelayState.BACKOFF
-    assert words in play.reason
+    assert reason in play.reason
     play.feed(on.SessionClosed(1))
     assert play.advance(OPEN_BACKOFF[0]) == [do.StartLink(2)]
 
@@ -121,7 +121,7 @@ NEEDS_A_PERSON = [
 
 
 @pytest.mark.parametrize("error", PASSES, ids=lambda error: type(error).__name__)
-def test_what_may_pass_is_tried_again_soon(error: RelaydError) -> None:
+def test_a_temporary_failure_is_tried_again_soon(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -131,7 +131,7 @@ def test_what_may_pass_is_tried_again_soon(error: RelaydError) -> None:
 
 
 @pytest.mark.parametrize("error", NEEDS_A_PERSON, ids=lambda error: type(error).__name__)
-def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError) -> None:
+def test_a_failure_that_needs_a_person_is_not_tried_in_a_loop(error: RelaydError) -> None:
     play = Play()
     play.start()
     play.fail(error)
@@ -144,7 +144,7 @@ def test_what_needs_a_person_is_not_tried_in_a_loop(error: RelaydError) -> None:
 @pytest.mark.parametrize(
     ("asked", "waited"), [(0.1, OPEN_BACKOFF[0]), (90.0, 90.0), (86400.0, BLOCKED_RETRY)]
 )
-def test_a_service_that_names_a_wait_is_given_it_up_to_ten_minutes(
+def test_a_wait_that_the_service_asks_for_is_kept_up_to_ten_minutes(
     asked: float, waited: float
 ) -> None:
     play = Play()
@@ -173,10 +173,8 @@ def test_the_wait_between_tries_doubles_up_to_half_a_minute() -> None:
     assert len(waits) <= 3600.0 / 30.0 + 7
 
 
-@pytest.mark.parametrize(("lived", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
-def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(
-    lived: float, waits: float
-) -> None:
+@pytest.mark.parametrize(("live_for", "waits"), [(GOOD_AFTER, 16.0), (GOOD_AFTER + 0.1, 0.5)])
+def test_after_a_long_live_session_the_wait_starts_again(live_for: float, waits: float) -> None:
     play = Play()
     play.start()
     for _ in range(5):
@@ -184,13 +182,13 @@ def test_after_a_session_that_was_live_for_long_the_wait_begins_anew(
         play.advance(play.machine._holdoff.deadlines()[1] - play.now)
     number = max(play.numbers)
     play.go_live(number)
-    play.advance(lived)
+    play.advance(live_for)
     play.feed(on.SessionEnded(number, ENDED), on.SessionClosed(number))
     assert play.advance(waits - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(number + 1)]
 
 
-def test_a_close_that_takes_long_is_waited_for_though_the_wait_is_over() -> None:
+def test_a_slow_close_is_awaited_though_the_wait_is_over() -> None:
     play = Play()
     play.start()
     play.reach(Stage.QUEUED)
@@ -205,5 +203,5 @@ def test_a_session_that_never_answers_its_close_is_followed_by_another() -> None
     play.reach(Stage.QUEUED)
     play.feed(on.SessionEnded(1, JoinFailed("no")))
     ordered = play.advance(45.0)
-    assert isinstance(ordered[0], do.Note)
+    assert isinstance(ordered[0], do.LogWarning)
     assert ordered[1:] == [do.StartLink(2)]

@@ -1,10 +1,10 @@
-"""Nobody looks, nobody pays: sessions by who reads the cameras."""
+"""Sessions on demand: open only while a program reads a camera."""
 
 import pytest
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import NOBODY_LOOKS, STILL_CLOSING
+from relayd.relay.conditions import NO_READERS, STILL_CLOSING
 from relayd.relay.holdoff import BLOCKED_RETRY
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
@@ -18,7 +18,7 @@ UNSEEN = on.ReadersChanged(CAMERA, None)
 
 
 def idle() -> Play:
-    """Return a relay on demand that nobody looks at."""
+    """Return a relay on demand without readers."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
@@ -32,7 +32,7 @@ def looked_at() -> Play:
 
 
 def demand(play: Play) -> DemandState:
-    """Where sessions on demand stand."""
+    """Return the state of sessions on demand."""
     return play.machine.view(play.now).demand
 
 
@@ -40,7 +40,7 @@ def test_an_idle_day_opens_no_session_and_no_source() -> None:
     play = Play(ON_DEMAND)
     assert play.feed(on.Started()) == [do.SuspendSource()]
     assert play.advance(86400.0) == []
-    assert (play.state, play.reason) == (RelayState.STANDBY, NOBODY_LOOKS)
+    assert (play.state, play.reason) == (RelayState.STANDBY, NO_READERS)
     assert demand(play) is DemandState.IDLE
 
 
@@ -52,7 +52,7 @@ def test_a_second_reader_changes_nothing() -> None:
     assert looked_at().feed(on.ReadersChanged(CAMERA, 2), COMES) == []
 
 
-def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of() -> None:
+def test_session_and_source_are_kept_for_the_grace_time_and_then_released() -> None:
     play = looked_at()
     play.feed(LEAVES)
     assert demand(play) is DemandState.GRACE
@@ -63,7 +63,7 @@ def test_session_and_source_are_kept_for_the_grace_time_and_then_let_go_of() -> 
     assert demand(play) is DemandState.IDLE
 
 
-def test_who_comes_back_within_the_grace_time_has_the_same_session() -> None:
+def test_a_reader_who_comes_back_within_the_grace_time_gets_the_same_session() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE - 0.1)
@@ -72,7 +72,7 @@ def test_who_comes_back_within_the_grace_time_has_the_same_session() -> None:
     assert demand(play) is DemandState.LIVE
 
 
-def test_the_grace_time_begins_anew_with_each_leaving() -> None:
+def test_the_grace_time_starts_again_with_each_leaving_reader() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE - 1.0)
@@ -82,7 +82,7 @@ def test_the_grace_time_begins_anew_with_each_leaving() -> None:
 
 
 @pytest.mark.parametrize(("passed", "grace"), [(10.0, 5.0), (10.0, 10.0), (10.0, 0.0)])
-def test_a_shorter_grace_time_closes_the_session_of_who_left_that_long_ago(
+def test_a_shorter_grace_time_closes_the_session_of_a_reader_who_left_that_long_ago(
     passed: float, grace: float
 ) -> None:
     play = looked_at()
@@ -102,7 +102,7 @@ def test_another_grace_time_counts_from_when_the_last_reader_left(grace: float) 
     assert do.CloseSession(1) in play.advance(0.1)
 
 
-def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of() -> None:
+def test_a_longer_grace_time_brings_back_no_released_session() -> None:
     play = looked_at()
     play.feed(LEAVES)
     play.advance(GRACE)
@@ -111,7 +111,7 @@ def test_a_longer_grace_time_brings_back_no_session_that_was_let_go_of() -> None
     assert play.numbers == []
 
 
-def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_the_next_one() -> (
+def test_a_reader_who_comes_while_a_session_is_closed_resumes_the_source_and_gets_the_next() -> (
     None
 ):
     play = looked_at()
@@ -126,7 +126,7 @@ def test_who_comes_while_the_session_is_being_closed_wakes_the_source_and_gets_t
 
 
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CREATING])
-def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage) -> None:
+def test_nothing_is_kept_for_a_reader_who_left_before_there_was_a_session(stage: Stage) -> None:
     play = idle()
     play.feed(COMES, on.SourceUp())
     play.reach(stage)
@@ -134,7 +134,9 @@ def test_nothing_is_kept_for_who_left_before_there_was_a_session(stage: Stage) -
 
 
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.JOINING, Stage.WAITING])
-def test_who_leaves_during_the_opening_pays_no_more_than_the_grace_time(stage: Stage) -> None:
+def test_a_reader_who_leaves_during_the_opening_costs_no_more_than_the_grace_time(
+    stage: Stage,
+) -> None:
     policy = Policy(on_demand=True, grace=10.0)
     play = Play(policy)
     play.feed(on.Started(), COMES, on.SourceUp())
@@ -162,7 +164,7 @@ def test_readers_that_cannot_be_seen_make_a_session_stay_open() -> None:
     assert play.state is RelayState.LIVE
 
 
-def test_who_is_seen_again_and_does_not_look_gets_the_grace_time() -> None:
+def test_readers_that_can_be_counted_again_and_are_gone_get_the_grace_time() -> None:
     play = looked_at()
     play.feed(UNSEEN)
     play.advance(3600.0)
@@ -186,14 +188,14 @@ def test_a_reload_that_asks_for_sessions_always_opens_one() -> None:
     assert demand(play) is DemandState.OFF
 
 
-def test_where_it_is_not_asked_for_readers_decide_nothing() -> None:
+def test_without_sessions_on_demand_readers_decide_nothing() -> None:
     play = Play().live()
     assert play.feed(COMES, LEAVES) == []
     assert play.advance(86400.0) == []
     assert demand(play) is DemandState.OFF
 
 
-def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal() -> None:
+def test_without_sessions_on_demand_a_reader_ends_no_wait_after_a_refusal() -> None:
     play = Play()
     play.start()
     play.fail(NO_CREDIT)
@@ -202,19 +204,19 @@ def test_where_it_is_not_asked_for_a_reader_ends_no_wait_after_a_refusal() -> No
     assert play.advance(BLOCKED_RETRY - 60.0) == [do.StartLink(2)]
 
 
-def test_each_state_of_the_demand_is_told_in_its_turn() -> None:
+def test_each_state_of_the_demand_is_reported_in_order() -> None:
     play = Play(Policy(on_demand=True, grace=5.0))
     play.feed(on.Started(), COMES, on.SourceUp())
     play.go_live()
     play.feed(LEAVES)
     play.advance(5.0)
     play.feed(on.SessionClosed(1))
-    told = [report.demand for report in play.reports()]
-    assert list(dict.fromkeys(told)) == [
+    demands = [report.demand for report in play.reports()]
+    assert list(dict.fromkeys(demands)) == [
         DemandState.IDLE, DemandState.OPENING, DemandState.LIVE, DemandState.GRACE,
         DemandState.CLOSING,
     ]  # fmt: skip
-    assert told[-1] is DemandState.IDLE
+    assert demands[-1] is DemandState.IDLE
 
 
 def test_a_failed_session_leaves_the_demand_open_until_the_next_try() -> None:

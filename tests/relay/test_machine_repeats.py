@@ -1,4 +1,4 @@
-"""The same event again and again at the same moment, at each stage: no commands without an end."""
+"""The same event repeated at the same time, at each stage, causes no endless commands."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_the_same_event_again_and_again_gives_few_commands_and_then_none(event: 
         assert len(play.history) - before == ordered or event == on.TimerDue()
 
 
-def test_a_timer_that_is_due_again_orders_nothing_but_the_next_timer() -> None:
+def test_a_timer_that_is_due_again_commands_nothing_but_the_next_timer() -> None:
     for stage in list(Stage)[:6]:
         play = Play(ROTATING).with_successor(stage)
         wake_at = play.wake_at

@@ -1,4 +1,4 @@
-"""What people are told: each state with its reason, in order; and what the outputs show."""
+"""Reports: each state with its reason, in order; and what the outputs show."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,7 +9,7 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.conditions import (
     ASLEEP,
-    NOBODY_LOOKS,
+    NO_READERS,
     PAUSED,
     STILL_CLOSING,
     WAITING_FOR_SOURCE,
@@ -19,7 +19,7 @@ from relayd.relay.sessions import Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import CAMERA, ENDED, LOST, NO_CREDIT, ON_DEMAND, ROTATING, Play
 
-SPENT = on.BudgetChanged(spent=True, words="60 of 60 minutes are used up")
+SPENT = on.BudgetChanged(spent=True, reason="60 of 60 minutes are used up")
 GONE = on.SourceDown("no such camera")
 UNPLUGGED = on.OutputsChanged(working=False, reason="the camera was unplugged")
 
@@ -40,7 +40,7 @@ def live() -> Play:
     return Play().live()
 
 
-def lived() -> Play:
+def after_long_session() -> Play:
     play = live()
     play.advance(60.0)
     return play
@@ -75,7 +75,7 @@ CLOSED = on.SessionClosed(1)
         (started, [], STANDBY, WAITING_FOR_SOURCE),
         (started, [GONE], STANDBY, "no such camera"),
         (started, [GONE, on.SourceDown("busy")], STANDBY, "busy"),
-        (started, [on.SourceEnded()], STANDBY, "the source came to its end"),
+        (started, [on.SourceEnded()], STANDBY, "the source has ended"),
         (started, [UNPLUGGED], STANDBY, "the camera was unplugged"),
         (started, [UNPLUGGED, on.OutputsChanged(working=True)], STANDBY, WAITING_FOR_SOURCE),
         (started, [on.Paused()], STANDBY, PAUSED),
@@ -85,8 +85,8 @@ CLOSED = on.SessionClosed(1)
         (started, [SPENT], BLOCKED, "60 of 60 minutes are used up"),
         (started, [SPENT, GONE], BLOCKED, "60 of 60 minutes are used up"),
         (started, [on.Stop()], CLOSING, ""),
-        (on_demand, [], STANDBY, NOBODY_LOOKS),
-        (on_demand, [UNPLUGGED], STANDBY, NOBODY_LOOKS),
+        (on_demand, [], STANDBY, NO_READERS),
+        (on_demand, [UNPLUGGED], STANDBY, NO_READERS),
         (with_source, [], RelayState.OPENING, ""),
         (live, [], LIVE, ""),
         (live, [GONE], DEGRADED, "no such camera"),
@@ -105,8 +105,8 @@ CLOSED = on.SessionClosed(1)
         (live, [on.SessionEnded(1, ENDED), GONE], BACKOFF, str(ENDED)),
         (live, [on.Stop()], CLOSING, ""),
         (live, [on.Stop(), CLOSED], CLOSING, ""),
-        (lived, [on.SourceEnded()], STANDBY, "the source came to its end"),
-        (lived, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
+        (after_long_session, [on.SourceEnded()], STANDBY, "the source has ended"),
+        (after_long_session, [on.Paused(), on.Resumed()], STANDBY, STILL_CLOSING),
         (failed, [], BACKOFF, str(ENDED)),
         (failed, [on.Paused()], STANDBY, PAUSED),
         (failed, [on.SleepComing()], STANDBY, ASLEEP),
@@ -114,7 +114,7 @@ CLOSED = on.SessionClosed(1)
         (blocked, [GONE], BLOCKED, str(NO_CREDIT)),
     ],
 )
-def test_each_situation_is_told_in_its_words(
+def test_each_situation_has_its_state_and_reason(
     begin: Callable[[], Play], events: list[Event], state: RelayState, reason: str
 ) -> None:
     play = begin()
@@ -127,15 +127,15 @@ def test_each_situation_is_told_in_its_words(
 def test_each_report_differs_from_the_one_before_it() -> None:
     play = live()
     play.feed(on.TimerDue(), on.SourceUp(), GONE, GONE, on.SourceUp(), on.PicturesFlow(1))
-    told = play.reports()
-    assert all(one != next_one for one, next_one in pairwise(told))
-    assert [report.state for report in told] == [
+    reports = play.reports()
+    assert all(one != next_one for one, next_one in pairwise(reports))
+    assert [report.state for report in reports] == [
         RelayState.OPENING, RelayState.QUEUED, RelayState.JOINING, RelayState.WAITING, LIVE,
         DEGRADED, LIVE,
     ]  # fmt: skip
 
 
-def test_time_alone_changes_what_is_told_where_a_wait_ends() -> None:
+def test_the_end_of_a_wait_changes_the_report() -> None:
     play = failed()
     play.feed(GONE)
     assert play.reports()[-1].state is BACKOFF
@@ -143,7 +143,7 @@ def test_time_alone_changes_what_is_told_where_a_wait_ends() -> None:
     assert play.reports()[-1] == do.Report(STANDBY, "no such camera", DemandState.OFF)
 
 
-def test_the_grace_time_that_ends_is_told() -> None:
+def test_the_end_of_the_grace_time_is_reported() -> None:
     play = on_demand()
     play.feed(on.Paused(), on.ReadersChanged(CAMERA, 1), on.ReadersChanged(CAMERA, 0))
     assert play.reports()[-1].demand is DemandState.GRACE
@@ -168,7 +168,7 @@ def test_pictures_of_a_source_that_is_away_are_held_back_until_it_is_back() -> N
     assert do.Thaw() in play.machine.handle(on.SourceUp(), play.now)
 
 
-def test_pictures_of_a_source_that_was_let_go_of_are_held_back() -> None:
+def test_pictures_of_a_released_source_are_held_back() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp(), on.ReadersChanged(CAMERA, 0))
     assert play.times(do.Freeze) == [0.0]
@@ -188,7 +188,7 @@ def test_no_picture_of_a_session_that_is_being_closed_is_shown(events: list[Even
     assert play.feed(*events)[-1] == do.Show(None)
 
 
-def test_rotating_is_told_while_both_are_open_and_live_after_it() -> None:
+def test_the_state_is_rotating_while_both_are_open_and_live_afterwards() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     assert play.reports()[-1].state is RelayState.ROTATING
     play.feed(on.PicturesFlow(2))

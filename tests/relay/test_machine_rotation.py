@@ -9,7 +9,7 @@ from relayd.relay import events as on
 from relayd.relay.events import Event
 from relayd.relay.holdoff import OPEN_BACKOFF, SUCCESSOR_BACKOFF
 from relayd.relay.policy import Policy
-from relayd.relay.sessions import LEAST_LIFE, READY_TIMEOUT, Stage
+from relayd.relay.sessions import MIN_LIFETIME, READY_TIMEOUT, Stage
 from relayd.relay.status import DemandState, RelayState
 from tests.relay.playbook import (
     BAD_FACE,
@@ -45,7 +45,7 @@ def test_the_successor_is_shown_with_its_first_picture_and_the_old_one_closed() 
     assert play.machine.sessions.changes == 1
 
 
-def test_the_successor_has_a_whole_life_of_its_own() -> None:
+def test_the_successor_has_a_whole_lifetime_of_its_own() -> None:
     play = Play(ROTATING).with_successor(Stage.WAITING)
     play.advance(10.0)
     play.feed(on.PicturesFlow(2), on.SessionClosed(1))
@@ -74,7 +74,7 @@ def test_zero_means_never() -> None:
     assert Play().live().advance(1e7) == []
 
 
-def test_another_life_holds_from_the_next_session_on() -> None:
+def test_another_session_max_applies_from_the_next_session_on() -> None:
     play = Play(ROTATING).live()
     play.feed(on.PolicyChanged(Policy(session_max=100.0)))
     assert play.advance(LIFE - 0.1) == []
@@ -89,14 +89,14 @@ def test_a_session_whose_token_ends_gets_its_successor_at_once_even_if_it_never_
     life: float,
 ) -> None:
     play = Play(Policy(session_max=life)).live()
-    play.advance(LEAST_LIFE)
+    play.advance(MIN_LIFETIME)
     assert play.feed(on.TokenFinal(1)) == [do.StartLink(2)]
 
 
 def test_sessions_whose_tokens_end_at_once_make_no_loop() -> None:
     play = Play().live()
     assert play.feed(on.TokenFinal(1)) == []
-    assert play.advance(LEAST_LIFE - 0.1) == []
+    assert play.advance(MIN_LIFETIME - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
@@ -111,21 +111,19 @@ def test_a_token_that_ends_before_the_first_picture_is_not_forgotten(
     play.feed(on.TokenFinal(1))
     play.advance(5.0)
     play.go_live()
-    assert play.advance(LEAST_LIFE - 0.1) == []
+    assert play.advance(MIN_LIFETIME - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(2)]
 
 
-def test_a_token_that_ends_never_puts_off_what_is_due_anyway() -> None:
+def test_a_token_that_ends_never_delays_what_is_due_anyway() -> None:
     play = Play(Policy(session_max=5.0)).live()
     play.feed(on.TokenFinal(1))
     assert play.advance(5.0) == [do.StartLink(2)]
 
 
-def test_a_token_that_is_told_of_again_and_again_opens_no_second_successor_before_its_wait() -> (
-    None
-):
+def test_a_token_that_is_reported_repeatedly_opens_no_second_successor_before_its_wait() -> None:
     play = Play().live()
-    play.advance(LEAST_LIFE)
+    play.advance(MIN_LIFETIME)
     play.feed(on.TokenFinal(1))
     play.fail(NOT_JOINED)
     for _ in range(5):
@@ -141,14 +139,17 @@ def test_a_successor_that_fails_is_tried_again_later_while_the_old_one_goes_on(
 ) -> None:
     play = Play(ROTATING).with_successor(stage)
     ordered = play.feed(on.SessionEnded(2, error), on.SessionClosed(2))
-    assert ordered == [do.CloseSession(2), do.Note(LogEvent.SESSION_ROTATION_FAILED, str(error))]
+    assert ordered == [
+        do.CloseSession(2),
+        do.LogWarning(LogEvent.SESSION_ROTATION_FAILED, str(error)),
+    ]
     assert play.state is RelayState.LIVE
     assert play.machine.sessions.shown == 1
     assert play.advance(RETRY - 0.1) == []
     assert play.advance(0.1) == [do.StartLink(3)]
 
 
-def test_the_wait_between_successors_that_fail_doubles_to_ten_minutes_and_begins_anew() -> None:
+def test_the_wait_between_successors_that_fail_doubles_to_ten_minutes_and_starts_again() -> None:
     play = Play(ROTATING).with_successor()
     waits = []
     for number in range(2, 9):
@@ -173,7 +174,7 @@ def test_a_successor_is_not_asked_for_sooner_than_the_service_wants() -> None:
 
 
 @pytest.mark.parametrize("asks", [on.Resumed(), on.FaceChosen(OTHER_FACE)])
-def test_a_person_who_asks_does_not_wait_for_the_next_successor(asks: Event) -> None:
+def test_a_request_of_the_user_ends_the_wait_for_the_next_successor(asks: Event) -> None:
     play = Play(ROTATING).with_successor(Stage.CREATING)
     play.fail(NO_CREDIT, 2)
     assert do.StartLink(3) in play.feed(asks)
@@ -209,7 +210,7 @@ def test_no_successor_is_begun_for_a_session_that_may_soon_be_of_no_use(obstacle
     assert play.advance(10.0) == []
 
 
-def test_a_face_that_was_chosen_meanwhile_is_the_successors() -> None:
+def test_a_face_that_was_chosen_meanwhile_is_used_by_the_successor() -> None:
     play = Play(ROTATING).live()
     play.advance(LIFE)
     play.feed(on.FaceChosen(OTHER_FACE), on.FaceApplied(1, OTHER_FACE))
@@ -217,10 +218,10 @@ def test_a_face_that_was_chosen_meanwhile_is_the_successors() -> None:
 
 
 @pytest.mark.parametrize("away", ["reader", "source", "output"])
-def test_who_comes_and_goes_within_the_grace_time_does_not_hammer_with_successors(
+def test_readers_that_come_and_go_within_the_grace_time_do_not_cause_many_successors(
     away: str,
 ) -> None:
-    """A shown session that is due for a successor, and a cause that ends each one in the making."""
+    """A shown session that is due for a successor, and a cause that ends each opening one."""
     gone, back = {
         "reader": (on.ReadersChanged(CAMERA, 0), on.ReadersChanged(CAMERA, 1)),
         "source": (on.SourceDown("gone"), on.SourceUp()),

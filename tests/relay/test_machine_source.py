@@ -1,8 +1,8 @@
-"""The source: away, let go of, woken, failed; and what each is worth to a session."""
+"""The source: away, released, resumed, failed; and what each means for a session."""
 
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.conditions import SOURCE_PATIENCE, WAITING_FOR_SOURCE
+from relayd.relay.conditions import SOURCE_LOSS_LIMIT, WAITING_FOR_SOURCE
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import Stage
 from relayd.relay.status import RelayState
@@ -13,20 +13,20 @@ NO_CAMERA = on.SourceDown("no such camera")
 
 
 def idle() -> Play:
-    """Return a relay on demand that let go of its source."""
+    """Return a relay on demand that has released its source."""
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     return play
 
 
 def let_go_of(play: Play) -> None:
-    """Let the last reader go, and the grace time pass."""
+    """Let the last reader leave, and the grace time pass."""
     play.feed(LEAVES)
     play.advance(ON_DEMAND.grace)
     play.feed(*(on.SessionClosed(number) for number in play.numbers))
 
 
-def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits_for() -> None:
+def test_before_the_first_picture_no_session_is_opened_and_the_reason_says_so() -> None:
     play = Play()
     play.feed(on.Started())
     assert play.advance(3600.0) == []
@@ -37,22 +37,22 @@ def test_before_its_first_picture_no_session_is_opened_and_it_says_what_it_waits
 def test_a_loss_counts_from_its_first_moment_however_often_it_fails_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
-    play.advance(SOURCE_PATIENCE - 1.0)
+    play.advance(SOURCE_LOSS_LIMIT - 1.0)
     play.feed(on.SourceDown("still gone"))
     assert play.reason == "still gone"
     assert play.advance(1.0) == [do.CloseSession(1), do.Show(None)]
 
 
-def test_a_source_that_is_back_has_all_the_patience_again() -> None:
+def test_a_source_that_is_back_gets_the_whole_loss_limit_again() -> None:
     play = Play().live()
     play.feed(on.SourceDown("gone"))
-    play.advance(SOURCE_PATIENCE - 1.0)
+    play.advance(SOURCE_LOSS_LIMIT - 1.0)
     play.feed(on.SourceUp(), on.SourceDown("gone again"))
-    assert play.advance(SOURCE_PATIENCE - 0.1) == []
+    assert play.advance(SOURCE_LOSS_LIMIT - 0.1) == []
     assert play.advance(0.1)[0] == do.CloseSession(1)
 
 
-def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise() -> None:
+def test_a_resumed_source_counts_as_alive_until_it_fails() -> None:
     play = idle()
     play.feed(COMES)
     assert play.numbers == [1]
@@ -62,7 +62,7 @@ def test_a_source_that_is_woken_counts_as_there_until_it_says_otherwise() -> Non
     assert play.reason == "no such camera"
 
 
-def test_a_source_that_failed_when_it_was_woken_must_show_itself_the_next_time() -> None:
+def test_a_source_that_failed_when_resumed_must_deliver_a_picture_the_next_time() -> None:
     play = idle()
     play.feed(COMES, NO_CAMERA)
     let_go_of(play)
@@ -88,15 +88,15 @@ def test_a_source_that_fails_costs_one_short_session_and_then_none() -> None:
     assert len(play.times(do.OpenSession)) == 1
 
 
-def test_what_a_source_that_was_let_go_of_still_tells_is_of_the_past() -> None:
+def test_late_events_of_a_released_source_are_ignored() -> None:
     play = idle()
     play.feed(on.SourceUp())
-    assert not play.machine.surroundings.source.alive
+    assert not play.machine.conditions.source.alive
     play.feed(NO_CAMERA)
     assert play.feed(COMES) == [do.ResumeSource(), do.StartLink(1)]
 
 
-def test_a_recording_that_came_to_its_end_is_opened_again_for_who_comes_anew() -> None:
+def test_a_recording_that_ended_is_opened_again_for_a_new_reader() -> None:
     play = Play(ON_DEMAND).live()
     play.feed(on.SourceUp())
     play.advance(60.0)

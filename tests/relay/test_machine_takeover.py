@@ -22,7 +22,7 @@ UNDERWAY = list(Stage)[:5]
 
 
 def only_two(play: Play) -> bool:
-    """Whether no third session was begun."""
+    """Whether no third session was started."""
     begun = {each.number for _, each in play.history if isinstance(each, do.StartLink)}
     return begun == {1, 2}
 
@@ -70,9 +70,7 @@ def test_the_successor_goes_on_though_the_service_ended_the_old_session(
     assert only_two(play)
 
 
-def test_the_successor_that_a_lost_token_called_for_saves_the_relay_when_the_old_link_dies() -> (
-    None
-):
+def test_the_successor_for_a_final_token_takes_over_when_the_old_link_dies() -> None:
     """The gap is as long as the successor takes, not as two rejoins and a third session."""
     play = Play().live()
     play.advance(2700.0)

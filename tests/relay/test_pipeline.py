@@ -1,4 +1,4 @@
-"""The media side of a relay: outputs that are missing, and what rest means to it."""
+"""The media side of a relay: outputs that are missing, and a suspended source."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,11 +41,11 @@ class Screenless:
 
 
 class Rig:
-    """A pipeline of outputs that the test brings, and what it sent and told."""
+    """A pipeline with the outputs of a test, and what it sent and emitted."""
 
     def __init__(self, folder: Path, *outputs: Any, require: bool = False, **tree: Any) -> None:
         self.sent: list[SourceFrame] = []
-        self.told: list[OutputEvent] = []
+        self.output_events: list[OutputEvent] = []
         settings = load_tree(
             {
                 "face": {"image": "http://service.example/a.png"},
@@ -65,7 +65,7 @@ class Rig:
             require_outputs=require,
             send=self.sent.append,
             on_source=lambda _: None,
-            on_output=self.told.append,
+            on_output=self.output_events.append,
             on_readers=lambda *_: None,
         )
 
@@ -97,30 +97,30 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_an_output_missing_at_the_start_is_told_and_waited_for_while_the_others_show_standby(
+def test_an_output_missing_at_the_start_is_reported_and_retried_while_the_others_show_standby(
     tmp_path: Path,
 ) -> None:
     camera, page = Screenless("camera", missing=True), Screenless("page")
     with started(Rig(tmp_path, camera, page)) as rig:
         assert page.shown.is_set()
-        assert [(event.output, event.change) for event in rig.told] == [
+        assert [(event.output, event.change) for event in rig.output_events] == [
             ("camera", OutputChange.LOST)
         ]
         assert rig.pipeline.outputs_working()
         camera.missing = False
         assert camera.shown.wait(10.0)
-        until(lambda: len(rig.told) > 1)
-        assert rig.told[-1].change is OutputChange.BACK
+        until(lambda: len(rig.output_events) > 1)
+        assert rig.output_events[-1].change is OutputChange.BACK
     assert not camera.is_open
     assert not page.is_open
 
 
-def test_a_start_with_no_output_that_works_beats_and_says_why_none_does(tmp_path: Path) -> None:
+def test_a_start_without_a_working_output_ticks_and_reports_why(tmp_path: Path) -> None:
     rig = Rig(tmp_path, Screenless("camera", missing=True))
     assert not rig.pipeline.outputs_working()
     assert rig.pipeline.outputs_trouble() == "no output is open"
     with started(rig):
-        until(lambda: rig.pipeline.since_beat() < 1.0)
+        until(lambda: rig.pipeline.since_tick() < 1.0)
         assert not rig.pipeline.outputs_working()
         assert rig.pipeline.outputs_trouble() == "camera is not there (make it)"
     assert not rig.pipeline.outputs_working()
@@ -130,7 +130,7 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
     folder = tmp_path / "disk"
     stream = {"kind": "stream", "url": str(folder / "out.mkv")}
     with started(Rig(tmp_path, Screenless("page"), output=[stream])) as rig:
-        until(lambda: rig.told)
+        until(lambda: rig.output_events)
         assert not rig.pipeline.outputs_working()
         assert "No such file" in rig.pipeline.outputs_trouble()
         folder.mkdir()
@@ -138,17 +138,17 @@ def test_only_configured_outputs_count_as_working_where_there_are_any(tmp_path: 
         assert rig.pipeline.outputs_trouble() == ""
 
 
-def test_when_an_output_event_is_told_the_pipeline_already_says_the_same(tmp_path: Path) -> None:
+def test_when_an_output_event_is_emitted_the_pipeline_already_agrees(tmp_path: Path) -> None:
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
-    said: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.output_clock._on_event = lambda event: said.append(
+    seen: list[tuple[OutputChange, bool]] = []
+    rig.pipeline.output_clock._on_event = lambda event: seen.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):
         camera.missing = False
-        until(lambda: len(said) > 1)
-    assert said == [(OutputChange.LOST, False), (OutputChange.BACK, True)]
+        until(lambda: len(seen) > 1)
+    assert seen == [(OutputChange.LOST, False), (OutputChange.BACK, True)]
 
 
 def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leaves_nothing_open(
@@ -159,33 +159,33 @@ def test_where_outputs_are_required_one_that_is_missing_ends_the_start_and_leave
     with pytest.raises(CameraUnavailable, match="camera is not there"):
         rig.pipeline.start_outputs()
     assert not page.is_open
-    assert rig.told == []
+    assert rig.output_events == []
 
 
-def test_a_face_that_is_held_is_not_shown_again_once_the_source_rests(rig: Rig) -> None:
+def test_a_face_that_is_held_is_not_shown_again_once_the_source_is_suspended(rig: Rig) -> None:
     picture = np.full(rig.geometry.shape, 90, np.uint8)
     rig.pipeline.gate.show(1)
     rig.pipeline.gate.put(1, SwappedFrame(picture, rig.clock.now()))
     assert rig.shown() is Shown.FRESH
     rig.pipeline.gate.show(None)
     assert rig.shown() is Shown.REPEATED  # what "hold" means within a call
-    rig.pipeline.rest_source()
+    rig.pipeline.suspend_source()
     assert rig.shown() is Shown.STANDBY
 
 
-def test_a_face_that_arrives_while_the_source_goes_to_rest_is_not_shown_in_the_next_call(
+def test_a_face_that_arrives_while_the_source_is_being_suspended_is_not_shown_in_the_next_call(
     rig: Rig,
 ) -> None:
     rig.pipeline.gate.show(1)
     late = SwappedFrame(np.full(rig.geometry.shape, 90, np.uint8), rig.clock.now())
-    rig.pipeline.rest_source()
+    rig.pipeline.suspend_source()
     assert not rig.pipeline.gate.put(1, late)  # the arrival thread was a moment too late
-    rig.pipeline.wake_source()
+    rig.pipeline.resume_source()
     assert rig.shown() is Shown.STANDBY
 
 
-def test_what_a_resting_source_still_gives_is_not_sent(rig: Rig) -> None:
-    rig.pipeline.rest_source()
+def test_late_pictures_of_a_suspended_source_are_not_sent(rig: Rig) -> None:
+    rig.pipeline.suspend_source()
     rig.pipeline.pacer.start()
     for _ in range(5):
         rig.pipeline.source.put(SourceFrame(black(rig.geometry), rig.clock.now()))

@@ -12,7 +12,7 @@ from relayd.commands.demo import settings_for
 from relayd.media.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
-from relayd.relay.holdoff import DOUBT_WORDS, MOST_DOUBTS
+from relayd.relay.holdoff import DOUBT_TEXT, MAX_DOUBTS
 from relayd.relay.relay import Relay
 from relayd.relay.status import OUTPUT_PENDING, RelayState
 
@@ -32,7 +32,7 @@ class Camera:
         """Close nothing."""
 
 
-async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_name(
+async def test_an_output_that_gets_its_name_when_opened_is_reported_by_that_name(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
@@ -50,11 +50,11 @@ async def test_an_output_that_got_its_name_at_its_opening_is_told_of_by_that_nam
         await asyncio.to_thread(relay.pipeline.stop_outputs)
 
 
-async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_state(
+async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_reported_with_its_state(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
-    told: list[tuple[RelayState, str]] = []
+    seen: list[tuple[RelayState, str]] = []
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
     relay = Relay(
         settings,
@@ -62,23 +62,23 @@ async def test_a_lost_output_makes_a_live_relay_unhealthy_and_is_told_with_its_s
         client,
         journal,
         more_outputs=[Camera()],
-        on_change=lambda state, reason: told.append((state, reason)),
+        on_change=lambda state, reason: seen.append((state, reason)),
     )
     await asyncio.to_thread(relay.pipeline.start_outputs)
     try:
         relay._on_output(OutputEvent("/dev/video3", OutputChange.LOST, "early"))
-        assert told == [], "systemd takes the first state for the start's end"
+        assert seen == [], "systemd takes the first state for the start's end"
         relay._enter(RelayState.LIVE)
-        assert told.pop() == (RelayState.LIVE, "output /dev/video3: early")
+        assert seen.pop() == (RelayState.LIVE, "output /dev/video3: early")
         relay._on_output(OutputEvent("/dev/video3", OutputChange.BACK))
-        assert told.pop() == (RelayState.LIVE, "")
+        assert seen.pop() == (RelayState.LIVE, "")
         assert relay.status().healthy
         relay._on_output(OutputEvent("/dev/video3", OutputChange.LOST, "unplugged"))
-        assert told.pop() == (RelayState.LIVE, "output /dev/video3: unplugged")
+        assert seen.pop() == (RelayState.LIVE, "output /dev/video3: unplugged")
         assert not relay.status().healthy
         assert relay.status().lost_outputs == {"/dev/video3": "unplugged"}
         relay._enter(RelayState.STANDBY, "unplugged")
-        assert told.pop() == (RelayState.STANDBY, "unplugged"), "it is said once"
+        assert seen.pop() == (RelayState.STANDBY, "unplugged"), "it is reported once"
         relay._on_output(OutputEvent("/dev/video3", OutputChange.BACK))
     finally:
         await asyncio.to_thread(relay.pipeline.stop_outputs)
@@ -99,12 +99,12 @@ async def test_a_start_that_fails_ends_the_source_and_closes_what_it_opened(
     assert relay._runner.machine.is_over
 
 
-async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_start(
+async def test_a_resume_after_lost_answers_also_counts_for_the_next_start(
     tmp_path: Path,
 ) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     client, journal = cast("AkoolClient", None), Journal(tmp_path)
-    for _ in range(MOST_DOUBTS):
+    for _ in range(MAX_DOUBTS):
         journal.begin_create("http://127.0.0.1:9", "studio").mark_doubtful("no answer")
 
     def reason(relay: Relay) -> str:
@@ -113,20 +113,20 @@ async def test_who_resumed_after_lost_answers_is_not_asked_to_again_by_the_next_
         return machine.view(time.monotonic()).reason
 
     relay = Relay(settings, "studio", client, journal)
-    assert DOUBT_WORDS in reason(relay)
+    assert DOUBT_TEXT in reason(relay)
     await relay.resume()
     for one in (relay, Relay(settings, "studio", client, journal)):
-        assert DOUBT_WORDS not in reason(one)
+        assert DOUBT_TEXT not in reason(one)
 
 
-async def test_the_day_is_read_anew_after_a_sleep(tmp_path: Path) -> None:
+async def test_the_day_is_read_again_after_a_sleep(tmp_path: Path) -> None:
     settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
     relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
     relay.wake()
     assert relay._budget._changed.is_set()
 
 
-async def test_a_stream_that_nothing_got_through_to_yet_is_neither_ok_nor_lost(
+async def test_a_stream_that_has_not_connected_yet_is_neither_ok_nor_lost(
     tmp_path: Path,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, no more

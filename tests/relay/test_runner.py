@@ -1,4 +1,4 @@
-"""Between the machine and the world: events in order, commands carried out, no fault fatal."""
+"""The runner: events in order, commands carried out, no exception fatal."""
 
 import asyncio
 from typing import cast
@@ -20,7 +20,7 @@ OTHER = FaceChoice("http://127.0.0.1:9/b.png")
 
 
 class World:
-    """A runner with a session in place of the service's, and what it reports."""
+    """A runner with a fake session, and its reports."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rig = Rig(monkeypatch)
@@ -32,18 +32,18 @@ class World:
             on_report=self._take,
             steer_source=self.steered.append,
         )
-        self._told = asyncio.Event()
-        self.runner.begin()
+        self._received = asyncio.Event()
+        self.runner.attach_loop()
 
     def _take(self, report: do.Report) -> None:
         self.reports.append(report.state.value)
-        self._told.set()
+        self._received.set()
 
     async def until(self, state: str) -> None:
         async with asyncio.timeout(5):
             while self.reports[-1:] != [state]:
-                self._told.clear()
-                await self._told.wait()
+                self._received.clear()
+                await self._received.wait()
 
     async def stop(self) -> None:
         self.runner.post(on.Stop())
@@ -81,7 +81,7 @@ async def test_an_event_that_a_command_causes_at_once_is_handled_after_the_other
         def handle(self, event: on.Event, now: float) -> list[do.Command]:
             order.append(type(event).__name__)
             return (
-                [do.SuspendSource(), do.Note(LogEvent.SESSION_ROTATION_FAILED, "")]
+                [do.SuspendSource(), do.LogWarning(LogEvent.SESSION_ROTATION_FAILED, "")]
                 if len(order) == 1
                 else []
             )
@@ -103,7 +103,7 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
 
     def faulty(event: on.Event, now: float) -> list[do.Command]:
         if event == on.Paused():
-            raise ZeroDivisionError  # what nothing foresees
+            raise ZeroDivisionError  # unexpected
         return handle(event, now)
 
     monkeypatch.setattr(world.runner.machine, "handle", faulty)
@@ -115,7 +115,7 @@ async def test_a_fault_in_the_machine_or_in_a_command_ends_nothing(
     await world.stop()
 
 
-async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
+async def test_after_a_fault_at_a_timer_the_machine_runs_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_after_a_fault_at_a_timer_the_machine_looks_at_all_again(
             assert event == on.TimerDue()
             if self.faults:
                 self.faults -= 1
-                raise ZeroDivisionError  # what nothing foresees
+                raise ZeroDivisionError  # unexpected
             looked.set()
             return [do.WakeAt(None)]
 
@@ -149,17 +149,17 @@ async def test_the_machines_timer_is_the_only_one_and_ends_with_the_runner(world
 
 
 @pytest.mark.parametrize("refusal", [None, FaceRejected("no face")])
-async def test_who_chooses_a_face_is_told_what_became_of_that_one_and_not_of_an_earlier_one(
+async def test_choosing_a_face_returns_the_result_of_that_one_and_not_of_an_earlier_one(
     world: World, refusal: RelaydError | None
 ) -> None:
     world.runner.post(on.Started())
     world.runner.post(on.SourceUp())
     await world.until("live")
-    for number in range(5):  # as its retries come, when nobody waits for them any more
+    for number in range(5):  # as its retries come, after nobody waits any more
         world.rig.session.refusal = None if refusal else ServerFault("not now")
         world.runner.post(on.FaceChosen(FaceChoice(f"http://127.0.0.1:9/{number}.png")))
         await asyncio.sleep(0.01)
     world.rig.session.refusal = refusal
     world.runner.post(on.FaceChosen(OTHER))
-    assert await world.runner.until_told(OTHER) is refusal
+    assert await world.runner.until_face_answered(OTHER) is refusal
     await world.stop()

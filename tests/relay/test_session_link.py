@@ -1,4 +1,4 @@
-"""A session with its link: what is ordered, and what it tells."""
+"""A session with its link: commands in, events out."""
 
 import asyncio
 import threading
@@ -31,14 +31,14 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(monkeypatch)
 
 
-async def test_each_step_from_the_worker_to_the_first_picture_is_told(rig: Rig) -> None:
+async def test_each_step_from_the_worker_to_the_first_picture_is_reported(rig: Rig) -> None:
     await rig.live()
-    assert rig.told == [
+    assert rig.event_names == [
         "LinkReady", "SessionOpened", "SessionReady", "LinkJoined", "PicturesFlow",
     ]  # fmt: skip
     assert Worker.newest.targets[0].session_id == rig.link.session_id == "x"
     await rig.link.close()
-    assert rig.told[-1] == "SessionClosed"
+    assert rig.event_names[-1] == "SessionClosed"
     assert rig.link.session_id is None
     assert rig.link.billed == 7.0
 
@@ -64,7 +64,7 @@ async def test_the_session_is_closed_while_its_worker_hangs_in_its_stop(
         await rig.session.closed.wait()
         assert not closing.done()
         await closing  # and nobody waits for the worker without an end
-    assert rig.told[-1] == "SessionClosed"
+    assert rig.event_names[-1] == "SessionClosed"
     UnstoppableWorker.released.set()
 
 
@@ -80,13 +80,13 @@ async def test_a_session_is_closed_even_if_its_worker_cannot_be_stopped(
     await rig.live()
     await rig.link.close()
     assert rig.session.closed.is_set()
-    assert rig.told[-1] == "SessionClosed"
+    assert rig.event_names[-1] == "SessionClosed"
 
 
 class UnloadableWorker(Worker):
     def start(self) -> None:
         error = LibraryUnavailable("no library")
-        self.tell(LinkEvent(LinkEventKind.REFUSED, error=error))
+        self.emit(LinkEvent(LinkEventKind.REFUSED, error=error))
 
 
 async def test_a_library_that_cannot_be_loaded_ends_the_link(
@@ -115,22 +115,24 @@ async def test_a_worker_that_cannot_be_started_at_all_ends_the_link(
 
 
 @pytest.mark.parametrize(
-    ("refusal", "told"),
+    ("refusal", "expected"),
     [
         (SessionDoubtful("no answer"), "SessionDoubtful"),
         (ServerFault("failed"), "SessionRefused"),
-        (RuntimeError("what nothing foresees"), "SessionDoubtful"),
+        (RuntimeError("unexpected"), "SessionDoubtful"),
     ],
 )
-async def test_what_becomes_of_a_create_is_told(rig: Rig, refusal: Exception, told: str) -> None:
+async def test_the_result_of_a_create_is_reported(
+    rig: Rig, refusal: Exception, expected: str
+) -> None:
     rig.keeper.refusal = refusal
     rig.link.open(FACE)
-    await rig.until(told)
+    await rig.until(expected)
     await rig.link.close()
     assert not rig.session.closed.is_set()
 
 
-async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_doubtful(
+async def test_a_session_that_could_be_neither_recorded_nor_closed_is_reported_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unrecorded(_: FaceChoice) -> None:
@@ -141,10 +143,10 @@ async def test_a_session_that_could_be_neither_recorded_nor_closed_is_told_as_do
     rig.link.open(FACE)
     await rig.until("SessionDoubtful")
     await rig.link.close()
-    assert rig.told == ["SessionDoubtful", "SessionClosed"]
+    assert rig.event_names == ["SessionDoubtful", "SessionClosed"]
 
 
-async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful(
+async def test_a_create_that_is_broken_off_before_its_answer_is_reported_as_doubtful(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_: FaceChoice) -> None:
@@ -158,7 +160,7 @@ async def test_a_create_that_is_broken_off_before_its_answer_is_told_as_doubtful
     rig.link.open(FACE)
     await asyncio.sleep(0)
     await rig.link.close()
-    assert rig.told == ["SessionDoubtful", "SessionClosed"]
+    assert rig.event_names == ["SessionDoubtful", "SessionClosed"]
 
 
 async def test_a_close_ends_the_wait_for_the_sessions_turn_and_a_renewal_under_way(
@@ -171,18 +173,18 @@ async def test_a_close_ends_the_wait_for_the_sessions_turn_and_a_renewal_under_w
     await asyncio.sleep(0)
     await rig.link.close()
     assert rig.session.closed.is_set()
-    assert rig.told == ["SessionOpened", "SessionClosed"]
+    assert rig.event_names == ["SessionOpened", "SessionClosed"]
 
 
 async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(rig: Rig) -> None:
     await rig.live()
     rig.session.newer = SecretStr("a-newer-token")
-    Worker.newest.tell(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
+    Worker.newest.emit(LinkEvent(LinkEventKind.TOKEN_EXPIRING))
     await rig.until("TokenExpiring")
     rig.link.renew_token()
     await asyncio.sleep(0.01)
     assert Worker.newest.tokens == ["a-newer-token"]
-    assert "TokenFinal" not in rig.told
+    assert "TokenFinal" not in rig.event_names
     rig.events.clear()
     rig.session.token_at = rig.clock.now() - 1000
     rig.link.start()
@@ -193,7 +195,7 @@ async def test_a_newer_token_is_handed_to_the_link_and_used_by_the_next_worker(r
     await rig.link.close()
 
 
-async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig) -> None:
+async def test_a_token_without_a_newer_one_is_reported_as_the_last(rig: Rig) -> None:
     await rig.live()
     rig.link.renew_token()
     await rig.until("TokenFinal")
@@ -202,16 +204,18 @@ async def test_a_token_without_a_newer_one_is_told_as_the_last(rig: Rig) -> None
 
 
 @pytest.mark.parametrize("refusal", [None, FaceRejected("two faces"), RuntimeError("what?")])
-async def test_what_becomes_of_another_face_is_told(rig: Rig, refusal: RelaydError | None) -> None:
+async def test_the_result_of_another_face_is_reported(
+    rig: Rig, refusal: RelaydError | None
+) -> None:
     await rig.live()
     rig.session.refusal = refusal
     error = await rig.link.update_face(OTHER)
     assert (error is None) is (refusal is None)
-    assert rig.told[-1] == ("FaceRefused" if refusal else "FaceApplied")
+    assert rig.event_names[-1] == ("FaceRefused" if refusal else "FaceApplied")
     await rig.link.close()
 
 
-async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: Rig) -> None:
+async def test_a_worker_that_is_replaced_is_stopped_and_ignored(rig: Rig) -> None:
     await rig.live()
     old = Worker.newest
     rig.events.clear()
@@ -219,9 +223,9 @@ async def test_a_worker_that_is_replaced_is_stopped_and_no_longer_believed(rig: 
     await rig.until("LinkReady")
     assert old.stopped
     assert Worker.newest is not old
-    old.tell(LinkEvent(LinkEventKind.LOST, error=LinkLost("gone")))
+    old.emit(LinkEvent(LinkEventKind.LOST, error=LinkLost("gone")))
     await asyncio.sleep(0.01)
-    assert rig.told == ["LinkReady"]
+    assert rig.event_names == ["LinkReady"]
     await rig.link.close()
 
 
@@ -234,21 +238,21 @@ async def test_a_restart_under_way_starts_no_worker_after_the_close(rig: Rig) ->
     assert last.stopped
 
 
-async def test_a_worker_that_dies_is_told_with_how(rig: Rig) -> None:
+async def test_a_worker_that_dies_is_reported_with_how(rig: Rig) -> None:
     await rig.live()
-    Worker.newest.tell(LinkEvent(LinkEventKind.DIED, error=WorkerDied("SIGSEGV")))
+    Worker.newest.emit(LinkEvent(LinkEventKind.DIED, error=WorkerDied("SIGSEGV")))
     lost = await rig.until("LinkLost")
     assert isinstance(lost, on.LinkLost)
     assert isinstance(lost.error, WorkerDied)
     await rig.link.close()
 
 
-async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig: Rig) -> None:
+async def test_pictures_that_stop_are_reported_once_and_again_when_they_are_back(rig: Rig) -> None:
     await rig.live()
     rig.events.clear()
     last = rig.clock.now()
     Worker.newest.show(last)
-    while "PicturesStopped" not in rig.told:
+    while "PicturesStopped" not in rig.event_names:
         rig.send()
         await asyncio.sleep(0.02)
     stopped = rig.events[0]
@@ -259,7 +263,7 @@ async def test_pictures_that_stop_are_told_once_and_again_when_they_are_back(rig
         await asyncio.sleep(0.02)
     Worker.newest.show(rig.clock.now())
     await rig.until("PicturesFlow")
-    assert rig.told == ["PicturesStopped", "PicturesFlow"]
+    assert rig.event_names == ["PicturesStopped", "PicturesFlow"]
     await rig.link.close()
 
 
@@ -267,7 +271,7 @@ async def test_silence_of_the_engine_is_no_stall_while_nothing_is_sent(rig: Rig)
     await rig.live()
     rig.events.clear()
     await asyncio.sleep(0.8)  # four times the limit
-    assert rig.told == []
+    assert rig.event_names == []
     await rig.link.close()
 
 

@@ -1,4 +1,4 @@
-"""Watches a world that plays with the relay's state machine: what must hold whatever happens."""
+"""Checks the invariants of the relay's state machine after each event of a simulation."""
 
 from bisect import bisect
 from itertools import pairwise
@@ -8,18 +8,18 @@ from relayd.relay import commands as do
 from relayd.relay import events as on
 from relayd.relay.commands import Command
 from relayd.relay.events import Event
-from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MOST_DOUBTS, Hold
+from relayd.relay.holdoff import BLOCKED_RETRY, DOUBT_MEMORY, DOUBT_WAIT, MAX_DOUBTS, Hold
 from relayd.relay.policy import Policy
 from relayd.relay.sessions import (
     CLOSE_TIMEOUT,
-    LEAST_LIFE,
-    MOST_SHORT_LINKS,
+    MAX_SHORT_LINKS,
+    MIN_LIFETIME,
     QUEUE_TIMEOUT,
     REJOIN_TRIES,
-    STEADY_AFTER,
+    STABLE_AFTER,
 )
-from tests.relay.told import Told
-from tests.relay.world import Mood, Record, World
+from tests.relay.reported import ReportedConditions
+from tests.relay.world import Chances, Record, World
 
 LONGEST_DARK = 300.0  # s that an open session may show nothing: its way there, or three rejoins
 INSTANT = 1e-6  # s, shorter than any wait
@@ -28,11 +28,13 @@ ANY_HOUR = 420  # creates: each half minute a good session, and after each six f
 
 
 class Watched(World):
-    """A world whose machine is held to its promises after each event."""
+    """A simulation that checks the machine's invariants after each event."""
 
-    def __init__(self, policy: Policy, mood: Mood, seed: int, doubts: tuple[float, ...]) -> None:
-        super().__init__(policy, mood, seed, doubts)
-        self.told = Told(policy)
+    def __init__(
+        self, policy: Policy, chances: Chances, seed: int, doubts: tuple[float, ...]
+    ) -> None:
+        super().__init__(policy, chances, seed, doubts)
+        self.reported = ReportedConditions(policy)
         self.report: do.Report | None = None
         self.creates: list[float] = []
         self.doubts: list[float] = []
@@ -46,30 +48,30 @@ class Watched(World):
         end = self.now + seconds
         while (moment := self.next_moment()) is not None and moment <= end:
             if event := self.next_event():
-                self.tell(event)
+                self.send(event)
         self.now = max(self.now, end)
 
-    def tell(self, event: Event) -> None:
-        """Tell the machine of an event, carry out its orders, and look at all that must hold."""
+    def send(self, event: Event) -> None:
+        """Send an event to the machine, carry out its commands, and check all invariants."""
         if self.played and self.played[-1][0] < self.now - INSTANT and not self.over:
-            self._view_is_as_reported(self.now - INSTANT)  # no time passed unseen
+            self._check_view_is_reported(self.now - INSTANT)  # no change without an event
         self._before(event)
         commands = self.machine.handle(event, self.now)
         self.played.append((self.now, event, commands))
         self.events += 1
-        assert not (self.over and commands), "something is ordered after the end"
+        assert not (self.over and commands), "a command after the end"
         for command in commands:
             self._check(command, event)
             self.carry_out(command)
-        self._settled()
-        if self.chance.random() < 0.1:
+        self._check_invariants()
+        if self.random.random() < 0.1:
             again = self.machine.handle(on.TimerDue(), self.now)
             self.played.append((self.now, on.TimerDue(), again))
             assert [each for each in again if each != do.WakeAt(self.wake_at)] == []
 
     def _before(self, event: Event) -> None:
-        source = self.machine.surroundings.source
-        self.told.take(event, self.now, asleep_source=source.suspended)
+        source = self.machine.conditions.source
+        self.reported.record(event, self.now, source_suspended=source.suspended)
         match event:
             case on.Resumed():
                 self.asked.append(self.now)
@@ -79,7 +81,7 @@ class Watched(World):
             case on.SessionDoubtful():
                 self.doubts.append(self.now)
                 recent = [each for each in self.doubts if each > self.now - DOUBT_MEMORY]
-                assert len(recent) <= MOST_DOUBTS
+                assert len(recent) <= MAX_DOUBTS
             case _:
                 pass
         if isinstance(event, on.SessionEvent) and event.number in self.records:
@@ -112,18 +114,18 @@ class Watched(World):
                 pass
 
     def _check(self, command: Command, event: Event) -> None:
-        """Each command comes at its time, once, and for a session that is there."""
+        """Each command comes at the right time, once, and for an existing session."""
         match command:
             case do.WakeAt(moment):
                 assert moment is None or moment > self.now
             case do.SuspendSource():
-                self.told.let_go()
+                self.reported.suspend_source()
             case do.ResumeSource():
-                self.told.open_again()
+                self.reported.resume_source()
             case do.Report():
                 assert command != self.report
                 self.report = command
-            case do.Note(LogEvent.SESSION_CLOSE_GIVEN_UP):
+            case do.LogWarning(LogEvent.SESSION_CLOSE_GIVEN_UP):
                 self._note_given_up()
             case do.StartLink(number) if number not in self.records:
                 self._check_new(number)
@@ -163,7 +165,7 @@ class Watched(World):
     def _lives(self, record: Record) -> list[float]:
         session = self.machine.sessions.by_number[record.number]
         assert record.live_since is not None
-        return [LEAST_LIFE] * record.token_final + [session.ends_at - record.live_since]
+        return [MIN_LIFETIME] * record.token_final + [session.ends_at - record.live_since]
 
     def _check_not_doubted(self) -> None:
         if self.doubts:
@@ -197,7 +199,7 @@ class Watched(World):
                 newer = self.shown is not None or self.machine.sessions.shown != record.number
                 failed = isinstance(event, FAILURES)
                 session = self.machine.sessions.by_number[record.number]
-                cause = failed or newer or self.told.forbids(session, self.now)
+                cause = failed or newer or self.reported.forbids(session, self.now)
                 assert cause or not record.flowing, "a session with pictures is closed"
                 record.flowing = False
             case _:
@@ -206,34 +208,34 @@ class Watched(World):
     def _count_rejoin(self, record: Record) -> None:
         if record.link_up_at is not None:
             assert record.dark_since is not None
-            short = record.dark_since - record.link_up_at < STEADY_AFTER
+            short = record.dark_since - record.link_up_at < STABLE_AFTER
             record.short_links = record.short_links + 1 if short else 0
             record.link_up_at = None
         record.rejoins += 1
-        assert record.short_links <= MOST_SHORT_LINKS
+        assert record.short_links <= MAX_SHORT_LINKS
         assert record.rejoins <= REJOIN_TRIES
 
-    def _settled(self) -> None:
-        """What holds between any two events."""
+    def _check_invariants(self) -> None:
+        """Check what must hold between any two events."""
         sessions = self.machine.sessions
         assert set(sessions.by_number) == {
             number for number, record in self.records.items() if not record.over
         }
         assert len(sessions.by_number) <= 2
         for session in sessions.working:
-            assert not self.told.forbids(session, self.now), "nothing wants it"
+            assert not self.reported.forbids(session, self.now), "it is not wanted"
             dark = self.records[session.number].dark_since
             assert dark is None or self.now - dark <= LONGEST_DARK, "it shows nothing"
-        self._shows_the_newest()
-        self._goes_on()
+        self._check_newest_is_shown()
+        self._check_progress()
         if self.report and not self.over:
-            self._view_is_as_reported(self.now)
+            self._check_view_is_reported(self.now)
         self.over = self.machine.is_over
         if self.over:
             assert self.wake_at is None
             assert self.shown is None
 
-    def _shows_the_newest(self) -> None:
+    def _check_newest_is_shown(self) -> None:
         working = {session.number for session in self.machine.sessions.working}
         flowing = [number for number in working if self.records[number].flowing]
         assert self.shown == self.machine.sessions.shown
@@ -243,8 +245,8 @@ class Watched(World):
         else:
             assert self.shown is None or self.shown in working
 
-    def _goes_on(self) -> None:
-        """Nothing waits without a limit but for what the surroundings want."""
+    def _check_progress(self) -> None:
+        """Check that nothing waits without a limit, except for the conditions."""
         sessions, machine = self.machine.sessions, self.machine
         soonest = self.now + BLOCKED_RETRY
         waits = [each for each in sessions.by_number.values() if not each.shows_pictures]
@@ -253,26 +255,26 @@ class Watched(World):
         elif (
             self.report is None  # not started yet
             or sessions.by_number
-            or machine.surroundings.obstacle() is not None
+            or machine.conditions.obstacle() is not None
             or machine._holdoff.hold(self.now) is Hold.DOUBTFUL
         ):
             return
         assert self.wake_at is not None
         assert self.wake_at <= soonest
 
-    def _view_is_as_reported(self, now: float) -> None:
+    def _check_view_is_reported(self, now: float) -> None:
         view, report = self.machine.view(now), self.report
         assert report is not None
         assert (view.state, view.reason, view.demand) == (
             report.state, report.reason, report.demand,
         )  # fmt: skip
 
-    def look_back(self, most_an_hour: int = ANY_HOUR) -> None:
-        """At the end: no hammering, and the same events make the same machine do the same."""
+    def check_history(self, max_per_hour: int = ANY_HOUR) -> None:
+        """Check at the end: no flood of creates, and a replay gives the same commands."""
         for index, begin in enumerate(self.creates):
             within = bisect(self.creates, begin + 3600.0) - index
             asked = bisect(self.asked, begin + 3600.0) - bisect(self.asked, begin - 3600.0)
-            assert within <= most_an_hour + 8 * asked
+            assert within <= max_per_hour + 8 * asked
         twin = self.new_machine()
         for moment, event, commands in self.played:
             assert twin.handle(event, moment) == commands

@@ -1,7 +1,7 @@
-"""A world for the relay's state machine: a service, links, a source, readers and a person.
+"""Simulated surroundings of the state machine: service, links, source, readers and user.
 
-It carries the machine's commands out, each after a while and as its mood is, and tells the
-machine what came of it. All chance comes from one seed, so a world can be played again.
+It carries out the machine's commands with delays and random failures, and sends the results back
+as events. All randomness comes from one seed, so a run can be repeated.
 """
 
 import heapq
@@ -68,8 +68,8 @@ ANSWER_WITHIN = 10.0  # s that a close waits for a create in flight
 
 
 @dataclass
-class Mood:
-    """How likely things go wrong, each from 0 to 1."""
+class Chances:
+    """Probabilities of failures, each from 0 to 1."""
 
     refuses: float = 0.0
     """Creates that are refused."""
@@ -84,24 +84,24 @@ class Mood:
     unjoined: float = 0.0
     """Joins that fail."""
     dark: float = 0.0
-    """Links that are joined and show nothing."""
+    """Links that are joined and deliver nothing."""
     breaks: float = 0.0
     """Links that break within minutes."""
     unsteady: float = 0.0
     """Links that are interrupted within minutes, and repair themselves or not."""
     last_tokens: float = 0.0
-    """Sessions that are said to end early."""
+    """Sessions whose token is final."""
     bad_faces: float = 0.0
     """Faces that are refused."""
     sourceless: float = 0.0
     """Times that the source does not open."""
     slowness: float = 1.0
-    """How many times longer all takes than usual."""
+    """Factor on all durations."""
 
 
 @dataclass
 class Record:
-    """What the world knows of one session."""
+    """The state of one simulated session."""
 
     number: int
     link: int = 0
@@ -113,7 +113,7 @@ class Record:
     opened: bool = False
     ready: bool = False
     flowing: bool = False
-    """Pictures come, as the machine was told."""
+    """Pictures arrive, as reported to the machine."""
     was_shown: bool = False
     close_ordered: float | None = None
     over: bool = False
@@ -140,11 +140,13 @@ class _Coming:
 
 
 class World:
-    """Carries commands out; `play` passes time and tells the machine what comes of it."""
+    """Carries out commands; `play` advances time and sends the resulting events."""
 
-    def __init__(self, policy: Policy, mood: Mood, seed: int, doubts: tuple[float, ...]) -> None:
-        self.chance = Random(seed)
-        self.mood = mood
+    def __init__(
+        self, policy: Policy, chances: Chances, seed: int, doubts: tuple[float, ...]
+    ) -> None:
+        self.random = Random(seed)
+        self.chances = chances
         self.now = 1000.0
         self.arguments = policy, FACES[0], doubts, seed
         self.machine = self.new_machine()
@@ -159,13 +161,13 @@ class World:
         return Machine(policy, face, doubts=doubts, jitter=Random(seed).random)
 
     def later(self, event: Event, seconds: float, link: int | None = None) -> None:
-        """Have something happen after about that many seconds."""
-        seconds *= self.chance.choice((0.0, 0.5, 1.0, 1.0, 1.0, 3.0)) * self.mood.slowness
-        self.tell_at(event, self.now + seconds, link)
+        """Send an event after about that many seconds."""
+        seconds *= self.random.choice((0.0, 0.5, 1.0, 1.0, 1.0, 3.0)) * self.chances.slowness
+        self.send_at(event, self.now + seconds, link)
 
-    def tell_at(self, event: Event, moment: float, link: int | None = None) -> None:
-        """Have something happen at a moment."""
-        heapq.heappush(self.coming, _Coming(moment, self.chance.random(), event, link))
+    def send_at(self, event: Event, moment: float, link: int | None = None) -> None:
+        """Send an event at a time."""
+        heapq.heappush(self.coming, _Coming(moment, self.random.random(), event, link))
 
     def next_moment(self) -> float | None:
         """When the next thing happens."""
@@ -179,7 +181,7 @@ class World:
         if timer is not None and (
             head is None
             or timer < head.moment
-            or (timer == head.moment and self.chance.random() < 0.5)
+            or (timer == head.moment and self.random.random() < 0.5)
         ):
             self.now, self.wake_at = max(self.now, timer), None
             return on.TimerDue()
@@ -193,11 +195,11 @@ class World:
         return None if coming.link != record.link or closing else coming.event
 
     def happens(self, probability: float) -> bool:
-        """Throw the dice."""
-        return self.chance.random() < probability
+        """Decide at random."""
+        return self.random.random() < probability
 
     def carry_out(self, command: Command) -> None:
-        """Begin what the machine ordered."""
+        """Start what the machine commanded."""
         match command:
             case do.WakeAt(moment):
                 self.wake_at = moment
@@ -208,14 +210,14 @@ class World:
             case do.JoinLink(number):
                 self._join(self.records[number])
             case do.UpdateFace(number, face):
-                refused = on.FaceRefused(number, face, self.chance.choice(FACE_ERRORS))
-                bad = self.happens(self.mood.bad_faces)
+                refused = on.FaceRefused(number, face, self.random.choice(FACE_ERRORS))
+                bad = self.happens(self.chances.bad_faces)
                 self.later(refused if bad else on.FaceApplied(number, face), 0.5)
-            case do.RenewToken(number) if self.happens(self.mood.last_tokens):
+            case do.RenewToken(number) if self.happens(self.chances.last_tokens):
                 self.later(on.TokenFinal(number), 0.5, self.records[number].link)
             case do.CloseSession(number):
                 self._close(self.records[number])
-            case do.ResumeSource() if self.happens(self.mood.sourceless):
+            case do.ResumeSource() if self.happens(self.chances.sourceless):
                 self.later(on.SourceDown("no such camera"), 0.7)
             case do.ResumeSource():
                 self.later(on.SourceUp(), 0.7)
@@ -223,56 +225,56 @@ class World:
                 pass
 
     def _start_link(self, record: Record) -> None:
-        mood, number, link = self.mood, record.number, record.link
-        if self.happens(mood.ignores):
+        chances, number, link = self.chances, record.number, record.link
+        if self.happens(chances.ignores):
             return
-        if self.happens(mood.unready):
-            self.later(on.LinkLost(number, self.chance.choice(LINK_ERRORS)), 0.5, link)
+        if self.happens(chances.unready):
+            self.later(on.LinkLost(number, self.random.choice(LINK_ERRORS)), 0.5, link)
         else:
             self.later(on.LinkReady(number), 0.5, link)
 
     def _open(self, number: int) -> None:
-        mood = self.mood
-        if self.happens(mood.ignores):
+        chances = self.chances
+        if self.happens(chances.ignores):
             return
-        if self.happens(mood.loses):
+        if self.happens(chances.loses):
             self.later(on.SessionDoubtful(number, ServiceUnreachable("cut off")), 10.0)
-        elif self.happens(mood.refuses):
-            self.later(on.SessionRefused(number, self.chance.choice(SERVICE_ERRORS)), 1.0)
+        elif self.happens(chances.refuses):
+            self.later(on.SessionRefused(number, self.random.choice(SERVICE_ERRORS)), 1.0)
         else:
             self.later(on.SessionOpened(number), 1.0)
 
     def opened(self, number: int) -> None:
         """Go on with a session that is open: its turn comes, and perhaps its end."""
-        if self.happens(self.mood.ends):
-            error = self.chance.choice(SERVICE_ERRORS)
-            self.later(on.SessionEnded(number, error), self.chance.choice((1.0, 10.0, 60.0)))
-        if not self.happens(self.mood.ignores):
+        if self.happens(self.chances.ends):
+            error = self.random.choice(SERVICE_ERRORS)
+            self.later(on.SessionEnded(number, error), self.random.choice((1.0, 10.0, 60.0)))
+        if not self.happens(self.chances.ignores):
             self.later(on.SessionReady(number), 5.0)
 
     def _join(self, record: Record) -> None:
-        mood, number, link = self.mood, record.number, record.link
-        if self.happens(mood.ignores):
+        chances, number, link = self.chances, record.number, record.link
+        if self.happens(chances.ignores):
             return
-        if self.happens(mood.unjoined):
-            self.later(on.LinkLost(number, self.chance.choice(LINK_ERRORS)), 1.0, link)
+        if self.happens(chances.unjoined):
+            self.later(on.LinkLost(number, self.random.choice(LINK_ERRORS)), 1.0, link)
             return
         self.later(on.LinkJoined(number), 1.0, link)
-        if not self.happens(mood.dark):
+        if not self.happens(chances.dark):
             self.later(on.PicturesFlow(number), 2.0, link)
-        if self.happens(mood.breaks):
-            self.later(on.LinkLost(number, self.chance.choice(LINK_ERRORS)), 30.0, link)
-        if self.happens(mood.breaks):
+        if self.happens(chances.breaks):
+            self.later(on.LinkLost(number, self.random.choice(LINK_ERRORS)), 30.0, link)
+        if self.happens(chances.breaks):
             stopped = self.now + 20.0
             error = LinkStalled("no picture")
-            self.tell_at(on.PicturesStopped(number, error, stopped), stopped + 3.0, link)
-        if self.happens(mood.unsteady):
+            self.send_at(on.PicturesStopped(number, error, stopped), stopped + 3.0, link)
+        if self.happens(chances.unsteady):
             self.later(on.LinkDegraded(number, "interrupted"), 20.0, link)
             if self.happens(0.7):
                 self.later(on.LinkRecovered(number), 30.0, link)
             if self.happens(0.7):
                 self.later(on.PicturesFlow(number), 30.0, link)
-        if self.happens(mood.last_tokens):
+        if self.happens(chances.last_tokens):
             self.later(on.TokenExpiring(number), 20.0, link)
             self.later(on.TokenFinal(number), 20.0, link)
 
@@ -291,6 +293,6 @@ class World:
             elif not isinstance(event, on.FaceApplied | on.FaceRefused):
                 self.coming.remove(coming)
         heapq.heapify(self.coming)
-        if not self.happens(self.mood.ignores):
-            closes_in = self.chance.choice((0.0, 0.3, 2.0, 10.0))
-            self.tell_at(on.SessionClosed(number), waited + closes_in)
+        if not self.happens(self.chances.ignores):
+            closes_in = self.random.choice((0.0, 0.3, 2.0, 10.0))
+            self.send_at(on.SessionClosed(number), waited + closes_in)

@@ -249,7 +249,7 @@ async def test_an_invalid_address_does_not_end_the_watch(listener: Listener, add
 async def test_a_bus_that_never_answers_is_given_up_and_tried_again(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logind, "CALL_LIMIT", 0.05)
+    monkeypatch.setattr(logind, "CALL_TIMEOUT", 0.05)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(f"{tmp_path}/bus")
         mute.listen()

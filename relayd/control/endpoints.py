@@ -1,4 +1,4 @@
-"""How the control server of `relayd run` is reached: its socket, its token, its page's URL."""
+"""The endpoints of the control server of `relayd run`: its socket, token and page URL."""
 
 import os
 import sys
@@ -6,15 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from relayd.config import socket_folders
-from relayd.config.settings import ControlSettings, Settings, control_socket
+from relayd.config.paths import control_socket
+from relayd.config.settings import ControlSettings, Settings
 from relayd.control.access import Access, Token
 from relayd.logs import LogEvent, get
 
 
 def access_for(control: ControlSettings) -> Access:
-    """Return what lets requests over TCP in; without a token of the user's own, one for this start.
+    """Return the access rules; without a configured token, a random one is used for this start.
 
-    A server that serves nothing over TCP has one as well, which nobody is told.
+    A server without TCP has a random token as well, which is never shown.
     """
     own = control.token.get_secret_value()
     return Access(
@@ -26,10 +27,10 @@ def access_for(control: ControlSettings) -> Access:
 
 
 def prepared_socket(settings: Settings, name: str) -> Path | None:
-    """Return where the control socket goes, with the fallback folder made where it is that.
+    """Return the control socket's path, after creating the fallback folder if it is in that.
 
-    None, with a warning, where that folder cannot be had: another user may have made one of its
-    name to keep relays from starting.
+    Returns None, with a warning, if that folder is unusable: another user may have created it to
+    keep relays from starting.
     """
     path = control_socket(settings, name)
     uid = os.geteuid()
@@ -48,13 +49,13 @@ def prepared_socket(settings: Settings, name: str) -> Path | None:
 
 
 def show_page(url: str | None) -> None:
-    """Print the page's URL with its token where a person reads along.
+    """Print the page's URL with its token if stdout is a terminal.
 
-    Elsewhere stdout may be a log, such as the journal or a container's, which others read:
-    there `relayd status` is asked.
+    Otherwise stdout may be a log that others read, such as the journal or a container's; there
+    `relayd status` prints the URL.
     """
     if url is None or not sys.stdout.isatty():
         return
-    with suppress(OSError):  # a terminal that is gone
+    with suppress(OSError):  # the terminal is gone
         sys.stdout.write(f"page: {url}\n")
         sys.stdout.flush()

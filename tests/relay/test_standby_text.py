@@ -1,4 +1,4 @@
-"""What the other side of a call can read on the standby picture."""
+"""The text that others in a call can read on the standby picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def settings(**privacy: str) -> Settings:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each line of text that is drawn on any picture."""
+    """Record each line of text that is drawn on any picture."""
     lines: list[str] = []
     draw = ImageDraw.ImageDraw.text
 
@@ -56,7 +56,7 @@ def finish_drawing(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("state", RelayState)
-async def test_the_standby_picture_of_no_state_tells_anything_of_the_reason(
+async def test_the_standby_picture_of_no_state_reveals_anything_of_the_reason(
     relay: Relay, drawn: list[str], state: RelayState
 ) -> None:
     relay._enter(state, HOSTILE)
@@ -70,7 +70,7 @@ def test_each_state_has_one_of_the_fixed_sentences_and_each_sentence_is_used() -
     assert {state.on_picture(HOSTILE) for state in RelayState} == {(one, "") for one in SENTENCES}
 
 
-async def test_a_relay_that_may_tell_details_shows_state_and_reason_from_a_reload_on(
+async def test_a_relay_that_may_show_details_shows_state_and_reason_from_a_reload_on(
     relay: Relay, drawn: list[str]
 ) -> None:
     relay._enter(RelayState.BACKOFF, "the service does not answer")
