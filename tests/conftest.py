@@ -16,7 +16,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from tests.clips import Clips
+from tests.support.clips import Clips
 
 # Timings say nothing on a busy machine; examples are few, so that the suite stays quick.
 settings.register_profile(

@@ -6,20 +6,7 @@ from threading import Event
 import pytest
 
 from relayd.clock import Backoff, PhaseLock, Ticker
-
-
-class FakeClock:
-    """Time that passes only when the test sleeps or works."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep_until(self, moment: float, stop: Event) -> bool:
-        self.time = max(self.time, moment)
-        return stop.is_set()
+from tests.support.clock import FakeClock
 
 
 def test_work_between_two_ticks_does_not_make_the_cadence_drift() -> None:

@@ -14,7 +14,7 @@ from tests.agora.cloud import ROOT, Cloud
 from tests.agora.inverter import Inverter
 from tests.agora.library import CompilerMissing, build_site
 from tests.agora.side import APP, GEOMETRY, TOKEN, Side
-from tests.e2e.stage import (
+from tests.support.stage import (
     Emulator,
     StartRelay,
     no_session_left,

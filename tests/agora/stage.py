@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from relayd.logs import LogEvent
-from tests.e2e.stage import RunningRelay, longest_gap_allowed, wait_for
+from tests.support.stage import RunningRelay, longest_gap_allowed, wait_for
 
 FPS = 20
 SEEN_IN = 1.0

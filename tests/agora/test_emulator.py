@@ -19,7 +19,7 @@ from tests.agora.caller import Caller
 from tests.agora.cloud import Cloud
 from tests.agora.pictures import Picture
 from tests.agora.wire import Payload, Reason
-from tests.e2e.stage import PERSON, PORTRAIT, START, Emulator, running_emulator, wait_for
+from tests.support.stage import PERSON, PORTRAIT, START, Emulator, running_emulator, wait_for
 
 APP = "an-app-id"
 LIVE = "/api/open/v3/faceswap/live"

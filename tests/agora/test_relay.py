@@ -18,7 +18,7 @@ from relayd.relay.sessions import MIN_LIFETIME
 from tests.agora.cloud import FRONT, Cloud
 from tests.agora.stage import Course, Rgb, Table, recorded
 from tests.agora.wire import Reason
-from tests.e2e.stage import (
+from tests.support.stage import (
     PERSON,
     PORTRAIT,
     Emulator,

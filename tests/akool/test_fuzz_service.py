@@ -12,7 +12,7 @@ from relayd.akool.client import AkoolClient
 from relayd.akool.credentials import ApiKey, ClientSecret
 from relayd.errors import ServiceError
 from relayd.http.client import HttpClient
-from tests.fuzz import TIMEOUT, fuzz
+from tests.support.fuzz import TIMEOUT, fuzz
 
 KEYS = st.sampled_from(
     [

@@ -24,7 +24,7 @@ from relayd.output.preview import Preview, SourcePreview
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
 from tests.control.credentials import TOKEN
-from tests.proxy import proxied
+from tests.support.proxy import proxied
 
 pytestmark = [
     pytest.mark.browser,

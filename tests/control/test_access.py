@@ -22,7 +22,7 @@ from relayd.control.server import ControlServer
 from relayd.logs import redact
 from relayd.relay.metrics import Metrics
 from tests.control.credentials import BEARER, TOKEN
-from tests.proxy import proxied
+from tests.support.proxy import proxied
 
 PATHS = ["/", "/api/status", "/healthz", "/metrics", "/preview/output.jpg", "/nothing", "/api/page"]
 AS_NOBODY = """

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 tests=(tests/media_room tests/source tests/output/test_stream.py tests/output/test_preview.py
-       tests/emulator/test_api_server.py tests/test_logs.py)
+       tests/emulator/test_api_server.py tests/logs/test_logs.py)
 count='import av; print(sum(1 for _ in av.open("out.mp4").decode(video=0)))'
 summary=()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.clips import RGB
-from tests.e2e.stage import (
+from tests.support.clips import RGB
+from tests.support.rtsp import RtspCamera
+from tests.support.stage import (
     RELAYD,
     Emulator,
     StartRelay,
@@ -16,7 +17,6 @@ from tests.e2e.stage import (
     relays_of,
     running_emulator,
 )
-from tests.rtsp import RtspCamera
 
 
 @pytest.fixture(scope="session", autouse=True)

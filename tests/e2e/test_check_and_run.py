@@ -21,7 +21,7 @@ from relayd.config.requirements import require_runnable
 from relayd.config.settings import Settings
 from relayd.errors import ConfigError, RelaydError
 from relayd.http.client import HttpClient
-from tests.e2e.stage import PERSON, PORTRAIT, Emulator, rtc_keys
+from tests.support.stage import PERSON, PORTRAIT, Emulator, rtc_keys
 
 WITHIN = 25.0  # s that a relay may take here to say what is wrong
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.stage import (
+from tests.source.conftest import SrtCamera
+from tests.support.stage import (
     LIVE,
     PERSON,
     Emulator,
@@ -22,7 +23,6 @@ from tests.e2e.stage import (
     relay_config,
     wait_for,
 )
-from tests.source.conftest import SrtCamera
 
 pytestmark = pytest.mark.relay
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import stage
-from tests.e2e.stage import (
+from tests.support import stage
+from tests.support.stage import (
     LIVE,
     PERSON,
     PORTRAIT,

@@ -11,7 +11,7 @@ import pytest
 
 from relayd.commands.demo import emulator
 from relayd.emulator.swap import SourceFace, decode_image, likeness
-from tests.e2e.stage import PERSON, PORTRAIT, RELAYD
+from tests.support.stage import PERSON, PORTRAIT, RELAYD
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relayd.logs import LogEvent
-from tests.e2e.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for, workers_of
+from tests.support.stage import BUSY_GAP, PORTRAIT, Emulator, RunningRelay, wait_for, workers_of
 
 StartRelay = Callable[..., RunningRelay]
 PORTRAIT2 = PORTRAIT.with_name("portrait2.png")

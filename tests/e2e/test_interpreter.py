@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.interpreter import ENVIRONMENT
-from tests.e2e.stage import RELAYD, relayd, running_interpreter
+from tests.support.interpreter import ENVIRONMENT
+from tests.support.stage import RELAYD, relayd, running_interpreter
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.e2e.stage import (
+from tests.support.stage import (
     Emulator,
     RunningRelay,
     longest_gap_allowed,

@@ -21,8 +21,8 @@ from relayd.output.readers import ReadersWatch, WatchedCamera
 from relayd.relay import pipeline
 from relayd.relay.relay import Relay
 from relayd.relay.status import DemandState, RelayState, RelayStatus
-from tests.e2e.stage import PERSON, Emulator, relay_config
 from tests.output.conftest import FakeLoopback
+from tests.support.stage import PERSON, Emulator, relay_config
 
 pytestmark = pytest.mark.relay
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e import stage
-from tests.e2e.stage import LIVE, TOKEN, RunningRelay, wait_for
+from tests.support import stage
+from tests.support.stage import LIVE, TOKEN, RunningRelay, wait_for
 
 NOBODY = 65534
 StartRelay = Callable[..., RunningRelay]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stage import START, RunningRelay, StartRelay, free_port, wait_for
+from tests.support.stage import START, RunningRelay, StartRelay, free_port, wait_for
 
 pytestmark = pytest.mark.relay
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.stage import Emulator, RunningRelay, wait_for
+from tests.support.stage import Emulator, RunningRelay, wait_for
 
 MAGENTA = "lavfi:color=c=magenta:size=640x480:rate=30"
 StartRelay = Callable[..., RunningRelay]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import START, RunningRelay, StartRelay, free_port, wait_for
 from tests.e2e.test_outputs import up
+from tests.support.stage import START, RunningRelay, StartRelay, free_port, wait_for
 
 pytestmark = pytest.mark.relay
 

@@ -38,8 +38,8 @@ from urllib.parse import unquote
 import pytest
 
 from relayd.media.srt import shows_secret
-from tests.e2e import stage
-from tests.e2e.stage import (
+from tests.support import stage
+from tests.support.stage import (
     LIVE,
     PERSON,
     PORTRAIT,

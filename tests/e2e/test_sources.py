@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
-from tests.clips import RGB, Clips
-from tests.e2e.stage import BUSY_GAP, Emulator, RunningRelay, wait_for
-from tests.rtsp import RtspCamera
+from tests.support.clips import RGB, Clips
+from tests.support.rtsp import RtspCamera
+from tests.support.stage import BUSY_GAP, Emulator, RunningRelay, wait_for
 
 REAL = Path(__file__).parents[1] / "media"
 MAN, ASTRONAUT = REAL / "webcam_man.mp4", REAL / "astronaut.png"

@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.interpreter import ROOT
-from tests.e2e.stage import LIVE, PERSON, Emulator, relay_config, wait_for
-from tests.test_early import AS_PID_1, first_child, needs_unshare, wait_until_handled
+from tests.support.interpreter import ROOT
+from tests.support.pid1 import (
+    AS_PID_1,
+    first_child,
+    needs_unshare,
+    wait_until_handled,
+)
+from tests.support.stage import LIVE, PERSON, Emulator, relay_config, wait_for
 
 pytestmark = pytest.mark.relay
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from relayd.logs import LogEvent
-from tests.e2e.stage import (
+from tests.support.stage import (
     PERSON,
     PORTRAIT,
     RELAYD,

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from relayd.akool.journal import Journal
-from tests.e2e.interpreter import ROOT
-from tests.e2e.stage import Emulator, relay_config, wait_for
+from tests.support.interpreter import ROOT
+from tests.support.stage import Emulator, relay_config, wait_for
 
 pytestmark = pytest.mark.relay
 

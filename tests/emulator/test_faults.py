@@ -9,7 +9,7 @@ from relayd.emulator.faults import FAULTS, FaultBoard, Stage
 from relayd.errors import ServerFault, ServiceUnreachable, UsageError
 from relayd.media.frames import I420, Geometry, black, luma
 from relayd.rtc.peer import PeerState
-from tests.test_clock import FakeClock
+from tests.support.clock import FakeClock
 
 OPTS = "1,1:2,2:3,3:4,4"
 UNKNOWN = {"_id": "0" * 24}

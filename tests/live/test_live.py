@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from relayd.media.frames import Geometry
-from tests.e2e.stage import PERSON, RELAYD, START, TOKEN, RunningRelay, free_port, wait_for
+from tests.support.stage import PERSON, RELAYD, START, TOKEN, RunningRelay, free_port, wait_for
 
 KEYS = ("AKOOL_API_KEY", "RELAYD_AKOOL__API_KEY", "RELAYD_AKOOL__CLIENT_ID")
 TO_LIVE = 180.0  # s: the service may queue for two minutes

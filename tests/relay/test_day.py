@@ -28,7 +28,7 @@ from relayd.relay.status import DemandState, RelayState
 from relayd.relay.view import SOON
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
-from tests.virtual import LoopClock, VirtualLoop
+from tests.support.virtual import LoopClock, VirtualLoop
 
 CAMERA = "/dev/video0"
 HOUR = 3600.0

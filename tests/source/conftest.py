@@ -21,7 +21,7 @@ from relayd.media.slots import LatestSlot
 from relayd.source.events import SourceEvent
 from relayd.source.reader import SourceReader
 from relayd.urls.safe import MediaUrl
-from tests.rtsp import RtspCamera
+from tests.support.rtsp import RtspCamera
 
 VGA = Geometry(640, 480)
 EventKind = TypeVar("EventKind", bound=SourceEvent)

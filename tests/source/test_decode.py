@@ -16,7 +16,7 @@ from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:
-    from tests.clips import Clips
+    from tests.support.clips import Clips
 
 VGA = Geometry(640, 480)
 UPRIGHT = ["red", "green", "blue", "white"]

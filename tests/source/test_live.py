@@ -13,9 +13,9 @@ from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.source.events import SourceDown, SourceOpened
 
 if TYPE_CHECKING:
-    from tests.clips import Clips
-    from tests.rtsp import RtspCamera
     from tests.source.conftest import Watch
+    from tests.support.clips import Clips
+    from tests.support.rtsp import RtspCamera
 
 
 def test_rtsp_starts_soon_and_evenly_without_backlog(

@@ -20,8 +20,8 @@ from relayd.source.reader import MOST_HUNG, STOP_TIMEOUT, UNUSABLE_RETRY, Source
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
-    from tests.clips import Clips
     from tests.source.conftest import Watch
+    from tests.support.clips import Clips
 
 
 def grey_of(frame: SourceFrame) -> int:

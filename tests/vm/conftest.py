@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import PERSON, PORTRAIT, RELAYD, Emulator, running_emulator
+from tests.support.stage import PERSON, PORTRAIT, RELAYD, Emulator, running_emulator
 from tests.vm import container
 from tests.vm.cache import RELEASES, CannotBoot, cache_directory
 from tests.vm.guest import Guest, Machine, Note, Reload

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from relayd.media.frames import Geometry, black
 from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
-from tests.e2e.stage import Emulator
+from tests.support.stage import Emulator
 from tests.vm.guest import HERE, HOST, Failed, Guest
 
 PYTHON = Path(sys.executable)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from relayd.logs import LogEvent
 from relayd.media.frames import Geometry
 from relayd.relay.status import RelayState
-from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys, wait_for
+from tests.support.stage import PORTRAIT, Emulator, rtc_keys, wait_for
 from tests.vm.chromium import Browser, squares
 from tests.vm.guest import HOST, WHOLE, Guest, Note, stopwatch
 from tests.vm.relays import (

@@ -28,8 +28,8 @@ from relayd.media.frames import Geometry
 from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
 from tests.agora.library import build_site
-from tests.e2e.interpreter import ROOT
-from tests.e2e.stage import Emulator, wait_for
+from tests.support.interpreter import ROOT
+from tests.support.stage import Emulator, wait_for
 from tests.vm import cache, packages
 from tests.vm.container import KEY, Container
 from tests.vm.guest import WHOLE, Failed, Guest, Machine, Note, Process

@@ -11,7 +11,7 @@ from shlex import quote
 
 import pytest
 
-from tests.e2e.stage import PORTRAIT, Emulator, rtc_keys
+from tests.support.stage import PORTRAIT, Emulator, rtc_keys
 from tests.vm.container import KEY, Container
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]

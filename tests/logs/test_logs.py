@@ -14,7 +14,7 @@ from relayd import logs
 from relayd.logs import redaction
 from relayd.urls.concealed import HIDDEN, Concealed
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import typer
 from relayd.commands.app import app
 from relayd.errors import ExitCode
 
-MANUAL = Path(__file__).parents[1] / "config/man/relayd.1"
+MANUAL = Path(__file__).parents[2] / "config/man/relayd.1"
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:

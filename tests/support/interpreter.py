@@ -2,8 +2,8 @@
 
 A run is a process of its own as ever, with its own arguments, environment, folder, standard
 streams and exit. It only saves the second that the imports take. What a fresh Python does with
-the command is tried by the relays of these tests, and by those of tests/test_early.py,
-tests/test_descriptors.py and tests/akool/test_commands.py.
+the command is tried by the relays of these tests, and by tests/process/test_early_signals.py,
+tests/process/test_descriptors.py and tests/akool/test_commands.py.
 """
 
 import json

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.interpreter import ENVIRONMENT, ROOT, Interpreter
+from tests.support.interpreter import ENVIRONMENT, ROOT, Interpreter
 
 RELAYD = Path(sys.executable).parent / "relayd"
 MEDIA = ROOT / "relayd" / "emulator" / "media"

@@ -28,7 +28,7 @@ def descriptors() -> int:
 
 
 SIZE = Geometry(160, 120)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_neither_a_killed_process_nor_a_child_keeps_the_name(tmp_path: Path) -> 
         [sys.executable, "-c", HOLD, tmp_path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -10,7 +10,7 @@ from relayd.logs import LogEvent
 from relayd.output.base import OutputChange
 from relayd.rtc.link import LinkEventKind
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "relayd" / "logs" / "events.py"
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 

@@ -10,45 +10,22 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from relayd.process.early_signals import command_of
-
-ROOT = Path(__file__).parents[1]
-PATIENCE = 20.0  # s that a process may take for what usually takes 0.1 s
-AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-
-
-def may_unshare() -> bool:
-    with contextlib.suppress(OSError):
-        return subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode == 0
-    return False
-
-
-needs_unshare = pytest.mark.skipif(
-    not may_unshare(), reason="no process can be PID 1 here: unshare is missing or not permitted"
+from tests.support.pid1 import (
+    AS_PID_1,
+    PATIENCE,
+    first_child,
+    is_caught,
+    needs_unshare,
+    wait_until_handled,
 )
 
-
-def is_caught(pid: int, number: int) -> bool:
-    """Whether a process has set a handler for a signal."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
-
-
-def wait_until_handled(pid: int) -> None:
-    """Wait until a command has set its handlers, the one for SIGTERM last."""
-    deadline = time.monotonic() + PATIENCE
-    while not is_caught(pid, signal.SIGTERM):
-        assert time.monotonic() < deadline, "no handler was set"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -76,13 +53,6 @@ def started(
 
 def relayd(command: str, file: Path) -> list[str | Path]:
     return [sys.executable, "-m", "relayd", command, "-c", file]
-
-
-def first_child(process: subprocess.Popen[bytes]) -> int:
-    deadline = time.monotonic() + PATIENCE
-    while not (children := psutil.Process(process.pid).children()):
-        assert time.monotonic() < deadline, "nothing was started"
-    return children[0].pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

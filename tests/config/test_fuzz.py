@@ -18,7 +18,7 @@ from relayd.config.variables import ignored
 from relayd.errors import ConfigError
 from relayd.http.proxies import proxy_for
 from relayd.http.trust import client_context
-from tests.fuzz import TIMEOUT, fuzz
+from tests.support.fuzz import TIMEOUT, fuzz
 
 SECTIONS = list(Settings.model_fields)
 KEYS = sorted(

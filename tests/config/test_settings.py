@@ -19,7 +19,7 @@ from relayd.config.settings import Settings, StreamSettings
 from relayd.config.socket_folders import user_folders
 from relayd.errors import ConfigError, ExitCode
 
-EXAMPLES = Path(__file__).parent.parent / "config"
+EXAMPLES = Path(__file__).parents[2] / "config"
 
 
 def faults_of(text: str, tmp_path: Path, *overrides: str, **environment: str) -> list[str]:
