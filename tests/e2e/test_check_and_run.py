@@ -117,7 +117,7 @@ AT_START = {
     "a state directory of nobody": SetUp(
         ("state.directory=~no_such_user/x",),
         "journal",
-        "state.directory: '~no_such_user/x' lies in",
+        "state.directory: '~no_such_user/x' is in",
     ),
 }
 WHILE_RUNNING = {

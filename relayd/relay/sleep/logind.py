@@ -18,7 +18,7 @@ from relayd.errors import BusMissing, BusUnavailable, SleepLockRefused
 
 DEFAULT_ADDRESS: Final = "unix:path=/run/dbus/system_bus_socket"
 """The address of the system bus unless $DBUS_SYSTEM_BUS_ADDRESS is set."""
-CALL_LIMIT: Final = 10.0
+CALL_TIMEOUT: Final = 10.0
 """s that the bus or logind may take to answer; both take milliseconds."""
 
 _BUS: Final = "org.freedesktop.DBus"
@@ -88,7 +88,7 @@ class Logind:
             yield logind
         finally:
             bus.disconnect()
-            await asyncio.wait({ended}, timeout=CALL_LIMIT)
+            await asyncio.wait({ended}, timeout=CALL_TIMEOUT)
             ended.cancel()
             logind._drop_lock()
 
@@ -139,7 +139,7 @@ class Logind:
 
     async def _call(self, request: Message) -> Message:
         try:
-            async with asyncio.timeout(CALL_LIMIT):
+            async with asyncio.timeout(CALL_TIMEOUT):
                 reply = await self._bus.call(request)
         except Exception as fault:
             raise BusUnavailable(f"no answer to {request.member}: {fault!r}") from fault
@@ -184,7 +184,7 @@ class Logind:
 async def _connect(address: str) -> MessageBus:
     try:
         bus = MessageBus(address, negotiate_unix_fd=True)
-        async with asyncio.timeout(CALL_LIMIT):
+        async with asyncio.timeout(CALL_TIMEOUT):
             await bus.connect()
     except FileNotFoundError as fault:
         raise BusMissing(f"there is no system bus at {address}") from fault
