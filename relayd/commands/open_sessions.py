@@ -119,7 +119,7 @@ class SessionsReport:
         }
 
     def _row(self, record: JournalRecord) -> tuple[str, ...]:
-        how = "in use" if record.held else "left over: relayd sessions close"
+        how = "in use" if record.held else "orphaned: relayd sessions close"
         return record.id, _when(record.opened_at), record.relay, record.base_url, how
 
 

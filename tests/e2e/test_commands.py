@@ -202,7 +202,7 @@ def test_sessions_close_closes_what_a_killed_relay_left(
     relay.wait_state("live")
     session = emulator.sessions()[0]["_id"]
     relay.stop(signal.SIGKILL)
-    assert "left over" in relayd("sessions", "list", "-c", config).stdout
+    assert "orphaned" in relayd("sessions", "list", "-c", config).stdout
     done = relayd("sessions", "close", "-c", config)
     assert (done.returncode, done.stdout) == (0, f"{session}: closed\n")
     wait_for("no session is open", lambda: not emulator.sessions(), 2)
