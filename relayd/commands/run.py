@@ -15,10 +15,10 @@ from relayd.control.server import ControlServer
 from relayd.errors import ExitCode, RelaydError
 from relayd.logs import redact
 from relayd.output.preview import Preview
-from relayd.process.background import in_background
 from relayd.process.early_signals import hangup_ends
 from relayd.process.name_lock import NameLock
 from relayd.process.signals import reload_requests, stopped_by_signals
+from relayd.relay.background import in_background
 from relayd.relay.relay import Relay
 from relayd.relay.sleep.watch import SleepWatch
 from relayd.relay.status import RelayState

@@ -23,8 +23,8 @@ from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame
 from relayd.output.base import Output, OutputEvent
 from relayd.output.standby import StandbyRenderer
-from relayd.process.background import in_background
 from relayd.relay import events as on
+from relayd.relay.background import in_background
 from relayd.relay.budget import BudgetWatch
 from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relayd.akool.upkeep import CreditWatch
-from relayd.process.background import in_background, keep_running
+from relayd.relay.background import in_background, keep_running
 
 
 class Waits:
