@@ -7,6 +7,7 @@ relay are in relayd.commands.running, those for the computer in relayd.commands.
 import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -30,6 +31,7 @@ from relayd.errors import ConfigError, ExitCode, InternalFault, RelaydError, Usa
 from relayd.logs import LogEvent
 from relayd.process import limits, stdio
 from relayd.process.hardening import forbid_dumps
+from relayd.urls.quoting import plain_name, plain_names_in, quoted
 
 
 class _Group(TyperGroup):
@@ -46,13 +48,20 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
 
 
+_IN_BRACKETS = re.compile(r"\(([^()\s]{6,})\)")
+"""How click quotes a superfluous argument, which may be a pasted key."""
+
+
 @contextmanager
 def _without_secrets() -> Iterator[None]:
     try:
         yield
     except Exception as fault:
         if hasattr(fault, "format_message"):  # a usage error of click or of typer's copy
-            vars(fault)["message"] = logs.redact(vars(fault).get("message", ""))
+            message = logs.redact(vars(fault).get("message", ""))
+            vars(fault)["message"] = _IN_BRACKETS.sub(
+                lambda found: f"({plain_name(found[1])})", plain_names_in(message)
+            )
         raise
 
 
@@ -115,7 +124,7 @@ def _exit(code: int) -> NoReturn:
 
 def _set_up_logs(level: str) -> None:
     if level not in LOG_LEVELS:
-        raise UsageError(f"--log-level {level}: give one of {', '.join(LOG_LEVELS)}")
+        raise UsageError(f"--log-level {quoted(level)}: give one of {', '.join(LOG_LEVELS)}")
     logs.configure(level)
 
 

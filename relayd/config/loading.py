@@ -138,7 +138,7 @@ def _content(path: Path) -> bytes:
             return bytes(content)
     finally:
         os.close(descriptor)
-    why = "this pipe never ended; nobody writes it to its end"
+    why = "this pipe is empty, or nobody writes it to its end"
     raise ConfigError([f"{path}: {why}; give the path of a TOML file"])
 
 

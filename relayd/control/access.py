@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import Scope
 
-from relayd.logs import conceal
+from relayd.logs import conceal, printable
 
 _RANDOM_BYTES = 24
 """192 random bits cannot be guessed, and the URL still fits a terminal's line."""
@@ -183,4 +183,5 @@ def _same(given: str, wanted: str) -> bool:
 
 def error_body(error: str, hint: str = "") -> dict[str, str]:
     """Return the JSON of an error; `mend` is what `hint` was called in 0.1, for one release."""
-    return {"error": error, "hint": hint, "mend": hint}
+    hint = printable(hint)
+    return {"error": printable(error), "hint": hint, "mend": hint}

@@ -10,6 +10,7 @@ from pwd import getpwuid
 
 from relayd.config import socket_folders
 from relayd.errors import NotRunning, RelayHidden, UsageError
+from relayd.urls.quoting import plain_name
 
 _CREDENTIALS = struct.Struct("iII")
 """Result of SO_PEERCRED: process, user and group of the listener."""
@@ -97,7 +98,7 @@ def choose(found: FoundRelays, name: str | None = None) -> FoundRelay:
     if hidden := [place for place in found.hidden if name is None or place.name in {"", name}]:
         raise RelayHidden("; ".join(map(str, hidden)))
     if name is not None:
-        raise NotRunning(f"no relay named {name} runs{_listed(found.relays)}")
+        raise NotRunning(f"no relay named {plain_name(name)} runs{_listed(found.relays)}")
     raise NotRunning("no relay runs", hint="-c FILE or --socket PATH for one that has its own")
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from relayd import logs
-from relayd.logs import LogEvent
+from relayd.logs import LogEvent, printable
 
 _LONGEST_STATUS = 512
 """Characters of a STATUS line; `systemctl status` shows one terminal line of it."""
@@ -75,12 +75,13 @@ class Notifier:
         if self._address is None:
             return
         ready = ("READY=1",) if self._ready_pending else ()
-        message = "\n".join(line for line in (*ready, *assignments) if line).encode()
+        message = "\n".join(line for line in (*ready, *assignments) if line)
+        encoded = printable(message).encode()  # a file's name may be no UTF-8
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 # A full queue must not block the event loop; the next message comes soon.
                 sender.setblocking(False)
-                sender.sendto(message, self._address)
+                sender.sendto(encoded, self._address)
                 self._ready_pending = False
         except OSError as fault:
             if not self._warned:

@@ -202,7 +202,7 @@ class LogEvent(StrEnum):
     CONTROL_NO_SOCKET = "control.no_socket"
     """There is no safe folder for the control socket."""
     CONTROL_SOCKET_IN_TMP = "control.socket_in_tmp"
-    """The control socket lies in /tmp, in a folder of the user's own."""
+    """The control socket is in /tmp, in a folder of the user's own."""
     SYSTEMD_UNREACHABLE = "systemd.unreachable"
     """systemd does not accept notifications."""
     RELOAD_DONE = "reload.done"

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 
@@ -61,7 +61,7 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
+        logger_factory=lambda *_args: _LINES,
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard module: show warnings and above.
@@ -80,6 +80,26 @@ def report_uncaught() -> None:
     sys.unraisablehook = _log_unraisable
 
 
+class _LineLogger:
+    """Writes each event as one line to stderr.
+
+    Its lock is reentrant: while a line is written, garbage collection may run a finalizer that
+    raises, and `_log_unraisable` then logs in the same thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        stderr = _Stderr()
+        with self._lock:
+            stderr.write(f"{line}\n")
+            stderr.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
 class _Stderr:
     """stderr, except that a closed pipe or a full disk loses the line instead of raising.
 
@@ -89,13 +109,13 @@ class _Stderr:
 
     def write(self, text: str) -> int:
         """Write `text`; never raises for a stderr that is gone."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: called while it writes
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush stderr; never raises for a stderr that is gone."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):
             sys.stderr.flush()
 
 
@@ -142,6 +162,9 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
             where=args.err_msg or "in a finalizer",
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
+
+
+_LINES = _LineLogger()
 
 
 def get(part: str) -> structlog.typing.FilteringBoundLogger:

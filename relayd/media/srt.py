@@ -23,7 +23,6 @@ from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachabl
 from relayd.logs import excerpt, redact
 from relayd.process.child import Child
 from relayd.process.descriptors import wait_readable
-from relayd.urls.safe import is_secret_name
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send the rest at close."""
@@ -40,8 +39,8 @@ _BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, not a sec
 """libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg reports as an input/output error."""
 
 
-_LONGEST_PRESET_LINE: Final = 900
-"""Bytes; FFmpeg reads 999 at a time."""
+_SECRET_OPTIONS: Final = {"passphrase": 79, "streamid": 512, "srt_streamid": 512}
+"""FFmpeg's options that hold a secret, and the bytes that SRT allows each."""
 
 
 def is_srt(url: str) -> bool:
@@ -51,33 +50,42 @@ def is_srt(url: str) -> bool:
 
 def shows_secret(url: str) -> bool:
     """Whether reading from this URL shows its secret to every user of this machine."""
-    return is_srt(url) and bool(_split_secrets(url)[1])
+    names = {pair.partition("=")[0] for pair in url.partition("?")[2].split("&")}
+    return is_srt(url) and not names.isdisjoint(_SECRET_OPTIONS)
 
 
 def _split_secrets(url: str) -> tuple[str, list[str]]:
-    """Separate a URL from its secret options, each as a line of a preset file, URL-decoded."""
+    """Separate a URL from its secret options, each as a line of a preset file, URL-decoded.
+
+    Raises OutputError for one that no preset file can hold.
+    """
     before, mark, query = url.partition("?")
     plain, secret = [], []
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
         value = value.replace("+", " ")
-        line = f"{name}={unquote(value) if name == 'streamid' else value}"
-        fits = len(line.encode()) <= _LONGEST_PRESET_LINE and line.isprintable()
-        if value and fits and is_secret_name(name):
-            secret.append(line)
-        else:
+        if not value or name not in _SECRET_OPTIONS:
             plain.append(pair)
+            continue
+        value = unquote(value) if name != "passphrase" else value
+        if len(value.encode()) > _SECRET_OPTIONS[name] or not value.isprintable():
+            longest = _SECRET_OPTIONS[name]
+            raise OutputError(f"{name}: must be printable and have at most {longest} bytes")
+        secret.append(f"{name}={value}")
     rest = "&".join(plain)
     return f"{before}{mark if rest else ''}{rest}", secret
 
 
 @contextmanager
 def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Return the arguments that pass lines to an output of ffmpeg, and the descriptors to pass."""
+    """Yield the arguments that pass lines to an output of ffmpeg, and the descriptors to pass."""
     if not lines:
         yield [], []
         return
-    descriptor = os.memfd_create("relayd-srt")
+    try:
+        descriptor = os.memfd_create("relayd-srt")
+    except OSError as fault:
+        raise OutputError(f"no memory file for the SRT options: {fault.strerror}") from fault
     try:
         os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
         yield ["-fpre", f"/proc/self/fd/{descriptor}"], [descriptor]
@@ -98,7 +106,10 @@ class _Program:
     ) -> None:
         """Start it; raises `missing` if the program is missing or cannot be started."""
         self._url, self._name = url, name
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
+        try:
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
+        except OSError as fault:
+            raise missing(f"{name}: no temporary file: {fault.strerror}") from fault
         program = shutil.which("ffmpeg")
         if program is None:
             self._stderr.close()
@@ -146,7 +157,10 @@ class SrtPipe:
         """Start the program; `name` replaces the URL in errors, which are OutputError."""
         self.name = name
         self._connected = False
-        plain, secret = _split_secrets(url)
+        try:
+            plain, secret = _split_secrets(url)
+        except OutputError as fault:
+            raise OutputError(f"{name}: {fault}") from None
         with _preset(secret) as (preset, descriptors):
             # fmt: off
             arguments = [

@@ -138,12 +138,12 @@ class Runner:
     # Commands.
 
     def _handle(self, event: Event) -> None:
-        _log.debug(LogEvent.RELAY_EVENT, told=event)
+        _log.debug(LogEvent.RELAY_EVENT, event_data=event)
         now = self._parts.clock.now()
         try:
             commands = self.machine.handle(event, now)
         except Exception:  # noqa: BLE001 - a bug must not end a call
-            _log.exception(LogEvent.RELAY_MACHINE_FAILED, told=event)
+            _log.exception(LogEvent.RELAY_MACHINE_FAILED, event_data=event)
             self._wake_at(now + FAULT_RETRY)
             return
         if isinstance(event, on.SessionClosed):

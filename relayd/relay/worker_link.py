@@ -132,7 +132,9 @@ class WorkerLink:
         """Log and pass on an event of the link; ignore those of a replaced worker."""
         if worker is not self._worker:
             return
-        if event.kind is not LinkEventKind.STATS:
+        if event.kind is LinkEventKind.STATS:
+            _log.debug(LogEvent.LINK_STATS, stats=str(event.stats))
+        else:
             _log.info(
                 LogEvent(f"link.{event.kind.value}"), reason=event.reason or str(event.error or "")
             )

@@ -219,7 +219,7 @@ class RtcWorker:
         except OSError:
             pass  # it closed the socket with unread orders
         except Exception as fault:  # noqa: BLE001 - a worker may send anything
-            protocol_error = f"the worker sent what makes no sense ({fault}) and was killed"
+            protocol_error = f"the worker sent an invalid message ({fault}) and was killed"
             self.kill()
         error = None if self._stop.is_set() else WorkerDied(self._reap(protocol_error))
         with self._send_lock:

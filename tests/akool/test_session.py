@@ -114,7 +114,7 @@ async def test_landmarks_are_requested_once_per_image(
 
 
 def two_pictures(service: "Service") -> tuple[str, str]:
-    """Return one face at first, and from then on another; returns their landmarks."""
+    """Let one face be found at first, and then another; returns their landmarks."""
     both = "10,10:20,10:15,20:15,25", "300,300:320,300:310,320:310,330"
     service.on("detect_faces", *({"faces_obj": {"0": {"landmarks_str": [one]}}} for one in both))
     return both

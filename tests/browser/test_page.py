@@ -103,7 +103,7 @@ class Browser:
         return await self._ask("POST", f"{self._session}/execute/sync", body)
 
     async def narrow_to(self, width: int) -> None:
-        """Return the page a phone's width; a window of Chromium itself cannot be as narrow."""
+        """Make the page as narrow as a phone's; a window of Chromium itself cannot be as narrow."""
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         body = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
         await self._ask("POST", f"{self._session}/goog/cdp/execute", body)

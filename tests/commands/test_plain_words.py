@@ -42,7 +42,8 @@ def texts() -> Iterator[tuple[str, str]]:
     for pattern in TEXTS:
         for path in sorted(ROOT.glob(pattern)):
             if path.is_file() and "__pycache__" not in path.parts:
-                for number, line in enumerate(path.read_text().splitlines(), 1):
+                text, _, _ = path.read_text().partition("## Renamed since")
+                for number, line in enumerate(text.splitlines(), 1):
                     yield f"{path.relative_to(ROOT)}:{number}", line
 
 

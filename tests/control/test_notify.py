@@ -39,6 +39,14 @@ def test_each_message_is_what_the_protocol_asks_for(manager: tuple[str, socket.s
     assert received(receiver) == ["STOPPING=1", "STATUS=Closing"]
 
 
+def test_a_status_that_names_a_file_of_no_encoding_is_sent_with_escapes(
+    manager: tuple[str, socket.socket],
+) -> None:
+    name, receiver = manager
+    Notifier({"NOTIFY_SOCKET": name}).ready("/tmp/\udcff.mp4 is lost")
+    assert received(receiver) == ["READY=1", r"STATUS=/tmp/\udcff.mp4 is lost"]
+
+
 def test_a_reload_carries_the_monotonic_time(manager: tuple[str, socket.socket]) -> None:
     name, receiver = manager
     before = time.monotonic_ns() // 1000

@@ -493,6 +493,10 @@ directory = "{tmp_path}/state"
         ["run", "--sources=rtsp://SECRET01:SECRET02@h/x"],
         ["run", "-c", "rtsp://SECRET01:SECRET02@h/x"],
         ["face", "set", "rtsp://SECRET01:SECRET02@h/x", "--socket", "/nonexistent"],
+        ["k9Xv83SECRET01bQ72"],
+        ["check", "k9Xv83SECRET01bQ72"],
+        ["status", "k9Xv83SECRET01bQ72"],
+        ["run", "--log-level", "k9Xv83SECRET01bQ72"],
     ],
 )
 def test_a_wrong_command_line_is_refused_without_its_secrets(arguments: list[str]) -> None:
@@ -526,7 +530,7 @@ def test_a_source_s_passphrase_that_others_can_read_is_warned_of(tmp_path: Path)
     )
     file.write_text(text)
     assert shows_secret("srt://127.0.0.1:9?passphrase=SECRET01-word")
-    assert not shows_secret("srt://127.0.0.1:9?latency=20000")
+    assert not shows_secret("srt://127.0.0.1:9?latency=20000&pbkeylen=16&token=x")
     given = "face.image=http://SECRET02@127.0.0.1:9/x.png"
     done = relayd("check", "-c", file, "--set", given)
     assert "warning  command line: --set face.image: every user" in done.stdout

@@ -252,6 +252,42 @@ def test_what_python_prints_by_itself_holds_no_secret() -> None:
     assert "sesame" not in ended.stderr
 
 
+COLLECTED_WHILE_WRITING = """
+import gc, sys
+from relayd import logs
+
+class Fails:
+    def __del__(self):
+        raise RuntimeError("in a finalizer")
+
+class Collects:
+    def write(self, text):
+        if "first" in text:
+            one = Fails()
+            one.itself = one
+            del one
+            gc.collect()
+        return sys.__stdout__.write(text)
+    def flush(self):
+        pass
+
+sys.stderr = Collects()
+logs.configure("warning", json=True)
+logs.report_uncaught()
+logs.get("test").warning("first")
+logs.get("test").warning("last")
+"""
+
+
+def test_an_exception_in_a_finalizer_that_runs_while_a_line_is_written_blocks_nothing() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", COLLECTED_WHILE_WRITING],
+        check=True, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    events = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
+    assert sorted(events) == ["exception.ignored", "first", "last"]
+
+
 @pytest.mark.parametrize("module", ["commands/app", "rtc/worker", "output/pusher"])
 def test_each_of_our_programs_logs_its_uncaught_exceptions(module: str) -> None:
     tree = ast.parse((ROOT / "relayd" / f"{module}.py").read_text())

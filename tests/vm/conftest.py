@@ -19,7 +19,7 @@ _figures: dict[str, object] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Return each test the time that emulation takes; a first boot also fills the cache.
+    """Allow each test the time that emulation takes; a first boot also fills the cache.
 
     What needs no `guest` comes first: the last one lives to the end of the run, and would take
     its part of the processors from a machine that a test boots for itself.

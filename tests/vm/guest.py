@@ -155,7 +155,7 @@ class Process:
         return found[0]
 
     def send(self, text: str) -> None:
-        """Return it a line on stdin; only if it was started with `stdin=True`."""
+        """Write a line to its stdin; only if it was started with `stdin=True`."""
         data = base64.b64encode(text.encode() + b"\n").decode()
         self.guest.ask(op="input", id=self.number, data=data)
 
