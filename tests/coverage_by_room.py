@@ -1,7 +1,7 @@
 """Print how much of each room the tests have run, branch by branch; fail below `--floor PERCENT`.
 
-`make test` calls it after pytest, with a floor where all tests were run. What runs in processes of its own is left out, see
-[tool.coverage.run] in pyproject.toml.
+`make test` calls it after pytest, with a floor where all tests were run. What runs in processes of
+its own is left out, see [tool.coverage.run] in pyproject.toml.
 """
 
 import argparse
