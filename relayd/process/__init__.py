@@ -1,1 +1,1 @@
-"""Child processes: the only package that starts them; their environment, limits and end."""
+"""This process (signals, limits, standard streams, its name's lock) and the children it starts."""
