@@ -29,7 +29,7 @@ LONGEST_LIFE = 4.0
 def forked_relays() -> Iterator[Callable[[Path], psutil.Process]]:
     """Return what starts a relay in a few hundredths of a second."""
     nursery = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("forks.py")],
+        [sys.executable, ROOT / "tests" / "support" / "forks.py"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
