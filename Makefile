@@ -40,7 +40,7 @@ test-setup: $(BIN)/.dev ## fetch what tests use: an RTSP server (apt), real face
 
 # Nearly half of its time a test waits, for servers and limits: three keep two processors busy.
 test: test-setup ## unit and contract tests, the demo and the commands
-	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/python tests/coverage_by_room.py $(if $(filter -k tests/%,$(ARGS)),,--floor 90)
 
 test-relay: test-setup ## whole relays: each kind of source, each fault, money, privacy
