@@ -54,10 +54,10 @@ def shows_secret(url: str) -> bool:
     return is_srt(url) and not names.isdisjoint(_SECRET_OPTIONS)
 
 
-def _split_secrets(url: str) -> tuple[str, list[str]]:
+def _split_secrets(url: str, shown: str) -> tuple[str, list[str]]:
     """Separate a URL from its secret options, each as a line of a preset file, URL-decoded.
 
-    Raises OutputError for one that no preset file can hold.
+    Raises OutputError for one that no preset file can hold; `shown` is the URL's name in it.
     """
     before, mark, query = url.partition("?")
     plain, secret = [], []
@@ -70,14 +70,16 @@ def _split_secrets(url: str) -> tuple[str, list[str]]:
         value = unquote(value) if name != "passphrase" else value
         if len(value.encode()) > _SECRET_OPTIONS[name] or not value.isprintable():
             longest = _SECRET_OPTIONS[name]
-            raise OutputError(f"{name}: must be printable and have at most {longest} bytes")
+            raise OutputError(
+                f"{shown}: {name}: must be printable and have at most {longest} bytes"
+            )
         secret.append(f"{name}={value}")
     rest = "&".join(plain)
     return f"{before}{mark if rest else ''}{rest}", secret
 
 
 @contextmanager
-def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
+def _preset(lines: Sequence[str], shown: str) -> Iterator[tuple[list[str], list[int]]]:
     """Yield the arguments that pass lines to an output of ffmpeg, and the descriptors to pass."""
     if not lines:
         yield [], []
@@ -85,7 +87,9 @@ def _preset(lines: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
     try:
         descriptor = os.memfd_create("relayd-srt")
     except OSError as fault:
-        raise OutputError(f"no memory file for the SRT options: {fault.strerror}") from fault
+        raise OutputError(
+            f"{shown}: no memory file for the SRT options: {fault.strerror}"
+        ) from fault
     try:
         os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
         yield ["-fpre", f"/proc/self/fd/{descriptor}"], [descriptor]
@@ -157,11 +161,8 @@ class SrtPipe:
         """Start the program; `name` replaces the URL in errors, which are OutputError."""
         self.name = name
         self._connected = False
-        try:
-            plain, secret = _split_secrets(url)
-        except OutputError as fault:
-            raise OutputError(f"{name}: {fault}") from None
-        with _preset(secret) as (preset, descriptors):
+        plain, secret = _split_secrets(url, name)
+        with _preset(secret, name) as (preset, descriptors):
             # fmt: off
             arguments = [
                 "-fflags", "nobuffer", "-analyzeduration", "300000", "-fpsprobesize", "0",

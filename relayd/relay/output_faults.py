@@ -31,9 +31,7 @@ class OutputFaults:
             _log.info(LogEvent.OUTPUT_BACK, output=event.output, **of_file)
         else:
             self._reasons[event.output] = event.reason
-            _log.error(
-                LogEvent(f"output.{event.change.value}"), output=event.output, reason=event.reason
-            )
+            _log.error(LogEvent.OUTPUT_LOST, output=event.output, reason=event.reason)
 
     def states(self, names: Iterable[str], pending: Container[str]) -> dict[str, str]:
         """Return the status text of each output; `pending` are those without a connection yet."""
