@@ -16,13 +16,14 @@ from relayd.errors import SourceError, SourceLost, SourceUnreachable
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
-from relayd.source.connection import OPEN_TIMEOUT, SourceConnection
+from relayd.source.connection import SourceConnection
 from relayd.source.events import (
     SourceCounters,
     SourceDown,
     SourceEnded,
     SourceEvent,
 )
+from relayd.source.opening import OPEN_TIMEOUT
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""

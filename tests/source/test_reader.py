@@ -213,7 +213,7 @@ def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_ignored
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.3)
     opened_at, _ = watched.wait_for(SourceOpened, 2)
     lost_at, event = watched.wait_for(SourceDown, 2)
@@ -239,7 +239,7 @@ def test_no_more_than_two_hung_connections_pile_up(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
@@ -325,7 +325,7 @@ def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
         released.wait(10)
         return opened[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_slowly)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_slowly)
     monkeypatch.setattr("relayd.source.reader.FRESH_CONNECTION", 30.0)
     watched = watch("rtsp://camera/live")
     for _ in range(5):
@@ -350,7 +350,7 @@ def test_a_source_that_hangs_on_every_connection_is_reported_as_down(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live")
     for after in range(MOST_HUNG):
         watched.wait_for(SourceOpened, 3, after=after)
@@ -375,7 +375,7 @@ def test_a_device_is_closed_before_a_restart_opens_it_again(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_alone)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_alone)
     monkeypatch.setattr("relayd.source.reader.RELEASE_WAIT", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
@@ -389,7 +389,7 @@ def test_a_device_is_closed_before_a_restart_opens_it_again(
 def test_a_bug_in_the_reader_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
+    monkeypatch.setattr("relayd.source.opening.plan_input", lambda *_: 1 / 0)
     watched = watch("whatever")
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)
