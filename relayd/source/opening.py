@@ -13,7 +13,7 @@ from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.source.addresses import scheme_of
-from relayd.source.kinds import HTTP, SourceKind, may_be_polled, settle
+from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
 from relayd.source.limits import SourceLimits
 from relayd.source.pipes import Pipe, open_feed
 from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
@@ -151,15 +151,21 @@ class SourceOpener:
             self._looks_inside = False  # unless it works again
             if (video := self._open_answer(opening)) is not None:
                 return video
+        is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
         try:
-            return self._try_options(opening)
+            video = self._try_options(opening)
         except SourceError as fault:
-            is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
             if not (is_foreign and was_answered(fault) and opening.has_time):
                 raise
-            if (video := self._open_answer(opening)) is None:
+            if (answer := self._open_answer(opening)) is None:
                 raise
-            return video
+            return answer
+        if is_foreign and is_unread_multipart(video.look(), video.width):
+            video.close()
+            if (answer := self._open_answer(opening)) is None:
+                raise SourceUnreachable(f"{self._name}: its parts are no JPEG pictures")
+            return answer
+        return video
 
     def _try_options(self, opening: _Opening) -> VideoInput:
         """Try each set of options, the one that worked last time first."""

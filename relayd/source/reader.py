@@ -240,9 +240,12 @@ class SourceReader:
             return float("inf")
         with self._lock:
             frame = self._slot.latest()[1]
-            if frame is not None and now >= frame.captured_at + REFRESH:
-                self._slot.put(SourceFrame(frame.i420, now))
-        return now + REFRESH
+            if frame is None:
+                return now + REFRESH
+            if now >= frame.captured_at + REFRESH:
+                frame = SourceFrame(frame.i420, now)
+                self._slot.put(frame)
+        return frame.captured_at + REFRESH
 
     def _note_stall(self, connection: SourceConnection, fault: SourceError) -> None:
         """Give a connection up that stands still; one to a pipe is kept, and waited for.
