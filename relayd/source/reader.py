@@ -257,7 +257,7 @@ class SourceReader:
             self._limits.learn_from_stall(connection.run)
         if not self._opener.is_pipe:
             raise fault
-        connection.wait_anew()
+        connection.wait_again()
         self._is_up = False
         self._slot.clear()
         self._on_event(SourceDown(fault, 0.0))
