@@ -1,6 +1,7 @@
 """One connection to a source: opens it and reads it to its end or failure, in its own thread."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 
 from relayd import logs
@@ -31,6 +32,7 @@ class SourceConnection:
         geometry: Geometry,
         fit: FitMode,
         *,
+        fps: float,
         clock: Clock,
         wake: Event,
         publish: Callable[["SourceConnection", I420], bool],
@@ -38,7 +40,7 @@ class SourceConnection:
         self._settings = settings
         self._clock, self._wake, self._publish = clock, wake, publish
         self._abandoned = Event()
-        self._opener = SourceOpener(settings, geometry, fit, self._abandoned)
+        self._opener = SourceOpener(settings, geometry, fit, self._abandoned, fps=fps)
         self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
         self.started_at = clock.now()
@@ -62,8 +64,16 @@ class SourceConnection:
             self.ended.set()
 
     def abandon(self) -> None:
-        """Ignore its further pictures, and let it end as soon as FFmpeg returns."""
+        """Ignore its further pictures, and let it end as soon as FFmpeg returns.
+
+        May be called again, for one that still hangs.
+        """
         self._abandoned.set()
+        if device := self._opener.device:
+            # In a thread: a camera that hangs may keep this call for seconds as well.
+            release = Thread(target=device.release, name="relayd-source-release", daemon=True)
+            with suppress(Unavailable):
+                start_thread(release)
 
     def join(self, timeout: float) -> bool:
         """Wait for its thread; True when that has ended."""
@@ -96,7 +106,7 @@ class SourceConnection:
             self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = error.with_traceback(None)
+            self.error = self._opener.explained(error).with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")

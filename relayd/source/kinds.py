@@ -60,18 +60,14 @@ _TRANSPORT_STREAM_PROBE: Final = _LIVE_PROBE | {"probesize": "500000"}
 """MPEG-TS repeats its tables about every 100 ms: 500 kB contain one at up to 40 Mbit/s."""
 LISTEN_TIMEOUT: Final = 10.0
 """s to wait for a caller, with `mode=listener`; the next attempt waits again."""
-_CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
-    {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
-    {"video_size": "640x480", "framerate": "30"},
-    {},
-)
-"""USB cameras reach 720p30 only as MJPEG; any supports 640x480; else the current mode."""
 
 
 def plan_input(
     url: str, demuxer: str, options: Mapping[str, str], read_timeout: float
 ) -> InputPlan:
     """Return the kind of a URL and how to open it; the user's `options` take precedence.
+
+    A device's options are completed by `relayd.source.capture`, which asks the device.
 
     An http(s) URL is a recording or an image if its path ends like one, else live; the
     connection checks again after opening, when it is known whether the stream has an end.
@@ -80,9 +76,7 @@ def plan_input(
     if kind is SourceKind.GENERATOR:
         return InputPlan(kind, url.removeprefix(_LAVFI), "lavfi", (dict(options),))
     if kind is SourceKind.DEVICE:
-        return InputPlan(
-            kind, url, demuxer or "v4l2", tuple(mode | dict(options) for mode in _CAMERA_MODES)
-        )
+        return InputPlan(kind, url, demuxer or "v4l2", (dict(options),))
     defaults = _live_options(url, read_timeout) if kind is SourceKind.LIVE else {}
     if _scheme_and_path(url)[0] == "srt":
         url = _with_srt_options(url, options, read_timeout)

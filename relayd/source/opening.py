@@ -1,13 +1,15 @@
 """Opens a source: tries the ways that its plan names, and says what was found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Final
 
 from relayd.config.settings import SourceSettings
-from relayd.errors import SourceUnusable
+from relayd.errors import SourceError, SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import FitMode, Geometry
+from relayd.source.camera_mode import Wishes
+from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import InputPlan, SourceKind, plan_input
 
 HTTP: Final = {"http", "https"}
@@ -27,11 +29,20 @@ class SourceOpener:
     """Opens the source of some settings, again and again if need be."""
 
     def __init__(
-        self, settings: SourceSettings, geometry: Geometry, fit: FitMode, cancelled: Event
+        self,
+        settings: SourceSettings,
+        geometry: Geometry,
+        fit: FitMode,
+        cancelled: Event,
+        *,
+        fps: float,
     ) -> None:
-        """`cancelled` ends the calls that can be ended early."""
+        """`fps` is the relay's; `cancelled` ends the calls that can be ended early."""
         self._settings, self._geometry, self._fit = settings, geometry, fit
         self._cancelled = cancelled
+        self._wishes = Wishes(geometry, fps, settings.options)
+        self.device: CaptureDevice | None = None
+        """The capture device that was opened last, if the source is one."""
 
     def open(self) -> OpenedSource:
         """Open the source; the caller closes it. Raises SourceError when that fails."""
@@ -39,6 +50,10 @@ class SourceOpener:
         plan = plan_input(
             settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
         )
+        self.device = None
+        if plan.kind is SourceKind.DEVICE:
+            self.device = CaptureDevice(plan.url, str(settings.url))
+            plan = replace(plan, options=tuple(self.device.options(self._wishes)))
         video = self._try_options(plan)
         kind = plan.kind
         if kind is SourceKind.LIVE and settings.url.scheme in HTTP and video.finite:
@@ -61,7 +76,16 @@ class SourceOpener:
                     read_timeout=self._settings.stall_timeout,
                     cancelled=self._cancelled,
                 )
-            except SourceUnusable:
+            except SourceError as error:
                 if number == last_try or self._cancelled.is_set():
                     raise
+                if not (isinstance(error, SourceUnusable) or self._is_refused_mode(error)):
+                    raise
         raise AssertionError("a plan has at least one set of options")
+
+    def _is_refused_mode(self, error: SourceError) -> bool:
+        return self.device is not None and self.device.wants_another_mode(error)
+
+    def explained(self, error: SourceError) -> SourceError:
+        """Return the error to report for one that opening or reading raised."""
+        return self.device.explained(error) if self.device else error
