@@ -100,16 +100,18 @@ def _rank(candidate: _Candidate, geometry: Geometry, fps: Fraction) -> tuple[flo
     """Return what orders candidates: the smallest is the best."""
     mode, rate = candidate.mode, candidate.rate
     detail = min(mode.width / geometry.width, mode.height / geometry.height)
+    area = mode.width * mode.height
     missing = fps - rate if 0 < rate < fps * _RATE_TOLERANCE else 0
-    is_heavy = detail > 1 and mode.width * mode.height * (rate or fps) > _MOST_PIXELS
+    is_heavy = detail > 1 and area * (rate or fps) > _MOST_PIXELS
+    wanted_area = geometry.width * geometry.height * _WANTED_DETAIL**2
     return (
         mode.fourcc in _COLOURLESS,
         detail < _LEAST_DETAIL,
         float(missing),
         is_heavy,
-        round(abs(math.log2(detail / _WANTED_DETAIL)), 3),
+        round(abs(math.log2(area / wanted_area)), 3),
         candidate.is_compressed,
-        -mode.width * mode.height,
+        -area,
     )
 
 

@@ -15,7 +15,7 @@ VIDIOC_ENUM_FRAMESIZES: Final = request(3, 74, _FRAME_SIZE.size)
 VIDIOC_ENUM_FRAMEINTERVALS: Final = request(3, 75, _FRAME_INTERVAL.size)
 _DISCRETE = 1
 """V4L2_FRMSIZE_TYPE_DISCRETE and V4L2_FRMIVAL_TYPE_DISCRETE; the other types are ranges."""
-_MOST_ANSWERS = 64
+_MOST_ANSWERS = 256
 """Limit of each list, for a broken driver that never ends it."""
 
 USUAL_SIZES: Final = (

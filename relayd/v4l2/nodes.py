@@ -10,8 +10,6 @@ from typing import Final
 
 from relayd.v4l2.calls import Capability, System, query_capability, stop_streaming
 
-MAJOR: Final = 81
-"""Of all video4linux devices."""
 _LINK_FOLDERS: Final = ("v4l/by-id", "v4l/by-path")
 """Where udev names cameras by what they are and by where they are plugged in; best first."""
 
@@ -28,13 +26,12 @@ class Holder:
 
 
 def device_number(path: str) -> int | None:
-    """Return the device number of a video4linux node; None when the path is none.
+    """Return the number of the device that a node stands for; None when the path is no node.
 
     Links are followed. Raises OSError when there is no such path.
     """
     found = Path(path).stat()
-    is_video = stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == MAJOR
-    return found.st_rdev if is_video else None
+    return found.st_rdev if stat.S_ISCHR(found.st_mode) else None
 
 
 def lasting_names(dev_root: Path = Path("/dev")) -> dict[str, str]:
