@@ -13,17 +13,7 @@ from typing import Final
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, causes
 from relayd.source.camera_mode import INPUT_FORMATS, Wishes, mode_options
 from relayd.v4l2 import nodes
-from relayd.v4l2.calls import (
-    CAP_CAPTURE_PLANES,
-    CAP_CONVERTER,
-    CAP_METADATA,
-    CAP_OUTPUT_PLANES,
-    CAP_STREAMING,
-    Capability,
-    Linux,
-    System,
-    query_capability,
-)
+from relayd.v4l2.calls import CAP_STREAMING, Capability, Linux, Role, System, query_capability
 from relayd.v4l2.modes import list_modes
 
 _LIST: Final = "`relayd devices` lists what there is"
@@ -31,6 +21,13 @@ _NODE_SETTLES: Final = 5.0
 """s after a device's node appeared in which udev may not yet have given it to the group video."""
 _TRY_ANOTHER_MODE: Final = {errno.EINVAL, errno.ENOSPC, errno.EIO, errno.EPROTO}
 """A mode that the device lists and yet refuses; ENOSPC: the USB bus has no bandwidth for it."""
+_OTHER_ROLES: Final = {
+    Role.METADATA: "delivers metadata, not pictures",
+    Role.CONVERTER: "converts pictures (a codec or scaler) and delivers none of its own",
+    Role.PLANES: "delivers pictures in separate planes, which FFmpeg cannot read",
+    Role.OUTPUT: "is an output: it shows pictures and delivers none",
+    Role.OTHER: "delivers no pictures",
+}
 
 
 class CaptureDevice:
@@ -149,7 +146,7 @@ class CaptureDevice:
             raise SourceUnreachable(
                 f"{self._name} is a virtual camera, and no program writes to it now"
             )
-        raise SourceUnusable(f"{self._name} {_what_else(capability)}", hint=self._sister())
+        raise SourceUnusable(f"{self._name} {_OTHER_ROLES[capability.role]}", hint=self._sister())
 
     def _sister(self) -> str:
         """Return advice about a node of the same hardware that delivers pictures."""
@@ -160,20 +157,6 @@ class CaptureDevice:
             except OSError:
                 continue
         return _LIST
-
-
-def _what_else(capability: Capability) -> str:
-    """Return what a device that captures no pictures does instead."""
-    flags = capability.flags
-    if flags & CAP_METADATA:
-        return "delivers metadata, not pictures"
-    if flags & CAP_CONVERTER:
-        return "converts pictures (a codec or scaler) and delivers none of its own"
-    if flags & CAP_CAPTURE_PLANES:
-        return "delivers pictures in separate planes, which FFmpeg cannot read"
-    if capability.can_output or flags & CAP_OUTPUT_PLANES:
-        return "is an output: it shows pictures and delivers none"
-    return "delivers no pictures"
 
 
 def _errno_of(error: SourceError) -> int:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final, Protocol
 
 LOOPBACK_DRIVER: Final = "v4l2 loopback"
@@ -16,13 +16,12 @@ LOOPBACK_DRIVER: Final = "v4l2 loopback"
 
 CAP_CAPTURE: Final = 0x1
 CAP_OUTPUT: Final = 0x2
-CAP_CAPTURE_PLANES: Final = 0x1000
-"""Captures pictures whose planes lie apart (V4L2_CAP_VIDEO_CAPTURE_MPLANE)."""
-CAP_OUTPUT_PLANES: Final = 0x2000
-CAP_CONVERTER: Final = 0x4000 | 0x8000
-"""Takes pictures and gives them back changed: a codec or scaler (V4L2_CAP_VIDEO_M2M…)."""
-CAP_METADATA: Final = 0x0080_0000
-CAP_STREAMING: Final = 0x0400_0000
+CAP_STREAMING: Final = 0x04000000
+_CAP_CAPTURE_PLANES: Final = 0x1000
+_CAP_OUTPUT_PLANES: Final = 0x2000
+_CAP_CONVERTER: Final = 0x4000 | 0x8000
+"""V4L2_CAP_VIDEO_M2M_MPLANE and V4L2_CAP_VIDEO_M2M."""
+_CAP_METADATA: Final = 0x00800000
 _CAP_DEVICE_CAPS: Final = 0x80000000
 
 _CAPABILITY = struct.Struct("=16s32s32sIII12x")
@@ -84,6 +83,21 @@ class Linux:
         fcntl.ioctl(fd, request, argument, True)
 
 
+class Role(StrEnum):
+    """What a node is there for, as far as a source is concerned."""
+
+    CAPTURE = "capture"
+    METADATA = "metadata"
+    """Data about the pictures of another node: each webcam has one."""
+    CONVERTER = "converter"
+    """Takes pictures and gives them back changed: a codec or scaler."""
+    PLANES = "separate planes"
+    """Captures pictures whose planes lie apart, which FFmpeg cannot read."""
+    OUTPUT = "output"
+    """Shows pictures that a program gives it."""
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Capability:
     """A device's answer to QUERYCAP."""
@@ -107,6 +121,18 @@ class Capability:
     def can_capture(self) -> bool:
         """Whether programs see it as a webcam now."""
         return bool(self.flags & CAP_CAPTURE)
+
+    @property
+    def role(self) -> Role:
+        """What it is there for now."""
+        roles = (
+            (CAP_CAPTURE, Role.CAPTURE),
+            (_CAP_METADATA, Role.METADATA),
+            (_CAP_CONVERTER, Role.CONVERTER),
+            (_CAP_CAPTURE_PLANES, Role.PLANES),
+            (CAP_OUTPUT | _CAP_OUTPUT_PLANES, Role.OUTPUT),
+        )
+        return next((role for flag, role in roles if self.flags & flag), Role.OTHER)
 
 
 def query_capability(system: System, fd: int) -> Capability:
