@@ -157,8 +157,13 @@ def stop_streaming(system: System, fd: int) -> None:
 
 
 def fourcc_text(fourcc: int) -> str:
-    """Return a FourCC as the four letters that it stands for."""
-    return fourcc.to_bytes(4, "little").decode("ascii", "replace")
+    """Return a FourCC as its four letters; the last has bit 7 set where bytes are swapped."""
+    return fourcc.to_bytes(4, "little").decode("latin-1")
+
+
+def fourcc_code(text: str) -> int:
+    """Return the FourCC of four letters."""
+    return int.from_bytes(text.encode("latin-1"), "little")
 
 
 def _text(field: bytes) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, TypeVar
 
-from relayd.v4l2.calls import BufferType, System, describe_format, request
+from relayd.v4l2.calls import BufferType, System, describe_format, fourcc_code, request
 
 _Answer = TypeVar("_Answer")
 _FRAME_SIZE = struct.Struct("=3I6I8x")
@@ -93,7 +93,7 @@ def _rate(numerator: int, denominator: int) -> Fraction:
 
 
 def _frame_size(system: System, fd: int, fourcc: str, number: int) -> tuple[int, tuple[int, ...]]:
-    argument = bytearray(_FRAME_SIZE.pack(number, _code(fourcc), *[0] * 7))
+    argument = bytearray(_FRAME_SIZE.pack(number, fourcc_code(fourcc), *[0] * 7))
     system.ioctl(fd, VIDIOC_ENUM_FRAMESIZES, argument)
     _number, _fourcc, kind, *fields = _FRAME_SIZE.unpack(argument)
     return kind, tuple(fields)
@@ -102,7 +102,7 @@ def _frame_size(system: System, fd: int, fourcc: str, number: int) -> tuple[int,
 def _frame_interval(
     system: System, fd: int, fourcc: str, size: tuple[int, int], number: int
 ) -> tuple[int, tuple[int, ...]]:
-    argument = bytearray(_FRAME_INTERVAL.pack(number, _code(fourcc), *size, *[0] * 7))
+    argument = bytearray(_FRAME_INTERVAL.pack(number, fourcc_code(fourcc), *size, *[0] * 7))
     system.ioctl(fd, VIDIOC_ENUM_FRAMEINTERVALS, argument)
     _number, _fourcc, _width, _height, kind, *fields = _FRAME_INTERVAL.unpack(argument)
     return kind, tuple(fields)
@@ -115,7 +115,3 @@ def _until_refused(ask: Callable[[int], _Answer]) -> Iterator[_Answer]:
             yield ask(number)
         except OSError:
             return
-
-
-def _code(fourcc: str) -> int:
-    return int.from_bytes(fourcc.encode("latin-1"), "little")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.v4l2.calls import query_capability
+from relayd.v4l2.calls import fourcc_code, fourcc_text, query_capability
 from relayd.v4l2.modes import (
     VIDIOC_ENUM_FRAMEINTERVALS,
     VIDIOC_ENUM_FRAMESIZES,
@@ -35,6 +35,11 @@ def test_a_webcams_formats_sizes_and_rates_are_read(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert modes[3].rates == tuple(map(Fraction, (12.5, 10, 5, 4, 2, 1)))
     system.close(fd)
+
+
+def test_a_format_of_swapped_bytes_keeps_its_code() -> None:
+    swapped = int.from_bytes(b"Y16 ", "little") | 1 << 31  # V4L2_PIX_FMT_Y16_BE
+    assert fourcc_code(fourcc_text(swapped)) == swapped
 
 
 def test_of_a_range_of_sizes_the_usual_ones_are_given(tmp_path: Path) -> None:
