@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from relayd.config.settings import VideoSettings
 from relayd.output.devices import VideoDevice
-from relayd.source.camera_mode import Wishes, mode_options
+from relayd.source.camera_mode import ModeRequest, mode_options
 from relayd.v4l2 import nodes
 from relayd.v4l2.calls import Linux, Role, System, query_capability
 from relayd.v4l2.modes import Mode, list_formats, list_modes
@@ -101,7 +101,7 @@ def _size_and_rate(mode: Mode) -> str:
 def _choice(modes: Iterable[Mode]) -> str:
     """Return what relayd would take for a relay with the usual settings."""
     video = VideoSettings()
-    options = mode_options(list(modes), Wishes(video.geometry, video.fps, {}))[0]
+    options = mode_options(list(modes), ModeRequest(video.geometry, video.fps, {}))[0]
     if not options:
         return "relayd takes its present mode"
     rate = f" at {_rate(Fraction(options['framerate']))} fps" if "framerate" in options else ""

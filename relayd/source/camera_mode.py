@@ -1,7 +1,7 @@
 """Which mode of a camera is taken: a size near twice the relay's, at no fewer pictures a second.
 
 Twice the size, since a picture that is scaled down is sharper than one of the relay's own size.
-Pure functions: modes and wishes in, options for FFmpeg's v4l2 demuxer out.
+Pure functions: modes and request in, options for FFmpeg's v4l2 demuxer out.
 """
 
 import math
@@ -40,7 +40,7 @@ _OTHER_INPUT_OPTIONS: Final = ("channel", "standard")
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ModeRequest:
     """What the mode is chosen for."""
 
     geometry: Geometry
@@ -70,24 +70,24 @@ class _Candidate:
         return options
 
 
-def mode_options(modes: Sequence[Mode], wishes: Wishes) -> list[dict[str, str]]:
+def mode_options(modes: Sequence[Mode], request: ModeRequest) -> list[dict[str, str]]:
     """Return FFmpeg's options for the best mode, then for others to try if it is refused.
 
     Raw pictures are preferred to MJPEG of the same size if both are fast enough. The second
     try is the best mode of the other of these two kinds, the last one is the device's own choice.
     """
-    options = dict(wishes.options)
+    options = dict(request.options)
     last = [options]
     if any(name in options for name in _OTHER_INPUT_OPTIONS):
         return last
-    fps = _parsed_rate(options.get("framerate", "")) or Fraction(wishes.fps)
+    fps = _parsed_rate(options.get("framerate", "")) or Fraction(request.fps)
     ranked = sorted(
         (
             _Candidate(mode, _rate_for(mode, fps))
             for mode in modes
             if mode.fourcc in INPUT_FORMATS and _matches(mode, options)
         ),
-        key=lambda candidate: _rank(candidate, wishes.geometry, fps),
+        key=lambda candidate: _rank(candidate, request.geometry, fps),
     )
     if not ranked:
         return last

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, causes
-from relayd.source.camera_mode import INPUT_FORMATS, Wishes, mode_options
+from relayd.source.camera_mode import INPUT_FORMATS, ModeRequest, mode_options
 from relayd.v4l2 import nodes
 from relayd.v4l2.calls import CAP_STREAMING, Capability, Linux, Role, System, query_capability
 from relayd.v4l2.modes import list_modes
@@ -51,7 +51,7 @@ class CaptureDevice:
         self._wall_clock = wall_clock
         self._number: int | None = None
 
-    def options(self, wishes: Wishes) -> list[dict[str, str]]:
+    def options(self, request: ModeRequest) -> list[dict[str, str]]:
         """Ask the device for its modes; returns FFmpeg's options, best first.
 
         Raises SourceError when it is not there, cannot be opened or delivers no pictures.
@@ -72,7 +72,7 @@ class CaptureDevice:
             raise self._cannot_open(fault) from None
         finally:
             self._system.close(fd)
-        return mode_options(modes, wishes)
+        return mode_options(modes, request)
 
     def release(self) -> None:
         """End FFmpeg's wait for a picture, which has no limit of its own; from any thread."""

@@ -13,7 +13,7 @@ from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.source.addresses import scheme_of
-from relayd.source.camera_mode import Wishes
+from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
 from relayd.source.limits import SourceLimits
@@ -101,7 +101,7 @@ class SourceOpener:
     ) -> None:
         """`geometry` and `fps` are the relay's."""
         self._settings, self._geometry, self._fit = settings, geometry, fit
-        self._wishes = Wishes(geometry, fps, settings.options)
+        self._request = ModeRequest(geometry, fps, settings.options)
         self.device: CaptureDevice | None = None
         """The capture device that was opened last, if the source is one."""
         self._limits = limits
@@ -149,7 +149,7 @@ class SourceOpener:
         if plan.kind is not SourceKind.DEVICE:
             return plan
         self.device = CaptureDevice(plan.url, self._name)
-        return replace(plan, options=tuple(self.device.options(self._wishes)))
+        return replace(plan, options=tuple(self.device.options(self._request)))
 
     def close(self) -> None:
         """Close what is kept from one connection to the next."""

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from relayd.media.frames import Geometry
-from relayd.source.camera_mode import Wishes, mode_options
+from relayd.source.camera_mode import ModeRequest, mode_options
 from relayd.v4l2.modes import Mode
 
 VGA, HD, FULL_HD = Geometry(640, 480), Geometry(1280, 720), Geometry(1920, 1080)
@@ -45,7 +45,7 @@ VIVID = modes(
 
 
 def chosen(camera: list[Mode], geometry: Geometry, fps: float, **options: str) -> str:
-    best = mode_options(camera, Wishes(geometry, fps, options))[0]
+    best = mode_options(camera, ModeRequest(geometry, fps, options))[0]
     return " ".join(best.get(key, "-") for key in ("input_format", "video_size", "framerate"))
 
 
@@ -110,7 +110,7 @@ def test_the_users_options_win_and_the_rest_matches_them(
 
 
 def test_after_the_best_mode_one_of_the_other_kind_is_tried_and_then_the_devices_own() -> None:
-    tries = mode_options(WEBCAM, Wishes(VGA, 20, {"thread_queue_size": "8"}))
+    tries = mode_options(WEBCAM, ModeRequest(VGA, 20, {"thread_queue_size": "8"}))
     assert [one.get("input_format") for one in tries] == ["mjpeg", "yuyv422", None]
     assert tries[1]["video_size"] == "800x600"
     assert all(one["thread_queue_size"] == "8" for one in tries)

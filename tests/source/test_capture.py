@@ -10,11 +10,11 @@ import pytest
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import Geometry
-from relayd.source.camera_mode import Wishes
+from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
 from tests.support.cameras import RecordedDevices, hardware_tree
 
-WISHES = Wishes(Geometry(640, 480), 20.0, {})
+REQUEST = ModeRequest(Geometry(640, 480), 20.0, {})
 WEBCAM = {"video0": "webcam", "video1": "metadata", "video2": "output"}
 HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -40,7 +40,7 @@ class Machine:
 
     def refusal(self, name: str) -> SourceError:
         with pytest.raises(SourceError) as caught:
-            self.device(name).options(WISHES)
+            self.device(name).options(REQUEST)
         return caught.value
 
 
@@ -59,7 +59,7 @@ def failed(kind: type[SourceError], number: int) -> SourceError:
 
 
 def test_a_camera_is_opened_in_a_mode_that_it_has(machine: Machine) -> None:
-    options = machine.device("video0").options(WISHES)
+    options = machine.device("video0").options(REQUEST)
     assert options[0] == {
         "input_format": "yuyv422", "video_size": "640x480", "framerate": "25/1"
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_camera_is_opened_in_a_mode_that_it_has(machine: Machine) -> None:
 def test_a_link_to_a_camera_is_the_camera(machine: Machine) -> None:
     (machine.dev / "v4l/by-id").mkdir(parents=True)
     (machine.dev / "v4l/by-id/usb-video-index0").symlink_to("../../video0")
-    assert "video_size" in machine.device("v4l/by-id/usb-video-index0").options(WISHES)[0]
+    assert "video_size" in machine.device("v4l/by-id/usb-video-index0").options(REQUEST)[0]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_virtual_camera_is_read_as_its_writer_set_it_and_waited_for_without_on
     tmp_path: Path,
 ) -> None:
     machine = Machine(tmp_path, {"video0": "loopback", "video1": "idle_loopback"})
-    assert machine.device("video0").options(WISHES) == [{}]
+    assert machine.device("video0").options(REQUEST) == [{}]
     error = machine.refusal("video1")
     assert isinstance(error, SourceUnreachable)
     assert "no program writes to it now" in str(error)
@@ -117,9 +117,9 @@ def test_a_device_that_is_not_there_is_waited_for(machine: Machine) -> None:
 def test_another_kind_of_device_is_no_video_device(tmp_path: Path) -> None:
     error = CaptureDevice("/dev/null", "/dev/null")
     with pytest.raises(SourceUnusable, match="/dev/null is no video device"):
-        error.options(WISHES)
+        error.options(REQUEST)
     with pytest.raises(SourceUnreachable, match="is a directory"):
-        CaptureDevice(str(tmp_path), "folder").options(WISHES)
+        CaptureDevice(str(tmp_path), "folder").options(REQUEST)
 
 
 def test_rights_are_named_but_of_a_new_node_waited_for(machine: Machine) -> None:
@@ -137,7 +137,7 @@ def test_rights_are_named_but_of_a_new_node_waited_for(machine: Machine) -> None
 def test_a_busy_device_names_who_uses_it() -> None:
     device = CaptureDevice("/dev/full", "/dev/video0")
     with pytest.raises(SourceUnusable):  # a device number is known from here on
-        device.options(WISHES)
+        device.options(REQUEST)
     error = device.explained(failed(SourceUnreachable, errno.EBUSY))
     assert isinstance(error, SourceUnreachable)
     assert str(error) == "/dev/video0 is in use by another program (sudo fuser -v /dev/full)"
