@@ -141,6 +141,11 @@ class CaptureDevice:
         if capability.can_capture:
             if not capability.flags & CAP_STREAMING:
                 raise SourceUnusable(f"{self._name} cannot stream, which FFmpeg needs")
+            if self._number is not None and nodes.is_locked_here(self._number, self._proc):
+                raise SourceUnusable(
+                    f"{self._name} is the camera that this relay itself writes to",
+                    hint=f"set [source] url to another one; {_LIST}",
+                )
             return
         if capability.is_loopback:
             raise SourceUnreachable(

@@ -85,6 +85,16 @@ def holders(device: int, proc_root: Path = Path("/proc")) -> list[Holder]:
     return sorted(found, key=lambda holder: holder.pid)
 
 
+def is_locked_here(device: int, proc_root: Path = Path("/proc")) -> bool:
+    """Whether this process itself holds a lock on a device, as it does on a camera it writes to."""
+    details = proc_root / "self/fdinfo"
+    for fd in _descriptors(proc_root / "self", device):
+        with suppress(OSError):  # closed a moment ago
+            if "\nlock:" in (details / str(fd)).read_text("ascii", "replace"):
+                return True
+    return False
+
+
 def release(device: int, system: System, proc_root: Path = Path("/proc")) -> None:
     """End the streaming of this process from a device: calls that wait for a picture return.
 

@@ -1,5 +1,6 @@
 """A node's other names and sisters, and who has a device open: real processes, a fake /sys."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -61,6 +62,16 @@ def test_who_has_a_device_open_is_told_by_name_and_pid() -> None:
     assert holder.pid == process.pid
     assert str(holder) == f"{holder.name} ({process.pid})"
     assert holder.name.startswith("python")
+
+
+def test_a_device_that_this_process_writes_to_is_known_by_its_lock() -> None:
+    number = DEVICE.stat().st_rdev
+    with DEVICE.open("wb") as reader, DEVICE.open("wb") as writer:
+        assert reader.fileno() != writer.fileno()
+        assert not nodes.is_locked_here(number)
+        fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert nodes.is_locked_here(number)
+    assert not nodes.is_locked_here(number)
 
 
 def test_streaming_is_ended_on_each_own_descriptor_of_the_device_alone(tmp_path: Path) -> None:
