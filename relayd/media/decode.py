@@ -4,7 +4,10 @@ One `VideoInput` is one open container with its one video stream, and belongs to
 FFmpeg 8.1 crashes when two threads use one codec context.
 """
 
-from collections.abc import Generator, Mapping
+import os
+import time
+import zlib
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, cast
@@ -20,7 +23,9 @@ from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnus
 from relayd.media import compat
 from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.skipping import PacketSkipper, SkipLevel
 from relayd.media.srt import SrtReader, is_srt
+from relayd.media.stamps import StampChooser
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -35,18 +40,41 @@ CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
+MOST_THREADS: Final = 4
+"""Decoding threads for large pictures, where there are as many processors."""
+LARGE_PICTURE: Final = 2048 * 1152
+"""Pixels from which on more threads are worth their memory. A live source has one for smaller
+ones; the slices of a large one, if it has several, are decoded at the same time, without delay."""
+_NO_TIMESTAMPS: Final = 0x80
+"""FFmpeg's flag of a format without time stamps, such as raw H.264 (AVFMT_NOTIMESTAMPS)."""
+_MAY_JUMP: Final = 0x200
+"""FFmpeg's flag of a format whose time stamps may jump (AVFMT_TS_DISCONT)."""
+
+
+def thread_count(pixels: int, processors: int, *, live: bool) -> int:
+    """Return the number of threads to decode pictures of so many pixels."""
+    if pixels < LARGE_PICTURE:
+        return 1 if live else FILE_THREADS
+    return max(1 if live else FILE_THREADS, min(MOST_THREADS, processors))
 
 
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "pts")
+    __slots__ = ("_frame", "_input", "duration", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
         self._input, self._frame = source, frame
         base = compat.number(frame.time_base)
-        self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
+        stamp = source.choose_stamp(frame)
+        self.pts = stamp * base if stamp is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
+        self.duration = frame.duration * base if frame.duration and base > 0 else None
+        """Seconds for which it should be shown; None where that is not known."""
+
+    def mark(self) -> tuple[int | None, int]:
+        """Return what tells whether this picture, decoded again, is the same one."""
+        return self._frame.pts, zlib.crc32(self.i420().data)
 
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
@@ -68,14 +96,19 @@ class VideoInput:
         geometry: Geometry,
         fit: FitMode,
         live: bool,
+        options: Mapping[str, str],
     ) -> None:
         self._container, self._srt = container, srt
         self._name = name
         self._live = live
         self._stream = self._choose_stream()
+        self._raw_rate = "framerate" not in options and self._has_flag(_NO_TIMESTAMPS)
         self._fitter = Fitter(self._name, geometry, fit)
+        self._stamps, self._skipper = StampChooser(), PacketSkipper()
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self.waited = 0.0
+        """Seconds spent so far in waiting for data, not in decoding it."""
 
     @classmethod
     def open(
@@ -126,7 +159,15 @@ class VideoInput:
                 fault = srt.fault if srt else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(
+                container,
+                name,
+                srt,
+                geometry=geometry,
+                fit=fit,
+                live=low_delay,
+                options=options or {},
+            )
             undo.pop_all()
             return source
 
@@ -143,8 +184,9 @@ class VideoInput:
         if getattr(stream, "codec_context", None) is None:
             raise SourceUnusable(f"no decoder is available for the video of {self._name}")
         context = stream.codec_context
+        pixels = context.width * context.height
         context.thread_type = "SLICE" if self._live else "FRAME"
-        context.thread_count = 1 if self._live else FILE_THREADS
+        context.thread_count = thread_count(pixels, os.cpu_count() or 1, live=self._live)
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
 
@@ -165,18 +207,36 @@ class VideoInput:
 
     @property
     def rate(self) -> float:
-        """Frames per second as announced; 0.0 when unknown."""
-        return compat.number(self._stream.average_rate or self._stream.guessed_rate)
+        """Frames per second as announced; 0.0 when unknown.
+
+        A raw stream announces it in the codec's headers, if at all: FFmpeg puts 25 in the place
+        of the container's, unless the user says otherwise.
+        """
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        return compat.number(guessed or average if self._raw_rate else average or guessed)
+
+    @property
+    def length(self) -> float:
+        """Seconds from the start to the end, as the container tells; 0.0 when unknown."""
+        return max(0.0, (self._container.duration or 0) / av.time_base)
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether the container's format allows jumps in the time stamps."""
+        return self._has_flag(_MAY_JUMP)
 
     @property
     def finite(self) -> bool:
         """Whether the container has a known end: a recording, not a live stream."""
         return (self._container.duration or 0) > 0
 
-    def pictures(self) -> Generator[Picture, None, None]:
+    def pictures(
+        self, on_skipped: Callable[[], None] = lambda: None
+    ) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
 
-        Packets that cannot be decoded are skipped and counted in `corrupt`.
+        Packets that cannot be decoded are skipped and counted in `corrupt`; `on_skipped` is called
+        for each one that `skip` leaves out.
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
@@ -186,6 +246,10 @@ class VideoInput:
         corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
+                # The empty packet at the end makes the decoder hand out the rest.
+                if packet.size and not self._skipper.wants(is_key=packet.is_keyframe):
+                    on_skipped()
+                    continue
                 try:
                     frames = packet.decode()
                 except (av.error.FFmpegError, MemoryError):
@@ -210,18 +274,39 @@ class VideoInput:
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
     ) -> "Packet[VideoStream] | None":
+        waited_before = _waited()
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
             raise SourceLost(f"{self._name}: {describe(error)}") from None
+        finally:
+            self.waited += _waited() - waited_before
 
-    def rewind(self) -> bool:
-        """Seek to the start for another run of `pictures`; False if it cannot seek."""
+    def rewind(self, margin: float = 0.0) -> bool:
+        """Seek to `margin` seconds before the start, for another run of `pictures`.
+
+        False if that is not possible here. Where it is, the first picture may still be another
+        one than before: some formats need a margin to land on it, others refuse any.
+        """
+        start = (self._container.start_time or 0) - round(margin * av.time_base)
         try:
-            self._container.seek(self._container.start_time or 0)
+            self._container.seek(start, backward=True)
         except (av.error.FFmpegError, OSError):
             return False
+        self._stamps.restart()
+        self._fitter.close()  # a filter may remember the pictures before
         return True
+
+    def skip(self, level: SkipLevel) -> None:
+        """Leave more or fewer pictures undecoded from the next packet on."""
+        if level is not self._skipper.level:
+            self._skipper.level = level
+            # Pictures between keys do not reach the decoder at all.
+            self._stream.codec_context.skip_frame = "NONREF" if level else "DEFAULT"
+
+    def choose_stamp(self, frame: VideoFrame) -> int | None:
+        """Return the stamp of the frame that was decoded last, in its own time base."""
+        return self._stamps.choose(frame.pts, frame.dts)
 
     def close(self) -> None:
         """Close the file, socket or device, the codec and the filters."""
@@ -231,10 +316,18 @@ class VideoInput:
             self._srt.close()
         del self._stream  # the codec's threads end with the last reference to it
 
+    def _has_flag(self, flag: int) -> bool:
+        return bool(self._container.format.flags & flag)
+
     def _fit_frame(self, frame: VideoFrame) -> I420:
         context = self._stream.codec_context
         aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
         return self._fitter.fit(frame, aspect)
+
+
+def _waited() -> float:
+    """Return the seconds in which this thread did not work; only differences mean anything."""
+    return time.monotonic() - time.thread_time()
 
 
 _Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]

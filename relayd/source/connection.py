@@ -11,9 +11,10 @@ from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
-from relayd.source.kinds import SourceKind
+from relayd.source.kinds import SourceKind, local_path
 from relayd.source.opening import SourceOpener
-from relayd.source.playing import Playback, follow, play, show_image
+from relayd.source.playing import Playback, follow, show_image
+from relayd.source.recording import play
 
 _log = logs.get("source")
 
@@ -83,8 +84,19 @@ class SourceConnection:
 
     @property
     def late(self) -> int:
-        """Pictures of a recording dropped so far because decoding was behind."""
-        return self._playback.late if self._playback else 0
+        """Pictures of a recording dropped so far because relayd was behind."""
+        playback = self._playback
+        return playback.late + playback.outdated if playback else 0
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the newest picture was late because decoding is slow."""
+        return self._playback.decoding.behind if self._playback else 0.0
+
+    @property
+    def slowness(self) -> str:
+        """What to tell the user when decoding is too slow; else empty."""
+        return self._playback.decoding.text if self._playback else ""
 
     @property
     def alive(self) -> bool:
@@ -124,6 +136,6 @@ class SourceConnection:
         if kind is SourceKind.IMAGE:
             show_image(playback)
         elif kind.paced:
-            play(playback, loop=self._settings.loop)
+            play(playback, loop=self._settings.loop, path=local_path(self._settings.url.reveal()))
         else:
             follow(playback)

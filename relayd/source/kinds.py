@@ -108,6 +108,12 @@ def classify(url: str, demuxer: str = "") -> SourceKind:
     return SourceKind.LIVE if live else SourceKind.FILE
 
 
+def local_path(url: str) -> str | None:
+    """Return the path of a local file as FFmpeg reads it; None for anything else."""
+    path = url.removeprefix("file:")
+    return None if "://" in path or url.startswith(_LAVFI) else path
+
+
 def _scheme_and_path(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)

@@ -13,6 +13,7 @@ import pytest
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
+from relayd.media.skipping import SkipLevel
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -187,12 +188,15 @@ class HungInput:
     """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
     width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
+    pts, waited = None, 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()
         self.closed = threading.Event()
 
-    def pictures(self) -> Iterator["HungInput"]:
+    def skip(self, level: SkipLevel) -> None: ...
+
+    def pictures(self, on_skipped: Callable[[], None]) -> Iterator["HungInput"]:
         yield self
         self.released.wait(10)
         yield self
