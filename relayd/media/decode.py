@@ -69,7 +69,8 @@ class Picture:
         stamp = source.choose_stamp(frame)
         self.pts = stamp * base if stamp is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
-        self.duration = frame.duration * base if frame.duration and base > 0 else None
+        duration = frame.duration if base > 0 and not source.is_raw else 0
+        self.duration = duration * base if duration else None
         """Seconds for which it should be shown; None where that is not known."""
 
     def mark(self) -> tuple[int | None, int]:
@@ -102,7 +103,9 @@ class VideoInput:
         self._name = name
         self._live = live
         self._stream = self._choose_stream()
-        self._raw_rate = "framerate" not in options and self._has_flag(_NO_TIMESTAMPS)
+        self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
+        """Whether the format has no time stamps at all, such as raw H.264."""
+        self._rate_is_set = "framerate" in options
         self._fitter = Fitter(self._name, geometry, fit)
         self._stamps, self._skipper = StampChooser(), PacketSkipper()
         self.corrupt = 0
@@ -213,7 +216,9 @@ class VideoInput:
         of the container's, unless the user says otherwise.
         """
         average, guessed = self._stream.average_rate, self._stream.guessed_rate
-        return compat.number(guessed or average if self._raw_rate else average or guessed)
+        if self.is_raw and not self._rate_is_set:
+            return compat.number(guessed or average)
+        return compat.number(average or guessed)
 
     @property
     def length(self) -> float:
@@ -223,7 +228,7 @@ class VideoInput:
     @property
     def may_jump(self) -> bool:
         """Whether the container's format allows jumps in the time stamps."""
-        return self._has_flag(_MAY_JUMP)
+        return bool(self._container.format.flags & _MAY_JUMP)
 
     @property
     def finite(self) -> bool:
@@ -315,9 +320,6 @@ class VideoInput:
         if self._srt:
             self._srt.close()
         del self._stream  # the codec's threads end with the last reference to it
-
-    def _has_flag(self, flag: int) -> bool:
-        return bool(self._container.format.flags & flag)
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
         context = self._stream.codec_context

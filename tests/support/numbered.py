@@ -54,8 +54,14 @@ def make_clip(
     muxer: str | None = None,
     muxer_options: dict[str, str] | None = None,
     times: Iterable[float] | None = None,
+    first: int = 0,
 ) -> Path:
-    """Write pictures 0 to count - 1; `times` in seconds make the rate vary."""
+    """Write `count` pictures, numbered from `first` on; `times` in seconds make the rate vary.
+
+    A file that exists is taken as it is.
+    """
+    if path.exists():
+        return path
     stamps = list(times) if times is not None else None
     base = Fraction(1, 1000) if stamps else Fraction(1, rate)
     encoder = (
@@ -71,7 +77,7 @@ def make_clip(
         stream.codec_context.gop_size = gop
         stream.codec_context.time_base = base
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered(first + number), format="rgb24")
             frame = frame.reformat(format=pixel_format)
             frame.pts = round(stamps[number] * 1000) if stamps else number
             frame.time_base = base
