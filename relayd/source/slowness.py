@@ -42,7 +42,7 @@ class WaitingShare:
     """The share of the last second that was spent in waiting for data."""
 
     def __init__(self) -> None:
-        self._share = 1.0
+        self._share = 0.0
         self._noted_at: float | None = None
         self._waited = 0.0
 
