@@ -49,7 +49,7 @@ def _play_one(
     now = clock.now()
     due = schedule.due(picture.pts, now, picture.duration)
     waiting = playback.decoding.is_waiting(source.waited, now)
-    source.skip(playback.decoding.note(0.0 if waiting else schedule.behind(now), now))
+    source.skip(playback.decoding.note(schedule.behind(now), now, waiting=waiting))
     if schedule.left_out(now):
         playback.late += 1
         return not playback.is_abandoned

@@ -39,21 +39,26 @@ _log = logs.get("source")
 
 
 class WaitingShare:
-    """The share of the last second that was spent in waiting for data."""
+    """The share of the time that is spent in waiting for data."""
 
     def __init__(self) -> None:
-        self._share = 0.0
+        self._average = 0.0
         self._noted_at: float | None = None
         self._waited = 0.0
 
     def note(self, waited: float, now: float) -> float:
-        """Return the share, from all the seconds `waited` so far."""
+        """Return the share since the last call, from all the seconds `waited` so far.
+
+        It is at most that of the last second: a thread that the machine keeps waiting for a
+        moment does not wait for data.
+        """
+        newest = 0.0
         if self._noted_at is not None and now > self._noted_at:
             span = now - self._noted_at
             newest = min(1.0, (waited - self._waited) / span)
-            self._share += (newest - self._share) * (1 - math.exp(-span / _SHARE_OVER))
+            self._average += (newest - self._average) * (1 - math.exp(-span / _SHARE_OVER))
         self._noted_at, self._waited = now, waited
-        return self._share
+        return min(newest, self._average)
 
 
 class LiveEdge:
@@ -95,9 +100,13 @@ class DecodingLoad:
         self._trial = FIRST_TRIAL
         self._tried_at = float("-inf")
 
-    def note(self, behind: float, now: float) -> SkipLevel:
-        """Return the level for a source that is `behind` seconds late."""
-        self._slow_since = self._since(self._slow_since, now, holds=behind >= NOTICED)
+    def note(self, behind: float, now: float, *, waiting: bool = False) -> SkipLevel:
+        """Return the level for a source that is `behind` seconds late.
+
+        While decoding is `waiting` for data it is not to blame, and the level is not raised.
+        """
+        is_slow = behind >= NOTICED and not waiting
+        self._slow_since = self._since(self._slow_since, now, holds=is_slow)
         self._good_since = self._since(self._good_since, now, holds=behind <= CAUGHT_UP)
         level = self._next_level(behind, now)
         if level is not self.level:
@@ -111,7 +120,7 @@ class DecodingLoad:
         match self.level:
             case SkipLevel.NOTHING if slow_for >= PATIENCE:
                 return SkipLevel.UNREFERENCED
-            case SkipLevel.UNREFERENCED if behind >= LEAP and settled:
+            case SkipLevel.UNREFERENCED if behind >= LEAP and slow_for >= PATIENCE and settled:
                 return SkipLevel.ALL_BUT_KEYS
             case SkipLevel.UNREFERENCED if good_for >= self._trial:
                 return SkipLevel.NOTHING
@@ -155,10 +164,13 @@ class DecodingWatch:
         """Whether decoding waits for data, having spent `waited` seconds on that so far."""
         return self._share.note(waited, now) >= WAITING
 
-    def note(self, behind: float, now: float) -> SkipLevel:
-        """Return how much to leave undecoded when a picture is `behind` seconds late."""
+    def note(self, behind: float, now: float, *, waiting: bool = False) -> SkipLevel:
+        """Return how much to leave undecoded when a picture is `behind` seconds late.
+
+        `waiting` as for DecodingLoad.
+        """
         was, self.behind = self._load.level, behind
-        level = self._load.note(behind, now)
+        level = self._load.note(behind, now, waiting=waiting)
         if level > SkipLevel.NOTHING and now - self._logged_at >= _LOGGED_EVERY:
             self._logged_at = now
             _log.warning(LogEvent.SOURCE_TOO_SLOW, behind=round(behind, 1), reason=self.text)

@@ -63,6 +63,12 @@ def test_one_slow_moment_changes_nothing() -> None:
     assert load.note(5.0, PATIENCE * 2) is SkipLevel.NOTHING
 
 
+def test_a_source_that_is_read_too_slowly_is_no_reason_to_leave_pictures_out() -> None:
+    load = DecodingLoad()
+    levels = {load.note(number * 0.1, float(number), waiting=True) for number in range(200)}
+    assert levels == {SkipLevel.NOTHING}
+
+
 def test_pictures_that_no_other_needs_are_left_out_first() -> None:
     decoder = Decoder(0.6, 1.6, 50.0)
     decoder.run(60)
