@@ -34,7 +34,7 @@ class LogEvent(StrEnum):
     SOURCE_DOWN = "source.down"
     """The source is lost; it is opened again."""
     SOURCE_FILE_CHANGED = "source.file_changed"
-    """The looped file was replaced or has grown, and is read anew."""
+    """The looped file was replaced or has grown, and is read again."""
     SOURCE_NOT_REOPENED = "source.not_reopened"
     """A recording cannot be opened for its next round; the last picture or the old file stays."""
     SOURCE_TOO_SLOW = "source.too_slow"

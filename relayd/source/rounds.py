@@ -103,9 +103,9 @@ class Rounds:
         return pictures if mark == self._first_mark else None
 
     def _replaced(self) -> Iterator[Picture]:
-        """Read the file anew, or go on with the old one as long as that can be read."""
+        """Read the file again, or go on with the old one as long as that can be read."""
         try:
-            pictures = self._open_anew()
+            pictures = self._open_again()
         except SourceError as fault:
             self._warn(fault)
             return self._rewound() or self._reopened()
@@ -119,14 +119,14 @@ class Rounds:
         self._playback.close()  # some servers allow one connection
         while True:
             try:
-                return self._open_anew()
+                return self._open_again()
             except SourceError as fault:
                 now = clock.now()
                 if now >= deadline or not self._playback.wait_until(now + REOPEN_EVERY):
                     raise
                 self._warn(fault)
 
-    def _open_anew(self) -> Iterator[Picture]:
+    def _open_again(self) -> Iterator[Picture]:
         identity = FileIdentity.of(self._path)  # of the content that is opened, or older
         source = self._playback.open_beside()
         try:

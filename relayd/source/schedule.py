@@ -7,7 +7,7 @@ LONGEST_STEP: Final = 10.0
 """s between two pictures that are trusted everywhere; in a container whose stamps may jump
 (MPEG-TS, MPEG-PS) a longer one is a splice, as in ffplay."""
 LONGEST_PAUSE: Final = 3600.0
-"""s that one picture may stand in any other container, as in ffplay: a recording of a screen on
+"""s that one picture may stand in any other container, as in ffplay: a recording of a desktop on
 which nothing moves has no pictures for minutes."""
 LONGEST_UNCHECKED: Final = 600.0
 """s that one picture may stand in a container that does not tell its length."""
