@@ -61,7 +61,7 @@ def thread_count(pixels: int, processors: int, *, live: bool) -> int:
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "duration", "pts")
+    __slots__ = ("_frame", "_input", "duration", "is_key", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
         self._input, self._frame = source, frame
@@ -72,6 +72,8 @@ class Picture:
         duration = frame.duration if base > 0 and not source.is_raw else 0
         self.duration = duration * base if duration else None
         """Seconds for which it should be shown; None where that is not known."""
+        self.is_key = bool(frame.key_frame)
+        """Whether it can be decoded without any other."""
 
     def mark(self) -> tuple[int | None, int]:
         """Return what tells whether this picture, decoded again, is the same one."""

@@ -11,7 +11,7 @@ from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
-from relayd.source.kinds import SourceKind, local_path
+from relayd.source.kinds import SourceKind
 from relayd.source.opening import SourceOpener
 from relayd.source.playing import Playback, follow, show_image
 from relayd.source.recording import play
@@ -128,14 +128,14 @@ class SourceConnection:
             open_again=lambda: self._opener.open().video,
         )
         try:
-            self._play(opened.kind, playback)
+            self._play(opened.kind, playback, opened.path)
         finally:
             playback.close()
 
-    def _play(self, kind: SourceKind, playback: Playback) -> None:
+    def _play(self, kind: SourceKind, playback: Playback, path: str | None) -> None:
         if kind is SourceKind.IMAGE:
             show_image(playback)
         elif kind.paced:
-            play(playback, loop=self._settings.loop, path=local_path(self._settings.url.reveal()))
+            play(playback, loop=self._settings.loop, path=path)
         else:
             follow(playback)

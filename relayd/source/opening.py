@@ -8,7 +8,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import FitMode, Geometry
-from relayd.source.kinds import InputPlan, SourceKind, plan_input
+from relayd.source.kinds import InputPlan, SourceKind, local_path, plan_input
 
 HTTP: Final = {"http", "https"}
 OPEN_TIMEOUT: Final = 5.0
@@ -21,6 +21,8 @@ class OpenedSource:
 
     video: VideoInput
     kind: SourceKind
+    path: str | None
+    """The path of a local file as FFmpeg reads it; None for anything else."""
 
 
 class SourceOpener:
@@ -43,7 +45,7 @@ class SourceOpener:
         kind = plan.kind
         if kind is SourceKind.LIVE and settings.url.scheme in HTTP and video.finite:
             kind = SourceKind.FILE
-        return OpenedSource(video, kind)
+        return OpenedSource(video, kind, local_path(plan.url))
 
     def _try_options(self, plan: InputPlan) -> VideoInput:
         last_try = len(plan.options) - 1

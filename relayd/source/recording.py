@@ -47,7 +47,7 @@ def _play_one(
 ) -> bool:
     clock, source = playback.clock, playback.source
     now = clock.now()
-    due = schedule.due(picture.pts, now, picture.duration)
+    due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
     waiting = playback.decoding.is_waiting(source.waited, now)
     source.skip(playback.decoding.note(schedule.behind(now), now, waiting=waiting))
     if schedule.left_out(now):

@@ -5,12 +5,13 @@ from typing import Final
 
 LONGEST_STEP: Final = 10.0
 """s between two pictures that are trusted everywhere; in a container whose stamps may jump
-(MPEG-TS, MPEG-PS) a longer one is a splice, as in ffplay."""
+(MPEG-TS, MPEG-PS) a longer one that leads to a key picture is a splice."""
 LONGEST_PAUSE: Final = 3600.0
 """s that one picture may stand in any other container, as in ffplay: a recording of a desktop on
 which nothing moves has no pictures for minutes."""
 LONGEST_UNCHECKED: Final = 600.0
-"""s that one picture may stand in a container that does not tell its length."""
+"""s that one picture may stand in a container that does not tell its length, or guesses it from
+its stamps as MPEG-TS does."""
 LENGTH_SLACK: Final = 1.0
 """s by which the pictures may exceed the container's length: it is often rounded, and may leave
 out the duration of the last one."""
@@ -72,15 +73,23 @@ class PlaybackSchedule:
         self._left_out = 0
         self._given_up = 0.0
 
-    def due(self, pts: float | None, now: float, duration: float | None = None) -> float:
+    def due(
+        self,
+        pts: float | None,
+        now: float,
+        duration: float | None = None,
+        *,
+        is_key: bool = True,
+    ) -> float:
         """Return the time at which the next picture, stamped `pts`, is to be shown.
 
-        The first one is due at once. `duration` is how long it should be shown, if it says so.
+        The first one is due at once. `duration` is how long it should be shown, if it says so;
+        `is_key` says that it may be the first one of another recording, spliced to the last.
         """
         if self._due is None:
             self._due = now
         else:
-            self._due += self._step_to(pts)
+            self._due += self._step_to(pts, is_key=is_key)
             self._give_up_lost_time(now)
         self._called_at = now
         self._pts, self._duration = pts, duration
@@ -112,13 +121,13 @@ class PlaybackSchedule:
         late = 0.0 if self._due is None else max(0.0, now - self._due)
         return self._given_up + late
 
-    def _step_to(self, pts: float | None) -> float:
+    def _step_to(self, pts: float | None, *, is_key: bool) -> float:
         if self._starts_round:
             self._starts_round = False
             return 0.0
         step = None if pts is None or self._pts is None else pts - self._pts
         self._note_order(step)
-        if step is None or not self._is_trusted(step):
+        if step is None or not self._is_trusted(step, is_key=is_key):
             step = self._own_step()
         else:
             self._step += (min(step, _LONGEST_AVERAGED) - self._step) * _AVERAGING
@@ -129,14 +138,14 @@ class PlaybackSchedule:
         leads_back = step is not None and step < 0
         self._disorder += (leads_back - self._disorder) * _DISORDER_WEIGHT
 
-    def _is_trusted(self, step: float) -> bool:
+    def _is_trusted(self, step: float, *, is_key: bool) -> bool:
         if self._disorder > _MOST_DISORDER and self._timing.rate > 0:
             return False
-        return SHORTEST_STEP <= step <= max(LONGEST_STEP, self._longest_pause())
+        return SHORTEST_STEP <= step <= max(LONGEST_STEP, self._longest_pause(is_key=is_key))
 
-    def _longest_pause(self) -> float:
+    def _longest_pause(self, *, is_key: bool) -> float:
         if self._timing.may_jump:
-            return LONGEST_STEP
+            return LONGEST_STEP if is_key else LONGEST_UNCHECKED
         if self._timing.length > 0:
             return min(LONGEST_PAUSE, self._timing.length + LENGTH_SLACK - self._played)
         return LONGEST_UNCHECKED

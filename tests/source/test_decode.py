@@ -12,7 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
-from relayd.media.decode import VideoInput
+from relayd.media.decode import VideoInput, thread_count
 from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:
@@ -296,3 +296,21 @@ def test_what_cannot_be_opened_is_reported_without_its_password(
 
 def test_a_generator_needs_no_file() -> None:
     first_picture("testsrc2=size=1280x720:rate=30", format="lavfi")
+
+
+@pytest.mark.parametrize(
+    ("size", "processors", "live", "threads"),
+    [
+        ((1920, 1080), 8, True, 1),
+        ((1920, 1080), 8, False, 2),
+        ((3840, 2160), 8, True, 4),
+        ((3840, 2160), 2, True, 2),
+        ((3840, 2160), 1, False, 2),
+        ((7680, 4320), 3, False, 3),
+    ],
+)
+def test_large_pictures_are_decoded_by_more_threads(
+    *, size: tuple[int, int], processors: int, live: bool, threads: int
+) -> None:
+    width, height = size
+    assert thread_count(width * height, processors, live=live) == threads

@@ -170,6 +170,26 @@ def test_a_recording_that_can_be_sought_is_opened_once(
     assert len(opened) == 4  # the fourth round is prepared while the third is shown
 
 
+def test_a_test_picture_that_ends_begins_again() -> None:
+    url = "lavfi:color=black:size=96x72:rate=25:duration=0.2"
+    played = Player(url, 15).play()
+    assert played.error is None
+    assert [b - a for a, b in pairwise(played.times)] == pytest.approx([STEP] * 14, abs=0.002)
+
+
+def test_a_splice_with_other_stamps_makes_no_pause(folder: Path) -> None:
+    joined = folder / "spliced.ts"
+    parts = [
+        make_clip(folder / "early.ts", COUNT),
+        make_clip(folder / "late.ts", COUNT, first=20, muxer_options={"output_ts_offset": "5000"}),
+    ]
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    whole = [*range(COUNT), *range(20, 20 + COUNT)]
+    played = Player(joined, 2 * len(whole)).play()
+    assert played.numbers == whole * 2
+    assert max(b - a for a, b in pairwise(played.times)) < 2 * STEP
+
+
 def test_stamps_that_jump_back_do_not_mislead_the_seek(folder: Path) -> None:
     # Both halves have the same stamps: seeking cannot tell them apart.
     half = make_clip(folder / "half.ts", COUNT, gop=4)
@@ -187,7 +207,7 @@ def test_an_avi_with_b_frames_has_the_right_speed(folder: Path) -> None:
     assert played.times[-1] - played.times[0] == pytest.approx(89 * STEP, abs=2 * STEP)
 
 
-@pytest.mark.parametrize("name", ["pause.mkv", "pause.mp4", "pause.webm", "pause.flv", "pause.mov"])
+@pytest.mark.parametrize("name", ["pause.mkv", "pause.mp4", "pause.webm", "pause.flv", "pause.ts"])
 @pytest.mark.parametrize("pause", [15.0, 150.0])
 def test_a_picture_stands_as_long_as_in_the_recording_and_is_kept_fresh(
     folder: Path, name: str, pause: float

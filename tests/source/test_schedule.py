@@ -67,6 +67,14 @@ def test_a_pause_that_fits_into_the_length_is_kept(pause: float) -> None:
     assert moments(stamps, 10, length=pause + 3.9) == pytest.approx(stamps)
 
 
+def test_where_stamps_may_jump_a_splice_is_none_of_the_pauses() -> None:
+    schedule = PlaybackSchedule(Timing(10, may_jump=True))
+    stamps = [(0.0, True), (0.1, False), (120.0, False), (120.1, False), (240.0, True)]
+    dues = [schedule.due(pts, START, is_key=is_key) - START for pts, is_key in stamps]
+    assert dues[:4] == pytest.approx([0.0, 0.1, 120.0, 120.1])
+    assert dues[4] - dues[3] < 0.5
+
+
 def test_pauses_of_a_round_together_fit_into_the_length() -> None:
     stamps = [0.0, 50.0, 100.0, 150.0]
     found = moments(stamps, 10, length=100.0)
