@@ -18,16 +18,17 @@ class StampChooser:
         self._last_pts = self._last_dts = _NONE_YET
 
     def choose(self, pts: int | None, dts: int | None) -> int | None:
-        """Return the stamp of the next picture, in the unit of its stamps; None without any."""
+        """Return the stamp of the next picture, in the unit of its stamps; None without a good one.
+
+        The last pictures of a file leave the decoder without a stamp of decoding.
+        """
         if dts is not None:
             self._dts_faults += dts <= self._last_dts
             self._last_dts = dts
         if pts is not None:
             self._pts_faults += pts <= self._last_pts
             self._last_pts = pts
-        if pts is not None and (dts is None or self._pts_faults <= self._dts_faults):
-            return pts
-        return dts
+        return pts if pts is not None and self._pts_faults <= self._dts_faults else dts
 
     def restart(self) -> None:
         """Begin again from the start of the same stream; what was learnt about it stays."""

@@ -35,6 +35,9 @@ _DISORDER_WEIGHT: Final = 0.1
 _MOST_DISORDER: Final = 0.2
 """Share of steps that lead back from which on the stamps are those of another order, and useless;
 a splice leads back once."""
+_DURATION_TOLERANCE: Final = 0.25
+"""Share by which a picture's duration may differ from the step that followed it to be believed:
+some AVI say half of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class PlaybackSchedule:
         self._called_at = 0.0
         self._pts: float | None = None
         self._duration: float | None = None
+        self._durations_hold = True
         self._played = 0.0
         self._disorder = 0.0
         self._starts_round = False
@@ -130,6 +134,9 @@ class PlaybackSchedule:
         if step is None or not self._is_trusted(step, is_key=is_key):
             step = self._own_step()
         else:
+            if self._duration is not None:
+                off = abs(step - self._duration)
+                self._durations_hold = off <= _DURATION_TOLERANCE * self._duration
             self._step += (min(step, _LONGEST_AVERAGED) - self._step) * _AVERAGING
         self._played += step
         return step
@@ -154,7 +161,11 @@ class PlaybackSchedule:
         """Return how long the latest picture is shown where stamps do not tell."""
         if self._disorder > _MOST_DISORDER and self._timing.rate > 0:
             return 1.0 / self._timing.rate
-        if self._duration is not None and SHORTEST_STEP <= self._duration <= LONGEST_PAUSE:
+        if (
+            self._durations_hold
+            and self._duration
+            and SHORTEST_STEP <= self._duration <= LONGEST_PAUSE
+        ):
             return self._duration
         return self._step
 
