@@ -19,6 +19,7 @@ from av.filter import Graph
 _MAJOR: Final = int(av.__version__.partition(".")[0])
 _FIRST_WITH_ARGUMENT_ERROR: Final = 17
 _FIRST_WITH_GRAPH_THREADS: Final = 17
+_FIRST_WITH_SAFE_OPTIONS: Final = 17
 _LAST_WITH_METADATA_ERRORS: Final = 18
 
 INVALID_ARGUMENT: Final[type[Exception]] = getattr(
@@ -46,10 +47,14 @@ def open_input(
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
     `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read.
+    16 crashes when `options` are meant for the streams, too, and the format finds its streams
+    only while it is read (FLV, MPEG-PS, MPEG-TS): there they are for the container alone.
     Raises what `av.open` raises.
     """
     arguments: dict[str, Any] = metadata_arguments()
-    container = av.open(file, "r", format=format, options=options, timeout=timeout, **arguments)
+    for_all = "options" if _MAJOR >= _FIRST_WITH_SAFE_OPTIONS else "container_options"
+    arguments[for_all] = options
+    container = av.open(file, "r", format=format, timeout=timeout, **arguments)
     return cast("InputContainer", container)
 
 

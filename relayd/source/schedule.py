@@ -161,12 +161,9 @@ class PlaybackSchedule:
         """Return how long the latest picture is shown where stamps do not tell."""
         if self._disorder > _MOST_DISORDER and self._timing.rate > 0:
             return 1.0 / self._timing.rate
-        if (
-            self._durations_hold
-            and self._duration
-            and SHORTEST_STEP <= self._duration <= LONGEST_PAUSE
-        ):
-            return self._duration
+        duration = self._duration or 0.0
+        if self._durations_hold and SHORTEST_STEP <= duration <= LONGEST_PAUSE:
+            return duration
         return self._step
 
     def _give_up_lost_time(self, now: float) -> None:

@@ -59,17 +59,16 @@ class Played:
 class ShowingClock(FakeClock):
     """Time that only the thread which shows pictures moves; the decoding thread waits for it."""
 
-    MOST_WAITED = 0.05
-    """s of real time after which the other thread waits for something else than time."""
-
     def __init__(self) -> None:
         super().__init__()
         self._moved = threading.Condition()
+        self.most_waited = 1.0
+        """s of real time after which the other thread waits for something else than time."""
 
     def sleep_until(self, moment: float, stop: Event) -> bool:
         with self._moved:
             if threading.current_thread().name != "relayd-source-show":
-                self._moved.wait_for(lambda: self.time >= moment or stop.is_set(), self.MOST_WAITED)
+                self._moved.wait_for(lambda: self.time >= moment or stop.is_set(), self.most_waited)
             self.time = max(self.time, moment)
             self._moved.notify_all()
         return stop.is_set()
@@ -352,7 +351,10 @@ def test_the_last_picture_stands_until_a_file_that_was_gone_is_back(tmp_path: Pa
     def copy(shown: int) -> None:
         if shown == 3:
             clip.unlink()
+        elif shown == COUNT:
+            player.clock.most_waited = 0.1  # it waits for the file
         elif shown == COUNT + 2:
+            player.clock.most_waited = 1.0
             newer.rename(clip)
 
     player.on_picture = copy
@@ -366,7 +368,13 @@ def test_the_last_picture_stands_until_a_file_that_was_gone_is_back(tmp_path: Pa
 def test_what_cannot_be_opened_again_is_lost_after_a_while(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "lost.h264", COUNT)
     player = Player(clip, 1000)
-    player.on_picture = lambda shown: clip.unlink(missing_ok=True)
+
+    def lose(shown: int) -> None:
+        clip.unlink(missing_ok=True)
+        if shown == COUNT:
+            player.clock.most_waited = 0.1  # it waits for the file
+
+    player.on_picture = lose
     played = player.play(30.0)
     assert isinstance(played.error, SourceUnusable)
     assert str(clip) in str(played.error)

@@ -139,10 +139,8 @@ def test_a_slow_machine_is_told_how_far_it_is_behind() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), max_size=50))
 def test_times_only_go_forward_whatever_the_stamps(stamps: list[float | None]) -> None:
-    found = moments(stamps)
-    assert all(
-        0 < later - earlier <= LONGEST_UNCHECKED + 1e-6 for earlier, later in pairwise(found)
-    )
+    steps = [later - earlier for earlier, later in pairwise(moments(stamps))]
+    assert all(0 < step <= LONGEST_UNCHECKED + 1e-6 for step in steps)
 
 
 def test_a_late_picture_does_not_delay_later_ones() -> None:
