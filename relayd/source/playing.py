@@ -12,6 +12,8 @@ from relayd.errors import SourceLost, SourceUnusable
 from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420
 from relayd.source.events import SourceOpened
+from relayd.source.kinds import SourceKind
+from relayd.source.schedule import PlaybackSchedule, Timing
 from relayd.source.slowness import DecodingWatch, LiveEdge
 
 REFRESH: Final = 0.5
@@ -25,13 +27,14 @@ class Playback:
         self,
         source: VideoInput,
         *,
+        kind: SourceKind,
         clock: Clock,
         abandoned: Event,
         publish: Callable[[I420], bool],
         open_again: Callable[[], VideoInput],
     ) -> None:
         """`publish` returns whether the picture was accepted; `open_again` may fail."""
-        self.source, self.clock = source, clock
+        self.source, self.kind, self.clock = source, kind, clock
         self._abandoned, self._publish, self._open_again = abandoned, publish, open_again
         self.late = 0
         """Pictures of a recording dropped because decoding was behind."""
@@ -42,12 +45,22 @@ class Playback:
         self._corrupt_before = 0
         self._is_open = True
         self.stream_info: SourceOpened | None = None
-        """Size, rate and codec; set before the first picture is published."""
+        """What was found; set before the first picture is published."""
 
     @property
     def corrupt(self) -> int:
         """Packets that could not be decoded so far."""
         return self._corrupt_before + (self.source.corrupt if self._is_open else 0)
+
+    @property
+    def packets(self) -> int:
+        """Packets of the video that the open source has delivered."""
+        return self.source.packets
+
+    @property
+    def key_interval(self) -> float:
+        """Longest distance between two key frames that the open source has shown, in s."""
+        return self.source.key_interval
 
     @property
     def is_abandoned(self) -> bool:
@@ -59,7 +72,9 @@ class Playback:
         if self.stream_info is None:
             # Not earlier: some streams announce their size with the first picture.
             source = self.source
-            self.stream_info = SourceOpened(source.width, source.height, source.rate, source.codec)
+            self.stream_info = SourceOpened(
+                source.width, source.height, source.rate, source.codec, self.kind.value
+            )
         return self._publish(i420)
 
     def wait_until(self, moment: float) -> bool:
@@ -72,6 +87,11 @@ class Playback:
             if not (self.wait_until(again) and self.show(shown)):
                 return False
         return True
+
+    def watch_decoding(self, behind: float, now: float) -> None:
+        """Leave pictures undecoded if need be, as a recording is so many seconds behind."""
+        waiting = self.decoding.is_waiting(self.source.waited, now)
+        self.source.skip(self.decoding.note(behind, now, waiting=waiting))
 
     def reopen(self) -> VideoInput:
         """Close the source and open it again. Raises SourceError when that fails."""
@@ -97,6 +117,11 @@ class Playback:
             self._corrupt_before += self.source.corrupt
             self._is_open = False
             self.source.close()
+
+
+def timing_of(source: VideoInput) -> Timing:
+    """Return what a container says about its stamps."""
+    return Timing(source.rate, source.length, source.may_jump)
 
 
 def follow(playback: Playback) -> None:
@@ -128,6 +153,26 @@ class _Shown:
         """Publish it again, unless that was done a moment ago."""
         if self._i420 is not None and self._playback.clock.now() >= self._shown_at + REFRESH:
             self.show(self._i420)
+
+
+def play_pipe(playback: Playback) -> None:
+    """Publish the pictures of a pipe when each is due, once.
+
+    Those of a slow writer are published as they come: none is left out for being late, as a
+    camera that writes into a pipe is a little late now and then.
+    """
+    source, clock = playback.source, playback.clock
+    schedule = PlaybackSchedule(timing_of(source))
+    shown: I420 | None = None
+    for picture in source.pictures():
+        now = clock.now()
+        due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
+        playback.watch_decoding(schedule.behind(now), now)
+        if shown is not None and not playback.show_until(shown, due):
+            return
+        shown = picture.i420()
+        if not (playback.wait_until(due) and playback.show(shown)):
+            return
 
 
 def show_image(playback: Playback) -> None:

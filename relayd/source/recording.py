@@ -45,11 +45,9 @@ def _play_round(
 def _play_one(
     playback: Playback, picture: Picture, schedule: PlaybackSchedule, ahead: AheadOfTime
 ) -> bool:
-    clock, source = playback.clock, playback.source
-    now = clock.now()
+    now = playback.clock.now()
     due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
-    waiting = playback.decoding.is_waiting(source.waited, now)
-    source.skip(playback.decoding.note(schedule.behind(now), now, waiting=waiting))
+    playback.watch_decoding(schedule.behind(now), now)
     if schedule.left_out(now):
         playback.late += 1
         return not playback.is_abandoned

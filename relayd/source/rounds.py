@@ -14,7 +14,7 @@ from relayd import logs
 from relayd.errors import SourceError, SourceLost
 from relayd.logs import LogEvent
 from relayd.media.decode import Picture, VideoInput
-from relayd.source.playing import Playback
+from relayd.source.playing import Playback, timing_of
 from relayd.source.schedule import Timing
 
 MARGINS: Final = (10.0, 0.0)
@@ -62,8 +62,7 @@ class Rounds:
     @property
     def timing(self) -> Timing:
         """What the container says about its stamps."""
-        source = self._playback.source
-        return Timing(source.rate, source.length, source.may_jump)
+        return timing_of(self._playback.source)
 
     @property
     def is_replaced(self) -> bool:

@@ -169,8 +169,9 @@ class DecodingWatch:
 
         `waiting` as for DecodingLoad.
         """
-        was, self.behind = self._load.level, behind
+        was = self._load.level
         level = self._load.note(behind, now, waiting=waiting)
+        self.behind = 0.0 if waiting and level is SkipLevel.NOTHING else behind
         if level > SkipLevel.NOTHING and now - self._logged_at >= _LOGGED_EVERY:
             self._logged_at = now
             _log.warning(LogEvent.SOURCE_TOO_SLOW, behind=round(behind, 1), reason=self.text)

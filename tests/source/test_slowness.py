@@ -9,6 +9,7 @@ import pytest
 from relayd.errors import SourceLost
 from relayd.media.frames import I420, Geometry, black
 from relayd.media.skipping import INTRA_AFTER, PacketSkipper, SkipLevel
+from relayd.source.kinds import SourceKind
 from relayd.source.playing import Playback, follow
 from relayd.source.slowness import (
     CAUGHT_UP,
@@ -238,6 +239,7 @@ def test_a_live_stream_that_is_too_heavy_stays_near_its_edge_and_moves() -> None
 
     playback = Playback(
         source,  # type: ignore[arg-type]  # a simulation
+        kind=SourceKind.LIVE,
         clock=clock,
         abandoned=Event(),
         publish=publish,
