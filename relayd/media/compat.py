@@ -44,8 +44,8 @@ def option_arguments(options: dict[str, str], major: int = _MAJOR) -> dict[str, 
     """Return the argument of `av.open` that passes options to FFmpeg.
 
     Up to 17 `options` makes PyAV free memory that it does not own where a stream appears only
-    while the container is looked at (live FLV). There they are for the container alone, and not
-    for the decoders that FFmpeg looks at it with.
+    while the container is looked at (FLV, MPEG-PS, MPEG-TS). There they are for the container
+    alone, and not for the decoders that FFmpeg looks at it with.
     """
     return {"container_options" if major <= _LAST_WITH_STREAM_OVERRUN else "options": options}
 

@@ -12,7 +12,7 @@ from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
-from relayd.source.addresses import scheme_of
+from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
@@ -34,6 +34,8 @@ class OpenedSource:
     kind: SourceKind
     may_be_polled: bool
     """Whether the next request may bring another picture, if this answer ends after one."""
+    path: str | None
+    """The path of a local recording; None for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class SourceOpener:
         scheme, found = scheme_of(plan.url), video.look()
         kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
-        return OpenedSource(video, kind, may_be_polled(scheme, found))
+        is_file = kind is SourceKind.FILE and is_local(plan.url)
+        path = path_of(plan.url) if is_file else None
+        return OpenedSource(video, kind, may_be_polled(scheme, found), path)
 
     def explained(self, error: SourceError) -> SourceError:
         """Return the error to report for one that opening or reading raised."""

@@ -110,6 +110,18 @@ class SourceReader:
             self._opener.close()
         return all(ended)
 
+    @property
+    def behind(self) -> float:
+        """Seconds that the newest picture was late because decoding is too slow."""
+        connection = self._current
+        return connection.behind if connection else 0.0
+
+    @property
+    def slowness(self) -> str:
+        """What to tell the user when decoding is too slow; else empty."""
+        connection = self._current
+        return connection.slowness if connection else ""
+
     def restart(self) -> None:
         """Open the source again at once, whether it runs, waits for a retry or has ended.
 
