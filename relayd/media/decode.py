@@ -16,10 +16,18 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media import compat
-from relayd.media.fit import Fitter, describe
+from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.refusals import (
+    Asked,
+    no_decoder,
+    no_picture,
+    no_video,
+    read_failure,
+    refusal,
+    undecodable,
+)
 from relayd.media.srt import SrtReader, is_srt
 from relayd.urls.safe import MediaUrl
 
@@ -124,7 +132,8 @@ class VideoInput:
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = srt.fault if srt else None
-                raise fault or _refusal(error, name, live=low_delay) from None
+                asked = Asked(url, name, dict(options or {}), live=low_delay)
+                raise fault or refusal(error, asked) from None
             undo.callback(container.close)
             source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
             undo.pop_all()
@@ -137,11 +146,13 @@ class VideoInput:
             if not stream.disposition & Disposition.attached_pic
         ]
         if not streams:
-            raise SourceUnusable(f"{self._name} has no video")
+            raise no_video(self._name, {stream.type for stream in self._container.streams})
         stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
         # A stream without a decoder has no codec context, despite PyAV's types.
         if getattr(stream, "codec_context", None) is None:
-            raise SourceUnusable(f"no decoder is available for the video of {self._name}")
+            still = self._container.format.name.removesuffix("_pipe")
+            codec = still if still != self._container.format.name else ""
+            raise no_decoder(self._name, codec)
         context = stream.codec_context
         context.thread_type = "SLICE" if self._live else "FRAME"
         context.thread_count = 1 if self._live else FILE_THREADS
@@ -192,9 +203,7 @@ class VideoInput:
                     self.corrupt += 1
                     corrupt_run += 1
                     if corrupt_run >= CORRUPT_LIMIT:
-                        raise SourceUnusable(
-                            f"{self._name}: {corrupt_run} packets in a row could not be decoded"
-                        ) from None
+                        raise undecodable(self._name, corrupt_run) from None
                     continue
                 for frame in frames:
                     corrupt_run = 0
@@ -205,7 +214,7 @@ class VideoInput:
         if self._srt and self._srt.fault:
             raise self._srt.fault
         if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+            raise no_picture(self._name)
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
@@ -213,7 +222,7 @@ class VideoInput:
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceLost(f"{self._name}: {describe(error)}") from None
+            raise read_failure(error, self._name) from None
 
     def rewind(self) -> bool:
         """Seek to the start for another run of `pictures`; False if it cannot seek."""
@@ -235,53 +244,3 @@ class VideoInput:
         context = self._stream.codec_context
         aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
         return self._fitter.fit(frame, aspect)
-
-
-_Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]
-
-_FILE_REFUSALS: Final[_Refusals] = (
-    ((av.error.FileNotFoundError,), SourceUnusable, "there is no file {name}"),
-    ((av.error.InvalidDataError,), SourceUnusable, "{name} is not a video that can be read"),
-)
-_REFUSALS: Final[_Refusals] = (
-    (
-        (av.error.HTTPUnauthorizedError,),
-        SourceUnusable,
-        "{name} rejects the user name or password (401)",
-    ),
-    ((av.error.HTTPForbiddenError,), SourceUnusable, "{name} refuses access (403)"),
-    (
-        (av.error.HTTPNotFoundError,),
-        SourceUnreachable,
-        "{name}: the server has nothing at this path (404)",
-    ),
-    (
-        (av.error.ProtocolNotFoundError,),
-        SourceUnusable,
-        "{name}: FFmpeg as installed does not know this protocol",
-    ),
-    ((av.error.PermissionError,), SourceUnusable, "{name} may not be read by this user"),
-    (
-        (
-            av.error.DemuxerNotFoundError,
-            av.error.DecoderNotFoundError,
-            av.error.OptionNotFoundError,
-            av.error.IsADirectoryError,
-            compat.INVALID_ARGUMENT,
-        ),
-        SourceUnusable,
-        "{name} cannot be opened: {reason}",
-    ),
-    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {reason}"),
-    # Raised by PyAV for a format that it does not know.
-    ((ValueError,), SourceUnusable, "{name} cannot be opened: {reason}"),
-)
-
-
-def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
-    """Return the error to raise for a failed opening."""
-    for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
-        if isinstance(error, kinds):
-            message = text.format(name=name, reason=describe(error))
-            return raised(message, hint="see [source]" if raised is SourceUnusable else "")
-    raise error

@@ -8,9 +8,12 @@ from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
+from relayd.media.causes import explained
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.refusals import Asked
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
+from relayd.source.inspection import inspect
 from relayd.source.kinds import SourceKind
 from relayd.source.opening import SourceOpener
 from relayd.source.playing import Playback, follow, play, show_image
@@ -96,13 +99,23 @@ class SourceConnection:
             self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = error.with_traceback(None)
+            self.error = self._explained(error).with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
         finally:
             self.ended.set()
             self._wake.set()
+
+    def _explained(self, error: SourceError) -> SourceError:
+        """Find out why, unless it worked before: then it must be opened again at once."""
+        if not error.symptom or self.first_picture_at is not None or self._abandoned.is_set():
+            return error
+        settings = self._settings
+        asked = Asked(
+            settings.url.reveal(), str(settings.url), settings.options, live=error.retryable
+        )
+        return explained(error, asked, inspect(error.symptom, asked, self._abandoned))
 
     def _read(self) -> None:
         opened = self._opener.open()
