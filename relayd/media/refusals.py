@@ -223,7 +223,7 @@ def _untransported(_error: Exception, asked: Asked) -> SourceError | None:
     if asked.scheme not in ("rtsp", "rtsps"):
         return None
     by = asked.options.get("rtsp_transport", "")
-    if asked.options.get("rtsp_flags") == "prefer_tcp" or by not in ("tcp", "udp"):
+    if by not in ("tcp", "udp"):
         text = f"{asked.shown}: the camera offers no transport that FFmpeg speaks (461)"
         return SourceUnusable(text, hint="see the transport in the camera's settings")
     only, other = ("UDP", "udp") if by == "tcp" else ("TCP", "tcp")
