@@ -11,7 +11,8 @@ from typing import Final
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media import contents
 from relayd.media.contents import Boxes
-from relayd.media.refusals import Asked, Symptom, no_decoder
+from relayd.media.refusals import no_decoder
+from relayd.media.symptoms import Asked, Symptom
 from relayd.urls.encoding import HINT, lacks_encoding
 from relayd.urls.quoting import plain_name
 
@@ -236,6 +237,8 @@ def _undecodable(_error: SourceError, asked: Asked, facts: Facts) -> SourceError
 
 
 def _invalid(error: SourceError, asked: Asked, _facts: Facts) -> SourceError | None:
+    if asked.url.startswith("lavfi:"):
+        return SourceUnusable(error.message, hint="check the filter's name and its values")
     if not asked.options:
         return None
     names = ", ".join(plain_name(name) for name in asked.options)

@@ -20,7 +20,6 @@ from relayd.media import compat
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.refusals import (
-    Asked,
     no_decoder,
     no_picture,
     no_video,
@@ -29,6 +28,7 @@ from relayd.media.refusals import (
     undecodable,
 )
 from relayd.media.srt import SrtReader, is_srt
+from relayd.media.symptoms import Asked
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:

@@ -7,11 +7,8 @@ the cause once somebody has looked.
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -19,57 +16,11 @@ import av.error
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media import compat
 from relayd.media.fit import describe
-from relayd.urls.encoding import HINT, has_login, lacks_encoding
+from relayd.media.symptoms import Asked, Symptom, with_symptom
+from relayd.media.url_refusals import LISTENING, slip, unencoded, unknown_protocol, unusable_url
+from relayd.urls.encoding import HINT, has_login
 
 DEVICES: Final = "`relayd devices` lists those that are here"
-_LISTENING: Final = {"udp", "rtp", "srtp"}
-"""Schemes of which data just arrives, or does not."""
-_LONGEST_NAME: Final = 200
-"""Characters of a source's name in a message."""
-
-
-class Symptom(StrEnum):
-    """What FFmpeg reported where several causes are possible."""
-
-    NOT_MEDIA = "not media"
-    """Something was read, but it is no video."""
-    BROKEN = "broken"
-    """Connecting or reading failed."""
-    INVALID = "invalid"
-    """An argument was refused: a part of the URL, or an option's value."""
-    STATUS = "status"
-    """The server refused, with a status that FFmpeg does not name."""
-    MISSING = "missing"
-    FORBIDDEN = "forbidden"
-    FOLDER = "folder"
-    BUSY = "busy"
-    NO_DECODER = "no decoder"
-    UNDECODABLE = "undecodable"
-    """There is a video, but no picture came out of the decoder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What FFmpeg was asked to open."""
-
-    url: str
-    """Complete, including any secrets; never shown."""
-    name: str
-    """As it may be shown."""
-    options: Mapping[str, str]
-    live: bool
-    """Whether what cannot be read now may come later."""
-
-    @property
-    def scheme(self) -> str:
-        """In lower case; empty for a path."""
-        before, found, _ = self.url.partition("://")
-        return before.lower() if found else ""
-
-    @property
-    def shown(self) -> str:
-        """The name, shortened."""
-        return self.name if len(self.name) <= _LONGEST_NAME else f"{self.name[:_LONGEST_NAME]}…"
 
 
 def refusal(error: Exception, asked: Asked) -> SourceError:
@@ -82,7 +33,7 @@ def refusal(error: Exception, asked: Asked) -> SourceError:
 
 def read_failure(error: Exception, name: str) -> SourceError:
     """Return the error to raise when reading an open source failed."""
-    return _with(SourceLost(f"{name}: {describe(error)}"), Symptom.BROKEN)
+    return with_symptom(SourceLost(f"{name}: {describe(error)}"), Symptom.BROKEN)
 
 
 def no_video(name: str, kinds: set[str]) -> SourceError:
@@ -97,24 +48,19 @@ def no_decoder(name: str, codec: str) -> SourceError:
     error = SourceUnusable(
         f"FFmpeg as installed has no decoder for {what}", hint="convert it, for example to H.264"
     )
-    return _with(error, Symptom.NO_DECODER)
+    return with_symptom(error, Symptom.NO_DECODER)
 
 
 def no_picture(name: str) -> SourceError:
     """Return the error for a file of which no packet could be decoded."""
     error = SourceUnusable(f"{name} contains no picture that can be decoded")
-    return _with(error, Symptom.UNDECODABLE)
+    return with_symptom(error, Symptom.UNDECODABLE)
 
 
 def undecodable(name: str, packets: int) -> SourceError:
     """Return the error for a stream of which so many packets in a row could not be decoded."""
     error = SourceUnusable(f"{name}: {packets} packets in a row could not be decoded")
-    return _with(error, Symptom.UNDECODABLE)
-
-
-def _with(error: SourceError, symptom: Symptom) -> SourceError:
-    error.symptom = symptom
-    return error
+    return with_symptom(error, Symptom.UNDECODABLE)
 
 
 _Words = Callable[[Exception, Asked], SourceError | None]
@@ -128,23 +74,13 @@ def _said(
 
     def words(_error: Exception, asked: Asked) -> SourceError:
         found = kind(text.replace("{name}", asked.shown), hint=hint)
-        return _with(found, symptom) if symptom else found
+        return with_symptom(found, symptom) if symptom else found
 
     return words
 
 
-def _unusable_url(_error: Exception, asked: Asked) -> SourceError | None:
-    if asked.scheme not in _WITH_HOST or lacks_encoding(asked.url):
-        return None
-    try:
-        parts = urlsplit(asked.url)
-        _ = parts.port
-    except ValueError:
-        what = "its port is no number from 1 to 65535, or its host no address"
-        return SourceUnusable(f"{asked.shown}: {what}", hint=_EXAMPLE.format(asked.scheme))
-    if parts.hostname:
-        return None
-    return SourceUnusable(f"{asked.shown} names no host", hint=_EXAMPLE.format(asked.scheme))
+def _of_url(judge: Callable[[Asked], SourceError | None]) -> _Words:
+    return lambda _error, asked: judge(asked)
 
 
 def _unauthorized(_error: Exception, asked: Asked) -> SourceError:
@@ -155,15 +91,8 @@ def _unauthorized(_error: Exception, asked: Asked) -> SourceError:
     return SourceUnusable(f"{asked.shown} asks for a user and a password (401)", hint=hint)
 
 
-def _unencoded(_error: Exception, asked: Asked) -> SourceError | None:
-    if not lacks_encoding(asked.url):
-        return None
-    text = f"{asked.shown}: no clear host: the password has a / ? or # in it"
-    return SourceUnusable(text, hint=HINT)
-
-
 def _silent(_error: Exception, asked: Asked) -> SourceError | None:
-    if asked.scheme not in _LISTENING:
+    if asked.scheme not in LISTENING:
         return None
     hint = "does the sender send to this machine and port? a firewall may drop it"
     return SourceUnreachable(f"{asked.shown}: nothing arrives there", hint=hint)
@@ -174,30 +103,18 @@ def _not_media(_error: Exception, asked: Asked) -> SourceError:
     text = f"{asked.shown} is not a video that can be read"
     if asked.scheme in ("rtsp", "rtsps"):
         text = f"{asked.shown}: no valid RTSP answer"
-    return _with(kind(text), Symptom.NOT_MEDIA)
+    return with_symptom(kind(text), Symptom.NOT_MEDIA)
 
 
 def _broken(error: Exception, asked: Asked) -> SourceError:
     closed = isinstance(error, EOFError | ConnectionResetError | BrokenPipeError)
     why = "the server closed the connection" if closed and asked.scheme else describe(error)
-    return _with(SourceUnreachable(f"{asked.shown}: {why}"), Symptom.BROKEN)
-
-
-def _unknown_protocol(_error: Exception, asked: Asked) -> SourceError:
-    if not asked.scheme:
-        text = f"{asked.shown} looks like a URL, but FFmpeg knows no such protocol"
-        return SourceUnusable(text, hint="is it a file? give its whole path, or put ./ before it")
-    near = get_close_matches(asked.scheme, _SCHEMES, n=1)
-    hint = f"did you mean {near[0]}://" if near else f"it reads {', '.join(_SCHEMES)}"
-    return SourceUnusable(
-        f"{asked.shown}: FFmpeg as installed does not know the protocol {asked.scheme!r}",
-        hint=_INSTEAD_OF.get(asked.scheme, hint),
-    )
+    return with_symptom(SourceUnreachable(f"{asked.shown}: {why}"), Symptom.BROKEN)
 
 
 def _invalid(error: Exception, asked: Asked) -> SourceError:
     text = f"{asked.shown} cannot be opened: {describe(error)}"
-    return _with(SourceUnusable(text, hint="see [source]"), Symptom.INVALID)
+    return with_symptom(SourceUnusable(text, hint="see [source]"), Symptom.INVALID)
 
 
 def _unknown_format(error: Exception, asked: Asked) -> SourceError:
@@ -215,7 +132,7 @@ def _missing(_error: Exception, asked: Asked) -> SourceError:
         found = SourceUnreachable(f"there is no file {asked.shown}")
     else:
         found = SourceUnusable(f"there is no file {asked.shown}", hint="see [source]")
-    return _with(found, Symptom.MISSING)
+    return with_symptom(found, Symptom.MISSING)
 
 
 def _untransported(_error: Exception, asked: Asked) -> SourceError | None:
@@ -237,21 +154,6 @@ def _by_number(error: Exception, asked: Asked) -> SourceError | None:
     return words(error, asked) if words else None
 
 
-_MOUNT: Final = "mount the folder, and give the file's path"
-_EXAMPLE: Final = "write it like {}://192.168.1.2:8554/path"
-_WITH_HOST: Final = {"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"}
-_NO_WEBRTC: Final = "a source is not read over WebRTC: give the camera's RTSP URL"
-_INSTEAD_OF: Final = {
-    **dict.fromkeys(("sftp", "ssh", "scp", "smb", "cifs", "nfs", "dav", "davs"), _MOUNT),
-    **dict.fromkeys(("webrtc", "whep", "whip"), _NO_WEBRTC),
-    "onvif": "give the RTSP URL that the camera's ONVIF profile names",
-    "v4l2": "give the device alone, such as /dev/video0",
-    "ndi": "let the sender offer RTSP or SRT",
-}
-"""What to do about protocols that people try and FFmpeg may lack."""
-_SCHEMES: Final = (
-    "rtsp", "rtsps", "http", "https", "srt", "udp", "rtp", "rtmp", "rtmps", "tcp", "file",
-)  # fmt: skip
 _NUMBERS: Final[Mapping[int, _Words]] = {
     errno.EHOSTUNREACH: _said(
         SourceUnreachable, "{name}: the host cannot be reached", "is it on, and in this network?"
@@ -288,7 +190,17 @@ _NUMBERS: Final[Mapping[int, _Words]] = {
 _Kinds = type[Exception] | tuple[type[Exception], ...]
 _NO_ANSWER: Final = (av.error.TimeoutError, av.error.ExitError)
 _WORDS: Final[tuple[tuple[_Kinds, _Words], ...]] = (
-    (Exception, _unusable_url),
+    (Exception, _of_url(unusable_url)),
+    (
+        (
+            av.error.FileNotFoundError,
+            av.error.ProtocolNotFoundError,
+            av.error.ConnectionRefusedError,
+            *_NO_ANSWER,
+            compat.INVALID_ARGUMENT,
+        ),
+        _of_url(slip),
+    ),
     (av.error.HTTPUnauthorizedError, _unauthorized),
     (
         av.error.HTTPForbiddenError,
@@ -329,8 +241,8 @@ _WORDS: Final[tuple[tuple[_Kinds, _Words], ...]] = (
             SourceUnreachable, "{name}: the server refuses the request (4xx)", "", Symptom.STATUS
         ),
     ),
-    (av.error.ProtocolNotFoundError, _unknown_protocol),
-    ((compat.INVALID_ARGUMENT, OSError), _unencoded),
+    (av.error.ProtocolNotFoundError, _of_url(unknown_protocol)),
+    ((compat.INVALID_ARGUMENT, OSError), _of_url(unencoded)),
     (
         av.error.ConnectionRefusedError,
         _said(

@@ -10,7 +10,7 @@ from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailabl
 from relayd.logs import LogEvent
 from relayd.media.causes import explained
 from relayd.media.frames import I420, FitMode, Geometry
-from relayd.media.refusals import Asked
+from relayd.media.symptoms import Asked
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.inspection import inspect

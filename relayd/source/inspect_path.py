@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from relayd.media.causes import Facts
 from relayd.media.contents import START, boxes_of
-from relayd.media.refusals import Symptom
+from relayd.media.symptoms import Symptom
 from relayd.process.open_files import programs_with
 
 _MOST_NAMES: Final = 5000

@@ -5,6 +5,7 @@ look is bounded in bytes and in time.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from relayd.http.proxies import proxy_for
 from relayd.http.trust import client_context, unverified_context
 from relayd.media.causes import Contact, Facts
 from relayd.media.contents import START, Boxes, boxes_of
-from relayd.media.refusals import Asked
+from relayd.media.symptoms import Asked
 
 LIMIT: Final = 2.0
 """s for each step: to connect, and to read. A stop waits at most 2 s for us."""
@@ -27,8 +28,8 @@ PORTS: Final = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 8
 _POLL: Final = 0.1
 """s between checks whether the answer is still wanted."""
 _MOST_REDIRECTS: Final = 3
-_LONGEST_TYPE: Final = 60
-"""Characters of a content type."""
+_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
+"""A content type without parameters, which may hold anything."""
 _PART: Final = 206
 """The status of an answer to a range request that has only this range."""
 
@@ -77,11 +78,16 @@ def _look_over_http(asked: Asked, host: str, port: int, cancelled: Event) -> Fac
         return Facts(contact=Contact.CIRCLE if leads_back else Contact.ELSEWHERE)
     return Facts(
         status=answer.status,
-        content_type=answer.headers.get("content-type", "")[:_LONGEST_TYPE],
+        content_type=_type_of(answer),
         start=answer.body,
         boxes=_boxes_of(answer),
         has_ranges=answer.status == _PART or "bytes" in answer.headers.get("accept-ranges", ""),
     )
+
+
+def _type_of(answer: Answer) -> str:
+    found = _TYPE.match(answer.headers.get("content-type", ""))
+    return found[0] if found else ""
 
 
 async def _get(asked: Asked, cancelled: Event) -> Answer | None:

@@ -7,7 +7,7 @@ from threading import Event
 from typing import Final
 
 from relayd.media.causes import Facts
-from relayd.media.refusals import Asked, Symptom
+from relayd.media.symptoms import Asked, Symptom
 from relayd.source.inspect_path import look_at_path
 from relayd.source.inspect_server import PORTS, look_at_server
 from relayd.urls.encoding import lacks_encoding

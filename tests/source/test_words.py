@@ -20,7 +20,8 @@ from relayd.errors import SourceError
 from relayd.media.causes import Facts, explained
 from relayd.media.decode import VideoInput
 from relayd.media.frames import Geometry
-from relayd.media.refusals import Asked, Symptom, refusal
+from relayd.media.refusals import refusal
+from relayd.media.symptoms import Asked, Symptom
 from relayd.source.events import SourceDown
 from relayd.source.inspection import inspect
 from relayd.source.option_names import unknown_options
@@ -200,6 +201,16 @@ def test_an_unknown_host_and_a_closed_port_are_told_apart(watch: "Watch", scheme
         ("rtsp://127.0.0.1:99999/live", "its port is no number from 1 to 65535"),
         ("http://127.0.0.1:port/live", "its port is no number from 1 to 65535"),
         ("http://", "names no host"),
+        ("rtsp:///live", "names no host"),
+        ("tcp://127.0.0.1", "names no port"),
+        ("rtsp:/me:Hidden7@127.0.0.1/live", "a colon and two slashes"),
+        ("http//me:Hidden7@127.0.0.1/live", "a colon and two slashes"),
+        (" rtsp://me:Hidden7@127.0.0.1/live", "remove the blank"),
+        ("'rtsp://me:Hidden7@127.0.0.1/live'", "remove the quotes"),
+        ("192.168.1.2:8554/live", "put the protocol first"),
+        ("me:Hidden7@camera/live", "put the protocol first"),
+        ("C:\\clips\\a.mp4", "a Windows path"),
+        ("$HOME/a.mp4", "variables are not filled in"),
         ("rtps://127.0.0.1/live", "did you mean rtsps://"),
         ("sftp://me:Hidden7@host/a.mp4", "mount the folder"),
         ("webrtc://host/a", "not read over WebRTC"),
@@ -404,7 +415,7 @@ def test_an_unknown_format_is_compared_with_the_known_ones(watch: "Watch") -> No
 LOOK_AS_NOBODY = """
 import os, sys
 from threading import Event
-from relayd.media.refusals import Asked
+from relayd.media.symptoms import Asked
 from relayd.source.inspection import inspect
 
 os.setuid(65534)
