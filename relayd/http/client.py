@@ -20,7 +20,7 @@ import httpx
 
 from relayd.errors import ConfigError, RelaydError, ServerFault, ServiceUnreachable, causes
 from relayd.http.proxies import Proxy, proxy_for
-from relayd.http.trust import UNTRUSTED_HINT, client_context, unverified_context
+from relayd.http.trust import UNTRUSTED_HINT, client_context
 from relayd.logs import LogEvent, excerpt, get, redact
 from relayd.urls.safe import MediaUrl
 
@@ -76,18 +76,18 @@ class HttpClient:
         connect_timeout: float = 5.0,
         read_timeout: float = 15.0,
         unix_socket: Path | None = None,
-        verified: bool = True,
+        trust: Callable[[], ssl.SSLContext] = client_context,
     ) -> None:
         """Open nothing yet; with `unix_socket` every request goes there, whatever its host.
 
-        Not `verified` accepts any certificate: only to look at what was fetched so already.
+        `trust` returns the TLS context of servers, and may raise ConfigError.
         """
         self._has_proxies = unix_socket is None
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
-        self._verified = verified
+        self._trust = trust
         self._client = _client(
             self._timeout,
-            _Routes(verified=verified) if unix_socket is None else _unix_transport(unix_socket),
+            _Routes(trust) if unix_socket is None else _unix_transport(unix_socket),
         )
 
     async def __aenter__(self) -> Self:
@@ -205,7 +205,7 @@ class HttpClient:
         if not fresh:
             yield self._client
             return
-        client = _client(self._timeout, _Routes(verified=self._verified))
+        client = _client(self._timeout, _Routes(self._trust))
         try:
             yield client
         finally:
@@ -287,8 +287,8 @@ def require_reachable(url: str) -> None:
 class _Routes(httpx.AsyncBaseTransport):
     """Sends each request directly, or through the proxy that the environment names for it."""
 
-    def __init__(self, *, verified: bool = True) -> None:
-        self._verified = verified
+    def __init__(self, trust: Callable[[], ssl.SSLContext]) -> None:
+        self._trust = trust
         self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -324,7 +324,7 @@ class _Routes(httpx.AsyncBaseTransport):
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = client_context() if self._verified else unverified_context()
+            self._tls = self._trust()
         return self._tls
 
 

@@ -282,7 +282,7 @@ _CAUSES: Final[tuple[tuple[frozenset[str], _Words], ...]] = (
     (frozenset({Symptom.MISSING}), _missing),
     (frozenset({Symptom.FOLDER}), _folder),
     (frozenset({Symptom.FORBIDDEN}), _forbidden),
-    (frozenset({Symptom.STATUS}), _status),
+    (frozenset({Symptom.STATUS, Symptom.NOT_MEDIA, Symptom.BROKEN}), _status),
     (frozenset({Symptom.NO_DECODER}), _codec),
     (frozenset({Symptom.UNDECODABLE}), _undecodable),
     (frozenset({Symptom.NOT_MEDIA, Symptom.BROKEN}), _contact),

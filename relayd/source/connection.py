@@ -115,7 +115,11 @@ class SourceConnection:
         asked = Asked(
             settings.url.reveal(), str(settings.url), settings.options, live=error.retryable
         )
-        return explained(error, asked, inspect(error.symptom, asked, self._abandoned))
+        try:
+            return explained(error, asked, inspect(error.symptom, asked, self._abandoned))
+        except Exception:  # noqa: BLE001  # what FFmpeg said is better than our bug
+            _log.exception(LogEvent.SOURCE_READER_FAILED)
+            return error
 
     def _read(self) -> None:
         opened = self._opener.open()

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from threading import Event
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -104,8 +105,8 @@ async def _get(asked: Asked, cancelled: Event) -> Answer | None:
 async def _fetch(asked: Asked) -> Answer:
     """Follow redirects on the same server alone: another one must not get user and password."""
     url, headers = asked.url, _headers(asked.options) | {"Range": f"bytes=0-{START - 1}"}
-    verified = asked.options.get("tls_verify", "0") != "0"  # as FFmpeg did
-    async with HttpClient(connect_timeout=LIMIT, read_timeout=LIMIT, verified=verified) as client:
+    trust = partial(_context, asked.options)
+    async with HttpClient(connect_timeout=LIMIT, read_timeout=LIMIT, trust=trust) as client:
         for _ in range(_MOST_REDIRECTS):
             answer = await client.peek(url, most=START, seconds=LIMIT, headers=headers)
             following = _target(answer, url)
@@ -202,10 +203,17 @@ def _greet(asked: Asked, host: str, port: int) -> Facts:
     return Facts()
 
 
+def _context(options: Mapping[str, str]) -> ssl.SSLContext:
+    """Return the TLS context that verifies a server as FFmpeg's options ask for."""
+    if options.get("tls_verify", options.get("verify", "0")) == "0":
+        return unverified_context()
+    ca_file = options.get("ca_file", options.get("cafile"))
+    return client_context({"SSL_CERT_FILE": ca_file} if ca_file else None)
+
+
 def _shake_hands(asked: Asked, host: str, port: int) -> Facts:
-    is_verified = asked.options.get("tls_verify", "0") != "0"
     try:
-        context = client_context() if is_verified else unverified_context()
+        context = _context(asked.options)
         with (
             socket.create_connection((host, port), LIMIT) as link,
             context.wrap_socket(link, server_hostname=host),

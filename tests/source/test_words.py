@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import av
 import av.error
 import numpy as np
 import pytest
@@ -163,8 +164,12 @@ def test_an_index_at_the_end_of_a_file_needs_ranges(watch: "Watch", late_index: 
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    certificate = self_signed(tmp_path_factory.mktemp("tls"))
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return self_signed(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure(certificate: Path) -> Iterator[WebServer]:
     with web_server({"page": Reply(200, PAGE, "text/html")}, certificate=certificate) as server:
         yield server
 
@@ -180,6 +185,23 @@ def test_what_is_wrong_with_tls_is_named(watch: "Watch", web: WebServer, secure:
     error = why(watch, f"https://{tls}/page", options={"tls_verify": "1"})
     assert "certificate is not trusted" in error.message
     assert not error.retryable
+
+
+@pytest.mark.parametrize("named_by", ["option", "environment"])
+def test_a_certificate_is_verified_with_the_ca_store_that_is_named(
+    watch: "Watch",
+    secure: WebServer,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named_by: str,
+) -> None:
+    options = {"tls_verify": "1"}
+    if named_by == "option":
+        options["ca_file"] = str(certificate)
+    else:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    assert "a web page" in str(why(watch, secure.url("page"), options=options))
 
 
 # Hosts.
@@ -378,15 +400,17 @@ def test_a_recording_without_its_index_is_told(
 def test_pictures_that_ffmpeg_cannot_decode_are_named(
     watch: "Watch", clips: Clips, tmp_path: Path
 ) -> None:
-    first, *rest = (Image.new("RGB", (64, 48), colour) for colour in ("red", "green"))
-    first.save(tmp_path / "moving.webp", save_all=True, append_images=rest, duration=100)
-    assert "animated WebP is not supported" in str(why(watch, tmp_path / "moving.webp"))
-
     content = clips.quadrants("late.mp4", 640, 480).read_bytes()
     (tmp_path / "avs3.mp4").write_bytes(content.replace(b"avc1", b"avs3"))
     assert "no decoder for avs3" in str(why(watch, tmp_path / "avs3.mp4"))
-
     assert "has no video: it has sound alone" in str(why(watch, clips.sound("sound.mp4")))
+
+
+@pytest.mark.skipif("webp_anim" in av.codecs_available, reason="FFmpeg 9 plays it")
+def test_an_animated_webp_is_told(watch: "Watch", tmp_path: Path) -> None:
+    first, *rest = (Image.new("RGB", (64, 48), colour) for colour in ("red", "green"))
+    first.save(tmp_path / "moving.webp", save_all=True, append_images=rest, duration=100)
+    assert "animated WebP is not supported" in str(why(watch, tmp_path / "moving.webp"))
 
 
 def test_an_encrypted_file_is_told(watch: "Watch", tmp_path: Path) -> None:

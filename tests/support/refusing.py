@@ -134,7 +134,8 @@ def self_signed(folder: Path) -> Path:
     path = folder / "camera.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=camera", "-keyout", path, "-out", folder / "c"],
+         "-nodes", "-days", "2", "-subj", "/CN=camera",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", folder / "c"],
         check=True, capture_output=True,
     )  # fmt: skip
     path.write_bytes(path.read_bytes() + (folder / "c").read_bytes())
