@@ -20,14 +20,23 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
+from relayd.errors import SourceError, SourceLost
 from relayd.media import compat
-from relayd.media.fit import Fitter, describe
+from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.look import Look, look_at
+from relayd.media.refusals import (
+    no_decoder,
+    no_picture,
+    no_video,
+    read_failure,
+    refusal,
+    undecodable,
+)
 from relayd.media.skipping import PacketSkipper, SkipLevel
 from relayd.media.srt import SrtReader, is_srt
 from relayd.media.stamps import StampChooser
+from relayd.media.symptoms import Asked
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -199,7 +208,8 @@ class VideoInput:
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = feed.fault if feed else None
-                raise fault or _refusal(error, name, live=low_delay) from None
+                asked = Asked(url, name, dict(options or {}), live=low_delay)
+                raise fault or refusal(error, asked) from None
             undo.callback(container.close)
             source = cls(
                 container,
@@ -220,11 +230,13 @@ class VideoInput:
             if not stream.disposition & Disposition.attached_pic
         ]
         if not streams:
-            raise SourceUnusable(f"{self._name} has no video")
+            raise no_video(self._name, {stream.type for stream in self._container.streams})
         stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
         # A stream without a decoder has no codec context, despite PyAV's types.
         if getattr(stream, "codec_context", None) is None:
-            raise SourceUnusable(f"no decoder is available for the video of {self._name}")
+            still = self._container.format.name.removesuffix("_pipe")
+            codec = still if still != self._container.format.name else ""
+            raise no_decoder(self._name, codec)
         context = stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
@@ -307,9 +319,7 @@ class VideoInput:
                     self.corrupt += 1
                     corrupt_run += 1
                     if corrupt_run >= CORRUPT_LIMIT:
-                        raise SourceUnusable(
-                            f"{self._name}: {corrupt_run} packets in a row could not be decoded"
-                        ) from None
+                        raise undecodable(self._name, corrupt_run) from None
                     continue
                 finally:
                     del packet  # like the frames below: not to outlive the device, see close()
@@ -322,7 +332,7 @@ class VideoInput:
         if self._feed and self._feed.fault:
             raise self._feed.fault
         if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+            raise no_picture(self._name)
 
     def _lend(self, frame: VideoFrame) -> Picture:
         picture = Picture(self, frame)
@@ -345,7 +355,7 @@ class VideoInput:
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceLost(f"{self._name}: {describe(error)}") from None
+            raise read_failure(error, self._name) from None
         finally:
             self.waited += _waited() - waited_before
 
@@ -399,53 +409,3 @@ class VideoInput:
 def _waited() -> float:
     """Return the seconds in which this thread did not work; only differences mean anything."""
     return time.monotonic() - time.thread_time()
-
-
-_Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]
-
-_FILE_REFUSALS: Final[_Refusals] = (
-    ((av.error.FileNotFoundError,), SourceUnusable, "there is no file {name}"),
-    ((av.error.InvalidDataError,), SourceUnusable, "{name} is not a video that can be read"),
-)
-_REFUSALS: Final[_Refusals] = (
-    (
-        (av.error.HTTPUnauthorizedError,),
-        SourceUnusable,
-        "{name} rejects the user name or password (401)",
-    ),
-    ((av.error.HTTPForbiddenError,), SourceUnusable, "{name} refuses access (403)"),
-    (
-        (av.error.HTTPNotFoundError,),
-        SourceUnreachable,
-        "{name}: the server has nothing at this path (404)",
-    ),
-    (
-        (av.error.ProtocolNotFoundError,),
-        SourceUnusable,
-        "{name}: FFmpeg as installed does not know this protocol",
-    ),
-    ((av.error.PermissionError,), SourceUnusable, "{name} may not be read by this user"),
-    (
-        (
-            av.error.DemuxerNotFoundError,
-            av.error.DecoderNotFoundError,
-            av.error.OptionNotFoundError,
-            av.error.IsADirectoryError,
-            compat.INVALID_ARGUMENT,
-        ),
-        SourceUnusable,
-        "{name} cannot be opened: {reason}",
-    ),
-    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {reason}"),
-    # Raised by PyAV for a format that it does not know.
-    ((ValueError,), SourceUnusable, "{name} cannot be opened: {reason}"),
-)
-
-
-def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
-    """Return the error to raise for a failed opening."""
-    for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
-        if isinstance(error, kinds):
-            message = text.format(name=name, reason=describe(error))
-            return raised(message, hint="see [source]" if raised is SourceUnusable else "")
-    raise error

@@ -10,10 +10,13 @@ from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
+from relayd.media.causes import explained
 from relayd.media.frames import I420
 from relayd.media.interrupt import ended_by
+from relayd.media.symptoms import Asked
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
+from relayd.source.inspection import inspect
 from relayd.source.kinds import SourceKind
 from relayd.source.limits import Run, SourceLimits
 from relayd.source.opening import OpenedSource, SourceOpener
@@ -157,13 +160,28 @@ class SourceConnection:
                 self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = self._opener.explained(error).with_traceback(None)
+            error = self._explained(self._opener.explained(error))
+            self.error = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
         finally:
             self.ended.set()
             self._wake.set()
+
+    def _explained(self, error: SourceError) -> SourceError:
+        """Find out why, unless it worked before: then it must be opened again at once."""
+        if not error.symptom or self.first_picture_at is not None or self._abandoned.is_set():
+            return error
+        settings = self._settings
+        asked = Asked(
+            settings.url.reveal(), str(settings.url), settings.options, live=error.retryable
+        )
+        try:
+            return explained(error, asked, inspect(error.symptom, asked, self._abandoned))
+        except Exception:  # noqa: BLE001  # what FFmpeg said is better than our bug
+            _log.exception(LogEvent.SOURCE_READER_FAILED)
+            return error
 
     def _read(self) -> None:
         opened = self._open()
