@@ -129,6 +129,10 @@ class SourceOpener:
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
         return OpenedSource(video, kind, may_be_polled(scheme, found))
 
+    def distrust(self) -> None:
+        """Try other options first next time: nothing came with those that opened it."""
+        self._worked += 1
+
     def close(self) -> None:
         """Close what is kept from one connection to the next."""
         if self._pipe is not None:
@@ -170,8 +174,9 @@ class SourceOpener:
     def _try_options(self, opening: _Opening) -> VideoInput:
         """Try each set of options, the one that worked last time first."""
         sets = opening.plan.options
+        first = self._worked % len(sets)
         faults: list[SourceError] = []
-        for number in sorted(range(len(sets)), key=lambda number: number != self._worked):
+        for number in sorted(range(len(sets)), key=lambda number: number != first):
             try:
                 video = opening.open(sets[number])
             except SourceError as fault:
