@@ -118,12 +118,7 @@ class SourceOpener:
         opening = _Opening(
             plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
         )
-        try:
-            video = self._open_pipe(opening) if is_piped(plan.url) else self._open_url(opening)
-        except SourceError as fault:
-            if opening.time_left() > 0 or not fault.retryable or cancelled.is_set():
-                raise
-            raise too_slow(self._name, self._limits.open) from None
+        video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
         kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
@@ -149,6 +144,15 @@ class SourceOpener:
             is_late=lambda: opening.time_left() <= 0,
         )
         return opening.open(opening.plan.options[0], feed=feed)
+
+    def _open_in_time(self, opening: _Opening) -> VideoInput:
+        try:
+            return self._open_url(opening)
+        except SourceError as fault:
+            if opening.time_left() > 0 or not fault.retryable or opening.cancelled.is_set():
+                raise
+            # FFmpeg calls what was ended at the limit invalid data, among other things.
+            raise too_slow(self._name, self._limits.open) from None
 
     def _open_url(self, opening: _Opening) -> VideoInput:
         if self._looks_inside:
