@@ -271,6 +271,8 @@ class SourceReader:
         self.counters.stalls += 1
         if connection.last_picture_at is not None:
             self._limits.learn_from_stall(connection.run)
+        elif connection.connected_at is not None and not connection.packets:
+            self._opener.distrust()
         if not self._opener.is_pipe:
             raise fault
         connection.wait_again()
