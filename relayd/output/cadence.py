@@ -82,28 +82,28 @@ class Cadence:
 class _Phase:
     """Where in a period the windows should close, so that pictures wait the least."""
 
-    MEMORY = 400
-    """Arrivals remembered: 20 s. A source of 59.94 fps moves by 17 ms and back in that time;
-    windows that followed it would always be late."""
+    MEMORY = 20.0
+    """s that arrivals are remembered. Those of a source of 59.94 fps move by 17 ms and back in that
+    time; windows that followed them would always be late."""
     RECENT = 60
     """Arrivals that count twice: what changed for good is followed soon."""
     FEWEST = 10
     """Arrivals needed before anything is changed."""
-    EVERY = 10
+    EVERY = 20
     """Beats between two looks."""
     STEP = 0.0005
     """s between the phases that are tried."""
     LOST = 0.05
     """s of waiting that a picture counts for which shares its window with the next one, and so
     is not shown; elsewhere one is shown twice."""
-    CLOSE, CLOSE_COST = 0.003, 0.001
+    CLOSE, CLOSE_COST = 0.003, 0.003
     """s before the close in which a picture may soon miss it, and s that this counts for."""
-    WORTH = 0.001
+    WORTH = 0.0007
     """s of waiting by which another phase must be better: moving narrows the windows for long."""
 
     def __init__(self, period: float, reach: float) -> None:
         self._period, self._reach = period, reach
-        self._arrivals: deque[float] = deque(maxlen=self.MEMORY)
+        self._arrivals: deque[float] = deque()
         self._beats = 0
         self.offset = 0.0
         """s after the beats, the phase to close windows at; not limited to one period."""
@@ -111,6 +111,8 @@ class _Phase:
     def note(self, at: float) -> None:
         """Note an arrival at `at`, s since the first beat."""
         self._arrivals.append(at)
+        while at - self._arrivals[0] > self.MEMORY:
+            self._arrivals.popleft()
 
     def beat(self) -> None:
         """Look for a better phase now and then."""

@@ -21,6 +21,8 @@ _STEADY_BEATS: Final = 20
 """Beats after which the limit between needed and spare pictures is corrected."""
 _LARGEST_CORRECTION: Final = 0.0002
 """Share of the time by which the limit is moved: twice what two quartz clocks differ by."""
+_FIRST_CORRECTIONS: Final = 5
+"""Corrections at the start that have no limit, as the limit's place is random."""
 
 
 class EvenShare:
@@ -116,7 +118,7 @@ class _Boundary:
 
     def __init__(self, period: float) -> None:
         self._step = _LARGEST_CORRECTION * period * _STEADY_BEATS
-        self._beats = 0
+        self._beats = self._corrections = 0
         self._spare, self._needed = float("-inf"), float("inf")
 
     def note(self, after: float) -> None:
@@ -134,4 +136,9 @@ class _Boundary:
         error = (self._spare + self._needed) / 2
         has_both = self._spare > float("-inf") and self._needed < float("inf")
         self._beats, self._spare, self._needed = 0, float("-inf"), float("inf")
-        return max(-self._step, min(self._step, error)) if has_both else 0.0
+        if not has_both:
+            return 0.0
+        self._corrections += 1
+        if self._corrections <= _FIRST_CORRECTIONS:
+            return error
+        return max(-self._step, min(self._step, error))
