@@ -9,17 +9,21 @@ relayd.media.encode), and reading a picture's side data may crash the process (s
 relayd.media.fit). relayd does not treat 19 differently there.
 """
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final, SupportsFloat, cast
 
 import av
+import av.container.core
 import av.error
 from av.container import InputContainer
 from av.filter import Graph
 
 _MAJOR: Final = int(av.__version__.partition(".")[0])
 _FIRST_WITH_ARGUMENT_ERROR: Final = 17
-_FIRST_WITH_GRAPH_THREADS: Final = 17
+_FIRST_THAT_ASKS_THE_TIME: Final = 17
 _LAST_WITH_METADATA_ERRORS: Final = 18
+_LAST_WITH_STREAM_OVERRUN: Final = 17
 
 INVALID_ARGUMENT: Final[type[Exception]] = getattr(
     av.error, "ArgumentError" if _MAJOR >= _FIRST_WITH_ARGUMENT_ERROR else "ValueError"
@@ -36,30 +40,53 @@ def metadata_arguments(major: int = _MAJOR) -> dict[str, str]:
     return {"metadata_errors": "surrogateescape"} if major <= _LAST_WITH_METADATA_ERRORS else {}
 
 
+def option_arguments(options: dict[str, str], major: int = _MAJOR) -> dict[str, dict[str, str]]:
+    """Return the argument of `av.open` that passes options to FFmpeg.
+
+    Up to 17 `options` makes PyAV free memory that it does not own where a stream appears only
+    while the container is looked at (live FLV). There they are for the container alone, and not
+    for the decoders that FFmpeg looks at it with.
+    """
+    return {"container_options" if major <= _LAST_WITH_STREAM_OVERRUN else "options": options}
+
+
 def open_input(
     file: object,
     *,
     format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
-    timeout: tuple[float, float],
+    timeout: tuple[SupportsFloat, SupportsFloat],
 ) -> InputContainer:
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
-    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read.
+    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read, and is
+    asked for its value at the beginning of each call.
     Raises what `av.open` raises.
     """
-    arguments: dict[str, Any] = metadata_arguments()
-    container = av.open(file, "r", format=format, options=options, timeout=timeout, **arguments)
+    # PyAV's types do not know that it takes what has a __float__.
+    arguments: dict[str, Any] = {"timeout": timeout}
+    arguments |= metadata_arguments() | option_arguments(options)
+    container = av.open(file, "r", format=format, **arguments)
     return cast("InputContainer", container)
+
+
+def use_clock(now: Callable[[], float]) -> None:
+    """Let PyAV compare its time limits with `now`, monotonic seconds.
+
+    From 17 on PyAV asks the module `time` for it each time; 16 keeps the function that it found
+    when it was imported, and is not changed.
+    """
+    if _MAJOR >= _FIRST_THAT_ASKS_THE_TIME:
+        vars(av.container.core)["time"] = SimpleNamespace(monotonic=now)
 
 
 def one_thread_graph() -> Graph:
     """Return a filter graph that runs in the caller's thread.
 
-    16 has no such setting, and starts a thread for each processor.
+    16 and 17.0 have no such setting, and start a thread for each processor.
     """
     graph = Graph()
-    if _MAJOR >= _FIRST_WITH_GRAPH_THREADS:
+    if hasattr(graph, "threads"):
         graph.threads = 1
     return graph
 

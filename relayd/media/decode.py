@@ -7,7 +7,8 @@ FFmpeg 8.1 crashes when two threads use one codec context.
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from weakref import WeakSet
 
 import av.error
 import av.logging
@@ -20,6 +21,7 @@ from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnus
 from relayd.media import compat
 from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.look import Look, look_at
 from relayd.media.srt import SrtReader, is_srt
 from relayd.urls.safe import MediaUrl
 
@@ -37,13 +39,31 @@ FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
 
 
+class ByteFeed(Protocol):
+    """A file-like object that FFmpeg reads in place of a URL."""
+
+    name: str
+    """Its safe name."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes as soon as there are some; none at the end or a failure."""
+
+    @property
+    def fault(self) -> SourceError | None:
+        """Why there are no more bytes; None at a plain end."""
+
+    def close(self) -> None:
+        """Release what it reads from; a second call does nothing."""
+
+
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input, self._frame = source, frame
+        self._input = source
+        self._frame: VideoFrame | None = frame
         base = compat.number(frame.time_base)
         self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
@@ -51,9 +71,15 @@ class Picture:
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
-        Raises SourceUnusable when no filter can convert it.
+        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
         """
+        if self._frame is None:
+            raise SourceLost("the source was closed")
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
+
+    def drop(self) -> None:
+        """Give its memory back, which may be that of a device."""
+        self._frame = None
 
 
 class VideoInput:
@@ -63,19 +89,26 @@ class VideoInput:
         self,
         container: InputContainer,
         name: str,
-        srt: SrtReader | None,
+        feed: ByteFeed | None,
         *,
         geometry: Geometry,
         fit: FitMode,
         live: bool,
     ) -> None:
-        self._container, self._srt = container, srt
+        self._container, self._feed = container, feed
         self._name = name
-        self._live = live
         self._stream = self._choose_stream()
+        self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
+        self._lent: WeakSet[Picture] = WeakSet()
+        """Pictures that somebody still has."""
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self.packets = 0
+        """Packets of the video read so far, decodable or not."""
+        self.key_interval = 0.0
+        """s: the longest stretch between two key frames so far, by their time stamps."""
+        self._last_key: float | None = None
 
     @classmethod
     def open(
@@ -88,9 +121,10 @@ class VideoInput:
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
-        open_timeout: float = 5.0,
-        read_timeout: float = 5.0,
+        open_timeout: SupportsFloat = 5.0,
+        read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
+        feed: ByteFeed | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
 
@@ -98,35 +132,36 @@ class VideoInput:
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
-        alone. Only SRT uses `cancelled`, and ends soon after it is set.
+        alone. `open_timeout` applies to opening and again to finding the streams; each limit is
+        asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        `feed` is read in place of the URL, and closed with the input.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
-            srt = None
             if is_srt(url):
-                limit = 2 * open_timeout  # one for opening, one for finding streams
-                srt = SrtReader(
+                feed = SrtReader(
                     url,
                     name,
-                    open_timeout=limit,
+                    open_timeout=float(open_timeout),
                     read_timeout=read_timeout,
                     cancelled=cancelled or Event(),
                 )
-                undo.callback(srt.close)
+            if feed is not None:
+                undo.callback(feed.close)
             try:
                 container = compat.open_input(
-                    srt or url,
+                    feed or url,
                     format=format or None,
                     options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
                     timeout=(open_timeout, read_timeout),
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
-                fault = srt.fault if srt else None
+                fault = feed.fault if feed else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(container, name, feed, geometry=geometry, fit=fit, live=low_delay)
             undo.pop_all()
             return source
 
@@ -143,10 +178,15 @@ class VideoInput:
         if getattr(stream, "codec_context", None) is None:
             raise SourceUnusable(f"no decoder is available for the video of {self._name}")
         context = stream.codec_context
-        context.thread_type = "SLICE" if self._live else "FRAME"
-        context.thread_count = 1 if self._live else FILE_THREADS
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
+
+    def decode_for(self, *, live: bool) -> None:
+        """Choose between no frame held back and several threads; before the first picture."""
+        self._live = live
+        context = self._stream.codec_context
+        context.thread_type = "SLICE" if live else "FRAME"
+        context.thread_count = 1 if live else FILE_THREADS
 
     @property
     def width(self) -> int:
@@ -168,10 +208,9 @@ class VideoInput:
         """Frames per second as announced; 0.0 when unknown."""
         return compat.number(self._stream.average_rate or self._stream.guessed_rate)
 
-    @property
-    def finite(self) -> bool:
-        """Whether the container has a known end: a recording, not a live stream."""
-        return (self._container.duration or 0) > 0
+    def look(self) -> Look:
+        """Return what the container shows of itself."""
+        return look_at(self._container, self._stream)
 
     def pictures(self) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
@@ -186,9 +225,12 @@ class VideoInput:
         corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
+                self._note_packet(packet)
                 try:
                     frames = packet.decode()
                 except (av.error.FFmpegError, MemoryError):
+                    if self._live and self._last_key is None:
+                        continue  # joined between two key frames: not corrupt, only useless
                     self.corrupt += 1
                     corrupt_run += 1
                     if corrupt_run >= CORRUPT_LIMIT:
@@ -196,16 +238,32 @@ class VideoInput:
                             f"{self._name}: {corrupt_run} packets in a row could not be decoded"
                         ) from None
                     continue
-                for frame in frames:
+                finally:
+                    del packet  # like the frames below: not to outlive the device, see close()
+                while frames:
                     corrupt_run = 0
                     decoded += 1
-                    yield Picture(self, frame)
+                    yield self._lend(frames.pop(0))
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
-        if self._srt and self._srt.fault:
-            raise self._srt.fault
+        if self._feed and self._feed.fault:
+            raise self._feed.fault
         if not decoded and not self._live:
             raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+
+    def _lend(self, frame: VideoFrame) -> Picture:
+        picture = Picture(self, frame)
+        self._lent.add(picture)
+        return picture
+
+    def _note_packet(self, packet: "Packet[VideoStream]") -> None:
+        self.packets += packet.size > 0
+        if not packet.is_keyframe:
+            return
+        at = (packet.pts or 0) * compat.number(packet.time_base)
+        if self._last_key is not None:
+            self.key_interval = max(self.key_interval, at - self._last_key)
+        self._last_key = at
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
@@ -224,11 +282,18 @@ class VideoInput:
         return True
 
     def close(self) -> None:
-        """Close the file, socket or device, the codec and the filters."""
+        """Close the file, socket or device, the codec and the filters.
+
+        Pictures that somebody still has lose their content. Raw pictures of a camera are the
+        device's own memory: FFmpeg gives it back to the device even when that is closed, and
+        crashes. An error's traceback holds the last picture like this.
+        """
+        for picture in list(self._lent):
+            picture.drop()
         self._fitter.close()
         self._container.close()
-        if self._srt:
-            self._srt.close()
+        if self._feed:
+            self._feed.close()
         del self._stream  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:

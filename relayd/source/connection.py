@@ -1,26 +1,27 @@
 """One connection to a source: opens it and reads it to its end or failure, in its own thread."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Final
 
 from relayd import logs
 from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
-from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, Unavailable
+from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
-from relayd.media.decode import Picture, VideoInput
-from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.frames import I420
+from relayd.media.interrupt import ended_by
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
-from relayd.source.kinds import InputPlan, SourceKind, plan_input
-from relayd.source.schedule import PlaybackSchedule
+from relayd.source.kinds import SourceKind
+from relayd.source.limits import Run, SourceLimits
+from relayd.source.opening import OpenedSource, SourceOpener
+from relayd.source.playing import Playback, follow, play, play_pipe, show_image
+from relayd.source.snapshots import poll
 
-HTTP: Final = {"http", "https"}
-OPEN_TIMEOUT: Final = 5.0
-"""s for opening, and again for finding the streams."""
-REFRESH: Final = 0.5
-"""s after which a picture that is still current is published again."""
+READ_GRACE: Final = 0.5
+"""s by which FFmpeg's own limit for a read is longer than the reader's, whose words say more."""
 
 _log = logs.get("source")
 
@@ -35,16 +36,17 @@ class SourceConnection:
     def __init__(
         self,
         settings: SourceSettings,
-        geometry: Geometry,
-        fit: FitMode,
+        opener: SourceOpener,
         *,
+        limits: SourceLimits,
         clock: Clock,
         wake: Event,
         publish: Callable[["SourceConnection", I420], bool],
     ) -> None:
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings, self._opener, self._limits = settings, opener, limits
         self._clock, self._wake, self._publish = clock, wake, publish
         self._abandoned = Event()
+        self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
         self.started_at = clock.now()
         self.connected_at: float | None = None
@@ -53,10 +55,8 @@ class SourceConnection:
         """When the first picture was published."""
         self.last_picture_at: float | None = None
         """When the newest picture was published."""
-        self.stream_info: SourceOpened | None = None
-        """Size, rate and codec; set before the first picture is published."""
-        self.corrupt = 0
-        self.late = 0
+        self._pictures = 0
+        self._longest_step = 0.0
         self.error: SourceError | None = None
         """Why it ended; None while it runs, and after the end of a recording."""
         self.ended = Event()
@@ -71,14 +71,68 @@ class SourceConnection:
             self.ended.set()
 
     def abandon(self) -> None:
-        """Ignore its further pictures, and let it end as soon as FFmpeg returns."""
+        """Ignore its further pictures, and let it end as soon as FFmpeg returns.
+
+        May be called again, for one that still hangs.
+        """
         self._abandoned.set()
+        if device := self._opener.device:
+            # In a thread: a camera that hangs may keep this call for seconds as well.
+            release = Thread(target=device.release, name="relayd-source-release", daemon=True)
+            with suppress(Unavailable):
+                start_thread(release)
 
     def join(self, timeout: float) -> bool:
         """Wait for its thread; True when that has ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def note_picture(self, now: float) -> None:
+        """Count a picture that is published at `now`; by the thread that publishes it."""
+        if self.last_picture_at is not None:
+            self._longest_step = max(self._longest_step, now - self.last_picture_at)
+        self._pictures += 1
+        self.last_picture_at = now
+        if self.first_picture_at is None:
+            self.first_picture_at = now
+
+    def wait_again(self) -> None:
+        """Count from now on: for the header, or for a first picture."""
+        if self.connected_at is None:
+            self.started_at = self._clock.now()
+            return
+        self.connected_at = self._clock.now()
+        self.first_picture_at = self.last_picture_at = None
+
+    @property
+    def run(self) -> Run:
+        """What it has shown so far of the source's pace."""
+        lasted = 0.0
+        if self.first_picture_at is not None and self.last_picture_at is not None:
+            lasted = self.last_picture_at - self.first_picture_at
+        key_interval = self._playback.key_interval if self._playback else 0.0
+        return Run(self._pictures, lasted, self._longest_step, key_interval)
+
+    @property
+    def packets(self) -> int:
+        """Packets of video that have arrived."""
+        return self._playback.packets if self._playback else 0
+
+    @property
+    def stream_info(self) -> SourceOpened | None:
+        """What was found; set before the first picture is published."""
+        return self._playback.stream_info if self._playback else None
+
+    @property
+    def corrupt(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._playback.corrupt if self._playback else 0
+
+    @property
+    def late(self) -> int:
+        """Pictures of a recording dropped so far because decoding was behind."""
+        return self._playback.late if self._playback else 0
 
     @property
     def alive(self) -> bool:
@@ -87,10 +141,11 @@ class SourceConnection:
 
     def _run(self) -> None:
         try:
-            self._read()
+            with ended_by(self._abandoned):
+                self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = error.with_traceback(None)
+            self.error = self._opener.explained(error).with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
@@ -99,102 +154,41 @@ class SourceConnection:
             self._wake.set()
 
     def _read(self) -> None:
-        settings = self._settings
-        plan = plan_input(
-            settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
-        )
-        source = self._open(plan)
+        opened = self._open()
         self.connected_at = self._clock.now()
         self._wake.set()
+        playback = self._playback = Playback(
+            opened.video,
+            kind=opened.kind,
+            clock=self._clock,
+            abandoned=self._abandoned,
+            publish=lambda i420: self._publish(self, i420),
+            open_again=lambda: self._open().video,
+        )
         try:
-            kind = plan.kind
-            if kind is SourceKind.LIVE and settings.url.scheme in HTTP and source.finite:
-                kind = SourceKind.FILE
-            if kind is SourceKind.IMAGE:
-                self._show_image(source)
-            elif kind.paced:
-                self._play(source)
-            else:
-                self._follow(source)
+            self._play(playback, may_be_polled=opened.may_be_polled)
         finally:
-            source.close()
+            playback.close()
 
-    def _open(self, plan: InputPlan) -> VideoInput:
-        last_try = len(plan.options) - 1
-        for number, options in enumerate(plan.options):
-            try:
-                return VideoInput.open(
-                    plan.url,
-                    name=str(self._settings.url),
-                    geometry=self._geometry,
-                    fit=self._fit,
-                    format=plan.demuxer,
-                    options=options,
-                    low_delay=plan.kind.live,
-                    open_timeout=OPEN_TIMEOUT,
-                    read_timeout=self._settings.stall_timeout,
-                    cancelled=self._abandoned,
-                )
-            except SourceUnusable:
-                if number == last_try or self._abandoned.is_set():
-                    raise
-        raise AssertionError("a plan has at least one set of options")
+    def _open(self) -> OpenedSource:
+        return self._opener.open(self._abandoned, self._read_limit)
 
-    def _follow(self, source: VideoInput) -> None:
-        """Publish each picture of a live source as it arrives."""
-        for picture in source.pictures():
-            self.corrupt = source.corrupt
-            i420 = picture.i420()
-            self._note_stream_info(source)
-            if not self._show(i420):
-                return
-        raise SourceLost("the stream ended")
+    def _read_limit(self) -> float:
+        """Return the s that FFmpeg may wait for data; the reader gives up a little earlier."""
+        limits, is_first = self._limits, self.first_picture_at is None
+        return (limits.first_frame if is_first else limits.stall) + READ_GRACE
 
-    def _play(self, source: VideoInput) -> None:
-        """Publish the pictures of a recording when each is due, once or in a loop."""
-        schedule = PlaybackSchedule(source.rate)
-        while self._play_once(source, schedule) and self._settings.loop:
-            if not source.rewind():
-                raise SourceLost("the recording ended and cannot be rewound")
-
-    def _play_once(self, source: VideoInput, schedule: PlaybackSchedule) -> bool:
-        """Play to the end; False when abandoned before it."""
-        shown: I420 | None = None
-        for picture in source.pictures():
-            self.corrupt = source.corrupt
-            due = schedule.due(picture.pts, self._clock.now())
-            if shown is not None and not self._keep_fresh(shown, due):
-                return False
-            if schedule.left_out(self._clock.now()):
-                self.late += 1
-                continue
-            shown = picture.i420()
-            self._note_stream_info(source)
-            if self._clock.sleep_until(due, self._abandoned) or not self._show(shown):
-                return False
-        return not self._abandoned.is_set()
-
-    def _show_image(self, source: VideoInput) -> None:
-        picture: Picture | None = next(source.pictures(), None)
-        if picture is None:
-            raise SourceUnusable("the image contains no picture")
-        still = picture.i420()
-        self._note_stream_info(source)
-        while self._show(still):
-            if self._clock.sleep_until(self._clock.now() + REFRESH, self._abandoned):
-                return
-
-    def _keep_fresh(self, shown: I420, until: float) -> bool:
-        """Republish a picture that is shown for long; False when abandoned."""
-        while (again := self._clock.now() + REFRESH) < until:
-            if self._clock.sleep_until(again, self._abandoned) or not self._show(shown):
-                return False
-        return True
-
-    def _note_stream_info(self, source: VideoInput) -> None:
-        # Not earlier: some streams announce their size with the first picture.
-        if self.stream_info is None:
-            self.stream_info = SourceOpened(source.width, source.height, source.rate, source.codec)
-
-    def _show(self, i420: I420) -> bool:
-        return self._publish(self, i420)
+    def _play(self, playback: Playback, *, may_be_polled: bool) -> None:
+        """Play the source in the way of its kind."""
+        settings = self._settings
+        match playback.kind:
+            case SourceKind.IMAGE:
+                show_image(playback)
+            case SourceKind.FILE | SourceKind.GENERATOR:
+                play(playback, loop=settings.loop)
+            case SourceKind.PIPE:
+                play_pipe(playback)
+            case _ if may_be_polled:
+                poll(playback, refresh=settings.refresh, stall_limit=self._limits.stall)
+            case _:
+                follow(playback)

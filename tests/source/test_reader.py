@@ -13,6 +13,7 @@ import pytest
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
+from relayd.media.look import Look
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -32,7 +33,7 @@ def grey_of(frame: SourceFrame) -> int:
 def test_a_file_reports_its_format_and_delivers_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.quadrants("plain.mp4", 1280, 720))
     _, event = watched.wait_for(SourceOpened, 3)
-    assert event == SourceOpened(1280, 720, 30.0, "h264")
+    assert event == SourceOpened(1280, 720, 30.0, "h264", "file")
     assert watched.frame().i420.shape == (720, 640)
 
 
@@ -186,7 +187,8 @@ def test_a_late_recording_catches_up_by_dropping_pictures(clips: "Clips", watch:
 class HungInput:
     """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
-    width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
+    width, height, rate, codec, corrupt = 640, 480, 30.0, "hung", 0
+    packets, key_interval = 1, 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -199,6 +201,12 @@ class HungInput:
 
     def i420(self) -> I420:
         return black(Geometry(640, 480))
+
+    def look(self) -> Look:
+        return Look(frozenset({"rtsp"}), self.codec)
+
+    def decode_for(self, *, live: bool) -> None:
+        assert live
 
     def close(self) -> None:
         self.closed.set()
@@ -213,7 +221,7 @@ def test_a_hang_in_ffmpeg_is_a_loss_at_the_limit_and_its_late_picture_is_ignored
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.3)
     opened_at, _ = watched.wait_for(SourceOpened, 2)
     lost_at, event = watched.wait_for(SourceDown, 2)
@@ -239,7 +247,7 @@ def test_no_more_than_two_hung_connections_pile_up(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live", stall_timeout=0.2)
     time.sleep(2.0)
     assert len(inputs) == 2
@@ -308,7 +316,6 @@ def test_however_many_requests_a_silent_camera_gets_few_connections_and_threads(
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
-    # Another connection starts once FFmpeg's own time limit has ended one.
     assert 1 <= len(silent_camera.connections) <= 10
     before = time.monotonic()
     watched.reader.stop()
@@ -325,7 +332,7 @@ def test_a_restart_while_it_is_being_opened_waits_for_that_opening(
         released.wait(10)
         return opened[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_slowly)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_slowly)
     monkeypatch.setattr("relayd.source.reader.FRESH_CONNECTION", 30.0)
     watched = watch("rtsp://camera/live")
     for _ in range(5):
@@ -350,7 +357,7 @@ def test_a_source_that_hangs_on_every_connection_is_reported_as_down(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_hung)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_hung)
     watched = watch("rtsp://camera/live")
     for after in range(MOST_HUNG):
         watched.wait_for(SourceOpened, 3, after=after)
@@ -375,7 +382,7 @@ def test_a_device_is_closed_before_a_restart_opens_it_again(
         inputs.append(HungInput())
         return inputs[-1]
 
-    monkeypatch.setattr("relayd.source.connection.VideoInput.open", open_alone)
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_alone)
     monkeypatch.setattr("relayd.source.reader.RELEASE_WAIT", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
@@ -389,7 +396,7 @@ def test_a_device_is_closed_before_a_restart_opens_it_again(
 def test_a_bug_in_the_reader_is_a_loss_and_not_the_end(
     watch: "Watch", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relayd.source.connection.plan_input", lambda *_: 1 / 0)
+    monkeypatch.setattr("relayd.source.opening.plan_input", lambda *_: 1 / 0)
     watched = watch("whatever")
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)

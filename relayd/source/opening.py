@@ -1,0 +1,232 @@
+"""Opens a source: tries the ways that its plan names, looks what is there, and says what it is."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Final
+
+from relayd.config.settings import SourceSettings
+from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
+from relayd.media.decode import ByteFeed, VideoInput
+from relayd.media.frames import FitMode, Geometry
+from relayd.media.interrupt import TimeLimit
+from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
+from relayd.source.addresses import scheme_of
+from relayd.source.camera_mode import ModeRequest
+from relayd.source.capture import CaptureDevice
+from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
+from relayd.source.limits import SourceLimits
+from relayd.source.pipes import Pipe, open_feed
+from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
+
+_WORTH_A_TRY: Final = 1.0
+"""s that must be left of `open_timeout` for another attempt."""
+_UNLIMITED: Final = 7 * 24 * 3600.0
+"""s: a pipe's header may take as long as its writer does, as it cannot be read twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """An open source, and what opening it has shown."""
+
+    video: VideoInput
+    kind: SourceKind
+    may_be_polled: bool
+    """Whether the next request may bring another picture, if this answer ends after one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """One opening: how, for whom, and until when."""
+
+    plan: InputPlan
+    name: str
+    geometry: Geometry
+    fit: FitMode
+    deadline: float
+    """On time.monotonic(), which FFmpeg's own limits go by as well."""
+    read_limit: Callable[[], float]
+    cancelled: Event
+
+    def open(
+        self, options: dict[str, str], *, demuxer: str = "", feed: ByteFeed | None = None
+    ) -> VideoInput:
+        """Open with one set of options. Raises SourceError."""
+        return VideoInput.open(
+            self.plan.url,
+            name=self.name,
+            geometry=self.geometry,
+            fit=self.fit,
+            format=demuxer or self.plan.demuxer,
+            options=options,
+            low_delay=self.plan.kind.live,
+            open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
+            read_timeout=TimeLimit(self.read_limit),
+            cancelled=self.cancelled,
+            feed=feed,
+        )
+
+    def time_left(self) -> float:
+        """Return the s until the deadline; negative after it."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another attempt makes sense."""
+        return self.time_left() > _WORTH_A_TRY and not self.cancelled.is_set()
+
+    def may_depend_on_options(self, fault: SourceError) -> bool:
+        """Whether other options may help."""
+        if scheme_of(self.plan.url) == "rtsp":
+            return was_answered(fault)
+        return isinstance(fault, SourceUnusable) and found_nothing(fault)
+
+
+def _without_limit() -> float:
+    return _UNLIMITED
+
+
+class SourceOpener:
+    """Opens one source, again and again, and remembers what worked."""
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        geometry: Geometry,
+        fit: FitMode,
+        limits: SourceLimits,
+        *,
+        fps: float,
+    ) -> None:
+        """`geometry` and `fps` are the relay's."""
+        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._request = ModeRequest(geometry, fps, settings.options)
+        self.device: CaptureDevice | None = None
+        """The capture device that was opened last, if the source is one."""
+        self._limits = limits
+        self._name = str(settings.url)
+        self._pipe: Pipe | None = None
+        self._worked = 0
+        """Number of the set of options that worked last."""
+        self._looks_inside = False
+        """Whether it was FFmpeg's bare bytes that worked last."""
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether it is a pipe: nothing that was read of it comes again."""
+        return self._pipe is not None
+
+    def open(self, cancelled: Event, read_limit: Callable[[], float]) -> OpenedSource:
+        """Open the source; the caller closes it.
+
+        `read_limit` returns how long a read may take, in seconds. `cancelled` ends what can be
+        ended early. Raises SourceError when it cannot be opened, or not in time.
+        """
+        plan = self._completed(plan_input(self._settings))
+        deadline = time.monotonic() + self._limits.open
+        opening = _Opening(
+            plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
+        )
+        try:
+            video = self._open_pipe(opening) if is_piped(plan.url) else self._open_url(opening)
+        except SourceError as fault:
+            if opening.time_left() > 0 or not fault.retryable or cancelled.is_set():
+                raise
+            raise too_slow(self._name, self._limits.open) from None
+        scheme, found = scheme_of(plan.url), video.look()
+        kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
+        video.decode_for(live=kind.live or kind is SourceKind.PIPE)
+        return OpenedSource(video, kind, may_be_polled(scheme, found))
+
+    def explained(self, error: SourceError) -> SourceError:
+        """Return the error to report for one that opening or reading raised."""
+        return self.device.explained(error) if self.device else error
+
+    def _completed(self, plan: InputPlan) -> InputPlan:
+        """Complete the plan of a capture device: with the modes that it has."""
+        self.device = None
+        if plan.kind is not SourceKind.DEVICE:
+            return plan
+        self.device = CaptureDevice(plan.url, self._name)
+        return replace(plan, options=tuple(self.device.options(self._request)))
+
+    def close(self) -> None:
+        """Close what is kept from one connection to the next."""
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def _open_pipe(self, opening: _Opening) -> VideoInput:
+        if self._pipe is None:
+            self._pipe = Pipe(opening.plan.url, self._name)
+        feed = open_feed(
+            self._pipe,
+            self._name,
+            cancelled=opening.cancelled,
+            limit=self._limits.open,
+            is_late=lambda: opening.time_left() <= 0,
+        )
+        return opening.open(opening.plan.options[0], feed=feed)
+
+    def _open_url(self, opening: _Opening) -> VideoInput:
+        if self._looks_inside:
+            self._looks_inside = False  # unless it works again
+            if (video := self._open_answer(opening)) is not None:
+                return video
+        is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
+        try:
+            video = self._try_options(opening)
+        except SourceError as fault:
+            if not (is_foreign and was_answered(fault) and opening.has_time):
+                raise
+            if (answer := self._open_answer(opening)) is None:
+                raise
+            return answer
+        if is_foreign and is_unread_multipart(video.look(), video.width):
+            video.close()
+            if (answer := self._open_answer(opening)) is None:
+                raise SourceUnreachable(f"{self._name}: its parts are no JPEG pictures")
+            return answer
+        return video
+
+    def _try_options(self, opening: _Opening) -> VideoInput:
+        """Try each set of options, the one that worked last time first."""
+        sets = opening.plan.options
+        faults: list[SourceError] = []
+        for number in sorted(range(len(sets)), key=lambda number: number != self._worked):
+            try:
+                video = opening.open(sets[number])
+            except SourceError as fault:
+                faults.append(fault)
+                if not (opening.has_time and self._may_depend_on_options(opening, fault)):
+                    break
+            else:
+                self._worked = number
+                return video
+        # The simplest mode of a capture device says best what is wrong with it.
+        raise faults[-1 if opening.plan.kind is SourceKind.DEVICE else 0]
+
+    def _may_depend_on_options(self, opening: _Opening, fault: SourceError) -> bool:
+        if self.device is not None:
+            return self.device.wants_another_mode(fault)
+        return opening.may_depend_on_options(fault)
+
+    def _open_answer(self, opening: _Opening) -> VideoInput | None:
+        """Open what FFmpeg did not recognise over HTTP; None if there is no picture in it."""
+        limit, options = TimeLimit(opening.time_left), opening.plan.options[0]
+        answer = look_inside(opening.plan.url, options, timeout=(limit, limit))
+        if answer is None or opening.cancelled.is_set():
+            return None
+        video = None
+        if answer.is_picture:
+            video = opening.open(options, feed=PictureBytes(answer.content, self._name))
+        elif answer.has_jpeg:
+            video = opening.open(options | MJPEG_PROBE, demuxer="mjpeg")
+        self._looks_inside = video is not None
+        return video
+
+
+def too_slow(name: str, limit: float) -> SourceError:
+    """Return the error of a source that could not be opened within `limit` seconds."""
+    hint = "see [source] open_timeout"
+    return SourceUnreachable(f"{name}: could not be opened within {limit:g} s", hint=hint)
