@@ -45,7 +45,9 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
-    reader = SourceReader(settings.source, video.geometry, video.fit, slot, events.append)
+    reader = SourceReader(
+        settings.source, video.geometry, video.fit, slot, events.append, turn=video.turn
+    )
 
     def first_event() -> SourceEvent | None:
         reader.start()

@@ -18,9 +18,12 @@ from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media import compat
-from relayd.media.fit import Fitter, describe
+from relayd.media.deinterlace import field_order
+from relayd.media.fit import Fitter, StreamFacts, describe
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.srt import SrtReader, is_srt
+from relayd.media.streams import Candidate, StreamWish, choose_stream, is_tiled
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
+
+HIGHEST_RATE: Final = 1000.0
+"""fps: an APNG without delays states 100000."""
 
 
 class Picture:
@@ -67,13 +73,18 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode,
+        turn: Orientation,
+        stream: StreamWish,
         live: bool,
     ) -> None:
         self._container, self._srt = container, srt
         self._name = name
         self._live = live
-        self._stream = self._choose_stream()
-        self._fitter = Fitter(self._name, geometry, fit)
+        self._stream = self._choose_stream(stream)
+        self._facts = _StreamFactsReader(container, self._stream)
+        context = self._stream.codec_context
+        order = field_order(context.name, compat.stated_field_order(context))
+        self._fitter = Fitter(name, geometry, fit, turn=turn, field_order=order)
         self.corrupt = 0
         """Packets that could not be decoded so far."""
 
@@ -84,6 +95,8 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode = "crop",
+        turn: Orientation = UPRIGHT,
+        stream: StreamWish = "best",
         name: str = "",
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
@@ -92,8 +105,9 @@ class VideoInput:
         read_timeout: float = 5.0,
         cancelled: Event | None = None,
     ) -> "VideoInput":
-        """Open `url` and find its video stream.
+        """Open `url` and find its video stream: the best, or the one of a number.
 
+        `turn` rotates and mirrors the upright picture.
         `low_delay` is for live sources: no frame is held back for threads, and data that cannot
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
@@ -126,22 +140,31 @@ class VideoInput:
                 fault = srt.fault if srt else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(
+                container,
+                name,
+                srt,
+                geometry=geometry,
+                fit=fit,
+                turn=turn,
+                stream=stream,
+                live=low_delay,
+            )
             undo.pop_all()
             return source
 
-    def _choose_stream(self) -> VideoStream:
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        ]
-        if not streams:
-            raise SourceUnusable(f"{self._name} has no video")
-        stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
-        # A stream without a decoder has no codec context, despite PyAV's types.
-        if getattr(stream, "codec_context", None) is None:
-            raise SourceUnusable(f"no decoder is available for the video of {self._name}")
+    def _choose_stream(self, wish: StreamWish) -> VideoStream:
+        streams = self._container.streams.video
+        candidates = [_candidate(stream) for stream in streams]
+        stream = streams[choose_stream(candidates, wish, self._name)]
+        if wish == "best" and is_tiled(candidates):
+            raise SourceUnusable(
+                f"{self._name} is a picture of {len(streams)} tiles, which relayd cannot join",
+                hint="convert it to JPEG or PNG",
+            )
+        for other in self._container.streams:
+            if other.index != stream.index:
+                compat.discard(other)
         context = stream.codec_context
         context.thread_type = "SLICE" if self._live else "FRAME"
         context.thread_count = 1 if self._live else FILE_THREADS
@@ -165,8 +188,9 @@ class VideoInput:
 
     @property
     def rate(self) -> float:
-        """Frames per second as announced; 0.0 when unknown."""
-        return compat.number(self._stream.average_rate or self._stream.guessed_rate)
+        """Frames per second as announced; 0.0 when unknown, or no rate that a video can have."""
+        rate = compat.number(self._stream.average_rate or self._stream.guessed_rate)
+        return rate if rate <= HIGHEST_RATE else 0.0
 
     @property
     def finite(self) -> bool:
@@ -229,12 +253,52 @@ class VideoInput:
         self._container.close()
         if self._srt:
             self._srt.close()
-        del self._stream  # the codec's threads end with the last reference to it
+        del self._stream, self._facts  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
-        context = self._stream.codec_context
-        aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
-        return self._fitter.fit(frame, aspect)
+        return self._fitter.fit(frame, self._facts.read(frame))
+
+
+_COVERS: Final = Disposition.attached_pic | Disposition.timed_thumbnails
+_CAPTURE_DEMUXERS: Final = frozenset({"video4linux2,v4l2", "lavfi"})
+
+
+def _candidate(stream: VideoStream) -> Candidate:
+    # A stream without a decoder has no codec context, despite PyAV's types.
+    context = getattr(stream, "codec_context", None)
+    return Candidate(
+        context.width if context else 0,
+        context.height if context else 0,
+        stream.frames,
+        is_default=bool(stream.disposition & Disposition.default),
+        is_cover=bool(stream.disposition & _COVERS),
+        is_part=bool(stream.disposition & Disposition.dependent),
+        is_decodable=context is not None,
+    )
+
+
+class _StreamFactsReader:
+    """Reads what a stream states about its pictures."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        """To be made before the first picture is decoded."""
+        self._context = stream.codec_context
+        self._made_here = container.format.name in _CAPTURE_DEMUXERS
+        container_aspect = compat.number(stream.sample_aspect_ratio)
+        is_codecs = container_aspect == compat.number(self._context.sample_aspect_ratio)
+        self._container_aspect = 0.0 if is_codecs else container_aspect
+        """0 where the container agrees with the codec, which may change it later."""
+
+    def read(self, frame: VideoFrame) -> StreamFacts:
+        """Return the facts that count for `frame`, the newest picture decoded."""
+        context = self._context
+        primaries, curve = compat.primaries_and_curve(frame, context)
+        return StreamFacts(
+            self._container_aspect or compat.number(context.sample_aspect_ratio),
+            primaries,
+            curve,
+            self._made_here,
+        )
 
 
 _Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]

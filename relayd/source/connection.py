@@ -9,6 +9,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.orientation import Orientation
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
@@ -30,6 +31,7 @@ class SourceConnection:
         settings: SourceSettings,
         geometry: Geometry,
         fit: FitMode,
+        turn: Orientation,
         *,
         clock: Clock,
         wake: Event,
@@ -38,7 +40,7 @@ class SourceConnection:
         self._settings = settings
         self._clock, self._wake, self._publish = clock, wake, publish
         self._abandoned = Event()
-        self._opener = SourceOpener(settings, geometry, fit, self._abandoned)
+        self._opener = SourceOpener(settings, geometry, fit, turn, self._abandoned)
         self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
         self.started_at = clock.now()

@@ -8,6 +8,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import FitMode, Geometry
+from relayd.media.orientation import Orientation
 from relayd.source.kinds import InputPlan, SourceKind, plan_input
 
 HTTP: Final = {"http", "https"}
@@ -27,10 +28,15 @@ class SourceOpener:
     """Opens the source of some settings, again and again if need be."""
 
     def __init__(
-        self, settings: SourceSettings, geometry: Geometry, fit: FitMode, cancelled: Event
+        self,
+        settings: SourceSettings,
+        geometry: Geometry,
+        fit: FitMode,
+        turn: Orientation,
+        cancelled: Event,
     ) -> None:
         """`cancelled` ends the calls that can be ended early."""
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings, self._geometry, self._fit, self._turn = settings, geometry, fit, turn
         self._cancelled = cancelled
 
     def open(self) -> OpenedSource:
@@ -54,6 +60,8 @@ class SourceOpener:
                     name=str(self._settings.url),
                     geometry=self._geometry,
                     fit=self._fit,
+                    turn=self._turn,
+                    stream=self._settings.stream,
                     format=plan.demuxer,
                     options=options,
                     low_delay=plan.kind.live,

@@ -14,6 +14,7 @@ from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
 from relayd.source.connection import SourceConnection
@@ -63,10 +64,12 @@ class SourceReader:
         slot: LatestSlot[SourceFrame],
         on_event: Callable[[SourceEvent], None],
         *,
+        turn: Orientation = UPRIGHT,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._turn = turn
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -175,6 +178,7 @@ class SourceReader:
             self._settings,
             self._geometry,
             self._fit,
+            self._turn,
             clock=self._clock,
             wake=self._wake,
             publish=self._accept,
