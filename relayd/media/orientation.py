@@ -38,13 +38,15 @@ UPRIGHT: Final = Orientation()
 _FILTERS: Final[dict[tuple[int, bool], tuple[tuple[str, str], ...]]] = {
     (0, False): (),
     (1, False): (("transpose", "clock"),),
-    (2, False): (("hflip", ""), ("vflip", "")),
+    (2, False): (("vflip", ""), ("hflip", "")),
     (3, False): (("transpose", "cclock"),),
     (0, True): (("hflip", ""),),
     (1, True): (("transpose", "cclock_flip"),),
-    (2, True): (("vflip", ""),),
+    (2, True): (("vflip", ""), ("copy", "")),
     (3, True): (("transpose", "clock_flip"),),
 }
+"""A picture from `vflip` has its lines in memory from the last to the first, which PyAV 16 reads
+beyond its end: so another filter comes after it."""
 
 
 def by_hand(degrees: int, *, mirror: bool) -> Orientation:
