@@ -88,6 +88,13 @@ def primaries_and_curve(frame: VideoFrame, context: VideoCodecContext) -> tuple[
     return int(marked.color_primaries), int(marked.color_trc)
 
 
+def copy_colours(source: VideoFrame, target: VideoFrame) -> None:
+    """Let a picture state the same colours as another one; in 16, matrix and range only."""
+    for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+
+
 def stated_field_order(context: VideoCodecContext) -> int:
     """Return the order of fields as the container states it, FFmpeg's AVFieldOrder; 0: unknown.
 

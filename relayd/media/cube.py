@@ -112,7 +112,7 @@ def _pq_to_light(signal: Floats) -> Floats:
 def _hlg_to_light(signal: Floats) -> Floats:
     """ARIB STD-B67, shown on a screen of 1000 cd/m2 (ITU-R BT.2100, table 5).
 
-    The screen's gamma is applied to each colour, as SDR screens do and FFmpeg's zscale does; BT.2100
+    The screen's gamma is applied to each colour, as SDR screens and FFmpeg's zscale do. BT.2100
     applies it to the luminance, which makes saturated colours paler: by a Delta E of 5.
     """
     a, b, c, half = 0.17883277, 0.28466892, 0.55991073, 0.5

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Final, cast
 import av.error
 import av.logging
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media import compat
 from relayd.media.deinterlace import field_order
-from relayd.media.fit import Fitter, StreamFacts, describe
+from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.heif import Grid
 from relayd.media.orientation import UPRIGHT, Orientation
+from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
 from relayd.media.srt import SrtReader, is_srt
-from relayd.media.streams import Candidate, StreamWish, choose_stream, is_tiled
+from relayd.media.streams import StreamWish
+from relayd.media.tiles import find_grid, join_tiles
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -75,16 +77,21 @@ class VideoInput:
         fit: FitMode,
         turn: Orientation,
         stream: StreamWish,
+        grid: Grid | None,
         live: bool,
     ) -> None:
+        """`grid` says how the streams are the tiles of one picture."""
         self._container, self._srt = container, srt
         self._name = name
         self._live = live
         self._stream = self._choose_stream(stream)
-        self._facts = _StreamFactsReader(container, self._stream)
+        self._facts = StreamFactsReader(container, self._stream)
         context = self._stream.codec_context
         order = field_order(context.name, compat.stated_field_order(context))
+        turn = grid.orientation.then(turn) if grid else turn
         self._fitter = Fitter(name, geometry, fit, turn=turn, field_order=order)
+        self._grid = grid
+        self._joined: VideoFrame | None = None
         self.corrupt = 0
         """Packets that could not be decoded so far."""
 
@@ -129,17 +136,25 @@ class VideoInput:
                     cancelled=cancelled or Event(),
                 )
                 undo.callback(srt.close)
+            options = {"max_pixels": str(MAX_PIXELS)} | dict(options or {})
+            timeout = open_timeout, read_timeout
+            grid = None
             try:
                 container = compat.open_input(
-                    srt or url,
-                    format=format or None,
-                    options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                    timeout=(open_timeout, read_timeout),
+                    srt or url, format=format or None, options=options, timeout=timeout
                 )
+                undo.callback(container.close)
+                tiled = shows_tiles(container, stream)
+                if tiled:
+                    grid = find_grid(url, options, timeout, MAX_PIXELS)
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = srt.fault if srt else None
                 raise fault or _refusal(error, name, live=low_delay) from None
-            undo.callback(container.close)
+            if tiled and not grid:
+                raise SourceUnusable(
+                    f"{name} is a picture in tiles that cannot be joined",
+                    hint="convert it to JPEG or PNG",
+                )
             source = cls(
                 container,
                 name,
@@ -148,23 +163,14 @@ class VideoInput:
                 fit=fit,
                 turn=turn,
                 stream=stream,
+                grid=grid,
                 live=low_delay,
             )
             undo.pop_all()
             return source
 
     def _choose_stream(self, wish: StreamWish) -> VideoStream:
-        streams = self._container.streams.video
-        candidates = [_candidate(stream) for stream in streams]
-        stream = streams[choose_stream(candidates, wish, self._name)]
-        if wish == "best" and is_tiled(candidates):
-            raise SourceUnusable(
-                f"{self._name} is a picture of {len(streams)} tiles, which relayd cannot join",
-                hint="convert it to JPEG or PNG",
-            )
-        for other in self._container.streams:
-            if other.index != stream.index:
-                compat.discard(other)
+        stream = select_stream(self._container, wish, self._name)
         context = stream.codec_context
         context.thread_type = "SLICE" if self._live else "FRAME"
         context.thread_count = 1 if self._live else FILE_THREADS
@@ -174,11 +180,15 @@ class VideoInput:
     @property
     def width(self) -> int:
         """Coded width in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.width
         return self._stream.codec_context.width
 
     @property
     def height(self) -> int:
         """Coded height in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.height
         return self._stream.codec_context.height
 
     @property
@@ -204,6 +214,9 @@ class VideoInput:
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
+        if self._grid:
+            yield Picture(self, self._join(self._grid))
+            return
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
@@ -229,7 +242,25 @@ class VideoInput:
         if self._srt and self._srt.fault:
             raise self._srt.fault
         if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+            raise self._nothing_decoded()
+
+    def _nothing_decoded(self) -> SourceUnusable:
+        if self._container.format.name == "webp_pipe" and not self.width:
+            return SourceUnusable(
+                f"{self._name} is an animated WebP, which FFmpeg as installed cannot decode",
+                hint="convert it to GIF or MP4",
+            )
+        return SourceUnusable(f"{self._name} contains no picture that can be decoded")
+
+    def _join(self, grid: Grid) -> VideoFrame:
+        """Return the picture that the tiles are; they are decoded once."""
+        try:
+            self._joined = self._joined or join_tiles(self._container, grid)
+        except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise SourceUnusable(f"{self._name}: {describe(error)}") from None
+        if not self._joined:
+            raise self._nothing_decoded()
+        return self._joined
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
@@ -253,52 +284,11 @@ class VideoInput:
         self._container.close()
         if self._srt:
             self._srt.close()
+        self._joined = None
         del self._stream, self._facts  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
         return self._fitter.fit(frame, self._facts.read(frame))
-
-
-_COVERS: Final = Disposition.attached_pic | Disposition.timed_thumbnails
-_CAPTURE_DEMUXERS: Final = frozenset({"video4linux2,v4l2", "lavfi"})
-
-
-def _candidate(stream: VideoStream) -> Candidate:
-    # A stream without a decoder has no codec context, despite PyAV's types.
-    context = getattr(stream, "codec_context", None)
-    return Candidate(
-        context.width if context else 0,
-        context.height if context else 0,
-        stream.frames,
-        is_default=bool(stream.disposition & Disposition.default),
-        is_cover=bool(stream.disposition & _COVERS),
-        is_part=bool(stream.disposition & Disposition.dependent),
-        is_decodable=context is not None,
-    )
-
-
-class _StreamFactsReader:
-    """Reads what a stream states about its pictures."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        """To be made before the first picture is decoded."""
-        self._context = stream.codec_context
-        self._made_here = container.format.name in _CAPTURE_DEMUXERS
-        container_aspect = compat.number(stream.sample_aspect_ratio)
-        is_codecs = container_aspect == compat.number(self._context.sample_aspect_ratio)
-        self._container_aspect = 0.0 if is_codecs else container_aspect
-        """0 where the container agrees with the codec, which may change it later."""
-
-    def read(self, frame: VideoFrame) -> StreamFacts:
-        """Return the facts that count for `frame`, the newest picture decoded."""
-        context = self._context
-        primaries, curve = compat.primaries_and_curve(frame, context)
-        return StreamFacts(
-            self._container_aspect or compat.number(context.sample_aspect_ratio),
-            primaries,
-            curve,
-            self._made_here,
-        )
 
 
 _Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from relayd.media import cube
-from relayd.media.colour import Colours, ColourTags, read_tags
+from relayd.media.colour import Colours, ColourTags, Curve, read_tags
 
 SD, HD = (640, 480), (1280, 720)
 
@@ -54,7 +54,7 @@ def test_wide_and_hdr_colours_are_known_by_their_tags(tags: ColourTags, expected
 
 @pytest.mark.parametrize(("curve", "white"), [("pq", 0.5806), ("hlg", 0.7499)])
 def test_skin_keeps_its_brightness_and_the_brightest_light_becomes_white(
-    curve: cube.Curve, white: float
+    curve: Curve, white: float
 ) -> None:
     """`white` is the signal for 203 cd/m2 (ITU-R BT.2408, table 1)."""
     grey = np.linspace(0, 1, 200)[:, np.newaxis].repeat(3, 1)

@@ -47,7 +47,7 @@ def test_a_stream_without_a_decoder_is_told(wish: str) -> None:
 
 @pytest.mark.parametrize("candidates", [[], [COVER]])
 def test_sound_alone_is_no_video(candidates: list[Candidate]) -> None:
-    with pytest.raises(SourceUnusable, match="x has no video$"):
+    with pytest.raises(SourceUnusable, match=r"x has no video$"):
         choose_stream(candidates, "best", "x")
 
 

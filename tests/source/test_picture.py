@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
 from relayd.errors import SourceUnusable
+from relayd.media import decode
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, Geometry, luma
 from relayd.media.orientation import by_hand
 from tests.support.clips import quadrants
+from tests.support.heif import tiled
 
 if TYPE_CHECKING:
     from tests.support.clips import Clips
@@ -231,3 +233,60 @@ def test_a_rate_that_no_video_has_is_not_told(clips: "Clips") -> None:
     with opened(path) as source:
         assert next(source.pictures()).i420().shape == VGA.shape
         assert source.rate <= 1000
+
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow writes no AVIF")
+
+
+@needs_avif
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (3, 4), (1, 2)])
+def test_a_photo_in_tiles_is_shown_whole(clips: "Clips", rows: int, columns: int) -> None:
+    path = clips.file("tiles.avif", tiled(quadrants(630, 470), rows, columns))
+    with opened(path) as source:
+        assert (source.width, source.height) == (630, 470)
+        (picture,) = source.pictures()
+        shown = picture.i420()
+        assert clips.corners(shown) == ["red", "green", "blue", "white"]
+        assert clips.colour_at(shown, 0.99, 0.99) == "white"  # nothing of the tiles' edge
+        assert source.rewind()
+        (again,) = source.pictures()
+        assert np.array_equal(again.i420(), shown)
+
+
+@needs_avif
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"rotate": 3}, ["blue", "red", "white", "green"]),
+        ({"rotate": 1}, ["green", "white", "red", "blue"]),
+        ({"flip": 1}, ["green", "red", "white", "blue"]),
+        ({"rotate": 1, "flip": 0}, ["red", "blue", "green", "white"]),
+    ],
+)
+def test_a_photo_in_tiles_is_upright(
+    clips: "Clips", how: dict[str, int], expected: list[str]
+) -> None:
+    path = clips.file("turned.avif", tiled(quadrants(640, 480), 2, 2, **how))
+    assert clips.corners(first_picture(path)) == expected
+
+
+@needs_avif
+def test_tiles_that_cannot_be_joined_are_refused_rather_than_shown_one_by_one(
+    clips: "Clips", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MAX_PIXELS", 640 * 480 - 1)
+    path = clips.file("large.avif", tiled(quadrants(640, 480), 2, 2))
+    with pytest.raises(SourceUnusable, match="in tiles that cannot be joined"):
+        first_picture(path)
+
+
+def test_an_animated_webp_is_played_or_refused_by_its_name(clips: "Clips") -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime", "blue")]
+    path = clips.folder / "moving.webp"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    if "webp_anim" in av.formats_available:
+        with opened(path) as source:
+            assert len(list(source.pictures())) == 3
+        return
+    with pytest.raises(SourceUnusable, match="an animated WebP"):
+        first_picture(path)
