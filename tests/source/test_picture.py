@@ -17,8 +17,10 @@ from relayd.media import decode
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, Geometry, luma
 from relayd.media.orientation import by_hand
+from relayd.source.kinds import plan_input
 from tests.support.clips import quadrants
 from tests.support.heif import tiled
+from tests.support.rtsp import RtspCamera
 
 if TYPE_CHECKING:
     from tests.support.clips import Clips
@@ -224,6 +226,18 @@ def test_of_two_streams_the_largest_is_shown_and_any_by_its_number(clips: "Clips
     assert clips.colour_at(first_picture(path, stream=1), 0.5, 0.5) == "blue"
     with pytest.raises(SourceUnusable, match="no video stream 2"):
         first_picture(path, stream=2)
+
+
+def test_of_two_streams_of_a_camera_the_largest_is_shown_and_any_by_its_number(
+    rtsp_camera: RtspCamera, clips: "Clips"
+) -> None:
+    plan = plan_input(rtsp_camera.url(path="two"), "", {}, 5.0)
+    for wish, size, colour in (("best", (1280, 720), "blue"), (0, (320, 240), "red")):
+        how = {"options": plan.options[0], "stream": wish, "low_delay": True}
+        with opened(plan.url, **how) as source:
+            assert (source.width, source.height) == size
+            shown = [next(source.pictures()).i420() for _ in range(3)]
+        assert [clips.colour_at(picture, 0.5, 0.5) for picture in shown] == [colour] * 3
 
 
 def test_a_rate_that_no_video_has_is_not_told(clips: "Clips") -> None:
