@@ -89,7 +89,7 @@ class VideoInput:
         context = self._stream.codec_context
         order = field_order(context.name, compat.stated_field_order(context))
         turn = grid.orientation.then(turn) if grid else turn
-        self._fitter = Fitter(name, geometry, fit, turn=turn, field_order=order)
+        self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
         self._grid = grid
         self._joined: VideoFrame | None = None
         self.corrupt = 0

@@ -27,6 +27,8 @@ from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.plan import Shape, plan_filters
 
 _CUBE: Final = "colours.cube"
+_LASTING_CODECS: Final = frozenset({"h264", "hevc"})
+"""Codecs whose orientation lasts until another one is stated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,17 @@ class Fitter:
         geometry: Geometry,
         mode: FitMode,
         *,
+        codec: str,
         turn: Orientation = UPRIGHT,
         field_order: FieldOrder = "",
     ) -> None:
         """Prepare for pictures of the source `name`, as it is called in errors.
 
-        `turn` is applied to the upright picture. `field_order` says that all are interlaced.
+        `codec` is FFmpeg's name of the decoder. `turn` is applied to the upright picture.
+        `field_order` says that all are interlaced.
         """
         self._name, self._geometry, self._mode, self._turn = name, geometry, mode, turn
-        self._orientation = OrientationReader()
+        self._orientation = OrientationReader(lasts=codec in _LASTING_CODECS)
         self._deinterlacer = Deinterlacer(field_order)
         self._shape: Shape | None = None
         self._chain: FilterChain | None = None

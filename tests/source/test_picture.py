@@ -106,6 +106,20 @@ def test_a_mirrored_clip_is_upright(
     assert clips.corners(first_picture(clip)) == expected
 
 
+def test_an_orientation_that_comes_with_key_frames_lasts_for_all_pictures(clips: "Clips") -> None:
+    plain, turned = clips.folder / "plain.h264", clips.folder / "turned.ts"
+    ffmpeg("-i", clips.quadrants("sei.mp4", 640, 480, count=40), "-c", "copy", plain)
+    ffmpeg("-i", plain, "-c", "copy", "-bsf:v",
+           "h264_metadata=display_orientation=insert:rotate=90:flip=horizontal",
+           turned)  # fmt: skip
+    with opened(turned) as source:
+        shown = {tuple(clips.corners(picture.i420())) for picture in source.pictures()}
+    ffmpeg("-i", turned, "-frames:v", "1", clips.folder / "as_ffmpeg.png")
+    expected = clips.corners(first_picture(clips.folder / "as_ffmpeg.png"))
+    assert expected != ["red", "green", "blue", "white"]
+    assert shown == {tuple(expected)}
+
+
 def test_what_is_turned_by_hand_is_turned_after_it_stands_upright(clips: "Clips") -> None:
     clip = clips.rotated(clips.quadrants("hand.mp4", 640, 480), 0, 1, -1, 0)
     assert clips.corners(first_picture(clip)) == ["blue", "red", "white", "green"]
@@ -233,7 +247,7 @@ def test_of_two_streams_of_a_camera_the_largest_is_shown_and_any_by_its_number(
 ) -> None:
     plan = plan_input(rtsp_camera.url(path="two"), "", {}, 5.0)
     for wish, size, colour in (("best", (1280, 720), "blue"), (0, (320, 240), "red")):
-        how = {"options": plan.options[0], "stream": wish, "low_delay": True}
+        how: dict[str, Any] = {"options": plan.options[0], "stream": wish, "low_delay": True}
         with opened(plan.url, **how) as source:
             assert (source.width, source.height) == size
             shown = [next(source.pictures()).i420() for _ in range(3)]
