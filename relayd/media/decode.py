@@ -7,7 +7,7 @@ FFmpeg 8.1 crashes when two threads use one codec context.
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
 
 import av.error
 import av.logging
@@ -21,6 +21,7 @@ from relayd.media.deinterlace import field_order
 from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
+from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
 from relayd.media.srt import SrtReader, is_srt
@@ -43,6 +44,23 @@ FILE_THREADS: Final = 2
 
 HIGHEST_RATE: Final = 1000.0
 """fps: an APNG without delays states 100000."""
+
+
+class ByteFeed(Protocol):
+    """A file-like object that FFmpeg reads in place of a URL."""
+
+    name: str
+    """Its safe name."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes as soon as there are some; none at the end or a failure."""
+
+    @property
+    def fault(self) -> SourceError | None:
+        """Why there are no more bytes; None at a plain end."""
+
+    def close(self) -> None:
+        """Release what it reads from; a second call does nothing."""
 
 
 class Picture:
@@ -71,7 +89,7 @@ class VideoInput:
         self,
         container: InputContainer,
         name: str,
-        srt: SrtReader | None,
+        feed: ByteFeed | None,
         *,
         geometry: Geometry,
         fit: FitMode,
@@ -81,12 +99,13 @@ class VideoInput:
         live: bool,
     ) -> None:
         """`grid` says how the streams are the tiles of one picture."""
-        self._container, self._srt = container, srt
+        self._container, self._feed = container, feed
         self._name = name
-        self._live = live
-        self._stream = self._choose_stream(stream)
+        self._stream = select_stream(container, stream, name)
         self._facts = StreamFactsReader(container, self._stream)
         context = self._stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        self.decode_for(live=live)
         order = field_order(context.name, compat.stated_field_order(context))
         turn = grid.orientation.then(turn) if grid else turn
         self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
@@ -94,6 +113,11 @@ class VideoInput:
         self._joined: VideoFrame | None = None
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self.packets = 0
+        """Packets of the video read so far, decodable or not."""
+        self.key_interval = 0.0
+        """s: the longest stretch between two key frames so far, by their time stamps."""
+        self._last_key: float | None = None
 
     @classmethod
     def open(
@@ -108,9 +132,10 @@ class VideoInput:
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
-        open_timeout: float = 5.0,
-        read_timeout: float = 5.0,
+        open_timeout: SupportsFloat = 5.0,
+        read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
+        feed: ByteFeed | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream: the best, or the one of a number.
 
@@ -119,36 +144,37 @@ class VideoInput:
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
-        alone. Only SRT uses `cancelled`, and ends soon after it is set.
+        alone. `open_timeout` applies to opening and again to finding the streams; each limit is
+        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        `feed` is read in place of the URL, and closed with the input.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
-            srt = None
             if is_srt(url):
-                limit = 2 * open_timeout  # one for opening, one for finding streams
-                srt = SrtReader(
+                feed = SrtReader(
                     url,
                     name,
-                    open_timeout=limit,
+                    open_timeout=float(open_timeout),
                     read_timeout=read_timeout,
                     cancelled=cancelled or Event(),
                 )
-                undo.callback(srt.close)
+            if feed is not None:
+                undo.callback(feed.close)
             options = {"max_pixels": str(MAX_PIXELS)} | dict(options or {})
             timeout = open_timeout, read_timeout
             grid = None
             try:
                 container = compat.open_input(
-                    srt or url, format=format or None, options=options, timeout=timeout
+                    feed or url, format=format or None, options=options, timeout=timeout
                 )
                 undo.callback(container.close)
                 tiled = shows_tiles(container, stream)
-                if tiled:
+                if tiled and feed is None:  # a pipe cannot be read twice
                     grid = find_grid(url, options, timeout, MAX_PIXELS)
             except (av.error.FFmpegError, ValueError, OSError) as error:
-                fault = srt.fault if srt else None
+                fault = feed.fault if feed else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             if tiled and not grid:
                 raise SourceUnusable(
@@ -158,7 +184,7 @@ class VideoInput:
             source = cls(
                 container,
                 name,
-                srt,
+                feed,
                 geometry=geometry,
                 fit=fit,
                 turn=turn,
@@ -169,13 +195,12 @@ class VideoInput:
             undo.pop_all()
             return source
 
-    def _choose_stream(self, wish: StreamWish) -> VideoStream:
-        stream = select_stream(self._container, wish, self._name)
-        context = stream.codec_context
-        context.thread_type = "SLICE" if self._live else "FRAME"
-        context.thread_count = 1 if self._live else FILE_THREADS
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        return stream
+    def decode_for(self, *, live: bool) -> None:
+        """Choose between no frame held back and several threads; before the first picture."""
+        self._live = live
+        context = self._stream.codec_context
+        context.thread_type = "SLICE" if live else "FRAME"
+        context.thread_count = 1 if live else FILE_THREADS
 
     @property
     def width(self) -> int:
@@ -202,10 +227,9 @@ class VideoInput:
         rate = compat.number(self._stream.average_rate or self._stream.guessed_rate)
         return rate if rate <= HIGHEST_RATE else 0.0
 
-    @property
-    def finite(self) -> bool:
-        """Whether the container has a known end: a recording, not a live stream."""
-        return (self._container.duration or 0) > 0
+    def look(self) -> Look:
+        """Return what the container shows of itself."""
+        return look_at(self._container, self._stream)
 
     def pictures(self) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
@@ -223,9 +247,12 @@ class VideoInput:
         corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
+                self._note_packet(packet)
                 try:
                     frames = packet.decode()
                 except (av.error.FFmpegError, MemoryError):
+                    if self._live and self._last_key is None:
+                        continue  # joined between two key frames: not corrupt, only useless
                     self.corrupt += 1
                     corrupt_run += 1
                     if corrupt_run >= CORRUPT_LIMIT:
@@ -239,8 +266,8 @@ class VideoInput:
                     yield Picture(self, frame)
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
-        if self._srt and self._srt.fault:
-            raise self._srt.fault
+        if self._feed and self._feed.fault:
+            raise self._feed.fault
         if not decoded and not self._live:
             raise self._nothing_decoded()
 
@@ -262,6 +289,15 @@ class VideoInput:
             raise self._nothing_decoded()
         return self._joined
 
+    def _note_packet(self, packet: "Packet[VideoStream]") -> None:
+        self.packets += packet.size > 0
+        if not packet.is_keyframe:
+            return
+        at = (packet.pts or 0) * compat.number(packet.time_base)
+        if self._last_key is not None:
+            self.key_interval = max(self.key_interval, at - self._last_key)
+        self._last_key = at
+
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
     ) -> "Packet[VideoStream] | None":
@@ -282,8 +318,8 @@ class VideoInput:
         """Close the file, socket or device, the codec and the filters."""
         self._fitter.close()
         self._container.close()
-        if self._srt:
-            self._srt.close()
+        if self._feed:
+            self._feed.close()
         self._joined = None
         del self._stream, self._facts  # the codec's threads end with the last reference to it
 

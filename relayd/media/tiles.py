@@ -1,7 +1,7 @@
 """Joins the tiles of a HEIF picture, which FFmpeg gives as streams of their own."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, SupportsFloat, cast
 
 import av.error
 from av.container import InputContainer
@@ -19,7 +19,7 @@ LARGEST_FILE: Final = 64 * 1024 * 1024
 
 
 def find_grid(
-    url: str, options: Mapping[str, str], timeout: tuple[float, float], largest: int
+    url: str, options: Mapping[str, str], timeout: tuple[SupportsFloat, SupportsFloat], largest: int
 ) -> Grid | None:
     """Read the grid of the picture at `url`, of at most `largest` pixels; None if it has none.
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
 from relayd.media import decode
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, Geometry, luma
 from relayd.media.orientation import by_hand
-from relayd.source.kinds import plan_input
+from relayd.source.plans import plan_input
+from relayd.urls.safe import MediaUrl
 from tests.support.clips import quadrants
 from tests.support.heif import tiled
 from tests.support.rtsp import RtspCamera
@@ -245,7 +247,7 @@ def test_of_two_streams_the_largest_is_shown_and_any_by_its_number(clips: "Clips
 def test_of_two_streams_of_a_camera_the_largest_is_shown_and_any_by_its_number(
     rtsp_camera: RtspCamera, clips: "Clips"
 ) -> None:
-    plan = plan_input(rtsp_camera.url(path="two"), "", {}, 5.0)
+    plan = plan_input(SourceSettings(url=MediaUrl(rtsp_camera.url(path="two"))))
     for wish, size, colour in (("best", (1280, 720), "blue"), (0, (320, 240), "red")):
         how: dict[str, Any] = {"options": plan.options[0], "stream": wish, "low_delay": True}
         with opened(plan.url, **how) as source:
