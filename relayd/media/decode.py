@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from weakref import WeakSet
 
 import av.error
 import av.logging
@@ -66,10 +67,11 @@ class ByteFeed(Protocol):
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input, self._frame = source, frame
+        self._input = source
+        self._frame: VideoFrame | None = frame
         base = compat.number(frame.time_base)
         self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
@@ -77,9 +79,15 @@ class Picture:
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
-        Raises SourceUnusable when no filter can convert it.
+        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
         """
+        if self._frame is None:
+            raise SourceLost("the source was closed")
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
+
+    def drop(self) -> None:
+        """Give its memory back, which may be that of a device."""
+        self._frame = None
 
 
 class VideoInput:
@@ -111,6 +119,8 @@ class VideoInput:
         self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
         self._grid = grid
         self._joined: VideoFrame | None = None
+        self._lent: WeakSet[Picture] = WeakSet()
+        """Pictures that somebody still has."""
         self.corrupt = 0
         """Packets that could not be decoded so far."""
         self.packets = 0
@@ -145,7 +155,7 @@ class VideoInput:
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
-        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
@@ -239,7 +249,7 @@ class VideoInput:
         could not be decoded, or the end came before the first picture.
         """
         if self._grid:
-            yield Picture(self, self._join(self._grid))
+            yield self._lend(self._join(self._grid))
             return
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
@@ -260,10 +270,12 @@ class VideoInput:
                             f"{self._name}: {corrupt_run} packets in a row could not be decoded"
                         ) from None
                     continue
-                for frame in frames:
+                finally:
+                    del packet  # like the frames below: not to outlive the device, see close()
+                while frames:
                     corrupt_run = 0
                     decoded += 1
-                    yield Picture(self, frame)
+                    yield self._lend(frames.pop(0))
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
@@ -288,6 +300,11 @@ class VideoInput:
         if not self._joined:
             raise self._nothing_decoded()
         return self._joined
+
+    def _lend(self, frame: VideoFrame) -> Picture:
+        picture = Picture(self, frame)
+        self._lent.add(picture)
+        return picture
 
     def _note_packet(self, packet: "Packet[VideoStream]") -> None:
         self.packets += packet.size > 0
@@ -315,7 +332,14 @@ class VideoInput:
         return True
 
     def close(self) -> None:
-        """Close the file, socket or device, the codec and the filters."""
+        """Close the file, socket or device, the codec and the filters.
+
+        Pictures that somebody still has lose their content. Raw pictures of a camera are the
+        device's own memory: FFmpeg gives it back to the device even when that is closed, and
+        crashes. An error's traceback holds the last picture like this.
+        """
+        for picture in list(self._lent):
+            picture.drop()
         self._fitter.close()
         self._container.close()
         if self._feed:

@@ -102,6 +102,7 @@ class Pipeline:
             self.source,
             on_source,
             turn=video.turn,
+            fps=video.fps,
             clock=clock,
         )
         self.pacer = Pacer(
