@@ -16,27 +16,25 @@ from weakref import WeakSet
 import av.error
 import av.logging
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost
 from relayd.media import compat
+from relayd.media.deinterlace import field_order
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.heif import Grid
 from relayd.media.look import Look, look_at
-from relayd.media.refusals import (
-    no_decoder,
-    no_picture,
-    no_video,
-    read_failure,
-    refusal,
-    undecodable,
-)
+from relayd.media.orientation import UPRIGHT, Orientation
+from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
+from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
 from relayd.media.skipping import PacketSkipper, SkipLevel
 from relayd.media.srt import SrtReader, is_srt
 from relayd.media.stamps import StampChooser
+from relayd.media.streams import StreamWish
 from relayd.media.symptoms import Asked
+from relayd.media.tiles import find_grid, join_tiles
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -67,6 +65,10 @@ def thread_count(pixels: int, processors: int, *, live: bool) -> int:
     if pixels < LARGE_PICTURE:
         return 1 if live else FILE_THREADS
     return max(1 if live else FILE_THREADS, min(MOST_THREADS, processors))
+
+
+HIGHEST_RATE: Final = 1000.0
+"""fps: an APNG without delays states 100000."""
 
 
 class ByteFeed(Protocol):
@@ -135,17 +137,28 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode,
+        turn: Orientation,
+        stream: StreamWish,
+        grid: Grid | None,
         live: bool,
         options: Mapping[str, str],
     ) -> None:
+        """`grid` says how the streams are the tiles of one picture."""
         self._container, self._feed = container, feed
         self._name = name
-        self._stream = self._choose_stream()
+        self._stream = select_stream(container, stream, name)
+        self._facts = StreamFactsReader(container, self._stream)
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
         """Whether the format has no time stamps at all, such as raw H.264."""
         self._rate_is_set = "framerate" in options
         self.decode_for(live=live)
-        self._fitter = Fitter(self._name, geometry, fit)
+        order = field_order(context.name, compat.stated_field_order(context))
+        turn = grid.orientation.then(turn) if grid else turn
+        self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
+        self._grid = grid
+        self._joined: VideoFrame | None = None
         self._lent: WeakSet[Picture] = WeakSet()
         """Pictures that somebody still has."""
         self._stamps, self._skipper = StampChooser(), PacketSkipper()
@@ -166,6 +179,8 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode = "crop",
+        turn: Orientation = UPRIGHT,
+        stream: StreamWish = "best",
         name: str = "",
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
@@ -175,8 +190,9 @@ class VideoInput:
         cancelled: Event | None = None,
         feed: ByteFeed | None = None,
     ) -> "VideoInput":
-        """Open `url` and find its video stream.
+        """Open `url` and find its video stream: the best, or the one of a number.
 
+        `turn` rotates and mirrors the upright picture.
         `low_delay` is for live sources: no frame is held back for threads, and data that cannot
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
@@ -199,47 +215,38 @@ class VideoInput:
                 )
             if feed is not None:
                 undo.callback(feed.close)
+            options = dict(options or {})
+            limited = {"max_pixels": str(MAX_PIXELS)} | options
+            timeout = open_timeout, read_timeout
+            grid = None
             try:
                 container = compat.open_input(
-                    feed or url,
-                    format=format or None,
-                    options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                    timeout=(open_timeout, read_timeout),
+                    feed or url, format=format or None, options=limited, timeout=timeout
                 )
+                undo.callback(container.close)
+                tiled = shows_tiles(container, stream)
+                if tiled and feed is None:  # a pipe cannot be read twice
+                    grid = find_grid(url, limited, timeout, MAX_PIXELS)
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = feed.fault if feed else None
-                asked = Asked(url, name, dict(options or {}), live=low_delay)
+                asked = Asked(url, name, options, live=low_delay)
                 raise fault or refusal(error, asked) from None
-            undo.callback(container.close)
+            if tiled and not grid:
+                raise not_joined(name)
             source = cls(
                 container,
                 name,
                 feed,
                 geometry=geometry,
                 fit=fit,
+                turn=turn,
+                stream=stream,
+                grid=grid,
                 live=low_delay,
-                options=options or {},
+                options=options,
             )
             undo.pop_all()
             return source
-
-    def _choose_stream(self) -> VideoStream:
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        ]
-        if not streams:
-            raise no_video(self._name, {stream.type for stream in self._container.streams})
-        stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
-        # A stream without a decoder has no codec context, despite PyAV's types.
-        if getattr(stream, "codec_context", None) is None:
-            still = self._container.format.name.removesuffix("_pipe")
-            codec = still if still != self._container.format.name else ""
-            raise no_decoder(self._name, codec)
-        context = stream.codec_context
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        return stream
 
     def decode_for(self, *, live: bool) -> None:
         """Choose between no frame held back and several threads; before the first picture."""
@@ -252,11 +259,15 @@ class VideoInput:
     @property
     def width(self) -> int:
         """Coded width in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.width
         return self._stream.codec_context.width
 
     @property
     def height(self) -> int:
         """Coded height in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.height
         return self._stream.codec_context.height
 
     @property
@@ -266,15 +277,15 @@ class VideoInput:
 
     @property
     def rate(self) -> float:
-        """Frames per second as announced; 0.0 when unknown.
+        """Frames per second as announced; 0.0 when unknown, or no rate that a video can have.
 
         A raw stream announces it in the codec's headers, if at all: FFmpeg puts 25 in the place
         of the container's, unless the user says otherwise.
         """
         average, guessed = self._stream.average_rate, self._stream.guessed_rate
-        if self.is_raw and not self._rate_is_set:
-            return compat.number(guessed or average)
-        return compat.number(average or guessed)
+        is_guess_better = self.is_raw and not self._rate_is_set
+        rate = compat.number(guessed or average if is_guess_better else average or guessed)
+        return rate if rate <= HIGHEST_RATE else 0.0
 
     @property
     def length(self) -> float:
@@ -300,6 +311,9 @@ class VideoInput:
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
+        if self._grid:
+            yield self._lend(self._join(self._grid))
+            return
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
@@ -333,6 +347,16 @@ class VideoInput:
             raise self._feed.fault
         if not decoded and not self._live:
             raise no_picture(self._name)
+
+    def _join(self, grid: Grid) -> VideoFrame:
+        """Return the picture that the tiles are; they are decoded once."""
+        try:
+            self._joined = self._joined or join_tiles(self._container, grid)
+        except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise read_failure(error, self._name) from None
+        if not self._joined:
+            raise no_picture(self._name)
+        return self._joined
 
     def _lend(self, frame: VideoFrame) -> Picture:
         picture = Picture(self, frame)
@@ -398,12 +422,11 @@ class VideoInput:
         self._container.close()
         if self._feed:
             self._feed.close()
-        del self._stream  # the codec's threads end with the last reference to it
+        self._joined = None
+        del self._stream, self._facts  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
-        context = self._stream.codec_context
-        aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
-        return self._fitter.fit(frame, aspect)
+        return self._fitter.fit(frame, self._facts.read(frame))
 
 
 def _waited() -> float:

@@ -11,7 +11,9 @@ from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
+from relayd.media.streams import StreamWish
 from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
@@ -46,6 +48,8 @@ class _Opening:
     name: str
     geometry: Geometry
     fit: FitMode
+    turn: Orientation
+    stream: StreamWish
     deadline: float
     """On time.monotonic(), which FFmpeg's own limits go by as well."""
     read_limit: Callable[[], float]
@@ -60,6 +64,8 @@ class _Opening:
             name=self.name,
             geometry=self.geometry,
             fit=self.fit,
+            turn=self.turn,
+            stream=self.stream,
             format=demuxer or self.plan.demuxer,
             options=options,
             low_delay=self.plan.kind.live,
@@ -99,10 +105,11 @@ class SourceOpener:
         fit: FitMode,
         limits: SourceLimits,
         *,
+        turn: Orientation = UPRIGHT,
         fps: float,
     ) -> None:
         """`geometry` and `fps` are the relay's."""
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings, self._geometry, self._fit, self._turn = settings, geometry, fit, turn
         self._request = ModeRequest(geometry, fps, settings.options)
         self.device: CaptureDevice | None = None
         """The capture device that was opened last, if the source is one."""
@@ -128,7 +135,15 @@ class SourceOpener:
         plan = self._completed(plan_input(self._settings))
         deadline = time.monotonic() + self._limits.open
         opening = _Opening(
-            plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
+            plan,
+            self._name,
+            self._geometry,
+            self._fit,
+            self._turn,
+            self._settings.stream,
+            deadline,
+            read_limit,
+            cancelled,
         )
         video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
