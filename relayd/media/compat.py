@@ -9,6 +9,7 @@ relayd.media.encode), and reading a picture's side data may crash the process (s
 relayd.media.fit). relayd does not treat 19 differently there.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, SupportsFloat, cast
 
 import av
@@ -41,14 +42,19 @@ def open_input(
     *,
     format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
-    timeout: tuple[float, float],
+    timeout: tuple[float, float | None],
+    io_open: Callable[[str, int, dict[str, str]], object] | None = None,
 ) -> InputContainer:
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
-    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read.
+    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read (None:
+    no limit). `io_open` gets URL, flags and options of each file that a demuxer asks for, and
+    returns it as a file-like object.
     Raises what `av.open` raises.
     """
     arguments: dict[str, Any] = metadata_arguments()
+    if io_open is not None:
+        arguments["io_open"] = io_open
     container = av.open(file, "r", format=format, options=options, timeout=timeout, **arguments)
     return cast("InputContainer", container)
 

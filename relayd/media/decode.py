@@ -17,9 +17,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.media import compat
+from relayd.media import compat, hls
 from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.hls import HlsFiles
 from relayd.media.srt import SrtReader, is_srt
 from relayd.urls.safe import MediaUrl
 
@@ -56,6 +57,43 @@ class Picture:
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
 
 
+class CodedPicture:
+    """A packet of the video stream, still coded: some kilobytes, where a picture has 460."""
+
+    __slots__ = ("_base", "packet")
+
+    def __init__(self, packet: "Packet[VideoStream]") -> None:
+        self.packet = packet
+        self._base = compat.number(packet.time_base)
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 for the one that ends the stream and makes the decoder hand out its rest."""
+        return self.packet.size
+
+    @property
+    def is_key(self) -> bool:
+        """Whether decoding can start here."""
+        return self.packet.is_keyframe
+
+    @property
+    def stamp(self) -> float | None:
+        """Seconds on the stream's clock: when to decode it, else when to show it, if known."""
+        ticks = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        return ticks * self._base if ticks is not None and self._base > 0 else None
+
+    def restamp(self, media: float) -> None:
+        """Make `media` its stamp, and keep the time from decoding to showing."""
+        if self._base <= 0:
+            return
+        dts = round(media / self._base)
+        before = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        shown_after = (
+            self.packet.pts - before if self.packet.pts is not None and before is not None else 0
+        )
+        self.packet.dts, self.packet.pts = dts, dts + shown_after
+
+
 class VideoInput:
     """An open container and its video stream, read by one thread."""
 
@@ -64,18 +102,20 @@ class VideoInput:
         container: InputContainer,
         name: str,
         srt: SrtReader | None,
+        files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
         live: bool,
     ) -> None:
-        self._container, self._srt = container, srt
+        self._container, self._srt, self._files = container, srt, files
         self._name = name
         self._live = live
         self._stream = self._choose_stream()
         self._fitter = Fitter(self._name, geometry, fit)
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self._corrupt_run = self._decoded = 0
 
     @classmethod
     def open(
@@ -91,6 +131,7 @@ class VideoInput:
         open_timeout: float = 5.0,
         read_timeout: float = 5.0,
         cancelled: Event | None = None,
+        files: HlsFiles | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
 
@@ -99,6 +140,7 @@ class VideoInput:
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. Only SRT uses `cancelled`, and ends soon after it is set.
+        `files` hands over what a playlist names, with its own limits on reading.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
@@ -116,17 +158,22 @@ class VideoInput:
                 )
                 undo.callback(srt.close)
             try:
+                if files is not None and not files.fetch():
+                    files = None
                 container = compat.open_input(
                     srt or url,
-                    format=format or None,
-                    options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                    timeout=(open_timeout, read_timeout),
+                    format=hls.DEMUXER if files else format or None,
+                    options={"max_pixels": str(MAX_PIXELS)}
+                    | (hls.OPTIONS if files else {})
+                    | dict(options or {}),
+                    timeout=(open_timeout, None if files else read_timeout),
+                    io_open=files,
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = srt.fault if srt else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, name, srt, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(container, name, srt, files, geometry=geometry, fit=fit, live=low_delay)
             undo.pop_all()
             return source
 
@@ -169,6 +216,16 @@ class VideoInput:
         return compat.number(self._stream.average_rate or self._stream.guessed_rate)
 
     @property
+    def burst(self) -> float:
+        """Seconds of pictures that arrive at once, as far as the source tells; 0.0 if unknown."""
+        return self._files.burst if self._files else 0.0
+
+    @property
+    def demuxer(self) -> str:
+        """The demuxer's names in FFmpeg, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
+        return self._container.format.name
+
+    @property
     def finite(self) -> bool:
         """Whether the container has a known end: a recording, not a live stream."""
         return (self._container.duration or 0) > 0
@@ -180,32 +237,48 @@ class VideoInput:
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
+        self._decoded = 0
+        for coded in self.packets():
+            yield from self.decode(coded)
+        if not self._decoded and not self._live:
+            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+
+    def packets(self) -> Generator[CodedPicture, None, None]:
+        """Read from here to the end, packet by packet; may run in another thread than `decode`.
+
+        The last one has no content. Raises SourceLost when reading fails.
+        """
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
-        corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
-                try:
-                    frames = packet.decode()
-                except (av.error.FFmpegError, MemoryError):
-                    self.corrupt += 1
-                    corrupt_run += 1
-                    if corrupt_run >= CORRUPT_LIMIT:
-                        raise SourceUnusable(
-                            f"{self._name}: {corrupt_run} packets in a row could not be decoded"
-                        ) from None
-                    continue
-                for frame in frames:
-                    corrupt_run = 0
-                    decoded += 1
-                    yield Picture(self, frame)
+                yield CodedPicture(packet)
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._srt and self._srt.fault:
             raise self._srt.fault
-        if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+
+    def decode(self, coded: CodedPicture) -> list[Picture]:
+        """Decode one packet; none, one or more pictures come of it.
+
+        One that cannot be decoded is skipped and counted in `corrupt`. Raises SourceUnusable when
+        CORRUPT_LIMIT packets in a row could not be decoded.
+        """
+        try:
+            frames = coded.packet.decode()
+        except (av.error.FFmpegError, MemoryError):
+            self.corrupt += 1
+            self._corrupt_run += 1
+            if self._corrupt_run >= CORRUPT_LIMIT:
+                raise SourceUnusable(
+                    f"{self._name}: {self._corrupt_run} packets in a row could not be decoded"
+                ) from None
+            return []
+        if frames:
+            self._corrupt_run = 0
+        self._decoded += len(frames)
+        return [Picture(self, frame) for frame in frames]
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"

@@ -13,6 +13,7 @@ from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
 from relayd.source.opening import SourceOpener
+from relayd.source.paced import play_paced
 from relayd.source.playing import Playback, follow, play, show_image
 
 _log = logs.get("source")
@@ -87,6 +88,16 @@ class SourceConnection:
         return self._playback.late if self._playback else 0
 
     @property
+    def buffered(self) -> float:
+        """Seconds that pictures wait so that bursts are played evenly."""
+        return self._playback.buffered if self._playback else 0.0
+
+    @property
+    def burst(self) -> float:
+        """Seconds of pictures that may arrive at once, and then nothing for as long."""
+        return self._playback.burst if self._playback else 0.0
+
+    @property
     def alive(self) -> bool:
         """Whether its thread still runs."""
         return self._thread.is_alive()
@@ -123,6 +134,8 @@ class SourceConnection:
     def _play(self, kind: SourceKind, playback: Playback) -> None:
         if kind is SourceKind.IMAGE:
             show_image(playback)
+        elif kind is SourceKind.BURSTS:
+            play_paced(playback)
         elif kind.paced:
             play(playback, loop=self._settings.loop)
         else:

@@ -17,6 +17,8 @@ class SourceKind(Enum):
     """One picture, shown without end."""
     LIVE = "live"
     """A live stream: the newest picture counts, its end is a failure."""
+    BURSTS = "bursts"
+    """A live stream that arrives in bursts (HLS, HTTP): played evenly, by its time stamps."""
     DEVICE = "device"
     """A capture device of this machine: live, and may be unplugged."""
     GENERATOR = "generator"
@@ -29,8 +31,8 @@ class SourceKind(Enum):
 
     @property
     def live(self) -> bool:
-        """Whether the newest picture is what counts."""
-        return self in (SourceKind.LIVE, SourceKind.DEVICE)
+        """Whether its end is a failure, and pictures that are too late are left out."""
+        return self in (SourceKind.LIVE, SourceKind.BURSTS, SourceKind.DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,20 @@ def classify(url: str, demuxer: str = "") -> SourceKind:
     else:
         live = ending == ".sdp" or _is_pipe(path)
     return SourceKind.LIVE if live else SourceKind.FILE
+
+
+_PLAYLISTS: Final = {"hls", "dash"}
+_WITH_STAMPS: Final = {"mpegts", "flv", "live_flv", "mov", "matroska", "webm", "mp4"}
+
+
+def comes_in_bursts(demuxer: str, scheme: str) -> bool:
+    """Whether a source without end is played by its stamps: lists of segments, and HTTP.
+
+    `demuxer` is FFmpeg's name, or names with commas. MJPEG and raw video over HTTP have no stamps
+    of their own, so the newest picture is what counts there.
+    """
+    names = set(demuxer.split(","))
+    return bool(names & _PLAYLISTS or (scheme in ("http", "https") and names & _WITH_STAMPS))
 
 
 def _scheme_and_path(url: str) -> tuple[str, str]:

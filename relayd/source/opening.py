@@ -1,5 +1,6 @@
 """Opens a source: tries the ways that its plan names, and says what was found."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Final
@@ -8,7 +9,8 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import FitMode, Geometry
-from relayd.source.kinds import InputPlan, SourceKind, plan_input
+from relayd.media.hls import HlsFiles, is_hls
+from relayd.source.kinds import InputPlan, SourceKind, comes_in_bursts, plan_input
 
 HTTP: Final = {"http", "https"}
 OPEN_TIMEOUT: Final = 5.0
@@ -43,6 +45,8 @@ class SourceOpener:
         kind = plan.kind
         if kind is SourceKind.LIVE and settings.url.scheme in HTTP and video.finite:
             kind = SourceKind.FILE
+        elif comes_in_bursts(video.demuxer, settings.url.scheme) and not video.finite:
+            kind = SourceKind.BURSTS
         return OpenedSource(video, kind)
 
     def _try_options(self, plan: InputPlan) -> VideoInput:
@@ -60,8 +64,22 @@ class SourceOpener:
                     open_timeout=OPEN_TIMEOUT,
                     read_timeout=self._settings.stall_timeout,
                     cancelled=self._cancelled,
+                    files=self._hls_files(plan, options),
                 )
             except SourceUnusable:
                 if number == last_try or self._cancelled.is_set():
                     raise
         raise AssertionError("a plan has at least one set of options")
+
+    def _hls_files(self, plan: InputPlan, options: Mapping[str, str]) -> HlsFiles | None:
+        """Return what fetches the files of an HLS stream; None for any other source."""
+        if not is_hls(plan.url, plan.demuxer):
+            return None
+        return HlsFiles(
+            plan.url,
+            str(self._settings.url),
+            options,
+            self._geometry,
+            timeout=OPEN_TIMEOUT,
+            cancelled=self._cancelled,
+        )

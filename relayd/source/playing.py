@@ -35,6 +35,10 @@ class Playback:
         self._abandoned, self._publish, self._open_again = abandoned, publish, open_again
         self.late = 0
         """Pictures of a recording dropped because decoding was behind."""
+        self.buffered = 0.0
+        """s that pictures wait so that bursts are played evenly."""
+        self.burst = 0.0
+        """s of pictures that may arrive at once, and then nothing for as long."""
         self._corrupt_before = 0
         self._is_open = True
         self.stream_info: SourceOpened | None = None

@@ -116,6 +116,12 @@ class SourceReader:
         self._paused.clear()
         self.restart()
 
+    @property
+    def buffered(self) -> float:
+        """Seconds that pictures wait now so that bursts are played evenly; mostly 0.0."""
+        with self._lock:
+            return self._current.buffered if self._current else 0.0
+
     def _run(self) -> None:
         while not self._stop.is_set():
             self._restart.clear()
@@ -216,6 +222,7 @@ class SourceReader:
         """Return the time by which the connection must progress, and the error if it does not."""
         name, limit = self._settings.url, self._settings.stall_timeout
         if connection.last_picture_at is not None:
+            limit += connection.burst
             return connection.last_picture_at + limit, SourceLost(
                 f"{name}: no picture for {limit:g} s"
             )

@@ -187,6 +187,7 @@ class HungInput:
     """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
     width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
+    demuxer, burst = "rtsp", 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()
