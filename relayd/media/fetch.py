@@ -5,12 +5,14 @@ they mean everywhere. Playlists over HTTP come through `urllib`: only it tells w
 has led, and the segments' addresses are relative to that.
 """
 
+import base64
 import http.client
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -139,18 +141,13 @@ def fetch_text(url: str, options: Mapping[str, str], timeout: float) -> FetchedT
 
 def _fetch_over_http(url: str, options: Mapping[str, str], timeout: float) -> FetchedText:
     address, login = _without_login(url)
-    opener = urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=_tls(options)), *_login_handlers(address, login)
-    )
     request = urllib.request.Request(address, headers=_headers(options))  # noqa: S310 - http(s) only
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls(options)))
     try:
-        with opener.open(request, timeout=timeout) as response:
+        with _ask(opener, request, login, timeout) as response:
             content: bytes = response.read(LARGEST_PLAYLIST)
             cookies = response.headers.get_all("Set-Cookie") or []
             found_at: str = response.geturl()
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _as_ffmpeg(error.code) from None
     except urllib.error.URLError as error:
         raise error.reason if isinstance(error.reason, OSError) else error from None
     except http.client.HTTPException as error:
@@ -158,6 +155,39 @@ def _fetch_over_http(url: str, options: Mapping[str, str], timeout: float) -> Fe
     return FetchedText(
         content.decode("utf-8", "replace"), _with_login(found_at, url), "\n".join(cookies)
     )
+
+
+def _ask(
+    opener: urllib.request.OpenerDirector,
+    request: urllib.request.Request,
+    login: tuple[str, str] | None,
+    timeout: float,
+) -> http.client.HTTPResponse:
+    """Return the answer to a request, made again with the login when the server asks for it."""
+    try:
+        return cast("http.client.HTTPResponse", opener.open(request, timeout=timeout))
+    except urllib.error.HTTPError as error:
+        with error:
+            is_repeated = request.has_header("Authorization")
+            if error.code != HTTPStatus.UNAUTHORIZED or login is None or is_repeated:
+                raise _as_ffmpeg(error.code) from None
+            answer = _answer(error.headers.get("WWW-Authenticate", ""), request, login)
+    request.add_unredirected_header("Authorization", answer)
+    return _ask(opener, request, login, timeout)
+
+
+def _answer(challenge: str, request: urllib.request.Request, login: tuple[str, str]) -> str:
+    """Return the Authorization header that a server asks for."""
+    scheme, _, rest = challenge.partition(" ")
+    if scheme.lower() != "digest":
+        return "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, request.full_url, *login)
+    asked = urllib.request.parse_keqv_list(
+        [part for part in urllib.request.parse_http_list(rest) if part]
+    )
+    answer = urllib.request.HTTPDigestAuthHandler(passwords).get_authorization(request, asked)
+    return f"Digest {answer}"
 
 
 def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
@@ -176,19 +206,6 @@ def _with_login(found_at: str, url: str) -> str:
     if not at or parts.netloc != host:
         return found_at
     return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
-
-
-def _login_handlers(
-    address: str, login: tuple[str, str] | None
-) -> list[urllib.request.BaseHandler]:
-    if login is None:
-        return []
-    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    passwords.add_password(None, address, *login)
-    return [
-        urllib.request.HTTPBasicAuthHandler(passwords),
-        urllib.request.HTTPDigestAuthHandler(passwords),
-    ]
 
 
 def _tls(options: Mapping[str, str]) -> ssl.SSLContext:

@@ -190,7 +190,7 @@ class HlsFiles:
             self._wait()
             try:
                 fetched = self._fetch(url)
-            except (av.error.FFmpegError, OSError):
+            except (av.error.FFmpegError, OSError, ValueError):
                 fetched = None  # away for a moment: whoever waits for pictures sets the limit
             if fetched is not None and self._is_news(fetched):
                 return self._serve(fetched)

@@ -41,6 +41,7 @@ STATUS = RelayStatus(
     sessions_doubtful=2,
     spent_today=1800.0,
     daily_limit=3600.0,
+    source_buffer=4.4,
 )
 
 
