@@ -59,8 +59,9 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
 
     name = settings.source.url
     match await asyncio.to_thread(first_event):
-        case SourceOpened(width, height, fps, codec):
-            found = Finding.ok("source", f"{name}: {codec} {width}x{height} at {fps:g} fps")
+        case SourceOpened(width, height, fps, codec, kind):
+            seen = f"{name}: {kind}, {codec} {width}x{height} at {fps:g} fps"
+            found = Finding.ok("source", seen)
             return [found, *_exposed_source(name)]
         case SourceDown(error):
             found = Finding.failed("source", error)

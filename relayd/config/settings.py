@@ -79,8 +79,26 @@ class SourceSettings(Section):
     url: GivenUrl = MediaUrl("/dev/video0")
     format: str = ""
     options: dict[str, str] = {}
+    kind: Literal["auto", "live", "file", "image", "camera"] = "auto"
     loop: bool = True
+    refresh: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False), _NUMBER] = 1.0
+    open_timeout: Annotated[float, Field(ge=0.5, le=600, allow_inf_nan=False), _NUMBER] = 10.0
+    first_frame_timeout: Annotated[float, Field(ge=0.5, le=600, allow_inf_nan=False), _NUMBER] = (
+        10.0
+    )
     stall_timeout: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False), _NUMBER] = 2.0
+
+    @field_validator("kind")
+    @classmethod
+    def _is_possible(cls, value: str, info: ValidationInfo) -> str:
+        # Fields are validated in their order, so `url` is known here unless it is faulty.
+        url = info.data.get("url")
+        if value == "camera" and url is not None and url.has_host:
+            raise ValueError(
+                "is a capture device of this machine, such as /dev/video0; for a camera on the"
+                ' network give "live", or leave it "auto"'
+            )
+        return value
 
     @field_validator("options", mode="before")
     @classmethod

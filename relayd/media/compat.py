@@ -10,9 +10,11 @@ relayd.media.fit). relayd does not treat 19 differently there.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final, SupportsFloat, cast
 
 import av
+import av.container.core
 import av.error
 from av.container import InputContainer
 from av.filter import Graph
@@ -20,6 +22,7 @@ from av.filter import Graph
 _MAJOR: Final = int(av.__version__.partition(".")[0])
 _FIRST_WITH_ARGUMENT_ERROR: Final = 17
 _FIRST_WITH_GRAPH_THREADS: Final = 17
+_FIRST_THAT_ASKS_THE_TIME: Final = 17
 _LAST_WITH_METADATA_ERRORS: Final = 18
 
 INVALID_ARGUMENT: Final[type[Exception]] = getattr(
@@ -42,21 +45,32 @@ def open_input(
     *,
     format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
-    timeout: tuple[float, float | None],
+    timeout: tuple[SupportsFloat, SupportsFloat],
     io_open: Callable[[str, int, dict[str, str]], object] | None = None,
 ) -> InputContainer:
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
-    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read (None:
-    no limit). `io_open` gets URL, flags and options of each file that a demuxer asks for, and
-    returns it as a file-like object.
+    `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read, and is
+    asked for its value at the beginning of each call. `io_open` gets URL, flags and options of
+    each file that a demuxer asks for, and returns it as a file-like object.
     Raises what `av.open` raises.
     """
-    arguments: dict[str, Any] = metadata_arguments()
+    # PyAV's types do not know that it takes what has a __float__.
+    arguments: dict[str, Any] = metadata_arguments() | {"timeout": timeout}
     if io_open is not None:
         arguments["io_open"] = io_open
-    container = av.open(file, "r", format=format, options=options, timeout=timeout, **arguments)
+    container = av.open(file, "r", format=format, options=options, **arguments)
     return cast("InputContainer", container)
+
+
+def use_clock(now: Callable[[], float]) -> None:
+    """Let PyAV compare its time limits with `now`, monotonic seconds.
+
+    From 17 on PyAV asks the module `time` for it each time; 16 keeps the function that it found
+    when it was imported, and is not changed.
+    """
+    if _MAJOR >= _FIRST_THAT_ASKS_THE_TIME:
+        vars(av.container.core)["time"] = SimpleNamespace(monotonic=now)
 
 
 def one_thread_graph() -> Graph:

@@ -7,7 +7,7 @@ FFmpeg 8.1 crashes when two threads use one codec context.
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
 
 import av.error
 import av.logging
@@ -21,6 +21,7 @@ from relayd.media import compat, hls
 from relayd.media.fit import Fitter, describe
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.hls import HlsFiles
+from relayd.media.look import Look, look_at
 from relayd.media.srt import SrtReader, is_srt
 from relayd.urls.safe import MediaUrl
 
@@ -34,8 +35,27 @@ MAX_PIXELS: Final = 8192 * 8192
 """Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
 CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
+_UNLIMITED: Final = 7 * 24 * 3600.0
+"""s: where another part has limits of its own."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
+
+
+class ByteFeed(Protocol):
+    """A file-like object that FFmpeg reads in place of a URL."""
+
+    name: str
+    """Its safe name."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes as soon as there are some; none at the end or a failure."""
+
+    @property
+    def fault(self) -> SourceError | None:
+        """Why there are no more bytes; None at a plain end."""
+
+    def close(self) -> None:
+        """Release what it reads from; a second call does nothing."""
 
 
 class Picture:
@@ -101,20 +121,25 @@ class VideoInput:
         self,
         container: InputContainer,
         name: str,
-        srt: SrtReader | None,
+        feed: ByteFeed | None,
         files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
         live: bool,
     ) -> None:
-        self._container, self._srt, self._files = container, srt, files
+        self._container, self._feed, self._files = container, feed, files
         self._name = name
-        self._live = live
         self._stream = self._choose_stream()
+        self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self.packets = 0
+        """Packets of the video read so far, decodable or not."""
+        self.key_interval = 0.0
+        """s: the longest stretch between two key frames so far, by their time stamps."""
+        self._last_key: float | None = None
         self._corrupt_run = self._decoded = 0
 
     @classmethod
@@ -128,9 +153,10 @@ class VideoInput:
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
-        open_timeout: float = 5.0,
-        read_timeout: float = 5.0,
+        open_timeout: SupportsFloat = 5.0,
+        read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
+        feed: ByteFeed | None = None,
         files: HlsFiles | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream.
@@ -139,41 +165,42 @@ class VideoInput:
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
-        alone. Only SRT uses `cancelled`, and ends soon after it is set.
+        alone. `open_timeout` applies to opening and again to finding the streams; each limit is
+        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        `feed` is read in place of the URL, and closed with the input.
         `files` hands over what a playlist names, with its own limits on reading.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
-            srt = None
             if is_srt(url):
-                limit = 2 * open_timeout  # one for opening, one for finding streams
-                srt = SrtReader(
+                feed = SrtReader(
                     url,
                     name,
-                    open_timeout=limit,
+                    open_timeout=float(open_timeout),
                     read_timeout=read_timeout,
                     cancelled=cancelled or Event(),
                 )
-                undo.callback(srt.close)
+            if feed is not None:
+                undo.callback(feed.close)
             try:
                 if files is not None and not files.fetch():
                     files = None
                 container = compat.open_input(
-                    srt or url,
+                    feed or url,
                     format=hls.DEMUXER if files else format or None,
                     options={"max_pixels": str(MAX_PIXELS)}
                     | (hls.OPTIONS if files else {})
                     | dict(options or {}),
-                    timeout=(open_timeout, None if files else read_timeout),
+                    timeout=(open_timeout, _UNLIMITED if files else read_timeout),
                     io_open=files,
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
-                fault = srt.fault if srt else None
+                fault = feed.fault if feed else None
                 raise fault or _refusal(error, name, live=low_delay) from None
             undo.callback(container.close)
-            source = cls(container, name, srt, files, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(container, name, feed, files, geometry=geometry, fit=fit, live=low_delay)
             undo.pop_all()
             return source
 
@@ -190,10 +217,15 @@ class VideoInput:
         if getattr(stream, "codec_context", None) is None:
             raise SourceUnusable(f"no decoder is available for the video of {self._name}")
         context = stream.codec_context
-        context.thread_type = "SLICE" if self._live else "FRAME"
-        context.thread_count = 1 if self._live else FILE_THREADS
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
+
+    def decode_for(self, *, live: bool) -> None:
+        """Choose between no frame held back and several threads; before the first picture."""
+        self._live = live
+        context = self._stream.codec_context
+        context.thread_type = "SLICE" if live else "FRAME"
+        context.thread_count = 1 if live else FILE_THREADS
 
     @property
     def width(self) -> int:
@@ -220,15 +252,9 @@ class VideoInput:
         """Seconds of pictures that arrive at once, as far as the source tells; 0.0 if unknown."""
         return self._files.burst if self._files else 0.0
 
-    @property
-    def demuxer(self) -> str:
-        """The demuxer's names in FFmpeg, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
-        return self._container.format.name
-
-    @property
-    def finite(self) -> bool:
-        """Whether the container has a known end: a recording, not a live stream."""
-        return (self._container.duration or 0) > 0
+    def look(self) -> Look:
+        """Return what the container shows of itself."""
+        return look_at(self._container, self._stream)
 
     def pictures(self) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
@@ -238,12 +264,12 @@ class VideoInput:
         could not be decoded, or the end came before the first picture.
         """
         self._decoded = 0
-        for coded in self.packets():
+        for coded in self.coded():
             yield from self.decode(coded)
         if not self._decoded and not self._live:
             raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
 
-    def packets(self) -> Generator[CodedPicture, None, None]:
+    def coded(self) -> Generator[CodedPicture, None, None]:
         """Read from here to the end, packet by packet; may run in another thread than `decode`.
 
         The last one has no content. Raises SourceLost when reading fails.
@@ -253,11 +279,12 @@ class VideoInput:
         )
         try:
             while (packet := self._next_packet(packets)) is not None:
+                self._note_packet(packet)
                 yield CodedPicture(packet)
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
-        if self._srt and self._srt.fault:
-            raise self._srt.fault
+        if self._feed and self._feed.fault:
+            raise self._feed.fault
 
     def decode(self, coded: CodedPicture) -> list[Picture]:
         """Decode one packet; none, one or more pictures come of it.
@@ -268,6 +295,8 @@ class VideoInput:
         try:
             frames = coded.packet.decode()
         except (av.error.FFmpegError, MemoryError):
+            if self._live and self._last_key is None:
+                return []  # joined between two key frames: not corrupt, only useless
             self.corrupt += 1
             self._corrupt_run += 1
             if self._corrupt_run >= CORRUPT_LIMIT:
@@ -279,6 +308,15 @@ class VideoInput:
             self._corrupt_run = 0
         self._decoded += len(frames)
         return [Picture(self, frame) for frame in frames]
+
+    def _note_packet(self, packet: "Packet[VideoStream]") -> None:
+        self.packets += packet.size > 0
+        if not packet.is_keyframe:
+            return
+        at = (packet.pts or 0) * compat.number(packet.time_base)
+        if self._last_key is not None:
+            self.key_interval = max(self.key_interval, at - self._last_key)
+        self._last_key = at
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
@@ -300,8 +338,8 @@ class VideoInput:
         """Close the file, socket or device, the codec and the filters."""
         self._fitter.close()
         self._container.close()
-        if self._srt:
-            self._srt.close()
+        if self._feed:
+            self._feed.close()
         del self._stream  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:

@@ -1,21 +1,19 @@
 """Reads files for a demuxer that names them one by one (HLS), with limits on each step.
 
-Segments and keys come through FFmpeg's own protocols, so that a user's options mean there what
-they mean everywhere. Playlists over HTTP come through `urllib`: only it tells where a redirection
-has led, and the segments' addresses are relative to that.
+They come through FFmpeg's own protocols, so that a user's options mean there what they mean
+everywhere, and cancelling ends a read. FFmpeg does not tell where a redirection has led, though,
+and the addresses in a playlist are relative to that: one request by `urllib` finds it out.
 """
 
-import base64
 import http.client
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import av
 import av.error
@@ -28,18 +26,13 @@ if TYPE_CHECKING:
 
 LARGEST_PLAYLIST: Final = 4 * 1024 * 1024
 """Bytes: a playlist of a day of 2 s segments has about 2 MB."""
+PLACE_LIMIT: Final = 2.0
+"""s for each step of asking for a redirection, which cannot be cancelled."""
 _PIECE: Final = 64 * 1024
 """Bytes that FFmpeg hands over at a time."""
 _HTTP: Final = ("http", "https")
 _USER_AGENT: Final = "Lavf/{}.{}.{}".format(*av.library_versions["libavformat"])
 """What FFmpeg says, so that a server sees one program."""
-_HTTP_ERRORS: Final[dict[int, type[av.error.FFmpegError]]] = {
-    400: av.error.HTTPBadRequestError,
-    401: av.error.HTTPUnauthorizedError,
-    403: av.error.HTTPForbiddenError,
-    404: av.error.HTTPNotFoundError,
-}
-"""As FFmpeg's own HTTP would raise; other codes below 500 are HTTPOtherClientError."""
 
 
 class ByteSource(Protocol):
@@ -111,92 +104,46 @@ def local_path(url: str) -> Path | None:
     return None if "://" in url or url.startswith(("crypto", "data:")) else Path(url)
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedText:
-    """A playlist, and where it was found."""
-
-    text: str
-    url: str
-    """After all redirections: relative addresses in the text start here."""
-    cookies: str
-    """What the server asks to send along, one a line, as FFmpeg's option `cookies` has it."""
-
-
-def fetch_text(url: str, options: Mapping[str, str], timeout: float) -> FetchedText:
-    """Fetch a small text with the meaning that FFmpeg's HTTP gives to `options`.
-
-    `timeout` limits each step. Raises OSError or av.error.FFmpegError.
-    """
-    if urlsplit(url).scheme.lower() in _HTTP:
-        return _fetch_over_http(url, options, timeout)
+def fetch_text(url: str, options: Mapping[str, str], timeout: float) -> str:
+    """Fetch a playlist; `timeout` limits each step, s. Raises OSError or av.error.FFmpegError."""
     source = open_file(url, options, timeout)
+    content = bytearray()
     try:
-        content = b""
         while len(content) < LARGEST_PLAYLIST and (piece := source.read(_PIECE)):
             content += piece
     finally:
         source.close()
-    return FetchedText(content.decode("utf-8", "replace"), url, "")
+    return content.decode("utf-8", "replace")
 
 
-def _fetch_over_http(url: str, options: Mapping[str, str], timeout: float) -> FetchedText:
-    address, login = _without_login(url)
-    request = urllib.request.Request(address, headers=_headers(options))  # noqa: S310 - http(s) only
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls(options)))
-    try:
-        with _ask(opener, request, login, timeout) as response:
-            content: bytes = response.read(LARGEST_PLAYLIST)
-            cookies = response.headers.get_all("Set-Cookie") or []
-            found_at: str = response.geturl()
-    except urllib.error.URLError as error:
-        raise error.reason if isinstance(error.reason, OSError) else error from None
-    except http.client.HTTPException as error:
-        raise OSError(f"the server speaks no HTTP: {type(error).__name__}") from None
-    return FetchedText(
-        content.decode("utf-8", "replace"), _with_login(found_at, url), "\n".join(cookies)
-    )
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a playlist was found."""
+
+    url: str
+    """After all redirections."""
+    cookies: str = ""
+    """What the server asks to send along, one a line, as FFmpeg's option `cookies` has it."""
 
 
-def _ask(
-    opener: urllib.request.OpenerDirector,
-    request: urllib.request.Request,
-    login: tuple[str, str] | None,
-    timeout: float,
-) -> http.client.HTTPResponse:
-    """Return the answer to a request, made again with the login when the server asks for it."""
-    try:
-        return cast("http.client.HTTPResponse", opener.open(request, timeout=timeout))
-    except urllib.error.HTTPError as error:
-        with error:
-            is_repeated = request.has_header("Authorization")
-            if error.code != HTTPStatus.UNAUTHORIZED or login is None or is_repeated:
-                raise _as_ffmpeg(error.code) from None
-            answer = _answer(error.headers.get("WWW-Authenticate", ""), request, login)
-    request.add_unredirected_header("Authorization", answer)
-    return _ask(opener, request, login, timeout)
-
-
-def _answer(challenge: str, request: urllib.request.Request, login: tuple[str, str]) -> str:
-    """Return the Authorization header that a server asks for."""
-    scheme, _, rest = challenge.partition(" ")
-    if scheme.lower() != "digest":
-        return "Basic " + base64.b64encode(":".join(login).encode()).decode()
-    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    passwords.add_password(None, request.full_url, *login)
-    asked = urllib.request.parse_keqv_list(
-        [part for part in urllib.request.parse_http_list(rest) if part]
-    )
-    answer = urllib.request.HTTPDigestAuthHandler(passwords).get_authorization(request, asked)
-    return f"Digest {answer}"
-
-
-def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+def find_place(url: str, options: Mapping[str, str]) -> Place:
+    """Ask an HTTP server where a playlist really is; the same place where that cannot be found."""
     parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, None
-    user, _, password = login.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), (unquote(user), unquote(password))
+    if parts.scheme.lower() not in _HTTP:
+        return Place(url)
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls(options)))
+    request = urllib.request.Request(address, headers=_headers(options))  # noqa: S310 - http(s) only
+    try:
+        try:
+            response = opener.open(request, timeout=PLACE_LIMIT)
+        except urllib.error.HTTPError as error:
+            response = error  # such as 401: the place is known all the same
+        with response:
+            cookies = response.headers.get_all("Set-Cookie") or []
+            return Place(_with_login(response.geturl(), url), "\n".join(cookies))
+    except (OSError, ValueError, http.client.HTTPException):
+        return Place(url)
 
 
 def _with_login(found_at: str, url: str) -> str:
@@ -227,11 +174,3 @@ def _headers(options: Mapping[str, str]) -> dict[str, str]:
     if cookies := options.get("cookies"):
         headers["Cookie"] = "; ".join(line.partition(";")[0] for line in cookies.splitlines())
     return headers
-
-
-def _as_ffmpeg(code: int) -> av.error.FFmpegError:
-    if code in _HTTP_ERRORS:
-        return _HTTP_ERRORS[code](0, f"Server returned {code}")
-    if code < 500:  # noqa: PLR2004 - HTTP: the client's faults end here
-        return av.error.HTTPOtherClientError(0, f"Server returned {code}")
-    return av.error.HTTPServerError(0, f"Server returned {code}")

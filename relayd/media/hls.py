@@ -20,9 +20,10 @@ import av.error
 from relayd.errors import SourceUnusable
 from relayd.media.fetch import (
     ByteSource,
-    FetchedText,
     Nothing,
+    Place,
     fetch_text,
+    find_place,
     local_path,
     open_file,
 )
@@ -42,8 +43,6 @@ from relayd.media.hls_playlist import (
 DEMUXER: Final = "hls"
 OPTIONS: Final = {"http_persistent": "0", "http_multiple": "0", "live_start_index": "-1"}
 """Each file on its own, as this module hands them over; a live stream from its newest segment."""
-REQUEST_LIMIT: Final = 3.0
-"""s for each step of a request, at most; several fit into the time that a buffer lasts."""
 SHORTEST_POLL: Final = 0.2
 LONGEST_POLL: Final = 0.5
 """s between two requests for a playlist that has not changed when it was expected to."""
@@ -105,10 +104,11 @@ class HlsFiles:
         """
         self._main, self._name, self._options = url, name, dict(options)
         self._geometry, self._cancelled, self._now = geometry, cancelled, now
-        self._timeout = min(timeout, REQUEST_LIMIT)
+        self._timeout = timeout
         self._playlists = {url}
+        self._places: dict[str, Place] = {}
         self._cookies = ""
-        self._first: FetchedText | None = None
+        self._first = ""
         self._served: MediaPlaylist | None = None
         self._served_text = ""
         self._sequence = 0
@@ -122,7 +122,7 @@ class HlsFiles:
     def fetch(self) -> bool:
         """Fetch the playlist; False if it is none. Raises what opening a URL by PyAV raises."""
         self._first = self._fetch(self._main)
-        return is_playlist(self._first.text)
+        return is_playlist(self._first)
 
     def __call__(self, url: str, _flags: int, options: dict[str, str]) -> ByteSource:
         """Return the file that FFmpeg asks for; waits for the next live playlist."""
@@ -133,23 +133,21 @@ class HlsFiles:
     def _playlist(self, url: str) -> str:
         if self._served is not None and not self._served.has_ended:
             return self._next_live(url)
-        fetched, self._first = self._first or self._fetch(url), None
-        if is_master(fetched.text):
-            return self._master(fetched)
-        return self._serve(fetched)
+        text, self._first = self._first or self._fetch(url), ""
+        return self._master(text, url) if is_master(text) else self._serve(text, url)
 
-    def _master(self, fetched: FetchedText) -> str:
-        chosen = choose_variant(variants(fetched.text), self._geometry)
+    def _master(self, text: str, url: str) -> str:
+        chosen = choose_variant(variants(text), self._geometry)
         if chosen is None:
             raise SourceUnusable(f"{self._name} has no video", hint="see [source]")
-        text = master_of(fetched.text, chosen, fetched.url)
+        text = master_of(text, chosen, self._place(url))
         self._playlists.update(row for row in text.splitlines() if row and row[0] != "#")
         return text
 
-    def _serve(self, fetched: FetchedText) -> str:
+    def _serve(self, text: str, url: str) -> str:
         """Return a media playlist as FFmpeg gets it, and remember what it lists."""
-        listed = parse_media(fetched.text, fetched.url)
-        text = with_whole_addresses(fetched.text, fetched.url)
+        listed = parse_media(text, self._place(url))
+        text = with_whole_addresses(text, self._place(url))
         if not listed.has_ended:
             self._sequence = self._continued(listed)
             text = for_reading(text, self._sequence)
@@ -189,18 +187,18 @@ class HlsFiles:
         while True:
             self._wait()
             try:
-                fetched = self._fetch(url)
+                text = self._fetch(url)
             except (av.error.FFmpegError, OSError, ValueError):
-                fetched = None  # away for a moment: whoever waits for pictures sets the limit
-            if fetched is not None and self._is_news(fetched):
-                return self._serve(fetched)
+                text = ""  # away for a moment: whoever waits for pictures sets the limit
+            if self._is_news(text, url):
+                return self._serve(text, url)
             self._next_at = self._now() + self._timer.unchanged(self._duration(self._served))
 
-    def _is_news(self, fetched: FetchedText) -> bool:
+    def _is_news(self, text: str, url: str) -> bool:
         assert self._served is not None
-        if not is_playlist(fetched.text):
+        if not is_playlist(text):
             return False
-        listed = parse_media(fetched.text, fetched.url)
+        listed = parse_media(text, self._place(url))
         if listed.has_ended:
             return True
         return bool(listed.segments) and (
@@ -228,10 +226,15 @@ class HlsFiles:
                     break
         return Nothing()
 
-    def _fetch(self, url: str) -> FetchedText:
-        fetched = fetch_text(url, self._request_options(), self._timeout)
-        self._cookies = fetched.cookies or self._cookies
-        return fetched
+    def _fetch(self, url: str) -> str:
+        return fetch_text(url, self._request_options(), self._timeout)
+
+    def _place(self, url: str) -> str:
+        """Return the address that those in a playlist are relative to."""
+        if url not in self._places:
+            self._places[url] = place = find_place(url, self._request_options())
+            self._cookies = place.cookies or self._cookies
+        return self._places[url].url
 
     def _request_options(self) -> dict[str, str]:
         """Return the user's options, and the server's cookies unless a user gave some."""

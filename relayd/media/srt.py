@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
-from typing import Final
+from typing import Final, SupportsFloat
 from urllib.parse import unquote
 
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
@@ -211,17 +211,18 @@ class SrtReader:
         name: str,
         *,
         open_timeout: float,
-        read_timeout: float,
+        read_timeout: SupportsFloat,
         cancelled: Event,
     ) -> None:
         """Start the program; `name` replaces the URL in errors.
 
-        Waits up to `open_timeout` seconds for the first bytes and `read_timeout` for all others,
-        but not once `cancelled` is set.
+        Waits up to `open_timeout` seconds for the first bytes and `read_timeout`, asked each
+        time, for all others, but not once `cancelled` is set.
         Raises SourceUnusable when the program is missing or cannot be started.
         """
         self.name = name
-        self._timeout, self._read_timeout = open_timeout, read_timeout
+        self._timeout: SupportsFloat = open_timeout
+        self._read_timeout = read_timeout
         self._cancelled = cancelled
         self._received = False
         self._fault: SourceError | None = None
@@ -247,13 +248,14 @@ class SrtReader:
 
     def _wait(self) -> bool:
         """Wait for something to read; False if there is nothing in time."""
-        deadline = time.monotonic() + self._timeout
+        limit = float(self._timeout)
+        deadline = time.monotonic() + limit
         while not self._program.has_output(within=_POLL_INTERVAL):
             if self._cancelled.is_set():
                 self._fail("it is no longer needed")
                 return False
             if time.monotonic() >= deadline:
-                self._fail(f"no data for {self._timeout:g} s")
+                self._fail(f"no data for {limit:g} s")
                 return False
         return True
 

@@ -327,8 +327,10 @@ class Relay:
 
 def _source_event(event: SourceEvent) -> on.Event:
     match event:
-        case SourceOpened(width, height, fps, codec):
-            _log.info(LogEvent.SOURCE_OPENED, width=width, height=height, fps=fps, codec=codec)
+        case SourceOpened(width, height, fps, codec, kind):
+            _log.info(
+                LogEvent.SOURCE_OPENED, width=width, height=height, fps=fps, codec=codec, kind=kind
+            )
             return on.SourceUp()
         case SourceDown(error, retry_in):
             _log.warning(LogEvent.SOURCE_DOWN, reason=str(error), retry_in=round(retry_in, 2))

@@ -2,19 +2,26 @@
 
 from collections.abc import Callable
 from threading import Event, Thread
+from typing import Final
 
 from relayd import logs
 from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
-from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.frames import I420
+from relayd.media.interrupt import ended_by
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
-from relayd.source.opening import SourceOpener
+from relayd.source.limits import Run, SourceLimits
+from relayd.source.opening import OpenedSource, SourceOpener
 from relayd.source.paced import play_paced
-from relayd.source.playing import Playback, follow, play, show_image
+from relayd.source.playing import Playback, follow, play, play_pipe, show_image
+from relayd.source.snapshots import poll
+
+READ_GRACE: Final = 0.5
+"""s by which FFmpeg's own limit for a read is longer than the reader's, whose words say more."""
 
 _log = logs.get("source")
 
@@ -29,17 +36,16 @@ class SourceConnection:
     def __init__(
         self,
         settings: SourceSettings,
-        geometry: Geometry,
-        fit: FitMode,
+        opener: SourceOpener,
         *,
+        limits: SourceLimits,
         clock: Clock,
         wake: Event,
         publish: Callable[["SourceConnection", I420], bool],
     ) -> None:
-        self._settings = settings
+        self._settings, self._opener, self._limits = settings, opener, limits
         self._clock, self._wake, self._publish = clock, wake, publish
         self._abandoned = Event()
-        self._opener = SourceOpener(settings, geometry, fit, self._abandoned)
         self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
         self.started_at = clock.now()
@@ -49,6 +55,8 @@ class SourceConnection:
         """When the first picture was published."""
         self.last_picture_at: float | None = None
         """When the newest picture was published."""
+        self._pictures = 0
+        self._longest_step = 0.0
         self.error: SourceError | None = None
         """Why it ended; None while it runs, and after the end of a recording."""
         self.ended = Event()
@@ -72,9 +80,40 @@ class SourceConnection:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def note_picture(self, now: float) -> None:
+        """Count a picture that is published at `now`; by the thread that publishes it."""
+        if self.last_picture_at is not None:
+            self._longest_step = max(self._longest_step, now - self.last_picture_at)
+        self._pictures += 1
+        self.last_picture_at = now
+        if self.first_picture_at is None:
+            self.first_picture_at = now
+
+    def wait_anew(self) -> None:
+        """Count from now on: for the header, or for a first picture."""
+        if self.connected_at is None:
+            self.started_at = self._clock.now()
+            return
+        self.connected_at = self._clock.now()
+        self.first_picture_at = self.last_picture_at = None
+
+    @property
+    def run(self) -> Run:
+        """What it has shown so far of the source's pace."""
+        lasted = 0.0
+        if self.first_picture_at is not None and self.last_picture_at is not None:
+            lasted = self.last_picture_at - self.first_picture_at
+        key_interval = self._playback.key_interval if self._playback else 0.0
+        return Run(self._pictures, lasted, self._longest_step, key_interval)
+
+    @property
+    def packets(self) -> int:
+        """Packets of video that have arrived."""
+        return self._playback.packets if self._playback else 0
+
     @property
     def stream_info(self) -> SourceOpened | None:
-        """Size, rate and codec; set before the first picture is published."""
+        """What was found; set before the first picture is published."""
         return self._playback.stream_info if self._playback else None
 
     @property
@@ -104,7 +143,8 @@ class SourceConnection:
 
     def _run(self) -> None:
         try:
-            self._read()
+            with ended_by(self._abandoned):
+                self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
             self.error = error.with_traceback(None)
@@ -116,27 +156,44 @@ class SourceConnection:
             self._wake.set()
 
     def _read(self) -> None:
-        opened = self._opener.open()
+        opened = self._open()
         self.connected_at = self._clock.now()
         self._wake.set()
         playback = self._playback = Playback(
             opened.video,
+            kind=opened.kind,
             clock=self._clock,
             abandoned=self._abandoned,
             publish=lambda i420: self._publish(self, i420),
-            open_again=lambda: self._opener.open().video,
+            open_again=lambda: self._open().video,
         )
         try:
-            self._play(opened.kind, playback)
+            self._play(playback, may_be_polled=opened.may_be_polled)
         finally:
             playback.close()
 
-    def _play(self, kind: SourceKind, playback: Playback) -> None:
-        if kind is SourceKind.IMAGE:
-            show_image(playback)
-        elif kind is SourceKind.BURSTS:
-            play_paced(playback)
-        elif kind.paced:
-            play(playback, loop=self._settings.loop)
-        else:
-            follow(playback)
+    def _open(self) -> OpenedSource:
+        return self._opener.open(self._abandoned, self._read_limit)
+
+    def _read_limit(self) -> float:
+        """Return the s that FFmpeg may wait for data; the reader gives up a little earlier."""
+        limits, is_first = self._limits, self.first_picture_at is None
+        limit = limits.first_frame if is_first else limits.stall + self.burst
+        return limit + READ_GRACE
+
+    def _play(self, playback: Playback, *, may_be_polled: bool) -> None:
+        """Play the source in the way of its kind."""
+        settings = self._settings
+        match playback.kind:
+            case SourceKind.IMAGE:
+                show_image(playback)
+            case SourceKind.FILE | SourceKind.GENERATOR:
+                play(playback, loop=settings.loop)
+            case SourceKind.BURSTS:
+                play_paced(playback)
+            case SourceKind.PIPE:
+                play_pipe(playback)
+            case _ if may_be_polled:
+                poll(playback, refresh=settings.refresh, stall_limit=self._limits.stall)
+            case _:
+                follow(playback)

@@ -14,6 +14,8 @@ class SourceOpened:
     fps: float
     """As announced by the stream; 0.0 when unknown."""
     codec: str
+    kind: str
+    """What the source was found to be: the value of a `SourceKind`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,16 @@
-"""What kind of source a URL is, and how FFmpeg should read it."""
+"""What kind of source there is: guessed from the URL, settled by a look after opening."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
 from enum import Enum
-from pathlib import Path, PurePosixPath
-from typing import Final
-from urllib.parse import urlsplit
+from pathlib import PurePosixPath
+from typing import Final, Literal
+
+from relayd.media.look import Look
+from relayd.source import addresses
+from relayd.source.addresses import Stat
+
+WantedKind = Literal["auto", "live", "file", "image", "camera"]
+"""As in `[source] kind`."""
 
 
 class SourceKind(Enum):
@@ -15,11 +20,15 @@ class SourceKind(Enum):
     """A recording: paced by its own time stamps, looped; its end is no failure."""
     IMAGE = "image"
     """One picture, shown without end."""
+    SNAPSHOT = "snapshot"
+    """An http(s) URL that answers with one picture, another one at each request: polled."""
     LIVE = "live"
     """A live stream: the newest picture counts, its end is a failure."""
     BURSTS = "bursts"
     """A live stream that arrives in bursts (HLS, HTTP): played evenly, by its time stamps."""
-    DEVICE = "device"
+    PIPE = "pipe"
+    """Standard input or a named pipe: paced by its own time stamps, read once."""
+    DEVICE = "camera"
     """A capture device of this machine: live, and may be unplugged."""
     GENERATOR = "generator"
     """A test picture of FFmpeg's (lavfi): paced like a file."""
@@ -27,147 +36,135 @@ class SourceKind(Enum):
     @property
     def paced(self) -> bool:
         """Whether relayd sets the pace, not the source."""
-        return self in (SourceKind.FILE, SourceKind.GENERATOR)
+        return self in (SourceKind.FILE, SourceKind.GENERATOR, SourceKind.PIPE)
 
     @property
     def live(self) -> bool:
-        """Whether its end is a failure, and pictures that are too late are left out."""
-        return self in (SourceKind.LIVE, SourceKind.BURSTS, SourceKind.DEVICE)
+        """Whether it goes on in real time, so that late pictures are left out."""
+        return self in (SourceKind.LIVE, SourceKind.BURSTS, SourceKind.DEVICE, SourceKind.SNAPSHOT)
 
 
-@dataclass(frozen=True, slots=True)
-class InputPlan:
-    """How to open a source: what FFmpeg gets, and alternatives to try."""
-
-    kind: SourceKind
-    url: str = field(repr=False)
-    """As FFmpeg needs it: complete, including any secrets."""
-    demuxer: str
-    """A demuxer's name, or empty to let FFmpeg detect it."""
-    options: tuple[dict[str, str], ...] = field(repr=False)
-    """One set per attempt: the next is tried if one is unusable."""
-
-
-_IMAGES: Final = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+HTTP: Final = {"http", "https"}
+_FETCHED: Final = HTTP | {"ftp", "ftps", "sftp"}
+"""Schemes behind which there may be a recording, a stream or a picture."""
 _RECORDINGS: Final = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".gif"}
-_LAVFI: Final = "lavfi:"
-
-_LIVE_PROBE: Final = {"probesize": "32768", "analyzeduration": "0", "fpsprobesize": "0"}
-"""32 KiB hold the first parameter sets; more would only delay the first picture.
-
-No `fflags=nobuffer`: it discards the probed key frame, so that the first picture waits for
-the next one (1.15 s instead of 0.12 s from a server with a key frame every second).
-"""
-_TRANSPORT_STREAM_PROBE: Final = _LIVE_PROBE | {"probesize": "500000"}
-"""MPEG-TS repeats its tables about every 100 ms: 500 kB contain one at up to 40 Mbit/s."""
-LISTEN_TIMEOUT: Final = 10.0
-"""s to wait for a caller, with `mode=listener`; the next attempt waits again."""
-_CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
-    {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
-    {"video_size": "640x480", "framerate": "30"},
-    {},
-)
-"""USB cameras reach 720p30 only as MJPEG; any supports 640x480; else the current mode."""
-
-
-def plan_input(
-    url: str, demuxer: str, options: Mapping[str, str], read_timeout: float
-) -> InputPlan:
-    """Return the kind of a URL and how to open it; the user's `options` take precedence.
-
-    An http(s) URL is a recording or an image if its path ends like one, else live; the
-    connection checks again after opening, when it is known whether the stream has an end.
-    """
-    kind = classify(url, demuxer)
-    if kind is SourceKind.GENERATOR:
-        return InputPlan(kind, url.removeprefix(_LAVFI), "lavfi", (dict(options),))
-    if kind is SourceKind.DEVICE:
-        return InputPlan(
-            kind, url, demuxer or "v4l2", tuple(mode | dict(options) for mode in _CAMERA_MODES)
-        )
-    defaults = _live_options(url, read_timeout) if kind is SourceKind.LIVE else {}
-    if _scheme_and_path(url)[0] == "srt":
-        url = _with_srt_options(url, options, read_timeout)
-    return InputPlan(kind, url, demuxer, (defaults | dict(options),))
-
-
-def classify(url: str, demuxer: str = "") -> SourceKind:
-    """Return the kind of a URL, from its text alone (and whether a path is a pipe)."""
-    if demuxer == "lavfi" or url.startswith(_LAVFI):
-        return SourceKind.GENERATOR
-    if demuxer in ("v4l2", "video4linux2") or url.startswith("/dev/video"):
-        return SourceKind.DEVICE
-    scheme, path = _scheme_and_path(url)
-    ending = PurePosixPath(path).suffix.lower()
-    if scheme not in ("", "file", "http", "https"):
-        return SourceKind.LIVE
-    if ending in _IMAGES:
-        return SourceKind.IMAGE
-    if scheme in ("http", "https"):
-        live = ending not in _RECORDINGS
-    else:
-        live = ending == ".sdp" or _is_pipe(path)
-    return SourceKind.LIVE if live else SourceKind.FILE
-
-
+_WANTED: Final = {
+    "live": SourceKind.LIVE,
+    "file": SourceKind.FILE,
+    "image": SourceKind.IMAGE,
+    "camera": SourceKind.DEVICE,
+}
+_AS_WANTED: Final = {
+    (SourceKind.GENERATOR, "file"),
+    (SourceKind.PIPE, "file"),
+    (SourceKind.DEVICE, "live"),
+}
+"""Kinds that are special cases of the one that the user names."""
+_STREAMED: Final = {"rtsp", "rtp", "sdp", "sap"}
+"""Demuxers whose packets come from the network in real time, whatever opened them."""
 _PLAYLISTS: Final = {"hls", "dash"}
-_WITH_STAMPS: Final = {"mpegts", "flv", "live_flv", "mov", "matroska", "webm", "mp4"}
+"""Demuxers that know from their playlist whether there is an end."""
+_INDEXED: Final = {"matroska", "webm", "hls", "dash"}
+"""Demuxers whose duration is that of a finished recording, even with no length in HTTP."""
+_STAMPED: Final = {"mpegts", "flv", "live_flv", "mov", "mp4", "matroska", "webm"}
+"""Demuxers with stamps of the sender's clock: over HTTP a stream is played by them. MJPEG and raw
+video have none, so the newest picture is what counts there."""
+_STILLS: Final = {"mjpeg", "png", "bmp", "webp", "gif", "tiff", "jpegls", "jpeg2000"}
+"""Codecs that snapshots come in."""
+_MULTIPART: Final = "mpjpeg"
+_LONGEST_ANSWER: Final = 2**31 - 1
+"""Bytes: a Content-Length from here on, with no duration, is a camera's way to say endless."""
 
 
-def comes_in_bursts(demuxer: str, scheme: str) -> bool:
-    """Whether a source without end is played by its stamps: lists of segments, and HTTP.
+def guess(
+    url: str, demuxer: str = "", wanted: WantedKind = "auto", look: Stat = os.stat
+) -> SourceKind:
+    """Return the kind that a URL in FFmpeg's form seems to be of, before it is opened.
 
-    `demuxer` is FFmpeg's name, or names with commas. MJPEG and raw video over HTTP have no stamps
-    of their own, so the newest picture is what counts there.
+    `look` tells what a local path is. If the user left the decision to relayd, only how it is
+    opened depends on the guess.
     """
-    names = set(demuxer.split(","))
-    return bool(names & _PLAYLISTS or (scheme in ("http", "https") and names & _WITH_STAMPS))
+    guessed = _guess(url, demuxer, look)
+    if (guessed, wanted) in _AS_WANTED or wanted == "auto":
+        return guessed
+    return _WANTED[wanted]
 
 
-def _scheme_and_path(url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets that are not an IPv6 address
-        return "", url
-    if parts.scheme == "pipe" or "://" in url or parts.scheme == "file":
-        return parts.scheme, parts.path
-    return "", url
+def _guess(url: str, demuxer: str, look: Stat) -> SourceKind:
+    if demuxer == "lavfi" or url.startswith(addresses.LAVFI):
+        return SourceKind.GENERATOR
+    if demuxer in ("v4l2", "video4linux2"):
+        return SourceKind.DEVICE
+    path = addresses.path_of(url)
+    ending = PurePosixPath(path).suffix.lower()
+    if addresses.is_local(url):
+        return _guess_local(path, ending, look)
+    scheme = addresses.scheme_of(url)
+    if scheme == "pipe":
+        return SourceKind.PIPE
+    is_recording = scheme in _FETCHED and (ending in _RECORDINGS or scheme not in HTTP)
+    return SourceKind.FILE if is_recording else SourceKind.LIVE
 
 
-def _is_pipe(path: str) -> bool:
-    try:
-        return Path(path).is_fifo()
-    except (OSError, ValueError):
+def _guess_local(path: str, ending: str, look: Stat) -> SourceKind:
+    if addresses.is_capture_device(path, look):
+        return SourceKind.DEVICE
+    if addresses.is_fifo(path, look):
+        return SourceKind.PIPE
+    return SourceKind.LIVE if ending == ".sdp" else SourceKind.FILE
+
+
+def settle(guessed: SourceKind, scheme: str, found: Look) -> SourceKind:
+    """Return the kind of an open source: what was found there decides, not its name."""
+    if guessed not in (SourceKind.FILE, SourceKind.LIVE):
+        return guessed
+    if found.demuxers & _STREAMED:
+        return SourceKind.LIVE
+    if found.demuxers & _PLAYLISTS and not _is_finished(found):
+        return SourceKind.BURSTS
+    if scheme in ("", "file"):
+        return SourceKind.IMAGE if _is_picture(found) else SourceKind.FILE
+    return _settle_fetched(found) if scheme in _FETCHED else SourceKind.LIVE
+
+
+def _settle_fetched(found: Look) -> SourceKind:
+    if _is_picture(found):  # of unknown length it may go on, as JPEG pictures in a row
+        return SourceKind.SNAPSHOT if found.size > 0 else SourceKind.LIVE
+    if _is_finished(found):
+        return SourceKind.FILE
+    return SourceKind.BURSTS if found.demuxers & _STAMPED else SourceKind.LIVE
+
+
+def as_wanted(wanted: SourceKind, found: Look) -> SourceKind:
+    """Return the kind of an open source about which the user has decided.
+
+    No segment of a playlist can be shown as it arrives, so live means bursts there.
+    """
+    is_list = bool(found.demuxers & _PLAYLISTS)
+    return SourceKind.BURSTS if wanted is SourceKind.LIVE and is_list else wanted
+
+
+def may_be_polled(scheme: str, found: Look) -> bool:
+    """Whether the next request may bring another picture, if this answer ends after one."""
+    return scheme in HTTP and found.codec in _STILLS
+
+
+def _is_picture(found: Look) -> bool:
+    """Whether it is one picture, as far as can be seen before it is read."""
+    return found.pictures == 1 or all(name.endswith("_pipe") for name in found.demuxers)
+
+
+def _is_finished(found: Look) -> bool:
+    """Whether it is a recording with an end, not a stream.
+
+    A live FLV may claim the duration of the file that it was made from, and a fragmented MP4
+    that of its first part: without a length these count for nothing.
+    """
+    if found.demuxers & _PLAYLISTS:
+        return found.duration > 0
+    if _MULTIPART in found.demuxers:
         return False
-
-
-def _live_options(url: str, read_timeout: float) -> dict[str, str]:
-    """Return FFmpeg's low-delay options and its time limit, under each protocol's option name."""
-    microseconds = str(int(read_timeout * 1e6))
-    match _scheme_and_path(url)[0]:
-        case "rtsp" | "rtsps":
-            return _LIVE_PROBE | {"rtsp_transport": "tcp", "timeout": microseconds}
-        case "udp":
-            # A burst that overflows the buffer loses frames, not the stream.
-            return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds, "overrun_nonfatal": "1"}
-        case "tcp":
-            return _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
-        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" makes it listen
-            return _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
-        case "":
-            return _LIVE_PROBE | {"protocol_whitelist": "file,crypto,data,rtp,udp,tcp"}
-        case _:
-            return dict(_TRANSPORT_STREAM_PROBE)
-
-
-def _with_srt_options(url: str, options: Mapping[str, str], read_timeout: float) -> str:
-    """Put the options of FFmpeg's SRT protocol into the URL's query, the only place it reads.
-
-    It uses the first of two values: those of the URL take precedence.
-    """
-    limits = {
-        "timeout": str(int(read_timeout * 1e6)),
-        "listen_timeout": str(int(LISTEN_TIMEOUT * 1e6)),
-    }
-    query = "&".join(f"{key}={value}" for key, value in (limits | dict(options)).items())
-    return f"{url}{'&' if '?' in url else '?'}{query}"
+    if found.size > 0:
+        return found.duration > 0 or found.size < _LONGEST_ANSWER
+    has_index = bool(found.demuxers & _INDEXED) or found.pictures > 0
+    return found.duration > 0 and has_index

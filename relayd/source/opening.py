@@ -1,85 +1,233 @@
-"""Opens a source: tries the ways that its plan names, and says what was found."""
+"""Opens a source: tries the ways that its plan names, looks what is there, and says what it is."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from typing import Final
 
 from relayd.config.settings import SourceSettings
-from relayd.errors import SourceUnusable
-from relayd.media.decode import VideoInput
+from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
+from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
-from relayd.media.hls import HlsFiles, is_hls
-from relayd.source.kinds import InputPlan, SourceKind, comes_in_bursts, plan_input
+from relayd.media.hls import DEMUXER, HlsFiles, is_hls
+from relayd.media.interrupt import TimeLimit
+from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
+from relayd.source.addresses import scheme_of
+from relayd.source.kinds import HTTP, SourceKind, as_wanted, may_be_polled, settle
+from relayd.source.limits import SourceLimits
+from relayd.source.pipes import Pipe, open_feed
+from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
 
-HTTP: Final = {"http", "https"}
-OPEN_TIMEOUT: Final = 5.0
-"""s for opening, and again for finding the streams."""
+_WORTH_A_TRY: Final = 1.0
+"""s that must be left of `open_timeout` for another attempt."""
+_UNLIMITED: Final = 7 * 24 * 3600.0
+"""s: a pipe's header may take as long as its writer does, as it cannot be read twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """An open source and its kind, as far as opening it has shown."""
+    """An open source, and what opening it has shown."""
 
     video: VideoInput
     kind: SourceKind
+    may_be_polled: bool
+    """Whether the next request may bring another picture, if this answer ends after one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """One opening: how, for whom, and until when."""
+
+    plan: InputPlan
+    name: str
+    geometry: Geometry
+    fit: FitMode
+    deadline: float
+    """On time.monotonic(), which FFmpeg's own limits go by as well."""
+    read_limit: Callable[[], float]
+    cancelled: Event
+    is_hls: bool
+
+    def open(
+        self, options: dict[str, str], *, demuxer: str = "", feed: ByteFeed | None = None
+    ) -> VideoInput:
+        """Open with one set of options. Raises SourceError."""
+        return VideoInput.open(
+            self.plan.url,
+            name=self.name,
+            geometry=self.geometry,
+            fit=self.fit,
+            format=demuxer or self.plan.demuxer,
+            options=options,
+            low_delay=self.plan.kind.live,
+            open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
+            read_timeout=TimeLimit(self.read_limit),
+            cancelled=self.cancelled,
+            feed=feed,
+            files=self._hls_files(options) if self.is_hls and feed is None else None,
+        )
+
+    def _hls_files(self, options: dict[str, str]) -> HlsFiles:
+        return HlsFiles(
+            self.plan.url,
+            self.name,
+            options,
+            self.geometry,
+            timeout=max(_WORTH_A_TRY, self.time_left()),
+            cancelled=self.cancelled,
+        )
+
+    def time_left(self) -> float:
+        """Return the s until the deadline; negative after it."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another attempt makes sense."""
+        return self.time_left() > _WORTH_A_TRY and not self.cancelled.is_set()
+
+    def may_depend_on_options(self, fault: SourceError) -> bool:
+        """Whether other options may help."""
+        if self.plan.kind is SourceKind.DEVICE:
+            return isinstance(fault, SourceUnusable)
+        if scheme_of(self.plan.url) == "rtsp":
+            return was_answered(fault)
+        return isinstance(fault, SourceUnusable) and found_nothing(fault)
+
+
+def _without_limit() -> float:
+    return _UNLIMITED
 
 
 class SourceOpener:
-    """Opens the source of some settings, again and again if need be."""
+    """Opens one source, again and again, and remembers what worked."""
 
     def __init__(
-        self, settings: SourceSettings, geometry: Geometry, fit: FitMode, cancelled: Event
+        self, settings: SourceSettings, geometry: Geometry, fit: FitMode, limits: SourceLimits
     ) -> None:
-        """`cancelled` ends the calls that can be ended early."""
         self._settings, self._geometry, self._fit = settings, geometry, fit
-        self._cancelled = cancelled
+        self._limits = limits
+        self._name = str(settings.url)
+        self._pipe: Pipe | None = None
+        self._worked = 0
+        """Number of the set of options that worked last."""
+        self._looks_inside = False
+        """Whether it was FFmpeg's bare bytes that worked last."""
+        self._is_hls = False
+        """Whether it has turned out to be HLS, whatever its address says."""
 
-    def open(self) -> OpenedSource:
-        """Open the source; the caller closes it. Raises SourceError when that fails."""
-        settings = self._settings
-        plan = plan_input(
-            settings.url.reveal(), settings.format, settings.options, settings.stall_timeout
-        )
-        video = self._try_options(plan)
-        kind = plan.kind
-        if kind is SourceKind.LIVE and settings.url.scheme in HTTP and video.finite:
-            kind = SourceKind.FILE
-        elif comes_in_bursts(video.demuxer, settings.url.scheme) and not video.finite:
-            kind = SourceKind.BURSTS
-        return OpenedSource(video, kind)
+    @property
+    def is_pipe(self) -> bool:
+        """Whether it is a pipe: nothing that was read of it comes again."""
+        return self._pipe is not None
 
-    def _try_options(self, plan: InputPlan) -> VideoInput:
-        last_try = len(plan.options) - 1
-        for number, options in enumerate(plan.options):
-            try:
-                return VideoInput.open(
-                    plan.url,
-                    name=str(self._settings.url),
-                    geometry=self._geometry,
-                    fit=self._fit,
-                    format=plan.demuxer,
-                    options=options,
-                    low_delay=plan.kind.live,
-                    open_timeout=OPEN_TIMEOUT,
-                    read_timeout=self._settings.stall_timeout,
-                    cancelled=self._cancelled,
-                    files=self._hls_files(plan, options),
-                )
-            except SourceUnusable:
-                if number == last_try or self._cancelled.is_set():
-                    raise
-        raise AssertionError("a plan has at least one set of options")
+    def open(self, cancelled: Event, read_limit: Callable[[], float]) -> OpenedSource:
+        """Open the source; the caller closes it.
 
-    def _hls_files(self, plan: InputPlan, options: Mapping[str, str]) -> HlsFiles | None:
-        """Return what fetches the files of an HLS stream; None for any other source."""
-        if not is_hls(plan.url, plan.demuxer):
-            return None
-        return HlsFiles(
-            plan.url,
-            str(self._settings.url),
-            options,
+        `read_limit` returns how long a read may take, in seconds. `cancelled` ends what can be
+        ended early. Raises SourceError when it cannot be opened, or not in time.
+        """
+        plan = plan_input(self._settings)
+        deadline = time.monotonic() + self._limits.open
+        opening = _Opening(
+            plan,
+            self._name,
             self._geometry,
-            timeout=OPEN_TIMEOUT,
-            cancelled=self._cancelled,
+            self._fit,
+            deadline,
+            read_limit,
+            cancelled,
+            is_hls=self._is_hls or is_hls(plan.url, plan.demuxer),
         )
+        try:
+            video = self._open_as(opening)
+        except SourceError as fault:
+            if opening.time_left() > 0 or not fault.retryable or cancelled.is_set():
+                raise
+            raise too_slow(self._name, self._limits.open) from None
+        scheme, found = scheme_of(plan.url), video.look()
+        decide = as_wanted if plan.is_settled else partial(settle, scheme=scheme)
+        kind = decide(plan.kind, found=found)
+        video.decode_for(live=kind.live or kind is SourceKind.PIPE)
+        return OpenedSource(video, kind, may_be_polled(scheme, found))
+
+    def close(self) -> None:
+        """Close what is kept from one connection to the next."""
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def _open_as(self, opening: _Opening) -> VideoInput:
+        if is_piped(opening.plan.url):
+            return self._open_pipe(opening)
+        video = self._open_url(opening)
+        if opening.is_hls or DEMUXER not in video.look().demuxers:
+            return video
+        video.close()
+        self._is_hls = True
+        return self._open_url(replace(opening, is_hls=True))
+
+    def _open_pipe(self, opening: _Opening) -> VideoInput:
+        if self._pipe is None:
+            self._pipe = Pipe(opening.plan.url, self._name)
+        feed = open_feed(
+            self._pipe,
+            self._name,
+            cancelled=opening.cancelled,
+            limit=self._limits.open,
+            is_late=lambda: opening.time_left() <= 0,
+        )
+        return opening.open(opening.plan.options[0], feed=feed)
+
+    def _open_url(self, opening: _Opening) -> VideoInput:
+        if self._looks_inside:
+            self._looks_inside = False  # unless it works again
+            if (video := self._open_answer(opening)) is not None:
+                return video
+        try:
+            return self._try_options(opening)
+        except SourceError as fault:
+            is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
+            if not (is_foreign and was_answered(fault) and opening.has_time):
+                raise
+            if (video := self._open_answer(opening)) is None:
+                raise
+            return video
+
+    def _try_options(self, opening: _Opening) -> VideoInput:
+        """Try each set of options, the one that worked last time first."""
+        sets = opening.plan.options
+        faults: list[SourceError] = []
+        for number in sorted(range(len(sets)), key=lambda number: number != self._worked):
+            try:
+                video = opening.open(sets[number])
+            except SourceError as fault:
+                faults.append(fault)
+                if not (opening.has_time and opening.may_depend_on_options(fault)):
+                    break
+            else:
+                self._worked = number
+                return video
+        # The simplest mode of a capture device says best what is wrong with it.
+        raise faults[-1 if opening.plan.kind is SourceKind.DEVICE else 0]
+
+    def _open_answer(self, opening: _Opening) -> VideoInput | None:
+        """Open what FFmpeg did not recognise over HTTP; None if there is no picture in it."""
+        limit, options = TimeLimit(opening.time_left), opening.plan.options[0]
+        answer = look_inside(opening.plan.url, options, timeout=(limit, limit))
+        if answer is None or opening.cancelled.is_set():
+            return None
+        video = None
+        if answer.is_picture:
+            video = opening.open(options, feed=PictureBytes(answer.content, self._name))
+        elif answer.has_jpeg:
+            video = opening.open(options | MJPEG_PROBE, demuxer="mjpeg")
+        self._looks_inside = video is not None
+        return video
+
+
+def too_slow(name: str, limit: float) -> SourceError:
+    """Return the error of a source that could not be opened within `limit` seconds."""
+    hint = "see [source] open_timeout"
+    return SourceUnreachable(f"{name}: could not be opened within {limit:g} s", hint=hint)

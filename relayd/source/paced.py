@@ -114,7 +114,7 @@ def play_paced(playback: Playback) -> None:
     player = PacedPlayer(playback)
     player.start()
     try:
-        for coded in playback.source.packets():
+        for coded in playback.source.coded():
             if not player.read(coded):
                 break
         player.finish()

@@ -12,6 +12,7 @@ from relayd.errors import SourceLost, SourceUnusable
 from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420
 from relayd.source.events import SourceOpened
+from relayd.source.kinds import SourceKind
 from relayd.source.schedule import PlaybackSchedule
 
 REFRESH: Final = 0.5
@@ -25,13 +26,14 @@ class Playback:
         self,
         source: VideoInput,
         *,
+        kind: SourceKind,
         clock: Clock,
         abandoned: Event,
         publish: Callable[[I420], bool],
         open_again: Callable[[], VideoInput],
     ) -> None:
         """`publish` returns whether the picture was accepted; `open_again` may fail."""
-        self.source, self.clock = source, clock
+        self.source, self.kind, self.clock = source, kind, clock
         self._abandoned, self._publish, self._open_again = abandoned, publish, open_again
         self.late = 0
         """Pictures of a recording dropped because decoding was behind."""
@@ -42,12 +44,22 @@ class Playback:
         self._corrupt_before = 0
         self._is_open = True
         self.stream_info: SourceOpened | None = None
-        """Size, rate and codec; set before the first picture is published."""
+        """What was found; set before the first picture is published."""
 
     @property
     def corrupt(self) -> int:
         """Packets that could not be decoded so far."""
         return self._corrupt_before + (self.source.corrupt if self._is_open else 0)
+
+    @property
+    def packets(self) -> int:
+        """Packets of the video that the open source has delivered."""
+        return self.source.packets
+
+    @property
+    def key_interval(self) -> float:
+        """Longest distance between two key frames that the open source has shown, in s."""
+        return self.source.key_interval
 
     @property
     def is_abandoned(self) -> bool:
@@ -59,7 +71,9 @@ class Playback:
         if self.stream_info is None:
             # Not earlier: some streams announce their size with the first picture.
             source = self.source
-            self.stream_info = SourceOpened(source.width, source.height, source.rate, source.codec)
+            self.stream_info = SourceOpened(
+                source.width, source.height, source.rate, source.codec, self.kind.value
+            )
         return self._publish(i420)
 
     def wait_until(self, moment: float) -> bool:
@@ -102,6 +116,24 @@ def play(playback: Playback, *, loop: bool) -> None:
     while _play_once(playback, schedule) and loop:
         if not playback.source.rewind():
             raise SourceLost("the recording ended and cannot be rewound")
+
+
+def play_pipe(playback: Playback) -> None:
+    """Publish the pictures of a pipe when each is due, once.
+
+    Those of a slow writer are published as they come: none is left out for being late, as a
+    camera that writes into a pipe is a little late now and then.
+    """
+    clock = playback.clock
+    schedule = PlaybackSchedule(playback.source.rate)
+    shown: I420 | None = None
+    for picture in playback.source.pictures():
+        due = schedule.due(picture.pts, clock.now())
+        if shown is not None and not playback.show_until(shown, due):
+            return
+        shown = picture.i420()
+        if not (playback.wait_until(due) and playback.show(shown)):
+            return
 
 
 def _play_once(playback: Playback, schedule: PlaybackSchedule) -> bool:

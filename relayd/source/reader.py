@@ -10,9 +10,11 @@ from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Final
 
+from relayd import logs
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config.settings import SourceSettings
-from relayd.errors import SourceError, SourceLost, SourceUnreachable
+from relayd.errors import SourceError, SourceUnreachable
+from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
@@ -23,7 +25,10 @@ from relayd.source.events import (
     SourceEnded,
     SourceEvent,
 )
-from relayd.source.opening import OPEN_TIMEOUT
+from relayd.source.limits import LONGEST_KEY_WAIT, SourceLimits
+from relayd.source.opening import SourceOpener
+from relayd.source.playing import REFRESH
+from relayd.source.progress import Progress
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -32,10 +37,6 @@ LONGEST_RETRY: Final = 1.0
 1.5 s after that. A refused connection costs a few milliseconds."""
 UNUSABLE_RETRY: Final = 10.0
 """s between attempts for a source that a user must fix: a missing file, a wrong password."""
-FIRST_PICTURE_TIMEOUT: Final = 10.0
-"""s from connection to the first picture: the longest expected wait for a key frame."""
-OPENING_GRACE: Final = 1.0
-"""s beyond FFmpeg's two time limits for opening, after which it counts as hung."""
 MOST_HUNG: Final = 2
 """Abandoned connections in which FFmpeg still hangs; at this number no other one is started until
 one of them ends, even on request: each is a thread and a connection to the camera."""
@@ -44,8 +45,13 @@ FRESH_CONNECTION: Final = 2.0
 RELEASE_WAIT: Final = 0.3
 """s that an abandoned connection gets to close its device or socket before another one opens it:
 a few frames at 20 fps. A capture device would be busy until then."""
+FRUITLESS_SPACING: Final = 0.5
+"""s from the start of a connection that showed nothing to the next one, however often one is
+requested: a camera that does not answer is not to be flooded."""
 STOP_TIMEOUT: Final = 2.0
 """s that `stop` waits for FFmpeg's calls to return."""
+
+_log = logs.get("source")
 
 
 class SourceReader:
@@ -66,7 +72,9 @@ class SourceReader:
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings = settings
+        self._limits = SourceLimits(settings)
+        self._opener = SourceOpener(settings, geometry, fit, self._limits)
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -75,8 +83,9 @@ class SourceReader:
         self._lock = Lock()
         self._current: SourceConnection | None = None
         self._hung: list[SourceConnection] = []
-        self._abandoned_at = float("-inf")
+        self._abandoned_at = self._not_before = float("-inf")
         self._is_reconnect = self._is_up = False
+        self._has_told_wait = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
         self.counters = SourceCounters()
 
@@ -95,6 +104,8 @@ class SourceReader:
         ended = [
             connection.join(max(0.0, deadline - self._clock.now())) for connection in self._hung
         ]
+        if all(ended):
+            self._opener.close()
         return all(ended)
 
     def restart(self) -> None:
@@ -158,7 +169,9 @@ class SourceReader:
             self._hung = [earlier for earlier in self._hung if earlier.alive]
             busy = sum(not earlier.ended.is_set() for earlier in self._hung)
             now = self._clock.now()
-            if busy >= MOST_HUNG:
+            if now < self._not_before:
+                moment = self._not_before
+            elif busy >= MOST_HUNG:
                 self._report_hung(busy)
                 moment = now + FIRST_RETRY
             elif busy and now < self._abandoned_at + RELEASE_WAIT:
@@ -179,8 +192,8 @@ class SourceReader:
     def _connect(self) -> SourceConnection:
         connection = SourceConnection(
             self._settings,
-            self._geometry,
-            self._fit,
+            self._opener,
+            limits=self._limits,
             clock=self._clock,
             wake=self._wake,
             publish=self._accept,
@@ -195,6 +208,7 @@ class SourceReader:
 
         Raises SourceError when it failed or stalled.
         """
+        progress = Progress(connection, self._limits, str(self._settings.url))
         is_reported = False
         while not (self._woken_by_request() and self._needs_new_connection(connection)):
             if not is_reported and connection.first_picture_at is not None:
@@ -204,12 +218,52 @@ class SourceReader:
                 if connection.error is not None:
                     raise connection.error
                 return True
-            deadline, fault = self._deadline(connection)
-            if self._clock.now() >= deadline:
-                self.counters.stalls += 1
-                raise fault
-            self._clock.sleep_until(deadline, self._wake)
+            self._learn(connection, progress)
+            now = self._clock.now()
+            deadline = progress.deadline(now)
+            if now >= deadline:
+                self._note_stall(connection, progress.fault(now))
+                is_reported = False
+                continue
+            self._clock.sleep_until(min(deadline, self._keep_fresh(now)), self._wake)
         return False
+
+    def _learn(self, connection: SourceConnection, progress: Progress) -> None:
+        """Adapt the limits to what the connection shows, and say so."""
+        if self._limits.learn(connection.run):
+            _log.info(
+                LogEvent.SOURCE_SLOW,
+                stall_limit=round(self._limits.stall, 1),
+                first_frame_limit=round(self._limits.first_frame, 1),
+            )
+        if progress.waits_for_key_frame and not self._has_told_wait:
+            self._has_told_wait = True
+            _log.warning(LogEvent.SOURCE_WAITS_FOR_KEY_FRAME, longest=LONGEST_KEY_WAIT)
+
+    def _keep_fresh(self, now: float) -> float:
+        """Publish the last picture of a slow source again; returns when to do so next."""
+        if not self._limits.is_slow:
+            return float("inf")
+        with self._lock:
+            frame = self._slot.latest()[1]
+            if frame is not None and now >= frame.captured_at + REFRESH:
+                self._slot.put(SourceFrame(frame.i420, now))
+        return now + REFRESH
+
+    def _note_stall(self, connection: SourceConnection, fault: SourceError) -> None:
+        """Give a connection up that stands still; one to a pipe is kept, and waited for.
+
+        What was read of a pipe does not come again, not even the header of its format.
+        """
+        self.counters.stalls += 1
+        if connection.last_picture_at is not None:
+            self._limits.learn_from_stall(connection.run)
+        if not self._opener.is_pipe:
+            raise fault
+        connection.wait_anew()
+        self._is_up = False
+        self._slot.clear()
+        self._on_event(SourceDown(fault, 0.0))
 
     def _needs_new_connection(self, connection: SourceConnection) -> bool:
         """Whether the request needs another connection, or none; else it is already fulfilled."""
@@ -218,24 +272,6 @@ class SourceReader:
         is_fresh = is_fresh and self._clock.now() < connection.started_at + FRESH_CONNECTION
         return self._stop.is_set() or self._paused.is_set() or not is_fresh
 
-    def _deadline(self, connection: SourceConnection) -> tuple[float, SourceError]:
-        """Return the time by which the connection must progress, and the error if it does not."""
-        name, limit = self._settings.url, self._settings.stall_timeout
-        if connection.last_picture_at is not None:
-            limit += connection.burst
-            return connection.last_picture_at + limit, SourceLost(
-                f"{name}: no picture for {limit:g} s"
-            )
-        if connection.connected_at is not None:
-            limit = max(limit, FIRST_PICTURE_TIMEOUT)
-            return connection.connected_at + limit, SourceLost(
-                f"{name}: connected, but no picture within {limit:g} s"
-            )
-        limit = 2 * OPEN_TIMEOUT + OPENING_GRACE
-        return connection.started_at + limit, SourceUnreachable(
-            f"{name}: could not be opened within {limit:g} s"
-        )
-
     def _accept(self, connection: SourceConnection, i420: I420) -> bool:
         """Publish a picture, unless it comes from an abandoned connection."""
         with self._lock:
@@ -243,11 +279,9 @@ class SourceReader:
                 return False
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
-            connection.last_picture_at = now
-            self.counters.frames += 1
             first = connection.first_picture_at is None
-            if first:
-                connection.first_picture_at = now
+            connection.note_picture(now)
+            self.counters.frames += 1
         if first:
             self._wake.set()
         return True
@@ -263,16 +297,15 @@ class SourceReader:
             self._current = None
         connection.abandon()
         self._abandoned_at = self._clock.now()
+        is_fruitless = connection.first_picture_at is None and connection.error is None
+        self._not_before = connection.started_at + (FRUITLESS_SPACING if is_fruitless else 0.0)
         self.counters.corrupt += connection.corrupt
         self.counters.late += connection.late
         self._hung = [earlier for earlier in [*self._hung, connection] if earlier.alive]
 
     def _wait_to_retry(self, connection: SourceConnection, error: SourceError) -> None:
         self._slot.clear()
-        good_for = 0.0
-        if connection.first_picture_at is not None and connection.last_picture_at is not None:
-            good_for = connection.last_picture_at - connection.first_picture_at
-        wait = self._retry.next_wait(good_for) if error.retryable else UNUSABLE_RETRY
+        wait = self._retry.next_wait(connection.run.lasted) if error.retryable else UNUSABLE_RETRY
         self._is_up = False
         self._on_event(SourceDown(error, wait))
         self._wait_until(self._clock.now() + wait)

@@ -193,6 +193,16 @@ class Feed:
         return [event.change for event in self.events]
 
 
+def children_with(argument: str) -> list[psutil.Process]:
+    """Return the running children of this process that have such an argument."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # also what has ended and is not waited for
+            if argument in child.cmdline():
+                found.append(child)
+    return found
+
+
 def until(condition: Any, limit: Any = 15.0) -> None:
     deadline = time.monotonic() + limit
     while not condition():
@@ -308,8 +318,9 @@ def test_a_peer_that_does_not_answer_is_given_up_and_blocks_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/secretword"
         with Feed(url, stall_limit=1.0) as feed:
+            until(lambda: children_with("relayd.output.pusher"))
+            arguments = [child.cmdline() for child in children_with("relayd.output.pusher")]
             until(lambda: feed.events)
-            arguments = [child.cmdline() for child in psutil.Process().children()]
     assert feed.changes() == [OutputChange.LOST]
     assert "no progress for 1 s" in feed.events[0].reason
     assert feed.longest < 0.5
@@ -330,7 +341,8 @@ def test_a_killed_encoder_is_reported_and_restarted() -> None:
     url, _ = peer("udp")
     with Feed(url) as feed:
         until(lambda: feed.output.stats().up)
-        psutil.Process().children()[0].kill()
+        (encoder,) = children_with("relayd.output.pusher")
+        encoder.kill()
         until(lambda: feed.changes() == [OutputChange.BACK, OutputChange.LOST, OutputChange.BACK])
     assert "SIGKILL" in feed.events[1].reason
 
@@ -577,7 +589,7 @@ def test_whatever_the_encoder_process_does_one_end_is_reported_and_a_stop_is_not
     assert len(lost) <= feed.output.stats().reconnects + 1
     assert reason in lost[0].reason
     assert feed.closed_in < 5
-    assert not [child for child in psutil.Process().children() if child.cmdline() == command]
+    assert not children_with(script)
 
 
 def test_a_parent_that_does_not_read_blocks_no_output(tmp_path: Path) -> None:

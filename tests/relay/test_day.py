@@ -35,7 +35,7 @@ HOUR = 3600.0
 GRACE = 30.0
 CREATE, QUEUE_AND_JOIN, CLOSE = 1.0, 8.0, 0.5  # s; a start takes 5 to 15 s
 SOURCE_OPENS = 0.7  # s
-OPENED = SourceOpened(640, 480, 30.0, "h264")
+OPENED = SourceOpened(640, 480, 30.0, "h264", "live")
 
 
 class Service:

@@ -13,6 +13,7 @@ import pytest
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
+from relayd.media.look import Look
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -32,7 +33,7 @@ def grey_of(frame: SourceFrame) -> int:
 def test_a_file_reports_its_format_and_delivers_pictures(clips: "Clips", watch: "Watch") -> None:
     watched = watch(clips.quadrants("plain.mp4", 1280, 720))
     _, event = watched.wait_for(SourceOpened, 3)
-    assert event == SourceOpened(1280, 720, 30.0, "h264")
+    assert event == SourceOpened(1280, 720, 30.0, "h264", "file")
     assert watched.frame().i420.shape == (720, 640)
 
 
@@ -186,8 +187,8 @@ def test_a_late_recording_catches_up_by_dropping_pictures(clips: "Clips", watch:
 class HungInput:
     """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
-    width, height, rate, codec, corrupt, finite = 640, 480, 30.0, "hung", 0, False
-    demuxer, burst = "rtsp", 0.0
+    width, height, rate, codec, corrupt = 640, 480, 30.0, "hung", 0
+    packets, key_interval, burst = 1, 0.0, 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -200,6 +201,12 @@ class HungInput:
 
     def i420(self) -> I420:
         return black(Geometry(640, 480))
+
+    def look(self) -> Look:
+        return Look(frozenset({"rtsp"}), self.codec)
+
+    def decode_for(self, *, live: bool) -> None:
+        assert live
 
     def close(self) -> None:
         self.closed.set()
@@ -309,7 +316,6 @@ def test_however_many_requests_a_silent_camera_gets_few_connections_and_threads(
         time.sleep(0.05)
         most = max(most, reading())
     assert 1 <= most <= MOST_HUNG + 1
-    # Another connection starts once FFmpeg's own time limit has ended one.
     assert 1 <= len(silent_camera.connections) <= 10
     before = time.monotonic()
     watched.reader.stop()

@@ -1,0 +1,105 @@
+"""Looks at the first bytes behind an http(s) URL that FFmpeg could make nothing of.
+
+FFmpeg's own HTTP fetches them, with the same options, user and password. That matters for three
+kinds of answer that browsers show and FFmpeg does not open: a single picture without
+Content-Length, whose end FFmpeg takes for a broken connection; a multipart stream whose first
+boundary is missing; and one whose parts are called image/jpg.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final, SupportsFloat
+
+import av.error
+
+from relayd.errors import SourceError
+from relayd.media import compat
+
+_ENOUGH: Final = 64 * 1024
+"""Bytes that hold the first JPEG picture's beginning, after any headers of a multipart stream."""
+_LARGEST_PICTURE: Final = 32 * 1024 * 1024
+"""Bytes of a single picture that are fetched."""
+_PACKET: Final = "65536"
+"""Bytes of a packet of the demuxer `data`, which passes on what it gets."""
+_JPEG: Final = b"\xff\xd8\xff"
+_NEXT_JPEG: Final = b"\xff\xd9" + _JPEG
+"""The end of one picture and the beginning of the next."""
+_PICTURES: Final = (_JPEG, b"\x89PNG\r\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+"""How the files of single pictures begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an HTTP server sends."""
+
+    content: bytes
+    """From the beginning: all of a single picture, of anything else a part."""
+    is_whole: bool
+    """Whether there is no more."""
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is one picture, and complete."""
+        return self.is_whole and self.content.startswith(_PICTURES)
+
+    @property
+    def has_jpeg(self) -> bool:
+        """Whether a JPEG picture begins in it, maybe after some headers."""
+        return _JPEG in self.content
+
+
+class PictureBytes(BytesIO):
+    """A single picture in memory, for FFmpeg to read."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """`name` is a safe name for errors."""
+        super().__init__(content)
+        self.name = name
+        self.fault: SourceError | None = None
+        """Never: memory does not fail."""
+
+
+def was_answered(fault: SourceError) -> bool:
+    """Whether opening failed because FFmpeg could make nothing of what the server sent."""
+    return isinstance(fault.__context__, _UNREADABLE) or type(fault.__context__) in _UNNAMED
+
+
+def found_nothing(fault: SourceError) -> bool:
+    """Whether opening went well, and yet there was no video."""
+    return not isinstance(fault.__context__, av.error.FFmpegError | OSError | ValueError)
+
+
+_UNREADABLE: Final = (av.error.InvalidDataError, av.error.EOFError, av.error.HTTPBadRequestError)
+_UNNAMED: Final = {OSError, av.error.OSError, av.error.FFmpegError}
+"""EIO, as which FFmpeg reports the end of an answer without a length, and EPROTONOSUPPORT have no
+class of their own; refused connections and the like have."""
+
+
+def look_inside(
+    url: str, options: Mapping[str, str], *, timeout: tuple[SupportsFloat, SupportsFloat]
+) -> Answer | None:
+    """Fetch the beginning of what is behind a URL; None if nothing comes.
+
+    A single picture is fetched whole. `timeout` is in seconds, to open and to read.
+    """
+    content = bytearray()
+    is_cut = False
+    with suppress(av.error.FFmpegError, OSError):
+        wanted = dict(options) | {"raw_packet_size": _PACKET}
+        container = compat.open_input(url, format="data", options=wanted, timeout=timeout)
+        with closing(container):
+            for packet in container.demux():
+                content += bytes(packet)
+                is_cut = _is_enough(content)
+                if is_cut:
+                    break
+    return Answer(bytes(content), not is_cut) if content else None
+
+
+def _is_enough(content: bytearray) -> bool:
+    """Whether more of an answer would say no more about it."""
+    if content.startswith(_PICTURES):
+        return len(content) >= _LARGEST_PICTURE or _NEXT_JPEG in content
+    return len(content) >= _ENOUGH or _JPEG in content

@@ -1,0 +1,66 @@
+"""By when a connection has to get on, and what is wrong if it does not."""
+
+from typing import Final
+
+from relayd.errors import SourceError, SourceLost
+from relayd.source.connection import SourceConnection
+from relayd.source.limits import LONGEST_KEY_WAIT, SourceLimits
+from relayd.source.opening import too_slow
+
+OPENING_GRACE: Final = 1.0
+"""s beyond the limit for opening, which FFmpeg keeps itself, after which it counts as hung."""
+
+
+class Progress:
+    """Watches one connection: until it is open, until its first picture, then between pictures."""
+
+    def __init__(self, connection: SourceConnection, limits: SourceLimits, name: str) -> None:
+        self._connection, self._limits, self._name = connection, limits, name
+        self._packets = 0
+        self._extended_to = 0.0
+
+    @property
+    def waits_for_key_frame(self) -> bool:
+        """Whether video arrives, and none of it can be shown yet for longer than configured."""
+        return self._extended_to > 0 and self._connection.first_picture_at is None
+
+    def deadline(self, now: float) -> float:
+        """Return the time by which the next step is due, on the connection's clock."""
+        connection = self._connection
+        if connection.last_picture_at is not None:
+            return connection.last_picture_at + self._limits.stall + connection.burst
+        if connection.connected_at is None:
+            return connection.started_at + self._limits.open + OPENING_GRACE
+        deadline = max(connection.connected_at + self._limits.first_frame, self._extended_to)
+        if now >= deadline and self._may_still_come(now - connection.connected_at):
+            self._extended_to = deadline = now + self._limits.stall
+        return deadline
+
+    def _may_still_come(self, waited: float) -> bool:
+        """Whether video has arrived since the last call: then a key frame may come."""
+        before, self._packets = self._packets, self._connection.packets
+        return self._packets > before and waited < LONGEST_KEY_WAIT
+
+    def fault(self, now: float) -> SourceError:
+        """Return the error of a connection whose deadline has passed."""
+        connection, limits, name = self._connection, self._limits, self._name
+        if connection.last_picture_at is not None:
+            return self._stalled()
+        if connection.connected_at is None:
+            return too_slow(name, limits.open)
+        if self._extended_to > 0:
+            waited = now - connection.connected_at
+            return SourceLost(f"{name}: video arrives, but no key frame within {waited:.0f} s")
+        reason = limits.first_frame_reason()
+        more = f" ({reason})" if reason else ""
+        hint = "see [source] first_frame_timeout"
+        limit = limits.first_frame
+        return SourceLost(f"{name}: connected, but no picture within {limit:g} s{more}", hint=hint)
+
+    def _stalled(self) -> SourceError:
+        limit = self._limits.stall + self._connection.burst
+        message = f"{self._name}: no picture for {limit:g} s"
+        if not self._limits.may_be_slow(self._connection.run):
+            return SourceLost(message)
+        hint = "a source that sends pictures this rarely needs a longer [source] stall_timeout"
+        return SourceLost(f"{message}, though it may only be slow: {hint}", hint=hint)
