@@ -43,6 +43,8 @@ from relayd.media.hls_playlist import (
 DEMUXER: Final = "hls"
 OPTIONS: Final = {"http_persistent": "0", "http_multiple": "0", "live_start_index": "-1"}
 """Each file on its own, as this module hands them over; a live stream from its newest segment."""
+NO_SEGMENTS: Final = {"allowed_segment_extensions": "-"}
+"""Lets FFmpeg open what turns out to be HLS without fetching any of it, so without video."""
 SHORTEST_POLL: Final = 0.2
 LONGEST_POLL: Final = 0.5
 """s between two requests for a playlist that has not changed when it was expected to."""
@@ -161,20 +163,18 @@ class HlsFiles:
         return text
 
     def _continued(self, listed: MediaPlaylist) -> int:
-        """Return the number of the first segment, counted on from what was served before."""
+        """Return the number of the first segment, counted on from what was served before.
+
+        By what both lists have in common: some servers count anew, some not at all.
+        """
         before = self._served
         if before is None:
             return listed.sequence
-        steps = listed.sequence - before.sequence
-        last_before = before.sequence + len(before.segments)
-        if steps >= 0 and listed.sequence + len(listed.segments) >= last_before:
-            return self._sequence + steps
-        # It counts anew: go on after what it has in common with the earlier list.
-        known = set(before.segments)
-        new = next(
-            (number for number, segment in enumerate(listed.segments) if segment not in known), 0
-        )
-        return self._sequence + len(before.segments) - new
+        places = {segment: place for place, segment in enumerate(before.segments)}
+        for place, segment in enumerate(listed.segments):
+            if segment in places:
+                return self._sequence + places[segment] - place
+        return self._sequence + len(before.segments)
 
     def _next_live(self, url: str) -> str:
         """Return the next playlist with a new segment, or the last while FFmpeg has not read it."""
@@ -184,8 +184,7 @@ class HlsFiles:
         if not has_read and not self._asks_again:
             self._asks_again = True
             return self._served_text
-        while True:
-            self._wait()
+        while not self._cancelled.wait(max(0.0, self._next_at - self._now())):
             try:
                 text = self._fetch(url)
             except (av.error.FFmpegError, OSError, ValueError):
@@ -193,6 +192,7 @@ class HlsFiles:
             if self._is_news(text, url):
                 return self._serve(text, url)
             self._next_at = self._now() + self._timer.unchanged(self._duration(self._served))
+        return ""  # an exception would be printed by PyAV; FFmpeg makes an error of this
 
     def _is_news(self, text: str, url: str) -> bool:
         assert self._served is not None
@@ -209,10 +209,6 @@ class HlsFiles:
 
     def _duration(self, listed: MediaPlaylist) -> float:
         return listed.segments[-1].duration if listed.segments else listed.target_duration
-
-    def _wait(self) -> None:
-        if self._cancelled.wait(max(0.0, self._next_at - self._now())):
-            raise InterruptedError("no longer wanted")
 
     def _segment(self, url: str, options: dict[str, str]) -> ByteSource:
         self._asks_again = False

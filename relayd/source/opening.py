@@ -11,7 +11,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
-from relayd.media.hls import DEMUXER, HlsFiles, is_hls
+from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.source.addresses import scheme_of
@@ -60,7 +60,7 @@ class _Opening:
             geometry=self.geometry,
             fit=self.fit,
             format=demuxer or self.plan.demuxer,
-            options=options,
+            options=options | (NO_SEGMENTS if self.may_be_hls else {}),
             low_delay=self.plan.kind.live,
             open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
             read_timeout=TimeLimit(self.read_limit),
@@ -68,6 +68,11 @@ class _Opening:
             feed=feed,
             files=self._hls_files(options) if self.is_hls and feed is None else None,
         )
+
+    @property
+    def may_be_hls(self) -> bool:
+        """Whether FFmpeg is to find out what it is, and HLS is possible."""
+        return scheme_of(self.plan.url) in HTTP and not self.plan.demuxer and not self.is_hls
 
     def _hls_files(self, options: dict[str, str]) -> HlsFiles:
         return HlsFiles(
@@ -142,7 +147,7 @@ class SourceOpener:
             is_hls=self._is_hls or is_hls(plan.url, plan.demuxer),
         )
         try:
-            video = self._open_as(opening)
+            video = self._open_pipe(opening) if is_piped(plan.url) else self._open_url(opening)
         except SourceError as fault:
             if opening.time_left() > 0 or not fault.retryable or cancelled.is_set():
                 raise
@@ -157,16 +162,6 @@ class SourceOpener:
         """Close what is kept from one connection to the next."""
         if self._pipe is not None:
             self._pipe.close()
-
-    def _open_as(self, opening: _Opening) -> VideoInput:
-        if is_piped(opening.plan.url):
-            return self._open_pipe(opening)
-        video = self._open_url(opening)
-        if opening.is_hls or DEMUXER not in video.look().demuxers:
-            return video
-        video.close()
-        self._is_hls = True
-        return self._open_url(replace(opening, is_hls=True))
 
     def _open_pipe(self, opening: _Opening) -> VideoInput:
         if self._pipe is None:
@@ -188,8 +183,8 @@ class SourceOpener:
         try:
             return self._try_options(opening)
         except SourceError as fault:
-            is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
-            if not (is_foreign and was_answered(fault) and opening.has_time):
+            is_odd = was_answered(fault) or found_nothing(fault)
+            if not (opening.may_be_hls and is_odd and opening.has_time):
                 raise
             if (video := self._open_answer(opening)) is None:
                 raise
@@ -218,6 +213,9 @@ class SourceOpener:
         answer = look_inside(opening.plan.url, options, timeout=(limit, limit))
         if answer is None or opening.cancelled.is_set():
             return None
+        if answer.is_playlist and not opening.is_hls:
+            self._is_hls = True
+            return replace(opening, is_hls=True).open(options)
         video = None
         if answer.is_picture:
             video = opening.open(options, feed=PictureBytes(answer.content, self._name))
