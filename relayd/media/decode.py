@@ -166,7 +166,7 @@ class VideoInput:
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
-        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
         `files` hands over what a playlist names, with its own limits on reading.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable

@@ -89,7 +89,7 @@ class SourceConnection:
         if self.first_picture_at is None:
             self.first_picture_at = now
 
-    def wait_anew(self) -> None:
+    def wait_again(self) -> None:
         """Count from now on: for the header, or for a first picture."""
         if self.connected_at is None:
             self.started_at = self._clock.now()

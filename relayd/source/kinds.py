@@ -149,6 +149,11 @@ def may_be_polled(scheme: str, found: Look) -> bool:
     return scheme in HTTP and found.codec in _STILLS
 
 
+def is_unread_multipart(found: Look, width: int) -> bool:
+    """Whether FFmpeg took it for a multipart stream by its name, but could read no part of it."""
+    return _MULTIPART in found.demuxers and width == 0
+
+
 def _is_picture(found: Look) -> bool:
     """Whether it is one picture, as far as can be seen before it is read."""
     return found.pictures == 1 or all(name.endswith("_pipe") for name in found.demuxers)

@@ -16,6 +16,8 @@ MOST_GROWTH: Final = 10.0
 """s up to which a stall limit is tried that no picture has justified yet."""
 LONGEST_LEARNT: Final = 600.0
 """s: longer steps and key-frame intervals are taken for errors."""
+NOTICEABLE: Final = 1.2
+"""Factor by which a step or interval must exceed the longest one before: each change is logged."""
 STEP_MARGIN: Final = 2.0
 """Stall limit in steps of a slow source."""
 KEY_MARGIN: Final = 1.5
@@ -74,8 +76,9 @@ class SourceLimits:
     def learn(self, run: Run) -> bool:
         """Take over what a connection has shown so far; whether that changes a limit."""
         before = self.stall, self.first_frame
-        self._key_interval = max(self._key_interval, min(run.key_interval, LONGEST_LEARNT))
-        if run.longest_step > max(self._stall, self._step):
+        if run.key_interval > self._key_interval * NOTICEABLE:
+            self._key_interval = min(run.key_interval, LONGEST_LEARNT)
+        if run.longest_step > max(self._stall, self._step * NOTICEABLE):
             self._step = min(run.longest_step, LONGEST_LEARNT)
             self._tried = self._stall
         return before != (self.stall, self.first_frame)

@@ -15,7 +15,14 @@ from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.source.addresses import scheme_of
-from relayd.source.kinds import HTTP, SourceKind, as_wanted, may_be_polled, settle
+from relayd.source.kinds import (
+    HTTP,
+    SourceKind,
+    as_wanted,
+    is_unread_multipart,
+    may_be_polled,
+    settle,
+)
 from relayd.source.limits import SourceLimits
 from relayd.source.pipes import Pipe, open_feed
 from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
@@ -60,7 +67,7 @@ class _Opening:
             geometry=self.geometry,
             fit=self.fit,
             format=demuxer or self.plan.demuxer,
-            options=options | (NO_SEGMENTS if self.may_be_hls else {}),
+            options=options | (NO_SEGMENTS if self.is_foreign else {}),
             low_delay=self.plan.kind.live,
             open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
             read_timeout=TimeLimit(self.read_limit),
@@ -70,8 +77,8 @@ class _Opening:
         )
 
     @property
-    def may_be_hls(self) -> bool:
-        """Whether FFmpeg is to find out what it is, and HLS is possible."""
+    def is_foreign(self) -> bool:
+        """Whether FFmpeg is to find out what an HTTP server sends."""
         return scheme_of(self.plan.url) in HTTP and not self.plan.demuxer and not self.is_hls
 
     def _hls_files(self, options: dict[str, str]) -> HlsFiles:
@@ -181,14 +188,20 @@ class SourceOpener:
             if (video := self._open_answer(opening)) is not None:
                 return video
         try:
-            return self._try_options(opening)
+            video = self._try_options(opening)
         except SourceError as fault:
             is_odd = was_answered(fault) or found_nothing(fault)
-            if not (opening.may_be_hls and is_odd and opening.has_time):
+            if not (opening.is_foreign and is_odd and opening.has_time):
                 raise
-            if (video := self._open_answer(opening)) is None:
+            if (answer := self._open_answer(opening)) is None:
                 raise
-            return video
+            return answer
+        if opening.is_foreign and is_unread_multipart(video.look(), video.width):
+            video.close()
+            if (answer := self._open_answer(opening)) is None:
+                raise SourceUnreachable(f"{self._name}: its parts are no JPEG pictures")
+            return answer
+        return video
 
     def _try_options(self, opening: _Opening) -> VideoInput:
         """Try each set of options, the one that worked last time first."""

@@ -246,9 +246,12 @@ class SourceReader:
             return float("inf")
         with self._lock:
             frame = self._slot.latest()[1]
-            if frame is not None and now >= frame.captured_at + REFRESH:
-                self._slot.put(SourceFrame(frame.i420, now))
-        return now + REFRESH
+            if frame is None:
+                return now + REFRESH
+            if now >= frame.captured_at + REFRESH:
+                frame = SourceFrame(frame.i420, now)
+                self._slot.put(frame)
+        return frame.captured_at + REFRESH
 
     def _note_stall(self, connection: SourceConnection, fault: SourceError) -> None:
         """Give a connection up that stands still; one to a pipe is kept, and waited for.
@@ -260,7 +263,7 @@ class SourceReader:
             self._limits.learn_from_stall(connection.run)
         if not self._opener.is_pipe:
             raise fault
-        connection.wait_anew()
+        connection.wait_again()
         self._is_up = False
         self._slot.clear()
         self._on_event(SourceDown(fault, 0.0))

@@ -53,10 +53,14 @@ def _ask_again(playback: Playback, deadline: float) -> I420 | None:
 def _show_answer(playback: Playback) -> I420 | None:
     """Publish what an answer holds; returns its only picture, None when abandoned."""
     count, shown = 0, None
-    for picture in playback.source.pictures():
-        count, shown = count + 1, picture.i420()
-        if not playback.show(shown):
-            return None
+    try:
+        for picture in playback.source.pictures():
+            count, shown = count + 1, picture.i420()
+            if not playback.show(shown):
+                return None
+    except SourceLost:
+        if count != 1:  # FFmpeg takes the end of an answer without Content-Length for a failure
+            raise
     if playback.is_abandoned:
         return None
     if count > 1:

@@ -19,8 +19,10 @@ from relayd.config.settings import SourceSettings
 from relayd.media.frames import FitMode, Geometry, SourceFrame
 from relayd.media.slots import LatestSlot
 from relayd.source.events import SourceEvent
+from relayd.source.kinds import WantedKind
 from relayd.source.reader import SourceReader
 from relayd.urls.safe import MediaUrl
+from tests.support.http_camera import HttpCamera
 from tests.support.rtsp import RtspCamera
 
 VGA = Geometry(640, 480)
@@ -103,6 +105,10 @@ def watch() -> Iterator[Watch]:
         demuxer: str = "",
         options: dict[str, str] | None = None,
         loop: bool = True,
+        kind: WantedKind = "auto",
+        refresh: float = 1.0,
+        open_timeout: float = 10.0,
+        first_frame_timeout: float = 10.0,
         stall_timeout: float = 2.0,
         fit: FitMode = "crop",
         clock: Clock | None = None,
@@ -112,6 +118,10 @@ def watch() -> Iterator[Watch]:
             format=demuxer,
             options=options or {},
             loop=loop,
+            kind=kind,
+            refresh=refresh,
+            open_timeout=open_timeout,
+            first_frame_timeout=first_frame_timeout,
             stall_timeout=stall_timeout,
         )
         watched = Watched()
@@ -124,6 +134,15 @@ def watch() -> Iterator[Watch]:
 
     yield start
     assert all(watched.reader.stop() for watched in started), "FFmpeg still hangs"
+
+
+@pytest.fixture
+def http_camera() -> Iterator[HttpCamera]:
+    """Cameras that speak HTTP."""
+    camera = HttpCamera()
+    camera.start()
+    yield camera
+    camera.close()
 
 
 @pytest.fixture
