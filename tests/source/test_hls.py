@@ -3,6 +3,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from relayd.errors import SourceUnreachable, SourceUnusable
 from relayd.media.frames import SourceFrame, luma
@@ -140,3 +141,29 @@ def test_a_stop_does_not_wait_for_the_next_segment(watch: "Watch") -> None:
         before = time.monotonic()
         assert watched.reader.stop()
         assert time.monotonic() - before < 1.0
+
+
+def test_bursts_over_http_are_played_evenly_after_the_first(watch: "Watch") -> None:
+    with HlsServer(duration=0.8) as server:
+        watched = watch(server.url("/one/bursts"))
+        watched.frame()
+        watched.arrivals(30)
+        frames = watched.arrivals(40)
+        watched.reader.pause()
+    assert max(gaps(frames)) < LONGEST_GAP
+    shown = numbers(frames)
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 35
+
+
+@pytest.mark.parametrize("mime", ["application/vnd.apple.mpegurl", "text/plain"])
+def test_hls_is_known_under_any_address_and_only_its_variant_fetched(
+    watch: "Watch", mime: str
+) -> None:
+    with HlsServer(sizes={"low": (160, 120), "one": (640, 480)}, mime=mime) as server:
+        watched = watch(server.url("/watch?channel=1"))
+        _, opened = watched.wait_for(SourceOpened, 5)
+        assert isinstance(opened, SourceOpened)
+        assert (opened.width, opened.kind) == (640, "bursts")
+        watched.reader.pause()
+        assert not [path for path in server.asked if path.startswith("/low/segment")]

@@ -58,6 +58,8 @@ class HlsServer:
     """(segment, number in the list from there on): the packager began anew, and its stamps too."""
     jumps: dict[int, float] = field(default_factory=dict)
     """Segments before which there is a discontinuity, and where their stamps begin, s."""
+    mime: str = "application/vnd.apple.mpegurl"
+    """What playlists are said to be."""
     login: str = ""
     """The Authorization header that is required, if any."""
 
@@ -74,6 +76,7 @@ class HlsServer:
         if self.sizes == {"one": (320, 240)}:
             for number in range(LISTED):
                 self._segment(number, 320, 240)
+        self._closing = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.02}
@@ -83,6 +86,7 @@ class HlsServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
@@ -106,17 +110,34 @@ class HlsServer:
             request.send_header("Location", "/master.m3u8")
             request.end_headers()
             return
+        if request.path.endswith("/bursts"):
+            self._send_bursts(request)
+            return
         content = self._content(request.path)
         request.send_response(200 if content is not None else 404)
         request.send_header("Content-Length", str(len(content or b"")))
+        request.send_header("Content-Type", "video/mp2t" if ".ts" in request.path else self.mime)
         request.end_headers()
         request.wfile.write(content or b"")
+
+    def _send_bursts(self, request: BaseHTTPRequestHandler) -> None:
+        """Send each segment over one connection when it is complete."""
+        request.send_response(200)
+        request.send_header("Content-Type", "video/mp2t")
+        request.end_headers()
+        number = int((time.monotonic() - self.began) / self.duration)
+        while not self._closing.wait(self.began + number * self.duration - time.monotonic()):
+            try:
+                request.wfile.write(self._segment(number - 1, *self.sizes["one"]))
+            except OSError:
+                return
+            number += 1
 
     def _content(self, path: str) -> bytes | None:
         name = path.partition("?")[0].split("/")
         if name[-1].endswith(".m3u8") and self.away:
             return None
-        if path == "/master.m3u8":
+        if path == "/master.m3u8" or path.startswith("/watch"):
             return self._master().encode()
         if len(name) != 3 or name[1] not in self.sizes:
             return None
