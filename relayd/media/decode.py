@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from weakref import WeakSet
 
 import av.error
 import av.logging
@@ -61,10 +62,11 @@ class ByteFeed(Protocol):
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input, self._frame = source, frame
+        self._input = source
+        self._frame: VideoFrame | None = frame
         base = compat.number(frame.time_base)
         self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
@@ -72,9 +74,15 @@ class Picture:
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
-        Raises SourceUnusable when no filter can convert it.
+        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
         """
+        if self._frame is None:
+            raise SourceLost("the source was closed")
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
+
+    def drop(self) -> None:
+        """Give its memory back, which may be that of a device."""
+        self._frame = None
 
 
 class CodedPicture:
@@ -133,6 +141,8 @@ class VideoInput:
         self._stream = self._choose_stream()
         self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
+        self._lent: WeakSet[Picture] = WeakSet()
+        """Pictures that somebody still has."""
         self.corrupt = 0
         """Packets that could not be decoded so far."""
         self.packets = 0
@@ -265,7 +275,10 @@ class VideoInput:
         """
         self._decoded = 0
         for coded in self.coded():
-            yield from self.decode(coded)
+            frames = self._frames_of(coded)
+            del coded  # like the frames: not to outlive the device, see close()
+            while frames:
+                yield self._lend(frames.pop(0))
         if not self._decoded and not self._live:
             raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
 
@@ -280,7 +293,10 @@ class VideoInput:
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
-                yield CodedPicture(packet)
+                # Neither may outlive the device here, see close().
+                coded = [CodedPicture(packet)]
+                del packet
+                yield coded.pop()
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
@@ -292,6 +308,9 @@ class VideoInput:
         One that cannot be decoded is skipped and counted in `corrupt`. Raises SourceUnusable when
         CORRUPT_LIMIT packets in a row could not be decoded.
         """
+        return [self._lend(frame) for frame in self._frames_of(coded)]
+
+    def _frames_of(self, coded: CodedPicture) -> list[VideoFrame]:
         try:
             frames = coded.packet.decode()
         except (av.error.FFmpegError, MemoryError):
@@ -307,7 +326,12 @@ class VideoInput:
         if frames:
             self._corrupt_run = 0
         self._decoded += len(frames)
-        return [Picture(self, frame) for frame in frames]
+        return frames
+
+    def _lend(self, frame: VideoFrame) -> Picture:
+        picture = Picture(self, frame)
+        self._lent.add(picture)
+        return picture
 
     def _note_packet(self, packet: "Packet[VideoStream]") -> None:
         self.packets += packet.size > 0
@@ -335,7 +359,14 @@ class VideoInput:
         return True
 
     def close(self) -> None:
-        """Close the file, socket or device, the codec and the filters."""
+        """Close the file, socket or device, the codec and the filters.
+
+        Pictures that somebody still has lose their content. Raw pictures of a camera are the
+        device's own memory: FFmpeg gives it back to the device even when that is closed, and
+        crashes. An error's traceback holds the last picture like this.
+        """
+        for picture in list(self._lent):
+            picture.drop()
         self._fitter.close()
         self._container.close()
         if self._feed:
