@@ -89,16 +89,20 @@ def open_input(
     format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
     timeout: tuple[SupportsFloat, SupportsFloat],
+    io_open: Callable[[str, int, dict[str, str]], object] | None = None,
 ) -> InputContainer:
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
     `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read, and is
-    asked for its value at the beginning of each call.
+    asked for its value at the beginning of each call. `io_open` gets URL, flags and options of
+    each file that a demuxer asks for, and returns it as a file-like object.
     Raises what `av.open` raises.
     """
     # PyAV's types do not know that it takes what has a __float__.
     arguments: dict[str, Any] = {"timeout": timeout}
     arguments |= metadata_arguments() | option_arguments(tls_options(options) | options)
+    if io_open is not None:
+        arguments["io_open"] = io_open
     container = av.open(file, "r", format=format, **arguments)
     return cast("InputContainer", container)
 

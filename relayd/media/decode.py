@@ -20,11 +20,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost
-from relayd.media import compat
+from relayd.media import compat, hls
 from relayd.media.deinterlace import field_order
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
+from relayd.media.hls import HlsFiles
 from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
@@ -47,6 +48,8 @@ MAX_PIXELS: Final = 8192 * 8192
 """Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
 CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
+_UNLIMITED: Final = 7 * 24 * 3600.0
+"""s: where another part has limits of its own."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
 MOST_THREADS: Final = 4
@@ -126,6 +129,43 @@ class Picture:
         self._frame = None
 
 
+class CodedPicture:
+    """A packet of the video stream, still coded: some kilobytes, where a picture has 460."""
+
+    __slots__ = ("_base", "packet")
+
+    def __init__(self, packet: "Packet[VideoStream]") -> None:
+        self.packet = packet
+        self._base = compat.number(packet.time_base)
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 for the one that ends the stream and makes the decoder hand out its rest."""
+        return self.packet.size
+
+    @property
+    def is_key(self) -> bool:
+        """Whether decoding can start here."""
+        return self.packet.is_keyframe
+
+    @property
+    def stamp(self) -> float | None:
+        """Seconds on the stream's clock: when to decode it, else when to show it, if known."""
+        ticks = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        return ticks * self._base if ticks is not None and self._base > 0 else None
+
+    def restamp(self, media: float) -> None:
+        """Make `media` its stamp, and keep the time from decoding to showing."""
+        if self._base <= 0:
+            return
+        dts = round(media / self._base)
+        before = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        shown_after = (
+            self.packet.pts - before if self.packet.pts is not None and before is not None else 0
+        )
+        self.packet.dts, self.packet.pts = dts, dts + shown_after
+
+
 class VideoInput:
     """An open container and its video stream, read by one thread."""
 
@@ -134,6 +174,7 @@ class VideoInput:
         container: InputContainer,
         name: str,
         feed: ByteFeed | None,
+        files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
@@ -144,7 +185,7 @@ class VideoInput:
         options: Mapping[str, str],
     ) -> None:
         """`grid` says how the streams are the tiles of one picture."""
-        self._container, self._feed = container, feed
+        self._container, self._feed, self._files = container, feed, files
         self._name = name
         self._stream = select_stream(container, stream, name)
         self._facts = StreamFactsReader(container, self._stream)
@@ -171,6 +212,7 @@ class VideoInput:
         self.key_interval = 0.0
         """s: the longest stretch between two key frames so far, by their time stamps."""
         self._last_key: float | None = None
+        self._corrupt_run = self._decoded = 0
 
     @classmethod
     def open(
@@ -189,6 +231,7 @@ class VideoInput:
         read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
         feed: ByteFeed | None = None,
+        files: HlsFiles | None = None,
     ) -> "VideoInput":
         """Open `url` and find its video stream: the best, or the one of a number.
 
@@ -200,6 +243,7 @@ class VideoInput:
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
         asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
+        `files` hands over what a playlist names, with its own limits on reading.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
@@ -220,8 +264,14 @@ class VideoInput:
             timeout = open_timeout, read_timeout
             grid = None
             try:
+                if files is not None and not files.fetch():
+                    files = None
                 container = compat.open_input(
-                    feed or url, format=format or None, options=limited, timeout=timeout
+                    feed or url,
+                    format=hls.DEMUXER if files else format or None,
+                    options=(hls.OPTIONS if files else {}) | limited,
+                    timeout=(open_timeout, _UNLIMITED if files else read_timeout),
+                    io_open=files,
                 )
                 undo.callback(container.close)
                 tiled = shows_tiles(container, stream)
@@ -237,6 +287,7 @@ class VideoInput:
                 container,
                 name,
                 feed,
+                files,
                 geometry=geometry,
                 fit=fit,
                 turn=turn,
@@ -297,6 +348,11 @@ class VideoInput:
         """Whether the container's format allows jumps in the time stamps."""
         return bool(self._container.format.flags & _MAY_JUMP)
 
+    @property
+    def burst(self) -> float:
+        """Seconds of pictures that arrive at once, as far as the source tells; 0.0 if unknown."""
+        return self._files.burst if self._files else 0.0
+
     def look(self) -> Look:
         """Return what the container shows of itself."""
         return look_at(self._container, self._stream)
@@ -314,39 +370,62 @@ class VideoInput:
         if self._grid:
             yield self._lend(self._join(self._grid))
             return
+        self._decoded = 0
+        for coded in self.coded():
+            # The empty packet at the end makes the decoder hand out the rest.
+            is_skipped = coded.size > 0 and not self._skipper.wants(is_key=coded.is_key)
+            frames = [] if is_skipped else self._frames_of(coded)
+            del coded  # like the frames: not to outlive the device, see close()
+            if is_skipped:
+                on_skipped()
+            while frames:
+                yield self._lend(frames.pop(0))
+        if not self._decoded and not self._live:
+            raise no_picture(self._name)
+
+    def coded(self) -> Generator[CodedPicture, None, None]:
+        """Read from here to the end, packet by packet; may run in another thread than `decode`.
+
+        The last one has no content. Raises SourceLost when reading fails.
+        """
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
-        corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
-                # The empty packet at the end makes the decoder hand out the rest.
-                if packet.size and not self._skipper.wants(is_key=packet.is_keyframe):
-                    on_skipped()
-                    continue
-                try:
-                    frames = packet.decode()
-                except (av.error.FFmpegError, MemoryError):
-                    if self._live and self._last_key is None:
-                        continue  # joined between two key frames: not corrupt, only useless
-                    self.corrupt += 1
-                    corrupt_run += 1
-                    if corrupt_run >= CORRUPT_LIMIT:
-                        raise undecodable(self._name, corrupt_run) from None
-                    continue
-                finally:
-                    del packet  # like the frames below: not to outlive the device, see close()
-                while frames:
-                    corrupt_run = 0
-                    decoded += 1
-                    yield self._lend(frames.pop(0))
+                # Neither may outlive the device here, see close().
+                coded = [CodedPicture(packet)]
+                del packet
+                yield coded.pop()
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
-        if not decoded and not self._live:
-            raise no_picture(self._name)
+
+    def decode(self, coded: CodedPicture) -> list[Picture]:
+        """Decode one packet; none, one or more pictures come of it.
+
+        One that cannot be decoded is skipped and counted in `corrupt`. Raises SourceUnusable when
+        CORRUPT_LIMIT packets in a row could not be decoded.
+        """
+        return [self._lend(frame) for frame in self._frames_of(coded)]
+
+    def _frames_of(self, coded: CodedPicture) -> list[VideoFrame]:
+        try:
+            frames = coded.packet.decode()
+        except (av.error.FFmpegError, MemoryError):
+            if self._live and self._last_key is None:
+                return []  # joined between two key frames: not corrupt, only useless
+            self.corrupt += 1
+            self._corrupt_run += 1
+            if self._corrupt_run >= CORRUPT_LIMIT:
+                raise undecodable(self._name, self._corrupt_run) from None
+            return []
+        if frames:
+            self._corrupt_run = 0
+        self._decoded += len(frames)
+        return frames
 
     def _join(self, grid: Grid) -> VideoFrame:
         """Return the picture that the tiles are; they are decoded once."""

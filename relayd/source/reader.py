@@ -143,6 +143,12 @@ class SourceReader:
         self._paused.clear()
         self.restart()
 
+    @property
+    def buffered(self) -> float:
+        """Seconds that pictures wait now so that bursts are played evenly; mostly 0.0."""
+        with self._lock:
+            return self._current.buffered if self._current else 0.0
+
     def _run(self) -> None:
         while not self._stop.is_set():
             self._restart.clear()
