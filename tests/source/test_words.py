@@ -471,7 +471,7 @@ def test_what_may_not_be_read_is_told_with_the_folder_in_the_way(tmp_path: Path)
 
 def test_a_device_that_is_missing_or_no_camera_is_told(watch: "Watch") -> None:
     error = why(watch, "/dev/video97")
-    assert "there is no device /dev/video97" in error.message
+    assert "/dev/video97: no such device is plugged in" in error.message
     assert "relayd devices" in error.hint
     assert error.retryable
     assert "is not a capture device" in str(why(watch, "/dev/null", demuxer="v4l2"))
