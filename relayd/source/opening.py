@@ -11,8 +11,10 @@ from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
-from relayd.source.addresses import scheme_of
+from relayd.media.streams import StreamWish
+from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
@@ -34,6 +36,8 @@ class OpenedSource:
     kind: SourceKind
     may_be_polled: bool
     """Whether the next request may bring another picture, if this answer ends after one."""
+    path: str | None
+    """The path of a local recording; None for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class _Opening:
     name: str
     geometry: Geometry
     fit: FitMode
+    turn: Orientation
+    stream: StreamWish
     deadline: float
     """On time.monotonic(), which FFmpeg's own limits go by as well."""
     read_limit: Callable[[], float]
@@ -58,6 +64,8 @@ class _Opening:
             name=self.name,
             geometry=self.geometry,
             fit=self.fit,
+            turn=self.turn,
+            stream=self.stream,
             format=demuxer or self.plan.demuxer,
             options=options,
             low_delay=self.plan.kind.live,
@@ -97,10 +105,11 @@ class SourceOpener:
         fit: FitMode,
         limits: SourceLimits,
         *,
+        turn: Orientation = UPRIGHT,
         fps: float,
     ) -> None:
         """`geometry` and `fps` are the relay's."""
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings, self._geometry, self._fit, self._turn = settings, geometry, fit, turn
         self._request = ModeRequest(geometry, fps, settings.options)
         self.device: CaptureDevice | None = None
         """The capture device that was opened last, if the source is one."""
@@ -126,13 +135,23 @@ class SourceOpener:
         plan = self._completed(plan_input(self._settings))
         deadline = time.monotonic() + self._limits.open
         opening = _Opening(
-            plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
+            plan,
+            self._name,
+            self._geometry,
+            self._fit,
+            self._turn,
+            self._settings.stream,
+            deadline,
+            read_limit,
+            cancelled,
         )
         video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
         kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
-        return OpenedSource(video, kind, may_be_polled(scheme, found))
+        is_file = kind is SourceKind.FILE and is_local(plan.url)
+        path = path_of(plan.url) if is_file else None
+        return OpenedSource(video, kind, may_be_polled(scheme, found), path)
 
     def distrust(self) -> None:
         """Try other options first next time: nothing came with those that opened it."""

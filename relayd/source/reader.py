@@ -16,6 +16,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable
 from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
 from relayd.source.abandoned import MOST_HUNG, AbandonedConnections
@@ -62,13 +63,14 @@ class SourceReader:
         slot: LatestSlot[SourceFrame],
         on_event: Callable[[SourceEvent], None],
         *,
+        turn: Orientation = UPRIGHT,
         fps: float = 20.0,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
-        self._opener = SourceOpener(settings, geometry, fit, self._limits, fps=fps)
+        self._opener = SourceOpener(settings, geometry, fit, self._limits, turn=turn, fps=fps)
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -96,6 +98,18 @@ class SourceReader:
         if has_ended := self._abandoned.join(self._clock.now() + STOP_TIMEOUT, self._clock):
             self._opener.close()
         return has_ended
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the newest picture was late because decoding is too slow."""
+        connection = self._current
+        return connection.behind if connection else 0.0
+
+    @property
+    def slowness(self) -> str:
+        """What to tell the user when decoding is too slow; else empty."""
+        connection = self._current
+        return connection.slowness if connection else ""
 
     def restart(self) -> None:
         """Open the source again at once, whether it runs, waits for a retry or has ended.
