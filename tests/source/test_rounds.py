@@ -298,12 +298,12 @@ def web(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("where", ["ranges", "whole"])
-@pytest.mark.parametrize("name", ["fast_start.mp4", "b_frames.mkv"])
+@pytest.mark.parametrize("name", ["fast_start.mp4", "b_frames.mkv", "b_frames.ts", "raw.h264"])
 def test_a_recording_on_a_web_server_loops_whole(
     folder: Path, web: str, where: str, name: str
 ) -> None:
-    make_clip(folder / "fast_start.mp4", COUNT, muxer_options={"movflags": "faststart"})
-    make_clip(folder / "b_frames.mkv", COUNT, options=B_FRAMES)
+    how = CLIPS.get(name, {"muxer_options": {"movflags": "faststart"}})
+    make_clip(folder / name, COUNT, **how)
     played = Player(f"{web}/{where}/{name}", 3 * COUNT).play()
     assert played.error is None
     assert played.numbers == in_rounds(3 * COUNT)
