@@ -50,6 +50,7 @@ class AheadOfTime:
 
         False when the pictures are not wanted any more.
         """
+        self._playback.note_stream()  # before another thread shows it, and the next round begins
         self._holds.clear()
         self._queue.put((due, i420))
         self._dues.append(due)

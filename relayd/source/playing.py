@@ -67,14 +67,18 @@ class Playback:
         """Whether nobody wants its pictures any more."""
         return self._abandoned.is_set()
 
-    def show(self, i420: I420) -> bool:
-        """Publish a picture now; False when abandoned."""
+    def note_stream(self) -> None:
+        """Take down what the stream is; after its first picture, in the decoding thread."""
         if self.stream_info is None:
             # Not earlier: some streams announce their size with the first picture.
             source = self.source
             self.stream_info = SourceOpened(
                 source.width, source.height, source.rate, source.codec, self.kind.value
             )
+
+    def show(self, i420: I420) -> bool:
+        """Publish a picture now; False when abandoned."""
+        self.note_stream()
         return self._publish(i420)
 
     def wait_until(self, moment: float) -> bool:
