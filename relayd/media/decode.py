@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from weakref import WeakSet
 
 import av.error
 import av.logging
@@ -79,10 +80,12 @@ class ByteFeed(Protocol):
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "duration", "is_key", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "_stamp", "duration", "is_key", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input, self._frame = source, frame
+        self._input = source
+        self._frame: VideoFrame | None = frame
+        self._stamp = frame.pts
         base = compat.number(frame.time_base)
         stamp = source.choose_stamp(frame)
         self.pts = stamp * base if stamp is not None and base > 0 else None
@@ -94,15 +97,22 @@ class Picture:
         """Whether it can be decoded without any other."""
 
     def mark(self) -> tuple[int | None, int]:
-        """Return what tells whether this picture, decoded again, is the same one."""
-        return self._frame.pts, zlib.crc32(self.i420().data)
+        """Return what tells whether this picture, decoded again, is the same one; as `i420`."""
+        picture = self.i420()
+        return self._stamp, zlib.crc32(picture.data)
 
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
-        Raises SourceUnusable when no filter can convert it.
+        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
         """
+        if self._frame is None:
+            raise SourceLost("the source was closed")
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
+
+    def drop(self) -> None:
+        """Give its memory back, which may be that of a device."""
+        self._frame = None
 
 
 class VideoInput:
@@ -127,6 +137,8 @@ class VideoInput:
         self._rate_is_set = "framerate" in options
         self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
+        self._lent: WeakSet[Picture] = WeakSet()
+        """Pictures that somebody still has."""
         self._stamps, self._skipper = StampChooser(), PacketSkipper()
         self.corrupt = 0
         """Packets that could not be decoded so far."""
@@ -161,7 +173,7 @@ class VideoInput:
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
-        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
@@ -299,16 +311,23 @@ class VideoInput:
                             f"{self._name}: {corrupt_run} packets in a row could not be decoded"
                         ) from None
                     continue
-                for frame in frames:
+                finally:
+                    del packet  # like the frames below: not to outlive the device, see close()
+                while frames:
                     corrupt_run = 0
                     decoded += 1
-                    yield Picture(self, frame)
+                    yield self._lend(frames.pop(0))
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
         if not decoded and not self._live:
             raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+
+    def _lend(self, frame: VideoFrame) -> Picture:
+        picture = Picture(self, frame)
+        self._lent.add(picture)
+        return picture
 
     def _note_packet(self, packet: "Packet[VideoStream]") -> None:
         self.packets += packet.size > 0
@@ -357,7 +376,14 @@ class VideoInput:
         return self._stamps.choose(frame.pts, frame.dts)
 
     def close(self) -> None:
-        """Close the file, socket or device, the codec and the filters."""
+        """Close the file, socket or device, the codec and the filters.
+
+        Pictures that somebody still has lose their content. Raw pictures of a camera are the
+        device's own memory: FFmpeg gives it back to the device even when that is closed, and
+        crashes. An error's traceback holds the last picture like this.
+        """
+        for picture in list(self._lent):
+            picture.drop()
         self._fitter.close()
         self._container.close()
         if self._feed:

@@ -87,7 +87,7 @@ class Player:
         limits = SourceLimits(chosen)
         self.connection = SourceConnection(
             chosen,
-            SourceOpener(chosen, SMALL, "stretch", limits),
+            SourceOpener(chosen, SMALL, "stretch", limits, fps=20),
             limits=limits,
             clock=self.clock,
             wake=Event(),
