@@ -51,6 +51,8 @@ class LogEvent(StrEnum):
     """A tick of the source's pacer raised; the next one comes."""
     SOURCE_SECRET_READABLE = "source.secret_readable"  # noqa: S105 - an event's name
     """A helper program has the source's secret as an argument, which others can read."""
+    SOURCE_OPTION_UNKNOWN = "source.option_unknown"
+    """FFmpeg knows no such option of the source, and ignores it."""
     SESSION_CREATED = "session.created"
     """The service opened a session; it is billed from now on."""
     SESSION_CLOSED = "session.closed"
