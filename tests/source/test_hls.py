@@ -42,6 +42,20 @@ def test_live_hls_is_played_evenly_a_segment_behind(watch: "Watch") -> None:
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
+def test_low_latency_hls_is_played_by_its_parts(watch: "Watch") -> None:
+    with HlsServer(duration=2.0, parts=8) as server:
+        watched = watch(server.url())
+        watched.frame()
+        watched.arrivals(20)
+        frames = watched.arrivals(30)
+        watched.reader.pause()
+    shown = numbers(frames)
+    assert shown == sorted(shown)
+    ages = [frame.captured_at - server.made_at(n) for frame, n in zip(frames, shown, strict=True)]
+    assert np.median(ages) < 1.6  # by whole segments it would be more than 2
+    assert max(gaps(frames)) < LONGEST_GAP
+
+
 def test_one_variant_alone_is_fetched_and_no_sound(watch: "Watch") -> None:
     sizes = {"low": (320, 180), "middle": (640, 360), "high": (1280, 720), "huge": (2560, 1440)}
     with HlsServer(sizes=sizes) as server:
