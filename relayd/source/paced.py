@@ -119,6 +119,9 @@ def play_paced(playback: Playback) -> None:
             if not player.read(coded):
                 break
         player.finish()
+    except SourceError:
+        player.finish()  # what has arrived is shown all the same
+        raise
     finally:
         player.stop()
     if player.error is not None:
@@ -170,6 +173,8 @@ class PacedPlayer:
 
     def finish(self) -> None:
         """Wait until everything was shown."""
+        with self._lock:
+            self._buffer.end()
         self._queue.end()
         while self._thread.is_alive() and self._is_wanted:
             self._thread.join(_WAKE)
