@@ -474,7 +474,7 @@ def test_a_device_that_is_missing_or_no_camera_is_told(watch: "Watch") -> None:
     assert "/dev/video97: no such device is plugged in" in error.message
     assert "relayd devices" in error.hint
     assert error.retryable
-    assert "is not a capture device" in str(why(watch, "/dev/null", demuxer="v4l2"))
+    assert "/dev/null is no video device" in str(why(watch, "/dev/null", demuxer="v4l2"))
 
 
 def test_who_uses_a_busy_device_is_told(tmp_path: Path) -> None:
