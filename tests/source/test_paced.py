@@ -25,7 +25,12 @@ def test_the_queue_holds_so_many_bytes_and_has_room_again_when_some_are_taken() 
         queue.put(item(number))
     assert not queue.wait_for_room(0)
     room = threading.Event()
-    waiter = threading.Thread(target=lambda: queue.wait_for_room(10) and room.set())
+
+    def wait() -> None:
+        if queue.wait_for_room(10):
+            room.set()
+
+    waiter = threading.Thread(target=wait)
     waiter.start()
     taken = queue.take(0)
     assert taken is not None
