@@ -9,6 +9,7 @@ from av.video.stream import VideoStream
 
 from relayd.media import compat
 from relayd.media.fit import StreamFacts
+from relayd.media.refusals import no_decoder, no_video
 from relayd.media.streams import Candidate, StreamWish, choose_stream, is_tiled
 
 _COVERS: Final = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -21,7 +22,13 @@ def select_stream(container: InputContainer, wish: StreamWish, name: str) -> Vid
     Raises SourceUnusable when there is none; `name` is the source in its message.
     """
     candidates = [_candidate(stream) for stream in container.streams.video]
-    chosen = container.streams.video[choose_stream(candidates, wish, name)]
+    number = choose_stream(candidates, wish, name)
+    if number is None:
+        if all(one.is_cover for one in candidates):
+            raise no_video(name, {stream.type for stream in container.streams})
+        still = container.format.name.removesuffix("_pipe")
+        raise no_decoder(name, still if still != container.format.name else "")
+    chosen = container.streams.video[number]
     if not shows_tiles(container, wish):
         for other in container.streams:
             if other.index != chosen.index:

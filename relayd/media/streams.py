@@ -27,27 +27,23 @@ class Candidate:
     is_decodable: bool = True
 
 
-def choose_stream(candidates: Sequence[Candidate], wish: StreamWish, name: str) -> int:
-    """Return the index of the stream to show.
+def choose_stream(candidates: Sequence[Candidate], wish: StreamWish, name: str) -> int | None:
+    """Return the index of the stream to show; None if none can be decoded.
 
     The best is the largest among those that the container calls its default, else among all;
-    covers and parts are never chosen. Raises SourceUnusable when there is none; `name` is the
-    source in its message.
+    covers and parts are never chosen. Raises SourceUnusable when there is none of the wanted
+    number; `name` is the source in its message.
     """
     shown = [number for number, one in enumerate(candidates) if not one.is_cover]
-    if wish != "best":
+    if shown and wish != "best":
         if wish >= len(shown):
             raise SourceUnusable(
                 f"{name} has no video stream {wish}, only {_count(len(shown))}",
                 hint='set source.stream = "best", or a number from 0',
             )
         shown = [shown[wish]]
-    if not shown:
-        raise SourceUnusable(f"{name} has no video")
     usable = [number for number in shown if candidates[number].is_decodable]
-    if not usable:
-        raise SourceUnusable(f"no decoder is available for the video of {name}")
-    return max(usable, key=lambda number: _rank(candidates[number]))
+    return max(usable, key=lambda number: _rank(candidates[number]), default=None)
 
 
 def is_tiled(candidates: Sequence[Candidate]) -> bool:
