@@ -104,6 +104,16 @@ class _Series(Collector):
         yield _gauge("relayd_uptime_seconds", "Time since the start", status.uptime)
         yield _gauge("relayd_healthy", "1 while frames flow as configured", status.healthy)
         yield _gauge("relayd_source_alive", "1 while the source gives frames", status.source_alive)
+        yield _gauge(
+            "relayd_source_behind_seconds",
+            "Time that the source's frames are late because decoding is too slow",
+            status.source_behind,
+        )
+        yield _gauge(
+            "relayd_source_buffer_seconds",
+            "Time that source frames wait so that bursts are played evenly",
+            status.source_buffer,
+        )
         yield self._outputs()
         yield _gauge("relayd_output_fps", "Frames a second given to the outputs", status.fps)
         yield _counters("relayd_frames", "Frames by stage", "stage", status.frames)
