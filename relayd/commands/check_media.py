@@ -19,7 +19,6 @@ from relayd.errors import OutputError, RelaydError, SourceError
 from relayd.media.frames import SourceFrame
 from relayd.media.slots import LatestSlot
 from relayd.media.srt import shows_secret
-from relayd.output import v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.device_choice import is_path
 from relayd.output.open_tracker import PROBE
@@ -32,6 +31,7 @@ from relayd.source.option_names import unknown_options
 from relayd.source.reader import SourceReader
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import is_push, waits_for_caller
+from relayd.v4l2 import calls
 
 SOURCE_TIMEOUT = 15.0
 """s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
@@ -46,7 +46,9 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
-    reader = SourceReader(settings.source, video.geometry, video.fit, slot, events.append)
+    reader = SourceReader(
+        settings.source, video.geometry, video.fit, slot, events.append, fps=video.fps
+    )
 
     def first_event() -> SourceEvent | None:
         reader.start()
@@ -154,7 +156,7 @@ def _check_reader_counter(device: str) -> Finding:
     """Report how readers of an open camera are counted, as sessions on demand need it."""
     now = time.monotonic()
     try:
-        with closing(best_reader_counter(device, v4l2.Linux(), now)) as counter:
+        with closing(best_reader_counter(device, calls.Linux(), now)) as counter:
             if counter.count(now + PROBE) is not None:
                 return Finding.ok("camera", f"{device} can be written; {counter.description}")
             why = "programs that we may not look into have cameras open"

@@ -1,12 +1,11 @@
 """Commands for this computer: its cameras, Agora's SDK, relayd as a service."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from relayd.errors import UsageError
 
@@ -20,25 +19,25 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show it, do nothing.")]
 
 
 @app.command()
-def devices() -> None:
-    """List capture devices and loopback cameras, and who may use them."""
-    from relayd.output.device_choice import modprobe  # noqa: PLC0415 - loads media libraries
+def devices(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List capture devices with their modes, loopback cameras, and who may use them."""
+    from relayd.commands import device_list  # noqa: PLC0415 - loads media libraries
+    from relayd.output.device_choice import modprobe  # noqa: PLC0415 - as above
     from relayd.output.devices import list_devices  # noqa: PLC0415 - as above
 
-    found = list_devices()
+    found = device_list.look_at(list_devices())
+    if as_json:
+        typer.echo(json.dumps(device_list.as_records(found), indent=2))
+        return
     if not found:
         typer.echo("no video devices; a virtual camera is made by")
         typer.echo(f"  {modprobe()}")
         return
-    table = Table(box=None)
-    for heading in ("device", "label", "kind", "formats", "access", "note"):
-        table.add_column(heading)
-    for device in found:
-        kind = "loopback camera" if device.is_loopback else "capture" if device.can_capture else "-"
-        formats = " ".join(device.formats) + (f" {device.fps:g} fps" if device.fps else "")
-        access = ("r" if device.readable else "-") + ("w" if device.writable else "-")
-        table.add_row(device.path, device.label, kind, formats, access, device.problem)
-    Console().print(table)
+    for line in device_list.as_lines(found):
+        typer.echo(line)
 
 
 @app.command("agora-install")

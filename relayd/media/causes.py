@@ -59,8 +59,6 @@ class Facts:
     """Whether the server can send from the middle of a file."""
     alike: tuple[str, ...] = ()
     """Files with a similar name; for a folder, those in it."""
-    users: tuple[str, ...] = ()
-    """Programs that have the device open."""
     blocked: str = ""
     """The folder that may not be entered."""
     user: str = ""
@@ -204,6 +202,10 @@ def _playlist(asked: Asked, facts: Facts) -> SourceError | None:
 
 
 def _index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
+    if facts.boxes.is_still:
+        text = f"{asked.shown} is cut off: the picture is not whole"
+        hint = "copy it again"
+        return SourceUnusable(text, hint=hint) if facts.boxes.is_cut_off else None
     if facts.boxes.is_cut_off:
         text = f"{asked.shown} is cut off: its index (moov) is missing at the end"
         return SourceUnusable(text, hint="copy or record it again")
@@ -215,7 +217,7 @@ def _index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | Non
 
 def _no_index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
     boxes = facts.boxes
-    if not boxes.is_index_last or boxes.index or asked.scheme.startswith("http"):
+    if not boxes.is_index_last or boxes.index or boxes.is_still or asked.scheme.startswith("http"):
         return None
     text = f"{asked.shown}: its index (moov) is missing: the recording was not ended properly"
     return SourceUnusable(text, hint="record it again, or try to repair it with untrunc")
@@ -262,22 +264,11 @@ def _forbidden(_error: SourceError, asked: Asked, facts: Facts) -> SourceError |
     if facts.blocked:
         text = f"{asked.shown} may not be read: {who} may not enter the folder {facts.blocked}"
         return SourceUnusable(text, hint=f"allow it: chmod o+x {facts.blocked}")
-    if facts.is_device:
-        hint = f"sudo usermod -aG video {facts.user or '$USER'}, then log in again"
-        return SourceUnusable(f"{asked.shown} may not be opened by {who}", hint=hint)
     hint = "change its owner or mode (chown, chmod)"
     return SourceUnusable(f"{asked.shown} may not be read by {who}", hint=hint)
 
 
-def _busy(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
-    if not facts.users:
-        return None
-    text = f"{asked.shown} is in use by {', '.join(facts.users)}"
-    return SourceUnreachable(text, hint="end that program: a camera serves one at a time")
-
-
 _CAUSES: Final[tuple[tuple[frozenset[str], _Words], ...]] = (
-    (frozenset({Symptom.BUSY}), _busy),
     (frozenset({Symptom.INVALID}), _invalid),
     (frozenset({Symptom.MISSING}), _missing),
     (frozenset({Symptom.FOLDER}), _folder),

@@ -24,9 +24,9 @@ from av.filter import Graph
 
 _MAJOR: Final = int(av.__version__.partition(".")[0])
 _FIRST_WITH_ARGUMENT_ERROR: Final = 17
-_FIRST_WITH_GRAPH_THREADS: Final = 17
 _FIRST_THAT_ASKS_THE_TIME: Final = 17
 _LAST_WITH_METADATA_ERRORS: Final = 18
+_LAST_WITH_STREAM_OVERRUN: Final = 17
 
 INVALID_ARGUMENT: Final[type[Exception]] = getattr(
     av.error, "ArgumentError" if _MAJOR >= _FIRST_WITH_ARGUMENT_ERROR else "ValueError"
@@ -69,6 +69,16 @@ def _ca_stores() -> tuple[str | None, ...]:
     )
 
 
+def option_arguments(options: dict[str, str], major: int = _MAJOR) -> dict[str, dict[str, str]]:
+    """Return the argument of `av.open` that passes options to FFmpeg.
+
+    Up to 17 `options` makes PyAV free memory that it does not own where a stream appears only
+    while the container is looked at (live FLV). There they are for the container alone, and not
+    for the decoders that FFmpeg looks at it with.
+    """
+    return {"container_options" if major <= _LAST_WITH_STREAM_OVERRUN else "options": options}
+
+
 def open_input(
     file: object,
     *,
@@ -83,9 +93,9 @@ def open_input(
     Raises what `av.open` raises.
     """
     # PyAV's types do not know that it takes what has a __float__.
-    arguments: dict[str, Any] = metadata_arguments() | {"timeout": timeout}
-    options = tls_options(options) | options
-    container = av.open(file, "r", format=format, options=options, **arguments)
+    arguments: dict[str, Any] = {"timeout": timeout}
+    arguments |= metadata_arguments() | option_arguments(tls_options(options) | options)
+    container = av.open(file, "r", format=format, **arguments)
     return cast("InputContainer", container)
 
 
@@ -102,10 +112,10 @@ def use_clock(now: Callable[[], float]) -> None:
 def one_thread_graph() -> Graph:
     """Return a filter graph that runs in the caller's thread.
 
-    16 has no such setting, and starts a thread for each processor.
+    16 and 17.0 have no such setting, and start a thread for each processor.
     """
     graph = Graph()
-    if _MAJOR >= _FIRST_WITH_GRAPH_THREADS:
+    if hasattr(graph, "threads"):
         graph.threads = 1
     return graph
 

@@ -46,6 +46,8 @@ WEB_PAGE: Final = "a web page"
 DASH: Final = "a DASH manifest"
 PLAYLIST: Final = "an HLS playlist"
 
+_STILLS: Final = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"jpeg"}
+"""The brands of still pictures."""
 _BOX_HEAD: Final = 8
 _LONG_BOX_HEAD: Final = 16
 """Bytes before a box's content: a length of 32 bits, a name, then maybe a length of 64."""
@@ -121,6 +123,8 @@ class Boxes:
     """The index comes after the pictures, or is nowhere."""
     is_cut_off: bool = False
     """The file ends before its last box does."""
+    is_still: bool = False
+    """It is a HEIC or AVIF picture, which has no such index."""
 
 
 def boxes_of(read: Callable[[int, int], bytes], size: int | None) -> Boxes:
@@ -130,13 +134,15 @@ def boxes_of(read: Callable[[int, int], bytes], size: int | None) -> Boxes:
     None if unknown.
     """
     has_pictures, end = False, 0
+    is_still = read(_BOX_HEAD, 4) in _STILLS
     for name, offset, length in _top_boxes(read):
         end = offset + length
         if name == b"moov":
             index = read(offset + _BOX_HEAD, min(length - _BOX_HEAD, LARGEST_INDEX))
             return Boxes(index, is_index_last=has_pictures)
         has_pictures |= name == b"mdat"
-    return Boxes(is_index_last=has_pictures, is_cut_off=size is not None and end > size)
+    is_cut_off = size is not None and end > size
+    return Boxes(is_index_last=has_pictures, is_cut_off=is_cut_off, is_still=is_still)
 
 
 def _top_boxes(read: Callable[[int, int], bytes]) -> Iterator[tuple[bytes, int, int]]:

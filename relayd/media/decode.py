@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from weakref import WeakSet
 
 import av.error
 import av.logging
@@ -16,7 +17,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from relayd.errors import SourceError
+from relayd.errors import SourceError, SourceLost
 from relayd.media import compat
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
@@ -67,10 +68,11 @@ class ByteFeed(Protocol):
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("_frame", "_input", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input, self._frame = source, frame
+        self._input = source
+        self._frame: VideoFrame | None = frame
         base = compat.number(frame.time_base)
         self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
@@ -78,9 +80,15 @@ class Picture:
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
 
-        Raises SourceUnusable when no filter can convert it.
+        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
         """
+        if self._frame is None:
+            raise SourceLost("the source was closed")
         return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
+
+    def drop(self) -> None:
+        """Give its memory back, which may be that of a device."""
+        self._frame = None
 
 
 class VideoInput:
@@ -101,6 +109,8 @@ class VideoInput:
         self._stream = self._choose_stream()
         self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
+        self._lent: WeakSet[Picture] = WeakSet()
+        """Pictures that somebody still has."""
         self.corrupt = 0
         """Packets that could not be decoded so far."""
         self.packets = 0
@@ -132,7 +142,7 @@ class VideoInput:
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
-        asked anew when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
+        asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
@@ -238,16 +248,23 @@ class VideoInput:
                     if corrupt_run >= CORRUPT_LIMIT:
                         raise undecodable(self._name, corrupt_run) from None
                     continue
-                for frame in frames:
+                finally:
+                    del packet  # like the frames below: not to outlive the device, see close()
+                while frames:
                     corrupt_run = 0
                     decoded += 1
-                    yield Picture(self, frame)
+                    yield self._lend(frames.pop(0))
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
         if not decoded and not self._live:
             raise no_picture(self._name)
+
+    def _lend(self, frame: VideoFrame) -> Picture:
+        picture = Picture(self, frame)
+        self._lent.add(picture)
+        return picture
 
     def _note_packet(self, packet: "Packet[VideoStream]") -> None:
         self.packets += packet.size > 0
@@ -275,7 +292,14 @@ class VideoInput:
         return True
 
     def close(self) -> None:
-        """Close the file, socket or device, the codec and the filters."""
+        """Close the file, socket or device, the codec and the filters.
+
+        Pictures that somebody still has lose their content. Raw pictures of a camera are the
+        device's own memory: FFmpeg gives it back to the device even when that is closed, and
+        crashes. An error's traceback holds the last picture like this.
+        """
+        for picture in list(self._lent):
+            picture.drop()
         self._fitter.close()
         self._container.close()
         if self._feed:

@@ -51,7 +51,7 @@ def ended_by(cancelled: Event) -> Iterator[None]:
 
 
 class TimeLimit:
-    """Seconds that a call may take, asked anew when each call begins."""
+    """Seconds that a call may take, asked again when each call begins."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """`seconds` is asked in the thread that makes the call."""

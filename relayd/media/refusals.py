@@ -20,8 +20,6 @@ from relayd.media.symptoms import Asked, Symptom, with_symptom
 from relayd.media.url_refusals import LISTENING, slip, unencoded, unknown_protocol, unusable_url
 from relayd.urls.encoding import HINT, has_login
 
-DEVICES: Final = "`relayd devices` lists those that are here"
-
 
 def refusal(error: Exception, asked: Asked) -> SourceError:
     """Return the error to raise when FFmpeg could not open a source."""
@@ -109,7 +107,8 @@ def _not_media(_error: Exception, asked: Asked) -> SourceError:
 def _broken(error: Exception, asked: Asked) -> SourceError:
     closed = isinstance(error, EOFError | ConnectionResetError | BrokenPipeError)
     why = "the server closed the connection" if closed and asked.scheme else describe(error)
-    return with_symptom(SourceUnreachable(f"{asked.shown}: {why}"), Symptom.BROKEN)
+    kind = SourceUnreachable if asked.live or asked.scheme else SourceUnusable
+    return with_symptom(kind(f"{asked.shown}: {why}"), Symptom.BROKEN)
 
 
 def _invalid(error: Exception, asked: Asked) -> SourceError:
@@ -126,7 +125,7 @@ def _unknown_format(error: Exception, asked: Asked) -> SourceError:
 
 def _missing(_error: Exception, asked: Asked) -> SourceError:
     if asked.url.startswith("/dev/"):
-        hint = f"plug it in; {DEVICES}"
+        hint = "plug it in; `relayd devices` lists those that are here"
         found: SourceError = SourceUnreachable(f"there is no device {asked.shown}", hint=hint)
     elif asked.live:
         found = SourceUnreachable(f"there is no file {asked.shown}")
@@ -180,12 +179,6 @@ _NUMBERS: Final[Mapping[int, _Words]] = {
     errno.ENAMETOOLONG: _said(
         SourceUnusable, "{name}: this name is too long for a file", "see [source]"
     ),
-    errno.EBUSY: _said(
-        SourceUnreachable, "{name} is in use by another program", "end it", Symptom.BUSY
-    ),
-    errno.ENOTTY: _said(SourceUnusable, "{name} is not a capture device", DEVICES),
-    errno.ENODEV: _said(SourceUnreachable, "{name}: there is no such device", DEVICES),
-    errno.ENXIO: _said(SourceUnreachable, "{name}: there is no such device", DEVICES),
 }
 _Kinds = type[Exception] | tuple[type[Exception], ...]
 _NO_ANSWER: Final = (av.error.TimeoutError, av.error.ExitError)
@@ -268,6 +261,14 @@ _WORDS: Final[tuple[tuple[_Kinds, _Words], ...]] = (
         _said(SourceUnreachable, "{name}: no answer in time", "is it on and reachable?"),
     ),
     (av.error.InvalidDataError, _not_media),
+    (
+        (av.error.PatchWelcomeError, av.error.NotImplementedError),
+        _said(
+            SourceUnusable,
+            "{name} uses a part of its format that FFmpeg does not support",
+            "convert it, for example to H.264 in MP4",
+        ),
+    ),
     (
         (
             compat.INVALID_ARGUMENT,

@@ -23,6 +23,7 @@ from relayd.logs import LogEvent, get
 from relayd.media.frames import Geometry, OutputFrame
 from relayd.output import devices, v4l2
 from relayd.output.device_choice import find_device, is_path, modprobe
+from relayd.v4l2 import calls
 
 _log = get("camera")
 
@@ -37,7 +38,7 @@ class Loopback:
         path: str,
         geometry: Geometry,
         fps: float,
-        system: v4l2.System,
+        system: calls.System,
         *,
         version: str = "",
         was_open: bool = False,
@@ -67,7 +68,7 @@ class Loopback:
 
     def _require_writable(self, version: str) -> None:
         try:
-            capability = v4l2.query_capability(self._system, self._fd)
+            capability = calls.query_capability(self._system, self._fd)
         except OSError as fault:
             if fault.errno in {errno.ENOTTY, errno.EINVAL}:
                 raise CameraUnavailable(
@@ -115,7 +116,7 @@ class Loopback:
                 hint="close the programs that read from it or write to it",
             ) from fault
         # A device that is being read may accept the format and still keep its old one.
-        kept = v4l2.get_format(self._system, self._fd, v4l2.BufferType.OUTPUT)
+        kept = v4l2.get_format(self._system, self._fd, calls.BufferType.OUTPUT)
         for answer in (given, kept):
             if not answer.holds(wanted):
                 raise CameraUnavailable(
@@ -139,7 +140,7 @@ class Loopback:
         exclusive_caps set, as long as a program still reads; and the module's parameters do not
         cover devices that were added later.
         """
-        capability = v4l2.query_capability(self._system, self._fd)
+        capability = calls.query_capability(self._system, self._fd)
         if capability.can_output and capability.can_capture:
             error = CameraUnavailable(
                 f"{self.path} has exclusive_caps=0: Chrome, Zoom and Meet would not list it",
@@ -179,7 +180,7 @@ def _reload() -> str:
     return f"sudo modprobe -r v4l2loopback && {modprobe()}"
 
 
-def _open(system: v4l2.System, path: str) -> int:
+def _open(system: calls.System, path: str) -> int:
     try:
         fd = system.open(path, os.O_RDWR)
     except OSError as fault:
@@ -236,14 +237,14 @@ class CameraOutput:
         geometry: Geometry,
         fps: float,
         *,
-        system: v4l2.System | None = None,
+        system: calls.System | None = None,
         list_devices: Callable[[], list[devices.VideoDevice]] | None = None,
         sys_root: Path = Path("/sys"),
     ) -> None:
         """Prepare to write pictures of `geometry` to `device`: a path, a card label or "auto"."""
         self._wanted = self._name = device
         self._geometry, self._fps = geometry, fps
-        self._system = system or v4l2.Linux()
+        self._system = system or calls.Linux()
         self._list_devices = list_devices or (lambda: devices.list_devices(sys_root))
         self._sys_root = sys_root
         self._camera: pyvirtualcam.Camera | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from relayd.output import v4l2
+from relayd.v4l2 import calls
 
 BEFORE_0_13: Final = "0.12 or older"
 """`module_version` of modules that show none."""
@@ -33,18 +34,18 @@ class VideoDevice:
 
 
 def list_devices(
-    sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: v4l2.System | None = None
+    sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev"), system: calls.System | None = None
 ) -> list[VideoDevice]:
     """Return all video devices, in the order of their numbers."""
-    system = system or v4l2.Linux()
+    system = system or calls.Linux()
     folder = sys_root / "class/video4linux"
     entries = [entry for entry in _entries(folder) if entry.name.startswith("video")]
     entries.sort(key=lambda entry: (len(entry.name), entry.name))
     return [_inspect(entry, dev_root / entry.name, system) for entry in entries]
 
 
-def _inspect(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
-    capability = v4l2.Capability("", _read(entry / "name"), 0)
+def _inspect(entry: Path, node: Path, system: calls.System) -> VideoDevice:
+    capability = calls.Capability("", _read(entry / "name"), 0)
     # Only v4l2loopback has this attribute, which needs no permission to see.
     is_loopback = (entry / "max_openers").exists()
     formats: tuple[str, ...] = ()
@@ -52,9 +53,9 @@ def _inspect(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
     try:
         fd = system.open(str(node), os.O_RDONLY | os.O_NONBLOCK)
         try:
-            capability = v4l2.query_capability(system, fd)
+            capability = calls.query_capability(system, fd)
             is_loopback = capability.is_loopback
-            side = v4l2.BufferType.CAPTURE if capability.can_capture else v4l2.BufferType.OUTPUT
+            side = calls.BufferType.CAPTURE if capability.can_capture else calls.BufferType.OUTPUT
             formats = _formats(system, fd, side, is_loopback=is_loopback)
             fps = _frame_rate(system, fd, side)
         finally:
@@ -64,7 +65,7 @@ def _inspect(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
     return VideoDevice(
         path=str(node),
         label=capability.card or _read(entry / "name"),
-        driver=capability.driver or (v4l2.LOOPBACK_DRIVER if is_loopback else ""),
+        driver=capability.driver or (calls.LOOPBACK_DRIVER if is_loopback else ""),
         is_loopback=is_loopback,
         can_output=capability.can_output,
         can_capture=capability.can_capture,
@@ -77,7 +78,7 @@ def _inspect(entry: Path, node: Path, system: v4l2.System) -> VideoDevice:
 
 
 def _formats(
-    system: v4l2.System, fd: int, side: v4l2.BufferType, *, is_loopback: bool
+    system: calls.System, fd: int, side: calls.BufferType, *, is_loopback: bool
 ) -> tuple[str, ...]:
     if is_loopback:  # while unset it would list every format it supports
         try:
@@ -90,13 +91,13 @@ def _formats(
     found: list[str] = []
     try:
         while len(found) < 64:  # noqa: PLR2004 - limit for a broken driver
-            found.append(v4l2.describe_format(system, fd, side, len(found)))
+            found.append(calls.describe_format(system, fd, side, len(found)))
     except OSError:  # EINVAL ends the list
         pass
     return tuple(found)
 
 
-def _frame_rate(system: v4l2.System, fd: int, side: v4l2.BufferType) -> float:
+def _frame_rate(system: calls.System, fd: int, side: calls.BufferType) -> float:
     try:
         return v4l2.get_frame_rate(system, fd, side)
     except OSError:

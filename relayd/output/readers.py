@@ -16,6 +16,7 @@ from relayd.media.frames import OutputFrame
 from relayd.output import v4l2
 from relayd.output.base import Output
 from relayd.output.open_tracker import OpenTracker
+from relayd.v4l2 import calls
 
 RETRY: Final = 5.0
 """s between two attempts to count again after a failure."""
@@ -56,7 +57,7 @@ class ClientUsage:
     mask = select.POLLPRI
     description = "the driver reports who reads it"
 
-    def __init__(self, path: str, system: v4l2.System) -> None:
+    def __init__(self, path: str, system: calls.System) -> None:
         """Subscribe; raises OSError, EINVAL with v4l2loopback before 0.13.
 
         This opens the device a second time, which counts against its `max_openers` and, in
@@ -95,7 +96,7 @@ class ClientUsage:
             self._system.close(fd)
 
 
-def best_reader_counter(path: str, system: v4l2.System, now: float) -> ReaderCounter:
+def best_reader_counter(path: str, system: calls.System, now: float) -> ReaderCounter:
     """Return the best counter available; raises OSError when there is none."""
     try:
         return ClientUsage(path, system)
@@ -112,8 +113,8 @@ class ReadersWatch:
         path: str,
         on_readers: Callable[[int | None], None],
         *,
-        open_counter: Callable[[str, v4l2.System, float], ReaderCounter] = best_reader_counter,
-        system: v4l2.System | None = None,
+        open_counter: Callable[[str, calls.System, float], ReaderCounter] = best_reader_counter,
+        system: calls.System | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Prepare to watch `path`. `on_readers` gets the number of readers now and at each change.
@@ -121,7 +122,7 @@ class ReadersWatch:
         None when that is unknown. It is called from the thread, and must not block.
         """
         self._path, self._on_readers, self._open_counter = path, on_readers, open_counter
-        self._system = system or v4l2.Linux()
+        self._system = system or calls.Linux()
         self._clock = clock or MonotonicClock()
         self._stop = Event()
         self._thread: Thread | None = None

@@ -96,7 +96,13 @@ class Pipeline:
             on_event=on_output,
         )
         self.reader = SourceReader(
-            settings.source, video.geometry, video.fit, self.source, on_source, clock=clock
+            settings.source,
+            video.geometry,
+            video.fit,
+            self.source,
+            on_source,
+            fps=video.fps,
+            clock=clock,
         )
         self.pacer = Pacer(
             self.source,

@@ -1,6 +1,7 @@
 """One connection to a source: opens it and reads it to its end or failure, in its own thread."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Final
 
@@ -73,8 +74,16 @@ class SourceConnection:
             self.ended.set()
 
     def abandon(self) -> None:
-        """Ignore its further pictures, and let it end as soon as FFmpeg returns."""
+        """Ignore its further pictures, and let it end as soon as FFmpeg returns.
+
+        May be called again, for one that still hangs.
+        """
         self._abandoned.set()
+        if device := self._opener.device:
+            # In a thread: a camera that hangs may keep this call for seconds as well.
+            release = Thread(target=device.release, name="relayd-source-release", daemon=True)
+            with suppress(Unavailable):
+                start_thread(release)
 
     def join(self, timeout: float) -> bool:
         """Wait for its thread; True when that has ended."""
@@ -91,7 +100,7 @@ class SourceConnection:
         if self.first_picture_at is None:
             self.first_picture_at = now
 
-    def wait_anew(self) -> None:
+    def wait_again(self) -> None:
         """Count from now on: for the header, or for a first picture."""
         if self.connected_at is None:
             self.started_at = self._clock.now()
@@ -139,7 +148,7 @@ class SourceConnection:
                 self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = self._explained(error).with_traceback(None)
+            self.error = self._explained(self._opener.explained(error)).with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")

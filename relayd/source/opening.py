@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Final
 
@@ -13,6 +13,8 @@ from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.source.addresses import scheme_of
+from relayd.source.camera_mode import ModeRequest
+from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
 from relayd.source.limits import SourceLimits
 from relayd.source.pipes import Pipe, open_feed
@@ -76,8 +78,6 @@ class _Opening:
 
     def may_depend_on_options(self, fault: SourceError) -> bool:
         """Whether other options may help."""
-        if self.plan.kind is SourceKind.DEVICE:
-            return isinstance(fault, SourceUnusable)
         if scheme_of(self.plan.url) == "rtsp":
             return was_answered(fault)
         return isinstance(fault, SourceUnusable) and found_nothing(fault)
@@ -91,9 +91,19 @@ class SourceOpener:
     """Opens one source, again and again, and remembers what worked."""
 
     def __init__(
-        self, settings: SourceSettings, geometry: Geometry, fit: FitMode, limits: SourceLimits
+        self,
+        settings: SourceSettings,
+        geometry: Geometry,
+        fit: FitMode,
+        limits: SourceLimits,
+        *,
+        fps: float,
     ) -> None:
+        """`geometry` and `fps` are the relay's."""
         self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._request = ModeRequest(geometry, fps, settings.options)
+        self.device: CaptureDevice | None = None
+        """The capture device that was opened last, if the source is one."""
         self._limits = limits
         self._name = str(settings.url)
         self._pipe: Pipe | None = None
@@ -113,7 +123,7 @@ class SourceOpener:
         `read_limit` returns how long a read may take, in seconds. `cancelled` ends what can be
         ended early. Raises SourceError when it cannot be opened, or not in time.
         """
-        plan = plan_input(self._settings)
+        plan = self._completed(plan_input(self._settings))
         deadline = time.monotonic() + self._limits.open
         opening = _Opening(
             plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
@@ -128,6 +138,18 @@ class SourceOpener:
         kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
         return OpenedSource(video, kind, may_be_polled(scheme, found))
+
+    def explained(self, error: SourceError) -> SourceError:
+        """Return the error to report for one that opening or reading raised."""
+        return self.device.explained(error) if self.device else error
+
+    def _completed(self, plan: InputPlan) -> InputPlan:
+        """Complete the plan of a capture device: with the modes that it has."""
+        self.device = None
+        if plan.kind is not SourceKind.DEVICE:
+            return plan
+        self.device = CaptureDevice(plan.url, self._name)
+        return replace(plan, options=tuple(self.device.options(self._request)))
 
     def close(self) -> None:
         """Close what is kept from one connection to the next."""
@@ -176,13 +198,18 @@ class SourceOpener:
                 video = opening.open(sets[number])
             except SourceError as fault:
                 faults.append(fault)
-                if not (opening.has_time and opening.may_depend_on_options(fault)):
+                if not (opening.has_time and self._may_depend_on_options(opening, fault)):
                     break
             else:
                 self._worked = number
                 return video
         # The simplest mode of a capture device says best what is wrong with it.
         raise faults[-1 if opening.plan.kind is SourceKind.DEVICE else 0]
+
+    def _may_depend_on_options(self, opening: _Opening, fault: SourceError) -> bool:
+        if self.device is not None:
+            return self.device.wants_another_mode(fault)
+        return opening.may_depend_on_options(fault)
 
     def _open_answer(self, opening: _Opening) -> VideoInput | None:
         """Open what FFmpeg did not recognise over HTTP; None if there is no picture in it."""

@@ -56,16 +56,12 @@ _SESSION: Final = {"protocol_whitelist": "file,crypto,data,rtp,udp,tcp"}
 """What an SDP file may lead to."""
 LISTEN_TIMEOUT: Final = 10.0
 """s to wait for a caller, with `mode=listener`; the next attempt waits again."""
-_CAMERA_MODES: Final[tuple[dict[str, str], ...]] = (
-    {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
-    {"video_size": "640x480", "framerate": "30"},
-    {},
-)
-"""USB cameras reach 720p30 only as MJPEG; any supports 640x480; else the current mode."""
 
 
 def plan_input(settings: SourceSettings, look: Stat = os.stat) -> InputPlan:
     """Return how to open a source; the user's options take precedence.
+
+    Those of a capture device are completed by relayd.source.capture, which asks the device.
 
     `look` tells what a local path is.
     """
@@ -80,7 +76,7 @@ def plan_input(settings: SourceSettings, look: Stat = os.stat) -> InputPlan:
     if kind is SourceKind.GENERATOR or url.startswith(LAVFI):
         url, demuxer = url.removeprefix(LAVFI), "lavfi"
     elif kind is SourceKind.DEVICE:
-        demuxer, attempts = demuxer or "v4l2", _CAMERA_MODES
+        url, demuxer = path_of(url), demuxer or "v4l2"
     elif is_piped(url, look):
         attempts = (_PROBE,)  # what was read once is gone: there is no second attempt
     elif kind is SourceKind.LIVE:

@@ -58,7 +58,8 @@ class SourceReader:
     """Puts the newest picture of a source into `slot`, for as long as it runs.
 
     `on_event` is called in the reader's own thread and must not block. The slot is cleared
-    when the source is lost, so that no outdated picture is shown.
+    when the source is lost, so that no outdated picture is shown. `fps` is the relay's: a camera
+    is asked for no fewer pictures a second.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class SourceReader:
         slot: LatestSlot[SourceFrame],
         on_event: Callable[[SourceEvent], None],
         *,
+        fps: float = 20.0,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
-        self._opener = SourceOpener(settings, geometry, fit, self._limits)
+        self._opener = SourceOpener(settings, geometry, fit, self._limits, fps=fps)
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -167,6 +169,8 @@ class SourceReader:
                 moment = self._not_before
             elif busy >= MOST_HUNG:
                 self._report_hung(busy)
+                for earlier in self._hung:
+                    earlier.abandon()
                 moment = now + FIRST_RETRY
             elif busy and now < self._abandoned_at + RELEASE_WAIT:
                 moment = self._abandoned_at + RELEASE_WAIT
@@ -257,7 +261,7 @@ class SourceReader:
             self._limits.learn_from_stall(connection.run)
         if not self._opener.is_pipe:
             raise fault
-        connection.wait_anew()
+        connection.wait_again()
         self._is_up = False
         self._slot.clear()
         self._on_event(SourceDown(fault, 0.0))

@@ -17,6 +17,7 @@ from relayd.errors import CameraUnavailable, ServiceUnreachable
 from relayd.output.open_tracker import OpenTracker
 from relayd.output.readers import ClientUsage, ReaderCounter
 from relayd.process.name_lock import NameLock
+from tests.support.clips import Clips
 
 
 class Camera:
@@ -293,3 +294,11 @@ def test_a_stream_that_waits_for_a_client_is_not_connected_to() -> None:
     (found,) = asyncio.run(check_media.check_outputs(load_tree(tree), "studio"))
     assert found.verdict is CheckStatus.OK
     assert "waits for a client to connect" in found.why
+
+
+async def test_check_says_what_the_source_was_found_to_be(clips: Clips) -> None:
+    clip = clips.quadrants("plain.mp4", 1280, 720)
+    settings = load_tree({"source": {"url": str(clip)}})
+    (found,) = await check_media.check_source(settings, "a")
+    assert found.verdict is CheckStatus.OK
+    assert found.why.endswith("plain.mp4: file, h264 1280x720 at 30 fps")

@@ -41,6 +41,23 @@ def test_the_example_holds_every_key_with_its_default() -> None:
     assert example == defaults
 
 
+def test_a_source_has_a_kind_that_relayd_knows_and_limits_in_bounds(tmp_path: Path) -> None:
+    wrong = '[source]\nkind = "webcam"\nrefresh = 0\nopen_timeout = -1\nfirst_frame_timeout = "x"'
+    kind, refresh, opening, first = faults_of(wrong, tmp_path)
+    assert kind.startswith("source.kind = 'webcam': must be ")
+    assert all(one in kind for one in ("auto", "live", "file", "image", "camera", "line 2"))
+    assert refresh == "source.refresh = 0: must be 0.05 or more (relay.toml, line 3)"
+    assert opening == "source.open_timeout = -1: must be 0.5 or more (relay.toml, line 4)"
+    assert first.startswith("source.first_frame_timeout = 'x': must be a number")
+
+
+def test_a_camera_on_the_network_is_no_capture_device(tmp_path: Path) -> None:
+    (fault,) = faults_of('[source]\nurl = "rtsp://cam/1"\nkind = "camera"', tmp_path)
+    assert fault.startswith("source.kind = 'camera': is a capture device of this machine")
+    assert 'give "live"' in fault
+    assert load_tree({"source": {"url": "/dev/video1", "kind": "camera"}}).source.kind == "camera"
+
+
 def test_each_example_loads() -> None:
     for file in EXAMPLES.glob("*.toml"):
         load(file, environment={})

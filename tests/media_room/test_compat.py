@@ -17,6 +17,12 @@ def test_pyav_19_gets_no_argument_that_was_removed() -> None:
     assert compat.metadata_arguments(19) == {}
 
 
+@pytest.mark.parametrize(("major", "name"), [(16, "container_options"), (17, "container_options"),
+                                            (18, "options"), (19, "options")])  # fmt: skip
+def test_options_reach_ffmpeg_without_crashing_pyav(major: int, name: str) -> None:
+    assert compat.option_arguments({"probesize": "99"}, major) == {name: {"probesize": "99"}}
+
+
 def test_a_title_that_is_not_utf8_keeps_its_bytes_in_every_version(tmp_path: Path) -> None:
     path = tmp_path / "title.mkv"
     with av.open(str(path), "w") as container:

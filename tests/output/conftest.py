@@ -18,6 +18,7 @@ from typing import Never
 import pytest
 
 from relayd.output import v4l2
+from relayd.v4l2 import calls
 
 CAPTURE, OUTPUT = 0x1, 0x2
 DEVICE_CAPS = 0x80000000
@@ -124,12 +125,12 @@ class FakeLoopback:
     def ioctl(self, fd: int, request: int, argument: bytearray) -> None:
         self.requests.append(request)
         answers: dict[int, Callable[[int, bytearray], None]] = {
-            v4l2.VIDIOC_QUERYCAP: self._querycap,
+            calls.VIDIOC_QUERYCAP: self._querycap,
             v4l2.VIDIOC_S_FMT: self._s_fmt,
             v4l2.VIDIOC_G_FMT: self._g_fmt,
             v4l2.VIDIOC_S_PARM: self._s_parm,
             v4l2.VIDIOC_G_PARM: self._g_parm,
-            v4l2.VIDIOC_STREAMON: self._streamon,
+            calls.VIDIOC_STREAMON: self._streamon,
             v4l2.VIDIOC_G_CTRL: self._g_ctrl,
             v4l2.VIDIOC_SUBSCRIBE_EVENT: self._subscribe,
             v4l2.VIDIOC_DQEVENT: self._dqevent,

@@ -14,6 +14,7 @@ from relayd.output import device_choice, devices, v4l2
 from relayd.output.camera import CameraOutput
 from relayd.output.device_choice import find_device
 from relayd.output.devices import VideoDevice
+from relayd.v4l2 import calls
 
 SIZE = Geometry(64, 48)
 VERSIONS = ["0.12.7", "0.13.2", "0.15.0"]
@@ -40,11 +41,11 @@ def picture(seed: int) -> np.ndarray:
 
 def test_struct_sizes_and_request_numbers_are_the_kernels_on_64_bit() -> None:
     assert struct.calcsize("P") == 8
-    assert v4l2.VIDIOC_QUERYCAP == 0x80685600
-    assert v4l2.VIDIOC_ENUM_FMT == 0xC0405602
+    assert calls.VIDIOC_QUERYCAP == 0x80685600
+    assert calls.VIDIOC_ENUM_FMT == 0xC0405602
     assert v4l2.VIDIOC_G_FMT == 0xC0D05604
     assert v4l2.VIDIOC_S_FMT == 0xC0D05605
-    assert v4l2.VIDIOC_STREAMON == 0x40045612
+    assert calls.VIDIOC_STREAMON == 0x40045612
     assert v4l2.VIDIOC_G_PARM == 0xC0CC5615
     assert v4l2.VIDIOC_S_PARM == 0xC0CC5616
 
@@ -119,7 +120,7 @@ def test_a_camera_with_keep_format_is_refused_before_anything_is_set(
     with pytest.raises(CameraUnavailable, match="keep_format=1") as caught:
         camera(driver, tmp_path).open()
     assert caught.value.hint == "v4l2-ctl -d /dev/video0 -c keep_format=0"
-    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+    assert set(driver.requests) == {calls.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
     driver.keep_format, driver.ready_for_output, driver.ready_for_capture = False, True, False
     repaired = camera(driver, tmp_path)
     repaired.open()
@@ -132,7 +133,7 @@ def test_a_camera_that_another_program_writes_is_left_alone(
     driver = make(version="0.12.7", ready_for_output=False, ready_for_capture=True)
     with pytest.raises(CameraUnavailable, match="another program"):
         camera(driver, tmp_path).open()
-    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
+    assert set(driver.requests) == {calls.VIDIOC_QUERYCAP, v4l2.VIDIOC_G_CTRL}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -177,7 +178,7 @@ def test_a_camera_that_is_still_read_is_opened_again_though_it_shows_both_sides(
         output.open()
         output.show(SwappedFrame(picture(1), 0.0))
         output.close()
-    shows_both = driver._caps() == v4l2.CAP_OUTPUT | v4l2.CAP_CAPTURE
+    shows_both = driver._caps() == calls.CAP_OUTPUT | calls.CAP_CAPTURE
     assert shows_both is not version.startswith("0.15")
 
 
@@ -195,7 +196,7 @@ def test_a_real_camera_is_never_written(make: Callable[..., Any], tmp_path: Path
     driver = make(driver=b"uvcvideo", card=b"Integrated Webcam")
     with pytest.raises(CameraUnavailable, match=r"real device \(Integrated Webcam\)"):
         camera(driver, tmp_path).open()
-    assert set(driver.requests) == {v4l2.VIDIOC_QUERYCAP}
+    assert set(driver.requests) == {calls.VIDIOC_QUERYCAP}
     assert driver.written == 0
 
 

@@ -1,3 +1,4 @@
+import inspect
 import struct
 import zlib
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 
-from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
+from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, FitMode, Geometry
 
@@ -292,6 +295,21 @@ def test_what_cannot_be_opened_is_reported_without_its_password(
         pass
     assert "hidden" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_nothing_keeps_a_picture_whose_source_is_closed(clips: "Clips") -> None:
+    """Raw pictures of a camera are the device's memory, which FFmpeg takes back from a closed one.
+
+    The traceback of an error keeps what the last step had.
+    """
+    with opened(clips.quadrants("plain.mp4", 1280, 720)) as source:
+        pictures = source.pictures()
+        picture = next(pictures)
+        kept = inspect.getgeneratorlocals(pictures).values()
+        assert not [one for one in kept if isinstance(one, VideoFrame | Packet)]
+        picture.i420()
+    with pytest.raises(SourceLost, match="closed"):
+        picture.i420()
 
 
 def test_a_generator_needs_no_file() -> None:

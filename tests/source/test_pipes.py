@@ -63,14 +63,14 @@ def writer(fifo: Path) -> Iterator[Writer]:
 def test_a_pipe_is_paced_by_its_stamps_and_loses_no_picture(
     fifo: Path, writer: Writer, watch: "Watch", clips: "Clips"
 ) -> None:
+    began = time.monotonic()
     watched = watch(fifo)
     writer.start(clips.grey_ramp("ramp.ts", 40, 20).read_bytes())
     _, event = watched.wait_for(SourceOpened, 3)
     assert event.kind == "pipe"
-    watched.wait_for(SourceDown, 5)
+    at, _ = watched.wait_for(SourceDown, 6)
+    assert at - began >= 38 / 20
     assert watched.reader.counters.frames >= 39
-    opened_at, down_at = (at for at, _ in watched.reported[:2])
-    assert down_at - opened_at == pytest.approx(39 / 20, abs=0.5)
 
 
 def test_the_end_of_a_pipe_is_a_loss_and_the_next_writer_is_read(
@@ -123,15 +123,16 @@ def test_a_writer_that_pauses_is_a_loss_and_goes_on_where_it_stopped(
 
 
 def test_standard_input_is_paced_and_its_end_is_the_end(watch: "Watch", clips: "Clips") -> None:
+    began = time.monotonic()
     readable, writable = os.pipe()
     clip = clips.grey_ramp("ramp.ts", 40, 20)
     with subprocess.Popen(["/bin/cat", str(clip)], stdout=writable):
         os.close(writable)
         watched = watch(f"pipe:{readable}")
-        opened_at, event = watched.wait_for(SourceOpened, 3)
+        _, event = watched.wait_for(SourceOpened, 3)
         assert event.kind == "pipe"
-        at, _ = watched.wait_for(SourceEnded, 5)
-        assert at - opened_at == pytest.approx(39 / 20, abs=0.5)
+        at, _ = watched.wait_for(SourceEnded, 6)
+        assert at - began >= 38 / 20
         assert watched.reader.counters.frames >= 39
     os.close(readable)
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -24,7 +23,6 @@ from relayd.media.frames import Geometry
 from relayd.media.refusals import refusal
 from relayd.media.symptoms import Asked, Symptom
 from relayd.source.events import SourceDown
-from relayd.source.inspection import inspect
 from relayd.source.option_names import unknown_options
 from tests.support.clips import Clips
 from tests.support.refusing import (
@@ -464,36 +462,6 @@ def test_what_may_not_be_read_is_told_with_the_folder_in_the_way(tmp_path: Path)
     said = explained(error, Asked("a.mp4", "a.mp4", {}, live=False), facts)
     assert f"user {user} may not enter the folder" in said.message
     assert tmp_path.is_relative_to(blocked)
-
-
-# Devices.
-
-
-def test_a_device_that_is_missing_or_no_camera_is_told(watch: "Watch") -> None:
-    error = why(watch, "/dev/video97")
-    assert "there is no device /dev/video97" in error.message
-    assert "relayd devices" in error.hint
-    assert error.retryable
-    assert "is not a capture device" in str(why(watch, "/dev/null", demuxer="v4l2"))
-
-
-def test_who_uses_a_busy_device_is_told(tmp_path: Path) -> None:
-    """A terminal stands for the camera: no camera is here, and the look is the same."""
-    leader, follower = os.openpty()
-    device = os.ttyname(follower)
-    user = subprocess.Popen(["sleep", "60"], stdin=follower)
-    try:
-        error = SourceError("busy")
-        error.symptom = Symptom.BUSY
-        asked = Asked(device, device, {}, live=True)
-        said = explained(error, asked, inspect(Symptom.BUSY, asked, Event()))
-    finally:
-        user.kill()
-        user.wait()
-        os.close(leader)
-        os.close(follower)
-    assert said.message == f"{device} is in use by sleep (process {user.pid})"
-    assert said.retryable
 
 
 # Options.

@@ -27,20 +27,21 @@ def require_server() -> None:
 class RtspCamera:
     """GStreamer's RTSP server as a process: may be killed, frozen and started again."""
 
-    def __init__(self, login: str = "", pictures: Path | None = None) -> None:
+    def __init__(self, login: str = "", pictures: Path | None = None, transport: str = "") -> None:
         """Serve a moving test pattern, or a folder's 00000.jpg, 00001.jpg, … again and again.
 
-        `login` (name:password) locks it. Skips the test where there is no such server.
+        `login` (name:password) locks it; with the transport `udp` it speaks no other.
+        Skips the test where there is no such server.
         """
         require_server()
-        self._login, self._pictures = login, pictures
+        self._login, self._pictures, self._transport = login, pictures, transport
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start, on the same port as before; returns when it listens."""
         script = Path(__file__).with_name("rtsp_server.py")
-        arguments = [str(self.port), self._login, str(self._pictures or "")]
+        arguments = [str(self.port), self._login, str(self._pictures or ""), self._transport]
         self._process = subprocess.Popen(
             [SYSTEM_PYTHON, str(script), *arguments], stdout=subprocess.PIPE, text=True
         )

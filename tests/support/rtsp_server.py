@@ -1,9 +1,9 @@
 """A live RTSP camera for the tests: GStreamer's server with a moving test picture.
 
 Run by the system's Python, which has the `gi` bindings:
-    /usr/bin/python3 rtsp_server.py PORT USER:PASSWORD FOLDER
+    /usr/bin/python3 rtsp_server.py PORT USER:PASSWORD FOLDER TRANSPORT
 An empty login locks nothing; an empty folder means a test pattern, else its pictures
-00000.jpg, 00001.jpg, … are shown again and again.
+00000.jpg, 00001.jpg, … are shown again and again; with the transport `udp` it speaks no other.
 Serves /live and prints its port when it listens.
 """
 
@@ -12,8 +12,9 @@ import sys
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # versions come first
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402  # versions come first
 
 ROLE = "viewer"
 PATTERN = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1"
@@ -30,7 +31,7 @@ CAMERA = (
 )
 
 
-def main(port: str, login: str, folder: str) -> None:
+def main(port: str, login: str, folder: str, transport: str) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
@@ -38,6 +39,8 @@ def main(port: str, login: str, folder: str) -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(CAMERA.format(PICTURES.format(folder) if folder else PATTERN))
     factory.set_shared(True)
+    if transport == "udp":
+        factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     if login:
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", ROLE)

@@ -212,7 +212,7 @@ class Guest:
         (self.folder / "start").write_text(
             _START.format(as_udev_does=as_udev_does, python=quote(str(python)))
         )
-        names = ("PATH", "HOME", "LANG")
+        names = ("PATH", "HOME", "LANG", "PYTHONPATH")
         lines = [f"export {name}={quote(os.environ[name])}\n" for name in names if name in os.environ]  # fmt: skip  # noqa: E501
         lines.append(f"cd {quote(str(Path.cwd()))} 2>/dev/null || cd /\n")
         (self.folder / "env").write_text("".join(lines))

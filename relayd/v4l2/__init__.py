@@ -1,0 +1,1 @@
+"""Video devices of this machine: what they are and can do, and who has them open."""
