@@ -209,6 +209,7 @@ class Relay:
             uptime=now - self._started_at,
             source=str(self._settings.source.url),
             source_alive=machine.conditions.source.alive,
+            source_buffer=pipeline.reader.buffered,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
             fps=pipeline.shown_fps(),
@@ -237,6 +238,8 @@ class Relay:
             spent_today=budget.spent if budget else 0.0,
             daily_limit=budget.limit if budget else 0.0,
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
+            source_behind=pipeline.reader.behind,
+            source_slow=pipeline.reader.slowness,
         )
 
     def _is_healthy(self) -> bool:

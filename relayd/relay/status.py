@@ -165,10 +165,16 @@ class RelayStatus:
     """Creates whose answer was lost: unknown sessions may be open."""
     spent_today: float = 0.0
     """Total seconds that sessions on this journal were open since local midnight."""
+    source_buffer: float = 0.0
+    """Seconds that pictures of the source wait, so that one that sends in bursts plays evenly."""
     daily_limit: float = 0.0
     """Seconds a day that they may be open; 0: no limit."""
     budget: str = ""
     """The state of the daily limit, as text, when it is near or used up; else empty."""
+    source_behind: float = 0.0
+    """Seconds that the source's pictures are late because decoding is too slow."""
+    source_slow: str = ""
+    """That decoding is too slow, as text; empty while it keeps up."""
 
     @property
     def lost_outputs(self) -> dict[str, str]:

@@ -1,7 +1,13 @@
 """The whole relay, from each kind of source to a swapped face."""
 
 import io
+import shutil
+import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -59,6 +65,31 @@ StartRelay = Callable[..., RunningRelay]
 
 
 @pytest.fixture
+def live_hls(tmp_path: Path) -> Iterator[str]:
+    """The man as live HLS of 4 s segments: the address."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("nothing to publish HLS with: apt-get install ffmpeg")
+    playlist = tmp_path / "live.m3u8"
+    publisher = subprocess.Popen(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i", str(MAN),
+         "-an", "-c:v", "libx264", "-preset", "ultrafast", "-r", "30", "-g", "60",
+         "-f", "hls", "-hls_time", "4", "-hls_flags", "delete_segments", str(playlist)]
+    )  # fmt: skip
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    wait_for("the first segment", playlist.exists, 10)
+    yield f"http://127.0.0.1:{server.server_port}/live.m3u8"
+    publisher.kill()
+    publisher.wait()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
 def expect_swap(
     start_relay: StartRelay, emulator: Emulator, astronaut: SourceFace
 ) -> Callable[[Path | str], RunningRelay]:
@@ -105,6 +136,23 @@ def test_a_file_at_60_fps(
     assert relay.status()["dropped"]["pacer.newer"] > 0
 
 
+def test_live_hls_of_four_second_segments_is_live_without_a_loss(
+    start_relay: StartRelay, emulator: Emulator, live_hls: str
+) -> None:
+    relay = start_relay(f"face.image={emulator.upload(ASTRONAUT)}", source=live_hls)
+    relay.wait_state("live")
+    before = relay.status()
+    time.sleep(12)
+    after = relay.status()
+    assert after["reconnects"]["source"] == 0
+    assert "source.down" not in relay.events()
+    assert (
+        after["frames"]["source"] - before["frames"]["source"] > 12 * 15
+    )  # of 30; 1 each s it was
+    assert 3.5 < after["source_buffer"] < 10
+    assert relay.state() == "live"
+
+
 def test_a_file_of_variable_rate(
     expect_swap: Callable[..., RunningRelay], man: list[RGB], clips: Clips
 ) -> None:
@@ -128,6 +176,17 @@ def test_a_truncated_file(
 ) -> None:
     whole = clips.video("whole.ts", man, rate=30).read_bytes()
     expect_swap(clips.file("truncated.ts", whole[: len(whole) * 2 // 3 - 77]))
+
+
+def test_a_raw_file_loops_without_an_interruption(
+    start_relay: StartRelay, man: list[RGB], clips: Clips
+) -> None:
+    relay = start_relay(source=clips.video("raw.h264", man[:30], rate=30))
+    relay.wait_state("live")
+    frames = relay.status()["frames"]["source"]
+    wait_for("three rounds", lambda: relay.status()["frames"]["source"] > frames + 90, 10)
+    assert relay.status()["reconnects"]["source"] == 0
+    assert "source.down" not in relay.events()
 
 
 @pytest.mark.parametrize("kind", ["sound", "text", "empty"])
