@@ -20,6 +20,8 @@ from relayd.media.symptoms import Asked, Symptom, with_symptom
 from relayd.media.url_refusals import LISTENING, slip, unencoded, unknown_protocol, unusable_url
 from relayd.urls.encoding import HINT, has_login
 
+NOTHING_ARRIVES: Final = "does the sender send to this machine and port? a firewall may drop it"
+
 
 def refusal(error: Exception, asked: Asked) -> SourceError:
     """Return the error to raise when FFmpeg could not open a source."""
@@ -99,8 +101,7 @@ def _unauthorized(_error: Exception, asked: Asked) -> SourceError:
 def _silent(_error: Exception, asked: Asked) -> SourceError | None:
     if asked.scheme not in LISTENING:
         return None
-    hint = "does the sender send to this machine and port? a firewall may drop it"
-    return SourceUnreachable(f"{asked.shown}: nothing arrives there", hint=hint)
+    return SourceUnreachable(f"{asked.shown}: nothing arrives there", hint=NOTHING_ARRIVES)
 
 
 def _not_media(_error: Exception, asked: Asked) -> SourceError:

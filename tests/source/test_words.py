@@ -268,6 +268,13 @@ def test_a_port_of_another_program_is_told(watch: "Watch") -> None:
         assert "another program listens at this port" in str(why(watch, f"udp://127.0.0.1:{port}"))
 
 
+def test_a_port_at_which_nothing_arrives_is_told(watch: "Watch") -> None:
+    error = why(watch, "udp://127.0.0.1:0", open_timeout=0.5)
+    assert "nothing arrives there" in error.message
+    assert "firewall" in error.hint
+    assert error.retryable
+
+
 # RTSP.
 
 
