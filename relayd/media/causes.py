@@ -232,9 +232,13 @@ def _undecodable(_error: SourceError, asked: Asked, facts: Facts) -> SourceError
     if contents.is_animated_webp(facts.start or b""):
         text = f"{asked.shown}: animated WebP is not supported by FFmpeg"
         return SourceUnusable(text, hint="convert it to GIF, APNG or MP4")
-    if contents.is_encrypted_mp4(facts.boxes.index):
+    is_encrypted = contents.is_encrypted_mp4(facts.boxes.index)
+    if is_encrypted or contents.is_encrypted_matroska(facts.start or b""):
         hint = "give a file without copy protection"
-        return SourceUnusable(f"{asked.shown} is encrypted (cenc)", hint=hint)
+        return SourceUnusable(f"{asked.shown} is encrypted", hint=hint)
+    if facts.boxes.index and not facts.boxes.has_pictures and not asked.scheme:
+        text = f"{asked.shown} has no pictures: it is only the header of a stream in segments"
+        return SourceUnusable(text, hint="give its playlist (.m3u8) instead")
     return None
 
 

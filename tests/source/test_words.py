@@ -18,6 +18,7 @@ from PIL import Image
 
 from relayd.errors import SourceError
 from relayd.media.causes import Facts, explained
+from relayd.media.contents import is_encrypted_matroska
 from relayd.media.decode import VideoInput
 from relayd.media.frames import Geometry
 from relayd.media.refusals import refusal
@@ -427,7 +428,21 @@ def test_an_encrypted_file_is_told(watch: "Watch", tmp_path: Path) -> None:
          "-encryption_kid", key, path],
         check=True,
     )  # fmt: skip
-    assert "is encrypted (cenc)" in str(why(watch, path))
+    assert "is encrypted" in str(why(watch, path))
+
+
+def test_a_header_without_pictures_is_told(
+    watch: "Watch", late_index: bytes, tmp_path: Path
+) -> None:
+    index = late_index[late_index.index(b"moov") - 4 :]
+    (tmp_path / "init.mp4").write_bytes(late_index[: late_index.index(b"mdat") - 4] + index)
+    assert "only the header of a stream" in str(why(watch, tmp_path / "init.mp4"))
+
+
+def test_an_encrypted_webm_is_recognised() -> None:
+    encrypted = b"\x6d\x80\x8a\x62\x40\x87\x50\x35\x84\x47\xe1\x81\x05"
+    assert is_encrypted_matroska(b"\x1aE\xdf\xa3" + encrypted)
+    assert not is_encrypted_matroska(b"\x1aE\xdf\xa3" + encrypted[:6] + bytes(99))
 
 
 def test_a_name_too_long_for_a_file_is_told_and_shortened(watch: "Watch") -> None:
