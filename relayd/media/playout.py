@@ -184,6 +184,10 @@ class AdaptiveBuffer:
             self._late.popleft()
         return media
 
+    def end(self) -> None:
+        """Play the rest at its own speed: nothing more arrives, so nothing gets older by it."""
+        self._held_at = float("inf")
+
     def due(self, media: float, arrived_at: float, now: float) -> float:
         """Return when the item of this media time, which arrived at `arrived_at`, is due.
 

@@ -147,6 +147,17 @@ def test_a_sender_that_waits_for_us_is_played_at_its_own_speed() -> None:
     assert abs(rate * STEP - 1) < 0.01
 
 
+def test_the_rest_of_what_ended_is_played_at_its_own_speed() -> None:
+    buffer = AdaptiveBuffer(margin=MARGIN)
+    media = [buffer.arrived(n * STEP, 0.0) for n in range(1200)]
+    buffer.end()
+    now, shown = 0.0, []
+    for one in media:
+        now = max(now, buffer.due(one, 0.0, now))
+        shown.append(now)
+    assert shown[-1] - shown[0] == pytest.approx(1199 * STEP, rel=0.01)
+
+
 def test_stamps_that_wrap_jump_or_start_anew_go_on_by_one_step() -> None:
     for stamps in (
         [WRAP - 2 * STEP, WRAP - STEP, 0.0, STEP],
