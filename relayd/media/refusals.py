@@ -20,6 +20,8 @@ from relayd.media.symptoms import Asked, Symptom, with_symptom
 from relayd.media.url_refusals import LISTENING, slip, unencoded, unknown_protocol, unusable_url
 from relayd.urls.encoding import HINT, has_login
 
+_STILLS: Final = {"svg", "jpegxl", "jpegxs", "photocd"}
+"""Formats of still pictures whose decoders a build of FFmpeg may lack."""
 NOTHING_ARRIVES: Final = "does the sender send to this machine and port? a firewall may drop it"
 
 
@@ -44,10 +46,9 @@ def no_video(name: str, kinds: set[str]) -> SourceError:
 
 def no_decoder(name: str, codec: str) -> SourceError:
     """Return the error for a video without a decoder; `codec` is its name, if known."""
-    what = f"{codec}, the video of {name}" if codec else f"the video of {name}"
-    error = SourceUnusable(
-        f"FFmpeg as installed has no decoder for {what}", hint="convert it, for example to H.264"
-    )
+    what = f"{codec}, the format of {name}" if codec else f"the video of {name}"
+    hint = "convert it to PNG" if codec in _STILLS else "convert it, for example to H.264"
+    error = SourceUnusable(f"FFmpeg as installed has no decoder for {what}", hint=hint)
     return with_symptom(error, Symptom.NO_DECODER)
 
 
