@@ -37,6 +37,7 @@ from tests.support.refusing import (
 
 if TYPE_CHECKING:
     from tests.source.conftest import Watch
+    from tests.support.rtsp import RtspCamera
 
 PAGE = b"<!DOCTYPE html><html><title>Camera</title><body>Please log in</body></html>"
 MPD = b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="dynamic"></MPD>'
@@ -343,6 +344,20 @@ def test_a_password_that_needs_encoding_is_told_and_not_shown(watch: "Watch", ur
     assert "the password" in error.message
     assert "# %23" in error.hint
     assert not error.retryable
+
+
+@pytest.mark.parametrize("rtsp_camera", ["me@mail.com:Hidden9Word"], indirect=True)
+def test_a_password_that_works_is_not_shown_when_the_camera_stops(
+    rtsp_camera: "RtspCamera", watch: "Watch"
+) -> None:
+    watched = watch(rtsp_camera.url("me%40mail.com:Hidden9Word"), stall_timeout=0.5)
+    watched.frame()
+    rtsp_camera.freeze()
+    _, event = watched.wait_for(SourceDown, 8)
+    rtsp_camera.thaw()
+    assert "no picture for" in event.error.message
+    assert "Hidden" not in f"{event.error}"
+    assert "mail.com" not in f"{event.error}"
 
 
 # Files.
