@@ -67,7 +67,10 @@ deb: $(BIN)/.emulator ## a Debian package for this release of Debian, in dist/
 bench: $(BIN)/.dev ## timings against a peer, as ratios
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+corpus: test-setup ## sample files of Debian's and PyPI's packages, by relayd and by ffmpeg (fetches 1.2 GB)
+	$(BIN)/python -m tests.corpus.run $(ARGS)
+
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/media
 
-.PHONY: help demo check hooks test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench clean
+.PHONY: help demo check hooks test-setup test test-relay test-browser test-vm test-debian13 test-live deb bench corpus clean

@@ -150,6 +150,8 @@ class SourceError(RelaydError):
     """An error of the video source."""
 
     exit_code = ExitCode.UNAVAILABLE
+    symptom: str = ""
+    """What a look at the source may explain better (relayd.media.refusals); empty if clear."""
 
 
 class SourceUnreachable(SourceError):

@@ -182,6 +182,7 @@ def run(
     """Run a relay in the foreground, as systemd wants it."""
     from relayd.commands.run import run_daemon  # noqa: PLC0415 - loads media libraries
     from relayd.media.srt import shows_secret  # noqa: PLC0415 - as above
+    from relayd.source.option_names import unknown_options  # noqa: PLC0415 - as above
 
     def read() -> Settings:
         settings = load(config, overrides or ())
@@ -196,6 +197,10 @@ def run(
         hint = "ffmpeg takes it as an argument; mount /proc with hidepid=invisible"
         logs.get("config").warning(
             LogEvent.SOURCE_SECRET_READABLE, url=settings.source.url, hint=hint
+        )
+    for unknown in unknown_options(settings.source.url.reveal(), settings.source.options):
+        logs.get("config").warning(
+            LogEvent.SOURCE_OPTION_UNKNOWN, option=unknown.name, hint=unknown.hint
         )
     if foreign := ignored(os.environ):
         logs.get("config").warning(LogEvent.ENVIRONMENT_IGNORED, names=foreign, hint="not ours")

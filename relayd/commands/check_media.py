@@ -27,6 +27,7 @@ from relayd.output.recording import Part
 from relayd.relay.policy import is_on_demand
 from relayd.relay.status import OUTPUT_OK
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
+from relayd.source.option_names import unknown_options
 from relayd.source.reader import SourceReader
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import is_push, waits_for_caller
@@ -64,13 +65,22 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
         case SourceOpened(width, height, fps, codec, kind):
             seen = f"{name}: {kind}, {codec} {width}x{height} at {fps:g} fps"
             found = Finding.ok("source", seen)
-            return [found, *_exposed_source(name)]
+            return [found, *_exposed_source(name), *_unknown_options(settings)]
         case SourceDown(error):
             found = Finding.failed("source", error)
         case _:
             fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
             found = Finding.failed("source", fault)
-    return [await _unless_in_use(found, settings, relay, partial(_has_source, settings))]
+    found = await _unless_in_use(found, settings, relay, partial(_has_source, settings))
+    return [found, *_unknown_options(settings)]
+
+
+def _unknown_options(settings: Settings) -> list[Finding]:
+    source = settings.source
+    return [
+        Finding.warning("source", f"unknown option {unknown.name}", unknown.hint)
+        for unknown in unknown_options(source.url.reveal(), source.options)
+    ]
 
 
 def _exposed_source(url: MediaUrl) -> list[Finding]:

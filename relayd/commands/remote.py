@@ -145,7 +145,7 @@ def _money(status: Status) -> Iterator[tuple[str, str]]:
 
 def _how_source_is(status: Status) -> str:
     if status["source_alive"]:
-        return "ok"
+        return str(status.get("source_slow") or "ok")
     return "released" if status["on_demand"] in {"idle", "closing"} else "away"
 
 

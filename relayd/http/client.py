@@ -3,11 +3,12 @@
 Only this module imports httpx.
 """
 
+import asyncio
 import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -75,12 +76,18 @@ class HttpClient:
         connect_timeout: float = 5.0,
         read_timeout: float = 15.0,
         unix_socket: Path | None = None,
+        trust: Callable[[], ssl.SSLContext] = client_context,
     ) -> None:
-        """Open nothing yet; with `unix_socket` every request goes there, whatever its host."""
+        """Open nothing yet; with `unix_socket` every request goes there, whatever its host.
+
+        `trust` returns the TLS context of servers, and may raise ConfigError.
+        """
         self._has_proxies = unix_socket is None
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
+        self._trust = trust
         self._client = _client(
-            self._timeout, _Routes() if unix_socket is None else _unix_transport(unix_socket)
+            self._timeout,
+            _Routes(trust) if unix_socket is None else _unix_transport(unix_socket),
         )
 
     async def __aenter__(self) -> Self:
@@ -124,25 +131,59 @@ class HttpClient:
         larger than `largest` bytes.
         """
         call = f"{method} {shown or MediaUrl(url)}"
+
+        async def read(response: httpx.Response) -> bytes:
+            return await _read(response, call, largest, into)
+
+        asked = {
+            "headers": dict(headers or {}),
+            "json": json_body,
+            "content": content,
+            "timeout": httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
+        }
+        return await self._send(call, method, url, asked, read, fresh=fresh)
+
+    async def peek(
+        self, url: str, *, most: int, seconds: float, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """GET a URL, and return the answer with at most the first `most` bytes of its body.
+
+        Reading ends after `seconds`, too: a live stream has no end. User and password in the URL
+        are sent as the server asks for them, Basic or Digest. Redirects are not followed.
+        Raises ServiceUnreachable as `request` does.
+        """
+
+        async def read(response: httpx.Response) -> bytes:
+            return await _read_start(response, most, seconds)
+
+        asked = {"headers": dict(headers or {})}
+        return await self._send(f"GET {MediaUrl(url)}", "GET", url, asked, read, asks_first=True)
+
+    async def _send(
+        self,
+        call: str,
+        method: str,
+        url: str,
+        asked: Mapping[str, Any],
+        read: Callable[[httpx.Response], Awaitable[bytes]],
+        *,
+        fresh: bool = False,
+        asks_first: bool = False,
+    ) -> Answer:
         try:
             proxy = proxy_for(url) if self._has_proxies else None
-            request = self._client.build_request(
-                method,
-                url,
-                headers=dict(headers or {}),
-                json=json_body,
-                content=content,
-                timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
-            )
+            request = self._client.build_request(method, url, **asked)
         except ConfigError as fault:
             raise ServiceUnreachable(f"{call}: {fault}", sent=False) from fault
         except (httpx.InvalidURL, ValueError) as fault:
             raise _unreachable(call, fault, None, sent=False) from fault
+        # Otherwise httpx sends user and password of the URL at once, as Basic.
+        login = _Login(request.url) if asks_first else httpx.USE_CLIENT_DEFAULT
         try:
             async with self._client_for(fresh=fresh) as client:
-                response = await client.send(request, stream=True)
+                response = await client.send(request, stream=True, auth=login)
                 try:
-                    body = await _read(response, call, largest, into)
+                    body = await read(response)
                 finally:
                     await response.aclose()
         except ConfigError as fault:
@@ -164,7 +205,7 @@ class HttpClient:
         if not fresh:
             yield self._client
             return
-        client = _client(self._timeout, _Routes())
+        client = _client(self._timeout, _Routes(self._trust))
         try:
             yield client
         finally:
@@ -201,6 +242,38 @@ async def _read(
     return bytes(body)
 
 
+async def _read_start(response: httpx.Response, most: int, seconds: float) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) >= most:
+                    break
+    except (TimeoutError, httpx.StreamError, httpx.TransportError, httpx.DecodingError):
+        pass  # what came until then is worth a look
+    return bytes(body[:most])
+
+
+class _Login(httpx.Auth):
+    """The user and password of a URL, sent as the server asks for them."""
+
+    def __init__(self, url: httpx.URL) -> None:
+        self._user, self._password = url.username, url.password
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        response = yield request
+        asked = response.headers.get("www-authenticate", "").lower()
+        if response.status_code != HTTPStatus.UNAUTHORIZED:
+            return
+        if "digest" in asked:
+            digest = httpx.DigestAuth(self._user, self._password).auth_flow(request)
+            next(digest)
+            yield digest.send(response)
+        elif "basic" in asked:
+            yield next(httpx.BasicAuth(self._user, self._password).auth_flow(request))
+
+
 def require_reachable(url: str) -> None:
     """Raise ConfigError for a proxy variable or CA file that prevents reaching `url`.
 
@@ -214,7 +287,8 @@ def require_reachable(url: str) -> None:
 class _Routes(httpx.AsyncBaseTransport):
     """Sends each request directly, or through the proxy that the environment names for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Callable[[], ssl.SSLContext]) -> None:
+        self._trust = trust
         self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -250,7 +324,7 @@ class _Routes(httpx.AsyncBaseTransport):
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = client_context()
+            self._tls = self._trust()
         return self._tls
 
 

@@ -32,6 +32,13 @@ def client_context(environment: Mapping[str, str] | None = None) -> ssl.SSLConte
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+def unverified_context() -> ssl.SSLContext:
+    """Return a TLS context that accepts any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def _named_context(file: str | None, folder: str | None) -> ssl.SSLContext:
     """Trust only what the variables name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -9,7 +9,10 @@ relayd.media.encode), and reading a picture's side data may crash the process (s
 relayd.media.fit). relayd does not treat 19 differently there.
 """
 
-from collections.abc import Callable
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, SupportsFloat, cast
 
@@ -44,10 +47,36 @@ def option_arguments(options: dict[str, str], major: int = _MAJOR) -> dict[str, 
     """Return the argument of `av.open` that passes options to FFmpeg.
 
     Up to 17 `options` makes PyAV free memory that it does not own where a stream appears only
-    while the container is looked at (live FLV). There they are for the container alone, and not
-    for the decoders that FFmpeg looks at it with.
+    while the container is looked at (FLV, MPEG-PS, MPEG-TS). There they are for the container
+    alone, and not for the decoders that FFmpeg looks at it with.
     """
     return {"container_options" if major <= _LAST_WITH_STREAM_OVERRUN else "options": options}
+
+
+def tls_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options by which each FFmpeg treats certificates as the user's `options` say.
+
+    Up to 18 (FFmpeg 8) none is verified unless `tls_verify` says so; 19 (FFmpeg 9) verifies by
+    default. The wheels look for a CA store where Debian has none, so that none is ever trusted.
+    So on each version: not verified by default, as cameras sign their certificates themselves;
+    where it is asked for, with this machine's CA store unless `ca_file` names one. HLS and DASH do
+    not hand these options on to their segments, so that 19 reads none over https.
+    """
+    is_verified = any(options.get(name, "0") != "0" for name in ("tls_verify", "verify"))
+    if not is_verified:
+        return {"tls_verify": "0"}
+    has_store = "ca_file" in options or "cafile" in options
+    store = next((path for path in _ca_stores() if path and Path(path).is_file()), "")
+    return {"ca_file": store} if store and not has_store else {}
+
+
+def _ca_stores() -> tuple[str | None, ...]:
+    """Return where this machine's CA store may be, the first that exists counts."""
+    return (
+        os.environ.get("SSL_CERT_FILE"),
+        "/etc/ssl/certs/ca-certificates.crt",
+        ssl.get_default_verify_paths().cafile,
+    )
 
 
 def open_input(
@@ -65,7 +94,7 @@ def open_input(
     """
     # PyAV's types do not know that it takes what has a __float__.
     arguments: dict[str, Any] = {"timeout": timeout}
-    arguments |= metadata_arguments() | option_arguments(options)
+    arguments |= metadata_arguments() | option_arguments(tls_options(options) | options)
     container = av.open(file, "r", format=format, **arguments)
     return cast("InputContainer", container)
 

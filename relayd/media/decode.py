@@ -4,7 +4,10 @@ One `VideoInput` is one open container with its one video stream, and belongs to
 FFmpeg 8.1 crashes when two threads use one codec context.
 """
 
-from collections.abc import Generator, Mapping
+import os
+import time
+import zlib
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
@@ -17,12 +20,23 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
+from relayd.errors import SourceError, SourceLost
 from relayd.media import compat
-from relayd.media.fit import Fitter, describe
+from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.look import Look, look_at
+from relayd.media.refusals import (
+    no_decoder,
+    no_picture,
+    no_video,
+    read_failure,
+    refusal,
+    undecodable,
+)
+from relayd.media.skipping import PacketSkipper, SkipLevel
 from relayd.media.srt import SrtReader, is_srt
+from relayd.media.stamps import StampChooser
+from relayd.media.symptoms import Asked
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -37,6 +51,22 @@ CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
+MOST_THREADS: Final = 4
+"""Decoding threads for large pictures, where there are as many processors."""
+LARGE_PICTURE: Final = 2048 * 1152
+"""Pixels from which on more threads are worth their memory. A live source has one for smaller
+ones; the slices of a large one, if it has several, are decoded at the same time, without delay."""
+_NO_TIMESTAMPS: Final = 0x80
+"""FFmpeg's flag of a format without time stamps, such as raw H.264 (AVFMT_NOTIMESTAMPS)."""
+_MAY_JUMP: Final = 0x200
+"""FFmpeg's flag of a format whose time stamps may jump (AVFMT_TS_DISCONT)."""
+
+
+def thread_count(pixels: int, processors: int, *, live: bool) -> int:
+    """Return the number of threads to decode pictures of so many pixels."""
+    if pixels < LARGE_PICTURE:
+        return 1 if live else FILE_THREADS
+    return max(1 if live else FILE_THREADS, min(MOST_THREADS, processors))
 
 
 class ByteFeed(Protocol):
@@ -59,14 +89,26 @@ class ByteFeed(Protocol):
 class Picture:
     """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
 
-    __slots__ = ("__weakref__", "_frame", "_input", "pts")
+    __slots__ = ("__weakref__", "_frame", "_input", "_stamp", "duration", "is_key", "pts")
 
     def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
         self._input = source
         self._frame: VideoFrame | None = frame
+        self._stamp = frame.pts
         base = compat.number(frame.time_base)
-        self.pts = frame.pts * base if frame.pts is not None and base > 0 else None
+        stamp = source.choose_stamp(frame)
+        self.pts = stamp * base if stamp is not None and base > 0 else None
         """Presentation time in seconds on the stream's own clock; None where it has none."""
+        duration = frame.duration if base > 0 and not source.is_raw else 0
+        self.duration = duration * base if duration else None
+        """Seconds for which it should be shown; None where that is not known."""
+        self.is_key = bool(frame.key_frame)
+        """Whether it can be decoded without any other."""
+
+    def mark(self) -> tuple[int | None, int]:
+        """Return what tells whether this picture, decoded again, is the same one; as `i420`."""
+        picture = self.i420()
+        return self._stamp, zlib.crc32(picture.data)
 
     def i420(self) -> I420:
         """Fit the picture to the relay's size; the array is new and belongs to the caller.
@@ -94,16 +136,23 @@ class VideoInput:
         geometry: Geometry,
         fit: FitMode,
         live: bool,
+        options: Mapping[str, str],
     ) -> None:
         self._container, self._feed = container, feed
         self._name = name
         self._stream = self._choose_stream()
+        self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
+        """Whether the format has no time stamps at all, such as raw H.264."""
+        self._rate_is_set = "framerate" in options
         self.decode_for(live=live)
         self._fitter = Fitter(self._name, geometry, fit)
         self._lent: WeakSet[Picture] = WeakSet()
         """Pictures that somebody still has."""
+        self._stamps, self._skipper = StampChooser(), PacketSkipper()
         self.corrupt = 0
         """Packets that could not be decoded so far."""
+        self.waited = 0.0
+        """Seconds spent so far in waiting for data, not in decoding it."""
         self.packets = 0
         """Packets of the video read so far, decodable or not."""
         self.key_interval = 0.0
@@ -159,9 +208,18 @@ class VideoInput:
                 )
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = feed.fault if feed else None
-                raise fault or _refusal(error, name, live=low_delay) from None
+                asked = Asked(url, name, dict(options or {}), live=low_delay)
+                raise fault or refusal(error, asked) from None
             undo.callback(container.close)
-            source = cls(container, name, feed, geometry=geometry, fit=fit, live=low_delay)
+            source = cls(
+                container,
+                name,
+                feed,
+                geometry=geometry,
+                fit=fit,
+                live=low_delay,
+                options=options or {},
+            )
             undo.pop_all()
             return source
 
@@ -172,11 +230,13 @@ class VideoInput:
             if not stream.disposition & Disposition.attached_pic
         ]
         if not streams:
-            raise SourceUnusable(f"{self._name} has no video")
+            raise no_video(self._name, {stream.type for stream in self._container.streams})
         stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
         # A stream without a decoder has no codec context, despite PyAV's types.
         if getattr(stream, "codec_context", None) is None:
-            raise SourceUnusable(f"no decoder is available for the video of {self._name}")
+            still = self._container.format.name.removesuffix("_pipe")
+            codec = still if still != self._container.format.name else ""
+            raise no_decoder(self._name, codec)
         context = stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
@@ -186,7 +246,8 @@ class VideoInput:
         self._live = live
         context = self._stream.codec_context
         context.thread_type = "SLICE" if live else "FRAME"
-        context.thread_count = 1 if live else FILE_THREADS
+        pixels = context.width * context.height
+        context.thread_count = thread_count(pixels, os.cpu_count() or 1, live=live)
 
     @property
     def width(self) -> int:
@@ -205,17 +266,37 @@ class VideoInput:
 
     @property
     def rate(self) -> float:
-        """Frames per second as announced; 0.0 when unknown."""
-        return compat.number(self._stream.average_rate or self._stream.guessed_rate)
+        """Frames per second as announced; 0.0 when unknown.
+
+        A raw stream announces it in the codec's headers, if at all: FFmpeg puts 25 in the place
+        of the container's, unless the user says otherwise.
+        """
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        if self.is_raw and not self._rate_is_set:
+            return compat.number(guessed or average)
+        return compat.number(average or guessed)
+
+    @property
+    def length(self) -> float:
+        """Seconds from the start to the end, as the container tells; 0.0 when unknown."""
+        return max(0.0, (self._container.duration or 0) / av.time_base)
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether the container's format allows jumps in the time stamps."""
+        return bool(self._container.format.flags & _MAY_JUMP)
 
     def look(self) -> Look:
         """Return what the container shows of itself."""
         return look_at(self._container, self._stream)
 
-    def pictures(self) -> Generator[Picture, None, None]:
+    def pictures(
+        self, on_skipped: Callable[[], None] = lambda: None
+    ) -> Generator[Picture, None, None]:
         """Decode from here to the end, picture by picture.
 
-        Packets that cannot be decoded are skipped and counted in `corrupt`.
+        Packets that cannot be decoded are skipped and counted in `corrupt`; `on_skipped` is called
+        for each one that `skip` leaves out.
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
@@ -226,6 +307,10 @@ class VideoInput:
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
+                # The empty packet at the end makes the decoder hand out the rest.
+                if packet.size and not self._skipper.wants(is_key=packet.is_keyframe):
+                    on_skipped()
+                    continue
                 try:
                     frames = packet.decode()
                 except (av.error.FFmpegError, MemoryError):
@@ -234,9 +319,7 @@ class VideoInput:
                     self.corrupt += 1
                     corrupt_run += 1
                     if corrupt_run >= CORRUPT_LIMIT:
-                        raise SourceUnusable(
-                            f"{self._name}: {corrupt_run} packets in a row could not be decoded"
-                        ) from None
+                        raise undecodable(self._name, corrupt_run) from None
                     continue
                 finally:
                     del packet  # like the frames below: not to outlive the device, see close()
@@ -249,7 +332,7 @@ class VideoInput:
         if self._feed and self._feed.fault:
             raise self._feed.fault
         if not decoded and not self._live:
-            raise SourceUnusable(f"{self._name} contains no picture that can be decoded")
+            raise no_picture(self._name)
 
     def _lend(self, frame: VideoFrame) -> Picture:
         picture = Picture(self, frame)
@@ -268,18 +351,39 @@ class VideoInput:
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"
     ) -> "Packet[VideoStream] | None":
+        waited_before = _waited()
         try:
             return next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceLost(f"{self._name}: {describe(error)}") from None
+            raise read_failure(error, self._name) from None
+        finally:
+            self.waited += _waited() - waited_before
 
-    def rewind(self) -> bool:
-        """Seek to the start for another run of `pictures`; False if it cannot seek."""
+    def rewind(self, margin: float = 0.0) -> bool:
+        """Seek to `margin` seconds before the start, for another run of `pictures`.
+
+        False if that is not possible here. Where it is, the first picture may still be another
+        one than before: some formats need a margin to land on it, others refuse any.
+        """
+        start = (self._container.start_time or 0) - round(margin * av.time_base)
         try:
-            self._container.seek(self._container.start_time or 0)
+            self._container.seek(start, backward=True)
         except (av.error.FFmpegError, OSError):
             return False
+        self._stamps.restart()
+        self._fitter.close()  # a filter may remember the pictures before
         return True
+
+    def skip(self, level: SkipLevel) -> None:
+        """Leave more or fewer pictures undecoded from the next packet on."""
+        if level is not self._skipper.level:
+            self._skipper.level = level
+            # Pictures between keys do not reach the decoder at all.
+            self._stream.codec_context.skip_frame = "NONREF" if level else "DEFAULT"
+
+    def choose_stamp(self, frame: VideoFrame) -> int | None:
+        """Return the stamp of the frame that was decoded last, in its own time base."""
+        return self._stamps.choose(frame.pts, frame.dts)
 
     def close(self) -> None:
         """Close the file, socket or device, the codec and the filters.
@@ -302,51 +406,6 @@ class VideoInput:
         return self._fitter.fit(frame, aspect)
 
 
-_Refusals = tuple[tuple[tuple[type[Exception], ...], type[SourceError], str], ...]
-
-_FILE_REFUSALS: Final[_Refusals] = (
-    ((av.error.FileNotFoundError,), SourceUnusable, "there is no file {name}"),
-    ((av.error.InvalidDataError,), SourceUnusable, "{name} is not a video that can be read"),
-)
-_REFUSALS: Final[_Refusals] = (
-    (
-        (av.error.HTTPUnauthorizedError,),
-        SourceUnusable,
-        "{name} rejects the user name or password (401)",
-    ),
-    ((av.error.HTTPForbiddenError,), SourceUnusable, "{name} refuses access (403)"),
-    (
-        (av.error.HTTPNotFoundError,),
-        SourceUnreachable,
-        "{name}: the server has nothing at this path (404)",
-    ),
-    (
-        (av.error.ProtocolNotFoundError,),
-        SourceUnusable,
-        "{name}: FFmpeg as installed does not know this protocol",
-    ),
-    ((av.error.PermissionError,), SourceUnusable, "{name} may not be read by this user"),
-    (
-        (
-            av.error.DemuxerNotFoundError,
-            av.error.DecoderNotFoundError,
-            av.error.OptionNotFoundError,
-            av.error.IsADirectoryError,
-            compat.INVALID_ARGUMENT,
-        ),
-        SourceUnusable,
-        "{name} cannot be opened: {reason}",
-    ),
-    ((av.error.FFmpegError, OSError), SourceUnreachable, "{name}: {reason}"),
-    # Raised by PyAV for a format that it does not know.
-    ((ValueError,), SourceUnusable, "{name} cannot be opened: {reason}"),
-)
-
-
-def _refusal(error: Exception, name: str, *, live: bool) -> SourceError:
-    """Return the error to raise for a failed opening."""
-    for kinds, raised, text in _REFUSALS if live else _FILE_REFUSALS + _REFUSALS:
-        if isinstance(error, kinds):
-            message = text.format(name=name, reason=describe(error))
-            return raised(message, hint="see [source]" if raised is SourceUnusable else "")
-    raise error
+def _waited() -> float:
+    """Return the seconds in which this thread did not work; only differences mean anything."""
+    return time.monotonic() - time.thread_time()

@@ -7,7 +7,7 @@ blocks; each reader keeps the number of the frame it read last and so counts mis
 import mmap
 import os
 from contextlib import ExitStack
-from threading import Condition
+from threading import Condition, Event
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,6 +25,15 @@ class LatestSlot(Generic[T]):
         self._changed = Condition()
         self._number = 0
         self._item: T | None = None
+        self._bells: list[Event] = []
+
+    def ring(self, bell: Event) -> None:
+        """Set `bell` at each `put` from now on, for a reader that waits for other things as well.
+
+        The reader clears it before it looks.
+        """
+        with self._changed:
+            self._bells.append(bell)
 
     def put(self, item: T) -> None:
         """Make `item` the newest; the previous one is dropped."""
@@ -32,6 +41,8 @@ class LatestSlot(Generic[T]):
             self._number += 1
             self._item = item
             self._changed.notify_all()
+            for bell in self._bells:
+                bell.set()
 
     def clear(self) -> None:
         """Drop the item, so that it is not shown again; the numbering continues."""

@@ -257,9 +257,9 @@ class Pipeline:
 
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
+        now = self._clock.now()
         self._meter.sent(frame)
         with self._lock:
-            now = self._clock.now()
             self._send_ages.add(now - frame.captured_at, now)
 
     def _note_shown(self, frame: OutputFrame, kind: Shown, at: float) -> None:

@@ -237,6 +237,8 @@ class Relay:
             spent_today=budget.spent if budget else 0.0,
             daily_limit=budget.limit if budget else 0.0,
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
+            source_behind=pipeline.reader.behind,
+            source_slow=pipeline.reader.slowness,
         )
 
     def _is_healthy(self) -> bool:

@@ -169,6 +169,10 @@ class RelayStatus:
     """Seconds a day that they may be open; 0: no limit."""
     budget: str = ""
     """The state of the daily limit, as text, when it is near or used up; else empty."""
+    source_behind: float = 0.0
+    """Seconds that the source's pictures are late because decoding is too slow."""
+    source_slow: str = ""
+    """That decoding is too slow, as text; empty while it keeps up."""
 
     @property
     def lost_outputs(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 LAVFI: Final = "lavfi:"
 _PREFIX: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _STDIN: Final = re.compile(r"pipe:(\d*)")
+_DESCRIPTOR: Final = re.compile(r"-|/dev/stdin|/dev/fd/(\d+)")
 VIDEO_MAJOR: Final = 81
 """The major device number of Video4Linux."""
 
@@ -27,8 +28,8 @@ def ffmpeg_url(text: str) -> str:
 
     A file that exists under exactly this name is opened, whatever else the name may mean.
     """
-    if text == "-":
-        return "pipe:0"
+    if descriptor := _DESCRIPTOR.fullmatch(text):
+        return f"pipe:{descriptor[1] or 0}"
     prefix = _PREFIX.match(text)
     if prefix is None:
         return str(_expanded(text)) if text.startswith("~") else text

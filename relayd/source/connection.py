@@ -10,14 +10,18 @@ from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
+from relayd.media.causes import explained
 from relayd.media.frames import I420
 from relayd.media.interrupt import ended_by
+from relayd.media.symptoms import Asked
 from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
+from relayd.source.inspection import inspect
 from relayd.source.kinds import SourceKind
 from relayd.source.limits import Run, SourceLimits
 from relayd.source.opening import OpenedSource, SourceOpener
-from relayd.source.playing import Playback, follow, play, play_pipe, show_image
+from relayd.source.playing import Playback, follow, play_pipe, show_image
+from relayd.source.recording import play
 from relayd.source.snapshots import poll
 
 READ_GRACE: Final = 0.5
@@ -131,8 +135,19 @@ class SourceConnection:
 
     @property
     def late(self) -> int:
-        """Pictures of a recording dropped so far because decoding was behind."""
-        return self._playback.late if self._playback else 0
+        """Pictures of a recording dropped so far because relayd was behind."""
+        playback = self._playback
+        return playback.late + playback.outdated if playback else 0
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the newest picture was late because decoding is slow."""
+        return self._playback.decoding.behind if self._playback else 0.0
+
+    @property
+    def slowness(self) -> str:
+        """What to tell the user when decoding is too slow; else empty."""
+        return self._playback.decoding.text if self._playback else ""
 
     @property
     def alive(self) -> bool:
@@ -145,13 +160,28 @@ class SourceConnection:
                 self._read()
         except SourceError as error:
             # Without its traceback, which would keep the codec alive as long as the error.
-            self.error = self._opener.explained(error).with_traceback(None)
+            error = self._explained(self._opener.explained(error))
+            self.error = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001  # our bugs must not end the relay
             _log.exception(LogEvent.SOURCE_READER_FAILED)
             self.error = SourceLost(f"the reader failed: {type(error).__name__}: {error}")
         finally:
             self.ended.set()
             self._wake.set()
+
+    def _explained(self, error: SourceError) -> SourceError:
+        """Find out why, unless it worked before: then it must be opened again at once."""
+        if not error.symptom or self.first_picture_at is not None or self._abandoned.is_set():
+            return error
+        settings = self._settings
+        asked = Asked(
+            settings.url.reveal(), str(settings.url), settings.options, live=error.retryable
+        )
+        try:
+            return explained(error, asked, inspect(error.symptom, asked, self._abandoned))
+        except Exception:  # noqa: BLE001  # what FFmpeg said is better than our bug
+            _log.exception(LogEvent.SOURCE_READER_FAILED)
+            return error
 
     def _read(self) -> None:
         opened = self._open()
@@ -166,7 +196,7 @@ class SourceConnection:
             open_again=lambda: self._open().video,
         )
         try:
-            self._play(playback, may_be_polled=opened.may_be_polled)
+            self._play(playback, opened)
         finally:
             playback.close()
 
@@ -178,17 +208,17 @@ class SourceConnection:
         limits, is_first = self._limits, self.first_picture_at is None
         return (limits.first_frame if is_first else limits.stall) + READ_GRACE
 
-    def _play(self, playback: Playback, *, may_be_polled: bool) -> None:
+    def _play(self, playback: Playback, opened: OpenedSource) -> None:
         """Play the source in the way of its kind."""
         settings = self._settings
         match playback.kind:
             case SourceKind.IMAGE:
                 show_image(playback)
             case SourceKind.FILE | SourceKind.GENERATOR:
-                play(playback, loop=settings.loop)
+                play(playback, loop=settings.loop, path=opened.path)
             case SourceKind.PIPE:
                 play_pipe(playback)
-            case _ if may_be_polled:
+            case _ if opened.may_be_polled:
                 poll(playback, refresh=settings.refresh, stall_limit=self._limits.stall)
             case _:
                 follow(playback)

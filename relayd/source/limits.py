@@ -64,8 +64,8 @@ class SourceLimits:
 
     @property
     def is_slow(self) -> bool:
-        """Whether its pictures come less often than `stall_timeout` expects."""
-        return self.stall > self._stall
+        """Whether its pictures were seen to come less often than `stall_timeout` expects."""
+        return self._step > self._stall
 
     def first_frame_reason(self) -> str:
         """Say why it waits longer for a first picture than configured; empty if it does not."""

@@ -12,7 +12,7 @@ from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.interrupt import TimeLimit
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
-from relayd.source.addresses import scheme_of
+from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
 from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
@@ -34,6 +34,8 @@ class OpenedSource:
     kind: SourceKind
     may_be_polled: bool
     """Whether the next request may bring another picture, if this answer ends after one."""
+    path: str | None
+    """The path of a local recording; None for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +130,17 @@ class SourceOpener:
         opening = _Opening(
             plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
         )
-        try:
-            video = self._open_pipe(opening) if is_piped(plan.url) else self._open_url(opening)
-        except SourceError as fault:
-            if opening.time_left() > 0 or not fault.retryable or cancelled.is_set():
-                raise
-            raise too_slow(self._name, self._limits.open) from None
+        video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
         kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
-        return OpenedSource(video, kind, may_be_polled(scheme, found))
+        is_file = kind is SourceKind.FILE and is_local(plan.url)
+        path = path_of(plan.url) if is_file else None
+        return OpenedSource(video, kind, may_be_polled(scheme, found), path)
+
+    def distrust(self) -> None:
+        """Try other options first next time: nothing came with those that opened it."""
+        self._worked += 1
 
     def explained(self, error: SourceError) -> SourceError:
         """Return the error to report for one that opening or reading raised."""
@@ -168,6 +171,15 @@ class SourceOpener:
         )
         return opening.open(opening.plan.options[0], feed=feed)
 
+    def _open_in_time(self, opening: _Opening) -> VideoInput:
+        try:
+            return self._open_url(opening)
+        except SourceError as fault:
+            if opening.time_left() > 0 or not fault.retryable or opening.cancelled.is_set():
+                raise
+            # FFmpeg calls what was ended at the limit invalid data, among other things.
+            raise too_slow(self._name, self._limits.open) from None
+
     def _open_url(self, opening: _Opening) -> VideoInput:
         if self._looks_inside:
             self._looks_inside = False  # unless it works again
@@ -192,8 +204,9 @@ class SourceOpener:
     def _try_options(self, opening: _Opening) -> VideoInput:
         """Try each set of options, the one that worked last time first."""
         sets = opening.plan.options
+        first = self._worked % len(sets)
         faults: list[SourceError] = []
-        for number in sorted(range(len(sets)), key=lambda number: number != self._worked):
+        for number in sorted(range(len(sets)), key=lambda number: number != first):
             try:
                 video = opening.open(sets[number])
             except SourceError as fault:

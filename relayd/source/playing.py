@@ -1,4 +1,4 @@
-"""The ways to play an open source: follow it live, play a recording, show a still picture.
+"""The ways to play an open source: follow it live, show a still picture; and what all ways need.
 
 Each runs in the connection's thread until the source ends or the connection is abandoned.
 """
@@ -13,7 +13,8 @@ from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
-from relayd.source.schedule import PlaybackSchedule
+from relayd.source.schedule import PlaybackSchedule, Timing
+from relayd.source.slowness import DecodingWatch, LiveEdge
 
 REFRESH: Final = 0.5
 """s after which a picture that is still current is published again."""
@@ -37,6 +38,10 @@ class Playback:
         self._abandoned, self._publish, self._open_again = abandoned, publish, open_again
         self.late = 0
         """Pictures of a recording dropped because decoding was behind."""
+        self.outdated = 0
+        """Pictures of a recording dropped because publishing was behind."""
+        self.decoding = DecodingWatch()
+        """Whether decoding keeps up."""
         self._corrupt_before = 0
         self._is_open = True
         self.stream_info: SourceOpened | None = None
@@ -83,12 +88,28 @@ class Playback:
                 return False
         return True
 
+    def watch_decoding(self, behind: float, now: float) -> None:
+        """Leave pictures undecoded if need be, as a recording is so many seconds behind."""
+        waiting = self.decoding.is_waiting(self.source.waited, now)
+        self.source.skip(self.decoding.note(behind, now, waiting=waiting))
+
     def reopen(self) -> VideoInput:
         """Close the source and open it again. Raises SourceError when that fails."""
         self.close()
-        self.source = self._open_again()
-        self._is_open = True
+        self.adopt(self.open_beside())
         return self.source
+
+    def open_beside(self) -> VideoInput:
+        """Open the source again, beside the present one; the caller closes or adopts it.
+
+        Raises SourceError when that fails.
+        """
+        return self._open_again()
+
+    def adopt(self, source: VideoInput) -> None:
+        """Go on with another open source; the present one is closed."""
+        self.close()
+        self.source, self._is_open = source, True
 
     def close(self) -> None:
         """Close the source, unless it is closed."""
@@ -98,20 +119,40 @@ class Playback:
             self.source.close()
 
 
+def timing_of(source: VideoInput) -> Timing:
+    """Return what a container says about its stamps."""
+    return Timing(source.rate, source.length, source.may_jump)
+
+
 def follow(playback: Playback) -> None:
     """Publish each picture of a live source as it arrives."""
-    for picture in playback.source.pictures():
-        if not playback.show(picture.i420()):
+    edge, shown = LiveEdge(), _Shown(playback)
+    for picture in playback.source.pictures(shown.refresh):
+        now = playback.clock.now()
+        waiting = playback.decoding.is_waiting(playback.source.waited, now)
+        behind = edge.behind(picture.pts, now, waiting=waiting)
+        playback.source.skip(playback.decoding.note(behind, now))
+        if not shown.show(picture.i420()):
             return
     raise SourceLost("the stream ended")
 
 
-def play(playback: Playback, *, loop: bool) -> None:
-    """Publish the pictures of a recording when each is due, once or in a loop."""
-    schedule = PlaybackSchedule(playback.source.rate)
-    while _play_once(playback, schedule) and loop:
-        if not playback.source.rewind():
-            raise SourceLost("the recording ended and cannot be rewound")
+class _Shown:
+    """The picture that is shown, published again while newer ones are left out."""
+
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
+        self._shown_at = 0.0
+        self._i420: I420 | None = None
+
+    def show(self, i420: I420) -> bool:
+        self._i420, self._shown_at = i420, self._playback.clock.now()
+        return self._playback.show(i420)
+
+    def refresh(self) -> None:
+        """Publish it again, unless that was done a moment ago."""
+        if self._i420 is not None and self._playback.clock.now() >= self._shown_at + REFRESH:
+            self.show(self._i420)
 
 
 def play_pipe(playback: Playback) -> None:
@@ -120,33 +161,18 @@ def play_pipe(playback: Playback) -> None:
     Those of a slow writer are published as they come: none is left out for being late, as a
     camera that writes into a pipe is a little late now and then.
     """
-    clock = playback.clock
-    schedule = PlaybackSchedule(playback.source.rate)
+    source, clock = playback.source, playback.clock
+    schedule = PlaybackSchedule(timing_of(source))
     shown: I420 | None = None
-    for picture in playback.source.pictures():
-        due = schedule.due(picture.pts, clock.now())
+    for picture in source.pictures():
+        now = clock.now()
+        due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
+        playback.watch_decoding(schedule.behind(now), now)
         if shown is not None and not playback.show_until(shown, due):
             return
         shown = picture.i420()
         if not (playback.wait_until(due) and playback.show(shown)):
             return
-
-
-def _play_once(playback: Playback, schedule: PlaybackSchedule) -> bool:
-    """Play to the end; False when abandoned before it."""
-    clock = playback.clock
-    shown: I420 | None = None
-    for picture in playback.source.pictures():
-        due = schedule.due(picture.pts, clock.now())
-        if shown is not None and not playback.show_until(shown, due):
-            return False
-        if schedule.left_out(clock.now()):
-            playback.late += 1
-            continue
-        shown = picture.i420()
-        if not (playback.wait_until(due) and playback.show(shown)):
-            return False
-    return not playback.is_abandoned
 
 
 def show_image(playback: Playback) -> None:

@@ -62,4 +62,4 @@ class Progress:
         if not self._limits.may_be_slow(self._connection.run):
             return SourceLost(message)
         hint = "a source that sends pictures this rarely needs a longer [source] stall_timeout"
-        return SourceLost(f"{message}, though it may only be slow: {hint}", hint=hint)
+        return SourceLost(f"{message}, though it may only be slow", hint=hint)

@@ -110,6 +110,18 @@ class SourceReader:
             self._opener.close()
         return all(ended)
 
+    @property
+    def behind(self) -> float:
+        """Seconds that the newest picture was late because decoding is too slow."""
+        connection = self._current
+        return connection.behind if connection else 0.0
+
+    @property
+    def slowness(self) -> str:
+        """What to tell the user when decoding is too slow; else empty."""
+        connection = self._current
+        return connection.slowness if connection else ""
+
     def restart(self) -> None:
         """Open the source again at once, whether it runs, waits for a retry or has ended.
 
@@ -259,6 +271,8 @@ class SourceReader:
         self.counters.stalls += 1
         if connection.last_picture_at is not None:
             self._limits.learn_from_stall(connection.run)
+        elif connection.connected_at is not None and not connection.packets:
+            self._opener.distrust()
         if not self._opener.is_pipe:
             raise fault
         connection.wait_again()

@@ -163,8 +163,8 @@ def _shortened(scheme: str, rest: str, *, is_known: bool) -> str:
     rest = rest.replace("\\/", "/")
     authority, path, is_more = _split(rest)
     host = authority.rpartition("@")[2]
-    if not _HOST.fullmatch(host) or ("@" in path and "@" not in authority):
-        host = ELLIPSIS  # with a stray slash in a password, it may be the password
+    if not _HOST.fullmatch(host) or "@" in rest[len(authority) :]:
+        host = ELLIPSIS  # with a stray / ? or # in a password, it may be a part of it
     return f"{scheme}://{host}{_path(scheme, path, is_known)}{_LEFT_OUT if is_more else ''}"
 
 

@@ -22,7 +22,7 @@ from relayd.media.frames import OutputFrame
 from relayd.relay.relay import Relay
 
 FPS = 20.0
-WARM_UP = 12.0
+WARM_UP = 35.0
 """s until the phases of the clocks have met."""
 PEER = """
 import sys, time

@@ -278,6 +278,16 @@ async def test_a_source_that_the_running_relay_has_is_no_failure_while_it_works_
     assert found.verdict is CheckStatus.FAILED, "it has another one"
 
 
+async def test_options_of_the_source_that_ffmpeg_ignores_are_warned_of() -> None:
+    options = {"rtsp_transprot": "udp"}
+    tree = {"source": {"url": "lavfi:testsrc2=s=64x48", "options": options}}
+    found, warning = await check_media.check_source(load_tree(tree), "a")
+    assert found.verdict is CheckStatus.OK
+    assert warning.verdict is CheckStatus.WARNING
+    assert warning.why == "unknown option rtsp_transprot"
+    assert warning.hint == "did you mean rtsp_transport"
+
+
 def test_a_stream_that_waits_for_a_client_is_not_connected_to() -> None:
     url = "tcp://127.0.0.1:1?listen=1"
     tree = {"output": [{"kind": "stream", "url": url}]}

@@ -39,6 +39,12 @@ def test_status_shows_the_readers_of_each_camera_and_the_state_of_on_demand() ->
     assert status["readers /dev/video1"] == "unknown"
 
 
+def test_status_says_that_decoding_is_too_slow() -> None:
+    slow = "decoding is too slow: 32 s behind"
+    assert describe(source_alive=True)["source"] == "/dev/video9 (ok)"
+    assert describe(source_alive=True, source_slow=slow)["source"] == f"/dev/video9 ({slow})"
+
+
 def test_status_shows_doubtful_sessions_only_if_there_are_any() -> None:
     assert "doubtful" not in describe()
     assert describe(sessions_doubtful=2)["doubtful"] == (

@@ -41,6 +41,8 @@ STATUS = RelayStatus(
     sessions_doubtful=2,
     spent_today=1800.0,
     daily_limit=3600.0,
+    source_behind=31.5,
+    source_slow="decoding is too slow: 32 s behind",
 )
 
 

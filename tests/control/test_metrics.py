@@ -39,6 +39,7 @@ def test_the_series_hold_what_the_status_says(relay: Any) -> None:
     assert found["relayd_uptime_seconds",] == 100
     assert found["relayd_healthy",] == 1
     assert found["relayd_output_up", ("output", "/dev/video10")] == 1
+    assert found["relayd_source_behind_seconds",] == 31.5
     build = next(key for key in found if key[0] == "relayd_build_info")
     assert ("relay", "studio") in build
 

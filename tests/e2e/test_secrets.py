@@ -335,13 +335,19 @@ def test_commands_show_no_secret_though_the_service_quotes_all_it_was_sent(
 
 @pytest.mark.relay
 @pytest.mark.timeout(180)  # two relays, 15 s on an idle machine
-@pytest.mark.parametrize("parrot", ["json", "html"], indirect=True)
+@pytest.mark.parametrize(
+    ("parrot", "login"),
+    [("json", "SECRET01:SECRET02@"), ("html", "me@mail.com:SECRET01@SECRET02#1/%?:&=@")],
+    indirect=["parrot"],
+)
 def test_a_relay_that_is_refused_shows_no_secret(
-    start_loud: StartRelay, parrot: str, manager: Manager, tmp_path: Path
+    start_loud: StartRelay, parrot: str, login: str, manager: Manager, tmp_path: Path
 ) -> None:
+    """Also of a password as it is, not percent-encoded."""
     file = hostile_config(tmp_path, parrot, credentials='api_key = "SECRET13-key"')
     text = file.read_text().replace("control.sock", "relayd/studio.sock")
     text = text.replace("[akool]", f'landmarks = "{LANDMARKS}"\n[akool]')
+    text = text.replace("SECRET01:SECRET02@", login)
     (tmp_path / "relay.toml").write_text(text)
     relay = start_loud(NOTIFY_SOCKET=str(manager.path))
     wait_for("the source's refusal", lambda: "source.down" in relay.events(), LIVE)

@@ -130,6 +130,17 @@ def test_a_truncated_file(
     expect_swap(clips.file("truncated.ts", whole[: len(whole) * 2 // 3 - 77]))
 
 
+def test_a_raw_file_loops_without_an_interruption(
+    start_relay: StartRelay, man: list[RGB], clips: Clips
+) -> None:
+    relay = start_relay(source=clips.video("raw.h264", man[:30], rate=30))
+    relay.wait_state("live")
+    frames = relay.status()["frames"]["source"]
+    wait_for("three rounds", lambda: relay.status()["frames"]["source"] > frames + 90, 10)
+    assert relay.status()["reconnects"]["source"] == 0
+    assert "source.down" not in relay.events()
+
+
 @pytest.mark.parametrize("kind", ["sound", "text", "empty"])
 def test_a_file_with_no_video_is_told_and_costs_nothing(
     start_relay: StartRelay, emulator: Emulator, clips: Clips, kind: str

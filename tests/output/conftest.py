@@ -254,7 +254,8 @@ class ScriptedClock:
             due, action = self._due.pop(0)
             self.time = max(self.time, due)
             action()
-        self.time = max(self.time, moment)
+        if not stop.is_set():
+            self.time = max(self.time, moment)
         return stop.is_set()
 
 

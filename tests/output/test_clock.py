@@ -98,22 +98,22 @@ def test_each_fresh_frame_is_shown_once_and_no_gap_is_above_100_ms(clock: Any) -
         rig.arrive(n * TICK + 0.02 + rng.uniform(-0.012, 0.012))
     counts = rig.play(10.0)
     times = [at for at, _ in rig.output.shown]
-    assert max(np.diff(times)) < 0.1
+    assert min(np.diff(times)) >= 0.035
+    assert max(np.diff(times)) <= 0.065
     assert counts[Shown.FRESH] >= 190
     assert 199 <= len(times) <= 201
 
 
-def test_the_tick_settles_shortly_after_the_arrivals(clock: Any) -> None:
+def test_a_picture_is_shown_when_it_arrives(clock: Any) -> None:
     rig = Rig(clock)
-    for n in range(2400):
+    for n in range(800):
         rig.arrive(n * TICK + 0.0101)
-    rig.play(120.0)
+    rig.play(40.0)
     ages = []
     for at, frame in rig.output.shown[-100:]:
         assert isinstance(frame, SwappedFrame)
         ages.append(at - (frame.received_at - 1000))
-    assert max(ages) < 0.012
-    assert min(ages) > 0.003
+    assert max(ages) == 0.0
 
 
 def test_a_short_stall_repeats_the_last_frame_and_a_long_one_shows_standby(clock: Any) -> None:
@@ -207,7 +207,7 @@ def test_a_machine_that_slept_skips_ticks_instead_of_hurrying(clock: Any) -> Non
     clock.at(1.01, sleep)
     rig.play(2.0)
     times = [at for at, _ in rig.output.shown]
-    assert min(np.diff(times)) > 0.01
+    assert min(np.diff(times)) >= 0.034
     stats = rig.output_clock.stats()
     assert stats.skipped in {7, 8}
     assert 0.4 < stats.gaps.longest < 0.5

@@ -15,7 +15,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.media.decode import VideoInput
+from relayd.media.decode import VideoInput, thread_count
 from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:
@@ -314,3 +314,21 @@ def test_nothing_keeps_a_picture_whose_source_is_closed(clips: "Clips") -> None:
 
 def test_a_generator_needs_no_file() -> None:
     first_picture("testsrc2=size=1280x720:rate=30", format="lavfi")
+
+
+@pytest.mark.parametrize(
+    ("size", "processors", "live", "threads"),
+    [
+        ((1920, 1080), 8, True, 1),
+        ((1920, 1080), 8, False, 2),
+        ((3840, 2160), 8, True, 4),
+        ((3840, 2160), 2, True, 2),
+        ((3840, 2160), 1, False, 2),
+        ((7680, 4320), 3, False, 3),
+    ],
+)
+def test_large_pictures_are_decoded_by_more_threads(
+    *, size: tuple[int, int], processors: int, live: bool, threads: int
+) -> None:
+    width, height = size
+    assert thread_count(width * height, processors, live=live) == threads

@@ -1,11 +1,13 @@
 """Cameras that speak HTTP, opened and played as what they are."""
 
+import io
 import time
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from relayd.errors import SourceLost, SourceUnreachable
 from relayd.source.events import SourceDown, SourceOpened
@@ -35,7 +37,7 @@ def test_jpeg_pictures_in_a_row_move_and_begin_soon_whatever_the_url_looks_like(
     assert lasted == pytest.approx(1.0, rel=0.3)  # as they come, not in a rush
 
 
-@pytest.mark.parametrize("path", ["/snapshot.cgi", "/snap.jpg", "/nolength"])
+@pytest.mark.parametrize("path", ["/snapshot.cgi", "/snap.jpg", "/snap.png", "/nolength"])
 def test_a_snapshot_url_is_asked_again_at_the_refresh(
     http_camera: HttpCamera, watch: "Watch", path: str
 ) -> None:
@@ -50,6 +52,19 @@ def test_a_snapshot_url_is_asked_again_at_the_refresh(
     lasted = frames[-1].captured_at - frames[0].captured_at
     assert lasted == pytest.approx(5 * 0.3, abs=0.4)
     assert [type(event) for event in watched.events()] == [SourceOpened]
+
+
+def test_a_photo_larger_than_what_is_probed_is_shown(
+    http_camera: HttpCamera, watch: "Watch"
+) -> None:
+    written = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 255, (1200, 1600, 3), np.uint8)
+    Image.fromarray(noise).save(written, "JPEG", quality=90)
+    http_camera.large = written.getvalue()
+    assert len(http_camera.large) > 1_000_000
+    watched = watch(http_camera.url("/large.jpg"))
+    _, event = watched.wait_for(SourceOpened, 5)
+    assert (event.width, event.height, event.kind) == (1600, 1200, "snapshot")
 
 
 def test_a_still_picture_is_polled_too_and_stays_fresh_in_between(

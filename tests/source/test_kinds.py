@@ -221,6 +221,8 @@ def test_srt_options_go_into_the_url_after_its_own_ones() -> None:
         ("Rtsp://User@Cam/Live", "rtsp://User@Cam/Live"),
         ("LAVFI:testsrc2", "lavfi:testsrc2"),
         ("-", "pipe:0"),
+        ("/dev/stdin", "pipe:0"),
+        ("/dev/fd/7", "pipe:7"),
         ("pipe:", "pipe:"),
         ("clip.mp4", "clip.mp4"),
         ("a: b.mp4", "a: b.mp4"),

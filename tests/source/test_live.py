@@ -221,5 +221,5 @@ def test_a_protocol_that_ffmpeg_lacks_is_reported_clearly(watch: "Watch") -> Non
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event, SourceDown)
     assert isinstance(event.error, SourceUnusable)
-    assert "does not know this protocol" in str(event.error)
+    assert "does not know the protocol" in str(event.error)
     assert "hidden" not in str(event.error)

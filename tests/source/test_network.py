@@ -47,9 +47,12 @@ class Passage:
     delay: float = 0.0
     refuses_tcp: bool = False
     """Whether it hangs up at a SETUP over TCP, as some cameras do in place of an answer."""
+    mutes_tcp: bool = False
+    """Whether it passes the answers over TCP, and nothing after the one to PLAY."""
     closing: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
+        self._is_tcp = False
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self._threads = [threading.Thread(target=self._accept)]
@@ -82,7 +85,11 @@ class Passage:
                     continue
                 if not data or (self.refuses_tcp and b"RTP/AVP/TCP" in data):
                     break
-                sink.sendall(data)
+                self._is_tcp = self._is_tcp or b"RTP/AVP/TCP" in data
+                if self.mutes_tcp and self._is_tcp and data.startswith(b"$"):
+                    continue
+                at = data.find(b"$") if self.mutes_tcp and self._is_tcp else -1
+                sink.sendall(data if at < 0 else data[:at])
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -103,6 +110,20 @@ def test_an_rtsp_camera_that_hangs_up_when_asked_for_tcp_is_read_by_udp(
     try:
         watched = watch(f"rtsp://127.0.0.1:{passage.port}/live")
         watched.wait_for(SourceOpened, 6)
+        watched.arrivals(10)
+        watched.reader.stop()
+    finally:
+        passage.close()
+
+
+def test_an_rtsp_camera_that_sends_nothing_over_tcp_is_read_by_udp(
+    rtsp_camera: RtspCamera, watch: "Watch"
+) -> None:
+    passage = Passage(rtsp_camera.port, mutes_tcp=True)
+    try:
+        url = f"rtsp://127.0.0.1:{passage.port}/live"
+        watched = watch(url, open_timeout=1.0, first_frame_timeout=0.5, stall_timeout=0.5)
+        watched.wait_for(SourceOpened, 8)
         watched.arrivals(10)
         watched.reader.stop()
     finally:

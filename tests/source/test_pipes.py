@@ -94,7 +94,7 @@ def test_a_pipe_without_a_writer_is_said_and_waited_for(
     watched = watch(fifo, open_timeout=0.5)
     _, event = watched.wait_for(SourceDown, 3)
     assert isinstance(event.error, SourceUnreachable)
-    assert "0.5 s" in str(event.error)
+    assert "no program wrote into it within 0.5 s" in str(event.error)
     writer.start(clips.grey_ramp("ramp.ts", 40, 20).read_bytes())
     watched.wait_for(SourceOpened, 5)
 

@@ -14,6 +14,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.look import Look
+from relayd.media.skipping import SkipLevel
 from relayd.media.slots import LatestSlot
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -189,12 +190,15 @@ class HungInput:
 
     width, height, rate, codec, corrupt = 640, 480, 30.0, "hung", 0
     packets, key_interval = 1, 0.0
+    pts, duration, is_key, waited = None, None, True, 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()
         self.closed = threading.Event()
 
-    def pictures(self) -> Iterator["HungInput"]:
+    def skip(self, level: SkipLevel) -> None: ...
+
+    def pictures(self, on_skipped: Callable[[], None]) -> Iterator["HungInput"]:
         yield self
         self.released.wait(10)
         yield self

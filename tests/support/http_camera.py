@@ -28,6 +28,14 @@ def jpeg(number: int) -> bytes:
     return written.getvalue()
 
 
+def png(number: int) -> bytes:
+    """Return a picture of the same kind as a PNG."""
+    written = io.BytesIO()
+    with Image.open(io.BytesIO(jpeg(number))) as picture:
+        picture.save(written, "PNG")
+    return written.getvalue()
+
+
 def number_of(i420: NDArray[np.uint8]) -> int:
     """Return the number of a picture that is shown."""
     grey = (int(i420[240, 320]) - 16) * 255 / 219
@@ -48,6 +56,8 @@ class HttpCamera:
         """Content by path that is sent once a request, at its natural pace: 1 s of it in 1 s."""
         self.seconds = 1.0
         """Length of that content."""
+        self.large = b""
+        """What /large.jpg answers."""
         self._pictures = [jpeg(number) for number in range(PICTURES)]
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = False
@@ -112,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/snap.jpg": lambda: self._picture(camera.picture(path)),
             "/still.jpg": lambda: self._picture(jpeg(3)),
             "/nolength": lambda: self._picture(camera.picture(path), has_length=False),
+            "/snap.png": lambda: self._picture(png(camera.requests[path]), "image/png"),
+            "/large.jpg": lambda: self._picture(camera.large),
             "/half.jpg": self._sometimes_half,
             "/faststream.jpg": self._multipart,
             "/noinitial": lambda: self._multipart(has_first_boundary=False),
@@ -136,8 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def _picture(self, content: bytes, *, has_length: bool = True) -> None:
-        self._begin("image/jpeg", len(content) if has_length else None)
+    def _picture(
+        self, content: bytes, content_type: str = "image/jpeg", *, has_length: bool = True
+    ) -> None:
+        self._begin(content_type, len(content) if has_length else None)
         self.wfile.write(content)
 
     def _sometimes_half(self) -> None:

@@ -1,0 +1,98 @@
+"""Looks at a file or device that FFmpeg could not read; opens nothing but regular files."""
+
+import os
+import pwd
+import stat
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from relayd.media.causes import Facts
+from relayd.media.contents import START, boxes_of
+from relayd.media.symptoms import Symptom
+from relayd.process.open_files import programs_with
+
+_MOST_NAMES: Final = 5000
+"""Names in a folder that are compared with a missing one."""
+_MOST_ALIKE: Final = 3
+_ALIKE: Final = 0.75
+"""How alike two names must be, of 1."""
+_VIDEO_ENDINGS: Final = {
+    ".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".m4v", ".mpg", ".gif", ".jpg", ".jpeg", ".png",
+}  # fmt: skip
+
+
+def _path_of(url: str) -> Path:
+    if url.startswith("file://"):
+        url = unquote(url.removeprefix("file://"))
+    return Path(url.removeprefix("file:")).expanduser()
+
+
+def look_at_path(symptom: str, url: str) -> Facts:
+    """Return what can be found out about a path, or a file: URL, that failed so."""
+    try:
+        path = _path_of(url)
+        match symptom:
+            case Symptom.MISSING:
+                return Facts(alike=_alike(path))
+            case Symptom.FOLDER:
+                names = sorted(
+                    one for one in path.iterdir() if one.suffix.lower() in _VIDEO_ENDINGS
+                )
+                return Facts(alike=tuple(str(one) for one in names[:1]))
+            case Symptom.BUSY:
+                return Facts(users=programs_with(str(path)))
+            case Symptom.FORBIDDEN:
+                return _look_at_rights(path)
+        return _look_into(path)
+    except (OSError, ValueError, RuntimeError):  # also a ~ without a home
+        return Facts()
+
+
+def _look_into(path: Path) -> Facts:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        is_null = str(path) == os.devnull
+        return Facts(is_device=stat.S_ISCHR(mode), start=b"" if is_null else None)
+    with path.open("rb") as file:
+
+        def read(offset: int, count: int) -> bytes:
+            file.seek(offset)
+            return file.read(count)
+
+        size = file.seek(0, os.SEEK_END)
+        return Facts(start=read(0, START), boxes=boxes_of(read, size))
+
+
+def _look_at_rights(path: Path) -> Facts:
+    blocked = next(
+        (str(one) for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), ""
+    )
+    is_device = False
+    with suppress(OSError):
+        is_device = stat.S_ISCHR(path.stat().st_mode)
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a user without a name, as in containers
+        user = str(os.geteuid())
+    return Facts(blocked=blocked, user=user, is_device=is_device)
+
+
+def _alike(path: Path) -> tuple[str, ...]:
+    """Return files whose names are like the one that is missing, or like its missing folder's."""
+    wanted = path
+    while not wanted.parent.exists():
+        wanted = wanted.parent
+    names = []
+    with os.scandir(wanted.parent) as found:
+        names = [entry.name for entry, _ in zip(found, range(_MOST_NAMES), strict=False)]
+    near = [name for name in names if name.lower() == wanted.name.lower()]
+    stems = {Path(name).stem: name for name in names}
+    near += [stems[stem] for stem in get_close_matches(wanted.stem, stems, _MOST_ALIKE, _ALIKE)]
+    near = list(dict.fromkeys(near))
+    is_folder = wanted != path
+    rest = path.relative_to(wanted) if is_folder else Path()
+    places = [wanted.with_name(name) / rest for name in near]
+    return tuple(str(one) for one in places if not is_folder or one.exists())[:_MOST_ALIKE]

@@ -1,0 +1,28 @@
+"""Looks at a source that FFmpeg could not read, to find out why: file, device or server.
+
+Nothing is changed.
+"""
+
+from threading import Event
+from typing import Final
+
+from relayd.media.causes import Facts
+from relayd.media.symptoms import Asked, Symptom
+from relayd.source.inspect_path import look_at_path
+from relayd.source.inspect_server import PORTS, look_at_server
+from relayd.urls.encoding import lacks_encoding
+
+_OF_SERVERS: Final = {Symptom.NOT_MEDIA, Symptom.BROKEN, Symptom.STATUS}
+
+
+def inspect(symptom: str, asked: Asked, cancelled: Event) -> Facts:
+    """Return what can be found out about a source that failed with this symptom.
+
+    Takes up to about three times inspect_server.LIMIT; over HTTP it ends soon after `cancelled`
+    is set.
+    """
+    if asked.scheme in ("", "file"):
+        return look_at_path(symptom, asked.url)
+    if symptom in _OF_SERVERS and asked.scheme in PORTS and not lacks_encoding(asked.url):
+        return look_at_server(asked, cancelled)
+    return Facts()

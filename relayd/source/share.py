@@ -1,0 +1,144 @@
+"""Which pictures of a source make up an even share of it, and when each is handed on.
+
+A picture is needed or it is not, which is clear when it arrives; so one that is needed never
+waits. One picture is handed on for each beat, 1/fps seconds apart, at most one beat early or
+late: that is enough for a source of any rate and with jitter to give every beat its own picture.
+"""
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+CLOSEST: Final = 0.5
+"""Beats between two pictures at least: what encodes and swaps them needs time for each."""
+OVERDUE: Final = 1.5
+"""Intervals of the source after which the next picture is no longer awaited."""
+SAFE: Final = 0.25
+"""Beats before the end of a beat by which a picture must be expected to be waited for."""
+_INTERVALS: Final = 9
+"""Intervals of the source whose median counts: single gaps and bursts do not change it."""
+_STEADY_BEATS: Final = 20
+"""Beats after which the limit between needed and spare pictures is corrected."""
+_LARGEST_CORRECTION: Final = 0.0002
+"""Share of the time by which the limit is moved: twice what two quartz clocks differ by."""
+_FIRST_CORRECTIONS: Final = 5
+"""Corrections at the start that have no limit, as the limit's place is random."""
+
+
+class EvenShare:
+    """Decides for each beat which picture is handed on, and when; pure, all times monotonic s.
+
+    Tell it of each picture (`arrived`), wait until `moment` or the next picture, then hand the
+    newest one on and say so (`handed_on`), or that there was nothing to hand on (`starved`).
+    """
+
+    def __init__(self, fps: float, now: float) -> None:
+        """Begin at `now` with the first beat."""
+        self._period = 1.0 / fps
+        self._due = now
+        self._handed_at = float("-inf")
+        self._newest_at: float | None = None
+        self._is_unsent = False
+        self._is_starved = True
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._boundary = _Boundary(self._period)
+
+    def arrived(self, at: float, count: int = 1) -> None:
+        """Note that the newest picture arrived at `at`, the last of `count` new ones."""
+        if self._newest_at is not None:
+            self._intervals.append((at - self._newest_at) / count)
+        self._newest_at, self._is_unsent = at, True
+        self._boundary.note(at - self._earliest)
+
+    def moment(self) -> float:
+        """When to hand a picture on, unless another one arrives before.
+
+        Until then a newer one may come; a moment that has passed means at once.
+        """
+        if not self._is_unsent:
+            return self._repeat_at()
+        assert self._newest_at is not None
+        if self._is_starved:
+            return self._newest_at
+        opens = max(self._earliest, self._handed_at + CLOSEST * self._period)
+        if self._newest_at >= self._earliest:
+            return opens
+        # It came before its beat, when the beat before had its picture: a fresher one is better.
+        return min(max(opens, self._newest_at + OVERDUE * self._interval), self.deadline)
+
+    @property
+    def deadline(self) -> float:
+        """When the present beat ends, with a picture or without."""
+        return self._due + self._period
+
+    def handed_on(self, now: float) -> int:
+        """Note that a picture was handed on at `now`; returns how many beats were left out."""
+        if self._is_starved:
+            self._due, self._is_starved = now, False
+            self._boundary = _Boundary(self._period)
+        self._handed_at, self._is_unsent = now, False
+        return self._next_beat(now)
+
+    def starved(self, now: float) -> int:
+        """Note that there was nothing to hand on until `deadline`; returns beats left out."""
+        self._is_starved = True
+        return self._next_beat(now)
+
+    @property
+    def _earliest(self) -> float:
+        return self._due - self._period
+
+    @property
+    def _interval(self) -> float:
+        """The source's usual interval; 0 while unknown."""
+        return median(self._intervals) if self._intervals else 0.0
+
+    def _repeat_at(self) -> float:
+        """When to repeat the last picture: midway to the next one, if that comes too late."""
+        if self._newest_at is None:
+            return self.deadline
+        expected = self._newest_at + self._interval
+        if expected <= self.deadline - SAFE * self._period:
+            return self.deadline
+        opens = max(self._earliest, self._handed_at + CLOSEST * self._period)
+        return min(max(opens, (self._handed_at + expected) / 2), self.deadline)
+
+    def _next_beat(self, now: float) -> int:
+        left_out = max(0, int((now - self.deadline) / self._period))
+        self._due += (1 + left_out) * self._period + self._boundary.correction()
+        return left_out
+
+
+class _Boundary:
+    """Keeps the limit between spare and needed pictures midway between two of them.
+
+    A source of 30 fps has a picture of three to spare. If the limit lay where one of them
+    arrives, the least jitter would decide which, anew each time; and two clocks drift.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._step = _LARGEST_CORRECTION * period * _STEADY_BEATS
+        self._beats = self._corrections = 0
+        self._spare, self._needed = float("-inf"), float("inf")
+
+    def note(self, after: float) -> None:
+        """Note a picture that arrived `after` the limit (negative: before it, as a spare)."""
+        if after < 0:
+            self._spare = max(self._spare, after)
+        else:
+            self._needed = min(self._needed, after)
+
+    def correction(self) -> float:
+        """Return by how much to move the limit after this beat, in s."""
+        self._beats += 1
+        if self._beats < _STEADY_BEATS:
+            return 0.0
+        error = (self._spare + self._needed) / 2
+        has_both = self._spare > float("-inf") and self._needed < float("inf")
+        self._beats, self._spare, self._needed = 0, float("-inf"), float("inf")
+        if not has_both:
+            return 0.0
+        self._corrections += 1
+        if self._corrections <= _FIRST_CORRECTIONS:
+            return error
+        return max(-self._step, min(self._step, error))
