@@ -310,6 +310,7 @@ class VideoInput:
                 # The empty packet at the end makes the decoder hand out the rest.
                 if packet.size and not self._skipper.wants(is_key=packet.is_keyframe):
                     on_skipped()
+                    del packet
                     continue
                 try:
                     frames = packet.decode()

@@ -57,7 +57,7 @@ def test_a_webcam_is_waited_for_while_busy_and_followed_when_lost(
     # Another program has it.
     other = Reader(guest, CAMERA)
     relay = nursery.run(config(source=BY_ID))
-    relay.wait_for(rf"{BY_ID} is in use by \S+ \({other.pid}\)")
+    relay.wait_for(rf"{BY_ID} is in use by \S+ \(process {other.pid}\)")
     other.stop()
     wait_again(relay, OPENED, seen)
     opened = relay.events("source.opened")[0]
