@@ -106,7 +106,7 @@ class CaptureDevice:
         name = self._name
         match fault.errno:
             case errno.ENOENT | errno.ENOTDIR | errno.ENODEV | errno.ENXIO:
-                return SourceUnreachable(f"there is no device {name}: unplugged", hint=_LIST)
+                return SourceUnreachable(f"there is no device {name}", hint=_LIST)
             case errno.EBUSY:
                 return self._busy()
             case errno.EACCES | errno.EPERM if self._is_new():
