@@ -47,7 +47,13 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
     reader = SourceReader(
-        settings.source, video.geometry, video.fit, slot, events.append, fps=video.fps
+        settings.source,
+        video.geometry,
+        video.fit,
+        slot,
+        events.append,
+        turn=video.turn,
+        fps=video.fps,
     )
 
     def first_event() -> SourceEvent | None:

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,9 @@ from pydantic import (
 
 from relayd.config.addresses import check_port, check_web_url, is_loopback, parse_address
 from relayd.errors import OutputError
-from relayd.media.frames import FitMode, Geometry
+from relayd.media.frames import FitMode, Geometry, Rotation
+from relayd.media.orientation import Orientation, by_hand
+from relayd.media.streams import StreamWish
 from relayd.urls.quoting import quoted
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, is_push, require_address
@@ -30,6 +32,8 @@ ENV_PREFIX = "RELAYD_"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 """Needs no escaping in a URL, header or cookie, and is long enough not to be guessed."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(:\d{1,5})?")
+_LAST_STREAM = 999
+"""FFmpeg opens at most 1000 streams of a source."""
 _LANDMARKS = re.compile(r"\d+(\.\d+)?,\d+(\.\d+)?(:\d+(\.\d+)?,\d+(\.\d+)?){3,}")
 
 
@@ -44,6 +48,23 @@ def _is_no_switch(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic needs a ValueError
     return value
+
+
+def _read_stream(value: object) -> object:
+    """Accept "best" or a number from 0, also as text (from the environment)."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if value == "best" or (type(value) is int and 0 <= value <= _LAST_STREAM):
+        return value
+    raise ValueError('must be "best", or the number of a video stream, the first being 0')
+
+
+def _read_rotation(value: object) -> object:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is int and value in get_args(Rotation):
+        return value
+    raise ValueError("must be 0, 90, 180 or 270, in degrees clockwise")
 
 
 _NUMBER = BeforeValidator(_is_no_switch)
@@ -78,6 +99,7 @@ class SourceSettings(Section):
 
     url: GivenUrl = MediaUrl("/dev/video0")
     format: str = ""
+    stream: Annotated[StreamWish, BeforeValidator(_read_stream)] = "best"
     options: dict[str, str] = {}
     kind: Literal["auto", "live", "file", "image", "camera"] = "auto"
     loop: bool = True
@@ -116,11 +138,18 @@ class VideoSettings(Section):
     fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False), _NUMBER] = 20.0
     bitrate: Annotated[int, Field(ge=50, le=50_000), _NUMBER] = 5000
     fit: FitMode = "crop"
+    rotate: Annotated[Rotation, BeforeValidator(_read_rotation)] = 0
+    mirror: bool = False
 
     @property
     def geometry(self) -> Geometry:
         """Width and height in pixels."""
         return Geometry(self.width, self.height)
+
+    @property
+    def turn(self) -> Orientation:
+        """How the upright picture is rotated and mirrored."""
+        return by_hand(self.rotate, mirror=self.mirror)
 
 
 class FaceSettings(Section):

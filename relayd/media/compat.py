@@ -5,8 +5,7 @@ other module checks the version: each difference has a function here that docume
 and the reason. `make test-debian13` runs its tests on 18 and on 19.
 
 Not handled here: up to 18 an output's opening and closing hold the interpreter lock (see
-relayd.media.encode), and reading a picture's side data may crash the process (see
-relayd.media.fit). relayd does not treat 19 differently there.
+relayd.media.encode). relayd does not treat 19 differently there.
 """
 
 import os
@@ -19,8 +18,13 @@ from typing import Any, Final, SupportsFloat, cast
 import av
 import av.container.core
 import av.error
+import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
+from av.sidedata.sidedata import Type
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 
 _MAJOR: Final = int(av.__version__.partition(".")[0])
 _FIRST_WITH_ARGUMENT_ERROR: Final = 17
@@ -85,16 +89,20 @@ def open_input(
     format: str | None,  # noqa: A002  # PyAV's own name
     options: dict[str, str],
     timeout: tuple[SupportsFloat, SupportsFloat],
+    io_open: Callable[[str, int, dict[str, str]], object] | None = None,
 ) -> InputContainer:
     """Open a container for reading: `av.open` with arguments that every version accepts.
 
     `file` is a URL or a file-like object; `timeout` is in seconds, to open and to read, and is
-    asked for its value at the beginning of each call.
+    asked for its value at the beginning of each call. `io_open` gets URL, flags and options of
+    each file that a demuxer asks for, and returns it as a file-like object.
     Raises what `av.open` raises.
     """
     # PyAV's types do not know that it takes what has a __float__.
     arguments: dict[str, Any] = {"timeout": timeout}
     arguments |= metadata_arguments() | option_arguments(tls_options(options) | options)
+    if io_open is not None:
+        arguments["io_open"] = io_open
     container = av.open(file, "r", format=format, **arguments)
     return cast("InputContainer", container)
 
@@ -118,6 +126,56 @@ def one_thread_graph() -> Graph:
     if hasattr(graph, "threads"):
         graph.threads = 1
     return graph
+
+
+def discard(stream: Stream) -> None:
+    """Tell the demuxer that the packets of a stream are not wanted, so that it leaves them out.
+
+    16 and 17 have no such setting; their packets are read and then dropped.
+    """
+    if hasattr(stream, "discard"):
+        from av.stream import Discard  # noqa: PLC0415  # since 18
+
+        stream.discard = Discard.all
+
+
+def primaries_and_curve(frame: VideoFrame, context: VideoCodecContext) -> tuple[int, int]:
+    """Return the primaries and the transfer curve of a picture, as in ITU-T H.273.
+
+    16 has them only for the whole stream.
+    """
+    marked = frame if hasattr(frame, "color_trc") else context
+    return int(marked.color_primaries), int(marked.color_trc)
+
+
+def copy_colours(source: VideoFrame, target: VideoFrame) -> None:
+    """Let a picture state the same colours as another one; in 16, matrix and range only."""
+    for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+
+
+def stated_field_order(context: VideoCodecContext) -> int:
+    """Return the order of fields as the container states it, FFmpeg's AVFieldOrder; 0: unknown.
+
+    16 does not have it.
+    """
+    return int(getattr(context, "field_order", 0))
+
+
+DISPLAY_MATRIX: Final[int] = cast("Any", Type.DISPLAYMATRIX).value
+"""FFmpeg's number of this kind of side data."""
+
+
+def display_matrix(frame: VideoFrame) -> list[int] | None:
+    """Return the nine entries of a picture's display matrix; None if it has none.
+
+    Up to 18 accessing any side data frees the metadata of all of it twice, so that a colour
+    profile crashes the process: `frame` may have no other side data (see relayd.media.matrix).
+    Raises ValueError for a kind that PyAV does not know, such as EXIF.
+    """
+    matrix = cast("Any", frame.side_data).get(Type.DISPLAYMATRIX)
+    return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).tolist()
 
 
 def number(rational: SupportsFloat | None) -> float:

@@ -16,27 +16,26 @@ from weakref import WeakSet
 import av.error
 import av.logging
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.errors import SourceError, SourceLost
-from relayd.media import compat
+from relayd.media import compat, hls
+from relayd.media.deinterlace import field_order
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.heif import Grid
+from relayd.media.hls import HlsFiles
 from relayd.media.look import Look, look_at
-from relayd.media.refusals import (
-    no_decoder,
-    no_picture,
-    no_video,
-    read_failure,
-    refusal,
-    undecodable,
-)
+from relayd.media.orientation import UPRIGHT, Orientation
+from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
+from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
 from relayd.media.skipping import PacketSkipper, SkipLevel
 from relayd.media.srt import SrtReader, is_srt
 from relayd.media.stamps import StampChooser
+from relayd.media.streams import StreamWish
 from relayd.media.symptoms import Asked
+from relayd.media.tiles import find_grid, join_tiles
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ MAX_PIXELS: Final = 8192 * 8192
 """Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
 CORRUPT_LIMIT: Final = 250
 """Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
+_UNLIMITED: Final = 7 * 24 * 3600.0
+"""s: where another part has limits of its own."""
 FILE_THREADS: Final = 2
 """Decoding threads for files, where a frame or two of delay do not matter."""
 MOST_THREADS: Final = 4
@@ -67,6 +68,10 @@ def thread_count(pixels: int, processors: int, *, live: bool) -> int:
     if pixels < LARGE_PICTURE:
         return 1 if live else FILE_THREADS
     return max(1 if live else FILE_THREADS, min(MOST_THREADS, processors))
+
+
+HIGHEST_RATE: Final = 1000.0
+"""fps: an APNG without delays states 100000."""
 
 
 class ByteFeed(Protocol):
@@ -124,6 +129,43 @@ class Picture:
         self._frame = None
 
 
+class CodedPicture:
+    """A packet of the video stream, still coded: some kilobytes, where a picture has 460."""
+
+    __slots__ = ("_base", "packet")
+
+    def __init__(self, packet: "Packet[VideoStream]") -> None:
+        self.packet = packet
+        self._base = compat.number(packet.time_base)
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 for the one that ends the stream and makes the decoder hand out its rest."""
+        return self.packet.size
+
+    @property
+    def is_key(self) -> bool:
+        """Whether decoding can start here."""
+        return self.packet.is_keyframe
+
+    @property
+    def stamp(self) -> float | None:
+        """Seconds on the stream's clock: when to decode it, else when to show it, if known."""
+        ticks = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        return ticks * self._base if ticks is not None and self._base > 0 else None
+
+    def restamp(self, media: float) -> None:
+        """Make `media` its stamp, and keep the time from decoding to showing."""
+        if self._base <= 0:
+            return
+        dts = round(media / self._base)
+        before = self.packet.dts if self.packet.dts is not None else self.packet.pts
+        shown_after = (
+            self.packet.pts - before if self.packet.pts is not None and before is not None else 0
+        )
+        self.packet.dts, self.packet.pts = dts, dts + shown_after
+
+
 class VideoInput:
     """An open container and its video stream, read by one thread."""
 
@@ -132,20 +174,32 @@ class VideoInput:
         container: InputContainer,
         name: str,
         feed: ByteFeed | None,
+        files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
+        turn: Orientation,
+        stream: StreamWish,
+        grid: Grid | None,
         live: bool,
         options: Mapping[str, str],
     ) -> None:
-        self._container, self._feed = container, feed
+        """`grid` says how the streams are the tiles of one picture."""
+        self._container, self._feed, self._files = container, feed, files
         self._name = name
-        self._stream = self._choose_stream()
+        self._stream = select_stream(container, stream, name)
+        self._facts = StreamFactsReader(container, self._stream)
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
         """Whether the format has no time stamps at all, such as raw H.264."""
         self._rate_is_set = "framerate" in options
         self.decode_for(live=live)
-        self._fitter = Fitter(self._name, geometry, fit)
+        order = field_order(context.name, compat.stated_field_order(context))
+        turn = grid.orientation.then(turn) if grid else turn
+        self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
+        self._grid = grid
+        self._joined: VideoFrame | None = None
         self._lent: WeakSet[Picture] = WeakSet()
         """Pictures that somebody still has."""
         self._stamps, self._skipper = StampChooser(), PacketSkipper()
@@ -158,6 +212,7 @@ class VideoInput:
         self.key_interval = 0.0
         """s: the longest stretch between two key frames so far, by their time stamps."""
         self._last_key: float | None = None
+        self._corrupt_run = self._decoded = 0
 
     @classmethod
     def open(
@@ -166,6 +221,8 @@ class VideoInput:
         *,
         geometry: Geometry,
         fit: FitMode = "crop",
+        turn: Orientation = UPRIGHT,
+        stream: StreamWish = "best",
         name: str = "",
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
@@ -174,9 +231,11 @@ class VideoInput:
         read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
         feed: ByteFeed | None = None,
+        files: HlsFiles | None = None,
     ) -> "VideoInput":
-        """Open `url` and find its video stream.
+        """Open `url` and find its video stream: the best, or the one of a number.
 
+        `turn` rotates and mirrors the upright picture.
         `low_delay` is for live sources: no frame is held back for threads, and data that cannot
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
         `name` replaces the URL in errors, by default with its safe form.
@@ -184,6 +243,7 @@ class VideoInput:
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
         asked again when a call begins. Only SRT uses `cancelled`, and ends soon after it is set.
         `feed` is read in place of the URL, and closed with the input.
+        `files` hands over what a playlist names, with its own limits on reading.
         Raises SourceUnreachable or SourceLost when a later attempt may succeed, SourceUnusable
         otherwise.
         """
@@ -199,47 +259,45 @@ class VideoInput:
                 )
             if feed is not None:
                 undo.callback(feed.close)
+            options = dict(options or {})
+            limited = {"max_pixels": str(MAX_PIXELS)} | options
+            timeout = open_timeout, read_timeout
+            grid = None
             try:
+                if files is not None and not files.fetch():
+                    files = None
                 container = compat.open_input(
                     feed or url,
-                    format=format or None,
-                    options={"max_pixels": str(MAX_PIXELS)} | dict(options or {}),
-                    timeout=(open_timeout, read_timeout),
+                    format=hls.DEMUXER if files else format or None,
+                    options=(hls.OPTIONS if files else {}) | limited,
+                    timeout=(open_timeout, _UNLIMITED if files else read_timeout),
+                    io_open=files,
                 )
+                undo.callback(container.close)
+                tiled = shows_tiles(container, stream)
+                if tiled and feed is None:  # a pipe cannot be read twice
+                    grid = find_grid(url, limited, timeout, MAX_PIXELS)
             except (av.error.FFmpegError, ValueError, OSError) as error:
                 fault = feed.fault if feed else None
-                asked = Asked(url, name, dict(options or {}), live=low_delay)
+                asked = Asked(url, name, options, live=low_delay)
                 raise fault or refusal(error, asked) from None
-            undo.callback(container.close)
+            if tiled and not grid:
+                raise not_joined(name)
             source = cls(
                 container,
                 name,
                 feed,
+                files,
                 geometry=geometry,
                 fit=fit,
+                turn=turn,
+                stream=stream,
+                grid=grid,
                 live=low_delay,
-                options=options or {},
+                options=options,
             )
             undo.pop_all()
             return source
-
-    def _choose_stream(self) -> VideoStream:
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        ]
-        if not streams:
-            raise no_video(self._name, {stream.type for stream in self._container.streams})
-        stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
-        # A stream without a decoder has no codec context, despite PyAV's types.
-        if getattr(stream, "codec_context", None) is None:
-            still = self._container.format.name.removesuffix("_pipe")
-            codec = still if still != self._container.format.name else ""
-            raise no_decoder(self._name, codec)
-        context = stream.codec_context
-        context.options = {"max_pixels": str(MAX_PIXELS)}
-        return stream
 
     def decode_for(self, *, live: bool) -> None:
         """Choose between no frame held back and several threads; before the first picture."""
@@ -252,11 +310,15 @@ class VideoInput:
     @property
     def width(self) -> int:
         """Coded width in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.width
         return self._stream.codec_context.width
 
     @property
     def height(self) -> int:
         """Coded height in pixels; 0 while unknown."""
+        if self._grid:
+            return self._grid.height
         return self._stream.codec_context.height
 
     @property
@@ -266,15 +328,15 @@ class VideoInput:
 
     @property
     def rate(self) -> float:
-        """Frames per second as announced; 0.0 when unknown.
+        """Frames per second as announced; 0.0 when unknown, or no rate that a video can have.
 
         A raw stream announces it in the codec's headers, if at all: FFmpeg puts 25 in the place
         of the container's, unless the user says otherwise.
         """
         average, guessed = self._stream.average_rate, self._stream.guessed_rate
-        if self.is_raw and not self._rate_is_set:
-            return compat.number(guessed or average)
-        return compat.number(average or guessed)
+        is_guess_better = self.is_raw and not self._rate_is_set
+        rate = compat.number(guessed or average if is_guess_better else average or guessed)
+        return rate if rate <= HIGHEST_RATE else 0.0
 
     @property
     def length(self) -> float:
@@ -285,6 +347,11 @@ class VideoInput:
     def may_jump(self) -> bool:
         """Whether the container's format allows jumps in the time stamps."""
         return bool(self._container.format.flags & _MAY_JUMP)
+
+    @property
+    def burst(self) -> float:
+        """Seconds of pictures that arrive at once, as far as the source tells; 0.0 if unknown."""
+        return self._files.burst if self._files else 0.0
 
     def look(self) -> Look:
         """Return what the container shows of itself."""
@@ -300,40 +367,76 @@ class VideoInput:
         Raises SourceLost when reading fails, SourceUnusable when CORRUPT_LIMIT packets in a row
         could not be decoded, or the end came before the first picture.
         """
+        if self._grid:
+            yield self._lend(self._join(self._grid))
+            return
+        self._decoded = 0
+        for coded in self.coded():
+            # The empty packet at the end makes the decoder hand out the rest.
+            is_skipped = coded.size > 0 and not self._skipper.wants(is_key=coded.is_key)
+            frames = [] if is_skipped else self._frames_of(coded)
+            del coded  # like the frames: not to outlive the device, see close()
+            if is_skipped:
+                on_skipped()
+            while frames:
+                yield self._lend(frames.pop(0))
+        if not self._decoded and not self._live:
+            raise no_picture(self._name)
+
+    def coded(self) -> Generator[CodedPicture, None, None]:
+        """Read from here to the end, packet by packet; may run in another thread than `decode`.
+
+        The last one has no content. Raises SourceLost when reading fails.
+        """
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
-        corrupt_run, decoded = 0, 0
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
-                # The empty packet at the end makes the decoder hand out the rest.
-                if packet.size and not self._skipper.wants(is_key=packet.is_keyframe):
-                    on_skipped()
-                    del packet
-                    continue
-                try:
-                    frames = packet.decode()
-                except (av.error.FFmpegError, MemoryError):
-                    if self._live and self._last_key is None:
-                        continue  # joined between two key frames: not corrupt, only useless
-                    self.corrupt += 1
-                    corrupt_run += 1
-                    if corrupt_run >= CORRUPT_LIMIT:
-                        raise undecodable(self._name, corrupt_run) from None
-                    continue
-                finally:
-                    del packet  # like the frames below: not to outlive the device, see close()
-                while frames:
-                    corrupt_run = 0
-                    decoded += 1
-                    yield self._lend(frames.pop(0))
+                # Neither may outlive the device here, see close().
+                coded = [CodedPicture(packet)]
+                del packet
+                yield coded.pop()
         finally:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
-        if not decoded and not self._live:
+
+    def decode(self, coded: CodedPicture) -> list[Picture]:
+        """Decode one packet; none, one or more pictures come of it.
+
+        One that cannot be decoded is skipped and counted in `corrupt`. Raises SourceUnusable when
+        CORRUPT_LIMIT packets in a row could not be decoded.
+        """
+        return [self._lend(frame) for frame in self._frames_of(coded)]
+
+    def _frames_of(self, coded: CodedPicture) -> list[VideoFrame]:
+        try:
+            frames = coded.packet.decode()
+        except (av.error.FFmpegError, MemoryError):
+            if self._live and self._last_key is None:
+                return []  # joined between two key frames: not corrupt, only useless
+            self.corrupt += 1
+            self._corrupt_run += 1
+            if self._corrupt_run >= CORRUPT_LIMIT:
+                del coded.packet  # which the error's traceback would keep, see close()
+                raise undecodable(self._name, self._corrupt_run) from None
+            return []
+        if frames:
+            self._corrupt_run = 0
+        self._decoded += len(frames)
+        return frames
+
+    def _join(self, grid: Grid) -> VideoFrame:
+        """Return the picture that the tiles are; they are decoded once."""
+        try:
+            self._joined = self._joined or join_tiles(self._container, grid)
+        except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise read_failure(error, self._name) from None
+        if not self._joined:
             raise no_picture(self._name)
+        return self._joined
 
     def _lend(self, frame: VideoFrame) -> Picture:
         picture = Picture(self, frame)
@@ -399,12 +502,11 @@ class VideoInput:
         self._container.close()
         if self._feed:
             self._feed.close()
-        del self._stream  # the codec's threads end with the last reference to it
+        self._joined = None
+        del self._stream, self._facts  # the codec's threads end with the last reference to it
 
     def _fit_frame(self, frame: VideoFrame) -> I420:
-        context = self._stream.codec_context
-        aspect = compat.number(context.sample_aspect_ratio or self._stream.sample_aspect_ratio)
-        return self._fitter.fit(frame, aspect)
+        return self._fitter.fit(frame, self._facts.read(frame))
 
 
 def _waited() -> float:

@@ -51,6 +51,13 @@ def no_decoder(name: str, codec: str) -> SourceError:
     return with_symptom(error, Symptom.NO_DECODER)
 
 
+def not_joined(name: str) -> SourceError:
+    """Return the error for a picture in tiles, as of a HEIC file, that cannot be put together."""
+    return SourceUnusable(
+        f"{name} is a picture in tiles that cannot be joined", hint="convert it to JPEG or PNG"
+    )
+
+
 def no_picture(name: str) -> SourceError:
     """Return the error for a file of which no packet could be decoded."""
     error = SourceUnusable(f"{name} contains no picture that can be decoded")

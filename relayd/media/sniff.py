@@ -16,6 +16,7 @@ import av.error
 
 from relayd.errors import SourceError
 from relayd.media import compat
+from relayd.media.hls_playlist import is_playlist
 
 _ENOUGH: Final = 64 * 1024
 """Bytes that hold the first JPEG picture's beginning, after any headers of a multipart stream."""
@@ -43,6 +44,11 @@ class Answer:
     def is_picture(self) -> bool:
         """Whether it is one picture, and complete."""
         return self.is_whole and self.content.startswith(_PICTURES)
+
+    @property
+    def is_playlist(self) -> bool:
+        """Whether it is an HLS playlist."""
+        return is_playlist(self.content.decode("utf-8", "replace"))
 
     @property
     def has_jpeg(self) -> bool:

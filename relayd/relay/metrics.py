@@ -109,6 +109,11 @@ class _Series(Collector):
             "Time that the source's frames are late because decoding is too slow",
             status.source_behind,
         )
+        yield _gauge(
+            "relayd_source_buffer_seconds",
+            "Time that source frames wait so that bursts are played evenly",
+            status.source_buffer,
+        )
         yield self._outputs()
         yield _gauge("relayd_output_fps", "Frames a second given to the outputs", status.fps)
         yield _counters("relayd_frames", "Frames by stage", "stage", status.frames)

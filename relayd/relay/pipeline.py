@@ -101,6 +101,7 @@ class Pipeline:
             video.fit,
             self.source,
             on_source,
+            turn=video.turn,
             fps=video.fps,
             clock=clock,
         )

@@ -209,6 +209,7 @@ class Relay:
             uptime=now - self._started_at,
             source=str(self._settings.source.url),
             source_alive=machine.conditions.source.alive,
+            source_buffer=pipeline.reader.buffered,
             session_id=runner.shown_id,
             sessions_open=runner.sessions_open,
             fps=pipeline.shown_fps(),

@@ -165,6 +165,8 @@ class RelayStatus:
     """Creates whose answer was lost: unknown sessions may be open."""
     spent_today: float = 0.0
     """Total seconds that sessions on this journal were open since local midnight."""
+    source_buffer: float = 0.0
+    """Seconds that pictures of the source wait, so that one that sends in bursts plays evenly."""
     daily_limit: float = 0.0
     """Seconds a day that they may be open; 0: no limit."""
     budget: str = ""

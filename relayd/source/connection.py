@@ -20,6 +20,7 @@ from relayd.source.inspection import inspect
 from relayd.source.kinds import SourceKind
 from relayd.source.limits import Run, SourceLimits
 from relayd.source.opening import OpenedSource, SourceOpener
+from relayd.source.paced import play_paced
 from relayd.source.playing import Playback, follow, play_pipe, show_image
 from relayd.source.recording import play
 from relayd.source.snapshots import poll
@@ -150,6 +151,16 @@ class SourceConnection:
         return self._playback.decoding.text if self._playback else ""
 
     @property
+    def buffered(self) -> float:
+        """Seconds that pictures wait so that bursts are played evenly."""
+        return self._playback.buffered if self._playback else 0.0
+
+    @property
+    def burst(self) -> float:
+        """Seconds of pictures that may arrive at once, and then nothing for as long."""
+        return self._playback.burst if self._playback else 0.0
+
+    @property
     def alive(self) -> bool:
         """Whether its thread still runs."""
         return self._thread.is_alive()
@@ -206,7 +217,8 @@ class SourceConnection:
     def _read_limit(self) -> float:
         """Return the s that FFmpeg may wait for data; the reader gives up a little earlier."""
         limits, is_first = self._limits, self.first_picture_at is None
-        return (limits.first_frame if is_first else limits.stall) + READ_GRACE
+        limit = limits.first_frame if is_first else limits.stall + self.burst
+        return limit + READ_GRACE
 
     def _play(self, playback: Playback, opened: OpenedSource) -> None:
         """Play the source in the way of its kind."""
@@ -216,6 +228,8 @@ class SourceConnection:
                 show_image(playback)
             case SourceKind.FILE | SourceKind.GENERATOR:
                 play(playback, loop=settings.loop, path=opened.path)
+            case SourceKind.BURSTS:
+                play_paced(playback)
             case SourceKind.PIPE:
                 play_pipe(playback)
             case _ if opened.may_be_polled:

@@ -24,6 +24,8 @@ class SourceKind(Enum):
     """An http(s) URL that answers with one picture, another one at each request: polled."""
     LIVE = "live"
     """A live stream: the newest picture counts, its end is a failure."""
+    BURSTS = "bursts"
+    """A live stream that arrives in bursts (HLS, HTTP): played evenly, by its time stamps."""
     PIPE = "pipe"
     """Standard input or a named pipe: paced by its own time stamps, read once."""
     DEVICE = "camera"
@@ -38,8 +40,8 @@ class SourceKind(Enum):
 
     @property
     def live(self) -> bool:
-        """Whether the newest picture is what counts."""
-        return self in (SourceKind.LIVE, SourceKind.DEVICE, SourceKind.SNAPSHOT)
+        """Whether it goes on in real time, so that late pictures are left out."""
+        return self in (SourceKind.LIVE, SourceKind.BURSTS, SourceKind.DEVICE, SourceKind.SNAPSHOT)
 
 
 HTTP: Final = {"http", "https"}
@@ -64,6 +66,9 @@ _PLAYLISTS: Final = {"hls", "dash"}
 """Demuxers that know from their playlist whether there is an end."""
 _INDEXED: Final = {"matroska", "webm", "hls", "dash"}
 """Demuxers whose duration is that of a finished recording, even with no length in HTTP."""
+_STAMPED: Final = {"mpegts", "flv", "live_flv", "mov", "mp4", "matroska", "webm"}
+"""Demuxers with stamps of the sender's clock: over HTTP a stream is played by them. MJPEG and raw
+video have none, so the newest picture is what counts there."""
 _STILLS: Final = {"mjpeg", "png", "bmp", "webp", "gif", "tiff", "jpegls", "jpeg2000"}
 """Codecs that snapshots come in."""
 _MULTIPART: Final = "mpjpeg"
@@ -115,13 +120,28 @@ def settle(guessed: SourceKind, scheme: str, found: Look) -> SourceKind:
         return guessed
     if found.demuxers & _STREAMED:
         return SourceKind.LIVE
+    if found.demuxers & _PLAYLISTS and not _is_finished(found):
+        return SourceKind.BURSTS
     if scheme in ("", "file"):
         return SourceKind.IMAGE if _is_picture(found) else SourceKind.FILE
-    if scheme not in _FETCHED:
-        return SourceKind.LIVE
+    return _settle_fetched(found) if scheme in _FETCHED else SourceKind.LIVE
+
+
+def _settle_fetched(found: Look) -> SourceKind:
     if _is_picture(found):  # of unknown length it may go on, as JPEG pictures in a row
         return SourceKind.SNAPSHOT if found.size > 0 else SourceKind.LIVE
-    return SourceKind.FILE if _is_finished(found) else SourceKind.LIVE
+    if _is_finished(found):
+        return SourceKind.FILE
+    return SourceKind.BURSTS if found.demuxers & _STAMPED else SourceKind.LIVE
+
+
+def as_wanted(wanted: SourceKind, found: Look) -> SourceKind:
+    """Return the kind of an open source about which the user has decided.
+
+    No segment of a playlist can be shown as it arrives, so live means bursts there.
+    """
+    is_list = bool(found.demuxers & _PLAYLISTS)
+    return SourceKind.BURSTS if wanted is SourceKind.LIVE and is_list else wanted
 
 
 def may_be_polled(scheme: str, found: Look) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from typing import Final
 
@@ -10,12 +11,22 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
 from relayd.media.decode import ByteFeed, VideoInput
 from relayd.media.frames import FitMode, Geometry
+from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
 from relayd.media.interrupt import TimeLimit
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
+from relayd.media.streams import StreamWish
 from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
-from relayd.source.kinds import HTTP, SourceKind, is_unread_multipart, may_be_polled, settle
+from relayd.source.kinds import (
+    HTTP,
+    SourceKind,
+    as_wanted,
+    is_unread_multipart,
+    may_be_polled,
+    settle,
+)
 from relayd.source.limits import SourceLimits
 from relayd.source.pipes import Pipe, open_feed
 from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
@@ -46,10 +57,13 @@ class _Opening:
     name: str
     geometry: Geometry
     fit: FitMode
+    turn: Orientation
+    stream: StreamWish
     deadline: float
     """On time.monotonic(), which FFmpeg's own limits go by as well."""
     read_limit: Callable[[], float]
     cancelled: Event
+    is_hls: bool
 
     def open(
         self, options: dict[str, str], *, demuxer: str = "", feed: ByteFeed | None = None
@@ -60,13 +74,31 @@ class _Opening:
             name=self.name,
             geometry=self.geometry,
             fit=self.fit,
+            turn=self.turn,
+            stream=self.stream,
             format=demuxer or self.plan.demuxer,
-            options=options,
+            options=options | (NO_SEGMENTS if self.is_foreign else {}),
             low_delay=self.plan.kind.live,
             open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
             read_timeout=TimeLimit(self.read_limit),
             cancelled=self.cancelled,
             feed=feed,
+            files=self._hls_files(options) if self.is_hls and feed is None else None,
+        )
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether FFmpeg is to find out what an HTTP server sends."""
+        return scheme_of(self.plan.url) in HTTP and not self.plan.demuxer and not self.is_hls
+
+    def _hls_files(self, options: dict[str, str]) -> HlsFiles:
+        return HlsFiles(
+            self.plan.url,
+            self.name,
+            options,
+            self.geometry,
+            timeout=max(_WORTH_A_TRY, self.time_left()),
+            cancelled=self.cancelled,
         )
 
     def time_left(self) -> float:
@@ -99,10 +131,11 @@ class SourceOpener:
         fit: FitMode,
         limits: SourceLimits,
         *,
+        turn: Orientation = UPRIGHT,
         fps: float,
     ) -> None:
         """`geometry` and `fps` are the relay's."""
-        self._settings, self._geometry, self._fit = settings, geometry, fit
+        self._settings, self._geometry, self._fit, self._turn = settings, geometry, fit, turn
         self._request = ModeRequest(geometry, fps, settings.options)
         self.device: CaptureDevice | None = None
         """The capture device that was opened last, if the source is one."""
@@ -113,6 +146,8 @@ class SourceOpener:
         """Number of the set of options that worked last."""
         self._looks_inside = False
         """Whether it was FFmpeg's bare bytes that worked last."""
+        self._is_hls = False
+        """Whether it has turned out to be HLS, whatever its address says."""
 
     @property
     def is_pipe(self) -> bool:
@@ -128,11 +163,21 @@ class SourceOpener:
         plan = self._completed(plan_input(self._settings))
         deadline = time.monotonic() + self._limits.open
         opening = _Opening(
-            plan, self._name, self._geometry, self._fit, deadline, read_limit, cancelled
+            plan,
+            self._name,
+            self._geometry,
+            self._fit,
+            self._turn,
+            self._settings.stream,
+            deadline,
+            read_limit,
+            cancelled,
+            is_hls=self._is_hls or is_hls(plan.url, plan.demuxer),
         )
         video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
-        kind = plan.kind if plan.is_settled else settle(plan.kind, scheme, found)
+        decide = as_wanted if plan.is_settled else partial(settle, scheme=scheme)
+        kind = decide(plan.kind, found=found)
         video.decode_for(live=kind.live or kind is SourceKind.PIPE)
         is_file = kind is SourceKind.FILE and is_local(plan.url)
         path = path_of(plan.url) if is_file else None
@@ -185,16 +230,16 @@ class SourceOpener:
             self._looks_inside = False  # unless it works again
             if (video := self._open_answer(opening)) is not None:
                 return video
-        is_foreign = scheme_of(opening.plan.url) in HTTP and not opening.plan.demuxer
         try:
             video = self._try_options(opening)
         except SourceError as fault:
-            if not (is_foreign and was_answered(fault) and opening.has_time):
+            is_odd = was_answered(fault) or found_nothing(fault)
+            if not (opening.is_foreign and is_odd and opening.has_time):
                 raise
             if (answer := self._open_answer(opening)) is None:
                 raise
             return answer
-        if is_foreign and is_unread_multipart(video.look(), video.width):
+        if opening.is_foreign and is_unread_multipart(video.look(), video.width):
             video.close()
             if (answer := self._open_answer(opening)) is None:
                 raise SourceUnreachable(f"{self._name}: its parts are no JPEG pictures")
@@ -230,6 +275,9 @@ class SourceOpener:
         answer = look_inside(opening.plan.url, options, timeout=(limit, limit))
         if answer is None or opening.cancelled.is_set():
             return None
+        if answer.is_playlist and not opening.is_hls:
+            self._is_hls = True
+            return replace(opening, is_hls=True).open(options)
         video = None
         if answer.is_picture:
             video = opening.open(options, feed=PictureBytes(answer.content, self._name))

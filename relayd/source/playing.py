@@ -42,6 +42,10 @@ class Playback:
         """Pictures of a recording dropped because publishing was behind."""
         self.decoding = DecodingWatch()
         """Whether decoding keeps up."""
+        self.buffered = 0.0
+        """s that pictures wait so that bursts are played evenly."""
+        self.burst = 0.0
+        """s of pictures that may arrive at once, and then nothing for as long."""
         self._corrupt_before = 0
         self._is_open = True
         self.stream_info: SourceOpened | None = None

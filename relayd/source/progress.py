@@ -28,7 +28,7 @@ class Progress:
         """Return the time by which the next step is due, on the connection's clock."""
         connection = self._connection
         if connection.last_picture_at is not None:
-            return connection.last_picture_at + self._limits.stall
+            return connection.last_picture_at + self._limits.stall + connection.burst
         if connection.connected_at is None:
             return connection.started_at + self._limits.open + OPENING_GRACE
         deadline = max(connection.connected_at + self._limits.first_frame, self._extended_to)
@@ -58,7 +58,8 @@ class Progress:
         return SourceLost(f"{name}: connected, but no picture within {limit:g} s{more}", hint=hint)
 
     def _stalled(self) -> SourceError:
-        message = f"{self._name}: no picture for {self._limits.stall:g} s"
+        limit = self._limits.stall + self._connection.burst
+        message = f"{self._name}: no picture for {limit:g} s"
         if not self._limits.may_be_slow(self._connection.run):
             return SourceLost(message)
         hint = "a source that sends pictures this rarely needs a longer [source] stall_timeout"

@@ -16,6 +16,7 @@ from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable
 from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
+from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
 from relayd.source.connection import SourceConnection
@@ -70,13 +71,14 @@ class SourceReader:
         slot: LatestSlot[SourceFrame],
         on_event: Callable[[SourceEvent], None],
         *,
+        turn: Orientation = UPRIGHT,
         fps: float = 20.0,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
-        self._opener = SourceOpener(settings, geometry, fit, self._limits, fps=fps)
+        self._opener = SourceOpener(settings, geometry, fit, self._limits, turn=turn, fps=fps)
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -140,6 +142,12 @@ class SourceReader:
         """Open the source again."""
         self._paused.clear()
         self.restart()
+
+    @property
+    def buffered(self) -> float:
+        """Seconds that pictures wait now so that bursts are played evenly; mostly 0.0."""
+        with self._lock:
+            return self._current.buffered if self._current else 0.0
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -43,6 +43,7 @@ STATUS = RelayStatus(
     daily_limit=3600.0,
     source_behind=31.5,
     source_slow="decoding is too slow: 32 s behind",
+    source_buffer=4.4,
 )
 
 

@@ -1,7 +1,13 @@
 """The whole relay, from each kind of source to a swapped face."""
 
 import io
+import shutil
+import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -59,6 +65,31 @@ StartRelay = Callable[..., RunningRelay]
 
 
 @pytest.fixture
+def live_hls(tmp_path: Path) -> Iterator[str]:
+    """The man as live HLS of 4 s segments: the address."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("nothing to publish HLS with: apt-get install ffmpeg")
+    playlist = tmp_path / "live.m3u8"
+    publisher = subprocess.Popen(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i", str(MAN),
+         "-an", "-c:v", "libx264", "-preset", "ultrafast", "-r", "30", "-g", "60",
+         "-f", "hls", "-hls_time", "4", "-hls_flags", "delete_segments", str(playlist)]
+    )  # fmt: skip
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    wait_for("the first segment", playlist.exists, 10)
+    yield f"http://127.0.0.1:{server.server_port}/live.m3u8"
+    publisher.kill()
+    publisher.wait()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
 def expect_swap(
     start_relay: StartRelay, emulator: Emulator, astronaut: SourceFace
 ) -> Callable[[Path | str], RunningRelay]:
@@ -103,6 +134,23 @@ def test_a_file_at_60_fps(
 ) -> None:
     relay = expect_swap(clips.video("sixty.mp4", man, rate=60))
     assert relay.status()["dropped"]["pacer.newer"] > 0
+
+
+def test_live_hls_of_four_second_segments_is_live_without_a_loss(
+    start_relay: StartRelay, emulator: Emulator, live_hls: str
+) -> None:
+    relay = start_relay(f"face.image={emulator.upload(ASTRONAUT)}", source=live_hls)
+    relay.wait_state("live")
+    before = relay.status()
+    time.sleep(12)
+    after = relay.status()
+    assert after["reconnects"]["source"] == 0
+    assert "source.down" not in relay.events()
+    assert (
+        after["frames"]["source"] - before["frames"]["source"] > 12 * 15
+    )  # of 30; 1 each s it was
+    assert 3.5 < after["source_buffer"] < 10
+    assert relay.state() == "live"
 
 
 def test_a_file_of_variable_rate(

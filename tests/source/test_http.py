@@ -172,7 +172,7 @@ def test_live_flv_with_a_sound_that_never_comes_begins_soon(
     watched = watch(http_camera.serve("/live.flv", announced, 4.0))
     _, event = watched.wait_for(SourceOpened, 5)
     assert time.monotonic() - began < 2 * SOON
-    assert event.kind == "live"
+    assert event.kind == "bursts"
 
 
 def test_a_live_mp4_is_no_recording_because_of_its_ending(
@@ -189,7 +189,7 @@ def test_a_live_mp4_is_no_recording_because_of_its_ending(
                 written.mux(packet)
     watched = watch(http_camera.serve("/stream.mp4", path, 3.0))
     _, event = watched.wait_for(SourceOpened, 5)
-    assert event.kind == "live"
+    assert event.kind == "bursts"
 
 
 def test_a_recording_without_an_ending_in_its_name_is_paced(

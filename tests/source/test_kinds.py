@@ -7,7 +7,7 @@ import pytest
 from relayd.config.settings import SourceSettings
 from relayd.media.look import Look
 from relayd.source.addresses import VIDEO_MAJOR, ffmpeg_url
-from relayd.source.kinds import SourceKind, WantedKind, guess, settle
+from relayd.source.kinds import SourceKind, WantedKind, as_wanted, guess, settle
 from relayd.source.plans import InputPlan, plan_input
 from relayd.urls.safe import MediaUrl
 
@@ -126,19 +126,19 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
         (found("png_pipe", "png", size=9000), SourceKind.SNAPSHOT),
         (found(MP4, "av1", size=9000, pictures=1), SourceKind.SNAPSHOT),
         (found("jpeg_pipe", "mjpeg"), SourceKind.LIVE),
-        (found("mpegts"), SourceKind.LIVE),
-        (found("mpegts", size=2**40), SourceKind.LIVE),
+        (found("mpegts"), SourceKind.BURSTS),
+        (found("mpegts", size=2**40), SourceKind.BURSTS),
         (found("mpegts", size=10**7), SourceKind.FILE),
-        (found("flv", duration=20.1), SourceKind.LIVE),
+        (found("flv", duration=20.1), SourceKind.BURSTS),
         (found("flv", duration=20.1, size=10**7), SourceKind.FILE),
-        (found(MP4, duration=1.0), SourceKind.LIVE),
+        (found(MP4, duration=1.0), SourceKind.BURSTS),
         (found(MP4, duration=9.0, size=10**6, pictures=99), SourceKind.FILE),
         (found(MP4, duration=9.0, pictures=99), SourceKind.FILE),
         (found("matroska,webm", duration=9.0), SourceKind.FILE),
-        (found("matroska,webm"), SourceKind.LIVE),
+        (found("matroska,webm"), SourceKind.BURSTS),
         (found("hls", duration=60.0, size=400), SourceKind.FILE),
-        (found("hls", size=400), SourceKind.LIVE),
-        (found("dash"), SourceKind.LIVE),
+        (found("hls", size=400), SourceKind.BURSTS),
+        (found("dash"), SourceKind.BURSTS),
     ],
 )
 @pytest.mark.parametrize("guessed", [SourceKind.LIVE, SourceKind.FILE])
@@ -254,3 +254,14 @@ def test_a_file_with_a_colon_is_no_protocol(
 def test_a_file_whose_name_has_a_percent_sign_is_found_by_it(tmp_path: Path) -> None:
     (tmp_path / "a%20b.mp4").touch()
     assert ffmpeg_url(f"file://{tmp_path}/a%20b.mp4") == f"file:{tmp_path}/a%20b.mp4"
+
+
+def test_live_by_the_users_word_still_plays_segments_by_their_stamps() -> None:
+    assert as_wanted(SourceKind.LIVE, found("hls")) is SourceKind.BURSTS
+    assert as_wanted(SourceKind.LIVE, found("mpegts")) is SourceKind.LIVE
+    assert as_wanted(SourceKind.FILE, found("hls")) is SourceKind.FILE
+
+
+def test_a_playlist_in_a_folder_is_played_by_its_stamps_until_it_ends() -> None:
+    assert settle(SourceKind.FILE, "", found("hls")) is SourceKind.BURSTS
+    assert settle(SourceKind.FILE, "", found("hls", duration=60.0)) is SourceKind.FILE

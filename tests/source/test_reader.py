@@ -189,8 +189,8 @@ class HungInput:
     """Simulates FFmpeg when it hangs: one picture, then a pause, then one more."""
 
     width, height, rate, codec, corrupt = 640, 480, 30.0, "hung", 0
-    packets, key_interval = 1, 0.0
     pts, duration, is_key, waited = None, None, True, 0.0
+    packets, key_interval, burst = 1, 0.0, 0.0
 
     def __init__(self) -> None:
         self.released = threading.Event()

@@ -4,7 +4,7 @@ Run by the system's Python, which has the `gi` bindings:
     /usr/bin/python3 rtsp_server.py PORT USER:PASSWORD FOLDER TRANSPORT
 An empty login locks nothing; an empty folder means a test pattern, else its pictures
 00000.jpg, 00001.jpg, … are shown again and again; with the transport `udp` it speaks no other.
-Serves /live and prints its port when it listens.
+Serves /live and /two, and prints its port when it listens.
 """
 
 import sys
@@ -29,6 +29,16 @@ CAMERA = (
     " key-int-max=10 bitrate=3000"
     " ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
 )
+TWO = "( {} )".format(
+    " ".join(
+        f"videotestsrc is-live=true pattern={pattern} ! video/x-raw,width={size[0]},"
+        f"height={size[1]},framerate=15/1 ! x264enc tune=zerolatency sliced-threads=false"
+        f" speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay{number} pt={96 + number}"
+        " config-interval=-1"
+        for number, (pattern, size) in enumerate((("red", (320, 240)), ("blue", (1280, 720))))
+    )
+)
+"""Two streams in one session, the smaller one first."""
 
 
 def main(port: str, login: str, folder: str, transport: str) -> None:
@@ -54,6 +64,9 @@ def main(port: str, login: str, folder: str, transport: str) -> None:
         permissions.add_role_from_structure(rights)
         factory.set_permissions(permissions)
     server.get_mount_points().add_factory("/live", factory)
+    two = GstRtspServer.RTSPMediaFactory()
+    two.set_launch(TWO)
+    server.get_mount_points().add_factory("/two", two)
     if not server.attach(None):
         sys.exit(f"port {port} is taken")
     sys.stdout.write(f"{server.get_bound_port()}\n")

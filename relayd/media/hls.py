@@ -1,0 +1,259 @@
+"""Fetches the files of an HLS stream for FFmpeg's demuxer, and paces its reloads.
+
+FFmpeg parses and demuxes; this module hands it each file that it asks for:
+
+- a master playlist with one variant alone, so that no other's segments are fetched, not even to
+  probe them (PyAV's `Stream.discard`, from 18 on, comes too late for that);
+- a live playlist only when it has something new. The waiting is done here, so that it can be
+  cancelled, survives a playlist that is away for a moment, and asks shortly before the next
+  segment is expected (FFmpeg waits for a whole segment each time, whose phase stays as it was
+  when the stream was opened: up to a segment of delay).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from threading import Event
+from typing import Final
+
+import av.error
+
+from relayd.errors import SourceUnusable
+from relayd.media.fetch import (
+    ByteSource,
+    Nothing,
+    Place,
+    fetch_text,
+    find_place,
+    local_path,
+    open_file,
+)
+from relayd.media.frames import Geometry
+from relayd.media.hls_playlist import (
+    MediaPlaylist,
+    choose_variant,
+    for_reading,
+    is_master,
+    is_playlist,
+    master_of,
+    parse_media,
+    variants,
+    with_whole_addresses,
+)
+
+DEMUXER: Final = "hls"
+OPTIONS: Final = {"http_persistent": "0", "http_multiple": "0", "live_start_index": "-1"}
+"""Each file on its own, as this module hands them over; a live stream from its newest segment."""
+NO_SEGMENTS: Final = {"allowed_segment_extensions": "-"}
+"""Lets FFmpeg open what turns out to be HLS without fetching any of it, so without video."""
+SHORTEST_POLL: Final = 0.2
+LONGEST_POLL: Final = 0.5
+"""s between two requests for a playlist that has not changed when it was expected to."""
+POLLS_PER_SEGMENT: Final = 10
+"""A segment's duration over this is the wait between such requests, within those bounds."""
+RETRIES: Final = 3
+"""Attempts at a segment; then it is left out."""
+
+
+class ReloadTimer:
+    """When to ask for a live playlist again: near the moment at which it changes.
+
+    It changes each segment's duration. When a request brought something new at once, that moment
+    lies some time before it, so the next request is made earlier by the `lead`; at first by all.
+    """
+
+    def __init__(self) -> None:
+        self._lead: float | None = None
+        self._misses = 0
+
+    def changed(self, duration: float) -> float:
+        """Return the seconds to wait after a request that brought a segment of `duration` s."""
+        poll = self._poll(duration)
+        if self._lead is None:
+            self._lead = duration
+        elif self._misses:
+            self._lead = poll
+        else:
+            self._lead = min(2 * self._lead, duration / 2)
+        self._misses = 0
+        return max(poll, duration - self._lead)
+
+    def unchanged(self, duration: float) -> float:
+        """Return the seconds to wait after a request that brought nothing new."""
+        self._misses += 1
+        return self._poll(duration)
+
+    def _poll(self, duration: float) -> float:
+        return min(max(duration / POLLS_PER_SEGMENT, SHORTEST_POLL), LONGEST_POLL)
+
+
+class HlsFiles:
+    """The files of one HLS stream, as `io_open` of a container; used by the thread that demuxes."""
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        options: Mapping[str, str],
+        geometry: Geometry,
+        *,
+        timeout: float,
+        cancelled: Event,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`name` replaces the URL in errors; `timeout` limits each request, s.
+
+        `cancelled` ends the waiting: FFmpeg's call then ends with an error.
+        """
+        self._main, self._name, self._options = url, name, dict(options)
+        self._geometry, self._cancelled, self._now = geometry, cancelled, now
+        self._timeout = timeout
+        self._playlists = {url}
+        self._places: dict[str, Place] = {}
+        self._cookies = ""
+        self._first = ""
+        self._served: MediaPlaylist | None = None
+        self._served_text = ""
+        self._sequence = 0
+        self._last_opened = ("", 0)
+        self._asks_again = False
+        self._timer, self._next_at = ReloadTimer(), 0.0
+        self.burst = 0.0
+        """s of the longest segment listed so far: how long nothing may arrive. 0.0 for a
+        recording."""
+
+    def fetch(self) -> bool:
+        """Fetch the playlist; False if it is none. Raises what opening a URL by PyAV raises."""
+        self._first = self._fetch(self._main)
+        return is_playlist(self._first)
+
+    def __call__(self, url: str, _flags: int, options: dict[str, str]) -> ByteSource:
+        """Return the file that FFmpeg asks for; waits for the next live playlist."""
+        if url in self._playlists:
+            return _Text(self._playlist(url))
+        return self._segment(url, options)
+
+    def _playlist(self, url: str) -> str:
+        if self._served is not None and not self._served.has_ended:
+            return self._next_live(url)
+        text, self._first = self._first or self._fetch(url), ""
+        return self._master(text, url) if is_master(text) else self._serve(text, url)
+
+    def _master(self, text: str, url: str) -> str:
+        chosen = choose_variant(variants(text), self._geometry)
+        if chosen is None:
+            raise SourceUnusable(f"{self._name} has no video", hint="see [source]")
+        text = master_of(text, chosen, self._place(url))
+        self._playlists.update(row for row in text.splitlines() if row and row[0] != "#")
+        return text
+
+    def _serve(self, text: str, url: str) -> str:
+        """Return a media playlist as FFmpeg gets it, and remember what it lists."""
+        listed = parse_media(text, self._place(url))
+        text = with_whole_addresses(text, self._place(url))
+        if not listed.has_ended:
+            self._sequence = self._continued(listed)
+            text = for_reading(text, self._sequence)
+            lengths = [segment.duration for segment in listed.segments]
+            self.burst = max([self.burst, *lengths] if lengths else [listed.target_duration])
+        elif self._served is not None:
+            text = for_reading(text, self._continued(listed))
+        self._served, self._served_text = listed, text
+        self._asks_again = False
+        self._next_at = self._now() + self._timer.changed(self._duration(listed))
+        return text
+
+    def _continued(self, listed: MediaPlaylist) -> int:
+        """Return the number of the first segment, counted on from what was served before.
+
+        By what both lists have in common: some servers count anew, some not at all.
+        """
+        before = self._served
+        if before is None:
+            return listed.sequence
+        places = {segment: place for place, segment in enumerate(before.segments)}
+        for place, segment in enumerate(listed.segments):
+            if segment in places:
+                return self._sequence + places[segment] - place
+        return self._sequence + len(before.segments)
+
+    def _next_live(self, url: str) -> str:
+        """Return the next playlist with a new segment, or the last while FFmpeg has not read it."""
+        assert self._served is not None
+        last = self._served.segments[-1] if self._served.segments else None
+        has_read = last is None or (last.url, last.start) == self._last_opened
+        if not has_read and not self._asks_again:
+            self._asks_again = True
+            return self._served_text
+        while not self._cancelled.wait(max(0.0, self._next_at - self._now())):
+            try:
+                text = self._fetch(url)
+            except (av.error.FFmpegError, OSError, ValueError):
+                text = ""  # away for a moment: whoever waits for pictures sets the limit
+            if self._is_news(text, url):
+                return self._serve(text, url)
+            self._next_at = self._now() + self._timer.unchanged(self._duration(self._served))
+        return ""  # an exception would be printed by PyAV; FFmpeg makes an error of this
+
+    def _is_news(self, text: str, url: str) -> bool:
+        assert self._served is not None
+        if not is_playlist(text):
+            return False
+        listed = parse_media(text, self._place(url))
+        if listed.has_ended:
+            return True
+        return bool(listed.segments) and (
+            listed.segments[-1] not in self._served.segments
+            or listed.sequence + len(listed.segments)
+            > self._served.sequence + len(self._served.segments)
+        )
+
+    def _duration(self, listed: MediaPlaylist) -> float:
+        return listed.segments[-1].duration if listed.segments else listed.target_duration
+
+    def _segment(self, url: str, options: dict[str, str]) -> ByteSource:
+        self._asks_again = False
+        self._last_opened = (url, int(options.get("offset", "0")))
+        own = {name: text for name, text in options.items() if name not in OPTIONS}
+        for attempt in range(RETRIES):
+            try:
+                return open_file(url, self._request_options() | own, self._timeout)
+            except (av.error.FFmpegError, OSError):
+                if attempt + 1 < RETRIES and self._cancelled.wait(SHORTEST_POLL):
+                    break
+        return Nothing()
+
+    def _fetch(self, url: str) -> str:
+        return fetch_text(url, self._request_options(), self._timeout)
+
+    def _place(self, url: str) -> str:
+        """Return the address that those in a playlist are relative to."""
+        if url not in self._places:
+            self._places[url] = place = find_place(url, self._request_options())
+            self._cookies = place.cookies or self._cookies
+        return self._places[url].url
+
+    def _request_options(self) -> dict[str, str]:
+        """Return the user's options, and the server's cookies unless a user gave some."""
+        return ({"cookies": self._cookies} if self._cookies else {}) | self._options
+
+
+class _Text:
+    """A text as a file."""
+
+    def __init__(self, text: str) -> None:
+        self._rest = text.encode()
+
+    def read(self, size: int, /) -> bytes:
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+    def close(self) -> None:
+        self._rest = b""
+
+
+def is_hls(url: str, demuxer: str) -> bool:
+    """Whether a URL is read as HLS: by its demuxer, else by its path's ending."""
+    if demuxer:
+        return demuxer == DEMUXER
+    path = url if local_path(url) is not None else url.partition("?")[0].partition("#")[0]
+    return path.lower().endswith(".m3u8")
