@@ -93,7 +93,7 @@ class _Phase:
     """Beats between two looks."""
     STEP = 0.0005
     """s between the phases that are tried."""
-    LOST = 0.05
+    LOST = 0.1
     """s of waiting that a picture counts for which shares its window with the next one, and so
     is not shown; elsewhere one is shown twice."""
     CLOSE, CLOSE_COST = 0.003, 0.003
