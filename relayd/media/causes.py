@@ -59,8 +59,6 @@ class Facts:
     """Whether the server can send from the middle of a file."""
     alike: tuple[str, ...] = ()
     """Files with a similar name; for a folder, those in it."""
-    users: tuple[str, ...] = ()
-    """Programs that have the device open."""
     blocked: str = ""
     """The folder that may not be entered."""
     user: str = ""
@@ -204,6 +202,10 @@ def _playlist(asked: Asked, facts: Facts) -> SourceError | None:
 
 
 def _index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
+    if facts.boxes.is_still:
+        text = f"{asked.shown} is cut off: the picture is not whole"
+        hint = "copy it again"
+        return SourceUnusable(text, hint=hint) if facts.boxes.is_cut_off else None
     if facts.boxes.is_cut_off:
         text = f"{asked.shown} is cut off: its index (moov) is missing at the end"
         return SourceUnusable(text, hint="copy or record it again")
@@ -215,7 +217,7 @@ def _index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | Non
 
 def _no_index(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
     boxes = facts.boxes
-    if not boxes.is_index_last or boxes.index or asked.scheme.startswith("http"):
+    if not boxes.is_index_last or boxes.index or boxes.is_still or asked.scheme.startswith("http"):
         return None
     text = f"{asked.shown}: its index (moov) is missing: the recording was not ended properly"
     return SourceUnusable(text, hint="record it again, or try to repair it with untrunc")
@@ -230,9 +232,13 @@ def _undecodable(_error: SourceError, asked: Asked, facts: Facts) -> SourceError
     if contents.is_animated_webp(facts.start or b""):
         text = f"{asked.shown}: animated WebP is not supported by FFmpeg"
         return SourceUnusable(text, hint="convert it to GIF, APNG or MP4")
-    if contents.is_encrypted_mp4(facts.boxes.index):
+    is_encrypted = contents.is_encrypted_mp4(facts.boxes.index)
+    if is_encrypted or contents.is_encrypted_matroska(facts.start or b""):
         hint = "give a file without copy protection"
-        return SourceUnusable(f"{asked.shown} is encrypted (cenc)", hint=hint)
+        return SourceUnusable(f"{asked.shown} is encrypted", hint=hint)
+    if facts.boxes.index and not facts.boxes.has_pictures and not asked.scheme:
+        text = f"{asked.shown} has no pictures: it is only the header of a stream in segments"
+        return SourceUnusable(text, hint="give its playlist (.m3u8) instead")
     return None
 
 
@@ -262,22 +268,11 @@ def _forbidden(_error: SourceError, asked: Asked, facts: Facts) -> SourceError |
     if facts.blocked:
         text = f"{asked.shown} may not be read: {who} may not enter the folder {facts.blocked}"
         return SourceUnusable(text, hint=f"allow it: chmod o+x {facts.blocked}")
-    if facts.is_device:
-        hint = f"sudo usermod -aG video {facts.user or '$USER'}, then log in again"
-        return SourceUnusable(f"{asked.shown} may not be opened by {who}", hint=hint)
     hint = "change its owner or mode (chown, chmod)"
     return SourceUnusable(f"{asked.shown} may not be read by {who}", hint=hint)
 
 
-def _busy(_error: SourceError, asked: Asked, facts: Facts) -> SourceError | None:
-    if not facts.users:
-        return None
-    text = f"{asked.shown} is in use by {', '.join(facts.users)}"
-    return SourceUnreachable(text, hint="end that program: a camera serves one at a time")
-
-
 _CAUSES: Final[tuple[tuple[frozenset[str], _Words], ...]] = (
-    (frozenset({Symptom.BUSY}), _busy),
     (frozenset({Symptom.INVALID}), _invalid),
     (frozenset({Symptom.MISSING}), _missing),
     (frozenset({Symptom.FOLDER}), _folder),

@@ -63,8 +63,8 @@ def tls_options(options: Mapping[str, str]) -> dict[str, str]:
     Up to 18 (FFmpeg 8) none is verified unless `tls_verify` says so; 19 (FFmpeg 9) verifies by
     default. The wheels look for a CA store where Debian has none, so that none is ever trusted.
     So on each version: not verified by default, as cameras sign their certificates themselves;
-    where it is asked for, with this machine's CA store unless `ca_file` names one. HLS and DASH do
-    not hand these options on to their segments, so that 19 reads none over https.
+    where it is asked for, with this machine's CA store unless `ca_file` names one.
+    FFmpeg's HLS does not hand these options on to its segments; relayd.media.hls does.
     """
     is_verified = any(options.get(name, "0") != "0" for name in ("tls_verify", "verify"))
     if not is_verified:

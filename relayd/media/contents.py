@@ -46,11 +46,15 @@ WEB_PAGE: Final = "a web page"
 DASH: Final = "a DASH manifest"
 PLAYLIST: Final = "an HLS playlist"
 
+_STILLS: Final = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"jpeg"}
+"""The brands of still pictures."""
 _BOX_HEAD: Final = 8
 _LONG_BOX_HEAD: Final = 16
 """Bytes before a box's content: a length of 32 bits, a name, then maybe a length of 64."""
 _TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e\x80-\xff]*")
 _MATROSKA: Final = b"\x1aE\xdf\xa3"
+_ENCRYPTION: Final = re.compile(rb"\x6d\x80.{1,60}?\x50\x35", re.DOTALL)
+"""Matroska's elements ContentEncodings and, within it, ContentEncryption."""
 _MATROSKA_CODEC: Final = re.compile(rb"V_[A-Z0-9/_]{2,30}")
 
 
@@ -119,8 +123,12 @@ class Boxes:
     """The content of moov, or its beginning; empty where it was not found."""
     is_index_last: bool = False
     """The index comes after the pictures, or is nowhere."""
+    has_pictures: bool = False
+    """There is something besides the index; unknown where the file was not read that far."""
     is_cut_off: bool = False
     """The file ends before its last box does."""
+    is_still: bool = False
+    """It is a HEIC or AVIF picture, which has no such index."""
 
 
 def boxes_of(read: Callable[[int, int], bytes], size: int | None) -> Boxes:
@@ -129,14 +137,22 @@ def boxes_of(read: Callable[[int, int], bytes], size: int | None) -> Boxes:
     `read(offset, count)` returns fewer bytes where there are no more; `size` is the whole file's,
     None if unknown.
     """
-    has_pictures, end = False, 0
+    has_pictures, is_index_last, end, index = False, True, 0, b""
     for name, offset, length in _top_boxes(read):
         end = offset + length
         if name == b"moov":
             index = read(offset + _BOX_HEAD, min(length - _BOX_HEAD, LARGEST_INDEX))
-            return Boxes(index, is_index_last=has_pictures)
-        has_pictures |= name == b"mdat"
-    return Boxes(is_index_last=has_pictures, is_cut_off=size is not None and end > size)
+            is_index_last = has_pictures
+        has_pictures |= name in (b"mdat", b"moof")
+        if index and has_pictures:
+            break
+    return Boxes(
+        index,
+        is_index_last=has_pictures and is_index_last,
+        has_pictures=has_pictures,
+        is_cut_off=not index and size is not None and end > size,
+        is_still=read(_BOX_HEAD, 4) in _STILLS,
+    )
 
 
 def _top_boxes(read: Callable[[int, int], bytes]) -> Iterator[tuple[bytes, int, int]]:
@@ -165,15 +181,19 @@ def is_encrypted_mp4(index: bytes) -> bool:
     return "encv" in _video_entries(index)
 
 
+def is_encrypted_matroska(start: bytes) -> bool:
+    """Whether a Matroska or WebM file says at its beginning that a track is encrypted."""
+    return start.startswith(_MATROSKA) and _ENCRYPTION.search(start) is not None
+
+
 def _video_entries(index: bytes) -> list[str]:
     """Return the formats of the sample descriptions that follow a video's header."""
-    found, at = [], index.find(b"vmhd")
-    while at >= 0:
-        entry = index.find(b"stsd", at)
-        if entry < 0:
-            break
-        found.append(index[entry + 16 : entry + 20].decode("latin-1"))
-        at = index.find(b"vmhd", entry)
+    tracks = [track for track in index.split(b"trak")[1:] if b"vmhd" in track]
+    found = [
+        track[entry + 16 : entry + 20].decode("latin-1")
+        for track in tracks
+        if (entry := track.find(b"stsd")) >= 0
+    ]
     return [name for name in found if name.isprintable() and name.strip()]
 
 

@@ -30,12 +30,14 @@ from relayd.media.fetch import (
 from relayd.media.frames import Geometry
 from relayd.media.hls_playlist import (
     MediaPlaylist,
+    by_parts,
     choose_variant,
     for_reading,
     is_master,
     is_playlist,
     master_of,
     parse_media,
+    part_length,
     variants,
     with_whole_addresses,
 )
@@ -148,13 +150,16 @@ class HlsFiles:
 
     def _serve(self, text: str, url: str) -> str:
         """Return a media playlist as FFmpeg gets it, and remember what it lists."""
+        length = part_length(text)
+        text = by_parts(text, joins=self._served is None) if length else text
         listed = parse_media(text, self._place(url))
         text = with_whole_addresses(text, self._place(url))
         if not listed.has_ended:
             self._sequence = self._continued(listed)
             text = for_reading(text, self._sequence)
             lengths = [segment.duration for segment in listed.segments]
-            self.burst = max([self.burst, *lengths] if lengths else [listed.target_duration])
+            longest = length or max(lengths, default=listed.target_duration)
+            self.burst = max(self.burst, longest)
         elif self._served is not None:
             text = for_reading(text, self._continued(listed))
         self._served, self._served_text = listed, text
@@ -165,13 +170,14 @@ class HlsFiles:
     def _continued(self, listed: MediaPlaylist) -> int:
         """Return the number of the first segment, counted on from what was served before.
 
-        By what both lists have in common: some servers count anew, some not at all.
+        By the last that both lists have in common: some servers count anew, some not at all, and
+        parts become one segment after a while.
         """
         before = self._served
         if before is None:
             return listed.sequence
         places = {segment: place for place, segment in enumerate(before.segments)}
-        for place, segment in enumerate(listed.segments):
+        for place, segment in reversed(list(enumerate(listed.segments))):
             if segment in places:
                 return self._sequence + places[segment] - place
         return self._sequence + len(before.segments)
@@ -198,6 +204,7 @@ class HlsFiles:
         assert self._served is not None
         if not is_playlist(text):
             return False
+        text = by_parts(text, joins=False) if part_length(text) else text
         listed = parse_media(text, self._place(url))
         if listed.has_ended:
             return True

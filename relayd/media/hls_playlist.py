@@ -18,6 +18,8 @@ _SEQUENCE: Final = "#EXT-X-MEDIA-SEQUENCE:"
 _DURATION: Final = "#EXTINF:"
 _RANGE: Final = "#EXT-X-BYTERANGE:"
 _TARGET: Final = "#EXT-X-TARGETDURATION:"
+_PART: Final = "#EXT-X-PART:"
+_PART_LENGTH: Final = "#EXT-X-PART-INF:"
 _END: Final = "#EXT-X-ENDLIST"
 
 _ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
@@ -84,8 +86,12 @@ def variants(text: str) -> list[Variant]:
     return found
 
 
+def _attributes(line: str) -> dict[str, str]:
+    return {name: text.strip('"') for name, text in _ATTRIBUTE.findall(line)}
+
+
 def _variant(line: str, uri: str) -> Variant:
-    attributes = {name: text.strip('"') for name, text in _ATTRIBUTE.findall(line)}
+    attributes = _attributes(line)
     size = re.fullmatch(r"(\d+)x(\d+)", attributes.get("RESOLUTION", "").lower())
     width, height = (int(size[1]), int(size[2])) if size else (0, 0)
     return Variant(
@@ -207,6 +213,46 @@ def _number(text: str) -> float:
     except ValueError:
         return 0.0
     return number if 0 <= number < 2**63 else 0.0
+
+
+def part_length(text: str) -> float:
+    """Return the longest part of a low-latency playlist in seconds; 0.0 if it has no parts."""
+    rows = [row for row in text.splitlines() if row.startswith(_PART_LENGTH)]
+    return _number(_attributes(rows[-1]).get("PART-TARGET", "")) if rows else 0.0
+
+
+def by_parts(text: str, *, joins: bool) -> str:
+    """Return a low-latency playlist with the parts of its newest segments in their place.
+
+    FFmpeg knows no parts: it would read a segment when it is complete. To one who `joins`, the
+    list ends with the first part of a segment, where decoding can start; the next one has the rest.
+    """
+    rows: list[str] = []
+    held: list[str] = []  # what describes a segment whose parts stand before it
+    in_parts, first_part = False, 0
+    for row in text.splitlines():
+        if row.startswith(_PART):
+            if not in_parts:
+                first_part = len(rows) + len(_part(row))
+            rows += _part(row)
+            in_parts = True
+        elif row.startswith((_DURATION, _RANGE)):
+            held.append(row)
+        elif row.startswith("#") or not row.strip():
+            rows.append(row)
+        else:
+            rows += [] if in_parts else [*held, row]
+            held, in_parts = [], False
+    return "\n".join([*(rows[:first_part] if joins and first_part else rows), ""])
+
+
+def _part(row: str) -> list[str]:
+    """Return a part as a segment; nothing for one that is missing at the server."""
+    part = _attributes(row)
+    if part.get("GAP") == "YES" or "URI" not in part:
+        return []
+    length = [f"{_RANGE}{part['BYTERANGE']}"] if "BYTERANGE" in part else []
+    return [f"{_DURATION}{part.get('DURATION', '0')},", *length, part["URI"]]
 
 
 def for_reading(text: str, sequence: int) -> str:

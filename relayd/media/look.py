@@ -48,6 +48,6 @@ def look_at(container: InputContainer, stream: VideoStream) -> Look:
 
 def _size(container: InputContainer) -> int:
     try:
-        return max(0, container.size)
+        return max(0, container.size or 0)  # None from PyAV 19 on
     except (av.error.FFmpegError, OSError):
         return 0

@@ -20,7 +20,9 @@ from relayd.media.symptoms import Asked, Symptom, with_symptom
 from relayd.media.url_refusals import LISTENING, slip, unencoded, unknown_protocol, unusable_url
 from relayd.urls.encoding import HINT, has_login
 
-DEVICES: Final = "`relayd devices` lists those that are here"
+_STILLS: Final = {"svg", "jpegxl", "jpegxs", "photocd"}
+"""Formats of still pictures whose decoders a build of FFmpeg may lack."""
+NOTHING_ARRIVES: Final = "does the sender send to this machine and port? a firewall may drop it"
 
 
 def refusal(error: Exception, asked: Asked) -> SourceError:
@@ -44,10 +46,9 @@ def no_video(name: str, kinds: set[str]) -> SourceError:
 
 def no_decoder(name: str, codec: str) -> SourceError:
     """Return the error for a video without a decoder; `codec` is its name, if known."""
-    what = f"{codec}, the video of {name}" if codec else f"the video of {name}"
-    error = SourceUnusable(
-        f"FFmpeg as installed has no decoder for {what}", hint="convert it, for example to H.264"
-    )
+    what = f"{codec}, the format of {name}" if codec else f"the video of {name}"
+    hint = "convert it to PNG" if codec in _STILLS else "convert it, for example to H.264"
+    error = SourceUnusable(f"FFmpeg as installed has no decoder for {what}", hint=hint)
     return with_symptom(error, Symptom.NO_DECODER)
 
 
@@ -101,8 +102,7 @@ def _unauthorized(_error: Exception, asked: Asked) -> SourceError:
 def _silent(_error: Exception, asked: Asked) -> SourceError | None:
     if asked.scheme not in LISTENING:
         return None
-    hint = "does the sender send to this machine and port? a firewall may drop it"
-    return SourceUnreachable(f"{asked.shown}: nothing arrives there", hint=hint)
+    return SourceUnreachable(f"{asked.shown}: nothing arrives there", hint=NOTHING_ARRIVES)
 
 
 def _not_media(_error: Exception, asked: Asked) -> SourceError:
@@ -116,7 +116,8 @@ def _not_media(_error: Exception, asked: Asked) -> SourceError:
 def _broken(error: Exception, asked: Asked) -> SourceError:
     closed = isinstance(error, EOFError | ConnectionResetError | BrokenPipeError)
     why = "the server closed the connection" if closed and asked.scheme else describe(error)
-    return with_symptom(SourceUnreachable(f"{asked.shown}: {why}"), Symptom.BROKEN)
+    kind = SourceUnreachable if asked.live or asked.scheme else SourceUnusable
+    return with_symptom(kind(f"{asked.shown}: {why}"), Symptom.BROKEN)
 
 
 def _invalid(error: Exception, asked: Asked) -> SourceError:
@@ -133,7 +134,7 @@ def _unknown_format(error: Exception, asked: Asked) -> SourceError:
 
 def _missing(_error: Exception, asked: Asked) -> SourceError:
     if asked.url.startswith("/dev/"):
-        hint = f"plug it in; {DEVICES}"
+        hint = "plug it in; `relayd devices` lists those that are here"
         found: SourceError = SourceUnreachable(f"there is no device {asked.shown}", hint=hint)
     elif asked.live:
         found = SourceUnreachable(f"there is no file {asked.shown}")
@@ -187,12 +188,6 @@ _NUMBERS: Final[Mapping[int, _Words]] = {
     errno.ENAMETOOLONG: _said(
         SourceUnusable, "{name}: this name is too long for a file", "see [source]"
     ),
-    errno.EBUSY: _said(
-        SourceUnreachable, "{name} is in use by another program", "end it", Symptom.BUSY
-    ),
-    errno.ENOTTY: _said(SourceUnusable, "{name} is not a capture device", DEVICES),
-    errno.ENODEV: _said(SourceUnreachable, "{name}: there is no such device", DEVICES),
-    errno.ENXIO: _said(SourceUnreachable, "{name}: there is no such device", DEVICES),
 }
 _Kinds = type[Exception] | tuple[type[Exception], ...]
 _NO_ANSWER: Final = (av.error.TimeoutError, av.error.ExitError)
@@ -275,6 +270,14 @@ _WORDS: Final[tuple[tuple[_Kinds, _Words], ...]] = (
         _said(SourceUnreachable, "{name}: no answer in time", "is it on and reachable?"),
     ),
     (av.error.InvalidDataError, _not_media),
+    (
+        (av.error.PatchWelcomeError, av.error.NotImplementedError),
+        _said(
+            SourceUnusable,
+            "{name} uses a part of its format that FFmpeg does not support",
+            "convert it, for example to H.264 in MP4",
+        ),
+    ),
     (
         (
             compat.INVALID_ARGUMENT,

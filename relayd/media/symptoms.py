@@ -25,7 +25,6 @@ class Symptom(StrEnum):
     MISSING = "missing"
     FORBIDDEN = "forbidden"
     FOLDER = "folder"
-    BUSY = "busy"
     NO_DECODER = "no decoder"
     UNDECODABLE = "undecodable"
     """There is a video, but no picture came out of the decoder."""

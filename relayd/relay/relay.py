@@ -201,10 +201,11 @@ class Relay:
         now, pipeline, runner = self._clock.now(), self.pipeline, self._runner
         machine, budget = runner.machine, self._budget_now
         frames, dropped = pipeline.counts()
+        slowness = pipeline.reader.slowness
         return RelayStatus(
             name=self._name,
             state=self._state,
-            reason=self._reason,
+            reason=self._reason or slowness,
             since=now - self._since,
             uptime=now - self._started_at,
             source=str(self._settings.source.url),
@@ -239,7 +240,7 @@ class Relay:
             daily_limit=budget.limit if budget else 0.0,
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
             source_behind=pipeline.reader.behind,
-            source_slow=pipeline.reader.slowness,
+            source_slow=slowness,
         )
 
     def _is_healthy(self) -> bool:

@@ -45,12 +45,17 @@ class AheadOfTime:
         self._queue.put(None)
         self._thread.join()
 
-    def put(self, i420: I420, due: float) -> bool:
+    def put(self, i420: I420, due: float, *, stays: bool = False) -> bool:
         """Have a picture shown at `due`; returns when the next may be decoded.
 
+        One that `stays` is kept fresh until the next comes, as those between are left out.
         False when the pictures are not wanted any more.
         """
-        self._holds.clear()
+        self._playback.note_stream()  # before another thread shows it, and the next round begins
+        if stays:
+            self._holds.set()
+        else:
+            self._holds.clear()
         self._queue.put((due, i420))
         self._dues.append(due)
         moment = due - AHEAD

@@ -3,7 +3,6 @@
 import os
 import pwd
 import stat
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,6 @@ from urllib.parse import unquote
 from relayd.media.causes import Facts
 from relayd.media.contents import START, boxes_of
 from relayd.media.symptoms import Symptom
-from relayd.process.open_files import programs_with
 
 _MOST_NAMES: Final = 5000
 """Names in a folder that are compared with a missing one."""
@@ -42,8 +40,6 @@ def look_at_path(symptom: str, url: str) -> Facts:
                     one for one in path.iterdir() if one.suffix.lower() in _VIDEO_ENDINGS
                 )
                 return Facts(alike=tuple(str(one) for one in names[:1]))
-            case Symptom.BUSY:
-                return Facts(users=programs_with(str(path)))
             case Symptom.FORBIDDEN:
                 return _look_at_rights(path)
         return _look_into(path)
@@ -70,14 +66,11 @@ def _look_at_rights(path: Path) -> Facts:
     blocked = next(
         (str(one) for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), ""
     )
-    is_device = False
-    with suppress(OSError):
-        is_device = stat.S_ISCHR(path.stat().st_mode)
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a user without a name, as in containers
         user = str(os.geteuid())
-    return Facts(blocked=blocked, user=user, is_device=is_device)
+    return Facts(blocked=blocked, user=user)
 
 
 def _alike(path: Path) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from relayd.media.frames import FitMode, Geometry
 from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
 from relayd.media.interrupt import TimeLimit
 from relayd.media.orientation import UPRIGHT, Orientation
+from relayd.media.refusals import NOTHING_ARRIVES
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
 from relayd.media.streams import StreamWish
+from relayd.media.url_refusals import LISTENING
 from relayd.source.addresses import is_local, path_of, scheme_of
 from relayd.source.camera_mode import ModeRequest
 from relayd.source.capture import CaptureDevice
@@ -289,5 +291,7 @@ class SourceOpener:
 
 def too_slow(name: str, limit: float) -> SourceError:
     """Return the error of a source that could not be opened within `limit` seconds."""
-    hint = "see [source] open_timeout"
-    return SourceUnreachable(f"{name}: could not be opened within {limit:g} s", hint=hint)
+    what = f"{name}: could not be opened within {limit:g} s"
+    if scheme_of(name) in LISTENING:
+        return SourceUnreachable(f"{what}: nothing arrives there", hint=NOTHING_ARRIVES)
+    return SourceUnreachable(what, hint="see [source] open_timeout")

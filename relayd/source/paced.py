@@ -16,6 +16,7 @@ from relayd.logs import LogEvent
 from relayd.media.decode import CodedPicture, Picture
 from relayd.media.frames import I420
 from relayd.media.playout import AdaptiveBuffer
+from relayd.media.skipping import SkipLevel
 from relayd.process.limits import start_thread
 from relayd.source.playing import Playback
 
@@ -118,6 +119,9 @@ def play_paced(playback: Playback) -> None:
             if not player.read(coded):
                 break
         player.finish()
+    except SourceError:
+        player.finish()  # what has arrived is shown all the same
+        raise
     finally:
         player.stop()
     if player.error is not None:
@@ -169,6 +173,8 @@ class PacedPlayer:
 
     def finish(self) -> None:
         """Wait until everything was shown."""
+        with self._lock:
+            self._buffer.end()
         self._queue.end()
         while self._thread.is_alive() and self._is_wanted:
             self._thread.join(_WAKE)
@@ -209,6 +215,9 @@ class PacedPlayer:
         with self._lock:
             due = self._buffer.due(media, item.at, now)
             self._playback.buffered = self._buffer.delay
+            is_given_up = self._buffer.is_given_up(media)
+        # What came after its time, or was given up, is no fault of decoding; the rest is.
+        self._watch_decoding(0.0 if is_given_up else max(0.0, now - max(due, item.at)), now)
         if self._leaves_out(media, due, now):
             self._playback.late += 1
             return not self._playback.is_abandoned
@@ -219,6 +228,13 @@ class PacedPlayer:
             return False
         self._shown, self._shown_media, self._shown_at = i420, media, self._clock.now()
         return True
+
+    def _watch_decoding(self, behind: float, now: float) -> None:
+        decoding = self._playback.decoding
+        is_leap = behind > VERY_LATE
+        level = (decoding.note_left_out if is_leap else decoding.note)(behind, now)
+        # Pictures up to a key are left out by the queue, which knows what is due.
+        self._playback.source.skip(min(level, SkipLevel.UNREFERENCED))
 
     def _leaves_out(self, media: float, due: float, now: float) -> bool:
         if media <= self._shown_media:

@@ -48,6 +48,8 @@ the next one (1.15 s instead of 0.12 s from a server with a key frame every seco
 _TRANSPORT_STREAM_PROBE: Final = _PROBE | {"probesize": "500000", "analyzeduration": "100000"}
 """MPEG-TS repeats its tables about every 100 ms: 500 kB contain one at up to 40 Mbit/s. Of JPEG
 pictures in a row FFmpeg looks at 25 for each second of analysis, however long they take."""
+_PIPE_PROBE: Final = _TRANSPORT_STREAM_PROBE | {"analyzeduration": "500000"}
+"""There is no second attempt with a longer one."""
 LONG_PROBE: Final = {"probesize": "5000000", "analyzeduration": "5000000"}
 """FFmpeg's own values, for a stream whose pictures begin late."""
 MJPEG_PROBE: Final = {"probesize": "32768", "analyzeduration": "1"}
@@ -78,7 +80,7 @@ def plan_input(settings: SourceSettings, look: Stat = os.stat) -> InputPlan:
     elif kind is SourceKind.DEVICE:
         url, demuxer = path_of(url), demuxer or "v4l2"
     elif is_piped(url, look):
-        attempts = (_PROBE,)  # what was read once is gone: there is no second attempt
+        attempts = (_PIPE_PROBE,)  # what was read once is gone: there is no second attempt
     elif kind is SourceKind.LIVE:
         attempts = _live_options(url, str(int(_longest_wait(settings) * 1e6)))
     if "rtsp_transport" in options:
@@ -128,7 +130,11 @@ def _live_options(url: str, microseconds: str) -> tuple[Mapping[str, str], ...]:
             probe = _TRANSPORT_STREAM_PROBE | {"overrun_nonfatal": "1", "timeout": microseconds}
         case "tcp":
             probe = _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
-        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" makes it listen
+        case "http" | "https":
+            # Else FFmpeg asks for the connection to be closed, then uses it again to seek.
+            more = {"rw_timeout": microseconds, "multiple_requests": "1"}
+            probe = _TRANSPORT_STREAM_PROBE | more
+        case "rtmp" | "rtmps":  # its "timeout" makes it listen
             probe = _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
         case "" | "file":
             is_session = path_of(url).lower().endswith(".sdp")

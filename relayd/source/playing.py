@@ -11,6 +11,7 @@ from relayd.clock import Clock
 from relayd.errors import SourceLost, SourceUnusable
 from relayd.media.decode import Picture, VideoInput
 from relayd.media.frames import I420
+from relayd.media.skipping import SkipLevel
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
 from relayd.source.schedule import PlaybackSchedule, Timing
@@ -71,14 +72,18 @@ class Playback:
         """Whether nobody wants its pictures any more."""
         return self._abandoned.is_set()
 
-    def show(self, i420: I420) -> bool:
-        """Publish a picture now; False when abandoned."""
+    def note_stream(self) -> None:
+        """Take down what the stream is; after its first picture, in the decoding thread."""
         if self.stream_info is None:
             # Not earlier: some streams announce their size with the first picture.
             source = self.source
             self.stream_info = SourceOpened(
                 source.width, source.height, source.rate, source.codec, self.kind.value
             )
+
+    def show(self, i420: I420) -> bool:
+        """Publish a picture now; False when abandoned."""
+        self.note_stream()
         return self._publish(i420)
 
     def wait_until(self, moment: float) -> bool:
@@ -92,10 +97,12 @@ class Playback:
                 return False
         return True
 
-    def watch_decoding(self, behind: float, now: float) -> None:
+    def watch_decoding(self, behind: float, now: float) -> SkipLevel:
         """Leave pictures undecoded if need be, as a recording is so many seconds behind."""
         waiting = self.decoding.is_waiting(self.source.waited, now)
-        self.source.skip(self.decoding.note(behind, now, waiting=waiting))
+        level = self.decoding.note(behind, now, waiting=waiting)
+        self.source.skip(level)
+        return level
 
     def reopen(self) -> VideoInput:
         """Close the source and open it again. Raises SourceError when that fails."""
@@ -147,16 +154,16 @@ class _Shown:
     def __init__(self, playback: Playback) -> None:
         self._playback = playback
         self._shown_at = 0.0
-        self._i420: I420 | None = None
+        self.i420: I420 | None = None
 
     def show(self, i420: I420) -> bool:
-        self._i420, self._shown_at = i420, self._playback.clock.now()
+        self.i420, self._shown_at = i420, self._playback.clock.now()
         return self._playback.show(i420)
 
     def refresh(self) -> None:
         """Publish it again, unless that was done a moment ago."""
-        if self._i420 is not None and self._playback.clock.now() >= self._shown_at + REFRESH:
-            self.show(self._i420)
+        if self.i420 is not None and self._playback.clock.now() >= self._shown_at + REFRESH:
+            self.show(self.i420)
 
 
 def play_pipe(playback: Playback) -> None:
@@ -167,15 +174,15 @@ def play_pipe(playback: Playback) -> None:
     """
     source, clock = playback.source, playback.clock
     schedule = PlaybackSchedule(timing_of(source))
-    shown: I420 | None = None
-    for picture in source.pictures():
+    shown = _Shown(playback)
+    for picture in source.pictures(shown.refresh):
         now = clock.now()
         due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
         playback.watch_decoding(schedule.behind(now), now)
-        if shown is not None and not playback.show_until(shown, due):
+        if shown.i420 is not None and not playback.show_until(shown.i420, due):
             return
-        shown = picture.i420()
-        if not (playback.wait_until(due) and playback.show(shown)):
+        i420 = picture.i420()
+        if not (playback.wait_until(due) and shown.show(i420)):
             return
 
 

@@ -19,6 +19,7 @@ from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
+from relayd.source.abandoned import MOST_HUNG, AbandonedConnections
 from relayd.source.connection import SourceConnection
 from relayd.source.events import (
     SourceCounters,
@@ -38,17 +39,8 @@ LONGEST_RETRY: Final = 1.0
 1.5 s after that. A refused connection costs a few milliseconds."""
 UNUSABLE_RETRY: Final = 10.0
 """s between attempts for a source that a user must fix: a missing file, a wrong password."""
-MOST_HUNG: Final = 2
-"""Abandoned connections in which FFmpeg still hangs; at this number no other one is started until
-one of them ends, even on request: each is a thread and a connection to the camera."""
 FRESH_CONNECTION: Final = 2.0
 """s for which a connection without a picture yet counts as the one that a restart asks for."""
-RELEASE_WAIT: Final = 0.3
-"""s that an abandoned connection gets to close its device or socket before another one opens it:
-a few frames at 20 fps. A capture device would be busy until then."""
-FRUITLESS_SPACING: Final = 0.5
-"""s from the start of a connection that showed nothing to the next one, however often one is
-requested: a camera that does not answer is not to be flooded."""
 STOP_TIMEOUT: Final = 2.0
 """s that `stop` waits for FFmpeg's calls to return."""
 
@@ -86,8 +78,7 @@ class SourceReader:
         self._paused = Event()
         self._lock = Lock()
         self._current: SourceConnection | None = None
-        self._hung: list[SourceConnection] = []
-        self._abandoned_at = self._not_before = float("-inf")
+        self._abandoned = AbandonedConnections()
         self._is_reconnect = self._is_up = False
         self._has_told_wait = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
@@ -104,13 +95,9 @@ class SourceReader:
         if self._thread.ident is None:
             return True
         self._thread.join()
-        deadline = self._clock.now() + STOP_TIMEOUT
-        ended = [
-            connection.join(max(0.0, deadline - self._clock.now())) for connection in self._hung
-        ]
-        if all(ended):
+        if has_ended := self._abandoned.join(self._clock.now() + STOP_TIMEOUT, self._clock):
             self._opener.close()
-        return all(ended)
+        return has_ended
 
     @property
     def behind(self) -> float:
@@ -182,19 +169,10 @@ class SourceReader:
             self._restart.clear()  # before checking what is wanted
             if self._stop.is_set() or self._paused.is_set():
                 return False
-            self._hung = [earlier for earlier in self._hung if earlier.alive]
-            busy = sum(not earlier.ended.is_set() for earlier in self._hung)
+            if (hung := self._abandoned.hung) >= MOST_HUNG:
+                self._report_hung(hung)
             now = self._clock.now()
-            if now < self._not_before:
-                moment = self._not_before
-            elif busy >= MOST_HUNG:
-                self._report_hung(busy)
-                for earlier in self._hung:
-                    earlier.abandon()
-                moment = now + FIRST_RETRY
-            elif busy and now < self._abandoned_at + RELEASE_WAIT:
-                moment = self._abandoned_at + RELEASE_WAIT
-            else:
+            if (moment := self._abandoned.next_start(now)) <= now:
                 return True
             self._clock.sleep_until(moment, self._wake)
 
@@ -318,13 +296,9 @@ class SourceReader:
     def _abandon(self, connection: SourceConnection) -> None:
         with self._lock:
             self._current = None
-        connection.abandon()
-        self._abandoned_at = self._clock.now()
-        is_fruitless = connection.first_picture_at is None and connection.error is None
-        self._not_before = connection.started_at + (FRUITLESS_SPACING if is_fruitless else 0.0)
+        self._abandoned.add(connection, self._clock.now())
         self.counters.corrupt += connection.corrupt
         self.counters.late += connection.late
-        self._hung = [earlier for earlier in [*self._hung, connection] if earlier.alive]
 
     def _wait_to_retry(self, connection: SourceConnection, error: SourceError) -> None:
         self._slot.clear()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from relayd.errors import SourceError
 from relayd.media.decode import Picture
+from relayd.media.skipping import SkipLevel
 from relayd.source.ahead import AheadOfTime
 from relayd.source.playing import Playback
 from relayd.source.rounds import Rounds
@@ -47,8 +48,9 @@ def _play_one(
 ) -> bool:
     now = playback.clock.now()
     due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
-    playback.watch_decoding(schedule.behind(now), now)
+    level = playback.watch_decoding(schedule.behind(now), now)
     if schedule.left_out(now):
         playback.late += 1
         return not playback.is_abandoned
-    return ahead.put(picture.i420(), due)
+    # The next key picture may be far.
+    return ahead.put(picture.i420(), due, stays=level is SkipLevel.ALL_BUT_KEYS)

@@ -113,6 +113,13 @@ class DecodingLoad:
             self._note_change(level, now)
         return self.level
 
+    def leave_out(self, now: float) -> SkipLevel:
+        """Return the level after pictures up to a key picture had to be left out undecoded."""
+        if self.level is SkipLevel.NOTHING:
+            self._note_change(SkipLevel.UNREFERENCED, now)
+        self._good_since = None
+        return self.level
+
     def _next_level(self, behind: float, now: float) -> SkipLevel:
         slow_for = 0.0 if self._slow_since is None else now - self._slow_since
         good_for = 0.0 if self._good_since is None else now - self._good_since
@@ -172,12 +179,23 @@ class DecodingWatch:
         was = self._load.level
         level = self._load.note(behind, now, waiting=waiting)
         self.behind = 0.0 if waiting and level is SkipLevel.NOTHING else behind
+        self._log(was, level, now)
+        return level
+
+    def note_left_out(self, behind: float, now: float) -> SkipLevel:
+        """Return the level after the player itself left out what comes before a key picture."""
+        was, self.behind = self._load.level, behind
+        level = self._load.leave_out(now)
+        self._log(was, level, now)
+        return level
+
+    def _log(self, was: SkipLevel, level: SkipLevel, now: float) -> None:
         if level > SkipLevel.NOTHING and now - self._logged_at >= _LOGGED_EVERY:
             self._logged_at = now
-            _log.warning(LogEvent.SOURCE_TOO_SLOW, behind=round(behind, 1), reason=self.text)
+            behind = round(self.behind, 1)
+            _log.warning(LogEvent.SOURCE_TOO_SLOW, behind=behind, reason=self.text)
         elif was > SkipLevel.NOTHING and level is SkipLevel.NOTHING:
             _log.info(LogEvent.SOURCE_KEEPS_UP)
-        return level
 
 
 def slowness_text(behind: float, level: SkipLevel) -> str:

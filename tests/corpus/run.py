@@ -13,10 +13,12 @@ import select
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
+from typing import IO
 
 from relayd.errors import SourceError
 from relayd.media.causes import explained
@@ -51,12 +53,12 @@ class Result:
 def main(paths: list[str]) -> None:
     """Compare all samples, and print what was found."""
     samples = [found for path in paths for found in _files(Path(path))] or fetch(CACHE)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        parts = pool.map(compare, (samples[number::WORKERS] for number in range(WORKERS)))
-        results = [one for part in parts for one in part]
     report = CACHE / "results.jsonl"
     report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text("".join(json.dumps(asdict(one)) + "\n" for one in results))
+    with ThreadPoolExecutor(WORKERS) as pool, report.open("w") as file:
+        shares = (samples[number::WORKERS] for number in range(WORKERS))
+        parts = pool.map(lambda share: list(compare(share, file)), shares)
+        results = [one for part in parts for one in part]
     print_table(results)
     for one in results:
         if one.ffmpeg and not one.relayd:
@@ -68,11 +70,15 @@ def _files(path: Path) -> list[Path]:
     return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
 
 
-def compare(samples: list[Path]) -> list[Result]:
-    """Open each sample both ways."""
+def compare(samples: list[Path], report: IO[str]) -> Iterator[Result]:
+    """Open each sample both ways, and write each result to the report at once."""
     opener = Opener()
     try:
-        return [Result(str(sample), *by_ffmpeg(sample), *opener.open(sample)) for sample in samples]
+        for sample in samples:
+            result = Result(str(sample), *by_ffmpeg(sample), *opener.open(sample))
+            report.write(json.dumps(asdict(result)) + "\n")
+            report.flush()
+            yield result
     finally:
         opener.close()
 

@@ -30,7 +30,7 @@ SDISTS = (
 VIDEOS = frozenset(
     """
     3g2 3gp amv asf avi avs divx dv f4v flv gxf h261 h263 h264 h265 hevc ivf m1v m2t m2ts m2v
-    m4s m4v mjpeg mjpg mk3d mkv mov mp4 mpeg mpg mts mxf nut ogm ogv qt rm rmvb roq swf ts vob
+    m4v mjpeg mjpg mk3d mkv mov mp4 mpeg mpg mts mxf nut ogm ogv qt rm rmvb roq swf ts vob
     webm wmv wtv y4m yuv4mpeg obu av1 m3u8
     """.split()  # noqa: SIM905  # quotes would take thrice the room
 )
@@ -45,6 +45,8 @@ LARGEST = 40_000_000
 """Bytes of a sample; the larger ones only take longer."""
 MOST_PICTURES = 60
 """Still pictures of one ending that are taken from one package: some have thousands."""
+_SYNC = b"G"
+"""How MPEG's .ts begins; TypeScript does not."""
 Download = Callable[[str, Path, Path], None]
 """Downloads a package, by its name, into a folder; the last one is the cache."""
 _SOURCES = "deb-src http://deb.debian.org/debian bookworm main\n"
@@ -122,9 +124,13 @@ def _unpack(archive: Path, target: Path, taken: Counter[str]) -> None:
         is_wanted = ending in VIDEOS or (ending in PICTURES and taken[ending] < MOST_PICTURES)
         if not is_wanted or not 0 < size <= LARGEST or content is None:
             continue
+        head = content.read(1)
+        if ending == "ts" and head != _SYNC:
+            continue
         taken[ending] += 1
         place = target / f"{sum(taken.values()):05}-{PurePosixPath(name).name}"
         with place.open("wb") as file:
+            file.write(head)
             shutil.copyfileobj(content, file)
 
 

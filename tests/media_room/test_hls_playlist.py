@@ -5,12 +5,14 @@ import pytest
 from relayd.media.frames import Geometry
 from relayd.media.hls import LONGEST_POLL, ReloadTimer, is_hls
 from relayd.media.hls_playlist import (
+    by_parts,
     choose_variant,
     for_reading,
     is_master,
     is_playlist,
     master_of,
     parse_media,
+    part_length,
     variants,
 )
 
@@ -153,3 +155,33 @@ def test_hls_is_known_by_its_demuxer_or_its_ending() -> None:
     assert is_hls("http://host/live", "hls")
     assert not is_hls("http://host/live.m3u8", "mpegts")
     assert not is_hls("http://host/live.ts?list=a.m3u8", "")
+
+
+PARTS = """#EXTM3U
+#EXT-X-PART-INF:PART-TARGET=1.0
+#EXT-X-MEDIA-SEQUENCE:7
+#EXTINF:2,
+a.mp4
+#EXT-X-PART:DURATION=1,URI="b.1.mp4",INDEPENDENT=YES
+#EXT-X-PART:DURATION=1,URI="b.2.mp4"
+#EXTINF:2,
+b.mp4
+#EXT-X-PART:DURATION=1,URI="c.mp4",BYTERANGE="10@0"
+#EXT-X-PART:DURATION=1,URI="gone.mp4",GAP=YES
+#EXT-X-PART:DURATION=0.5,URI="c.mp4",BYTERANGE="20@10"
+#EXT-X-PRELOAD-HINT:TYPE=PART,URI="d.mp4"
+"""
+
+
+def test_parts_stand_for_their_segment_as_soon_as_they_are_there() -> None:
+    listed = parse_media(by_parts(PARTS, joins=False), "")
+    assert [(one.url, one.start) for one in listed.segments] == [
+        ("a.mp4", 0), ("b.1.mp4", 0), ("b.2.mp4", 0), ("c.mp4", 0), ("c.mp4", 10)
+    ]  # fmt: skip
+    assert part_length(PARTS) == 1.0
+    assert part_length(LIVE) == 0.0
+
+
+def test_who_joins_begins_with_the_first_part_of_the_newest_segment() -> None:
+    listed = parse_media(by_parts(PARTS, joins=True), "")
+    assert [(one.url, one.start) for one in listed.segments][-2:] == [("b.2.mp4", 0), ("c.mp4", 0)]

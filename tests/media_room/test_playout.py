@@ -103,9 +103,12 @@ def test_a_steady_source_is_hardly_delayed() -> None:
 
 def test_what_a_server_holds_at_the_start_is_given_up_at_once() -> None:
     backlog = [(5.0, n * STEP) for n in range(150)]
-    played = play(AdaptiveBuffer(margin=MARGIN), backlog + steady(10, start=5.0))
+    buffer = AdaptiveBuffer(margin=MARGIN)
+    played = play(buffer, backlog + steady(10, start=5.0))
     late_ages = [at - number * STEP for at, number in played.shown if at > 6]
     assert max(late_ages) < 2 * MARGIN
+    assert buffer.is_given_up(4.0)
+    assert not buffer.is_given_up(6.0)
 
 
 def test_a_pause_of_the_sender_delays_for_a_while_and_wears_off_unseen() -> None:
@@ -145,6 +148,17 @@ def test_a_sender_that_waits_for_us_is_played_at_its_own_speed() -> None:
         media.append(buffer.arrived((ahead + number) * STEP, now, held=True))
     rate = 1799 / (shown[-1] - shown[0])
     assert abs(rate * STEP - 1) < 0.01
+
+
+def test_the_rest_of_what_ended_is_played_at_its_own_speed() -> None:
+    buffer = AdaptiveBuffer(margin=MARGIN)
+    media = [buffer.arrived(n * STEP, 0.0) for n in range(1200)]
+    buffer.end()
+    now, shown = 0.0, []
+    for one in media:
+        now = max(now, buffer.due(one, 0.0, now))
+        shown.append(now)
+    assert shown[-1] - shown[0] == pytest.approx(1199 * STEP, rel=0.01)
 
 
 def test_stamps_that_wrap_jump_or_start_anew_go_on_by_one_step() -> None:

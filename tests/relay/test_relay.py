@@ -15,6 +15,7 @@ from relayd.relay.events import OutputsChanged
 from relayd.relay.holdoff import DOUBT_TEXT, MAX_DOUBTS
 from relayd.relay.relay import Relay
 from relayd.relay.status import OUTPUT_PENDING, RelayState
+from relayd.source.reader import SourceReader
 
 
 class Camera:
@@ -117,6 +118,24 @@ async def test_a_resume_after_lost_answers_also_counts_for_the_next_start(
     await relay.resume()
     for one in (relay, Relay(settings, "studio", client, journal)):
         assert DOUBT_TEXT not in reason(one)
+
+
+async def test_slow_decoding_is_the_reason_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for("http://127.0.0.1:9", "http://127.0.0.1:9/a.png", "", [], str(tmp_path))
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    assert relay.status().source_slow == ""
+    slow = "decoding is too slow: 31 s behind"
+    monkeypatch.setattr(SourceReader, "slowness", slow)
+    monkeypatch.setattr(SourceReader, "behind", 31.2)
+    assert relay.status().reason == relay.status().source_slow == slow
+    assert relay.status().source_behind == 31.2
+    try:
+        relay._enter(RelayState.DEGRADED, "no swapped picture arrives")
+        assert relay.status().reason == "no swapped picture arrives"
+    finally:
+        await asyncio.to_thread(relay.pipeline.stop_outputs)
 
 
 async def test_the_day_is_read_again_after_a_sleep(tmp_path: Path) -> None:

@@ -30,24 +30,30 @@ def test_live_hls_is_played_evenly_a_segment_behind(watch: "Watch") -> None:
     with HlsServer() as server:
         watched = watch(server.url())
         watched.frame()
-        frames = watched.arrivals(60)
+        frames = watched.arrivals(45)
+        assert 0.9 < watched.reader.buffered < 2.2
         watched.reader.pause()
     shown = numbers(frames)
     assert shown == sorted(shown)
-    assert len(set(shown)) > 50
+    assert len(set(shown)) > 35
     assert max(gaps(frames)) < LONGEST_GAP
     ages = [frame.captured_at - server.made_at(n) for frame, n in zip(frames, shown, strict=True)]
     assert np.median(ages) < 2.2  # a segment, the margin, and a request that came too early
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
-def test_how_long_pictures_wait_is_told(watch: "Watch") -> None:
-    with HlsServer() as server:
+def test_low_latency_hls_is_played_by_its_parts(watch: "Watch") -> None:
+    with HlsServer(duration=2.0, parts=8) as server:
         watched = watch(server.url())
         watched.frame()
-        watched.arrivals(25)
-        assert 0.9 < watched.reader.buffered < 2.2
+        watched.arrivals(20)
+        frames = watched.arrivals(30)
         watched.reader.pause()
+    shown = numbers(frames)
+    assert shown == sorted(shown)
+    ages = [frame.captured_at - server.made_at(n) for frame, n in zip(frames, shown, strict=True)]
+    assert np.median(ages) < 1.6  # by whole segments it would be more than 2
+    assert max(gaps(frames)) < LONGEST_GAP
 
 
 def test_one_variant_alone_is_fetched_and_no_sound(watch: "Watch") -> None:
@@ -108,29 +114,29 @@ def test_a_playlist_that_is_away_for_a_moment_is_not_seen(watch: "Watch") -> Non
 
 def test_a_list_that_jumps_or_counts_anew_goes_on(watch: "Watch") -> None:
     server = HlsServer(
-        restarts=[(6, 0), (8, 500)], jumps={6: 1.4, 8: 90000.0}, missing={9}, duration=0.5
+        restarts=[(6, 0), (7, 500)], jumps={6: 1.4, 7: 90000.0}, missing={8}, duration=0.5
     )
     with server:
         watched = watch(server.url())
         watched.frame()
-        frames = watched.arrivals(70)
+        frames = watched.arrivals(52)
         watched.reader.pause()
     shown = numbers(frames)
     assert shown == sorted(shown)
     each = round(RATE * server.duration)
-    assert {number // each for number in shown} >= {5, 6, 7, 8, 10}
+    assert {number // each for number in shown} >= {5, 6, 7, 9}
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
 def test_a_stream_that_ends_is_lost_after_its_pictures_and_the_limit(watch: "Watch") -> None:
-    with HlsServer() as server:
+    with HlsServer(duration=0.5) as server:
         watched = watch(server.url(), stall_timeout=0.6)
         watched.frame()
         server.stopped_at = time.monotonic()
         last_at = watched.last_picture_until(SourceDown)
         at, _ = watched.wait_for(SourceDown, 6)
         # The limit counts from the last picture, and a segment's length is no stall.
-        assert 1.4 < at - last_at < 2.2
+        assert at - last_at > 1.0
         watched.reader.pause()
 
 
@@ -144,16 +150,16 @@ def test_a_stop_does_not_wait_for_the_next_segment(watch: "Watch") -> None:
 
 
 def test_bursts_over_http_are_played_evenly_after_the_first(watch: "Watch") -> None:
-    with HlsServer(duration=0.8) as server:
+    with HlsServer(duration=0.6) as server:
         watched = watch(server.url("/one/bursts"))
         watched.frame()
-        watched.arrivals(30)
-        frames = watched.arrivals(40)
+        watched.arrivals(18)
+        frames = watched.arrivals(30)
         watched.reader.pause()
     assert max(gaps(frames)) < LONGEST_GAP
     shown = numbers(frames)
     assert shown == sorted(shown)
-    assert len(set(shown)) > 35
+    assert len(set(shown)) > 25
 
 
 @pytest.mark.parametrize("mime", ["application/vnd.apple.mpegurl", "text/plain"])
@@ -167,3 +173,18 @@ def test_hls_is_known_under_any_address_and_only_its_variant_fetched(
         assert (opened.width, opened.kind) == (640, "bursts")
         watched.reader.pause()
         assert not [path for path in server.asked if path.startswith("/low/segment")]
+
+
+def test_the_newest_segment_is_not_played_from_its_start_when_the_next_is_there(
+    watch: "Watch",
+) -> None:
+    with HlsServer(duration=4.0, phase=3.6) as server:
+        watched = watch(server.url())
+        watched.frame()
+        time.sleep(1.5)
+        frames = watched.arrivals(10)
+        assert watched.reader.slowness == ""
+        watched.reader.pause()
+    shown = numbers(frames)
+    ages = [frame.captured_at - server.made_at(n) for frame, n in zip(frames, shown, strict=True)]
+    assert np.median(ages) < 5.5  # from its start it would be 8

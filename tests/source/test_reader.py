@@ -16,9 +16,10 @@ from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.look import Look
 from relayd.media.skipping import SkipLevel
 from relayd.media.slots import LatestSlot
+from relayd.source.abandoned import MOST_HUNG
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
-from relayd.source.reader import MOST_HUNG, STOP_TIMEOUT, UNUSABLE_RETRY, SourceReader
+from relayd.source.reader import STOP_TIMEOUT, UNUSABLE_RETRY, SourceReader
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
@@ -387,7 +388,7 @@ def test_a_device_is_closed_before_a_restart_opens_it_again(
         return inputs[-1]
 
     monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_alone)
-    monkeypatch.setattr("relayd.source.reader.RELEASE_WAIT", 10.0)
+    monkeypatch.setattr("relayd.source.abandoned.RELEASE_WAIT", 10.0)
     watched = watch("rtsp://camera/live")
     watched.wait_for(SourceOpened, 3)
     threading.Timer(0.05, inputs[0].released.set).start()

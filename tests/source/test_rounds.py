@@ -173,6 +173,15 @@ def test_a_recording_that_can_be_sought_is_opened_once(
     assert 3 <= len(opened) <= 5  # the next round is prepared while the third is shown
 
 
+@pytest.mark.parametrize("name", ["short.h264", "short.gif", "short.mp4"])
+def test_a_clip_of_two_pictures_loops_as_well(folder: Path, name: str) -> None:
+    how = CLIPS["anim.gif"] if name.endswith("gif") else {}
+    played = Player(make_clip(folder / name, 2, **how), 60).play()
+    assert played.error is None
+    assert played.numbers == in_rounds(60, 2)
+    assert played.times[-1] - played.times[0] == pytest.approx(59 * STEP, abs=0.002)
+
+
 def test_a_test_picture_that_ends_begins_again() -> None:
     url = "lavfi:color=black:size=96x72:rate=25:duration=0.2"
     played = Player(url, 15).play()
@@ -298,17 +307,33 @@ def web(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("where", ["ranges", "whole"])
-@pytest.mark.parametrize("name", ["fast_start.mp4", "b_frames.mkv"])
+@pytest.mark.parametrize(
+    "name", ["fast_start.mp4", "b_frames.mkv", "b_frames.ts", "one_gop.m2ts", "raw.h264"]
+)
 def test_a_recording_on_a_web_server_loops_whole(
     folder: Path, web: str, where: str, name: str
 ) -> None:
-    make_clip(folder / "fast_start.mp4", COUNT, muxer_options={"movflags": "faststart"})
-    make_clip(folder / "b_frames.mkv", COUNT, options=B_FRAMES)
+    how = CLIPS.get(name, {"muxer_options": {"movflags": "faststart"}})
+    make_clip(folder / name, COUNT, **how)
     played = Player(f"{web}/{where}/{name}", 3 * COUNT).play()
     assert played.error is None
     assert played.numbers == in_rounds(3 * COUNT)
     _, steps = played.changes
     assert steps == pytest.approx([STEP] * len(steps), abs=0.002)
+
+
+def test_a_transport_stream_is_sought_on_a_server_that_ends_connections_when_asked(
+    folder: Path, web: str
+) -> None:
+    """It is longer than FFmpeg's buffer: measuring its length needs a second request."""
+    make_clip(
+        folder / "longer.ts",
+        3 * COUNT,
+        **CLIPS["b_frames.ts"] | {"codec": "mpeg2video", "options": {"b": "20M"}},
+    )
+    played = Player(f"{web}/ranges/longer.ts", 6 * COUNT).play()
+    assert played.error is None
+    assert played.numbers == in_rounds(6 * COUNT, 3 * COUNT)
 
 
 @pytest.mark.parametrize("name", ["new.mp4", "new.ts", "new.h264"])

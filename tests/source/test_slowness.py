@@ -166,6 +166,17 @@ def test_a_source_that_is_far_behind_is_never_silent(capsys: pytest.CaptureFixtu
     assert "source.keeps_up" in capsys.readouterr().out
 
 
+def test_a_player_that_leaves_out_pictures_itself_is_not_silent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    watch = DecodingWatch()
+    for number in range(20):  # each leap takes it back before it counts as slow
+        watch.note(0.5, number * 0.3)
+        assert watch.note_left_out(1.1, number * 0.3 + 0.1) is SkipLevel.UNREFERENCED
+    assert watch.text == "decoding is too slow: 1 s behind"
+    assert capsys.readouterr().out.count("source.too_slow") == 1
+
+
 def wanted(skipper: PacketSkipper, keys: str) -> str:
     """Return which packets of a stream are decoded; `K` is a key, `p` another picture."""
     return "".join(key for key in keys if skipper.wants(is_key=key == "K"))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -19,12 +18,12 @@ from PIL import Image
 
 from relayd.errors import SourceError
 from relayd.media.causes import Facts, explained
+from relayd.media.contents import is_encrypted_matroska
 from relayd.media.decode import VideoInput
 from relayd.media.frames import Geometry
 from relayd.media.refusals import refusal
 from relayd.media.symptoms import Asked, Symptom
 from relayd.source.events import SourceDown
-from relayd.source.inspection import inspect
 from relayd.source.option_names import unknown_options
 from tests.support.clips import Clips
 from tests.support.refusing import (
@@ -38,6 +37,7 @@ from tests.support.refusing import (
 
 if TYPE_CHECKING:
     from tests.source.conftest import Watch
+    from tests.support.rtsp import RtspCamera
 
 PAGE = b"<!DOCTYPE html><html><title>Camera</title><body>Please log in</body></html>"
 MPD = b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="dynamic"></MPD>'
@@ -270,6 +270,13 @@ def test_a_port_of_another_program_is_told(watch: "Watch") -> None:
         assert "another program listens at this port" in str(why(watch, f"udp://127.0.0.1:{port}"))
 
 
+def test_a_port_at_which_nothing_arrives_is_told(watch: "Watch") -> None:
+    error = why(watch, "udp://127.0.0.1:0", open_timeout=0.5)
+    assert "nothing arrives there" in error.message
+    assert "firewall" in error.hint
+    assert error.retryable
+
+
 # RTSP.
 
 
@@ -337,6 +344,20 @@ def test_a_password_that_needs_encoding_is_told_and_not_shown(watch: "Watch", ur
     assert "the password" in error.message
     assert "# %23" in error.hint
     assert not error.retryable
+
+
+@pytest.mark.parametrize("rtsp_camera", ["me@mail.com:Hidden9Word"], indirect=True)
+def test_a_password_that_works_is_not_shown_when_the_camera_stops(
+    rtsp_camera: "RtspCamera", watch: "Watch"
+) -> None:
+    watched = watch(rtsp_camera.url("me%40mail.com:Hidden9Word"), stall_timeout=0.5)
+    watched.frame()
+    rtsp_camera.freeze()
+    _, event = watched.wait_for(SourceDown, 8)
+    rtsp_camera.thaw()
+    assert "no picture for" in event.error.message
+    assert "Hidden" not in f"{event.error}"
+    assert "mail.com" not in f"{event.error}"
 
 
 # Files.
@@ -422,7 +443,21 @@ def test_an_encrypted_file_is_told(watch: "Watch", tmp_path: Path) -> None:
          "-encryption_kid", key, path],
         check=True,
     )  # fmt: skip
-    assert "is encrypted (cenc)" in str(why(watch, path))
+    assert "is encrypted" in str(why(watch, path))
+
+
+def test_a_header_without_pictures_is_told(
+    watch: "Watch", late_index: bytes, tmp_path: Path
+) -> None:
+    index = late_index[late_index.index(b"moov") - 4 :]
+    (tmp_path / "init.mp4").write_bytes(late_index[: late_index.index(b"mdat") - 4] + index)
+    assert "only the header of a stream" in str(why(watch, tmp_path / "init.mp4"))
+
+
+def test_an_encrypted_webm_is_recognised() -> None:
+    encrypted = b"\x6d\x80\x8a\x62\x40\x87\x50\x35\x84\x47\xe1\x81\x05"
+    assert is_encrypted_matroska(b"\x1aE\xdf\xa3" + encrypted)
+    assert not is_encrypted_matroska(b"\x1aE\xdf\xa3" + encrypted[:6] + bytes(99))
 
 
 def test_a_name_too_long_for_a_file_is_told_and_shortened(watch: "Watch") -> None:
@@ -464,36 +499,6 @@ def test_what_may_not_be_read_is_told_with_the_folder_in_the_way(tmp_path: Path)
     said = explained(error, Asked("a.mp4", "a.mp4", {}, live=False), facts)
     assert f"user {user} may not enter the folder" in said.message
     assert tmp_path.is_relative_to(blocked)
-
-
-# Devices.
-
-
-def test_a_device_that_is_missing_or_no_camera_is_told(watch: "Watch") -> None:
-    error = why(watch, "/dev/video97")
-    assert "there is no device /dev/video97" in error.message
-    assert "relayd devices" in error.hint
-    assert error.retryable
-    assert "is not a capture device" in str(why(watch, "/dev/null", demuxer="v4l2"))
-
-
-def test_who_uses_a_busy_device_is_told(tmp_path: Path) -> None:
-    """A terminal stands for the camera: no camera is here, and the look is the same."""
-    leader, follower = os.openpty()
-    device = os.ttyname(follower)
-    user = subprocess.Popen(["sleep", "60"], stdin=follower)
-    try:
-        error = SourceError("busy")
-        error.symptom = Symptom.BUSY
-        asked = Asked(device, device, {}, live=True)
-        said = explained(error, asked, inspect(Symptom.BUSY, asked, Event()))
-    finally:
-        user.kill()
-        user.wait()
-        os.close(leader)
-        os.close(follower)
-    assert said.message == f"{device} is in use by sleep (process {user.pid})"
-    assert said.retryable
 
 
 # Options.

@@ -58,6 +58,8 @@ class HlsServer:
     """(segment, number in the list from there on): the packager began anew, and its stamps too."""
     jumps: dict[int, float] = field(default_factory=dict)
     """Segments before which there is a discontinuity, and where their stamps begin, s."""
+    parts: int = 0
+    """Parts of each segment, for low latency: each is published when it is complete."""
     mime: str = "application/vnd.apple.mpegurl"
     """What playlists are said to be."""
     login: str = ""
@@ -143,10 +145,19 @@ class HlsServer:
             return None
         if name[2] == "live.m3u8":
             return self._live().encode()
+        if name[2].startswith("part"):
+            return self._part(*map(int, name[2].removeprefix("part").split(".")[:2]))
         number = int(name[2].removeprefix("segment").removesuffix(".ts"))
         return None if number in self.missing else self._segment(number, *self.sizes[name[1]])
 
+    def _part(self, number: int, part: int) -> bytes:
+        each = round(self.duration * RATE / self.parts)
+        first = (number * self.parts + part) * each
+        return coded(first, each, self.sizes["one"], 10.0 + first / RATE)
+
     def _segment(self, number: int, width: int, height: int) -> bytes:
+        if self.parts:
+            return b"".join(self._part(number, part) for part in range(self.parts))
         each = round(self.duration * RATE)
         begun = max([0, *(first for first in self.jumps if first <= number)])
         start = self.jumps.get(begun, 10.0) + (number - begun) * self.duration
@@ -162,9 +173,18 @@ class HlsServer:
             rows.append(f"{name}/live.m3u8")
         return "\n".join([*rows, ""])
 
+    def _parts(self, number: int, published: int) -> list[str]:
+        length = f"DURATION={self.duration / max(1, self.parts):.3f}"
+        return [
+            f'#EXT-X-PART:{length},URI="part{number}.{part}.ts"'
+            for part in range(self.parts)
+            if number * self.parts + part < published
+        ]
+
     def _live(self) -> str:
         now = min(time.monotonic(), self.stopped_at or float("inf"))
         count = int((now - self.began) / self.duration)
+        parts = int((now - self.began) / self.duration * self.parts) if self.parts else 0
         begun, counted = 0, 0
         for first, number in self.restarts:
             if count > first:
@@ -176,8 +196,13 @@ class HlsServer:
             f"#EXT-X-TARGETDURATION:{max(1, round(self.duration))}",
             f"#EXT-X-MEDIA-SEQUENCE:{first - begun + counted}",
         ]
+        if self.parts:
+            rows.append(f"#EXT-X-PART-INF:PART-TARGET={self.duration / self.parts:.3f}")
         for number in range(first, count):
             if number in self.jumps:
                 rows.append("#EXT-X-DISCONTINUITY")
+            if number >= count - 2:
+                rows += self._parts(number, parts)
             rows += [f"#EXTINF:{self.duration:.3f},", f"segment{number}.ts"]
+        rows += self._parts(count, parts)
         return "\n".join([*rows, ""])
