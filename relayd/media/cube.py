@@ -1,8 +1,8 @@
-"""The table that shows wide and high-dynamic-range colours on a BT.709 screen.
+"""The table that shows wide and high-dynamic-range colours on a BT.709 display.
 
 A cube of RGB values, as FFmpeg's filter `lut3d` interpolates in. What is as bright as paper or
 skin stays as it is: ITU-R BT.2408 places the white of a page at 203 cd/m2, which becomes the
-screen's white. Only what shines more is compressed, up to 1000 cd/m2, and cut off above.
+display's white. Only what shines more is compressed, up to 1000 cd/m2, and cut off above.
 """
 
 from functools import lru_cache
@@ -21,11 +21,11 @@ SIZE: Final = 33
 WHITE: Final = 203.0
 """cd/m2 of a white page in HDR (ITU-R BT.2408, 2.1)."""
 PEAK: Final = 1000.0 / WHITE
-"""The brightest light that is told apart: a screen of 1000 cd/m2, for which most HDR is made."""
+"""The brightest light that is told apart: a display of 1000 cd/m2, for which most HDR is made."""
 KNEE: Final = 0.75
 """The share of white from which on light is compressed: the lightest skin stays below it."""
 GAMMA: Final = 2.4
-"""Of an SDR screen (ITU-R BT.1886)."""
+"""Of an SDR display (ITU-R BT.1886)."""
 
 _TO_BT709: Final[dict[Gamut, Floats]] = {
     "bt709": np.eye(3),
@@ -77,7 +77,7 @@ def convert(signal: Floats, curve: Curve, gamut: Gamut) -> Floats:
 
 
 def to_light(signal: Floats, curve: Curve) -> Floats:
-    """Return the light that a screen shows for a signal, as a share of white."""
+    """Return the light that a display shows for a signal, as a share of white."""
     if curve == "pq":
         return _pq_to_light(signal)
     if curve == "hlg":
@@ -110,9 +110,9 @@ def _pq_to_light(signal: Floats) -> Floats:
 
 
 def _hlg_to_light(signal: Floats) -> Floats:
-    """ARIB STD-B67, shown on a screen of 1000 cd/m2 (ITU-R BT.2100, table 5).
+    """ARIB STD-B67, shown on a display of 1000 cd/m2 (ITU-R BT.2100, table 5).
 
-    The screen's gamma is applied to each colour, as SDR screens and FFmpeg's zscale do. BT.2100
+    The display's gamma is applied to each colour, as SDR displays and FFmpeg's zscale do. BT.2100
     applies it to the luminance, which makes saturated colours paler: by a Delta E of 5.
     """
     a, b, c, half = 0.17883277, 0.28466892, 0.55991073, 0.5
