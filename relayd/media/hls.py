@@ -170,8 +170,8 @@ class HlsFiles:
     def _continued(self, listed: MediaPlaylist) -> int:
         """Return the number of the first segment, counted on from what was served before.
 
-        By the last that both lists have in common: some servers count from the start again, some not at all, and
-        parts become one segment after a while.
+        By the last that both lists have in common: some servers count from the start again, some
+        not at all, and parts become one segment after a while.
         """
         before = self._served
         if before is None:

@@ -258,8 +258,8 @@ def _part(row: str) -> list[str]:
 def for_reading(text: str, sequence: int) -> str:
     """Return a live playlist so that FFmpeg never waits by itself and counts from `sequence`.
 
-    Whoever hands it over does the waiting. A number of its own makes a server that begins to count
-    anew look like one that goes on.
+    Whoever hands it over does the waiting. A number of its own makes a server that starts counting
+    again look like one that goes on.
     """
     rows: list[str] = []
     for row in text.splitlines():
