@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 CLOSEST: Final = 0.5
-"""Periods of 1/fps between two pictures at least: what encodes and swaps them needs time for each."""
+"""Periods of 1/fps between two pictures at least: encoding and swapping need time for each."""
 REGULAR: Final = 0.7
 """Periods by which a source's last intervals may differ for its next picture to be predictable."""
 OVERDUE: Final = 1.5
