@@ -420,6 +420,7 @@ class VideoInput:
             self.corrupt += 1
             self._corrupt_run += 1
             if self._corrupt_run >= CORRUPT_LIMIT:
+                del coded.packet  # which the error's traceback would keep, see close()
                 raise undecodable(self._name, self._corrupt_run) from None
             return []
         if frames:

@@ -21,6 +21,12 @@ _ALL_BUT_THE_MATRIX: Final[tuple[Filter, ...]] = tuple(
 )
 """PyAV cannot access every kind of side data, and the try may crash it (see relayd.media.compat):
 so the others are removed, from a copy, before the access."""
+_SMALL_COPY: Final[tuple[Filter, ...]] = (
+    ("crop", {"w": "min(iw,16)", "h": "min(ih,16)", "x": "0", "y": "0", "exact": "1"}),
+    ("copy", ""),
+)
+"""PyAV keeps a picture whose side data was accessed until the next garbage collection: hundreds of
+pictures, or all buffers of a camera, which FFmpeg takes back when it may be closed already."""
 
 
 class OrientationReader:
@@ -54,7 +60,7 @@ class OrientationReader:
     def _read(self, frame: VideoFrame) -> Orientation | None:
         layout = Layout.of(frame)
         if self._cleaner is None or self._cleaner.layout != layout:
-            self._cleaner = FilterChain(layout, _ALL_BUT_THE_MATRIX)
+            self._cleaner = FilterChain(layout, _ALL_BUT_THE_MATRIX + _SMALL_COPY)
         copy = self._cleaner.run(frame)
         try:
             matrix = compat.display_matrix(copy)

@@ -184,6 +184,10 @@ class AdaptiveBuffer:
             self._late.popleft()
         return media
 
+    def is_given_up(self, media: float) -> bool:
+        """Whether an item of this media time was given up on purpose, to be less old."""
+        return media < self._given_up
+
     def end(self) -> None:
         """Play the rest at its own speed: nothing more arrives, so nothing gets older by it."""
         self._held_at = float("inf")
@@ -199,7 +203,7 @@ class AdaptiveBuffer:
             self._alignment = now + self._margin - media
             return now + self._margin
         self._control(now)
-        if arrived_at > media + self._alignment and media >= self._given_up:
+        if arrived_at > media + self._alignment and not self.is_given_up(media):
             self._ran_dry(arrived_at - media)
         return media + self._alignment
 

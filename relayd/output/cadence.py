@@ -93,13 +93,15 @@ class _Phase:
     """Beats between two looks."""
     STEP = 0.0005
     """s between the phases that are tried."""
-    LOST = 0.05
+    LOST = 0.1
     """s of waiting that a picture counts for which shares its window with the next one, and so
     is not shown; elsewhere one is shown twice."""
     CLOSE, CLOSE_COST = 0.003, 0.003
     """s before the close in which a picture may soon miss it, and s that this counts for."""
-    WORTH = 0.0007
-    """s of waiting by which another phase must be better: moving narrows the windows for long."""
+    WORTH = 0.0002
+    """s of waiting by which another phase must be better."""
+    MOVING = 0.03
+    """s of waiting that each s of moving counts for: it narrows the windows for ten seconds."""
 
     def __init__(self, period: float, reach: float) -> None:
         self._period, self._reach = period, reach
@@ -121,7 +123,7 @@ class _Phase:
             return
         half = round(self._period / 2 / self.STEP)
         moves = np.arange(-half, half + 1, dtype=np.float64) * np.float64(self.STEP)
-        costs = self._costs(self.offset + moves)
+        costs = self._costs(self.offset + moves) + np.abs(moves) * self.MOVING
         best = int(costs.argmin())
         if costs[best] + self.WORTH < costs[half]:
             self.offset += float(moves[best])

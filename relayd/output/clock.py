@@ -25,7 +25,7 @@ _log = get("screen")
 
 HOLD_FOR: Final = 3.0
 """s that the last swapped picture stays: the default of rtc.stall_timeout. A short interruption
-is then a freeze without flicker, and standby appears with the tick that finds the link lost."""
+is then a freeze without flicker, and standby appears with the beat that finds the link lost."""
 GAP_BOUNDS: Final = (
     *(0.02, 0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.065),
     *(0.075, 0.1, 0.15, 0.25, 0.5, 1.0),
@@ -48,7 +48,7 @@ class Fallback(Enum):
 
 
 class Shown(Enum):
-    """What kind of picture a tick showed."""
+    """What kind of picture was shown."""
 
     FRESH = "fresh"
     """A swapped picture for the first time."""
@@ -142,7 +142,7 @@ class OutputClock:
         self._gaps = GapHistogram()
 
     def set_standby(self, frame: StandbyFrame) -> None:
-        """Use this standby picture from the next tick on."""
+        """Use this standby picture from the next beat on."""
         self._standby = frame
 
     def mark_lost(self, output: Output, fault: Exception) -> None:
@@ -154,13 +154,13 @@ class OutputClock:
         return next(slot.trouble for slot in self._slots if slot.output is output)
 
     def start(self) -> None:
-        """Start ticking; raises Unavailable if no thread can be started."""
+        """Start showing; raises Unavailable if no thread can be started."""
         thread = Thread(target=self.run, name="relayd-output-clock", daemon=True)
         start_thread(thread)
         self._thread = thread
 
     def stop(self) -> None:
-        """Stop ticking and all reopening; the outputs are left as they are."""
+        """Stop showing and all reopening; the outputs are left as they are."""
         self._stop.set()
         self._wake.set()
         if self._thread:

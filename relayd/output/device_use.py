@@ -1,12 +1,13 @@
 """Who has a video device open, from the kernel's use count and /proc."""
 
 import os
-import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from relayd.process.open_files import descriptors, entries, identity
 
 TRIES: Final = 3
 """Times that a count is repeated because we opened or closed a device meanwhile."""
@@ -38,7 +39,7 @@ class DeviceUse:
         dev_root: Path = Path("/dev"),
     ) -> None:
         """Count open files of `path`; raises OSError when there is no such file."""
-        self._device = _identity(os.stat(path))  # noqa: PTH116 - called often with a string
+        self._device = identity(os.stat(path))  # noqa: PTH116 - called often with a string
         self._sys, self._proc, self._dev = sys_root, proc_root, dev_root
 
     def siblings(self) -> frozenset[str]:
@@ -73,17 +74,17 @@ class DeviceUse:
         inspected = {str(os.getpid())}
         others = set(self._loopback_devices().values()) - {self._device}
         seen: list[tuple[int, int]] = []
-        for process in _entries(self._proc):
+        for process in entries(self._proc):
             if not process.name.isdigit() or process.name in inspected:
                 continue
             if is_readable := os.access(process / "fd", os.R_OK):
                 inspected.add(process.name)
-            seen += self._descriptors(process) if is_readable else ()
+            seen += descriptors(process) if is_readable else ()
         seen += self._locked_by_others(inspected)
         return Visible(seen.count(self._device), sum(identity in others for identity in seen))
 
     def _own(self, devices: set[tuple[int, int]]) -> int:
-        return sum(identity in devices for identity in self._descriptors(self._proc / "self"))
+        return sum(identity in devices for identity in descriptors(self._proc / "self"))
 
     def _locked_by_others(self, inspected: Collection[str]) -> Iterator[tuple[int, int]]:
         """Return the devices that processes other than these have locked."""
@@ -108,7 +109,7 @@ class DeviceUse:
     def _loopback_devices(self) -> dict[str, tuple[int, int]]:
         """Return v4l2loopback's devices by node: only they have the attribute max_openers."""
         found = {}
-        for entry in _entries(self._sys / "class/video4linux"):
+        for entry in entries(self._sys / "class/video4linux"):
             try:
                 if (entry / "max_openers").exists():
                     major, minor = (entry / "dev").read_text("ascii").split(":")
@@ -117,22 +118,3 @@ class DeviceUse:
             except (OSError, ValueError):  # removed a moment ago
                 continue
         return found
-
-    def _descriptors(self, process: Path) -> Iterator[tuple[int, int]]:
-        for entry in _entries(process / "fd"):
-            try:
-                yield _identity(entry.stat())
-            except OSError:  # closed a moment ago
-                continue
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    """Return the identity of a file; for a device node that of its device, whatever its path."""
-    return (0, found.st_rdev) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:  # missing, or no permission
-        return []

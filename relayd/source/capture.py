@@ -7,10 +7,12 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable, causes
+from relayd.process.open_files import programs_with
 from relayd.source.camera_mode import INPUT_FORMATS, ModeRequest, mode_options
 from relayd.v4l2 import nodes
 from relayd.v4l2.calls import CAP_STREAMING, Capability, Linux, Role, System, query_capability
@@ -68,7 +70,7 @@ class CaptureDevice:
             modes = [] if capability.is_loopback else list_modes(self._system, fd, INPUT_FORMATS)
         except OSError as fault:
             if fault.errno in {errno.ENOTTY, errno.EINVAL}:
-                raise SourceUnusable(f"{self._name} is no video device", hint=_LIST) from None
+                raise SourceUnusable(f"{self._name} is not a capture device", hint=_LIST) from None
             raise self._cannot_open(fault) from None
         finally:
             self._system.close(fd)
@@ -104,7 +106,7 @@ class CaptureDevice:
         name = self._name
         match fault.errno:
             case errno.ENOENT | errno.ENOTDIR | errno.ENODEV | errno.ENXIO:
-                return SourceUnreachable(f"{name}: no such device is plugged in", hint=_LIST)
+                return SourceUnreachable(f"there is no device {name}", hint=_LIST)
             case errno.EBUSY:
                 return self._busy()
             case errno.EACCES | errno.EPERM if self._is_new():
@@ -130,9 +132,9 @@ class CaptureDevice:
             return False
 
     def _busy(self) -> SourceError:
-        others = nodes.holders(self._number, self._proc) if self._number is not None else []
-        if others:
-            return SourceUnreachable(f"{self._name} is in use by {' and '.join(map(str, others))}")
+        with suppress(OSError):  # unplugged a moment ago
+            if users := programs_with(self._path, proc_root=self._proc):
+                return SourceUnreachable(f"{self._name} is in use by {' and '.join(users)}")
         return SourceUnreachable(
             f"{self._name} is in use by another program", hint=f"sudo fuser -v {self._path}"
         )

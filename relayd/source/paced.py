@@ -215,8 +215,9 @@ class PacedPlayer:
         with self._lock:
             due = self._buffer.due(media, item.at, now)
             self._playback.buffered = self._buffer.delay
-        # What came after its time is no fault of decoding; what waited beyond it is.
-        self._watch_decoding(max(0.0, now - max(due, item.at)), now)
+            is_given_up = self._buffer.is_given_up(media)
+        # What came after its time, or was given up, is no fault of decoding; the rest is.
+        self._watch_decoding(0.0 if is_given_up else max(0.0, now - max(due, item.at)), now)
         if self._leaves_out(media, due, now):
             self._playback.late += 1
             return not self._playback.is_abandoned

@@ -130,7 +130,11 @@ def _live_options(url: str, microseconds: str) -> tuple[Mapping[str, str], ...]:
             probe = _TRANSPORT_STREAM_PROBE | {"overrun_nonfatal": "1", "timeout": microseconds}
         case "tcp":
             probe = _TRANSPORT_STREAM_PROBE | {"timeout": microseconds}
-        case "http" | "https" | "rtmp" | "rtmps":  # rtmp's "timeout" makes it listen
+        case "http" | "https":
+            # Else FFmpeg asks for the connection to be closed, then uses it again to seek.
+            more = {"rw_timeout": microseconds, "multiple_requests": "1"}
+            probe = _TRANSPORT_STREAM_PROBE | more
+        case "rtmp" | "rtmps":  # its "timeout" makes it listen
             probe = _TRANSPORT_STREAM_PROBE | {"rw_timeout": microseconds}
         case "" | "file":
             is_session = path_of(url).lower().endswith(".sdp")

@@ -2,13 +2,17 @@
 
 from typing import Final
 
+from relayd import logs
 from relayd.errors import SourceError, SourceLost
+from relayd.logs import LogEvent
 from relayd.source.connection import SourceConnection
 from relayd.source.limits import LONGEST_KEY_WAIT, SourceLimits
 from relayd.source.opening import too_slow
 
 OPENING_GRACE: Final = 1.0
 """s beyond the limit for opening, which FFmpeg keeps itself, after which it counts as hung."""
+
+_log = logs.get("source")
 
 
 class Progress:
@@ -17,22 +21,28 @@ class Progress:
     def __init__(self, connection: SourceConnection, limits: SourceLimits, name: str) -> None:
         self._connection, self._limits, self._name = connection, limits, name
         self._packets = 0
-        self._extended_to = 0.0
-
-    @property
-    def waits_for_key_frame(self) -> bool:
-        """Whether video arrives, and none of it can be shown yet for longer than configured."""
-        return self._extended_to > 0 and self._connection.first_picture_at is None
+        self._extended_to = float("-inf")
 
     def deadline(self, now: float) -> float:
-        """Return the time by which the next step is due, on the connection's clock."""
+        """Return the time by which the next step is due, on the connection's clock.
+
+        The limits adapt to what the connection has shown, which is logged.
+        """
         connection = self._connection
+        if self._limits.learn(connection.run):
+            _log.info(
+                LogEvent.SOURCE_SLOW,
+                stall_limit=round(self._limits.stall, 1),
+                first_frame_limit=round(self._limits.first_frame, 1),
+            )
         if connection.last_picture_at is not None:
             return connection.last_picture_at + self._limits.stall + connection.burst
         if connection.connected_at is None:
             return connection.started_at + self._limits.open + OPENING_GRACE
         deadline = max(connection.connected_at + self._limits.first_frame, self._extended_to)
         if now >= deadline and self._may_still_come(now - connection.connected_at):
+            if self._extended_to < connection.connected_at:
+                _log.warning(LogEvent.SOURCE_WAITS_FOR_KEY_FRAME, longest=LONGEST_KEY_WAIT)
             self._extended_to = deadline = now + self._limits.stall
         return deadline
 
@@ -48,7 +58,7 @@ class Progress:
             return self._stalled()
         if connection.connected_at is None:
             return too_slow(name, limits.open)
-        if self._extended_to > 0:
+        if self._extended_to > connection.connected_at:
             waited = now - connection.connected_at
             return SourceLost(f"{name}: video arrives, but no key frame within {waited:.0f} s")
         reason = limits.first_frame_reason()

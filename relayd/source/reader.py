@@ -10,11 +10,9 @@ from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Final
 
-from relayd import logs
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable
-from relayd.logs import LogEvent
 from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
@@ -27,7 +25,7 @@ from relayd.source.events import (
     SourceEnded,
     SourceEvent,
 )
-from relayd.source.limits import LONGEST_KEY_WAIT, SourceLimits
+from relayd.source.limits import SourceLimits
 from relayd.source.opening import SourceOpener
 from relayd.source.playing import REFRESH
 from relayd.source.progress import Progress
@@ -43,8 +41,6 @@ FRESH_CONNECTION: Final = 2.0
 """s for which a connection without a picture yet counts as the one that a restart asks for."""
 STOP_TIMEOUT: Final = 2.0
 """s that `stop` waits for FFmpeg's calls to return."""
-
-_log = logs.get("source")
 
 
 class SourceReader:
@@ -80,7 +76,6 @@ class SourceReader:
         self._current: SourceConnection | None = None
         self._abandoned = AbandonedConnections()
         self._is_reconnect = self._is_up = False
-        self._has_told_wait = False
         self._thread = Thread(target=self._run, name="relayd-source", daemon=True)
         self.counters = SourceCounters()
 
@@ -214,7 +209,6 @@ class SourceReader:
                 if connection.error is not None:
                     raise connection.error
                 return True
-            self._learn(connection, progress)
             now = self._clock.now()
             deadline = progress.deadline(now)
             if now >= deadline:
@@ -223,18 +217,6 @@ class SourceReader:
                 continue
             self._clock.sleep_until(min(deadline, self._keep_fresh(now)), self._wake)
         return False
-
-    def _learn(self, connection: SourceConnection, progress: Progress) -> None:
-        """Adapt the limits to what the connection shows, and say so."""
-        if self._limits.learn(connection.run):
-            _log.info(
-                LogEvent.SOURCE_SLOW,
-                stall_limit=round(self._limits.stall, 1),
-                first_frame_limit=round(self._limits.first_frame, 1),
-            )
-        if progress.waits_for_key_frame and not self._has_told_wait:
-            self._has_told_wait = True
-            _log.warning(LogEvent.SOURCE_WAITS_FOR_KEY_FRAME, longest=LONGEST_KEY_WAIT)
 
     def _keep_fresh(self, now: float) -> float:
         """Publish the last picture of a slow source again; returns when to do so next."""

@@ -11,18 +11,25 @@ from typing import Final
 
 CLOSEST: Final = 0.5
 """Beats between two pictures at least: what encodes and swaps them needs time for each."""
+REGULAR: Final = 0.7
+"""Beats by which a source's last intervals may differ if its next picture is to be foreseen."""
 OVERDUE: Final = 1.5
 """Intervals of the source after which the next picture is no longer awaited."""
 SAFE: Final = 0.25
 """Beats before the end of a beat by which a picture must be expected to be waited for."""
 _INTERVALS: Final = 9
 """Intervals of the source whose median counts: single gaps and bursts do not change it."""
+_MORE_INTERVALS: Final = 31
+"""Intervals of which all but the two longest and the two shortest show if it is regular."""
 _STEADY_BEATS: Final = 20
 """Beats after which the limit between needed and spare pictures is corrected."""
 _LARGEST_CORRECTION: Final = 0.0002
 """Share of the time by which the limit is moved: twice what two quartz clocks differ by."""
-_FIRST_CORRECTIONS: Final = 5
-"""Corrections at the start that have no limit, as the limit's place is random."""
+_FIRST_CORRECTIONS: Final = 2
+"""Corrections at the start that may be large, as the limit's place is random then."""
+_LARGE_CORRECTION: Final = 0.2
+"""Beats by which those move the limit: more than half of the distance between the phases that a
+source of 24 to 60 fps has."""
 
 
 class EvenShare:
@@ -40,7 +47,7 @@ class EvenShare:
         self._newest_at: float | None = None
         self._is_unsent = False
         self._is_starved = True
-        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._intervals: deque[float] = deque(maxlen=_MORE_INTERVALS)
         self._boundary = _Boundary(self._period)
 
     def arrived(self, at: float, count: int = 1) -> None:
@@ -64,7 +71,8 @@ class EvenShare:
         if self._newest_at >= self._earliest:
             return opens
         # It came before its beat, when the beat before had its picture: a fresher one is better.
-        return min(max(opens, self._newest_at + OVERDUE * self._interval), self.deadline)
+        awaited = OVERDUE * self._interval if self._is_regular else 0.0
+        return min(max(opens, self._newest_at + awaited), self.deadline)
 
     @property
     def deadline(self) -> float:
@@ -91,7 +99,13 @@ class EvenShare:
     @property
     def _interval(self) -> float:
         """The source's usual interval; 0 while unknown."""
-        return median(self._intervals) if self._intervals else 0.0
+        return median(list(self._intervals)[-_INTERVALS:]) if self._intervals else 0.0
+
+    @property
+    def _is_regular(self) -> bool:
+        """Whether it is known when the next picture will come."""
+        usual = sorted(self._intervals)[2:-2]
+        return bool(usual) and usual[-1] - usual[0] <= REGULAR * self._period
 
     def _repeat_at(self) -> float:
         """When to repeat the last picture: midway to the next one, if that comes too late."""
@@ -117,6 +131,7 @@ class _Boundary:
     """
 
     def __init__(self, period: float) -> None:
+        self._first_step = _LARGE_CORRECTION * period
         self._step = _LARGEST_CORRECTION * period * _STEADY_BEATS
         self._beats = self._corrections = 0
         self._spare, self._needed = float("-inf"), float("inf")
@@ -139,6 +154,5 @@ class _Boundary:
         if not has_both:
             return 0.0
         self._corrections += 1
-        if self._corrections <= _FIRST_CORRECTIONS:
-            return error
-        return max(-self._step, min(self._step, error))
+        step = self._first_step if self._corrections <= _FIRST_CORRECTIONS else self._step
+        return max(-step, min(step, error))

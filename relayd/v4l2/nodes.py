@@ -1,28 +1,17 @@
-"""A device's node: which device it is, its other names, its sisters, and who has it open."""
+"""A device's node: which device it is, its other names and sisters, and relayd's own use of it."""
 
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from relayd.process.open_files import entries, identity
 from relayd.v4l2.calls import Capability, System, query_capability, stop_streaming
 
 _LINK_FOLDERS: Final = ("v4l/by-id", "v4l/by-path")
 """Where udev names cameras by what they are and by where they are plugged in; best first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process that has a device open."""
-
-    pid: int
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.pid})"
 
 
 def device_number(path: str) -> int | None:
@@ -38,7 +27,7 @@ def lasting_names(dev_root: Path = Path("/dev")) -> dict[str, str]:
     """Return udev's lasting name of each node, by-id before by-path, by the node's path."""
     names: dict[str, str] = {}
     for folder in _LINK_FOLDERS:
-        for link in _entries(dev_root / folder):
+        for link in entries(dev_root / folder):
             with suppress(OSError):
                 names.setdefault(str(link.resolve(strict=True)), str(link))
     return names
@@ -56,7 +45,7 @@ def sister_nodes(
     hardware = _hardware(folder / name)
     sisters = [
         entry.name
-        for entry in _entries(folder)
+        for entry in entries(folder)
         if hardware and entry.name != name and _hardware(entry) == hardware
     ]
     sisters.sort(key=lambda sister: (len(sister), sister))
@@ -72,23 +61,10 @@ def capability_of(system: System, path: str) -> Capability:
         system.close(fd)
 
 
-def holders(device: int, proc_root: Path = Path("/proc")) -> list[Holder]:
-    """Return the other processes that have a device open, as far as we may look into them."""
-    found = []
-    for process in _entries(proc_root):
-        if not process.name.isdigit() or int(process.name) == os.getpid():
-            continue
-        if any(_descriptors(process, device)):
-            with suppress(OSError):  # ended a moment ago
-                name = (process / "comm").read_text("utf-8", "replace").strip()
-                found.append(Holder(int(process.name), name))
-    return sorted(found, key=lambda holder: holder.pid)
-
-
 def is_locked_here(device: int, proc_root: Path = Path("/proc")) -> bool:
     """Whether this process itself holds a lock on a device, as it does on a camera it writes to."""
     details = proc_root / "self/fdinfo"
-    for fd in _descriptors(proc_root / "self", device):
+    for fd in _own_descriptors(device, proc_root):
         with suppress(OSError):  # closed a moment ago
             if "\nlock:" in (details / str(fd)).read_text("ascii", "replace"):
                 return True
@@ -100,16 +76,15 @@ def release(device: int, system: System, proc_root: Path = Path("/proc")) -> Non
 
     FFmpeg waits for a camera's next picture without any limit, and keeps it busy meanwhile.
     """
-    for fd in _descriptors(proc_root / "self", device):
+    for fd in _own_descriptors(device, proc_root):
         with suppress(OSError):  # closed a moment ago, or it does not stream
             stop_streaming(system, fd)
 
 
-def _descriptors(process: Path, device: int) -> Iterator[int]:
-    for entry in _entries(process / "fd"):
+def _own_descriptors(device: int, proc_root: Path) -> Iterator[int]:
+    for entry in entries(proc_root / "self/fd"):
         with suppress(OSError):  # closed a moment ago
-            found = entry.stat()
-            if stat.S_ISCHR(found.st_mode) and found.st_rdev == device:
+            if identity(entry.stat()) == (0, device):
                 yield int(entry.name)
 
 
@@ -118,10 +93,3 @@ def _hardware(entry: Path) -> str:
         return str((entry / "device").resolve(strict=True))
     except OSError:
         return ""
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:  # missing, or no permission
-        return []

@@ -103,9 +103,12 @@ def test_a_steady_source_is_hardly_delayed() -> None:
 
 def test_what_a_server_holds_at_the_start_is_given_up_at_once() -> None:
     backlog = [(5.0, n * STEP) for n in range(150)]
-    played = play(AdaptiveBuffer(margin=MARGIN), backlog + steady(10, start=5.0))
+    buffer = AdaptiveBuffer(margin=MARGIN)
+    played = play(buffer, backlog + steady(10, start=5.0))
     late_ages = [at - number * STEP for at, number in played.shown if at > 6]
     assert max(late_ages) < 2 * MARGIN
+    assert buffer.is_given_up(4.0)
+    assert not buffer.is_given_up(6.0)
 
 
 def test_a_pause_of_the_sender_delays_for_a_while_and_wears_off_unseen() -> None:

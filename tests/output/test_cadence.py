@@ -114,6 +114,15 @@ def test_the_windows_follow_a_clock_that_is_50_ppm_slower() -> None:
     assert played.repeated(after=40) <= 3
 
 
+def test_jitter_of_30_ms_repeats_less_than_one_picture_in_a_hundred() -> None:
+    rng = np.random.default_rng(4)
+    arrivals = np.array(share_of(20, 90)) + rng.uniform(0, 0.03, 1800)
+    played = Played([float(at) for at in arrivals], 89)
+    assert played.repeated(after=40) < 10
+    assert np.median(played.waits(after=40)) < 0.012
+    assert np.quantile(played.waits(after=40), 0.95) < 0.025
+
+
 def test_after_a_stall_pictures_are_again_shown_when_they_arrive() -> None:
     arrivals = [at for at in share_of(20, 100) if not 50 < at < 53]
     played = Played(arrivals, 100)

@@ -61,7 +61,7 @@ def test_this_process_is_not_changed() -> None:
 INSPECT = f"""
 import os, sys
 from pathlib import Path
-from relayd.output.device_use import DeviceUse
+from relayd.process.open_files import descriptors
 from relayd.process import hardening
 from relayd.process.child import run_to_end
 
@@ -72,7 +72,7 @@ hardening._prctl(hardening._PR_SET_DUMPABLE, 1)  # as after an exec
 hardening.forbid_dumps()
 file = os.open(sys.argv[1], os.O_RDONLY)
 found = os.fstat(file)
-assert (found.st_dev, found.st_ino) in DeviceUse(sys.argv[1])._descriptors(Path("/proc/self"))
+assert (found.st_dev, found.st_ino) in descriptors(Path("/proc/self"))
 for command in (["cat", f"/proc/{{os.getpid()}}/environ"], ["ls", f"/proc/{{os.getpid()}}/fd"]):
     status, stdout, stderr = run_to_end(command, timeout=20)
     assert status, stdout

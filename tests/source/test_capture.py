@@ -111,12 +111,12 @@ def test_a_virtual_camera_is_read_as_its_writer_set_it_and_waited_for_without_on
 def test_a_device_that_is_not_there_is_waited_for(machine: Machine) -> None:
     error = machine.refusal("video9")
     assert isinstance(error, SourceUnreachable)
-    assert str(error).startswith("/dev/video9: no such device is plugged in")
+    assert str(error).startswith("there is no device /dev/video9 (")
 
 
-def test_another_kind_of_device_is_no_video_device(tmp_path: Path) -> None:
+def test_another_kind_of_device_is_no_capture_device(tmp_path: Path) -> None:
     error = CaptureDevice("/dev/null", "/dev/null")
-    with pytest.raises(SourceUnusable, match="/dev/null is no video device"):
+    with pytest.raises(SourceUnusable, match="/dev/null is not a capture device"):
         error.options(REQUEST)
     with pytest.raises(SourceUnreachable, match="is a directory"):
         CaptureDevice(str(tmp_path), "folder").options(REQUEST)
@@ -136,8 +136,6 @@ def test_rights_are_named_but_of_a_new_node_waited_for(machine: Machine) -> None
 
 def test_a_busy_device_names_who_uses_it() -> None:
     device = CaptureDevice("/dev/full", "/dev/video0")
-    with pytest.raises(SourceUnusable):  # a device number is known from here on
-        device.options(REQUEST)
     error = device.explained(failed(SourceUnreachable, errno.EBUSY))
     assert isinstance(error, SourceUnreachable)
     assert str(error) == "/dev/video0 is in use by another program (sudo fuser -v /dev/full)"
@@ -149,7 +147,7 @@ def test_a_busy_device_names_who_uses_it() -> None:
         words = str(device.explained(failed(SourceUnreachable, errno.EBUSY)))
         process.communicate()
     assert words.startswith("/dev/video0 is in use by python")
-    assert words.endswith(f"({process.pid})")
+    assert words.endswith(f"(process {process.pid})")
 
 
 def test_a_device_that_goes_while_it_is_read_was_unplugged(machine: Machine) -> None:

@@ -1,4 +1,6 @@
+import gc
 import inspect
+import resource
 import struct
 import zlib
 from collections.abc import Iterator
@@ -332,3 +334,25 @@ def test_large_pictures_are_decoded_by_more_threads(
 ) -> None:
     width, height = size
     assert thread_count(width * height, processors, live=live) == threads
+
+
+def test_pictures_that_are_all_key_frames_do_not_pile_up() -> None:
+    """PyAV keeps what was asked for its side data until a garbage collection."""
+    held: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        with opened("testsrc2=size=1280x720:rate=30", format="lavfi") as source:
+            for picture, _ in zip(source.pictures(), range(30), strict=False):
+                picture.i420()
+                held.append(resident_kib())
+    finally:
+        gc.enable()
+    assert held[-1] - held[9] < 10 * PICTURE_KIB  # of 20
+
+
+PICTURE_KIB = 1280 * 720 * 3 // 2 // 1024
+
+
+def resident_kib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024

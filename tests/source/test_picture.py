@@ -244,6 +244,17 @@ def test_of_two_streams_the_largest_is_shown_and_any_by_its_number(clips: "Clips
         first_picture(path, stream=2)
 
 
+@pytest.mark.skipif(not hasattr(av.VideoStream, "discard"), reason="since PyAV 18")
+def test_what_is_not_shown_is_not_read(clips: "Clips") -> None:
+    path = clips.folder / "sound.ts"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:d=0.2", "-f", "lavfi", "-i",
+           "testsrc2=s=320x240:d=0.2", "-f", "lavfi", "-i", "sine=d=0.2", "-map", "0", "-map", "1",
+           "-map", "2", path)  # fmt: skip
+    with opened(path) as source:
+        streams = source._container.streams
+        assert [stream.discard.name for stream in streams] == ["all", "default", "all"]
+
+
 def test_of_two_streams_of_a_camera_the_largest_is_shown_and_any_by_its_number(
     rtsp_camera: RtspCamera, clips: "Clips"
 ) -> None:

@@ -307,7 +307,9 @@ def web(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("where", ["ranges", "whole"])
-@pytest.mark.parametrize("name", ["fast_start.mp4", "b_frames.mkv", "b_frames.ts", "raw.h264"])
+@pytest.mark.parametrize(
+    "name", ["fast_start.mp4", "b_frames.mkv", "b_frames.ts", "one_gop.m2ts", "raw.h264"]
+)
 def test_a_recording_on_a_web_server_loops_whole(
     folder: Path, web: str, where: str, name: str
 ) -> None:
@@ -318,6 +320,20 @@ def test_a_recording_on_a_web_server_loops_whole(
     assert played.numbers == in_rounds(3 * COUNT)
     _, steps = played.changes
     assert steps == pytest.approx([STEP] * len(steps), abs=0.002)
+
+
+def test_a_transport_stream_is_sought_on_a_server_that_ends_connections_when_asked(
+    folder: Path, web: str
+) -> None:
+    """It is longer than FFmpeg's buffer: measuring its length needs a second request."""
+    make_clip(
+        folder / "longer.ts",
+        3 * COUNT,
+        **CLIPS["b_frames.ts"] | {"codec": "mpeg2video", "options": {"b": "20M"}},
+    )
+    played = Player(f"{web}/ranges/longer.ts", 6 * COUNT).play()
+    assert played.error is None
+    assert played.numbers == in_rounds(6 * COUNT, 3 * COUNT)
 
 
 @pytest.mark.parametrize("name", ["new.mp4", "new.ts", "new.h264"])

@@ -2,8 +2,6 @@
 
 import fcntl
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from relayd.v4l2 import nodes
@@ -11,7 +9,6 @@ from tests.support.cameras import RecordedDevices, hardware_tree
 
 DEVICE = Path("/dev/full")
 """A character device that no other program has open."""
-HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
 
 def test_a_device_is_known_by_its_number_through_any_link(tmp_path: Path) -> None:
@@ -46,22 +43,6 @@ def test_sisters_are_the_nodes_of_the_same_hardware(tmp_path: Path) -> None:
     assert nodes.sister_nodes("/dev/video10", tmp_path) == ["/dev/video0", "/dev/video1"]
     assert nodes.sister_nodes("/dev/video2", tmp_path) == []
     assert nodes.sister_nodes("/dev/video7", tmp_path) == []
-
-
-def test_who_has_a_device_open_is_told_by_name_and_pid() -> None:
-    number = DEVICE.stat().st_rdev
-    with DEVICE.open("wb"):
-        assert nodes.holders(number) == []  # this process itself is none
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, DEVICE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        (holder,) = nodes.holders(number)
-        process.communicate()
-    assert holder.pid == process.pid
-    assert str(holder) == f"{holder.name} ({process.pid})"
-    assert holder.name.startswith("python")
 
 
 def test_a_device_that_this_process_writes_to_is_known_by_its_lock() -> None:
