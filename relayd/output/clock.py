@@ -210,16 +210,22 @@ class OutputClock:
         return False
 
     def _tick(self, cadence: Cadence) -> None:
-        """Show one picture."""
+        """Show one picture, and have the next one planned."""
         now = self._clock.now()
-        skipped = cadence.shown(now)
+        try:
+            self._show_at(now)
+        finally:  # not before the outputs have it: planning may take some ms
+            skipped = cadence.shown(now)
+            with self._lock:
+                self._skipped += skipped
+
+    def _show_at(self, now: float) -> None:
         frame, kind = self._choose(now)
         for slot in self._slots:
             self._show(slot, frame)
         shown_at = self._clock.now()
         with self._lock:
             self._counts[kind] += 1
-            self._skipped += skipped
             if self._shown_at is not None:
                 self._gaps.add(shown_at - self._shown_at)
         self._shown_at = shown_at
