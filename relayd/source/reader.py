@@ -215,7 +215,8 @@ class SourceReader:
                 self._note_stall(connection, progress.fault(now))
                 is_reported = False
                 continue
-            self._clock.sleep_until(min(deadline, self._keep_fresh(now)), self._wake)
+            refresh_at = self._keep_fresh(now) if is_reported else deadline
+            self._clock.sleep_until(min(deadline, refresh_at), self._wake)
         return False
 
     def _keep_fresh(self, now: float) -> float:
@@ -243,7 +244,8 @@ class SourceReader:
             self._opener.distrust()
         if not self._opener.is_pipe:
             raise fault
-        connection.wait_again()
+        with self._lock:  # a picture may be published just now
+            connection.wait_again()
         self._is_up = False
         self._slot.clear()
         self._on_event(SourceDown(fault, 0.0))
@@ -263,7 +265,7 @@ class SourceReader:
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
             first = connection.first_picture_at is None
-            connection.note_picture(now)
+            connection.note_picture(i420, now)
             self.counters.frames += 1
         if first:
             self._wake.set()
@@ -284,7 +286,7 @@ class SourceReader:
 
     def _wait_to_retry(self, connection: SourceConnection, error: SourceError) -> None:
         self._slot.clear()
-        wait = self._retry.next_wait(connection.run.lasted) if error.retryable else UNUSABLE_RETRY
+        wait = self._retry.next_wait(connection.lasted) if error.retryable else UNUSABLE_RETRY
         self._is_up = False
         self._on_event(SourceDown(error, wait))
         self._wait_until(self._clock.now() + wait)
