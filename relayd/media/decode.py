@@ -27,7 +27,7 @@ from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
 from relayd.media.hls import HlsFiles
 from relayd.media.jpeg import lacks_end
-from relayd.media.look import Look, look_at
+from relayd.media.look import Look, look_at, size_of
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
 from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
@@ -400,6 +400,7 @@ class VideoInput:
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
+                self._require_whole(packet)
                 coded.append(CodedPicture(packet))
                 may_be_cut = self._may_be_cut(packet)
                 del packet
@@ -410,6 +411,11 @@ class VideoInput:
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
+
+    def _require_whole(self, packet: "Packet[VideoStream]") -> None:
+        """Raise SourceLost where reading a picture file broke off: its demuxer does not tell."""
+        if self._container.format.name == "image2" and 0 < packet.size < size_of(self._container):
+            raise SourceLost(f"{self._name}: reading broke off within the picture")
 
     def _may_be_cut(self, packet: "Packet[VideoStream]") -> bool:
         """Whether only the next packet shows that reading did not break off in this one.

@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -77,7 +78,7 @@ class Pipe:
         if not self.is_named or not addresses.is_fifo(self._path):
             return  # a writer may still have the removed one open
         with suppress(OSError):  # removed a moment ago
-            if not os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
+            if not os.path.samestat(Path(self._path).stat(), os.fstat(self._fd)):
                 fd = self._open(self._path)
                 os.close(self._fd)
                 self._fd = fd
