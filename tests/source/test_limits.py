@@ -79,9 +79,3 @@ def test_check_waits_as_long_for_a_source_as_its_limits_allow() -> None:
     settings = SourceSettings(open_timeout=30.0, first_frame_timeout=90.0)
     assert longest_start(settings) >= 30.0 + 90.0
     assert longest_start(SourceSettings()) >= 10.0 + LONGEST_KEY_WAIT
-
-
-def test_check_waits_as_long_for_a_source_as_its_limits_allow() -> None:
-    settings = SourceSettings(open_timeout=30.0, first_frame_timeout=90.0)
-    assert longest_start(settings) >= 30.0 + 90.0
-    assert longest_start(SourceSettings()) >= 10.0 + LONGEST_KEY_WAIT
