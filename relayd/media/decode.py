@@ -26,7 +26,8 @@ from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
 from relayd.media.hls import HlsFiles
-from relayd.media.look import Look, look_at
+from relayd.media.jpeg import lacks_end
+from relayd.media.look import Look, look_at, size_of
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
 from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
@@ -59,6 +60,8 @@ LARGE_PICTURE: Final = 2048 * 1152
 ones; the slices of a large one, if it has several, are decoded at the same time, without delay."""
 _NO_TIMESTAMPS: Final = 0x80
 """FFmpeg's flag of a format without time stamps, such as raw H.264 (AVFMT_NOTIMESTAMPS)."""
+_JPEG_STREAMS: Final = {"mjpeg", "mpjpeg", "jpeg_pipe", "image2pipe"}
+"""Demuxers that hand over what they have of a JPEG picture when reading breaks off in it."""
 _MAY_JUMP: Final = 0x200
 """FFmpeg's flag of a format whose time stamps may jump (AVFMT_TS_DISCONT)."""
 
@@ -210,8 +213,9 @@ class VideoInput:
         self.packets = 0
         """Packets of the video read so far, decodable or not."""
         self.key_interval = 0.0
-        """s: the longest stretch between two key frames so far, by their time stamps."""
-        self._last_key: float | None = None
+        """s: the longest stretch between two key frames so far, both by their arrival and by their
+        time stamps: one is longer after a pause, the other where the stamps jump."""
+        self._last_key: tuple[float, float | None] | None = None
         self._corrupt_run = self._decoded = 0
 
     @classmethod
@@ -391,17 +395,35 @@ class VideoInput:
         packets = cast(
             "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
         )
+        # Not to outlive the device here, see close().
+        coded: list[CodedPicture] = []
         try:
             while (packet := self._next_packet(packets)) is not None:
                 self._note_packet(packet)
-                # Neither may outlive the device here, see close().
-                coded = [CodedPicture(packet)]
+                self._require_whole(packet)
+                coded.append(CodedPicture(packet))
+                may_be_cut = self._may_be_cut(packet)
                 del packet
-                yield coded.pop()
+                while len(coded) > may_be_cut:
+                    yield coded.pop(0)
         finally:
+            coded.clear()
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
         if self._feed and self._feed.fault:
             raise self._feed.fault
+
+    def _require_whole(self, packet: "Packet[VideoStream]") -> None:
+        """Raise SourceLost where reading a picture file broke off: its demuxer does not tell."""
+        if self._container.format.name == "image2" and 0 < packet.size < size_of(self._container):
+            raise SourceLost(f"{self._name}: reading broke off within the picture")
+
+    def _may_be_cut(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether only the next packet shows that reading did not break off in this one.
+
+        A device delivers its pictures whole, and some devices leave out their ends.
+        """
+        is_read = self.codec == "mjpeg" and self._container.format.name in _JPEG_STREAMS
+        return is_read and packet.size > 0 and lacks_end(memoryview(packet))
 
     def decode(self, coded: CodedPicture) -> list[Picture]:
         """Decode one packet; none, one or more pictures come of it.
@@ -447,10 +469,15 @@ class VideoInput:
         self.packets += packet.size > 0
         if not packet.is_keyframe:
             return
-        at = (packet.pts or 0) * compat.number(packet.time_base)
+        now = time.monotonic()
+        stamp = None if packet.pts is None else packet.pts * compat.number(packet.time_base)
         if self._last_key is not None:
-            self.key_interval = max(self.key_interval, at - self._last_key)
-        self._last_key = at
+            arrived, before = self._last_key
+            interval = now - arrived
+            if stamp is not None and before is not None:
+                interval = min(interval, stamp - before)
+            self.key_interval = max(self.key_interval, interval)
+        self._last_key = now, stamp
 
     def _next_packet(
         self, packets: "Generator[Packet[VideoStream], None, None]"

@@ -74,8 +74,10 @@ def _look_over_http(asked: Asked, host: str, port: int, cancelled: Event) -> Fac
         return _why_not(fault, asked, host, port)
     except (RelaydError, OSError, RuntimeError):
         return Facts()
-    if answer is None:
-        return Facts()
+    return Facts() if answer is None else _facts_of(answer, asked)
+
+
+def _facts_of(answer: Answer, asked: Asked) -> Facts:
     if _is_redirect(answer):
         leads_back = _origin(_target(answer, asked.url)) == _origin(asked.url)
         return Facts(contact=Contact.CIRCLE if leads_back else Contact.ELSEWHERE)
@@ -125,7 +127,13 @@ def _is_redirect(answer: Answer) -> bool:
 
 
 def _target(answer: Answer, url: str) -> str:
-    return urljoin(url, answer.headers.get("location", ""))
+    """Return where an answer leads; an address that is none leads back."""
+    try:
+        target = urljoin(url, answer.headers.get("location", ""))
+        _origin(target)
+    except ValueError:  # a port that is no number, brackets that are no address
+        return url
+    return target
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -17,13 +18,14 @@ import pytest
 from PIL import Image
 
 from relayd.errors import SourceError
-from relayd.media.causes import Facts, explained
+from relayd.media.causes import Contact, Facts, explained
 from relayd.media.contents import is_encrypted_matroska
 from relayd.media.decode import VideoInput
 from relayd.media.frames import Geometry
 from relayd.media.refusals import refusal
 from relayd.media.symptoms import Asked, Symptom
 from relayd.source.events import SourceDown
+from relayd.source.inspect_server import look_at_server
 from relayd.source.option_names import unknown_options
 from tests.support.clips import Clips
 from tests.support.refusing import (
@@ -541,3 +543,11 @@ def test_a_value_that_ffmpeg_refuses_is_told_by_its_option(watch: "Watch") -> No
     url = "rtsp://127.0.0.1:9/live"
     error = why(watch, url, options={"rtsp_transport": "upd"})
     assert "rtsp_transport" in error.hint
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:99999/", "http://[bad/"])
+def test_a_redirect_to_an_address_that_is_none_is_no_failure_of_ours(location: str) -> None:
+    with web_server({"cam": Reply(302, headers={"Location": location})}) as server:
+        url = server.url("cam")
+        facts = look_at_server(Asked(url, url, {}, live=True), Event())
+    assert facts.contact is Contact.CIRCLE
