@@ -25,15 +25,15 @@ class LatestSlot(Generic[T]):
         self._changed = Condition()
         self._number = 0
         self._item: T | None = None
-        self._bells: list[Event] = []
+        self._events: list[Event] = []
 
-    def ring(self, bell: Event) -> None:
-        """Set `bell` at each `put` from now on, for a reader that waits for other things as well.
+    def notify(self, event: Event) -> None:
+        """Set `event` at each `put` from now on, for a reader that waits for other things as well.
 
         The reader clears it before it looks.
         """
         with self._changed:
-            self._bells.append(bell)
+            self._events.append(event)
 
     def put(self, item: T) -> None:
         """Make `item` the newest; the previous one is dropped."""
@@ -41,8 +41,8 @@ class LatestSlot(Generic[T]):
             self._number += 1
             self._item = item
             self._changed.notify_all()
-            for bell in self._bells:
-                bell.set()
+            for event in self._events:
+                event.set()
 
     def clear(self) -> None:
         """Drop the item, so that it is not shown again; the numbering continues."""

@@ -26,8 +26,8 @@ _SHORTEST_GAP: Final = 0.7
 class Cadence:
     """Decides when each picture is shown; pure, all times monotonic s.
 
-    Tell it of each arrival (`arrived`) and of each picture shown (`shown`); it says when the next
-    one is due.
+    Report each arrival (`arrived`) and each picture shown (`shown`); `due` says when the next one
+    is due.
     """
 
     def __init__(self, fps: float, now: float) -> None:

@@ -132,7 +132,7 @@ class OutputClock:
         self._on_shown = on_shown or (lambda _frame, _kind, _at: None)
         self._on_event = on_event or (lambda _event: None)
         self._stop, self._wake = Event(), Event()
-        swapped.ring(self._wake)
+        swapped.notify(self._wake)
         self._thread: Thread | None = None
         self._arrived = self._number = 0
         self._shown_at: float | None = None

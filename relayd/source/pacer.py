@@ -58,7 +58,7 @@ class Pacer:
         self._seen = self._delivered = 0
         self._thread = Thread(target=self._run, name="relayd-pacer", daemon=True)
         self.counters = PacerCounters()
-        slot.ring(self._wake)
+        slot.notify(self._wake)
 
     def start(self) -> None:
         """Start delivering; only once. Raises Unavailable if no thread can be started."""

@@ -35,7 +35,7 @@ source of 24 to 60 fps has."""
 class EvenShare:
     """Decides for each tick which picture is handed on, and when; pure, all times monotonic s.
 
-    Tell it of each picture (`arrived`), wait until `moment` or the next picture, then hand the
+    Report each picture (`arrived`), wait until `moment` or the next picture, then hand the
     newest one on and say so (`handed_on`), or that there was nothing to hand on (`starved`).
     """
 

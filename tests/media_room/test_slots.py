@@ -34,17 +34,17 @@ def test_a_cleared_item_is_never_returned_and_numbering_continues() -> None:
     assert slot.wait_newer(1, 0) == (2, "b")
 
 
-def test_a_put_rings_the_bell_of_a_reader_that_waits_for_other_things_as_well() -> None:
+def test_a_put_sets_the_event_of_a_reader_that_waits_for_other_things_as_well() -> None:
     slot: LatestSlot[str] = LatestSlot()
-    bells = threading.Event(), threading.Event()
-    for bell in bells:
-        slot.ring(bell)
-    assert not any(bell.is_set() for bell in bells)
+    events = threading.Event(), threading.Event()
+    for event in events:
+        slot.notify(event)
+    assert not any(event.is_set() for event in events)
     slot.put("a")
-    assert all(bell.is_set() for bell in bells)
-    bells[0].clear()
+    assert all(event.is_set() for event in events)
+    events[0].clear()
     slot.clear()
-    assert not bells[0].is_set()
+    assert not events[0].is_set()
 
 
 def test_a_waiting_reader_wakes_on_put() -> None:
