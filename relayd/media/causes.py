@@ -162,7 +162,9 @@ def _content(error: SourceError, asked: Asked, facts: Facts) -> SourceError | No
         return SourceUnusable(text, hint="give its HLS or RTSP URL instead")
     if what == contents.PLAYLIST:
         return _playlist(asked, facts)
-    return _not_video(asked, facts, what) if error.symptom == Symptom.NOT_MEDIA else None
+    # Of a page without Content-Length FFmpeg says that reading it failed.
+    is_seen = error.symptom == Symptom.NOT_MEDIA or what == contents.WEB_PAGE
+    return _not_video(asked, facts, what) if is_seen else None
 
 
 def _not_video(asked: Asked, facts: Facts, what: str) -> SourceError | None:

@@ -242,3 +242,13 @@ def test_a_snapshot_camera_that_answers_slower_than_the_stall_limit_is_kept(
     watched.arrivals(8)
     time.sleep(2.0)
     assert watched.events()[known:] == []
+
+
+def test_a_web_page_whose_length_is_not_sent_is_called_one(
+    http_camera: HttpCamera, watch: "Watch"
+) -> None:
+    http_camera.files["/cam"] = b"<!DOCTYPE html><html>Please log in</html>" * 50
+    http_camera.seconds = 0.1
+    watched = watch(http_camera.url("/cam"))
+    _, event = watched.wait_for(SourceDown, 5)
+    assert "the server sent a web page" in str(event.error)
