@@ -18,7 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 import av.error
 
+from relayd.errors import SourceUnusable
 from relayd.media import compat
+from relayd.media.origins import WEB, options_for, plain_url, scheme_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -30,7 +32,6 @@ PLACE_LIMIT: Final = 2.0
 """s for each step of asking for a redirection, which cannot be cancelled."""
 _PIECE: Final = 64 * 1024
 """Bytes that FFmpeg hands over at a time."""
-_HTTP: Final = ("http", "https")
 _USER_AGENT: Final = "Lavf/{}.{}.{}".format(*av.library_versions["libavformat"])
 """What FFmpeg says, so that a server sees one program."""
 
@@ -101,18 +102,25 @@ def local_path(url: str) -> Path | None:
     """Return the path of a file of this machine, None for a URL of any other kind."""
     if url.startswith("file:"):
         return Path(url.removeprefix("file://" if url.startswith("file://") else "file:"))
-    return None if "://" in url or url.startswith(("crypto", "data:")) else Path(url)
+    return None if "://" in url or scheme_of(url) or plain_url(url) != url else Path(url)
 
 
-def fetch_text(url: str, options: Mapping[str, str], timeout: float) -> str:
-    """Fetch a playlist; `timeout` limits each step, s. Raises OSError or av.error.FFmpegError."""
+def fetch_text(url: str, name: str, options: Mapping[str, str], timeout: float) -> str:
+    """Fetch a playlist; `timeout` limits each step, s. `name` replaces the URL in errors.
+
+    Raises OSError or av.error.FFmpegError; SourceUnusable for one that is too large: without its
+    end a recording would look like a live stream.
+    """
     source = open_file(url, options, timeout)
     content = bytearray()
     try:
-        while len(content) < LARGEST_PLAYLIST and (piece := source.read(_PIECE)):
+        while len(content) <= LARGEST_PLAYLIST and (piece := source.read(_PIECE)):
             content += piece
     finally:
         source.close()
+    if len(content) > LARGEST_PLAYLIST:
+        limit = f"{LARGEST_PLAYLIST >> 20} MiB"
+        raise SourceUnusable(f"{name}: its playlist is larger than {limit}", hint="see [source]")
     return content.decode("utf-8", "replace")
 
 
@@ -129,12 +137,16 @@ class Place:
 def find_place(url: str, options: Mapping[str, str]) -> Place:
     """Ask an HTTP server where a playlist really is; the same place where that cannot be found."""
     parts = urlsplit(url)
-    if parts.scheme.lower() not in _HTTP:
+    if parts.scheme.lower() not in WEB:
         return Place(url)
     address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls(options)))
     request = urllib.request.Request(address, headers=_headers(options))  # noqa: S310 - http(s) only
     try:
+        opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=_tls(options)),
+            _Redirects(options),
+            *_proxy(options),
+        )
         try:
             response = opener.open(request, timeout=PLACE_LIMIT)
         except urllib.error.HTTPError as error:
@@ -144,6 +156,34 @@ def find_place(url: str, options: Mapping[str, str]) -> Place:
             return Place(_with_login(response.geturl(), url), "\n".join(cookies))
     except (OSError, ValueError, http.client.HTTPException):
         return Place(url)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to web servers alone, and tells another one no credentials."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = dict(options)
+
+    def redirect_request(  # noqa: PLR0917  # urllib's own arguments
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        is_followed = super().redirect_request(req, fp, code, msg, headers, newurl) is not None
+        if not is_followed or scheme_of(newurl) not in WEB:
+            return None
+        self._options = options_for(newurl, self._options, req.full_url)
+        return urllib.request.Request(newurl, headers=_headers(self._options))  # noqa: S310 - http(s) only
+
+
+def _proxy(options: Mapping[str, str]) -> list[urllib.request.ProxyHandler]:
+    """Return what leads through the proxy of the user's options; else the environment's counts."""
+    proxy = options.get("http_proxy")
+    return [urllib.request.ProxyHandler(dict.fromkeys(WEB, proxy))] if proxy else []
 
 
 def _with_login(found_at: str, url: str) -> str:
@@ -157,7 +197,7 @@ def _with_login(found_at: str, url: str) -> str:
 
 def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=options.get("ca_file", options.get("cafile")))
-    if options.get("tls_verify", "0") in ("0", "false"):  # FFmpeg's default
+    if not compat.verifies_tls(options):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
