@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -17,13 +18,14 @@ import pytest
 from PIL import Image
 
 from relayd.errors import SourceError
-from relayd.media.causes import Facts, explained
+from relayd.media.causes import Contact, Facts, explained
 from relayd.media.contents import is_encrypted_matroska
 from relayd.media.decode import VideoInput
 from relayd.media.frames import Geometry
 from relayd.media.refusals import refusal
 from relayd.media.symptoms import Asked, Symptom
 from relayd.source.events import SourceDown
+from relayd.source.inspect_server import look_at_server
 from relayd.source.option_names import unknown_options
 from tests.support.clips import Clips
 from tests.support.refusing import (
@@ -69,6 +71,8 @@ def web() -> Iterator[WebServer]:
         "moved": Reply(302, headers={"Location": "/page"}),
         "elsewhere": Reply(302, headers={"Location": "http://127.0.0.2:9/live"}),
         "circle": Reply(302, headers={"Location": "/circle"}),
+        "brackets": Reply(302, headers={"Location": "http://[nowhere/live"}),
+        "port": Reply(302, headers={"Location": "http://127.0.0.1:99999/live"}),
         "json": Reply(200, b'{"error": "no such camera"}', "application/json"),
         "text": Reply(200, b"no such camera\n", "text/plain"),
         "empty": Reply(200, b"", "video/mp2t"),
@@ -126,6 +130,12 @@ def test_another_server_is_never_asked(watch: "Watch", web: WebServer) -> None:
     assert "redirects to another one" in str(error)
     assert all(headers["User-Agent"].startswith("Lavf/") for _, headers in other.asked)
     assert "authorization" not in str(other.asked).lower()
+
+
+@pytest.mark.parametrize("path", ["brackets", "port"])
+def test_a_redirection_to_no_address_is_one_to_elsewhere(web: WebServer, path: str) -> None:
+    asked = Asked(web.url(path, LOGIN), "it", {}, live=True)
+    assert look_at_server(asked, Event()).contact is Contact.ELSEWHERE
 
 
 def test_a_page_behind_a_login_is_looked_at_with_it(watch: "Watch") -> None:
