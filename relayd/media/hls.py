@@ -21,9 +21,7 @@ from relayd.errors import SourceError, SourceUnusable
 from relayd.media.fetch import (
     ByteSource,
     Nothing,
-    Place,
     fetch_text,
-    find_place,
     local_path,
     open_file,
 )
@@ -42,6 +40,7 @@ from relayd.media.hls_playlist import (
     with_whole_addresses,
 )
 from relayd.media.origins import is_from_web, may_be_opened, may_share, options_for, plain_url
+from relayd.media.place import Place, find_place
 
 DEMUXER: Final = "hls"
 OPTIONS: Final = {"http_persistent": "0", "http_multiple": "0", "live_start_index": "-1"}
