@@ -29,6 +29,8 @@ _URI: Final = re.compile(r'\bURI="([^"]*)"')
 _VIDEO_CODECS: Final = ("avc", "hvc", "hev", "av01", "vp0", "dvh", "mp4v", "vvc")
 LARGEST_ENLARGEMENT: Final = 2.0
 """A variant of up to twice the relay's size is chosen: more pixels would only cost decoding."""
+SHORTEST_TARGET: Final = 1
+"""s: of the target duration FFmpeg waits half, when a playlist has nothing new to it."""
 LONGEST_SEGMENT: Final = 60.0
 """s that a segment may last: for so long a live source may be silent without being lost."""
 SHORTEST_WAIT: Final = "0.001"
@@ -273,6 +275,8 @@ def for_reading(text: str, sequence: int) -> str:
     for row in text.splitlines():
         if row.startswith(_DURATION):
             rows.append(f"{_DURATION}{SHORTEST_WAIT},")
+        elif row.startswith(_TARGET):
+            rows.append(f"{_TARGET}{SHORTEST_TARGET}")
         elif not row.startswith((_SEQUENCE, "#EXTM3U")):
             rows.append(row)
     return "\n".join(["#EXTM3U", f"{_SEQUENCE}{sequence}", *rows, ""])
