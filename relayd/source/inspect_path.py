@@ -82,7 +82,8 @@ def _alike(path: Path) -> tuple[str, ...]:
     with os.scandir(wanted.parent) as found:
         names = [entry.name for entry, _ in zip(found, range(_MOST_NAMES), strict=False)]
     near = [name for name in names if name.lower() == wanted.name.lower()]
-    stems = {Path(name).stem: name for name in names}
+    near += get_close_matches(wanted.name, names, _MOST_ALIKE, _ALIKE)
+    stems = {Path(name).stem: name for name in names}  # the right name with another ending
     near += [stems[stem] for stem in get_close_matches(wanted.stem, stems, _MOST_ALIKE, _ALIKE)]
     near = list(dict.fromkeys(near))
     is_folder = wanted != path

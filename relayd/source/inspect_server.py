@@ -23,8 +23,10 @@ from relayd.media.causes import Contact, Facts
 from relayd.media.contents import START, Boxes, boxes_of
 from relayd.media.symptoms import Asked
 
+HTTP_LIMIT: Final = 5.0
+"""s to connect, and again to read: a GET can be cancelled."""
 LIMIT: Final = 2.0
-"""s for each step: to connect, and to read. A stop waits at most 2 s for us."""
+"""s for each other step, to connect and to read: a stop waits no longer for it."""
 PORTS: Final = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
 """The default port of each scheme whose servers can be looked at."""
 _POLL: Final = 0.1
@@ -107,9 +109,11 @@ async def _fetch(asked: Asked) -> Answer:
     """Follow redirects on the same server alone: another one must not get user and password."""
     url, headers = asked.url, _headers(asked.options) | {"Range": f"bytes=0-{START - 1}"}
     trust = partial(_context, asked.options)
-    async with HttpClient(connect_timeout=LIMIT, read_timeout=LIMIT, trust=trust) as client:
+    async with HttpClient(
+        connect_timeout=HTTP_LIMIT, read_timeout=HTTP_LIMIT, trust=trust
+    ) as client:
         for _ in range(_MOST_REDIRECTS):
-            answer = await client.peek(url, most=START, seconds=LIMIT, headers=headers)
+            answer = await client.peek(url, most=START, seconds=HTTP_LIMIT, headers=headers)
             following = _target(answer, url)
             if not _is_redirect(answer) or _origin(following) != _origin(url):
                 break

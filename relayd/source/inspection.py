@@ -18,8 +18,8 @@ _OF_SERVERS: Final = {Symptom.NOT_MEDIA, Symptom.BROKEN, Symptom.STATUS}
 def inspect(symptom: str, asked: Asked, cancelled: Event) -> Facts:
     """Return what can be found out about a source that failed with this symptom.
 
-    Takes up to about three times inspect_server.LIMIT; over HTTP it ends soon after `cancelled`
-    is set.
+    Takes some seconds at most (inspect_server.LIMIT, HTTP_LIMIT); ends soon after `cancelled` is
+    set while it waits for an answer over HTTP.
     """
     if asked.scheme in ("", "file"):
         return look_at_path(symptom, asked.url)

@@ -37,7 +37,7 @@ VIDEOS = frozenset(
 PICTURES = frozenset(
     """
     apng avif avifs bmp dds dpx exr fits gif hdr heic heif hif ico j2c j2k jfif jls jp2 jpc jpeg
-    jpg jxl jxs pam pbm pcx pfm pgm png pnm ppm psd qoi ras sgi sun svg tga tif tiff webp xbm
+    jpg jxl jxs pam pbm pcx pfm pgm png pnm ppm psd qoi ras sgi sun tga tif tiff webp xbm
     xpm xwd
     """.split()  # noqa: SIM905  # as above
 )

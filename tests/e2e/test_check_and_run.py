@@ -126,7 +126,7 @@ WHILE_RUNNING = {
     ),
     "a source that is no video": SetUp(("source.url=" + __file__,), "source", "test_check_and_run"),
     "a source nobody serves": SetUp(
-        ("source.url=rtsp://127.0.0.1:1/x",), "source", "Connection refused"
+        ("source.url=rtsp://127.0.0.1:1/x",), "source", "connection refused: nothing listens there"
     ),
     "a recording in no folder": SetUp(
         ("output.0.url={tmp}/none/out.mkv",), "stream", "No such file or directory (create its"
