@@ -12,10 +12,10 @@ from weakref import WeakSet
 
 import av.error
 import av.logging
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from relayd.media import compat, hls
+from relayd.media import compat
+from relayd.media.container import MAX_PIXELS, OpenContainer, open_container
 from relayd.media.decoder import Decoder
 from relayd.media.deinterlace import field_order
 from relayd.media.feed import ByteFeed
@@ -27,23 +27,18 @@ from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.packets import PacketReader
 from relayd.media.picture import CodedPicture, Picture
-from relayd.media.refusals import no_picture, not_joined, read_failure, refusal
-from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
+from relayd.media.refusals import no_picture, read_failure
+from relayd.media.selection import StreamFactsReader, select_stream
 from relayd.media.skipping import SkipLevel
-from relayd.media.srt import SrtReader, is_srt
 from relayd.media.stamps import StampChooser
 from relayd.media.streams import StreamWish
 from relayd.media.symptoms import Asked
-from relayd.media.tiles import find_grid, join_tiles
+from relayd.media.tiles import join_tiles
 from relayd.urls.safe import MediaUrl
 
 # PyAV's Python logging hook is known to deadlock with threads (PyAV #751, #2276).
 av.logging.set_level(None)
 
-MAX_PIXELS: Final = 8192 * 8192
-"""Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
-_UNLIMITED: Final = 7 * 24 * 3600.0
-"""s: where another part has limits of its own."""
 _NO_TIMESTAMPS: Final = 0x80
 """FFmpeg's flag of a format without time stamps, such as raw H.264 (AVFMT_NOTIMESTAMPS)."""
 _MAY_JUMP: Final = 0x200
@@ -59,21 +54,19 @@ class VideoInput:
 
     def __init__(
         self,
-        container: InputContainer,
+        opened: OpenContainer,
         name: str,
-        feed: ByteFeed | None,
-        files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
         turn: Orientation,
         stream: StreamWish,
-        grid: Grid | None,
         live: bool,
         options: Mapping[str, str],
     ) -> None:
-        """`grid` says how the streams are the tiles of one picture."""
-        self._container, self._feed, self._files = container, feed, files
+        self._container, self._feed = opened.container, opened.feed
+        self._files, self._grid = opened.files, opened.grid
+        container, grid = opened.container, opened.grid
         self._name = name
         self._stream = select_stream(container, stream, name)
         self._facts = StreamFactsReader(container, self._stream)
@@ -88,7 +81,6 @@ class VideoInput:
         order = field_order(context.name, compat.stated_field_order(context))
         turn = grid.orientation.then(turn) if grid else turn
         self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
-        self._grid = grid
         self._joined: VideoFrame | None = None
         self._lent: WeakSet[Picture] = WeakSet()
         """Pictures that somebody still has."""
@@ -129,52 +121,26 @@ class VideoInput:
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
-            if is_srt(url):
-                feed = SrtReader(
-                    url,
-                    name,
-                    open_timeout=float(open_timeout),
-                    read_timeout=read_timeout,
-                    cancelled=cancelled or Event(),
-                )
-            if feed is not None:
-                undo.callback(feed.close)
-            options = dict(options or {})
-            limited = {"max_pixels": str(MAX_PIXELS)} | options
-            timeout = open_timeout, read_timeout
-            grid = None
-            try:
-                if files is not None and not files.fetch():
-                    files = None
-                container = compat.open_input(
-                    feed or url,
-                    format=hls.DEMUXER if files else format or None,
-                    options=(hls.OPTIONS if files else {}) | limited,
-                    timeout=(open_timeout, _UNLIMITED if files else read_timeout),
-                    io_open=files,
-                )
-                undo.callback(container.close)
-                tiled = shows_tiles(container, stream)
-                if tiled and feed is None:  # a pipe cannot be read twice
-                    grid = find_grid(url, limited, timeout, MAX_PIXELS)
-            except (av.error.FFmpegError, ValueError, OSError) as error:
-                fault = feed.fault if feed else None
-                asked = Asked(url, name, options, live=low_delay)
-                raise fault or refusal(error, asked) from None
-            if tiled and not grid:
-                raise not_joined(name)
+            opened = open_container(
+                Asked(url, name, options or {}, live=low_delay),
+                demuxer=format,
+                stream=stream,
+                open_timeout=open_timeout,
+                read_timeout=read_timeout,
+                cancelled=cancelled or Event(),
+                feed=feed,
+                files=files,
+                undo=undo,
+            )
             source = cls(
-                container,
+                opened,
                 name,
-                feed,
-                files,
                 geometry=geometry,
                 fit=fit,
                 turn=turn,
                 stream=stream,
-                grid=grid,
                 live=low_delay,
-                options=options,
+                options=options or {},
             )
             undo.pop_all()
             return source
