@@ -53,6 +53,7 @@ ln -s ../lib/relayd/bin/relayd "$root/usr/bin/relayd"
 ln -sf "../../../bin/${python##*/}" "$home/bin/${python##*/}"
 
 cp README.md NOTICE "$doc/"
+install -Dm 644 docs/sources.md "$doc/docs/sources.md"
 mkdir -p "$root/usr/share/man/man1"
 gzip -9n <config/man/relayd.1 >"$root/usr/share/man/man1/relayd.1.gz"
 cp config/emulator.toml "$doc/examples/"

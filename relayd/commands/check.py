@@ -18,9 +18,11 @@ from relayd.errors import ConfigError, InternalFault, RelaydError, Unavailable
 from relayd.output.standby import StandbyRenderer
 from relayd.process import limits
 from relayd.process.name_lock import NameLock
+from relayd.source.progress import longest_start
 
 PART_TIMEOUT = 20.0
-"""s that any part may take, with its retries; then it is given up."""
+"""s that any part may take, with its retries; then it is given up. The source has limits of its
+own, which count on top."""
 
 
 async def run_checks(
@@ -51,11 +53,12 @@ async def run_checks(
 
 async def check_part(part: str, settings: Settings, name: str) -> list[Finding]:
     """Try one of PARTS as `run` would use it; returns its findings and never raises."""
+    limit = PART_TIMEOUT + (longest_start(settings.source) if part == "source" else 0.0)
     try:
-        async with asyncio.timeout(PART_TIMEOUT):
+        async with asyncio.timeout(limit):
             return await PARTS[part](settings, name)
     except TimeoutError:
-        fault = Unavailable(f"given up after {PART_TIMEOUT:g} s without an answer")
+        fault = Unavailable(f"given up after {limit:g} s without an answer")
         return [Finding.failed(part, fault)]
     except ConfigError as fault:
         return [Finding.failed(part, line) for line in fault.faults]

@@ -28,13 +28,12 @@ from relayd.relay.policy import is_on_demand
 from relayd.relay.status import OUTPUT_OK
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.option_names import unknown_options
+from relayd.source.progress import longest_start
 from relayd.source.reader import SourceReader
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import is_push, waits_for_caller
 from relayd.v4l2 import calls
 
-SOURCE_TIMEOUT = 15.0
-"""s to the source's first picture: an RTSP camera may take 10 s to its next key frame."""
 CONNECT_TIMEOUT = 5.0
 """s for a stream's receiver to accept a connection."""
 PUSH_PORTS = {"rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322, "tcp": None}
@@ -42,7 +41,11 @@ PUSH_PORTS = {"rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322, "tcp": None
 
 
 async def check_source(settings: Settings, relay: str) -> list[Finding]:
-    """Read one picture from the source; `relay` is the relay's name."""
+    """Read one picture from the source; `relay` is the relay's name.
+
+    Takes as long as the source's own limits allow, see `longest_start`.
+    """
+    limit = longest_start(settings.source)
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
@@ -59,7 +62,7 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
     def first_event() -> SourceEvent | None:
         reader.start()
         try:
-            deadline = time.monotonic() + SOURCE_TIMEOUT
+            deadline = time.monotonic() + limit
             while not events and time.monotonic() < deadline:
                 time.sleep(0.05)
             return events[0] if events else None
@@ -75,7 +78,7 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
         case SourceDown(error):
             found = Finding.failed("source", error)
         case _:
-            fault = SourceError(f"{name}: no picture within {SOURCE_TIMEOUT:g} s")
+            fault = SourceError(f"{name}: no picture within {limit:g} s")
             found = Finding.failed("source", fault)
     found = await _unless_in_use(found, settings, relay, partial(_has_source, settings))
     return [found, *_unknown_options(settings)]

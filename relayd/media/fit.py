@@ -75,10 +75,11 @@ class Fitter:
         """
         try:
             orientation = self._orientation.read(frame).then(self._turn)
-            shape = _shape_of(frame, facts, orientation)
+            whole = self._deinterlacer.whole(frame)  # perhaps in another pixel format
+            shape = _shape_of(frame, Layout.of(whole), facts, orientation)
             if self._chain is None or shape != self._shape:
                 self._chain, self._shape = self._build_chain(shape), shape
-            fitted = self._chain.run(self._deinterlacer.whole(frame))
+            fitted = self._chain.run(whole)
         except (av.error.FFmpegError, ValueError, OSError, MemoryError) as error:
             self.close()
             raise SourceUnusable(
@@ -104,8 +105,10 @@ class Fitter:
             return FilterChain(shape.layout, filters)
 
 
-def _shape_of(frame: VideoFrame, facts: StreamFacts, orientation: Orientation) -> Shape:
-    layout = Layout.of(frame)
+def _shape_of(
+    frame: VideoFrame, layout: Layout, facts: StreamFacts, orientation: Orientation
+) -> Shape:
+    """Return all about a picture as it was decoded, with the `layout` that it has now."""
     pixels = _pixels_of(layout.pixel_format)
     tags = ColourTags(
         int(frame.colorspace),

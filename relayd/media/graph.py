@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from av.video.frame import VideoFrame
 
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 Filter = tuple[str, str | Mapping[str, str]]
 """A filter's name and arguments: as FFmpeg's text, or by name, where nothing needs escaping."""
+
+_NO_TAGS: Final[Filter] = (
+    "setparams",
+    "color_primaries=unknown:color_trc=unknown:colorspace=unknown",
+)
+"""FFmpeg refuses pictures with tags of rare colours. Each filter here is told what it must know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,10 @@ class Layout:
 
 
 class FilterChain:
-    """Filters that are fed and emptied picture by picture; used in one thread only."""
+    """Filters that are fed and emptied picture by picture; used in one thread only.
+
+    What comes out states no colours, other than its range.
+    """
 
     def __init__(self, layout: Layout, filters: Sequence[Filter]) -> None:
         """Raises av.error.FFmpegError, ValueError or OSError if FFmpeg refuses the filters."""
@@ -40,7 +49,7 @@ class FilterChain:
             ":time_base=1/90000"
         )
         nodes: list[FilterContext] = [graph.add("buffer", source)]
-        for name, arguments in filters:
+        for name, arguments in (_NO_TAGS, *filters):
             if isinstance(arguments, str):
                 nodes.append(graph.add(name, arguments or None))
             else:

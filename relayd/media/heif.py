@@ -14,6 +14,8 @@ _SIZE_AND_TYPE: Final = 8
 """Bytes at the start of a box."""
 _SIZE_FOLLOWS, _UP_TO_THE_END = 1, 0
 """Sizes of a box with another meaning: 64 bits after the type; all that is left."""
+_LONGEST_GRID: Final = 12
+"""Bytes of a grid. A damaged file may claim any length, in thousands of pieces."""
 _IN_FILE, _IN_IDAT = 0, 1
 """Where the data of an item are."""
 _WIDE_SIZES: Final = 1
@@ -127,19 +129,25 @@ def _item_data(meta: dict[bytes, bytes], wanted: int, content: bytes) -> bytes:
     offset_size, length_size, base_size, index_size = (
         sizes >> shift & 15 for shift in (12, 8, 4, 0)
     )
+    piece_size = offset_size + length_size + (index_size if version else 0)
     for _ in range(reader.number(4 if version > 1 else 2)):
         item = reader.number(4 if version > 1 else 2)
         place = reader.number(2) & 15 if version else _IN_FILE
         reader.take(2)  # in which file: this one
         base = reader.number(base_size)
-        pieces = []
-        for _ in range(reader.number(2)):
-            reader.take(index_size if version else 0)
-            start = base + reader.number(offset_size)
-            pieces.append((start, reader.number(length_size)))
-        if item == wanted and place in (_IN_FILE, _IN_IDAT):
-            source = content if place == _IN_FILE else meta[b"idat"]
-            return b"".join(_Bytes(source, start).take(length) for start, length in pieces)
+        count = reader.number(2)
+        if item != wanted:
+            reader.take(count * piece_size)
+        elif place in (_IN_FILE, _IN_IDAT):
+            source, data = content if place == _IN_FILE else meta[b"idat"], b""
+            for _ in range(count):
+                reader.take(index_size if version else 0)
+                start = base + reader.number(offset_size)
+                length = min(reader.number(length_size), _LONGEST_GRID)
+                data += _Bytes(source, start).take(length)
+                if len(data) >= _LONGEST_GRID:
+                    break
+            return data
     raise ValueError("the main item has no data")
 
 

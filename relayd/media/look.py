@@ -41,12 +41,13 @@ def look_at(container: InputContainer, stream: VideoStream) -> Look:
         demuxers=names,
         codec=stream.codec_context.name,
         duration=max(0.0, duration),
-        size=_size(container),
+        size=size_of(container),
         pictures=pictures,
     )
 
 
-def _size(container: InputContainer) -> int:
+def size_of(container: InputContainer) -> int:
+    """Return the bytes of a file; 0 when unknown."""
     try:
         return max(0, container.size or 0)  # None from PyAV 19 on
     except (av.error.FFmpegError, OSError):

@@ -17,6 +17,7 @@ import av.error
 from relayd.errors import SourceError
 from relayd.media import compat
 from relayd.media.hls_playlist import is_playlist
+from relayd.media.jpeg import JPEG_END, JPEG_START, lacks_end
 
 _ENOUGH: Final = 64 * 1024
 """Bytes that hold the first JPEG picture's beginning, after any headers of a multipart stream."""
@@ -24,10 +25,9 @@ _LARGEST_PICTURE: Final = 32 * 1024 * 1024
 """Bytes of a single picture that are fetched."""
 _PACKET: Final = "65536"
 """Bytes of a packet of the demuxer `data`, which passes on what it gets."""
-_JPEG: Final = b"\xff\xd8\xff"
-_NEXT_JPEG: Final = b"\xff\xd9" + _JPEG
+_NEXT_JPEG: Final = JPEG_END + JPEG_START
 """The end of one picture and the beginning of the next."""
-_PICTURES: Final = (_JPEG, b"\x89PNG\r\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+_PICTURES: Final = (JPEG_START, b"\x89PNG\r\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 """How the files of single pictures begin."""
 
 
@@ -43,7 +43,8 @@ class Answer:
     @property
     def is_picture(self) -> bool:
         """Whether it is one picture, and complete."""
-        return self.is_whole and self.content.startswith(_PICTURES)
+        is_picture = self.content.startswith(_PICTURES)
+        return self.is_whole and is_picture and not lacks_end(self.content)
 
     @property
     def is_playlist(self) -> bool:
@@ -53,7 +54,7 @@ class Answer:
     @property
     def has_jpeg(self) -> bool:
         """Whether a JPEG picture begins in it, maybe after some headers."""
-        return _JPEG in self.content
+        return JPEG_START in self.content
 
 
 class PictureBytes(BytesIO):
@@ -110,4 +111,4 @@ def _is_enough(content: bytearray, added: int) -> bool:
         # Looked for in the new part alone: all of it each time would take seconds.
         begin = max(0, len(content) - added - len(_NEXT_JPEG))
         return len(content) >= _LARGEST_PICTURE or content.find(_NEXT_JPEG, begin) >= 0
-    return len(content) >= _ENOUGH or _JPEG in content
+    return len(content) >= _ENOUGH or JPEG_START in content

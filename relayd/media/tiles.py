@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LARGEST_FILE: Final = 64 * 1024 * 1024
 """Bytes read to find the grid: photos of phones have 2 to 10 MB."""
+MOST_TILES: Final = 1000
+"""As many streams as FFmpeg opens; photos of phones have 50 to 200. A damaged file may repeat one
+tile 65025 times, which takes FFmpeg minutes."""
 
 
 def find_grid(
@@ -32,11 +35,13 @@ def find_grid(
             if len(content) > LARGEST_FILE:
                 break
     grid = read_grid(bytes(content))
-    return grid if grid and grid.width * grid.height <= largest else None
+    if not grid or grid.width * grid.height > largest or len(grid.tiles) > MOST_TILES:
+        return None
+    return grid
 
 
 def join_tiles(container: InputContainer, grid: Grid) -> VideoFrame | None:
-    """Decode all tiles and return the whole picture; None if one of them cannot be decoded.
+    """Decode all tiles and return the whole picture; None if it cannot be made of them.
 
     Raises av.error.FFmpegError, OSError or ValueError.
     """
@@ -46,7 +51,8 @@ def join_tiles(container: InputContainer, grid: Grid) -> VideoFrame | None:
     decoded = _decode(container, [streams[item] for item in grid.tiles])
     if any(item not in decoded for item in grid.tiles):
         return None
-    return _lay_out([decoded[item] for item in grid.tiles], grid)
+    tiles = [decoded[item] for item in grid.tiles]
+    return _lay_out(tiles, grid) if _are_needed(tiles[0], grid) else None
 
 
 def _decode(container: InputContainer, streams: Sequence[VideoStream]) -> dict[int, VideoFrame]:
@@ -61,6 +67,13 @@ def _decode(container: InputContainer, streams: Sequence[VideoStream]) -> dict[i
         for frame in frames:
             decoded.setdefault(stream.id, frame)
     return decoded
+
+
+def _are_needed(tile: VideoFrame, grid: Grid) -> bool:
+    """Whether tiles of this size all show a part of the picture, so that they fit in memory."""
+    return (grid.columns - 1) * tile.width < grid.width and (
+        grid.rows - 1
+    ) * tile.height < grid.height
 
 
 def _lay_out(tiles: Sequence[VideoFrame], grid: Grid) -> VideoFrame:

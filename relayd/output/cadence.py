@@ -1,6 +1,6 @@
 """When the outputs get their pictures: as soon as one arrives, within the limits of an even rate.
 
-Each beat, 1/fps seconds apart, has a window: a picture that arrives within it is shown at once,
+Each tick, 1/fps seconds apart, has a window: a picture that arrives within it is shown at once,
 one that came before is shown when it opens, and when it closes without one the last is repeated.
 The windows follow the arrivals, so that few pictures come before or after theirs.
 """
@@ -34,10 +34,12 @@ class Cadence:
         """Begin with a window that closes at `now`."""
         self._period = 1.0 / fps
         self._reach = min(WIDEST * self._period, TOLERANCE * STEADY_FOR)
-        self._beat = self._origin = now
+        self._tick = self._origin = now
         self._offsets: deque[float] = deque([0.0], maxlen=ceil(STEADY_FOR * fps) + 2)
         self._phase = _Phase(self._period, self._reach)
         self._opens = self._closes = now
+        self._window = (0.0, 0.0)
+        """s after the tick: when the window opens and closes, had no picture been late."""
         self._closed = float("-inf")
         self._arrived = float("-inf")
 
@@ -55,28 +57,31 @@ class Cadence:
         return self._opens if is_new and self._arrived > self._closed else self._closes
 
     def shown(self, at: float) -> int:
-        """Note that a picture was shown at `at`; returns how many beats were left out."""
-        left_out = max(0, int((at - self._closes) / self._period))
+        """Note that a picture was shown at `at`; returns how many ticks were left out."""
+        opens, closes = self._window
+        offset = at - self._tick
+        left_out = max(0, int((offset - closes) / self._period))
         # What was intended: a machine that was late once is no reason to be late ten seconds.
-        self._offsets.append(min(max(at, self._opens), self._closes) - self._beat)
+        self._offsets.append(min(max(offset, opens), closes))
         self._closed = self._closes
-        self._beat += (1 + left_out) * self._period
-        self._phase.beat()
+        self._tick += (1 + left_out) * self._period
+        self._phase.follow()
         self._open_window(at)
         return left_out
 
     def _open_window(self, shown_at: float) -> None:
-        """Set the window of the next beat.
+        """Set the window of the next tick.
 
-        All offsets from the beats within STEADY_FOR stay within `reach` of one another: then no
+        All offsets from the ticks within STEADY_FOR stay within `reach` of one another: then no
         gap and no rate is out of bounds, however the wanted phase moves.
         """
         lowest, highest = min(self._offsets), max(self._offsets)
         wanted = self._phase.offset
         closes = max(highest - self._reach, min(wanted, lowest + self._reach))
         opens = min(closes, max(wanted - self._reach, highest - self._reach))
-        self._opens = max(self._beat + opens, shown_at + _SHORTEST_GAP * self._period)
-        self._closes = max(self._beat + closes, self._opens)
+        self._window = opens, closes
+        self._opens = max(self._tick + opens, shown_at + _SHORTEST_GAP * self._period)
+        self._closes = max(self._tick + closes, self._opens)
 
 
 class _Phase:
@@ -90,7 +95,7 @@ class _Phase:
     FEWEST = 10
     """Arrivals needed before anything is changed."""
     EVERY = 20
-    """Beats between two looks."""
+    """Ticks between two searches for a better phase."""
     STEP = 0.0005
     """s between the phases that are tried."""
     LOST = 0.1
@@ -106,20 +111,20 @@ class _Phase:
     def __init__(self, period: float, reach: float) -> None:
         self._period, self._reach = period, reach
         self._arrivals: deque[float] = deque()
-        self._beats = 0
+        self._ticks = 0
         self.offset = 0.0
-        """s after the beats, the phase to close windows at; not limited to one period."""
+        """s after the ticks, the phase to close windows at; not limited to one period."""
 
     def note(self, at: float) -> None:
-        """Note an arrival at `at`, s since the first beat."""
+        """Note an arrival at `at`, s since the first tick."""
         self._arrivals.append(at)
         while at - self._arrivals[0] > self.MEMORY:
             self._arrivals.popleft()
 
-    def beat(self) -> None:
-        """Look for a better phase now and then."""
-        self._beats += 1
-        if self._beats % self.EVERY or len(self._arrivals) < self.FEWEST:
+    def follow(self) -> None:
+        """Search for a better phase, at some of the ticks."""
+        self._ticks += 1
+        if self._ticks % self.EVERY or len(self._arrivals) < self.FEWEST:
             return
         half = round(self._period / 2 / self.STEP)
         moves = np.arange(-half, half + 1, dtype=np.float64) * np.float64(self.STEP)
@@ -131,11 +136,11 @@ class _Phase:
     def _costs(self, closes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what pictures wait, and what that costs, with windows that close so."""
         arrivals = np.array(self._arrivals)
-        beats = np.ceil((arrivals - closes[:, None]) / self._period)
-        before_close = closes[:, None] + beats * self._period - arrivals
+        ticks = np.ceil((arrivals - closes[:, None]) / self._period)
+        before_close = closes[:, None] + ticks * self._period - arrivals
         waits = np.maximum(before_close - self._reach, 0.0)
         near = np.clip(1 - before_close / self.CLOSE, 0, 1) * self.CLOSE_COST
-        lost = np.diff(beats, append=np.inf) == 0  # the next one comes before the same close
+        lost = np.diff(ticks, append=np.inf) == 0  # the next one comes before the same close
         costs = waits + near + lost * self.LOST
         mean: NDArray[np.float64] = costs.mean(1) + costs[:, -self.RECENT :].mean(1)
         return mean / 2

@@ -25,7 +25,7 @@ _log = get("screen")
 
 HOLD_FOR: Final = 3.0
 """s that the last swapped picture stays: the default of rtc.stall_timeout. A short interruption
-is then a freeze without flicker, and standby appears with the beat that finds the link lost."""
+is then a freeze without flicker; standby appears as soon as the link is found lost."""
 GAP_BOUNDS: Final = (
     *(0.02, 0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.065),
     *(0.075, 0.1, 0.15, 0.25, 0.5, 1.0),
@@ -88,7 +88,7 @@ class OutputClockStats:
 
     shown: dict[Shown, int]
     skipped: int
-    """Beats left out because the machine (or an output) delayed the thread."""
+    """Ticks left out because the machine (or an output) delayed the thread."""
     gaps: GapHistogram
     lost: tuple[str, ...]
     """Names of the outputs that are broken now."""
@@ -142,7 +142,7 @@ class OutputClock:
         self._gaps = GapHistogram()
 
     def set_standby(self, frame: StandbyFrame) -> None:
-        """Use this standby picture from the next beat on."""
+        """Use this standby picture from the next one shown on."""
         self._standby = frame
 
     def mark_lost(self, output: Output, fault: Exception) -> None:

@@ -53,6 +53,7 @@ class SourceConnection:
         self._abandoned = Event()
         self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
+        self._release: Thread | None = None
         self.started_at = clock.now()
         self.connected_at: float | None = None
         """When the container was open."""
@@ -60,8 +61,9 @@ class SourceConnection:
         """When the first picture was published."""
         self.last_picture_at: float | None = None
         """When the newest picture was published."""
+        self._newest: I420 | None = None
         self._pictures = 0
-        self._longest_step = 0.0
+        self._waited = self._longest_step = 0.0
         self.error: SourceError | None = None
         """Why it ended; None while it runs, and after the end of a recording."""
         self.ended = Event()
@@ -81,11 +83,15 @@ class SourceConnection:
         May be called again, for one that still hangs.
         """
         self._abandoned.set()
-        if device := self._opener.device:
+        device = self._opener.device
+        if device is None or self.ended.is_set():  # it would end the next connection's pictures
+            return
+        if self._release is None or not self._release.is_alive():
             # In a thread: a camera that hangs may keep this call for seconds as well.
             release = Thread(target=device.release, name="relayd-source-release", daemon=True)
             with suppress(Unavailable):
                 start_thread(release)
+                self._release = release
 
     def join(self, timeout: float) -> bool:
         """Wait for its thread; True when that has ended."""
@@ -93,11 +99,14 @@ class SourceConnection:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def note_picture(self, now: float) -> None:
-        """Count a picture that is published at `now`; by the thread that publishes it."""
-        if self.last_picture_at is not None:
-            self._longest_step = max(self._longest_step, now - self.last_picture_at)
-        self._pictures += 1
+    def note_picture(self, i420: I420, now: float) -> None:
+        """Count a picture that is published at `now`, once however often it is published."""
+        step = 0.0 if self.last_picture_at is None else now - self.last_picture_at
+        if i420 is not self._newest:
+            self._newest = i420
+            self._pictures += 1
+            self._waited += step
+            self._longest_step = max(self._longest_step, step)
         self.last_picture_at = now
         if self.first_picture_at is None:
             self.first_picture_at = now
@@ -113,11 +122,15 @@ class SourceConnection:
     @property
     def run(self) -> Run:
         """What it has shown so far of the source's pace."""
-        lasted = 0.0
-        if self.first_picture_at is not None and self.last_picture_at is not None:
-            lasted = self.last_picture_at - self.first_picture_at
         key_interval = self._playback.key_interval if self._playback else 0.0
-        return Run(self._pictures, lasted, self._longest_step, key_interval)
+        return Run(self._pictures, self._waited, self._longest_step, key_interval)
+
+    @property
+    def lasted(self) -> float:
+        """Seconds from the first to the last picture."""
+        if self.first_picture_at is None or self.last_picture_at is None:
+            return 0.0
+        return self.last_picture_at - self.first_picture_at
 
     @property
     def packets(self) -> int:

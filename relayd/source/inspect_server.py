@@ -75,8 +75,10 @@ def _look_over_http(asked: Asked, host: str, port: int, cancelled: Event) -> Fac
         return _why_not(fault, asked, host, port)
     except (RelaydError, OSError, RuntimeError):
         return Facts()
-    if answer is None:
-        return Facts()
+    return Facts() if answer is None else _facts_of(answer, asked)
+
+
+def _facts_of(answer: Answer, asked: Asked) -> Facts:
     if _is_redirect(answer):
         leads_back = _origin(_target(answer, asked.url)) == _origin(asked.url)
         return Facts(contact=Contact.CIRCLE if leads_back else Contact.ELSEWHERE)
@@ -126,19 +128,18 @@ def _is_redirect(answer: Answer) -> bool:
 
 
 def _target(answer: Answer, url: str) -> str:
+    """Return where an answer leads; an address that is none leads back."""
     try:
-        return urljoin(url, answer.headers.get("location", ""))
-    except ValueError:  # brackets that are no address
-        return ""
+        target = urljoin(url, answer.headers.get("location", ""))
+        _origin(target)
+    except ValueError:  # a port that is no number, brackets that are no address
+        return url
+    return target
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port; empty for an address that is none."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
-    except ValueError:
-        return "", "", 0
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
 
 
 def _with_login(url: str, original: str) -> str:

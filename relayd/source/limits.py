@@ -15,7 +15,7 @@ SLOW_SHARE: Final = 0.5
 MOST_GROWTH: Final = 10.0
 """s up to which a stall limit is tried that no picture has justified yet."""
 LONGEST_LEARNT: Final = 600.0
-"""s: longer steps and key-frame intervals are taken for errors."""
+"""s: longer steps and key-frame intervals count as this long."""
 NOTICEABLE: Final = 1.2
 """Factor by which a step or interval must exceed the longest one before: each change is logged."""
 STEP_MARGIN: Final = 2.0
@@ -31,11 +31,12 @@ class Run:
     """What one connection has shown."""
 
     pictures: int
-    """Published ones."""
-    lasted: float
-    """s from the first to the last picture."""
+    """Different ones that were published."""
+    waited: float
+    """s that each but the first took to come, in all: one that is shown again and again on purpose
+    is not waited for."""
     longest_step: float
-    """s between two pictures in a row."""
+    """s that one of them took to come."""
     key_interval: float
     """s between two key frames; 0.0 when unknown."""
 
@@ -95,4 +96,4 @@ class SourceLimits:
         """Whether a connection that stalled may be of a source with few pictures."""
         if run.pictures <= 1:
             return run.pictures == 1
-        return run.lasted / (run.pictures - 1) >= self._stall * SLOW_SHARE
+        return run.waited / (run.pictures - 1) >= self._stall * SLOW_SHARE

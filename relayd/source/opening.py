@@ -177,7 +177,10 @@ class SourceOpener:
             cancelled,
             is_hls=self._is_hls or is_hls(plan.url, plan.demuxer),
         )
-        video = self._open_pipe(opening) if is_piped(plan.url) else self._open_in_time(opening)
+        is_from_pipe = is_piped(plan.url)
+        if not is_from_pipe:  # any more
+            self.close()
+        video = self._open_pipe(opening) if is_from_pipe else self._open_in_time(opening)
         scheme, found = scheme_of(plan.url), video.look()
         decide = as_wanted if plan.is_settled else partial(settle, scheme=scheme)
         kind = decide(plan.kind, found=found)
@@ -206,6 +209,7 @@ class SourceOpener:
         """Close what is kept from one connection to the next."""
         if self._pipe is not None:
             self._pipe.close()
+            self._pipe = None
 
     def _open_pipe(self, opening: _Opening) -> VideoInput:
         if self._pipe is None:

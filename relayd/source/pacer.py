@@ -24,9 +24,9 @@ class PacerCounters:
     dropped: int = 0
     """Pictures of the source that an even share of it does not need."""
     starved: int = 0
-    """Beats with nothing to deliver: no picture, or one too old."""
+    """Ticks with nothing to deliver: no picture, or one too old."""
     skipped: int = 0
-    """Beats left out because the machine or `deliver` was too slow."""
+    """Ticks left out because the machine or `deliver` was too slow."""
     age: float = 0.0
     """s since the capture of the last delivered picture."""
     late: float = 0.0
@@ -38,7 +38,7 @@ class Pacer:
 
     Those that make an even share of the source are delivered when they arrive (EvenShare). A
     picture is repeated while it is younger than `max_age` seconds; after that, or while paused,
-    nothing is delivered. `deliver` must be faster than a beat.
+    nothing is delivered. `deliver` must take less than 1/fps seconds.
     """
 
     def __init__(

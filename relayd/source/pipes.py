@@ -8,6 +8,8 @@ import os
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import Final
 
@@ -27,6 +29,7 @@ class Pipe:
         Raises SourceUnusable when there is no such pipe, or it may not be read.
         """
         self._name = name
+        self._path = addresses.path_of(url)
         self.is_named = not addresses.is_pipe(url)
         """Whether another program may write into it later; standard input ends for good."""
         self.has_ended = False
@@ -38,7 +41,7 @@ class Pipe:
 
     def _open(self, url: str) -> int:
         if self.is_named:
-            return os.open(addresses.path_of(url), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         fd = os.dup(addresses.descriptor_of(url))
         os.set_inheritable(fd, False)
         return fd
@@ -62,12 +65,23 @@ class Pipe:
     def wait_for_writer(self, is_over: Callable[[], bool]) -> bool:
         """Wait until there is something to read; False if `is_over` becomes true first."""
         while not is_over():
+            self._follow_path()
             events = self._events()
             if events & select.POLLIN or (events and not self.is_named):
                 return True
             if events:  # the last writer is gone, and the next one not there
                 time.sleep(_POLL_INTERVAL)
         return False
+
+    def _follow_path(self) -> None:
+        """Go on with the pipe at the path: programs remove theirs, and create it again."""
+        if not self.is_named or not addresses.is_fifo(self._path):
+            return  # a writer may still have the removed one open
+        with suppress(OSError):  # removed a moment ago
+            if not os.path.samestat(Path(self._path).stat(), os.fstat(self._fd)):
+                fd = self._open(self._path)
+                os.close(self._fd)
+                self._fd = fd
 
     def _events(self) -> int:
         poll = select.poll()

@@ -3,9 +3,11 @@
 from typing import Final
 
 from relayd import logs
+from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceLost
 from relayd.logs import LogEvent
 from relayd.source.connection import SourceConnection
+from relayd.source.inspection import LONGEST_INSPECTION
 from relayd.source.limits import LONGEST_KEY_WAIT, SourceLimits
 from relayd.source.opening import too_slow
 
@@ -13,6 +15,13 @@ OPENING_GRACE: Final = 1.0
 """s beyond the limit for opening, which FFmpeg keeps itself, after which it counts as hung."""
 
 _log = logs.get("source")
+
+
+def longest_start(settings: SourceSettings) -> float:
+    """Return the s within which a first connection shows a picture, or says why it does not."""
+    key_wait = LONGEST_KEY_WAIT + settings.stall_timeout
+    first_frame = max(settings.first_frame_timeout, key_wait)
+    return settings.open_timeout + OPENING_GRACE + first_frame + LONGEST_INSPECTION
 
 
 class Progress:
@@ -65,12 +74,19 @@ class Progress:
         more = f" ({reason})" if reason else ""
         hint = "see [source] first_frame_timeout"
         limit = limits.first_frame
-        return SourceLost(f"{name}: connected, but no picture within {limit:g} s{more}", hint=hint)
+        return SourceLost(
+            f"{name}: connected, but no picture within {_rounded(limit)} s{more}", hint=hint
+        )
 
     def _stalled(self) -> SourceError:
         limit = self._limits.stall + self._connection.burst
-        message = f"{self._name}: no picture for {limit:g} s"
+        message = f"{self._name}: no picture for {_rounded(limit)} s"
         if not self._limits.may_be_slow(self._connection.run):
             return SourceLost(message)
         hint = "a source that sends pictures this rarely needs a longer [source] stall_timeout"
         return SourceLost(f"{message}, though it may only be slow", hint=hint)
+
+
+def _rounded(seconds: float) -> str:
+    """Return a limit that may have been learnt, without decimals that say nothing."""
+    return f"{round(seconds, 1):g}"

@@ -7,7 +7,7 @@ pictures are ignored, and it ends when FFmpeg's time limits end the call.
 """
 
 from collections.abc import Callable
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
@@ -29,6 +29,7 @@ from relayd.source.limits import SourceLimits
 from relayd.source.opening import SourceOpener
 from relayd.source.playing import REFRESH
 from relayd.source.progress import Progress
+from relayd.source.requests import Requests
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -70,8 +71,8 @@ class SourceReader:
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
-        self._stop, self._restart, self._wake = Event(), Event(), Event()
-        self._paused = Event()
+        self._requests = Requests(self._clock)
+        self._wake = self._requests.wake
         self._lock = Lock()
         self._current: SourceConnection | None = None
         self._abandoned = AbandonedConnections()
@@ -85,8 +86,7 @@ class SourceReader:
 
     def stop(self) -> bool:
         """Stop reading; False if FFmpeg still hangs after STOP_TIMEOUT (it ends by itself)."""
-        self._stop.set()
-        self._wake.set()
+        self._requests.stop()
         if self._thread.ident is None:
             return True
         self._thread.join()
@@ -112,18 +112,15 @@ class SourceReader:
         Does nothing while it is already being opened (FRESH_CONNECTION), and waits while too many
         earlier connections still hang (MOST_HUNG).
         """
-        self._restart.set()
-        self._wake.set()
+        self._requests.restart()
 
     def pause(self) -> None:
         """Close the source until `resume`: a camera's light goes out, a connection ends."""
-        self._paused.set()
-        self.restart()
+        self._requests.pause()
 
     def resume(self) -> None:
         """Open the source again."""
-        self._paused.clear()
-        self.restart()
+        self._requests.resume()
 
     @property
     def buffered(self) -> float:
@@ -132,9 +129,9 @@ class SourceReader:
             return self._current.buffered if self._current else 0.0
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._restart.clear()
-            if self._paused.is_set():
+        while not self._requests.is_stopped:
+            self._requests.take_restart()
+            if self._requests.is_paused:
                 self._wait_while_paused()
                 continue
             if not self._wait_for_room():
@@ -150,19 +147,19 @@ class SourceReader:
                 if has_ended:
                     self._is_up = False
                     self._on_event(SourceEnded())
-                    self._wait_until(None)
+                    self._requests.wait_until(None)
 
     def _wait_while_paused(self) -> None:
         self._slot.clear()
         self._is_reconnect = self._is_up = False
-        self._wait_until(None)
+        self._requests.wait_until(None)
 
     def _wait_for_room(self) -> bool:
         """Wait until another connection may start; False when none is wanted any more."""
         while True:
             self._wake.clear()
-            self._restart.clear()  # before checking what is wanted
-            if self._stop.is_set() or self._paused.is_set():
+            self._requests.take_restart()
+            if self._requests.wants_none:
                 return False
             if (hung := self._abandoned.hung) >= MOST_HUNG:
                 self._report_hung(hung)
@@ -201,7 +198,7 @@ class SourceReader:
         """
         progress = Progress(connection, self._limits, str(self._settings.url))
         is_reported = False
-        while not (self._woken_by_request() and self._needs_new_connection(connection)):
+        while not (self._requests.take_wake() and self._needs_new_connection(connection)):
             if not is_reported and connection.first_picture_at is not None:
                 is_reported = True
                 self._report_opened(connection)
@@ -215,7 +212,8 @@ class SourceReader:
                 self._note_stall(connection, progress.fault(now))
                 is_reported = False
                 continue
-            self._clock.sleep_until(min(deadline, self._keep_fresh(now)), self._wake)
+            refresh_at = self._keep_fresh(now) if is_reported else deadline
+            self._clock.sleep_until(min(deadline, refresh_at), self._wake)
         return False
 
     def _keep_fresh(self, now: float) -> float:
@@ -243,17 +241,18 @@ class SourceReader:
             self._opener.distrust()
         if not self._opener.is_pipe:
             raise fault
-        connection.wait_again()
+        with self._lock:  # a picture may be published just now
+            connection.wait_again()
         self._is_up = False
         self._slot.clear()
         self._on_event(SourceDown(fault, 0.0))
 
     def _needs_new_connection(self, connection: SourceConnection) -> bool:
         """Whether the request needs another connection, or none; else it is already fulfilled."""
-        self._restart.clear()  # before checking what is wanted
+        self._requests.take_restart()
         is_fresh = connection.first_picture_at is None and not connection.ended.is_set()
         is_fresh = is_fresh and self._clock.now() < connection.started_at + FRESH_CONNECTION
-        return self._stop.is_set() or self._paused.is_set() or not is_fresh
+        return self._requests.wants_none or not is_fresh
 
     def _accept(self, connection: SourceConnection, i420: I420) -> bool:
         """Publish a picture, unless it comes from an abandoned connection."""
@@ -263,7 +262,7 @@ class SourceReader:
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
             first = connection.first_picture_at is None
-            connection.note_picture(now)
+            connection.note_picture(i420, now)
             self.counters.frames += 1
         if first:
             self._wake.set()
@@ -284,22 +283,7 @@ class SourceReader:
 
     def _wait_to_retry(self, connection: SourceConnection, error: SourceError) -> None:
         self._slot.clear()
-        wait = self._retry.next_wait(connection.run.lasted) if error.retryable else UNUSABLE_RETRY
+        wait = self._retry.next_wait(connection.lasted) if error.retryable else UNUSABLE_RETRY
         self._is_up = False
         self._on_event(SourceDown(error, wait))
-        self._wait_until(self._clock.now() + wait)
-
-    def _wait_until(self, moment: float | None) -> None:
-        """Wait until `moment` (None: without limit), a restart or the stop."""
-        while not self._woken_by_request():
-            if moment is None:
-                self._wake.wait()
-            elif not self._clock.sleep_until(moment, self._wake):
-                return
-
-    def _woken_by_request(self) -> bool:
-        self._wake.clear()  # before the check, so that no request is missed
-        return self._is_requested()
-
-    def _is_requested(self) -> bool:
-        return self._stop.is_set() or self._restart.is_set()
+        self._requests.wait_until(self._clock.now() + wait)

@@ -1,8 +1,8 @@
 """Which pictures of a source make up an even share of it, and when each is handed on.
 
 A picture is needed or it is not, which is clear when it arrives; so one that is needed never
-waits. One picture is handed on for each beat, 1/fps seconds apart, at most one beat early or
-late: that is enough for a source of any rate and with jitter to give every beat its own picture.
+waits. One picture is handed on for each tick, 1/fps seconds apart, at most that much early or
+late: that is enough for a source of any rate and with jitter to give every tick its own picture.
 """
 
 from collections import deque
@@ -10,37 +10,37 @@ from statistics import median
 from typing import Final
 
 CLOSEST: Final = 0.5
-"""Beats between two pictures at least: what encodes and swaps them needs time for each."""
+"""Periods of 1/fps between two pictures at least: encoding and swapping need time for each."""
 REGULAR: Final = 0.7
-"""Beats by which a source's last intervals may differ if its next picture is to be foreseen."""
+"""Periods by which a source's last intervals may differ for its next picture to be predictable."""
 OVERDUE: Final = 1.5
 """Intervals of the source after which the next picture is no longer awaited."""
 SAFE: Final = 0.25
-"""Beats before the end of a beat by which a picture must be expected to be waited for."""
+"""Periods before a deadline by which a picture must be expected to be waited for."""
 _INTERVALS: Final = 9
 """Intervals of the source whose median counts: single gaps and bursts do not change it."""
 _MORE_INTERVALS: Final = 31
 """Intervals of which all but the two longest and the two shortest show if it is regular."""
-_STEADY_BEATS: Final = 20
-"""Beats after which the limit between needed and spare pictures is corrected."""
+_STEADY_TICKS: Final = 20
+"""Ticks after which the limit between needed and spare pictures is corrected."""
 _LARGEST_CORRECTION: Final = 0.0002
 """Share of the time by which the limit is moved: twice what two quartz clocks differ by."""
 _FIRST_CORRECTIONS: Final = 2
 """Corrections at the start that may be large, as the limit's place is random then."""
 _LARGE_CORRECTION: Final = 0.2
-"""Beats by which those move the limit: more than half of the distance between the phases that a
+"""Periods by which those move the limit: more than half of the distance between the phases that a
 source of 24 to 60 fps has."""
 
 
 class EvenShare:
-    """Decides for each beat which picture is handed on, and when; pure, all times monotonic s.
+    """Decides for each tick which picture is handed on, and when; pure, all times monotonic s.
 
     Tell it of each picture (`arrived`), wait until `moment` or the next picture, then hand the
     newest one on and say so (`handed_on`), or that there was nothing to hand on (`starved`).
     """
 
     def __init__(self, fps: float, now: float) -> None:
-        """Begin at `now` with the first beat."""
+        """Begin at `now` with the first tick."""
         self._period = 1.0 / fps
         self._due = now
         self._handed_at = float("-inf")
@@ -70,27 +70,27 @@ class EvenShare:
         opens = max(self._earliest, self._handed_at + CLOSEST * self._period)
         if self._newest_at >= self._earliest:
             return opens
-        # It came before its beat, when the beat before had its picture: a fresher one is better.
+        # It came before its tick, when the tick before had its picture: a fresher one is better.
         awaited = OVERDUE * self._interval if self._is_regular else 0.0
         return min(max(opens, self._newest_at + awaited), self.deadline)
 
     @property
     def deadline(self) -> float:
-        """When the present beat ends, with a picture or without."""
+        """When the present tick ends, with a picture or without."""
         return self._due + self._period
 
     def handed_on(self, now: float) -> int:
-        """Note that a picture was handed on at `now`; returns how many beats were left out."""
+        """Note that a picture was handed on at `now`; returns how many ticks were left out."""
         if self._is_starved:
             self._due, self._is_starved = now, False
             self._boundary = _Boundary(self._period)
         self._handed_at, self._is_unsent = now, False
-        return self._next_beat(now)
+        return self._next_tick(now)
 
     def starved(self, now: float) -> int:
-        """Note that there was nothing to hand on until `deadline`; returns beats left out."""
+        """Note that there was nothing to hand on until `deadline`; returns ticks left out."""
         self._is_starved = True
-        return self._next_beat(now)
+        return self._next_tick(now)
 
     @property
     def _earliest(self) -> float:
@@ -117,7 +117,7 @@ class EvenShare:
         opens = max(self._earliest, self._handed_at + CLOSEST * self._period)
         return min(max(opens, (self._handed_at + expected) / 2), self.deadline)
 
-    def _next_beat(self, now: float) -> int:
+    def _next_tick(self, now: float) -> int:
         left_out = max(0, int((now - self.deadline) / self._period))
         self._due += (1 + left_out) * self._period + self._boundary.correction()
         return left_out
@@ -127,13 +127,13 @@ class _Boundary:
     """Keeps the limit between spare and needed pictures midway between two of them.
 
     A source of 30 fps has a picture of three to spare. If the limit lay where one of them
-    arrives, the least jitter would decide which, anew each time; and two clocks drift.
+    arrives, the least jitter would decide which, each time; and two clocks drift.
     """
 
     def __init__(self, period: float) -> None:
         self._first_step = _LARGE_CORRECTION * period
-        self._step = _LARGEST_CORRECTION * period * _STEADY_BEATS
-        self._beats = self._corrections = 0
+        self._step = _LARGEST_CORRECTION * period * _STEADY_TICKS
+        self._ticks = self._corrections = 0
         self._spare, self._needed = float("-inf"), float("inf")
 
     def note(self, after: float) -> None:
@@ -144,13 +144,13 @@ class _Boundary:
             self._needed = min(self._needed, after)
 
     def correction(self) -> float:
-        """Return by how much to move the limit after this beat, in s."""
-        self._beats += 1
-        if self._beats < _STEADY_BEATS:
+        """Return by how much to move the limit after this tick, in s."""
+        self._ticks += 1
+        if self._ticks < _STEADY_TICKS:
             return 0.0
         error = (self._spare + self._needed) / 2
         has_both = self._spare > float("-inf") and self._needed < float("inf")
-        self._beats, self._spare, self._needed = 0, float("-inf"), float("inf")
+        self._ticks, self._spare, self._needed = 0, float("-inf"), float("inf")
         if not has_both:
             return 0.0
         self._corrections += 1

@@ -8,6 +8,7 @@ froze without a word would cost a call. `kind = "image"` fetches it once.
 from typing import Final
 
 from relayd.errors import SourceError, SourceLost
+from relayd.media.container import MAX_PIXELS
 from relayd.media.frames import I420
 from relayd.source.playing import Playback
 
@@ -17,6 +18,7 @@ picture."""
 PATIENCE: Final = 0.5
 """Share of the stall limit for which failures are made up for: their cause is then reported, not
 only that no picture came."""
+_UNDECODABLE: Final = f"it may be damaged, or have more than {MAX_PIXELS} pixels"
 
 
 def poll(playback: Playback, *, refresh: float, stall_limit: float) -> None:
@@ -66,5 +68,7 @@ def _show_answer(playback: Playback) -> I420 | None:
     if count > 1:
         raise SourceLost("the stream ended")
     if shown is None:
+        if playback.source.corrupt:
+            raise SourceLost("the answer's picture cannot be decoded", hint=_UNDECODABLE)
         raise SourceLost("the answer held no picture")
     return shown

@@ -46,17 +46,17 @@ class Played:
         return int((self.times > after).sum()) - len(self.waits(after))
 
     def rates(self) -> np.ndarray:
-        """The frame rate over each ten seconds, a beat more or less."""
+        """The frame rate over each ten seconds, a picture more or less."""
         return np.concatenate(
-            [beats / (self.times[beats:] - self.times[:-beats]) for beats in (199, 200, 201)]
+            [ticks / (self.times[ticks:] - self.times[:-ticks]) for ticks in (199, 200, 201)]
         )
 
 
 def share_of(rate: float, seconds: float, start: float = 0.0831) -> list[float]:
     """Return when the pictures of a source of `rate` come back: 20 a second of them."""
     times = start + np.arange(round(rate * seconds)) / rate
-    beats = np.floor((times - start) * 20 + 1e-6)
-    return [float(at) for at in times[np.diff(beats, prepend=-1) > 0]]
+    ticks = np.floor((times - start) * 20 + 1e-6)
+    return [float(at) for at in times[np.diff(ticks, prepend=-1) > 0]]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,23 @@ def test_a_picture_that_was_late_once_makes_no_gap_too_short() -> None:
     assert played.gaps.min() >= 0.035 - 1e-9
     assert played.left_out == 4
     assert np.median(played.waits(after=48)) <= 0.001
+
+
+@pytest.mark.parametrize("late", [{500: 0.045}, {500 + 7 * number: 0.049 for number in range(60)}])
+def test_lateness_of_the_machine_delays_no_picture_after_it(late: dict[int, float]) -> None:
+    played = Played(share_of(20, 80), 80, late)
+    assert np.median(played.waits(after=25)[:500]) <= 0.005
+    assert played.repeated(after=25) == 0
+    assert len(played.times) + played.left_out == pytest.approx(80 * 20, abs=2)
+
+
+def test_a_machine_that_is_always_late_leaves_pictures_out_and_never_catches_up_in_a_burst() -> (
+    None
+):
+    slow = range(400, 800)
+    played = Played(share_of(20, 100), 100, dict.fromkeys(slow, 0.045))
+    assert len(played.times) + played.left_out == pytest.approx(100 * 20, abs=2)
+    assert (played.gaps[slow.stop + 3 :] >= 0.045).all()
 
 
 @settings(max_examples=20, deadline=None)

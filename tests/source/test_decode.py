@@ -357,3 +357,18 @@ PICTURE_KIB = 1280 * 720 * 3 // 2 // 1024
 
 def resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+def test_a_jump_in_the_time_stamps_is_no_interval_between_key_frames(clips: "Clips") -> None:
+    parts = (clips.grey_ramp("now.ts", 10, 20), clips.grey_ramp("later.ts", 10, 20, LATER))
+    joined = clips.file("jump.ts", b"".join(part.read_bytes() for part in parts))
+    source = VideoInput.open(str(joined), geometry=VGA)
+    try:
+        assert sum(1 for _ in source.pictures()) == 20
+        assert source.key_interval < 60.0
+    finally:
+        source.close()
+
+
+LATER = [3000.0 + number / 20 for number in range(10)]
+"""s: the stamps of a camera whose clock was set."""

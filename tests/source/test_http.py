@@ -218,3 +218,27 @@ def test_a_source_slower_than_its_stall_limit_says_so_and_then_plays_on(
     gaps = np.diff([frame.captured_at for frame in frames])
     assert max(gaps) < 0.75  # kept fresh between two pictures
     assert len(watched.events()) == count
+
+
+@pytest.mark.parametrize("path", ["/cut.jpg", "/cut"])
+def test_of_a_picture_whose_sending_breaks_off_no_half_is_shown(
+    http_camera: HttpCamera, watch: "Watch", path: str
+) -> None:
+    watched = watch(http_camera.url(path), refresh=0.1)
+    frames = watched.arrivals(8, since=0)
+    assert len({number_of(frame.i420) for frame in frames}) >= 2
+    below = [float(frame.i420[460].std()) for frame in frames]
+    assert min(below) > 10  # noise, not the grey of what is missing
+
+
+def test_a_snapshot_camera_that_answers_slower_than_the_stall_limit_is_kept(
+    http_camera: HttpCamera, watch: "Watch"
+) -> None:
+    http_camera.hold = 0.8
+    watched = watch(http_camera.url("/snap.jpg"), refresh=0.6, stall_timeout=0.5)
+    watched.wait_for(SourceDown, 5)
+    watched.wait_for(SourceOpened, 5, after=2)  # by then it is known
+    known = len(watched.events())
+    watched.arrivals(8)
+    time.sleep(2.0)
+    assert watched.events()[known:] == []

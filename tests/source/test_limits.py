@@ -1,7 +1,8 @@
 import pytest
 
 from relayd.config.settings import SourceSettings
-from relayd.source.limits import MOST_GROWTH, Run, SourceLimits
+from relayd.source.limits import LONGEST_KEY_WAIT, MOST_GROWTH, Run, SourceLimits
+from relayd.source.progress import longest_start
 
 
 def limits(stall: float = 2.0, first: float = 10.0) -> SourceLimits:
@@ -72,3 +73,9 @@ def test_nonsense_in_time_stamps_makes_no_endless_limit() -> None:
     made = limits()
     made.learn(run(key=1e9))
     assert made.first_frame == 900.0
+
+
+def test_check_waits_as_long_for_a_source_as_its_limits_allow() -> None:
+    settings = SourceSettings(open_timeout=30.0, first_frame_timeout=90.0)
+    assert longest_start(settings) >= 30.0 + 90.0
+    assert longest_start(SourceSettings()) >= 10.0 + LONGEST_KEY_WAIT

@@ -156,3 +156,18 @@ def test_a_read_that_is_no_longer_wanted_takes_nothing_from_the_pipe(fifo: Path)
     assert pipe.read(4, lambda: False) == b""
     pipe.close()
     pipe.close()
+
+
+def test_a_pipe_that_is_removed_and_created_again_is_read(
+    fifo: Path, writer: Writer, watch: "Watch", clips: "Clips"
+) -> None:
+    content = clips.grey_ramp("short.ts", 10, 20).read_bytes()
+    watched = watch(fifo)
+    writer.start(content)
+    watched.wait_for(SourceDown, 5)
+    writer.join()
+    fifo.unlink()
+    os.mkfifo(fifo)
+    count = len(watched.events())
+    writer.start(content)
+    watched.wait_for(SourceOpened, 5, after=count)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from relayd.clock import MonotonicClock
 from relayd.config.settings import SourceSettings
-from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable
+from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.look import Look
 from relayd.media.skipping import SkipLevel
@@ -19,12 +20,18 @@ from relayd.media.slots import LatestSlot
 from relayd.source.abandoned import MOST_HUNG
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
+from relayd.source.limits import Run, SourceLimits
+from relayd.source.opening import SourceOpener
+from relayd.source.playing import REFRESH
 from relayd.source.reader import STOP_TIMEOUT, UNUSABLE_RETRY, SourceReader
 from relayd.urls.safe import MediaUrl
 
 if TYPE_CHECKING:
     from tests.source.conftest import Watch
     from tests.support.clips import Clips
+
+
+VGA = Geometry(640, 480)
 
 
 def grey_of(frame: SourceFrame) -> int:
@@ -261,8 +268,7 @@ def test_no_more_than_two_hung_connections_pile_up(
     while len(inputs) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(inputs) == 3
-    watched.reader._stop.set()
-    watched.reader._wake.set()
+    watched.reader._requests.stop()
     for hung in inputs:
         hung.released.set()
 
@@ -455,3 +461,77 @@ def test_a_source_that_is_paused_before_the_start_is_opened_only_by_resume(
     assert time.monotonic() - began < 1.0
     reader.pause()
     assert reader.stop()
+
+
+def test_a_slow_source_that_is_opened_again_shows_nothing_old_meanwhile(
+    watch: "Watch", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs: list[HungInput] = []
+    may_open = threading.Event()
+
+    def open_once(*_: object, **__: object) -> HungInput:
+        if inputs:
+            may_open.wait(10)
+            raise SourceUnreachable("it is not there")
+        inputs.append(HungInput())
+        return inputs[-1]
+
+    monkeypatch.setattr("relayd.source.opening.VideoInput.open", open_once)
+    watched = watch("rtsp://camera/live", stall_timeout=5.0)
+    watched.reader._limits.learn(Run(2, 6.0, 6.0, 0.0))
+    watched.arrivals(3, since=0)  # one picture, kept fresh
+    watched.reader.restart()
+    time.sleep(0.1)
+    number = watched.slot.latest()[0]
+    time.sleep(2 * REFRESH)
+    assert watched.slot.latest()[0] == number
+    watched.reader._requests.stop()
+    may_open.set()
+    for hung in inputs:
+        hung.released.set()
+
+
+class HungRelease:
+    """A capture device whose driver keeps the call that ends its streaming."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.released = threading.Event()
+
+    def release(self) -> None:
+        self.calls += 1
+        self.released.wait(10)
+
+    def explained(self, error: SourceError) -> SourceError:
+        return error
+
+
+def test_a_hung_device_is_asked_to_end_once_at_a_time_and_not_after_the_end(
+    tmp_path: Path,
+) -> None:
+    settings = SourceSettings(url=MediaUrl(str(tmp_path / "missing.mp4")))
+    limits = SourceLimits(settings)
+    device, opener = HungRelease(), SourceOpener(settings, VGA, "crop", limits, fps=20.0)
+
+    def connection() -> SourceConnection:
+        return SourceConnection(
+            settings,
+            opener,
+            limits=limits,
+            clock=MonotonicClock(),
+            wake=threading.Event(),
+            publish=lambda *_: True,
+        )
+
+    ended = connection()
+    ended.start()
+    assert ended.join(5)
+    opener.device = device  # type: ignore[assignment]  # a simulation
+    ended.abandon()
+    assert device.calls == 0
+    hung = connection()
+    for _ in range(5):
+        hung.abandon()
+        time.sleep(0.02)
+    assert device.calls == 1
+    device.released.set()

@@ -99,10 +99,10 @@ def test_the_last_picture_before_a_pause_is_handed_on_soon() -> None:
     last = next(one for one in handed if one.captured == arrivals[-1])
     assert last.at - last.captured < PERIOD
     gaps = np.diff([one.at for one in handed])
-    assert gaps.max() <= 3 * PERIOD + 1e-9  # the first repeat is awaited two beats longer
+    assert gaps.max() <= 3 * PERIOD + 1e-9  # the first repeat is awaited two periods longer
 
 
-def test_beats_that_a_slow_machine_missed_are_left_out_and_counted() -> None:
+def test_ticks_that_a_slow_machine_missed_are_left_out_and_counted() -> None:
     share = EvenShare(20.0, 0.0)
     share.arrived(0.0)
     assert share.handed_on(0.0) == 0
@@ -111,15 +111,15 @@ def test_beats_that_a_slow_machine_missed_are_left_out_and_counted() -> None:
     assert 0.52 < share.deadline <= 0.52 + 3 * PERIOD
 
 
-def test_without_pictures_each_beat_is_starved_once_and_the_next_picture_goes_at_once() -> None:
+def test_without_pictures_each_tick_is_starved_once_and_the_next_picture_goes_at_once() -> None:
     share = EvenShare(20.0, 0.0)
     share.arrived(0.0)
     share.handed_on(0.0)
-    beats = 0
+    ticks = 0
     while share.deadline < 10:
         assert share.starved(share.deadline) == 0
-        beats += 1
-    assert beats == pytest.approx(200, abs=2)
+        ticks += 1
+    assert ticks == pytest.approx(200, abs=2)
     share.arrived(9.99)
     assert share.moment() <= 9.99
 
@@ -130,16 +130,16 @@ def test_without_pictures_each_beat_is_starved_once_and_the_next_picture_goes_at
     rate=st.floats(5, 120),
     jitter=st.floats(0, 1),
 )
-def test_no_picture_is_more_than_a_beat_early_or_late_whatever_arrives(
+def test_no_picture_is_more_than_a_period_early_or_late_whatever_arrives(
     intervals: list[float], rate: float, jitter: float
 ) -> None:
     mixed = (1 - jitter) / rate + jitter * np.array(intervals)
     arrivals = list(np.cumsum(mixed))
     handed = play(arrivals, arrivals[-1])
     times = np.array([one.at for one in handed])
-    beats = times[0] + PERIOD * np.arange(len(times))
+    ticks = times[0] + PERIOD * np.arange(len(times))
     drift = 2 * 0.2 * PERIOD + 0.0002 * (times - times[0])  # the limit moves between pictures
     held = CLOSEST * PERIOD  # by the picture before, which came late
-    assert (times - beats >= -PERIOD - drift - 1e-9).all()
-    assert (times - beats <= PERIOD + held + drift + 1e-9).all()
+    assert (times - ticks >= -PERIOD - drift - 1e-9).all()
+    assert (times - ticks <= PERIOD + held + drift + 1e-9).all()
     assert (np.diff(times) >= CLOSEST * PERIOD - 1e-9).all()

@@ -66,6 +66,18 @@ def tiled(
     return _file(grid, data, own, of_tiles)
 
 
+def placed(sizes: int, *places: bytes, payload: bytes = b"") -> bytes:
+    """Return a file whose items' data lie where `places` says, with numbers of these `sizes`."""
+    return _box(b"ftyp", b"avif") + _full_box(
+        b"meta",
+        _full_box(b"pitm", struct.pack(">H", 1)),
+        _full_box(b"iref", _box(b"dimg", struct.pack(">HHHH", 1, 2, 2, 3))),
+        _full_box(b"iloc", struct.pack(">HH", sizes, len(places)), *places),
+        _box(b"iprp", _box(b"ipco"), _full_box(b"ipma", bytes(4))),
+        _box(b"mdat", payload),
+    )
+
+
 def _file(grid: bytes, data: list[bytes], own: list[bytes], of_tiles: list[bytes]) -> bytes:
     count = 1 + len(data)
     names = [b"grid", *[b"av01"] * len(data)]

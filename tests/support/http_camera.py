@@ -125,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/snap.png": lambda: self._picture(png(camera.requests[path]), "image/png"),
             "/large.jpg": lambda: self._picture(camera.large),
             "/half.jpg": self._sometimes_half,
+            "/cut.jpg": lambda: self._sometimes_cut(has_length=True),
+            "/cut": lambda: self._sometimes_cut(has_length=False),
             "/faststream.jpg": self._multipart,
             "/noinitial": lambda: self._multipart(has_first_boundary=False),
             "/imagejpg": lambda: self._multipart(content_type="image/jpg"),
@@ -158,6 +160,14 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.camera.picture("/half.jpg")
         is_half = self.camera.requests["/half.jpg"] % 3 == 0
         self._picture(b"busy" if is_half else content)
+
+    def _sometimes_cut(self, *, has_length: bool) -> None:
+        path = self.path.partition("?")[0]
+        content = self.camera.picture(path)
+        self._begin("image/jpeg", len(content) if has_length else None)
+        is_cut = self.camera.requests[path] % 4 > 1
+        self.wfile.write(content[: len(content) // 2] if is_cut else content)
+        self.close_connection = True
 
     def _multipart(
         self,

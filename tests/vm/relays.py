@@ -175,7 +175,7 @@ class Nursery:
         return self._relays[-1]
 
     def run(self, settings: str, user: str = "root") -> Relay:
-        """Start `relayd run` with this configuration, and wait until its camera beats."""
+        """Start `relayd run` with this configuration, and wait until its camera shows pictures."""
         self._guest.write(CONFIG, settings)
         relay = self.start("run", "-c", CONFIG, "--require-outputs", user=user)
         said = relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
