@@ -66,12 +66,16 @@ def tls_options(options: Mapping[str, str]) -> dict[str, str]:
     where it is asked for, with this machine's CA store unless `ca_file` names one.
     FFmpeg's HLS does not hand these options on to its segments; relayd.media.hls does.
     """
-    is_verified = any(options.get(name, "0") != "0" for name in ("tls_verify", "verify"))
-    if not is_verified:
+    if not verifies_tls(options):
         return {"tls_verify": "0"}
     has_store = "ca_file" in options or "cafile" in options
     store = next((path for path in _ca_stores() if path and Path(path).is_file()), "")
     return {"ca_file": store} if store and not has_store else {}
+
+
+def verifies_tls(options: Mapping[str, str]) -> bool:
+    """Whether a user's options ask for certificates to be verified."""
+    return any(options.get(name, "0") != "0" for name in ("tls_verify", "verify"))
 
 
 def _ca_stores() -> tuple[str | None, ...]:

@@ -51,6 +51,8 @@ _STILLS: Final = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif",
 _BOX_HEAD: Final = 8
 _LONG_BOX_HEAD: Final = 16
 """Bytes before a box's content: a length of 32 bits, a name, then maybe a length of 64."""
+_MOST_BOXES: Final = 10_000
+"""Boxes at the top that are looked at: a file of empty ones would keep us for hours."""
 _TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e\x80-\xff]*")
 _MATROSKA: Final = b"\x1aE\xdf\xa3"
 _ENCRYPTION: Final = re.compile(rb"\x6d\x80.{1,60}?\x50\x35", re.DOTALL)
@@ -158,7 +160,10 @@ def boxes_of(read: Callable[[int, int], bytes], size: int | None) -> Boxes:
 def _top_boxes(read: Callable[[int, int], bytes]) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, offset and length in bytes of each box whose head can be read."""
     offset = 0
-    while len(head := read(offset, _LONG_BOX_HEAD)) >= _BOX_HEAD:
+    for _ in range(_MOST_BOXES):
+        head = read(offset, _LONG_BOX_HEAD)
+        if len(head) < _BOX_HEAD:
+            return
         length, name = struct.unpack(">I4s", head[:_BOX_HEAD])
         if offset == 0 and name != b"ftyp":
             return

@@ -4,169 +4,49 @@ One `VideoInput` is one open container with its one video stream, and belongs to
 FFmpeg 8.1 crashes when two threads use one codec context.
 """
 
-import os
-import time
-import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from threading import Event
-from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
+from typing import Final, SupportsFloat
 from weakref import WeakSet
 
 import av.error
 import av.logging
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from relayd.errors import SourceError, SourceLost
-from relayd.media import compat, hls
+from relayd.media import compat
+from relayd.media.container import MAX_PIXELS, OpenContainer, open_container
+from relayd.media.decoder import Decoder
 from relayd.media.deinterlace import field_order
+from relayd.media.feed import ByteFeed
 from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
 from relayd.media.hls import HlsFiles
-from relayd.media.jpeg import lacks_end
-from relayd.media.look import Look, look_at, size_of
+from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
-from relayd.media.refusals import no_picture, not_joined, read_failure, refusal, undecodable
-from relayd.media.selection import StreamFactsReader, select_stream, shows_tiles
-from relayd.media.skipping import PacketSkipper, SkipLevel
-from relayd.media.srt import SrtReader, is_srt
+from relayd.media.packets import PacketReader
+from relayd.media.picture import CodedPicture, Picture
+from relayd.media.refusals import no_picture, read_failure
+from relayd.media.selection import StreamFactsReader, select_stream
+from relayd.media.skipping import SkipLevel
 from relayd.media.stamps import StampChooser
 from relayd.media.streams import StreamWish
 from relayd.media.symptoms import Asked
-from relayd.media.tiles import find_grid, join_tiles
+from relayd.media.tiles import join_tiles
 from relayd.urls.safe import MediaUrl
-
-if TYPE_CHECKING:
-    from av.packet import Packet
 
 # PyAV's Python logging hook is known to deadlock with threads (PyAV #751, #2276).
 av.logging.set_level(None)
 
-MAX_PIXELS: Final = 8192 * 8192
-"""Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
-CORRUPT_LIMIT: Final = 250
-"""Packets in a row that cannot be decoded, about 10 s of video, until a stream is abandoned."""
-_UNLIMITED: Final = 7 * 24 * 3600.0
-"""s: where another part has limits of its own."""
-FILE_THREADS: Final = 2
-"""Decoding threads for files, where a frame or two of delay do not matter."""
-MOST_THREADS: Final = 4
-"""Decoding threads for large pictures, where there are as many processors."""
-LARGE_PICTURE: Final = 2048 * 1152
-"""Pixels from which on more threads are worth their memory. A live source has one for smaller
-ones; the slices of a large one, if it has several, are decoded at the same time, without delay."""
 _NO_TIMESTAMPS: Final = 0x80
 """FFmpeg's flag of a format without time stamps, such as raw H.264 (AVFMT_NOTIMESTAMPS)."""
-_JPEG_STREAMS: Final = {"mjpeg", "mpjpeg", "jpeg_pipe", "image2pipe"}
-"""Demuxers that hand over what they have of a JPEG picture when reading breaks off in it."""
 _MAY_JUMP: Final = 0x200
 """FFmpeg's flag of a format whose time stamps may jump (AVFMT_TS_DISCONT)."""
 
 
-def thread_count(pixels: int, processors: int, *, live: bool) -> int:
-    """Return the number of threads to decode pictures of so many pixels."""
-    if pixels < LARGE_PICTURE:
-        return 1 if live else FILE_THREADS
-    return max(1 if live else FILE_THREADS, min(MOST_THREADS, processors))
-
-
 HIGHEST_RATE: Final = 1000.0
 """fps: an APNG without delays states 100000."""
-
-
-class ByteFeed(Protocol):
-    """A file-like object that FFmpeg reads in place of a URL."""
-
-    name: str
-    """Its safe name."""
-
-    def read(self, size: int) -> bytes:
-        """Return up to `size` bytes as soon as there are some; none at the end or a failure."""
-
-    @property
-    def fault(self) -> SourceError | None:
-        """Why there are no more bytes; None at a plain end."""
-
-    def close(self) -> None:
-        """Release what it reads from; a second call does nothing."""
-
-
-class Picture:
-    """A decoded picture; fitted only on request, so that a dropped one costs nothing more."""
-
-    __slots__ = ("__weakref__", "_frame", "_input", "_stamp", "duration", "is_key", "pts")
-
-    def __init__(self, source: "VideoInput", frame: VideoFrame) -> None:
-        self._input = source
-        self._frame: VideoFrame | None = frame
-        self._stamp = frame.pts
-        base = compat.number(frame.time_base)
-        stamp = source.choose_stamp(frame)
-        self.pts = stamp * base if stamp is not None and base > 0 else None
-        """Presentation time in seconds on the stream's own clock; None where it has none."""
-        duration = frame.duration if base > 0 and not source.is_raw else 0
-        self.duration = duration * base if duration else None
-        """Seconds for which it should be shown; None where that is not known."""
-        self.is_key = bool(frame.key_frame)
-        """Whether it can be decoded without any other."""
-
-    def mark(self) -> tuple[int | None, int]:
-        """Return what tells whether this picture, decoded again, is the same one; as `i420`."""
-        picture = self.i420()
-        return self._stamp, zlib.crc32(picture.data)
-
-    def i420(self) -> I420:
-        """Fit the picture to the relay's size; the array is new and belongs to the caller.
-
-        Raises SourceUnusable when no filter can convert it, SourceLost when its input is closed.
-        """
-        if self._frame is None:
-            raise SourceLost("the source was closed")
-        return self._input._fit_frame(self._frame)  # noqa: SLF001  # class of the same module
-
-    def drop(self) -> None:
-        """Give its memory back, which may be that of a device."""
-        self._frame = None
-
-
-class CodedPicture:
-    """A packet of the video stream, still coded: some kilobytes, where a picture has 460."""
-
-    __slots__ = ("_base", "packet")
-
-    def __init__(self, packet: "Packet[VideoStream]") -> None:
-        self.packet = packet
-        self._base = compat.number(packet.time_base)
-
-    @property
-    def size(self) -> int:
-        """Bytes; 0 for the one that ends the stream and makes the decoder hand out its rest."""
-        return self.packet.size
-
-    @property
-    def is_key(self) -> bool:
-        """Whether decoding can start here."""
-        return self.packet.is_keyframe
-
-    @property
-    def stamp(self) -> float | None:
-        """Seconds on the stream's clock: when to decode it, else when to show it, if known."""
-        ticks = self.packet.dts if self.packet.dts is not None else self.packet.pts
-        return ticks * self._base if ticks is not None and self._base > 0 else None
-
-    def restamp(self, media: float) -> None:
-        """Make `media` its stamp, and keep the time from decoding to showing."""
-        if self._base <= 0:
-            return
-        dts = round(media / self._base)
-        before = self.packet.dts if self.packet.dts is not None else self.packet.pts
-        shown_after = (
-            self.packet.pts - before if self.packet.pts is not None and before is not None else 0
-        )
-        self.packet.dts, self.packet.pts = dts, dts + shown_after
 
 
 class VideoInput:
@@ -174,21 +54,19 @@ class VideoInput:
 
     def __init__(
         self,
-        container: InputContainer,
+        opened: OpenContainer,
         name: str,
-        feed: ByteFeed | None,
-        files: HlsFiles | None,
         *,
         geometry: Geometry,
         fit: FitMode,
         turn: Orientation,
         stream: StreamWish,
-        grid: Grid | None,
         live: bool,
         options: Mapping[str, str],
     ) -> None:
-        """`grid` says how the streams are the tiles of one picture."""
-        self._container, self._feed, self._files = container, feed, files
+        self._container, self._feed = opened.container, opened.feed
+        self._files, self._grid = opened.files, opened.grid
+        container, grid = opened.container, opened.grid
         self._name = name
         self._stream = select_stream(container, stream, name)
         self._facts = StreamFactsReader(container, self._stream)
@@ -197,26 +75,16 @@ class VideoInput:
         self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
         """Whether the format has no time stamps at all, such as raw H.264."""
         self._rate_is_set = "framerate" in options
+        self._reader = PacketReader(container, self._stream, name)
+        self._decoder = Decoder(self._stream, name)
         self.decode_for(live=live)
         order = field_order(context.name, compat.stated_field_order(context))
         turn = grid.orientation.then(turn) if grid else turn
         self._fitter = Fitter(name, geometry, fit, codec=context.name, turn=turn, field_order=order)
-        self._grid = grid
         self._joined: VideoFrame | None = None
         self._lent: WeakSet[Picture] = WeakSet()
         """Pictures that somebody still has."""
-        self._stamps, self._skipper = StampChooser(), PacketSkipper()
-        self.corrupt = 0
-        """Packets that could not be decoded so far."""
-        self.waited = 0.0
-        """Seconds spent so far in waiting for data, not in decoding it."""
-        self.packets = 0
-        """Packets of the video read so far, decodable or not."""
-        self.key_interval = 0.0
-        """s: the longest stretch between two key frames so far, both by their arrival and by their
-        time stamps: one is longer after a pause, the other where the stamps jump."""
-        self._last_key: tuple[float, float | None] | None = None
-        self._corrupt_run = self._decoded = 0
+        self._stamps = StampChooser()
 
     @classmethod
     def open(
@@ -253,52 +121,26 @@ class VideoInput:
         """
         name = name or str(MediaUrl(url))
         with ExitStack() as undo:
-            if is_srt(url):
-                feed = SrtReader(
-                    url,
-                    name,
-                    open_timeout=float(open_timeout),
-                    read_timeout=read_timeout,
-                    cancelled=cancelled or Event(),
-                )
-            if feed is not None:
-                undo.callback(feed.close)
-            options = dict(options or {})
-            limited = {"max_pixels": str(MAX_PIXELS)} | options
-            timeout = open_timeout, read_timeout
-            grid = None
-            try:
-                if files is not None and not files.fetch():
-                    files = None
-                container = compat.open_input(
-                    feed or url,
-                    format=hls.DEMUXER if files else format or None,
-                    options=(hls.OPTIONS if files else {}) | limited,
-                    timeout=(open_timeout, _UNLIMITED if files else read_timeout),
-                    io_open=files,
-                )
-                undo.callback(container.close)
-                tiled = shows_tiles(container, stream)
-                if tiled and feed is None:  # a pipe cannot be read twice
-                    grid = find_grid(url, limited, timeout, MAX_PIXELS)
-            except (av.error.FFmpegError, ValueError, OSError) as error:
-                fault = feed.fault if feed else None
-                asked = Asked(url, name, options, live=low_delay)
-                raise fault or refusal(error, asked) from None
-            if tiled and not grid:
-                raise not_joined(name)
+            opened = open_container(
+                Asked(url, name, options or {}, live=low_delay),
+                demuxer=format,
+                stream=stream,
+                open_timeout=open_timeout,
+                read_timeout=read_timeout,
+                cancelled=cancelled or Event(),
+                feed=feed,
+                files=files,
+                undo=undo,
+            )
             source = cls(
-                container,
+                opened,
                 name,
-                feed,
-                files,
                 geometry=geometry,
                 fit=fit,
                 turn=turn,
                 stream=stream,
-                grid=grid,
                 live=low_delay,
-                options=options,
+                options=options or {},
             )
             undo.pop_all()
             return source
@@ -306,10 +148,27 @@ class VideoInput:
     def decode_for(self, *, live: bool) -> None:
         """Choose between no frame held back and several threads; before the first picture."""
         self._live = live
-        context = self._stream.codec_context
-        context.thread_type = "SLICE" if live else "FRAME"
-        pixels = context.width * context.height
-        context.thread_count = thread_count(pixels, os.cpu_count() or 1, live=live)
+        self._decoder.prepare(live=live)
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent so far in waiting for data, not in decoding it."""
+        return self._reader.waited
+
+    @property
+    def packets(self) -> int:
+        """Packets of the video read so far, decodable or not."""
+        return self._reader.count
+
+    @property
+    def key_interval(self) -> float:
+        """The longest stretch between two key frames so far in s, by their time stamps."""
+        return self._reader.key_interval
+
+    @property
+    def corrupt(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._decoder.corrupt
 
     @property
     def width(self) -> int:
@@ -374,17 +233,16 @@ class VideoInput:
         if self._grid:
             yield self._lend(self._join(self._grid))
             return
-        self._decoded = 0
+        before = self._decoder.decoded
         for coded in self.coded():
-            # The empty packet at the end makes the decoder hand out the rest.
-            is_skipped = coded.size > 0 and not self._skipper.wants(is_key=coded.is_key)
+            is_skipped = self._decoder.skips(coded)
             frames = [] if is_skipped else self._frames_of(coded)
             del coded  # like the frames: not to outlive the device, see close()
             if is_skipped:
                 on_skipped()
             while frames:
                 yield self._lend(frames.pop(0))
-        if not self._decoded and not self._live:
+        if self._decoder.decoded == before and not self._live:
             raise no_picture(self._name)
 
     def coded(self) -> Generator[CodedPicture, None, None]:
@@ -392,38 +250,9 @@ class VideoInput:
 
         The last one has no content. Raises SourceLost when reading fails.
         """
-        packets = cast(
-            "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
-        )
-        # Not to outlive the device here, see close().
-        coded: list[CodedPicture] = []
-        try:
-            while (packet := self._next_packet(packets)) is not None:
-                self._note_packet(packet)
-                self._require_whole(packet)
-                coded.append(CodedPicture(packet))
-                may_be_cut = self._may_be_cut(packet)
-                del packet
-                while len(coded) > may_be_cut:
-                    yield coded.pop(0)
-        finally:
-            coded.clear()
-            packets.close()  # frees FFmpeg's packet now, not at garbage collection
+        yield from self._reader.packets()
         if self._feed and self._feed.fault:
             raise self._feed.fault
-
-    def _require_whole(self, packet: "Packet[VideoStream]") -> None:
-        """Raise SourceLost where reading a picture file broke off: its demuxer does not tell."""
-        if self._container.format.name == "image2" and 0 < packet.size < size_of(self._container):
-            raise SourceLost(f"{self._name}: reading broke off within the picture")
-
-    def _may_be_cut(self, packet: "Packet[VideoStream]") -> bool:
-        """Whether only the next packet shows that reading did not break off in this one.
-
-        A device delivers its pictures whole, and some devices leave out their ends.
-        """
-        is_read = self.codec == "mjpeg" and self._container.format.name in _JPEG_STREAMS
-        return is_read and packet.size > 0 and lacks_end(memoryview(packet))
 
     def decode(self, coded: CodedPicture) -> list[Picture]:
         """Decode one packet; none, one or more pictures come of it.
@@ -434,21 +263,7 @@ class VideoInput:
         return [self._lend(frame) for frame in self._frames_of(coded)]
 
     def _frames_of(self, coded: CodedPicture) -> list[VideoFrame]:
-        try:
-            frames = coded.packet.decode()
-        except (av.error.FFmpegError, MemoryError):
-            if self._live and self._last_key is None:
-                return []  # joined between two key frames: not corrupt, only useless
-            self.corrupt += 1
-            self._corrupt_run += 1
-            if self._corrupt_run >= CORRUPT_LIMIT:
-                del coded.packet  # which the error's traceback would keep, see close()
-                raise undecodable(self._name, self._corrupt_run) from None
-            return []
-        if frames:
-            self._corrupt_run = 0
-        self._decoded += len(frames)
-        return frames
+        return self._decoder.decode(coded, before_key=self._live and not self._reader.has_key)
 
     def _join(self, grid: Grid) -> VideoFrame:
         """Return the picture that the tiles are; they are decoded once."""
@@ -464,31 +279,6 @@ class VideoInput:
         picture = Picture(self, frame)
         self._lent.add(picture)
         return picture
-
-    def _note_packet(self, packet: "Packet[VideoStream]") -> None:
-        self.packets += packet.size > 0
-        if not packet.is_keyframe:
-            return
-        now = time.monotonic()
-        stamp = None if packet.pts is None else packet.pts * compat.number(packet.time_base)
-        if self._last_key is not None:
-            arrived, before = self._last_key
-            interval = now - arrived
-            if stamp is not None and before is not None:
-                interval = min(interval, stamp - before)
-            self.key_interval = max(self.key_interval, interval)
-        self._last_key = now, stamp
-
-    def _next_packet(
-        self, packets: "Generator[Packet[VideoStream], None, None]"
-    ) -> "Packet[VideoStream] | None":
-        waited_before = _waited()
-        try:
-            return next(packets, None)
-        except (av.error.FFmpegError, OSError) as error:
-            raise read_failure(error, self._name) from None
-        finally:
-            self.waited += _waited() - waited_before
 
     def rewind(self, margin: float = 0.0) -> bool:
         """Seek to `margin` seconds before the start, for another run of `pictures`.
@@ -507,10 +297,7 @@ class VideoInput:
 
     def skip(self, level: SkipLevel) -> None:
         """Leave more or fewer pictures undecoded from the next packet on."""
-        if level is not self._skipper.level:
-            self._skipper.level = level
-            # Pictures between keys do not reach the decoder at all.
-            self._stream.codec_context.skip_frame = "NONREF" if level else "DEFAULT"
+        self._decoder.skip(level)
 
     def choose_stamp(self, frame: VideoFrame) -> int | None:
         """Return the stamp of the frame that was decoded last, in its own time base."""
@@ -530,12 +317,12 @@ class VideoInput:
         if self._feed:
             self._feed.close()
         self._joined = None
-        del self._stream, self._facts  # the codec's threads end with the last reference to it
+        del (
+            self._stream,
+            self._facts,
+            self._decoder,
+        )  # the codec's threads end with the last reference to it
 
-    def _fit_frame(self, frame: VideoFrame) -> I420:
+    def fit_frame(self, frame: VideoFrame) -> I420:
+        """Return a frame fitted to the relay's size."""
         return self._fitter.fit(frame, self._facts.read(frame))
-
-
-def _waited() -> float:
-    """Return the seconds in which this thread did not work; only differences mean anything."""
-    return time.monotonic() - time.thread_time()

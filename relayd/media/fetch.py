@@ -1,24 +1,18 @@
 """Reads files for a demuxer that names them one by one (HLS), with limits on each step.
 
 They come through FFmpeg's own protocols, so that a user's options mean there what they mean
-everywhere, and cancelling ends a read. FFmpeg does not tell where a redirection has led, though,
-and the addresses in a playlist are relative to that: one request by `urllib` finds it out.
+everywhere, and cancelling ends a read.
 """
 
-import http.client
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol, cast
-from urllib.parse import urlsplit, urlunsplit
 
-import av
 import av.error
 
+from relayd.errors import SourceUnusable
 from relayd.media import compat
+from relayd.media.origins import plain_url, scheme_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -26,13 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST_PLAYLIST: Final = 4 * 1024 * 1024
 """Bytes: a playlist of a day of 2 s segments has about 2 MB."""
-PLACE_LIMIT: Final = 2.0
-"""s for each step of asking for a redirection, which cannot be cancelled."""
 _PIECE: Final = 64 * 1024
 """Bytes that FFmpeg hands over at a time."""
-_HTTP: Final = ("http", "https")
-_USER_AGENT: Final = "Lavf/{}.{}.{}".format(*av.library_versions["libavformat"])
-"""What FFmpeg says, so that a server sees one program."""
 
 
 class ByteSource(Protocol):
@@ -101,76 +90,23 @@ def local_path(url: str) -> Path | None:
     """Return the path of a file of this machine, None for a URL of any other kind."""
     if url.startswith("file:"):
         return Path(url.removeprefix("file://" if url.startswith("file://") else "file:"))
-    return None if "://" in url or url.startswith(("crypto", "data:")) else Path(url)
+    return None if "://" in url or scheme_of(url) or plain_url(url) != url else Path(url)
 
 
-def fetch_text(url: str, options: Mapping[str, str], timeout: float) -> str:
-    """Fetch a playlist; `timeout` limits each step, s. Raises OSError or av.error.FFmpegError."""
+def fetch_text(url: str, name: str, options: Mapping[str, str], timeout: float) -> str:
+    """Fetch a playlist; `timeout` limits each step, s. `name` replaces the URL in errors.
+
+    Raises OSError or av.error.FFmpegError; SourceUnusable for one that is too large: without its
+    end a recording would look like a live stream.
+    """
     source = open_file(url, options, timeout)
     content = bytearray()
     try:
-        while len(content) < LARGEST_PLAYLIST and (piece := source.read(_PIECE)):
+        while len(content) <= LARGEST_PLAYLIST and (piece := source.read(_PIECE)):
             content += piece
     finally:
         source.close()
+    if len(content) > LARGEST_PLAYLIST:
+        limit = f"{LARGEST_PLAYLIST >> 20} MiB"
+        raise SourceUnusable(f"{name}: its playlist is larger than {limit}", hint="see [source]")
     return content.decode("utf-8", "replace")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a playlist was found."""
-
-    url: str
-    """After all redirections."""
-    cookies: str = ""
-    """What the server asks to send along, one a line, as FFmpeg's option `cookies` has it."""
-
-
-def find_place(url: str, options: Mapping[str, str]) -> Place:
-    """Ask an HTTP server where a playlist really is; the same place where that cannot be found."""
-    parts = urlsplit(url)
-    if parts.scheme.lower() not in _HTTP:
-        return Place(url)
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls(options)))
-    request = urllib.request.Request(address, headers=_headers(options))  # noqa: S310 - http(s) only
-    try:
-        try:
-            response = opener.open(request, timeout=PLACE_LIMIT)
-        except urllib.error.HTTPError as error:
-            response = error  # such as 401: the place is known all the same
-        with response:
-            cookies = response.headers.get_all("Set-Cookie") or []
-            return Place(_with_login(response.geturl(), url), "\n".join(cookies))
-    except (OSError, ValueError, http.client.HTTPException):
-        return Place(url)
-
-
-def _with_login(found_at: str, url: str) -> str:
-    """Put the login of `url` into an address of the same server, for the files beside it."""
-    login, at, host = urlsplit(url).netloc.rpartition("@")
-    parts = urlsplit(found_at)
-    if not at or parts.netloc != host:
-        return found_at
-    return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
-
-
-def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ca_file", options.get("cafile")))
-    if options.get("tls_verify", "0") in ("0", "false"):  # FFmpeg's default
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _headers(options: Mapping[str, str]) -> dict[str, str]:
-    headers = {"User-Agent": options.get("user_agent", _USER_AGENT), "Accept": "*/*"}
-    if referer := options.get("referer"):
-        headers["Referer"] = referer
-    for line in options.get("headers", "").splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip()] = value.strip()
-    if cookies := options.get("cookies"):
-        headers["Cookie"] = "; ".join(line.partition(";")[0] for line in cookies.splitlines())
-    return headers

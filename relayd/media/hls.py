@@ -17,13 +17,11 @@ from typing import Final
 
 import av.error
 
-from relayd.errors import SourceUnusable
+from relayd.errors import SourceError, SourceUnusable
 from relayd.media.fetch import (
     ByteSource,
     Nothing,
-    Place,
     fetch_text,
-    find_place,
     local_path,
     open_file,
 )
@@ -41,6 +39,8 @@ from relayd.media.hls_playlist import (
     variants,
     with_whole_addresses,
 )
+from relayd.media.origins import is_from_web, may_be_opened, may_share, options_for, plain_url
+from relayd.media.place import Place, find_place
 
 DEMUXER: Final = "hls"
 OPTIONS: Final = {"http_persistent": "0", "http_multiple": "0", "live_start_index": "-1"}
@@ -110,8 +110,10 @@ class HlsFiles:
         self._geometry, self._cancelled, self._now = geometry, cancelled, now
         self._timeout = timeout
         self._playlists = {url}
+        self._from_web = is_from_web(url)
+        """Whether somebody else than the user has written what was read so far."""
+        self._has_credentials = not options.keys().isdisjoint(("headers", "cookies"))
         self._places: dict[str, Place] = {}
-        self._cookies = ""
         self._first = ""
         self._served: MediaPlaylist | None = None
         self._served_text = ""
@@ -153,6 +155,8 @@ class HlsFiles:
         length = part_length(text)
         text = by_parts(text, joins=self._served is None) if length else text
         listed = parse_media(text, self._place(url))
+        if self._served is None and not all(self._may_open(one.url) for one in listed.segments):
+            raise self._forbidden()
         text = with_whole_addresses(text, self._place(url))
         if not listed.has_ended:
             self._sequence = self._continued(listed)
@@ -193,7 +197,7 @@ class HlsFiles:
         while not self._cancelled.wait(max(0.0, self._next_at - self._now())):
             try:
                 text = self._fetch(url)
-            except (av.error.FFmpegError, OSError, ValueError):
+            except (av.error.FFmpegError, OSError, ValueError, SourceError):
                 text = ""  # away for a moment: whoever waits for pictures sets the limit
             if self._is_news(text, url):
                 return self._serve(text, url)
@@ -219,29 +223,48 @@ class HlsFiles:
 
     def _segment(self, url: str, options: dict[str, str]) -> ByteSource:
         self._asks_again = False
-        self._last_opened = (url, int(options.get("offset", "0")))
+        self._last_opened = (plain_url(url), int(options.get("offset", "0")))
+        if not self._may_open(url):
+            return Nothing()
         own = {name: text for name, text in options.items() if name not in OPTIONS}
         for attempt in range(RETRIES):
             try:
-                return open_file(url, self._request_options() | own, self._timeout)
+                return open_file(url, self._request_options(url) | own, self._timeout)
             except (av.error.FFmpegError, OSError):
                 if attempt + 1 < RETRIES and self._cancelled.wait(SHORTEST_POLL):
                     break
         return Nothing()
 
+    def _may_open(self, url: str) -> bool:
+        return may_be_opened(url, from_web=self._from_web)
+
+    def _forbidden(self) -> SourceUnusable:
+        text = f"{self._name}: its playlist names something that is not on the web"
+        return SourceUnusable(text, hint="only a playlist on this machine may name its files")
+
     def _fetch(self, url: str) -> str:
-        return fetch_text(url, self._request_options(), self._timeout)
+        if url != self._main and not self._may_open(url):
+            raise self._forbidden()
+        self._from_web = self._from_web or is_from_web(url)
+        if self._has_credentials and not may_share(url, place := self._place(url)):
+            url = place  # else FFmpeg, which follows redirections, sends all options there
+        return fetch_text(url, self._name, self._request_options(url), self._timeout)
 
     def _place(self, url: str) -> str:
         """Return the address that those in a playlist are relative to."""
         if url not in self._places:
-            self._places[url] = place = find_place(url, self._request_options())
-            self._cookies = place.cookies or self._cookies
+            self._places[url] = find_place(url, self._request_options(url))
         return self._places[url].url
 
-    def _request_options(self) -> dict[str, str]:
+    def _request_options(self, url: str) -> dict[str, str]:
         """Return the user's options, and the server's cookies unless a user gave some."""
-        return ({"cookies": self._cookies} if self._cookies else {}) | self._options
+        cookies = [
+            place.cookies
+            for place in self._places.values()
+            if place.cookies and may_share(place.url, url)
+        ]
+        server = {"cookies": cookies[-1]} if cookies else {}
+        return server | options_for(url, self._options, self._main)
 
 
 class _Text:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urljoin
 
 from relayd.media.frames import Geometry
+from relayd.media.origins import joined
 
 _STREAM: Final = "#EXT-X-STREAM-INF:"
 _MEDIA: Final = "#EXT-X-MEDIA:"
@@ -22,11 +22,17 @@ _PART: Final = "#EXT-X-PART:"
 _PART_LENGTH: Final = "#EXT-X-PART-INF:"
 _END: Final = "#EXT-X-ENDLIST"
 
-_ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+_ATTRIBUTE: Final = re.compile(r'(?<![A-Z0-9-])([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+"""Looked for at the beginning of a name alone: in a name of a megabyte at each letter would take
+hours."""
 _URI: Final = re.compile(r'\bURI="([^"]*)"')
 _VIDEO_CODECS: Final = ("avc", "hvc", "hev", "av01", "vp0", "dvh", "mp4v", "vvc")
 LARGEST_ENLARGEMENT: Final = 2.0
 """A variant of up to twice the relay's size is chosen: more pixels would only cost decoding."""
+SHORTEST_TARGET: Final = 1
+"""s: of the target duration FFmpeg waits half, when a playlist has nothing new to it."""
+LONGEST_SEGMENT: Final = 60.0
+"""s that a segment may last: for so long a live source may be silent without being lost."""
 SHORTEST_WAIT: Final = "0.001"
 """s, the shortest duration that FFmpeg accepts. It waits for the duration of the last segment
 before it asks for the playlist again."""
@@ -92,14 +98,14 @@ def _attributes(line: str) -> dict[str, str]:
 
 def _variant(line: str, uri: str) -> Variant:
     attributes = _attributes(line)
-    size = re.fullmatch(r"(\d+)x(\d+)", attributes.get("RESOLUTION", "").lower())
+    size = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", attributes.get("RESOLUTION", "").lower())
     width, height = (int(size[1]), int(size[2])) if size else (0, 0)
     return Variant(
         line,
         uri,
         width,
         height,
-        int(bandwidth) if (bandwidth := attributes.get("BANDWIDTH", "")).isdigit() else 0,
+        int(_number(attributes.get("BANDWIDTH", ""))),
         attributes.get("CODECS", ""),
         attributes.get("VIDEO-RANGE", "SDR") == "SDR",
     )
@@ -158,8 +164,8 @@ def with_whole_addresses(text: str, url: str) -> str:
 
 def _whole(row: str, url: str) -> str:
     if row.startswith("#"):
-        return _URI.sub(lambda found: f'URI="{urljoin(url, found[1])}"', row)
-    return urljoin(url, row.strip()) if row.strip() else row
+        return _URI.sub(lambda found: f'URI="{joined(url, found[1])}"', row)
+    return joined(url, row.strip()) if row.strip() else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +200,15 @@ def parse_media(text: str, url: str) -> MediaPlaylist:
         if row.startswith(_SEQUENCE):
             sequence = int(_number(row.removeprefix(_SEQUENCE)))
         elif row.startswith(_TARGET):
-            target = _number(row.removeprefix(_TARGET))
+            target = _seconds(row.removeprefix(_TARGET))
         elif row.startswith(_DURATION):
-            duration = _number(row.removeprefix(_DURATION).partition(",")[0])
+            duration = _seconds(row.removeprefix(_DURATION).partition(",")[0])
         elif row.startswith(_RANGE):
             length, _, at = row.removeprefix(_RANGE).partition("@")
             start = int(_number(at)) if at else next_start
             next_start = start + int(_number(length))
         elif row and not row.startswith("#"):
-            segments.append(Segment(urljoin(url, row), start, duration))
+            segments.append(Segment(joined(url, row), start, duration))
             start = 0
     return MediaPlaylist(tuple(segments), sequence, target, _END in text)
 
@@ -215,10 +221,14 @@ def _number(text: str) -> float:
     return number if 0 <= number < 2**63 else 0.0
 
 
+def _seconds(text: str) -> float:
+    return min(_number(text), LONGEST_SEGMENT)
+
+
 def part_length(text: str) -> float:
     """Return the longest part of a low-latency playlist in seconds; 0.0 if it has no parts."""
     rows = [row for row in text.splitlines() if row.startswith(_PART_LENGTH)]
-    return _number(_attributes(rows[-1]).get("PART-TARGET", "")) if rows else 0.0
+    return _seconds(_attributes(rows[-1]).get("PART-TARGET", "")) if rows else 0.0
 
 
 def by_parts(text: str, *, joins: bool) -> str:
@@ -265,6 +275,8 @@ def for_reading(text: str, sequence: int) -> str:
     for row in text.splitlines():
         if row.startswith(_DURATION):
             rows.append(f"{_DURATION}{SHORTEST_WAIT},")
+        elif row.startswith(_TARGET):
+            rows.append(f"{_TARGET}{SHORTEST_TARGET}")
         elif not row.startswith((_SEQUENCE, "#EXTM3U")):
             rows.append(row)
     return "\n".join(["#EXTM3U", f"{_SEQUENCE}{sequence}", *rows, ""])

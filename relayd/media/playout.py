@@ -61,6 +61,7 @@ class ClockMapping:
         self._window = window
         self._shift = 0.0
         self._step = USUAL_STEP
+        self._stamp: float | None = None
         self._newest: float | None = None
         self._newest_at = 0.0
         self._smallest: deque[tuple[float, float]] = deque()  # (at, arrival - media), increasing
@@ -82,14 +83,16 @@ class ClockMapping:
     def arrived(self, stamp: float | None, at: float) -> float:
         """Return the media time of what is stamped `stamp` and arrived at `at`.
 
-        Without a stamp it is as much later than the last one as it arrived later.
+        Without a stamp, or with the same one again, it is as much later than the last one as it
+        arrived later: some cameras stamp everything with 0.
         """
         if self._newest is None:
             media = stamp if stamp is not None else at
-        elif stamp is None:
-            media = self._newest + at - self._newest_at
+        elif stamp is None or stamp == self._stamp:
+            media = self._newest + max(0.0, at - self._newest_at)
         else:
             media = self._continued(stamp, at)
+        self._stamp = stamp
         self._note(media, at)
         return media
 

@@ -99,14 +99,16 @@ def look_inside(
         with closing(container):
             for packet in container.demux():
                 content += bytes(packet)
-                is_cut = _is_enough(content)
+                is_cut = _is_enough(content, packet.size)
                 if is_cut:
                     break
     return Answer(bytes(content), not is_cut) if content else None
 
 
-def _is_enough(content: bytearray) -> bool:
-    """Whether more of an answer would say no more about it."""
+def _is_enough(content: bytearray, added: int) -> bool:
+    """Whether more of an answer would say no more about it; the last `added` bytes are new."""
     if content.startswith(_PICTURES):
-        return len(content) >= _LARGEST_PICTURE or _NEXT_JPEG in content
+        # Looked for in the new part alone: all of it each time would take seconds.
+        begin = max(0, len(content) - added - len(_NEXT_JPEG))
+        return len(content) >= _LARGEST_PICTURE or content.find(_NEXT_JPEG, begin) >= 0
     return len(content) >= _ENOUGH or JPEG_START in content

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import Final
@@ -198,21 +199,28 @@ def _greet(asked: Asked, host: str, port: int) -> Facts:
     if asked.scheme != "rtsp":
         is_tls = _speaks_tls(host, port)
         return Facts(contact=Contact.TLS if is_tls else Contact.UNKNOWN)
-    place = f"[{host}]" if ":" in host else host
+    place = _in_ascii(host)
     request = f"OPTIONS rtsp://{place}:{port}/ RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: Lavf\r\n\r\n"
     try:
         with socket.create_connection((host, port), LIMIT) as link:
-            link.sendall(request.encode("idna" if not host.isascii() else "ascii"))
+            link.sendall(request.encode())
             answer = link.recv(64)
     except TimeoutError:
         return Facts(contact=Contact.SILENT)
-    except (OSError, UnicodeError):
+    except OSError:
         answer = b""
     if answer.startswith((b"HTTP/", b"<")):
         return Facts(contact=Contact.WEB_SERVER)
     if not answer.startswith(b"RTSP/") and _speaks_tls(host, port):
         return Facts(contact=Contact.TLS)
     return Facts()
+
+
+def _in_ascii(host: str) -> str:
+    """Return a host as it stands in a URL, in the letters that protocols know."""
+    with suppress(UnicodeError):  # no such host; then it would not have been found
+        host = host.encode("idna").decode()
+    return f"[{host}]" if ":" in host else host
 
 
 def _context(options: Mapping[str, str]) -> ssl.SSLContext:

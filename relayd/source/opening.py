@@ -9,7 +9,8 @@ from typing import Final
 
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceError, SourceUnreachable, SourceUnusable
-from relayd.media.decode import ByteFeed, VideoInput
+from relayd.media.decode import VideoInput
+from relayd.media.feed import ByteFeed
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
 from relayd.media.interrupt import TimeLimit

@@ -13,8 +13,8 @@ from typing import Final
 from relayd import logs
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
 from relayd.logs import LogEvent
-from relayd.media.decode import CodedPicture, Picture
 from relayd.media.frames import I420
+from relayd.media.picture import CodedPicture, Picture
 from relayd.media.playout import AdaptiveBuffer
 from relayd.media.skipping import SkipLevel
 from relayd.process.limits import start_thread
@@ -22,6 +22,11 @@ from relayd.source.playing import Playback
 
 LARGEST_QUEUE: Final = 32 * 1024 * 1024
 """Bytes of packets that are read ahead: two segments of 10 s at 12 Mbit/s."""
+LONGEST_QUEUE: Final = 60.0
+"""s that are read ahead, or two bursts: a sender whose stamps run faster than time must wait, or
+its pictures would get older and older."""
+PACKET_COST: Final = 1024
+"""Bytes that a packet takes besides its content: a million of empty ones are a gigabyte."""
 SEGMENT_MARGIN: Final = 0.4
 """s kept beyond a segment's duration: one request for a playlist that came too early, and the
 fetching."""
@@ -49,13 +54,18 @@ class Arrival:
     media: float
     """Its media time, s."""
 
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.coded.size + PACKET_COST
+
 
 class PacketQueue:
-    """Packets between the reading and the playing thread, limited by their bytes."""
+    """Packets between the reading and the playing thread, limited by their bytes and length."""
 
-    def __init__(self, limit: int = LARGEST_QUEUE) -> None:
-        """Hold up to `limit` bytes, and one packet more."""
-        self._limit, self._bytes = limit, 0
+    def __init__(self, limit: int = LARGEST_QUEUE, longest: float = LONGEST_QUEUE) -> None:
+        """Hold up to `limit` bytes and `longest` s, and one packet more."""
+        self._limit, self._longest, self._bytes = limit, longest, 0
         self._items: deque[Arrival] = deque()
         self._changed = Condition()
         self._is_ended = False
@@ -63,13 +73,18 @@ class PacketQueue:
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to `timeout` s; True when a packet may be put."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._bytes < self._limit, timeout)
+            return self._changed.wait_for(lambda: self._has_room, timeout)
+
+    @property
+    def _has_room(self) -> bool:
+        length = self._items[-1].media - self._items[0].media if self._items else 0.0
+        return self._bytes < self._limit and length < self._longest
 
     def put(self, item: Arrival) -> None:
         """Add a packet."""
         with self._changed:
             self._items.append(item)
-            self._bytes += item.coded.size
+            self._bytes += item.cost
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -85,7 +100,7 @@ class PacketQueue:
             if not self._items:
                 return None
             item = self._items.popleft()
-            self._bytes -= item.coded.size
+            self._bytes -= item.cost
             self._changed.notify_all()
             return item
 
@@ -99,7 +114,7 @@ class PacketQueue:
             ]
             dropped = keys[-1] if keys else 0
             for _ in range(dropped):
-                self._bytes -= self._items.popleft().coded.size
+                self._bytes -= self._items.popleft().cost
             self._changed.notify_all()
             return dropped
 
@@ -140,7 +155,7 @@ class PacedPlayer:
         self._buffer = AdaptiveBuffer(burst=burst, margin=margin)
         self._lock = Lock()
         """For the buffer, which both threads use."""
-        self._queue = PacketQueue()
+        self._queue = PacketQueue(longest=max(LONGEST_QUEUE, 2 * burst))
         self._thread = Thread(target=self._run, name="relayd-source-play", daemon=True)
         self._is_stopped = False
         self._shown: I420 | None = None

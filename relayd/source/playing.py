@@ -9,8 +9,9 @@ from typing import Final
 
 from relayd.clock import Clock
 from relayd.errors import SourceLost, SourceUnusable
-from relayd.media.decode import Picture, VideoInput
+from relayd.media.decode import VideoInput
 from relayd.media.frames import I420
+from relayd.media.picture import Picture
 from relayd.media.skipping import SkipLevel
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from relayd.errors import SourceError
-from relayd.media.decode import Picture
+from relayd.media.picture import Picture
 from relayd.media.skipping import SkipLevel
 from relayd.source.ahead import AheadOfTime
 from relayd.source.playing import Playback

@@ -13,7 +13,8 @@ from typing import Final
 from relayd import logs
 from relayd.errors import SourceError, SourceLost
 from relayd.logs import LogEvent
-from relayd.media.decode import Picture, VideoInput
+from relayd.media.decode import VideoInput
+from relayd.media.picture import Picture
 from relayd.source.playing import Playback, timing_of
 from relayd.source.schedule import Timing
 

@@ -8,7 +8,7 @@ froze without a word would cost a call. `kind = "image"` fetches it once.
 from typing import Final
 
 from relayd.errors import SourceError, SourceLost
-from relayd.media.decode import MAX_PIXELS
+from relayd.media.container import MAX_PIXELS
 from relayd.media.frames import I420
 from relayd.source.playing import Playback
 

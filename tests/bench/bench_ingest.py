@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from relayd.media.decode import FILE_THREADS
+from relayd.media.decoder import FILE_THREADS
 
 ROUNDS = 3
 READ = """

@@ -149,6 +149,7 @@ def test_live_hls_of_four_second_segments_is_live_without_a_loss(
     assert (
         after["frames"]["source"] - before["frames"]["source"] > 12 * 15
     )  # of 30; 1 each s it was
+    assert after["frames"]["standby"] == before["frames"]["standby"]
     assert 3.5 < after["source_buffer"] < 10
     assert relay.state() == "live"
 

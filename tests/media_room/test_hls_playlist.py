@@ -185,3 +185,16 @@ def test_parts_stand_for_their_segment_as_soon_as_they_are_there() -> None:
 def test_who_joins_begins_with_the_first_part_of_the_newest_segment() -> None:
     listed = parse_media(by_parts(PARTS, joins=True), "")
     assert [(one.url, one.start) for one in listed.segments][-2:] == [("b.2.mp4", 0), ("c.mp4", 0)]
+
+
+@pytest.mark.parametrize("text", ["1e9", "inf", "nan", "-4", "4" * 400, "", "x"])
+def test_no_duration_keeps_a_lost_source_for_more_than_a_minute(text: str) -> None:
+    listed = parse_media(f"#EXTM3U\n#EXT-X-TARGETDURATION:{text}\n#EXTINF:{text},\na.ts\n", "")
+    assert 0 <= listed.target_duration <= 60
+    assert 0 <= listed.segments[0].duration <= 60
+    assert 0 <= part_length(f"#EXT-X-PART-INF:PART-TARGET={text}\n") <= 60
+
+
+@pytest.mark.parametrize("text", ["-1", "9" * 30, "1e400", "nan", "x"])
+def test_any_number_of_a_first_segment_is_read(text: str) -> None:
+    assert parse_media(f"#EXT-X-MEDIA-SEQUENCE:{text}\n#EXTINF:1,\na.ts\n", "").sequence == 0

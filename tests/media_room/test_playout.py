@@ -271,3 +271,15 @@ def test_after_a_burst_nothing_is_older_than_the_bursts_need(pause: float, count
     numbers = [number for _, number in played.shown]
     assert numbers == sorted(numbers)
     assert max(played.age()) < pause + 3 * MARGIN
+
+
+@pytest.mark.parametrize("stamp", [0.0, 1e6])
+def test_a_sender_with_one_stamp_for_all_is_played_as_it_arrives(stamp: float) -> None:
+    buffer = AdaptiveBuffer(margin=MARGIN)
+    for number in range(300):
+        at = number * STEP
+        due = buffer.due(buffer.arrived(stamp, at), at, at)
+        assert due == pytest.approx(at + MARGIN, abs=0.01)
+    going_on = [buffer.arrived(stamp + STEP * number, (300 + number) * STEP) for number in range(9)]
+    expected = [stamp + STEP * (300 + number) for number in range(9)]
+    assert going_on == pytest.approx(expected, abs=0.02)

@@ -17,7 +17,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.media.decode import VideoInput, thread_count
+from relayd.media.decode import VideoInput
+from relayd.media.decoder import thread_count
 from relayd.media.frames import I420, FitMode, Geometry
 
 if TYPE_CHECKING:

@@ -42,6 +42,21 @@ def test_live_hls_is_played_evenly_a_segment_behind(watch: "Watch") -> None:
     assert [type(event) for event in watched.events()] == [SourceOpened]
 
 
+def test_encrypted_segments_are_played_evenly_however_long_they_are_said_to_last(
+    watch: "Watch",
+) -> None:
+    with HlsServer(key=b"16 bytes of key.", duration=1.0, target=6) as server:
+        watched = watch(server.url())
+        watched.frame()
+        frames = watched.arrivals(60)
+        watched.reader.pause()
+    shown = numbers(frames)
+    assert shown == sorted(shown)
+    assert max(gaps(frames)) < LONGEST_GAP
+    ages = [frame.captured_at - server.made_at(n) for frame, n in zip(frames, shown, strict=True)]
+    assert np.median(ages) < 2.2
+
+
 def test_low_latency_hls_is_played_by_its_parts(watch: "Watch") -> None:
     with HlsServer(duration=2.0, parts=8) as server:
         watched = watch(server.url())

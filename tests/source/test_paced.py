@@ -2,8 +2,8 @@ import threading
 from dataclasses import dataclass
 from typing import cast
 
-from relayd.media.decode import CodedPicture
-from relayd.source.paced import Arrival, PacketQueue
+from relayd.media.picture import CodedPicture
+from relayd.source.paced import PACKET_COST, Arrival, PacketQueue
 
 
 @dataclass
@@ -19,7 +19,7 @@ def item(media: float, size: int = 10, *, is_key: bool = False) -> Arrival:
 
 
 def test_the_queue_holds_so_many_bytes_and_has_room_again_when_some_are_taken() -> None:
-    queue = PacketQueue(limit=25)
+    queue = PacketQueue(limit=25 + 3 * PACKET_COST)
     for number in range(3):
         assert queue.wait_for_room(0)
         queue.put(item(number))
@@ -50,7 +50,7 @@ def test_the_queue_ends_when_all_was_taken() -> None:
 
 
 def test_what_is_very_late_is_left_out_up_to_the_last_key_frame_that_is_due() -> None:
-    queue = PacketQueue(limit=60)
+    queue = PacketQueue(limit=60 + 6 * PACKET_COST)
     for number in range(8):
         queue.put(item(number, is_key=number % 3 == 0))
     assert queue.skip_to_key(5.5) == 3
@@ -60,3 +60,21 @@ def test_what_is_very_late_is_left_out_up_to_the_last_key_frame_that_is_due() ->
     assert first.media == 3
     assert queue.skip_to_key(3.5) == 0
     assert queue.skip_to_key(100) == 2
+
+
+def test_a_million_empty_packets_are_not_held() -> None:
+    queue = PacketQueue()
+    held = 0
+    while queue.wait_for_room(0):
+        queue.put(item(0.0, size=1))
+        held += 1
+    assert held < 50_000
+
+
+def test_a_sender_whose_stamps_run_ahead_of_time_has_to_wait() -> None:
+    queue = PacketQueue(longest=60.0)
+    held = 0
+    while queue.wait_for_room(0):
+        queue.put(item(2.0 * held))
+        held += 1
+    assert held == 31

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps, features
 
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
-from relayd.media import decode
+from relayd.media import container
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, Geometry, luma
 from relayd.media.orientation import by_hand
@@ -315,7 +315,7 @@ def test_a_photo_in_tiles_is_upright(
 def test_tiles_that_cannot_be_joined_are_refused_rather_than_shown_one_by_one(
     clips: "Clips", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 640 * 480 - 1)
     path = clips.file("large.avif", tiled(quadrants(640, 480), 2, 2))
     with pytest.raises(SourceUnusable, match="in tiles that cannot be joined"):
         first_picture(path)

@@ -11,6 +11,9 @@ from typing import Self
 
 import av
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from tests.support.frame_code import draw
 
@@ -39,6 +42,13 @@ def coded(first: int, count: int, size: tuple[int, int], start: float) -> bytes:
     return target.getvalue()
 
 
+def encrypted(segment: bytes, key: bytes) -> bytes:
+    """Return a segment under AES-128 in CBC mode, padded as in PKCS #7 (RFC 8216, 4.3.2.4)."""
+    encryptor = Cipher(AES(key), CBC(bytes(16))).encryptor()
+    missing = 16 - len(segment) % 16
+    return encryptor.update(segment + bytes([missing]) * missing) + encryptor.finalize()
+
+
 @dataclass
 class HlsServer:
     """Publishes a segment each `duration` s since `began`, in each of the variants."""
@@ -64,6 +74,10 @@ class HlsServer:
     """What playlists are said to be."""
     login: str = ""
     """The Authorization header that is required, if any."""
+    target: int = 0
+    """s that the playlist says its segments last at most; 0: as long as they do."""
+    key: bytes = b""
+    """What segments are encrypted with (AES-128), if any."""
 
     def __enter__(self) -> Self:
         server = self
@@ -115,7 +129,8 @@ class HlsServer:
         if request.path.endswith("/bursts"):
             self._send_bursts(request)
             return
-        content = self._content(request.path)
+        is_away = self.away and ".m3u8" in request.path
+        content = None if is_away else self._content(request.path)
         request.send_response(200 if content is not None else 404)
         request.send_header("Content-Length", str(len(content or b"")))
         request.send_header("Content-Type", "video/mp2t" if ".ts" in request.path else self.mime)
@@ -137,8 +152,6 @@ class HlsServer:
 
     def _content(self, path: str) -> bytes | None:
         name = path.partition("?")[0].split("/")
-        if name[-1].endswith(".m3u8") and self.away:
-            return None
         if path == "/master.m3u8" or path.startswith("/watch"):
             return self._master().encode()
         if len(name) != 3 or name[1] not in self.sizes:
@@ -147,8 +160,15 @@ class HlsServer:
             return self._live().encode()
         if name[2].startswith("part"):
             return self._part(*map(int, name[2].removeprefix("part").split(".")[:2]))
-        number = int(name[2].removeprefix("segment").removesuffix(".ts"))
-        return None if number in self.missing else self._segment(number, *self.sizes[name[1]])
+        if name[2] == "key":
+            return self.key
+        return self._whole(int(name[2].removeprefix("segment").removesuffix(".ts")), name[1])
+
+    def _whole(self, number: int, variant: str) -> bytes | None:
+        if number in self.missing:
+            return None
+        segment = self._segment(number, *self.sizes[variant])
+        return encrypted(segment, self.key) if self.key else segment
 
     def _part(self, number: int, part: int) -> bytes:
         each = round(self.duration * RATE / self.parts)
@@ -193,9 +213,11 @@ class HlsServer:
         rows = [
             "#EXTM3U",
             "#EXT-X-VERSION:3",
-            f"#EXT-X-TARGETDURATION:{max(1, round(self.duration))}",
+            f"#EXT-X-TARGETDURATION:{self.target or max(1, round(self.duration))}",
             f"#EXT-X-MEDIA-SEQUENCE:{first - begun + counted}",
         ]
+        if self.key:
+            rows.append(f'#EXT-X-KEY:METHOD=AES-128,URI="key",IV=0x{bytes(16).hex()}')
         if self.parts:
             rows.append(f"#EXT-X-PART-INF:PART-TARGET={self.duration / self.parts:.3f}")
         for number in range(first, count):
