@@ -52,6 +52,7 @@ test-browser: test-setup ## the page in a real Chromium (apt)
 
 test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: qemu, Chromium)
 	tests/setup.sh --browser $(BIN)/python
+	$(BIN)/python -m compileall -q relayd tests  # else the emulated machine would, in minutes
 	$(BIN)/python -m tests.vm.run --prepare || echo "NO VIRTUAL MACHINE: THE REAL CAMERA WILL NOT BE TESTED" >&2
 	$(BIN)/pytest -m vm $(ARGS)
 
