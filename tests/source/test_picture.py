@@ -1,6 +1,7 @@
 """Each picture is shown as players show it: upright, in shape, whole and over black."""
 
 import io
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ def first_picture(url: Path | str, **how: Any) -> I420:
 
 
 def ffmpeg(*arguments: str | Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
     subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 

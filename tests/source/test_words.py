@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -436,6 +437,7 @@ def test_an_animated_webp_is_told(watch: "Watch", tmp_path: Path) -> None:
     assert "animated WebP is not supported" in str(why(watch, tmp_path / "moving.webp"))
 
 
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the program ffmpeg is not installed")
 def test_an_encrypted_file_is_told(watch: "Watch", tmp_path: Path) -> None:
     path = tmp_path / "locked.mp4"
     key = "76a6c65c5ea762046bd749a2e632ccbb"

@@ -1,11 +1,13 @@
 """Colours to measure with: a chart, clips of it in each format, and how far two colours differ."""
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from relayd.media.frames import I420, planes
@@ -116,6 +118,8 @@ def as_ffmpeg_shows(path: Path, encoding: Encoding) -> RGB:
 
 
 def _ffmpeg(arguments: list[str], given: bytes = b"") -> bytes:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
     command = ["ffmpeg", "-nostdin" if not given else "-y", "-v", "error", "-y", *arguments]
     return subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True).stdout
 
