@@ -96,7 +96,7 @@ def test_a_playlist_from_the_web_opens_no_other_protocol(site: StaticServer) -> 
     for address in (site.url("/").replace("http", "tcp"), "unix:/run/it", "udp://127.0.0.1:1"):
         site.files["/all.m3u8"] = master(address)
         # FFmpeg 9 refuses such a variant before it asks for it.
-        with pytest.raises(SourceError, match="not on the web|not a video that can be read"):
+        with pytest.raises(SourceError, match=r"not on the web|not a video that can be read"):
             pictures(site.url("/all.m3u8"))
     assert {path for path, _ in site.asked} == {"/all.m3u8"}
 
