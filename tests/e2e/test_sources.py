@@ -18,7 +18,7 @@ from PIL import Image
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from tests.support.clips import RGB, Clips
 from tests.support.rtsp import RtspCamera
-from tests.support.stage import BUSY_GAP, Emulator, RunningRelay, wait_for
+from tests.support.stage import BUSY_GAP, LIVE, Emulator, RunningRelay, wait_for
 
 REAL = Path(__file__).parents[1] / "media"
 MAN, ASTRONAUT = REAL / "webcam_man.mp4", REAL / "astronaut.png"
@@ -141,6 +141,8 @@ def test_live_hls_of_four_second_segments_is_live_without_a_loss(
 ) -> None:
     relay = start_relay(f"face.image={emulator.upload(ASTRONAUT)}", source=live_hls)
     relay.wait_state("live")
+    # The state comes a tick before the first swapped picture.
+    wait_for("swapped pictures", lambda: relay.status()["frames"]["fresh"] > 5, LIVE)
     before = relay.status()
     time.sleep(12)
     after = relay.status()
