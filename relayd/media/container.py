@@ -12,6 +12,7 @@ from relayd.media import compat, hls
 from relayd.media.feed import ByteFeed
 from relayd.media.heif import Grid
 from relayd.media.hls import HlsFiles
+from relayd.media.interrupt import UNLIMITED
 from relayd.media.refusals import not_joined, refusal
 from relayd.media.selection import shows_tiles
 from relayd.media.srt import SrtReader, is_srt
@@ -21,8 +22,6 @@ from relayd.media.tiles import find_grid
 
 MAX_PIXELS: Final = 8192 * 8192
 """Pixels of a coded picture: a malicious header may claim far more than fits in memory."""
-_UNLIMITED: Final = 7 * 24 * 3600.0
-"""s: where another part has limits of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def open_container(
             feed or asked.url,
             format=hls.DEMUXER if files else demuxer or None,
             options=(hls.OPTIONS if files else {}) | limited,
-            timeout=(open_timeout, _UNLIMITED if files else read_timeout),
+            timeout=(open_timeout, UNLIMITED if files else read_timeout),
             io_open=files,
         )
         undo.callback(container.close)

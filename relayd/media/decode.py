@@ -68,7 +68,7 @@ class VideoInput:
         self._files, self._grid = opened.files, opened.grid
         container, grid = opened.container, opened.grid
         self._name = name
-        self._stream = select_stream(container, stream, name)
+        self._stream = select_stream(container, stream, name, keeps_all=grid is not None)
         self._facts = StreamFactsReader(container, self._stream)
         context = self._stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -317,11 +317,10 @@ class VideoInput:
         if self._feed:
             self._feed.close()
         self._joined = None
-        del (
-            self._stream,
-            self._facts,
-            self._decoder,
-        )  # the codec's threads end with the last reference to it
+        # The codec's threads end with the last reference to it.
+        self._reader.close()
+        self._decoder.close()
+        del self._stream, self._facts
 
     def fit_frame(self, frame: VideoFrame) -> I420:
         """Return a frame fitted to the relay's size."""

@@ -6,9 +6,10 @@ everywhere, and cancelling ends a read.
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Protocol, cast
+from typing import IO, TYPE_CHECKING, Final, Protocol, SupportsFloat, cast
 
 import av.error
+from av.container import InputContainer
 
 from relayd.errors import SourceUnusable
 from relayd.media import compat
@@ -50,12 +51,7 @@ class FetchedFile:
 
     def __init__(self, url: str, options: Mapping[str, str], timeout: float) -> None:
         """Open it, with `timeout` s for that and for each piece. Raises what PyAV raises."""
-        self._container = compat.open_input(
-            url,
-            format="data",  # FFmpeg's demuxer that hands over the bytes as they are
-            options={"raw_packet_size": str(_PIECE)} | dict(options),
-            timeout=(timeout, timeout),
-        )
+        self._container = open_raw(url, options, (timeout, timeout))
         self._packets = cast("Generator[Packet[Stream], None, None]", self._container.demux())
         self._rest = memoryview(b"")
 
@@ -76,6 +72,14 @@ class FetchedFile:
         """Close the connection."""
         self._packets.close()
         self._container.close()
+
+
+def open_raw(
+    url: str, options: Mapping[str, str], timeout: tuple[SupportsFloat, SupportsFloat]
+) -> InputContainer:
+    """Open any URL so that its packets are its bytes as they are. Raises what `av.open` raises."""
+    pieces = {"raw_packet_size": str(_PIECE)}
+    return compat.open_input(url, format="data", options=pieces | dict(options), timeout=timeout)
 
 
 def open_file(url: str, options: Mapping[str, str], timeout: float) -> ByteSource:

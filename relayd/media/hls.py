@@ -140,7 +140,12 @@ class HlsFiles:
         if self._served is not None and not self._served.has_ended:
             return self._next_live(url)
         text, self._first = self._first or self._fetch(url), ""
-        return self._master(text, url) if is_master(text) else self._serve(text, url)
+        if is_master(text):
+            return self._master(text, url)
+        text, listed = self._parsed(text, url)
+        if self._served is None and not all(self._may_open(one.url) for one in listed.segments):
+            raise self._forbidden()
+        return self._serve(text, listed, url)
 
     def _master(self, text: str, url: str) -> str:
         chosen = choose_variant(variants(text), self._geometry)
@@ -150,13 +155,14 @@ class HlsFiles:
         self._playlists.update(row for row in text.splitlines() if row and row[0] != "#")
         return text
 
-    def _serve(self, text: str, url: str) -> str:
+    def _parsed(self, text: str, url: str) -> tuple[str, MediaPlaylist]:
+        """Return a media playlist, by its parts if it has some, and what it lists."""
+        text = by_parts(text, joins=self._served is None) if part_length(text) else text
+        return text, parse_media(text, self._place(url))
+
+    def _serve(self, text: str, listed: MediaPlaylist, url: str) -> str:
         """Return a media playlist as FFmpeg gets it, and remember what it lists."""
         length = part_length(text)
-        text = by_parts(text, joins=self._served is None) if length else text
-        listed = parse_media(text, self._place(url))
-        if self._served is None and not all(self._may_open(one.url) for one in listed.segments):
-            raise self._forbidden()
         text = with_whole_addresses(text, self._place(url))
         if not listed.has_ended:
             self._sequence = self._continued(listed)
@@ -199,24 +205,26 @@ class HlsFiles:
                 text = self._fetch(url)
             except (av.error.FFmpegError, OSError, ValueError, SourceError):
                 text = ""  # away for a moment: whoever waits for pictures sets the limit
-            if self._is_news(text, url):
-                return self._serve(text, url)
+            if (news := self._news_in(text, url)) is not None:
+                return self._serve(*news, url)
             self._next_at = self._now() + self._timer.unchanged(self._duration(self._served))
         return ""  # an exception would be printed by PyAV; FFmpeg makes an error of this
 
-    def _is_news(self, text: str, url: str) -> bool:
+    def _news_in(self, text: str, url: str) -> tuple[str, MediaPlaylist] | None:
+        """Return a playlist with what it lists; None where that is nothing new."""
         assert self._served is not None
         if not is_playlist(text):
-            return False
-        text = by_parts(text, joins=False) if part_length(text) else text
-        listed = parse_media(text, self._place(url))
-        if listed.has_ended:
-            return True
-        return bool(listed.segments) and (
-            listed.segments[-1] not in self._served.segments
-            or listed.sequence + len(listed.segments)
-            > self._served.sequence + len(self._served.segments)
+            return None
+        text, listed = self._parsed(text, url)
+        is_news = listed.has_ended or (
+            bool(listed.segments)
+            and (
+                listed.segments[-1] not in self._served.segments
+                or listed.sequence + len(listed.segments)
+                > self._served.sequence + len(self._served.segments)
+            )
         )
+        return (text, listed) if is_news else None
 
     def _duration(self, listed: MediaPlaylist) -> float:
         return listed.segments[-1].duration if listed.segments else listed.target_duration

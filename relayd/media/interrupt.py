@@ -9,8 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, local
+from typing import Final
 
 from relayd.media import compat
+
+UNLIMITED: Final = 7 * 24 * 3600.0
+"""s for a call that nothing but a cancellation ends, or another part with limits of its own."""
 
 
 class _Calls(local):

@@ -26,7 +26,7 @@ _SMALL_COPY: Final[tuple[Filter, ...]] = (
     ("copy", ""),
 )
 """PyAV keeps a picture whose side data was accessed until the next garbage collection: hundreds of
-pictures, or all buffers of a camera, which FFmpeg takes back when it may be closed already."""
+pictures, or all buffers of a camera, which FFmpeg returns to it though it may be closed."""
 
 
 class OrientationReader:

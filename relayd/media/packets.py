@@ -23,7 +23,7 @@ _JPEG_STREAMS: Final = {"mjpeg", "mpjpeg", "jpeg_pipe", "image2pipe"}
 
 
 class PacketReader:
-    """Reads an open container; its owner drops it when it closes that."""
+    """Reads an open container; what it took down lasts beyond `close`."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, name: str) -> None:
         """`name` is the source in errors."""
@@ -41,6 +41,10 @@ class PacketReader:
     def has_key(self) -> bool:
         """Whether there was a packet at which decoding can start."""
         return self._last_key is not None
+
+    def close(self) -> None:
+        """Drop container and stream, which their owner closes."""
+        del self._container, self._stream
 
     def packets(self) -> Generator[CodedPicture, None, None]:
         """Read from here to the end; the last one has no content.

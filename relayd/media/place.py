@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import av
 
 from relayd.media import compat
+from relayd.media.http_options import REDIRECTIONS, ca_file, request_headers
 from relayd.media.origins import WEB, may_share, options_for, scheme_of
 
 PLACE_LIMIT: Final = 2.0
@@ -70,20 +71,18 @@ def _ask(url: str, options: Mapping[str, str]) -> http.client.HTTPMessage:
     opener = urllib.request.build_opener(
         _Http(), _Https(context=_tls(options)), _NoRedirects(), *_proxy(options)
     )
-    request = urllib.request.Request(url, headers=_headers(options))  # noqa: S310 - http(s) only
+    headers = request_headers(options, user_agent=_USER_AGENT) | {"Accept": "*/*"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s) only
     try:
         with opener.open(request, timeout=PLACE_LIMIT) as response:
-            headers: http.client.HTTPMessage = response.headers
-            del headers["Location"]  # of no redirection
-            return headers
+            found: http.client.HTTPMessage = response.headers
+            del found["Location"]  # of no redirection
+            return found
     except urllib.error.HTTPError as error:  # such as 401: the place is known all the same
         with error:
-            if error.code not in _REDIRECTIONS:
+            if error.code not in REDIRECTIONS:
                 del error.headers["Location"]
             return cast("http.client.HTTPMessage", error.headers)
-
-
-_REDIRECTIONS: Final = (301, 302, 303, 307, 308)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -156,21 +155,8 @@ def _with_login(found_at: str, url: str) -> str:
 
 
 def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ca_file", options.get("cafile")))
+    context = ssl.create_default_context(cafile=ca_file(options))
     if not compat.verifies_tls(options):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _headers(options: Mapping[str, str]) -> dict[str, str]:
-    headers = {"User-Agent": options.get("user_agent", _USER_AGENT), "Accept": "*/*"}
-    if referer := options.get("referer"):
-        headers["Referer"] = referer
-    for line in options.get("headers", "").splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip()] = value.strip()
-    if cookies := options.get("cookies"):
-        headers["Cookie"] = "; ".join(line.partition(";")[0] for line in cookies.splitlines())
-    return headers

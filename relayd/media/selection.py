@@ -16,8 +16,10 @@ _COVERS: Final = Disposition.attached_pic | Disposition.timed_thumbnails
 _CAPTURE_DEMUXERS: Final = frozenset({"video4linux2,v4l2", "lavfi"})
 
 
-def select_stream(container: InputContainer, wish: StreamWish, name: str) -> VideoStream:
-    """Return the stream to show, and let the demuxer leave out all others.
+def select_stream(
+    container: InputContainer, wish: StreamWish, name: str, *, keeps_all: bool
+) -> VideoStream:
+    """Return the stream to show; the demuxer leaves out all others unless it `keeps_all`.
 
     Raises SourceUnusable when there is none; `name` is the source in its message.
     """
@@ -29,7 +31,7 @@ def select_stream(container: InputContainer, wish: StreamWish, name: str) -> Vid
         still = container.format.name.removesuffix("_pipe")
         raise no_decoder(name, still if still != container.format.name else "")
     chosen = container.streams.video[number]
-    if not shows_tiles(container, wish):
+    if not keeps_all:
         for other in container.streams:
             if other.index != chosen.index:
                 compat.discard(other)

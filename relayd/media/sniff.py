@@ -15,7 +15,7 @@ from typing import Final, SupportsFloat
 import av.error
 
 from relayd.errors import SourceError
-from relayd.media import compat
+from relayd.media.fetch import open_raw
 from relayd.media.hls_playlist import is_playlist
 from relayd.media.jpeg import JPEG_END, JPEG_START, lacks_end
 
@@ -23,8 +23,6 @@ _ENOUGH: Final = 64 * 1024
 """Bytes that hold the first JPEG picture's beginning, after any headers of a multipart stream."""
 _LARGEST_PICTURE: Final = 32 * 1024 * 1024
 """Bytes of a single picture that are fetched."""
-_PACKET: Final = "65536"
-"""Bytes of a packet of the demuxer `data`, which passes on what it gets."""
 _NEXT_JPEG: Final = JPEG_END + JPEG_START
 """The end of one picture and the beginning of the next."""
 _PICTURES: Final = (JPEG_START, b"\x89PNG\r\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
@@ -93,15 +91,15 @@ def look_inside(
     """
     content = bytearray()
     is_cut = False
-    with suppress(av.error.FFmpegError, OSError):
-        wanted = dict(options) | {"raw_packet_size": _PACKET}
-        container = compat.open_input(url, format="data", options=wanted, timeout=timeout)
-        with closing(container):
-            for packet in container.demux():
-                content += bytes(packet)
-                is_cut = _is_enough(content, packet.size)
-                if is_cut:
-                    break
+    with (
+        suppress(av.error.FFmpegError, OSError),
+        closing(open_raw(url, options, timeout)) as container,
+    ):
+        for packet in container.demux():
+            content += bytes(packet)
+            is_cut = _is_enough(content, packet.size)
+            if is_cut:
+                break
     return Answer(bytes(content), not is_cut) if content else None
 
 

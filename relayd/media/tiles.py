@@ -9,6 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from relayd.media import compat
+from relayd.media.fetch import open_raw
 from relayd.media.heif import Grid, read_grid
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def find_grid(
     Raises what `av.open` raises.
     """
     content = bytearray()
-    with compat.open_input(url, format="data", options=dict(options), timeout=timeout) as container:
+    with open_raw(url, options, timeout) as container:
         for packet in container.demux():
             content += bytes(packet)
             if len(content) > LARGEST_FILE:

@@ -5,10 +5,8 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Final, Self
 
-from relayd.errors import SourceUnreachable, Unavailable
 from relayd.media.frames import I420
-from relayd.process.limits import start_thread
-from relayd.source.playing import REFRESH, Playback
+from relayd.source.playing import REFRESH, Playback, start_playing
 
 AHEAD: Final = 0.5
 """s by which pictures are decoded before they are due: a loop point, even one that opens the file
@@ -34,10 +32,7 @@ class AheadOfTime:
         self._thread = Thread(target=self._run, name="relayd-source-show", daemon=True)
 
     def __enter__(self) -> Self:
-        try:
-            start_thread(self._thread)
-        except Unavailable as fault:
-            raise SourceUnreachable(fault.message, hint=fault.hint) from None
+        start_playing(self._thread)
         return self
 
     def __exit__(self, *_: object) -> None:

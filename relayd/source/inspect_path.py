@@ -6,11 +6,11 @@ import stat
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 from relayd.media.causes import Facts
 from relayd.media.contents import START, boxes_of
 from relayd.media.symptoms import Symptom
+from relayd.source.addresses import ffmpeg_url, is_local, path_of
 
 _MOST_NAMES: Final = 5000
 """Names in a folder that are compared with a missing one."""
@@ -22,16 +22,13 @@ _VIDEO_ENDINGS: Final = {
 }  # fmt: skip
 
 
-def _path_of(url: str) -> Path:
-    if url.startswith("file://"):
-        url = unquote(url.removeprefix("file://"))
-    return Path(url.removeprefix("file:")).expanduser()
-
-
 def look_at_path(symptom: str, url: str) -> Facts:
     """Return what can be found out about a path, or a file: URL, that failed so."""
     try:
-        path = _path_of(url)
+        url = ffmpeg_url(url)
+        if not is_local(url):  # standard input
+            return Facts()
+        path = Path(path_of(url))
         match symptom:
             case Symptom.MISSING:
                 return Facts(alike=_alike(path))
@@ -43,7 +40,7 @@ def look_at_path(symptom: str, url: str) -> Facts:
             case Symptom.FORBIDDEN:
                 return _look_at_rights(path)
         return _look_into(path)
-    except (OSError, ValueError, RuntimeError):  # also a ~ without a home
+    except (OSError, ValueError):
         return Facts()
 
 

@@ -20,7 +20,9 @@ from relayd.http.client import Answer, HttpClient
 from relayd.http.proxies import proxy_for
 from relayd.http.trust import client_context, unverified_context
 from relayd.media.causes import Contact, Facts
+from relayd.media.compat import verifies_tls
 from relayd.media.contents import START, Boxes, boxes_of
+from relayd.media.http_options import REDIRECTIONS, ca_file, request_headers
 from relayd.media.symptoms import Asked
 
 HTTP_LIMIT: Final = 5.0
@@ -34,6 +36,7 @@ _POLL: Final = 0.1
 _MOST_REDIRECTS: Final = 3
 _TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
 """A content type without parameters, which may hold anything."""
+_USER_AGENT: Final = "Lavf"
 _PART: Final = 206
 """The status of an answer to a range request that has only this range."""
 
@@ -109,7 +112,9 @@ async def _get(asked: Asked, cancelled: Event) -> Answer | None:
 
 async def _fetch(asked: Asked) -> Answer:
     """Follow redirects on the same server alone: another one must not get user and password."""
-    url, headers = asked.url, _headers(asked.options) | {"Range": f"bytes=0-{START - 1}"}
+    url = asked.url
+    headers = request_headers(asked.options, user_agent=_USER_AGENT)
+    headers["Range"] = f"bytes=0-{START - 1}"
     trust = partial(_context, asked.options)
     async with HttpClient(
         connect_timeout=HTTP_LIMIT, read_timeout=HTTP_LIMIT, trust=trust
@@ -124,7 +129,7 @@ async def _fetch(asked: Asked) -> Answer:
 
 
 def _is_redirect(answer: Answer) -> bool:
-    return answer.status in (301, 302, 303, 307, 308) and "location" in answer.headers
+    return answer.status in REDIRECTIONS and "location" in answer.headers
 
 
 def _target(answer: Answer, url: str) -> str:
@@ -148,21 +153,6 @@ def _with_login(url: str, original: str) -> str:
     return SplitResult(
         parts.scheme, f"{login}@{place}" if login else place, parts.path, parts.query, ""
     ).geturl()
-
-
-def _headers(options: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that FFmpeg's options ask for."""
-    headers = {"User-Agent": options.get("user_agent", "Lavf")}
-    if referer := options.get("referer"):
-        headers["Referer"] = referer
-    if cookies := options.get("cookies"):
-        lines = cookies.splitlines()
-        headers["Cookie"] = "; ".join(line.partition(";")[0] for line in lines if "=" in line)
-    for line in options.get("headers", "").splitlines():
-        name, found, value = line.partition(":")
-        if found:
-            headers[name.strip()] = value.strip()
-    return headers
 
 
 def _boxes_of(answer: Answer) -> Boxes:
@@ -200,7 +190,9 @@ def _greet(asked: Asked, host: str, port: int) -> Facts:
         is_tls = _speaks_tls(host, port)
         return Facts(contact=Contact.TLS if is_tls else Contact.UNKNOWN)
     place = _in_ascii(host)
-    request = f"OPTIONS rtsp://{place}:{port}/ RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: Lavf\r\n\r\n"
+    request = (
+        f"OPTIONS rtsp://{place}:{port}/ RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: {_USER_AGENT}\r\n\r\n"
+    )
     try:
         with socket.create_connection((host, port), LIMIT) as link:
             link.sendall(request.encode())
@@ -225,10 +217,10 @@ def _in_ascii(host: str) -> str:
 
 def _context(options: Mapping[str, str]) -> ssl.SSLContext:
     """Return the TLS context that verifies a server as FFmpeg's options ask for."""
-    if options.get("tls_verify", options.get("verify", "0")) == "0":
+    if not verifies_tls(options):
         return unverified_context()
-    ca_file = options.get("ca_file", options.get("cafile"))
-    return client_context({"SSL_CERT_FILE": ca_file} if ca_file else None)
+    store = ca_file(options)
+    return client_context({"SSL_CERT_FILE": store} if store else None)
 
 
 def _shake_hands(asked: Asked, host: str, port: int) -> Facts:

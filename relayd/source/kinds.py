@@ -34,11 +34,6 @@ class SourceKind(Enum):
     """A test picture of FFmpeg's (lavfi): paced like a file."""
 
     @property
-    def paced(self) -> bool:
-        """Whether relayd sets the pace, not the source."""
-        return self in (SourceKind.FILE, SourceKind.GENERATOR, SourceKind.PIPE)
-
-    @property
     def live(self) -> bool:
         """Whether it goes on in real time, so that late pictures are left out."""
         return self in (SourceKind.LIVE, SourceKind.BURSTS, SourceKind.DEVICE, SourceKind.SNAPSHOT)

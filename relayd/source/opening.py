@@ -13,7 +13,7 @@ from relayd.media.decode import VideoInput
 from relayd.media.feed import ByteFeed
 from relayd.media.frames import FitMode, Geometry
 from relayd.media.hls import NO_SEGMENTS, HlsFiles, is_hls
-from relayd.media.interrupt import TimeLimit
+from relayd.media.interrupt import UNLIMITED, TimeLimit
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.refusals import NOTHING_ARRIVES
 from relayd.media.sniff import PictureBytes, found_nothing, look_inside, was_answered
@@ -36,8 +36,6 @@ from relayd.source.plans import MJPEG_PROBE, InputPlan, is_piped, plan_input
 
 _WORTH_A_TRY: Final = 1.0
 """s that must be left of `open_timeout` for another attempt."""
-_UNLIMITED: Final = 7 * 24 * 3600.0
-"""s: a pipe's header may take as long as its writer does, as it cannot be read twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,8 @@ class _Opening:
             format=demuxer or self.plan.demuxer,
             options=options | (NO_SEGMENTS if self.is_foreign else {}),
             low_delay=self.plan.kind.live,
-            open_timeout=TimeLimit(self.time_left if feed is None else _without_limit),
+            # A pipe's header may take as long as its writer does: it cannot be read twice.
+            open_timeout=TimeLimit(self.time_left) if feed is None else UNLIMITED,
             read_timeout=TimeLimit(self.read_limit),
             cancelled=self.cancelled,
             feed=feed,
@@ -118,10 +117,6 @@ class _Opening:
         if scheme_of(self.plan.url) == "rtsp":
             return was_answered(fault)
         return isinstance(fault, SourceUnusable) and found_nothing(fault)
-
-
-def _without_limit() -> float:
-    return _UNLIMITED
 
 
 class SourceOpener:
@@ -181,13 +176,11 @@ class SourceOpener:
         if not is_from_pipe:  # any more
             self.close()
         video = self._open_pipe(opening) if is_from_pipe else self._open_in_time(opening)
-        scheme, found = scheme_of(plan.url), video.look()
-        decide = as_wanted if plan.is_settled else partial(settle, scheme=scheme)
-        kind = decide(plan.kind, found=found)
-        video.decode_for(live=kind.live or kind is SourceKind.PIPE)
-        is_file = kind is SourceKind.FILE and is_local(plan.url)
-        path = path_of(plan.url) if is_file else None
-        return OpenedSource(video, kind, may_be_polled(scheme, found), path)
+        try:
+            return _judged(video, plan)
+        except BaseException:
+            video.close()
+            raise
 
     def distrust(self) -> None:
         """Try other options first next time: nothing came with those that opened it."""
@@ -292,6 +285,17 @@ class SourceOpener:
             video = opening.open(options | MJPEG_PROBE, demuxer="mjpeg")
         self._looks_inside = video is not None
         return video
+
+
+def _judged(video: VideoInput, plan: InputPlan) -> OpenedSource:
+    """Return an open source with its kind, prepared to be decoded as that needs."""
+    scheme, found = scheme_of(plan.url), video.look()
+    decide = as_wanted if plan.is_settled else partial(settle, scheme=scheme)
+    kind = decide(plan.kind, found=found)
+    video.decode_for(live=kind.live or kind is SourceKind.PIPE)
+    is_file = kind is SourceKind.FILE and is_local(plan.url)
+    path = path_of(plan.url) if is_file else None
+    return OpenedSource(video, kind, may_be_polled(scheme, found), path)
 
 
 def too_slow(name: str, limit: float) -> SourceError:

@@ -11,14 +11,13 @@ from threading import Condition, Lock, Thread
 from typing import Final
 
 from relayd import logs
-from relayd.errors import SourceError, SourceLost, SourceUnreachable, Unavailable
+from relayd.errors import SourceError, SourceLost
 from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.media.picture import CodedPicture, Picture
 from relayd.media.playout import AdaptiveBuffer
 from relayd.media.skipping import SkipLevel
-from relayd.process.limits import start_thread
-from relayd.source.playing import Playback
+from relayd.source.playing import Playback, start_playing
 
 LARGEST_QUEUE: Final = 32 * 1024 * 1024
 """Bytes of packets that are read ahead: two segments of 10 s at 12 Mbit/s."""
@@ -165,10 +164,7 @@ class PacedPlayer:
 
     def start(self) -> None:
         """Start the thread; only once. Raises SourceUnreachable if none can be started."""
-        try:
-            start_thread(self._thread)
-        except Unavailable as fault:
-            raise SourceUnreachable(fault.message, hint=fault.hint) from None
+        start_playing(self._thread)
 
     def read(self, coded: CodedPicture) -> bool:
         """Hand over a packet that has just arrived; waits for room. False when none is wanted."""

@@ -4,15 +4,16 @@ Each runs in the connection's thread until the source ends or the connection is 
 """
 
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock
-from relayd.errors import SourceLost, SourceUnusable
+from relayd.errors import SourceLost, SourceUnreachable, SourceUnusable, Unavailable
 from relayd.media.decode import VideoInput
 from relayd.media.frames import I420
 from relayd.media.picture import Picture
 from relayd.media.skipping import SkipLevel
+from relayd.process.limits import start_thread
 from relayd.source.events import SourceOpened
 from relayd.source.kinds import SourceKind
 from relayd.source.schedule import PlaybackSchedule, Timing
@@ -129,6 +130,14 @@ class Playback:
             self._corrupt_before += self.source.corrupt
             self._is_open = False
             self.source.close()
+
+
+def start_playing(thread: Thread) -> None:
+    """Start a thread that plays. Raises SourceUnreachable if no thread can be started."""
+    try:
+        start_thread(thread)
+    except Unavailable as fault:
+        raise SourceUnreachable(fault.message, hint=fault.hint) from None
 
 
 def timing_of(source: VideoInput) -> Timing:

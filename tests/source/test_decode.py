@@ -3,8 +3,6 @@ import inspect
 import resource
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,24 +17,13 @@ from av.video.frame import VideoFrame
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.media.decode import VideoInput
 from relayd.media.decoder import thread_count
-from relayd.media.frames import I420, FitMode, Geometry
+from relayd.media.frames import I420
+from tests.support.inputs import VGA, opened
 
 if TYPE_CHECKING:
     from tests.support.clips import Clips
 
-VGA = Geometry(640, 480)
 UPRIGHT = ["red", "green", "blue", "white"]
-
-
-@contextmanager
-def opened(
-    url: Path | str, *, geometry: Geometry = VGA, fit: FitMode = "stretch", **how: Any
-) -> Iterator[VideoInput]:
-    source = VideoInput.open(str(url), geometry=geometry, fit=fit, **how)
-    try:
-        yield source
-    finally:
-        source.close()
 
 
 def first_picture(url: Path | str, **how: Any) -> I420:
@@ -301,7 +288,7 @@ def test_what_cannot_be_opened_is_reported_without_its_password(
 
 
 def test_nothing_keeps_a_picture_whose_source_is_closed(clips: "Clips") -> None:
-    """Raw pictures of a camera are the device's memory, which FFmpeg takes back from a closed one.
+    """Raw pictures of a camera are the device's memory, which FFmpeg gives back to a closed one.
 
     The traceback of an error keeps what the last step had.
     """
@@ -313,6 +300,14 @@ def test_nothing_keeps_a_picture_whose_source_is_closed(clips: "Clips") -> None:
         picture.i420()
     with pytest.raises(SourceLost, match="closed"):
         picture.i420()
+
+
+def test_what_was_counted_can_be_asked_for_after_the_close(clips: "Clips") -> None:
+    """Status asks in another thread, maybe at this moment."""
+    with opened(clips.quadrants("plain.mp4", 1280, 720)) as source:
+        next(source.pictures())
+    assert source.corrupt == 0
+    assert source.packets >= 1
 
 
 def test_a_generator_needs_no_file() -> None:

@@ -3,8 +3,6 @@
 import io
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +14,19 @@ from PIL import Image, ImageCms, ImageOps, features
 from relayd.config.settings import SourceSettings
 from relayd.errors import SourceUnusable
 from relayd.media import container
-from relayd.media.decode import VideoInput
 from relayd.media.frames import I420, Geometry, luma
 from relayd.media.orientation import by_hand
 from relayd.source.plans import plan_input
 from relayd.urls.safe import MediaUrl
 from tests.support.clips import quadrants
 from tests.support.heif import tiled
+from tests.support.inputs import VGA, opened
 from tests.support.rtsp import RtspCamera
 
 if TYPE_CHECKING:
     from tests.support.clips import Clips
 
-VGA = Geometry(640, 480)
 NAMES = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue", (255, 255, 255): "white"}
-
-
-@contextmanager
-def opened(
-    url: Path | str, *, geometry: Geometry = VGA, fit: str = "stretch", **how: Any
-) -> Iterator[VideoInput]:
-    source = VideoInput.open(str(url), geometry=geometry, fit=fit, **how)  # type: ignore[arg-type]
-    try:
-        yield source
-    finally:
-        source.close()
 
 
 def first_picture(url: Path | str, **how: Any) -> I420:
