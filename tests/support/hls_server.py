@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from typing import Self
 
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from tests.support.frame_code import draw
+from tests.support.web_server import WebServer
 
 RATE = 20
 LISTED = 4
@@ -50,7 +51,7 @@ def encrypted(segment: bytes, key: bytes) -> bytes:
 
 
 @dataclass
-class HlsServer:
+class HlsServer(WebServer):
     """Publishes a segment each `duration` s since `began`, in each of the variants."""
 
     duration: float = 1.0
@@ -65,7 +66,7 @@ class HlsServer:
     stopped_at: float | None = None
     """When publishing ended."""
     restarts: list[tuple[int, int]] = field(default_factory=list)
-    """(segment, number in the list from there on): the packager began anew, and its stamps too."""
+    """(segment, number in the list from there on): the packager started again, with its stamps."""
     jumps: dict[int, float] = field(default_factory=dict)
     """Segments before which there is a discontinuity, and where their stamps begin, s."""
     parts: int = 0
@@ -80,35 +81,20 @@ class HlsServer:
     """What segments are encrypted with (AES-128), if any."""
 
     def __enter__(self) -> Self:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                server.answer(self)
-
         if self.sizes == {"one": (320, 240)}:
             for number in range(LISTED):
                 self._segment(number, 320, 240)
         self._closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-        self._thread.start()
+        super().__enter__()
         self.began = time.monotonic() - LISTED * self.duration - self.phase
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__exit__()
 
     def url(self, path: str = "/one/live.m3u8", login: str = "") -> str:
-        return f"http://{login}127.0.0.1:{self._http.server_port}{path}"
+        return f"http://{login}127.0.0.1:{self.port}{path}"
 
     def made_at(self, number: int) -> float:
         """Return when a picture was made, monotonic s."""
