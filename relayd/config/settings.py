@@ -255,7 +255,28 @@ class StreamSettings(Section):
         return value
 
 
-OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
+class MicrophoneSettings(Section):
+    """A virtual microphone."""
+
+    kind: Literal["microphone"]
+    device: str = Field("auto", min_length=1)
+    name: str = Field("relayd microphone", min_length=1, max_length=64)
+
+
+OutputSettings = Annotated[
+    CameraSettings | StreamSettings | MicrophoneSettings, Field(discriminator="kind")
+]
+
+
+class SoundSettings(Section):
+    """The sound beside the picture."""
+
+    source: str = Field("auto", min_length=1)
+    publish: bool = False
+    play: Literal["own", "returned"] = "own"
+    offset: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False), _NUMBER] = 0.0
+    delay: Annotated[float, Field(ge=0, le=2.5, allow_inf_nan=False), _NUMBER] = 0.0
+    standby: Literal["keep", "mute"] = "keep"
 
 
 class ControlSettings(Section):
@@ -321,9 +342,19 @@ class Settings(Section):
     rtc: RtcSettings = RtcSettings()
     privacy: PrivacySettings = PrivacySettings()
     on_demand: OnDemandSettings = OnDemandSettings()
+    sound: SoundSettings = SoundSettings()
     output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
+
+    @property
+    def wants_sound(self) -> bool:
+        """Whether sound is read and played: `[sound]` was given, or there is a microphone.
+
+        Otherwise everything is as in a configuration from before there was sound.
+        """
+        has_microphone = any(isinstance(each, MicrophoneSettings) for each in self.output)
+        return has_microphone or "sound" in self.model_fields_set
 
 
 def _ffmpeg_text(value: object) -> object:
