@@ -23,14 +23,17 @@ _DEAD: Final = 0.010 * RATE
 """Samples of error that start no correction: nobody sees 10 ms."""
 _DONE: Final = 0.001 * RATE
 """Samples of error at which a correction ends."""
-_LATE: Final = 0.080 * RATE
-"""Samples by which sound may be late before it is cut; less is worked off by reading faster."""
+_LATE: Final = 0.070 * RATE
+"""Samples by which sound may be late before it is cut; less is worked off by reading faster, and
+below 60 ms, which viewers accept, after 1 s."""
 _EARLY: Final = 0.040 * RATE
 """Samples by which sound may be early before it is cut: early sound is noticed sooner."""
 _PATIENCE: Final = 1.2
 """s to wait for pauses. Then speech is cut, to be back in sync within 2 s."""
-_LEAST_CUT: Final = BLOCK
-"""Samples: shorter pauses are left alone."""
+_LEAST_LEFT_OUT: Final = BLOCK
+"""Samples of a pause that are worth leaving out."""
+_LEAST_REPEATED: Final = 4 * BLOCK
+"""Samples of a pause that are worth repeating: a shorter piece, again and again, would hum."""
 _SEEK: Final = RATE * 4 // 1000
 """Samples around a cut in speech within which the best fit is looked for: a period of 125 Hz."""
 _MOST_RATE: Final = 0.010
@@ -77,6 +80,10 @@ class DelayLine:
         self._rate = 1.0
         self._is_dry = True
         """Whether silence is played until the sound for the wanted delay is there."""
+        self._is_broken = False
+        """Whether the clock jumped so that what was to be played next is gone."""
+        self._rest = silence()[:_AHEAD]
+        """What would have followed the last block, for such a case."""
         self._is_stretching = self._is_cutting = False
         self._waited = 0
         """Blocks since a cut became necessary."""
@@ -110,8 +117,12 @@ class DelayLine:
 
     def push(self, samples: Samples, at: float) -> None:
         """Add a block whose first sample was captured at `at`, monotonic s."""
+        before = self._timeline.end
         self._timeline.push(samples, at)
         self._lateness.pushed(at)
+        place = self._timeline.end - len(samples)
+        replaced = place < before and place < self._read + _AHEAD
+        self._is_broken |= not self._is_dry and (replaced or self._timeline.oldest > self._read)
 
     def steer(self, seconds: float) -> None:
         """Aim at a delay of `seconds`, 0 to MAX_DELAY; a source that is later sets the least."""
@@ -130,6 +141,8 @@ class DelayLine:
         if self._timeline.is_empty:
             return silence()
         here = self._timeline.number_at(now)
+        if self._is_broken:
+            return self._run_dry(self._rest)
         if self._is_dry:
             return self._start(here)
         if has_missed:
@@ -144,7 +157,8 @@ class DelayLine:
         """Overwrite the voice that waits, and begin anew; the wanted delay stays."""
         self._timeline.clear()
         self._lateness = Lateness()
-        self._is_dry, self._pulled_at = True, None
+        self._is_dry, self._is_broken, self._pulled_at = True, False, None
+        self._rest = silence()[:_AHEAD]
 
     def _start(self, here: float) -> Samples:
         """Play from the right place on, if the sound there has come."""
@@ -156,7 +170,7 @@ class DelayLine:
         self._is_stretching = self._is_cutting = False
         self._waited = 0
         self._pauses.forget()
-        return faded_in(self._timeline.span(start, BLOCK))
+        return self._end_softly(faded_in(self._timeline.span(start, BLOCK)))
 
     def _follow(self, error: float) -> Samples:
         """Return the next block; `error` is how many samples later the sound should come."""
@@ -208,19 +222,23 @@ class DelayLine:
             self.counts.cuts_in_speech += 1
             self._waited = 0
             return self._best_fit(round(-error))
-        room = self._pause_length(error) if self._pauses.passed else 0
-        if room < min(_LEAST_CUT, abs(error)):
-            return 0
-        self.counts.cuts_in_pauses += 1
-        return round(-min(error, room) if error > 0 else min(-error, room))
+        shift = self._repeatable(error) if error > 0 else self._dispensable(-error)
+        self.counts.cuts_in_pauses += shift != 0
+        return shift
 
-    def _pause_length(self, error: float) -> int:
-        """Return how much of the pause at the reading place can be repeated, or left out."""
-        if error > 0:
-            return self._pauses.passed - BLOCK
+    def _repeatable(self, error: float) -> int:
+        """Return how far to jump back (negative) within the pause at the reading place."""
+        room = self._pauses.passed - BLOCK
+        return -round(min(error, room)) if room >= min(error, _LEAST_REPEATED) else 0
+
+    def _dispensable(self, error: float) -> int:
+        """Return how much of the pause at the reading place to leave out."""
         start = round(self._read)
-        length = min(round(-error) + BLOCK, self._timeline.end - _AHEAD - start)
-        return self._pauses.quiet_ahead(self._timeline.span(start, max(0, length))) - BLOCK
+        length = min(round(error) + BLOCK, self._timeline.end - _AHEAD - start)
+        if not self._pauses.passed or length < 2 * BLOCK:
+            return 0
+        room = self._pauses.quiet_ahead(self._timeline.span(start, length)) - BLOCK
+        return round(min(error, room)) if room >= _LEAST_LEFT_OUT else 0
 
     def _best_fit(self, shift: int) -> int:
         """Return a jump near `shift` after which the wave goes on as it would have."""
@@ -238,18 +256,24 @@ class DelayLine:
         to = round(self._read) + shift
         block = _crossed(self._between(self._read, self._rate), self._timeline.span(to, BLOCK))
         self._read, self._rate = float(to + BLOCK), 1.0
-        self._pauses.forget()
+        self._pauses.jumped()
         return _rounded(block)
 
     def _end_softly(self, block: Samples) -> Samples:
         """Fade the block out if so little is left after it that the next one might be cut off."""
         left = self._timeline.end - ceil(self._read)
-        if left >= _AHEAD:
-            return block
-        self._is_dry = True
+        if left < _AHEAD:
+            return self._run_dry(block[: max(0, BLOCK + left)])
+        self._rest = self._timeline.span(ceil(self._read), _AHEAD).copy()
+        return block
+
+    def _run_dry(self, last: Samples) -> Samples:
+        """Fade out `last`, at most a block, and play silence until there is sound again."""
+        self._is_dry, self._is_broken = True, False
         self.counts.dried += 1
-        there = max(0, min(BLOCK, BLOCK + left))
-        return np.concatenate((faded_out(block[:there]), np.zeros(BLOCK - there, np.int16)))
+        block = silence()
+        block[: len(last)] = faded_out(last[:BLOCK])
+        return block
 
 
 def _crossed(old: NDArray[np.float32], new: Samples) -> NDArray[np.float32]:

@@ -28,6 +28,10 @@ class Pauses:
         self._floor = min(level + 1, self._floor * _RISE)
         self.passed = self.passed + len(block) if self._is_quiet(level) else 0
 
+    def jumped(self) -> None:
+        """Take note of a jump: of the pause that may go on there, one block is played."""
+        self.passed = min(self.passed, BLOCK)
+
     def forget(self) -> None:
         """Begin anew with another piece of sound."""
         self.passed = 0

@@ -13,9 +13,15 @@ from relayd.sound.blocks import RATE, Samples
 
 CAPACITY: Final = 6 * RATE
 """Samples kept: the longest delay, files read 2 s ahead, and some space."""
-JITTER: Final = 0.015
-"""s by which a block's time may differ from the end of the block before it without a hole: stamps
-are rounded (flv to 1 ms), and one lost block of 10 ms is too little to matter."""
+_ROUNDING: Final = 0.002
+"""s by which a block's time may differ from the end of the block before it because stamps are
+rounded: flv has whole ms."""
+_JITTER: Final = 0.015
+"""The same because stamps are uneven, if the wave goes on. If it does not, a block was lost."""
+_AROUND: Final = 16
+"""Samples on each side of a joint that show how much the wave bends there."""
+_TORN: Final = 2.0
+"""Times that bend by which a joint is a tear."""
 _SMOOTHING: Final = 0.01
 """Share of that difference by which the clock is corrected with each block: within some 1 s."""
 _HOLE: Final = 1.0
@@ -65,7 +71,7 @@ class Timeline:
             self._zero = at - self.end / RATE
             samples = faded_in(samples)
         off = at - (self._zero + self.end / RATE)
-        if abs(off) <= JITTER:
+        if abs(off) <= _ROUNDING or (abs(off) <= _JITTER and not self._is_torn_before(samples)):
             self._zero += off * _SMOOTHING
         else:
             if 0 < off <= _HOLE:
@@ -92,6 +98,13 @@ class Timeline:
         self._ring.fill(0)
         self._zero = None
         self._oldest = self.end
+
+    def _is_torn_before(self, samples: Samples) -> bool:
+        joint = np.concatenate((self.span(self.end - _AROUND, _AROUND), samples[:_AROUND]))
+        bends = np.abs(np.diff(joint.astype(np.int32), 2))
+        at_joint = bends[_AROUND - 2 : _AROUND].max()
+        bends[_AROUND - 2 : _AROUND] = 0
+        return bool(at_joint > _TORN * bends.max() + 1)
 
     def _move_end(self, shift: int) -> None:
         """Put silence up to a later end, or give up what comes after an earlier one."""
