@@ -209,6 +209,8 @@ class LogEvent(StrEnum):
     """A stream or file was not finished in time; its process was ended."""
     OUTPUT_TICK_FAILED = "output.tick_failed"
     """A tick of the output clock raised; the next one comes."""
+    SOUND_BEAT_FAILED = "sound.beat_failed"
+    """A beat of the sound raised; the next one comes."""
     CONTROL_LISTENING = "control.listening"
     """Page and API can be reached."""
     CONTROL_FAILED = "control.failed"

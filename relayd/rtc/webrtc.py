@@ -23,6 +23,7 @@ from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 
 POST_TIMEOUT = 10.0
@@ -73,6 +74,7 @@ class WebRtcLink:
         target: LinkTarget,
         on_picture: Callable[[I420, float], None],
         on_event: Callable[[LinkEvent], None],
+        on_sound: Callable[[Samples, float], None] | None = None,  # noqa: ARG002 - not yet sent back
     ) -> None:
         """Prepare; ConfigError when a URL template is wrong."""
         self._target = target
@@ -100,6 +102,9 @@ class WebRtcLink:
         if not self._has_published:
             self._has_published = True
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+
+    def publish_sound(self, samples: Samples, at: float) -> None:
+        """Do nothing: this link sends no sound yet."""
 
     def renew(self, token: str) -> None:
         """Use `token` at the next offer; open connections need none."""

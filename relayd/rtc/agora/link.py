@@ -35,6 +35,7 @@ from relayd.rtc.agora.progress import Progress, Stage
 from relayd.rtc.agora.sdk import Channel, Publication, Service
 from relayd.rtc.agora.token import TokenFacts, read_token
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
+from relayd.sound.blocks import Samples
 
 POLL_INTERVAL = 0.1
 """s between two checks for due work."""
@@ -82,6 +83,7 @@ class AgoraLink:
         target: LinkTarget,
         on_picture: Callable[[I420, float], None],
         on_event: Callable[[LinkEvent], None],
+        on_sound: Callable[[Samples, float], None] | None = None,  # noqa: ARG002 - not yet received
     ) -> None:
         """Prepare; raises ConfigError or LinkError for a target that cannot be joined."""
         self._target = target
@@ -123,6 +125,9 @@ class AgoraLink:
             was_pending, self._is_pending = self._is_pending, True
         if not was_pending:
             self._inbox.put(_Publish())
+
+    def publish_sound(self, samples: Samples, at: float) -> None:
+        """Do nothing: this link sends no sound yet."""
 
     def renew(self, token: str) -> None:
         """Use `token` from now on; returns at once."""
