@@ -37,6 +37,7 @@ from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
 from relayd.logs import printable, redact
+from relayd.media.delay import Spread
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, RelayStatus
 
@@ -101,11 +102,19 @@ class ControlApp(Starlette):
 
 
 def build_app(
-    relay: RelayView, metrics: Metrics, pictures: Pictures, access: Access | None = None
+    relay: RelayView,
+    metrics: Metrics,
+    pictures: Pictures,
+    access: Access | None = None,
+    *,
+    lip_sync: Callable[[], Spread] | None = None,
 ) -> ControlApp:
-    """Build the application; without `access`, TCP clients need a new random token."""
+    """Build the application; without `access`, TCP clients need a new random token.
+
+    `lip_sync` returns how much later than its picture sound is, where something measures it.
+    """
     access = access or Access()
-    handlers = _Handlers(relay, metrics, pictures)
+    handlers = _Handlers(relay, metrics, pictures, lip_sync)
     app = ControlApp(
         routes=[
             Route("/", handlers.page),
@@ -145,8 +154,15 @@ class _Json(JSONResponse):
 
 
 class _Handlers:
-    def __init__(self, relay: RelayView, metrics: Metrics, pictures: Pictures) -> None:
+    def __init__(
+        self,
+        relay: RelayView,
+        metrics: Metrics,
+        pictures: Pictures,
+        lip_sync: Callable[[], Spread] | None,
+    ) -> None:
         self._relay = relay
+        self._lip_sync = lip_sync
         self._metrics = metrics
         self._feeds = {"output": pictures.output, "source": pictures.source}
         self.viewers = Viewers()
@@ -224,7 +240,10 @@ class _Handlers:
         return self._status()
 
     def _status(self) -> Response:
-        return _Json(status_json(self._relay.status()))
+        fields = status_json(self._relay.status())
+        if self._lip_sync is not None:
+            fields["lip_sync"] = asdict(self._lip_sync())
+        return _Json(fields)
 
     def _feed(self, request: Request) -> PictureFeed:
         feed = self._feeds.get(request.path_params["picture"])
