@@ -181,6 +181,8 @@ class LogEvent(StrEnum):
     """A callback of the link does not return; its thread is abandoned."""
     WORKER_CALLBACK_FAILED = "worker.callback_failed"
     """A callback for the worker's events raised."""
+    MICROPHONE_OPENED = "microphone.opened"
+    """A virtual microphone is there for programs. Fields: microphone, server."""
     CAMERA_OPENED = "camera.opened"
     """The virtual camera accepts pictures."""
     CAMERA_MISCONFIGURED = "camera.misconfigured"
