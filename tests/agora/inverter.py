@@ -24,7 +24,11 @@ READY = 5.0
 class Inverter:
     """The algorithm user of one channel, on a thread of its own while the context lasts."""
 
-    def __init__(self, hub: str, *, app_id: str, channel: str, token: str) -> None:
+    def __init__(
+        self, hub: str, *, app_id: str, channel: str, token: str, sound: bool = False
+    ) -> None:
+        """With `sound` it sends the front user's back as well, every sample inverted."""
+        self._sound = sound
         self._join = partial(
             Caller.join, hub, app_id=app_id, channel=channel, uid=ENGINE, token=token
         )
@@ -52,11 +56,15 @@ class Inverter:
             await caller.event("connected")
             caller.send("publish", "video")
             caller.send("subscribe", FRONT)
+            if self._sound:
+                caller.send("publish", "audio")
+                caller.send("subscribe_sound", FRONT, 0)
             self._ready.set()
             idle = 0
             while not self._stop.is_set():
                 await asyncio.sleep(GLANCE)
                 idle += 1
+                self._send_back_sound(caller)
                 if idle % round(KEY_FRAME_EVERY / GLANCE) == 1:
                     caller.send("intra", FRONT)
                 if caller.pictures:
@@ -66,3 +74,10 @@ class Inverter:
                     swapped = 255 - np.frombuffer(picture.payload, np.uint8)
                     caller.push(Picture(picture.width, picture.height, 0, swapped.tobytes()))
                     self.swapped += 1
+
+    @staticmethod
+    def _send_back_sound(caller: Caller) -> None:
+        for heard in caller.sounds:
+            samples = np.frombuffer(heard.payload, np.int16)
+            caller.say((-samples).tobytes(), rate=heard.rate, channels=heard.channels)
+        caller.sounds.clear()
