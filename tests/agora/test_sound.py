@@ -52,6 +52,12 @@ def live(side: Side) -> int:
     return side.speak_until("live, with sound", has_begun)
 
 
+def hears_more(cloud: Cloud) -> Callable[[], bool]:
+    """Whether the link's member was sent ten more blocks from now on."""
+    before = member(cloud).heard
+    return lambda: member(cloud).heard >= before + 10
+
+
 def numbers(sounds: list[ReturnedSound]) -> list[int]:
     """The numbers of the published blocks that these are; each must be whole."""
     found = []
@@ -126,51 +132,45 @@ def test_a_burst_does_not_become_a_delay_in_the_sdk(speaker: Side, agora: Cloud)
     assert sound["bursts"] == 0
 
 
-def test_all_calls_for_sound_are_made_by_the_one_thread_and_none_in_a_callback(
+def test_the_calls_for_sound_come_from_the_one_thread_in_their_order(
     speaker: Side, agora: Cloud
 ) -> None:
     live(speaker)
     stop_and_collect_calls(agora, speaker)
-    calls = [call for call in agora.calls(speaker.worker.pid or 0) if call.name in SOUND_CALLS]
-    connected = [call for call in agora.calls() if call.name == "rtc_conn_connect"]
-    assert {call.name for call in calls} == SOUND_CALLS
-    assert {call.thread for call in calls} == {connected[-1].thread}
-    assert not [call for call in calls if call.in_callback]
-
-
-def test_the_form_of_blocks_is_set_before_the_observer_is_registered(
-    speaker: Side, agora: Cloud
-) -> None:
-    live(speaker)
-    stop_and_collect_calls(agora, speaker)
-    names = names_of(agora, speaker)
+    calls = agora.calls(speaker.worker.pid or 0)
+    of_sound = [call for call in calls if call.name in SOUND_CALLS]
+    connecting = next(call for call in calls if call.name == "rtc_conn_connect")
+    assert {call.name for call in of_sound} == SOUND_CALLS
+    assert {call.thread for call in of_sound} == {connecting.thread}
+    assert not [call for call in of_sound if call.in_callback]
+    names = [call.name for call in calls]
+    # The form of blocks is taken at the registration, of which a second breaks the wrapper.
     wanted = [
         "local_user_set_playback_audio_frame_before_mixing_parameters",
         "local_user_register_audio_frame_observer",
+        "local_user_publish_audio",
         "local_user_subscribe_audio",
         "rtc_conn_connect",
     ]
     places = [names.index(name) for name in wanted]
     assert places == sorted(places)
     assert names.count("local_user_register_audio_frame_observer") == 1
-    assert names.index("local_user_publish_audio") < names.index("rtc_conn_connect")
 
 
 # Hearing
 
 
-@pytest.mark.parametrize("sender", ["0", "77", "33"])
-def test_the_sound_of_somebody_else_never_arrives(speaker: Side, agora: Cloud, sender: str) -> None:
+def test_the_sound_of_somebody_else_never_arrives(speaker: Side, agora: Cloud) -> None:
     number = live(speaker)
-    agora.spoil_sound(sender=sender)
-    heard = member(agora).heard
-    number = speaker.speak_until("others", lambda: member(agora).heard > heard + 20, first=number)
-    speaker.sounds.clear()
-    heard = member(agora).heard
-    speaker.speak_until("more of them", lambda: member(agora).heard > heard + 20, first=number)
-    assert speaker.sounds == []
+    for sender in ("0", "77", "33"):
+        agora.spoil_sound(sender=sender)
+        for _ in range(2):  # the engine's own may be on its way the first time
+            speaker.sounds.clear()
+            number = speaker.speak_until("others", hears_more(agora), first=number)
+        assert speaker.sounds == []
 
 
+@pytest.mark.relay
 def test_a_service_that_sends_no_sound_is_no_fault(
     engine: Inverter, start: Callable[..., Side], agora: Cloud
 ) -> None:
@@ -211,6 +211,7 @@ def test_a_user_that_comes_again_is_heard_again(speaker: Side, agora: Cloud) -> 
     speaker.speak_until("sound again", lambda: speaker.sounds, first=number)
 
 
+@pytest.mark.relay
 def test_a_library_that_delivers_sound_only_with_playout_is_joined_again_with_it(
     speaker: Side, agora: Cloud
 ) -> None:
@@ -234,26 +235,21 @@ def test_a_library_that_delivers_sound_only_with_playout_is_joined_again_with_it
 # What the SDK refuses
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "local_user_publish_audio",
-        "local_user_subscribe_audio",
-        "local_user_register_audio_frame_observer",
-        "local_user_set_playback_audio_frame_before_mixing_parameters",
-        "audio_pcm_data_sender_send",
-    ],
-)
 def test_sound_that_the_sdk_refuses_costs_no_picture(
-    voice: Inverter, start: Callable[..., Side], agora: Cloud, call: str
+    voice: Inverter, start: Callable[..., Side], agora: Cloud
 ) -> None:
-    agora.preset(fail={call: -1})
+    used = SOUND_CALLS - {
+        "media_node_factory_create_audio_pcm_data_sender",
+        "service_create_custom_audio_track_pcm",
+    }
+    agora.preset(fail=dict.fromkeys(used, -1))
     side = start(publish_sound=True, return_sound=True)
     number = live_without_sound(side)
     side.frames.clear()
     side.speak_until("pictures", lambda: len(side.frames) > 5, first=number)
     assert side.sounds == []
     assert LinkEventKind.DEGRADED not in side.kinds()
+    assert used <= set(names_of(agora, side))
 
 
 @pytest.mark.parametrize(
