@@ -235,6 +235,10 @@ class Cloud:
         """Spoil the sound for a member: tests.agora.sounds.SoundFault's; none repairs it."""
         self.control.ask("sound", uid=uid, **fault)
 
+    def burst_sound(self, count: int, uid: str = FRONT, *, sender: str) -> None:
+        """Send a member so many blocks of silence at once."""
+        self.control.ask("burst_sound", uid=uid, count=count, sender=sender)
+
     # Inside the library
 
     def preset(

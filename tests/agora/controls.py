@@ -172,6 +172,11 @@ class Controls:
         """Spoil the sound for a member, or with no fault repair it; see SoundFault."""
         self._reception.faults.sounds[uid] = SoundFault(**fault)
 
+    def burst_sound(self, uid: str, count: int, sender: str, channel: str = "") -> None:
+        """Send a member `count` blocks of silence at once."""
+        member, _ = self._member(uid, channel)
+        member.burst_sound(sender, count)
+
     # Services
 
     def services(self) -> list[dict[str, Any]]:

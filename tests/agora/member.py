@@ -159,6 +159,12 @@ class Member:
         for _ in range(count):
             self.connection.post(grey.line(uid), grey.payload)
 
+    def burst_sound(self, uid: str, count: int) -> None:
+        """Send blocks of silence of user `uid`, one behind the other."""
+        silence = Block.silence()
+        for _ in range(count):
+            self.connection.post(silence.line(uid), silence.payload)
+
     def described(self) -> dict[str, Any]:
         """What it is and did, for JSON."""
         size = (self.picture.width, self.picture.height) if self.picture else (0, 0)

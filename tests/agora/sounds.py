@@ -1,7 +1,7 @@
 """What the hub knows of one member's sound: what it sent and how evenly, and whom it hears."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from tests.agora.wire import Payload, encode
 
@@ -23,6 +23,11 @@ class Block:
     sent: float
     """When it was pushed, monotonic s of that machine."""
     payload: Payload
+
+    @classmethod
+    def silence(cls) -> Self:
+        """10 ms of silence."""
+        return cls(rate=48_000, channels=1, pts_ms=0, sent=0.0, payload=bytes(960))
 
     @property
     def seconds(self) -> float:
