@@ -1,7 +1,10 @@
 """The sound beside the pictures of a source."""
 
+import os
+import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from relayd.media.decode import VideoInput
 from relayd.media.frames import SourceFrame
 from relayd.sound.blocks import BLOCK, OwnSound
 from relayd.source.events import SourceEnded, SourceOpened
+from tests.support.http_camera import HttpCamera
 from tests.support.sounding import Sounding, beeps, flashes, offsets, write, write_twice
 
 if TYPE_CHECKING:
@@ -64,8 +68,64 @@ def test_blocks_are_whole_and_follow_one_another(watch: "Watch", tmp_path: Path)
     assert np.diff([block.at for block in blocks]) == pytest.approx(0.01, abs=0.001)
 
 
+def test_a_stream_in_bursts_is_heard_as_evenly_as_it_is_seen(
+    watch: "Watch", tmp_path: Path, http_camera: HttpCamera
+) -> None:
+    clip = write(tmp_path / "burst.ts", Sounding(5.0))
+    watched = watch(http_camera.serve("/live.ts", clip, 5.0), sound=True)
+    frames = watched.arrivals(75, within=20)
+    blocks = watched.heard()
+    assert watched.wait_for(SourceOpened, 1)[1].kind == "bursts"
+    off = offsets(flashes(frames), beeps(blocks))
+    assert len(off) >= 4
+    assert median(off) == pytest.approx(0, abs=0.03)
+    assert median(np.diff([block.at for block in blocks])) == pytest.approx(0.01, abs=0.001)
+
+
+def test_live_hls_is_heard_in_step(watch: "Watch", tmp_path: Path, sender: "Sender") -> None:
+    playlist = tmp_path / "live.m3u8"
+    clip = write(tmp_path / "clip.ts", Sounding(10.0))
+    sender.start(clip, "-f", "hls", "-hls_time", "1", "-hls_list_size", "4", str(playlist))
+    deadline = time.monotonic() + 10
+    while not playlist.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    watched = watch(playlist, sound=True)
+    frames = watched.arrivals(90, within=20)
+    assert watched.wait_for(SourceOpened, 1)[1].kind == "bursts"
+    off = offsets(flashes(frames), beeps(watched.heard()))
+    assert len(off) >= 4
+    assert median(off) == pytest.approx(0, abs=0.03)
+
+
+def test_announced_sound_that_never_comes_delays_no_live_picture(
+    watch: "Watch", tmp_path: Path, http_camera: HttpCamera
+) -> None:
+    content = bytearray(write(tmp_path / "flv.flv", Sounding(4.0, with_sound=False)).read_bytes())
+    content[4] = 5  # the header announces sound and video
+    announced = tmp_path / "announced.flv"
+    announced.write_bytes(content)
+    watched = watch(http_camera.serve("/live.flv", announced, 4.0), sound=True)
+    frames = watched.arrivals(40, within=10)
+    assert max(np.diff([frame.captured_at for frame in frames])) < 0.5
+
+
+def test_a_pipe_is_heard_in_step(watch: "Watch", tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    content = write(tmp_path / "pipe.ts", Sounding(SHORT)).read_bytes()
+    writing = threading.Thread(target=fifo.write_bytes, args=(content,))
+    watched = watch(fifo, sound=True)
+    writing.start()
+    frames = watched.arrivals(36, within=10)
+    writing.join()
+    off = offsets(flashes(frames), beeps(watched.heard()))
+    assert len(off) >= 2
+    assert median(off) == pytest.approx(0, abs=0.03)
+
+
 class Sender:
-    """The system's ffmpeg, which sends a clip over UDP again and again, at its own pace."""
+    """The system's ffmpeg, which sends a clip again and again, at its own pace."""
 
     def __init__(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -73,11 +133,14 @@ class Sender:
             self.url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, clip: Path) -> str:
+    def start(self, clip: Path, *target: str) -> str:
+        """Send as ffmpeg's options for its output say, by default as MPEG-TS over UDP."""
+        if shutil.which("ffmpeg") is None:
+            pytest.skip("no sender to test against: apt-get install ffmpeg")
+        usual = ("-f", "mpegts", "-muxdelay", "0", "-muxpreload", "0", f"{self.url}?pkt_size=1316")
         self._process = subprocess.Popen(
             ["ffmpeg", "-nostdin", "-loglevel", "quiet", "-re", "-stream_loop", "-1",
-             "-i", str(clip), "-c", "copy", "-f", "mpegts", "-muxdelay", "0",
-             "-muxpreload", "0", f"{self.url}?pkt_size=1316"],
+             "-i", str(clip), "-c", "copy", *(target or usual)],
         )  # fmt: skip
         return self.url
 
