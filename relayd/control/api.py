@@ -10,6 +10,7 @@
 | GET /preview/source.mjpeg, .jpg       | what the source shows; only in the demo             |
 | POST /api/face {image, landmarks?}    | switches to another face                            |
 | POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
+| POST /api/mute, /api/unmute          | silences the sound; lets it be heard again           |
 | POST /api/source/retry                | opens the source again at once                       |
 | GET /api/page                         | the page's URL with its token; unix socket only     |
 
@@ -73,6 +74,12 @@ class RelayView(Protocol):
     async def resume(self) -> None:
         """Go on after `pause`. Raises RelaydError."""
 
+    async def mute(self) -> None:
+        """Silence the sound until `unmute`. Raises RelaydError."""
+
+    async def unmute(self) -> None:
+        """Let the sound be heard again. Raises RelaydError."""
+
     def retry_source(self) -> None:
         """Open the source again at once. Raises RelaydError."""
 
@@ -119,6 +126,8 @@ def build_app(
             Route("/api/face", handlers.set_face, methods=["POST"]),
             Route("/api/pause", handlers.pause, methods=["POST"]),
             Route("/api/resume", handlers.resume, methods=["POST"]),
+            Route("/api/mute", handlers.mute, methods=["POST"]),
+            Route("/api/unmute", handlers.unmute, methods=["POST"]),
             Route("/api/source/retry", handlers.retry_source, methods=["POST"]),
             Route("/api/page", handlers.page_url),
         ],
@@ -202,6 +211,14 @@ class _Handlers:
     async def resume(self, request: Request) -> Response:
         """End a pause."""
         return await self._plain_action(request, self._relay.resume)
+
+    async def mute(self, request: Request) -> Response:
+        """Silence the sound."""
+        return await self._plain_action(request, self._relay.mute)
+
+    async def unmute(self, request: Request) -> Response:
+        """Let the sound be heard again."""
+        return await self._plain_action(request, self._relay.unmute)
 
     async def retry_source(self, request: Request) -> Response:
         """Open the source again at once."""

@@ -149,6 +149,8 @@ class LogEvent(StrEnum):
     """A received picture has an impossible size or layout and is skipped."""
     LINK_SUBSCRIBE_REFUSED = "link.subscribe_refused"
     """The SDK refused to subscribe to the swapped user."""
+    LINK_SOUND_REFUSED = "link.sound_refused"
+    """The WHIP or WHEP server takes or gives no sound; the pictures go on without it."""
     LINK_RESOURCE_NOT_DELETED = "link.resource_not_deleted"
     """A WHIP or WHEP resource could not be deleted."""
     LINK_NO_LOCATION = "link.no_location"
