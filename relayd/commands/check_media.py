@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from relayd.commands import remote
 from relayd.commands.finding import Finding
 from relayd.config.paths import control_socket
-from relayd.config.settings import CameraSettings, Settings, StreamSettings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings, StreamSettings
 from relayd.control import lookup
 from relayd.errors import OutputError, RelaydError, SourceError
 from relayd.media.frames import SourceFrame
@@ -112,6 +112,7 @@ async def check_outputs(settings: Settings, relay: str) -> list[Finding]:
             partial(_has_output, output),
         )
         for output in settings.output
+        if not isinstance(output, MicrophoneSettings)
     ]
 
 

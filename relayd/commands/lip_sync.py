@@ -34,7 +34,9 @@ _RISE = 60
 _PAIRED = 0.6
 """s between light and phrase at most; more belongs to two different phrases."""
 _REMEMBERED = 600
-"""Measurements in a spread: twenty minutes of the clip."""
+"""Measurements that are kept: twenty minutes of the clip."""
+_IN_SPREAD = 27
+"""The newest of them in a spread: one minute of the clip."""
 
 
 class LipSyncMeter:
@@ -96,8 +98,11 @@ class LipSyncMeter:
             return list(self._measured)
 
     def offset(self) -> Spread:
-        """Return how many seconds later than its picture the sound was; negative: earlier."""
-        offsets = [offset for _, offset in self.measurements()]
+        """Return how many seconds later than its picture the sound was in the last minute.
+
+        Negative: earlier.
+        """
+        offsets = [offset for _, offset in self.measurements()[-_IN_SPREAD:]]
         if not offsets:
             return Spread()
         p50, p95 = np.percentile(offsets, (50, 95))

@@ -21,6 +21,7 @@ from relayd.emulator.engine import AnyFace, EngineFigures, SwapEngine, Swapper
 from relayd.errors import SessionUnknown
 from relayd.logs import LogEvent
 from relayd.media.frames import I420
+from relayd.sound.blocks import Samples
 
 UNKNOWN_SESSION = 1008
 """The service's code for content that does not exist."""
@@ -80,6 +81,16 @@ class PeerLike(Protocol):
         """Free everything without closing the connection."""
 
 
+class SoundSink(Protocol):
+    """What a session needs from the way of sound back to a player."""
+
+    sent: int
+    """Blocks."""
+
+    def put(self, samples: Samples, received_at: float) -> None:
+        """Add a block that the publisher sent."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
     """One RTC connection of a channel."""
@@ -87,6 +98,8 @@ class Connection:
     id: str
     role: Role
     peer: PeerLike
+    sound: SoundSink | None = None
+    """What returns sound to a player that takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,8 @@ class Session(Generic[AnyFace]):
         self.idle_since: float | None = created_at
         self.charged_until = created_at
         self.frames_out = 0
+        self.sound_in = 0
+        """Blocks of 10 ms that the publisher sent."""
         self.ended: tuple[SessionStatus, EndReason, float] | None = None
 
     def status(self, now: float) -> SessionStatus:
@@ -140,6 +155,18 @@ class Session(Generic[AnyFace]):
         for player in self.of_role(Role.PLAYER):
             player.peer.push(picture, captured_at)
             self.frames_out += 1
+
+    def hear(self, samples: Samples, received_at: float) -> None:
+        """Take a block of the publisher's sound; players may get it back."""
+        self.sound_in += 1
+        for player in self.of_role(Role.PLAYER):
+            if player.sound is not None:
+                player.sound.put(samples, received_at)
+
+    @property
+    def sound_out(self) -> int:
+        """Blocks of 10 ms that the present players got."""
+        return sum(one.sound.sent for one in self.connections if one.sound is not None)
 
 
 AlterPicture = Callable[[str, I420, I420], I420 | None]

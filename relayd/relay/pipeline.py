@@ -23,6 +23,7 @@ from relayd.media.slots import LatestSlot
 from relayd.output.base import Output, OutputEvent, PlaysSound, SoundOutput
 from relayd.output.camera import CameraOutput
 from relayd.output.clock import Fallback, OutputClock, Shown
+from relayd.output.microphone import make_microphone
 from relayd.output.readers import WatchedCamera
 from relayd.output.standby import StandbyRenderer
 from relayd.output.stream import StreamOutput
@@ -332,7 +333,7 @@ def _make_output(
         video.fps,
         video.bitrate,
         name=_name_of(output, settings.output),
-        sound=settings.wants_sound,
+        audio=output.audio if settings.wants_sound else None,
         number=number,
         on_event=on_event,
     )

@@ -67,6 +67,8 @@ class Rig:
             on_source=lambda _: None,
             on_output=self.output_events.append,
             on_readers=lambda *_: None,
+            on_listeners=lambda *_: None,
+            send_sound=lambda _: None,
         )
 
     def shown(self) -> Shown:
