@@ -13,6 +13,7 @@ import numpy as np
 
 from relayd import logs
 from relayd.clock import Backoff, Clock, MonotonicClock
+from relayd.config.settings import SoundSettings
 from relayd.errors import SourceError, SourceLost, SourceUnreachable, SourceUnusable
 from relayd.logs import LogEvent
 from relayd.media.playout import ClockMapping
@@ -24,7 +25,7 @@ from relayd.sound.ring import SoundRing
 from relayd.source.requests import Requests
 from relayd.source.sound_blocks import BlockMaker
 from relayd.source.sound_watch import SourceSound
-from relayd.source.voice_plans import VoicePlan, plan_voice, require_foreign
+from relayd.source.voice_plans import NO_DEVICE, VoicePlan, plan_voice, require_foreign
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -42,6 +43,13 @@ _WINDOW: Final = 2.0
 """s whose fastest read tells when samples were captured; and after which a hole is noticed."""
 
 _log = logs.get("source")
+
+
+def make_voice(
+    settings: SoundSettings, ring: SoundRing[OwnSound], clock: Clock
+) -> "VoiceReader | None":
+    """Return what captures the voice; None where it is the source's own sound, or none."""
+    return None if settings.source in NO_DEVICE else VoiceReader(settings.source, ring, clock=clock)
 
 
 class CaptureTimes:
