@@ -46,8 +46,6 @@ class LipSyncMeter:
     """
 
     name = "lip sync"
-    latency = 0.0
-    """It hears a block when it is given one."""
 
     def __init__(self, geometry: Geometry, *, now: Callable[[], float] = time.monotonic) -> None:
         """Look for the lamp in cropped pictures of `geometry`."""
@@ -76,8 +74,8 @@ class LipSyncMeter:
                 self._pair()
 
     def play(self, sound: AudibleSound) -> None:
-        """Note when a phrase begins."""
-        now = self._now()
+        """Note when a phrase begins: where its block belongs, or now if it comes later."""
+        now = max(self._now(), sound.at)
         loud = np.flatnonzero(np.abs(sound.samples.astype(np.int32)) > LOUD * 32767)
         if not len(loud):
             self._quiet_since = min(self._quiet_since, now)

@@ -251,7 +251,24 @@ def _print(timeline: Timeline, meter: LipSyncMeter, folder: Path) -> None:
     if recorded and direct:
         # A recording has its own time; its last light is the last that was seen.
         shift = direct[-1][0] - recorded[-1][0]
-        timeline.table("recording", [(at + shift, offset) for at, offset in recorded])
+        moved = [(at + shift, offset) for at, offset in recorded]
+        timeline.table("recording", moved)
+        _print_difference(direct, moved)
+
+
+def _print_difference(
+    direct: Sequence[tuple[float, float]], recorded: Sequence[tuple[float, float]]
+) -> None:
+    """Say how much later the sound is in the recording: no haste of the machine changes that."""
+    differences = [
+        (in_file - offset) * 1e3
+        for at, offset in direct
+        for at_in_file, in_file in recorded
+        if abs(at_in_file - at) < EVERY / FPS / 2
+    ]
+    if differences:
+        low, middle, high = np.percentile(differences, (5, 50, 95))
+        print(f"recording - outputs    p5, p50, p95 {low:+.0f} {middle:+.0f} {high:+.0f} ms")
 
 
 def _print_status(status: RelayStatus) -> None:
