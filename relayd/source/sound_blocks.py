@@ -10,7 +10,7 @@ from relayd.sound.blocks import BLOCK, RATE, OwnSound
 HOLE: Final = 0.03
 """s by which a piece may be early or late and still continues the one before: stamps are rounded
 to a millisecond at best, and some containers' to whole packets."""
-_FOLLOWED: Final = 0.1
+_FOLLOWED: Final = 0.2
 """Share of such a difference by which the time is corrected with each piece."""
 FADE: Final = 240
 """Samples (5 ms) over which sound begins and ends at a seam."""

@@ -17,6 +17,8 @@ _EVERY: Final = 0.25
 _NEAR: Final = 0.3
 """s by which a picture's stamp may be farther than the nearest one, and count as near: a little
 more than lies between the places that are remembered."""
+_AWAY: Final = 0.1
+"""s from where sound would go on that lead away from there."""
 WINDOW: Final = 2.0
 """s of pictures whose median counts for a live source: more than a few late ones."""
 SLEW: Final = 0.005
@@ -57,15 +59,19 @@ class ScheduledTimes:
     def at(self, pts: float, expected: float | None = None) -> float | None:
         """Return when sound of this stamp belongs; None before the first picture.
 
-        Of pictures that are about as near, the one that has it begin near `expected` counts: the
-        same stamps may come again.
+        The picture with the nearest stamp counts, unless that leads away from `expected` and one
+        that is about as near does not: the same stamps may come again.
         """
         if self._newest is None:
             return None
         places = [*self._places, self._newest]
-        nearest = min(abs(place - pts) for place, _ in places)
-        found = [pts + at - place for place, at in places if abs(place - pts) <= nearest + _NEAR]
-        return found[-1] if expected is None else min(found, key=lambda at: abs(at - expected))
+        stamp, at = min(places, key=lambda place: abs(place[0] - pts))
+        found = pts + at - stamp
+        if expected is None or abs(found - expected) <= _AWAY:
+            return found
+        farthest = abs(stamp - pts) + _NEAR
+        near = (pts + at - stamp for stamp, at in places if abs(stamp - pts) <= farthest)
+        return min(near, key=lambda at: abs(at - expected))
 
 
 class LiveTimes:

@@ -79,7 +79,7 @@ def test_a_stream_in_bursts_is_heard_as_evenly_as_it_is_seen(
     assert watched.wait_for(SourceOpened, 1)[1].kind == "bursts"
     off = offsets(flashes(frames), beeps(blocks))
     assert len(off) >= 4
-    assert median(off) == pytest.approx(0, abs=0.03)
+    assert median(off) == pytest.approx(0, abs=0.05)
     assert median(np.diff([block.at for block in blocks])) == pytest.approx(0.01, abs=0.001)
 
 
@@ -96,7 +96,7 @@ def test_live_hls_is_heard_in_step(watch: "Watch", tmp_path: Path, sender: "Send
     assert watched.wait_for(SourceOpened, 1)[1].kind == "bursts"
     off = offsets(flashes(frames), beeps(watched.heard()))
     assert len(off) >= 4
-    assert median(off) == pytest.approx(0, abs=0.03)
+    assert median(off) == pytest.approx(0, abs=0.05)
 
 
 def test_a_cameras_sound_of_8_khz_is_heard_beside_its_pictures(
