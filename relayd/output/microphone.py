@@ -107,7 +107,9 @@ class SessionMicrophone:
 
 
 def _source_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "relayd"
+    """Return its name in the sound server, by which no relay takes it for its user's voice."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    return plain if plain.startswith("relayd_") else f"relayd_{plain}"
 
 
 def _fifo(name: str) -> Path:

@@ -249,7 +249,8 @@ class Relay:
                 "source": pipeline.reader.counters.reconnects,
             },
             outputs=self._output_faults.states(
-                (output.name for output in pipeline.outputs), pipeline.pending()
+                (output.name for output in (*pipeline.outputs, *pipeline.microphones)),
+                pipeline.pending(),
             ),
             files=pipeline.files(),
             healthy=self._is_healthy(),

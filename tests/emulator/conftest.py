@@ -143,6 +143,8 @@ class Participant:
         self.states: list[PeerState] = []
         self.pictures: list[tuple[float, I420]] = []
         self.blocks: list[tuple[float, Samples]] = []
+        self.spoke_at = 0.0
+        """When block 0 was sent."""
         self._feeding: list[asyncio.Task[None]] = []
         self.peer = Peer(
             geometry=Geometry(640, 480),
@@ -182,7 +184,7 @@ class Participant:
         """Send the block of each number, 100 times a second."""
 
         async def speak() -> None:
-            begin = time.monotonic()
+            begin = self.spoke_at = time.monotonic()
             for number in itertools.count():
                 at = begin + number * BLOCK_SECONDS
                 await asyncio.sleep(max(0.0, at - time.monotonic()))

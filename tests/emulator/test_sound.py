@@ -1,6 +1,7 @@
 """The sound that players get from the emulator: none, unless a fault says so."""
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -133,6 +134,14 @@ async def until_heard(player: Any, seconds: float, within: float = 10.0) -> np.n
     return np.concatenate([samples for _, samples in player.blocks])
 
 
+async def until_silent(player: Any, within: float = 10.0) -> None:
+    """Wait until a player hears nothing for a while."""
+    async with asyncio.timeout(within):
+        while player.blocks:
+            player.blocks.clear()
+            await asyncio.sleep(0.3)
+
+
 async def test_players_get_sound_while_a_fault_returns_it(emulator: Any, portrait: bytes) -> None:
     session = await emulator.create(portrait)
     picture = black(Geometry(320, 240))
@@ -150,10 +159,7 @@ async def test_players_get_sound_while_a_fault_returns_it(emulator: Any, portrai
     assert seen["sound_out"] > 50
 
     await emulator.http.request("DELETE", f"{emulator.url}/emulator/faults/{fault['id']}")
-    await asyncio.sleep(0.3)
-    player.blocks.clear()
-    await asyncio.sleep(0.3)
-    assert player.blocks == []
+    await until_silent(player)
 
     await emulator.fault(fault="sound", kind="lossy", loss=0.2)
     assert np.abs(await until_heard(player, 0.6)).max() > LOUD
@@ -186,5 +192,38 @@ async def test_a_player_that_takes_no_sound_gets_pictures_alone(
     await player.picture_after(0.0)
     assert not player.peer.has_sound
     assert (await emulator.session(session["_id"]))["sound_out"] == 0
+    await publisher.close()
+    await player.close()
+
+
+def lags(player: Any, publisher: Any, after: float) -> list[float]:
+    """Seconds from the push of each beep until the player got it, for those got after a time."""
+    got = [(at, samples) for at, samples in player.blocks if at > after]
+    onsets = [
+        at + int(np.argmax(np.abs(samples) > LOUD)) / RATE
+        for (_, before), (at, samples) in itertools.pairwise(got)
+        if np.abs(samples).max() > LOUD and np.abs(before).max() <= LOUD
+    ]
+    return [(onset - publisher.spoke_at) % 0.25 for onset in onsets]
+
+
+async def test_the_delay_of_an_echo_is_back_two_seconds_after_a_lossy_path(
+    emulator: Any, portrait: bytes
+) -> None:
+    session = await emulator.create(portrait)
+    publisher = await emulator.publish(session, black(Geometry(320, 240)), sound=True)
+    player = await emulator.play(session, sound=True)
+    await emulator.fault(fault="sound", kind="echo")
+    publisher.speak(beeps)
+    await until_heard(player, 0.2)
+    begin = time.monotonic()
+    await asyncio.sleep(1)
+    before = np.median(lags(player, publisher, begin))
+    lossy = await emulator.fault(fault="sound", kind="lossy", loss=0.2)
+    await asyncio.sleep(1.5)
+    await emulator.http.request("DELETE", f"{emulator.url}/emulator/faults/{lossy['id']}")
+    whole_again = time.monotonic() + 2
+    await asyncio.sleep(3)
+    assert np.median(lags(player, publisher, whole_again)) < before + 0.1  # aiortc: 0.2
     await publisher.close()
     await player.close()

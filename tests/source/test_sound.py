@@ -21,6 +21,7 @@ from relayd.media.frames import SourceFrame
 from relayd.sound.blocks import BLOCK, OwnSound
 from relayd.source.events import SourceEnded, SourceOpened
 from tests.support.http_camera import HttpCamera
+from tests.support.rtsp import RtspCamera
 from tests.support.sounding import Sounding, beeps, flashes, offsets, write, write_twice
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ def test_live_hls_is_heard_in_step(watch: "Watch", tmp_path: Path, sender: "Send
     off = offsets(flashes(frames), beeps(watched.heard()))
     assert len(off) >= 4
     assert median(off) == pytest.approx(0, abs=0.03)
+
+
+def test_a_cameras_sound_of_8_khz_is_heard_beside_its_pictures(
+    watch: "Watch", rtsp_camera: RtspCamera
+) -> None:
+    watched = watch(rtsp_camera.url(path="heard"), sound=True)
+    frames = watched.arrivals(60, within=20)
+    blocks = watched.heard()[-100:]
+    assert np.diff([block.at for block in blocks]) == pytest.approx(0.01, abs=0.002)
+    assert blocks[-1].at == pytest.approx(frames[-1].captured_at, abs=0.3)
+    wave = np.concatenate([block.samples for block in blocks]).astype(float)
+    assert np.argmax(np.abs(np.fft.rfft(wave))) == pytest.approx(1000, abs=5)  # of one second
 
 
 def test_announced_sound_that_never_comes_delays_no_live_picture(
