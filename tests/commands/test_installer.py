@@ -143,7 +143,7 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 8
+    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 10
     assert person.output[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
 
 
