@@ -19,7 +19,7 @@ TONE_HZ = 440
 TONE_PEAK = 8000
 """Of 32767: -12 dBFS."""
 _AWAY = 0.1
-"""s behind its time after which the beat goes on from now instead of catching up."""
+"""s behind its time after which the tick goes on from now instead of catching up."""
 _SPARE = 5
 """Blocks that may wait beyond those that are due: they come two at a time, but leave one by one."""
 
@@ -46,7 +46,7 @@ class SoundReturn:
         self._waiting: deque[tuple[float, Samples]] = deque(
             maxlen=round(LONGEST_SOUND_DELAY / BLOCK_SECONDS) + _SPARE
         )
-        self._beats = 0
+        self._ticks = 0
         self._kind = SoundKind.NONE
         self.sent = 0
         """Blocks."""
@@ -75,9 +75,9 @@ class SoundReturn:
             self._kind = fault.kind
             self._waiting.clear()
         self._peer.lose_sound(fault.loss)
-        self._beats += 1
+        self._ticks += 1
         if fault.kind is SoundKind.TONE:
-            return _tone(self._beats)
+            return _tone(self._ticks)
         block = self._due(now - fault.delay)
         return None if fault.kind is SoundKind.NONE else block
 

@@ -131,7 +131,7 @@ def _fifo(name: str) -> Path:
         raise MicrophoneUnavailable(f"{folder}: {fault.strerror}") from fault
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise MicrophoneUnavailable(
-            f"{folder}: others can enter it", hint="remove it; relayd makes it anew"
+            f"{folder}: others can enter it", hint="remove it; relayd makes another one"
         )
     return folder / f"{_source_name(name)}.pipe"
 

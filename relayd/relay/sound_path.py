@@ -13,8 +13,8 @@ from relayd.config.settings import SoundSettings
 from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
 from relayd.relay.status import SoundStatus
-from relayd.sound.beat import SoundBeat
 from relayd.sound.blocks import BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
+from relayd.sound.clock import SoundClock
 from relayd.sound.follow import DelayFollower
 from relayd.sound.gate import Silence, SoundGate
 from relayd.sound.level import LevelMeter
@@ -23,9 +23,9 @@ from relayd.sound.returned import ReturnedBuffer
 from relayd.sound.ring import SoundRing
 
 CAPTURED: Final = 2.0
-"""s of the source's sound that may wait for the beat: what a recording is read ahead."""
+"""s of the source's sound that may wait for the tick: what a recording is read ahead."""
 RETURNED: Final = 0.2
-"""s of the service's sound that may wait for the beat."""
+"""s of the service's sound that may wait for the tick."""
 
 
 class SoundPath:
@@ -59,7 +59,7 @@ class SoundPath:
         self._line, self._back = DelayLine(), ReturnedBuffer()
         line = self._back if settings.play == "returned" else self._line
         self._gate = SoundGate(line, Silence.NOT_LIVE)
-        self._beat = SoundBeat(self._play, clock)
+        self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
         self._voice_alone = False
         self._taken = self._sent = self._played = 0
@@ -68,12 +68,12 @@ class SoundPath:
         """Open the microphones, where that works, and start to play."""
         for kept in self._kept:
             kept.use(lambda output: output.open())
-        self._beat.start()
+        self._sound_clock.start()
 
     def stop(self) -> None:
         """Stop playing and close the microphones."""
         self._stop.set()
-        self._beat.stop()
+        self._sound_clock.stop()
         for kept in reversed(self._kept):
             kept.join()
             kept.output.close()
@@ -109,7 +109,7 @@ class SoundPath:
         self._follower.note(delay, self._clock.now())
 
     def forget_delay(self) -> None:
-        """Measure anew, as the pictures go another way now."""
+        """Measure from now on only, as the pictures go another way now."""
         self._follower.forget()
 
     def set_offset(self, offset: float) -> None:
@@ -137,7 +137,7 @@ class SoundPath:
             record(sound)
 
     def _take(self) -> None:
-        """Take what came since the last beat."""
+        """Take what came since the last tick."""
         plays_own = self._settings.play == "own"
         while (own := self.captured.take()) is not None:
             self._taken += 1
@@ -171,7 +171,7 @@ class SoundPath:
                 "captured.full": self.captured.dropped,
                 "returned.full": self.returned.dropped,
                 "returned.excess": self._back.dropped,
-                "played.late": self._beat.counts.skipped,
+                "played.late": self._sound_clock.counts.skipped,
             },
             gaps=line.gap_seconds,
             cuts={

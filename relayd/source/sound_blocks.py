@@ -20,7 +20,7 @@ class BlockMaker:
     """Makes blocks of pieces; a rest is kept for the next piece.
 
     Their times are those of an even stream of samples that follows the pieces' times slowly; a
-    piece that is earlier or later by more than HOLE starts again, with the rest filled up by
+    piece that is earlier or later by more than HOLE starts over, with the rest filled up by
     silence.
     """
 
@@ -51,7 +51,7 @@ class BlockMaker:
         return blocks + self._cut(samples)
 
     def finish(self) -> list[OwnSound]:
-        """Return the rest, filled up with silence, and begin again."""
+        """Return the rest, filled up with silence, and start over."""
         rest, at = self._rest, self._at
         self._rest, self._is_empty = rest[:0], True
         if not len(rest):

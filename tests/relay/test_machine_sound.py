@@ -7,7 +7,7 @@ from relayd.relay import events as on
 from relayd.relay.policy import Policy
 from relayd.relay.status import RelayState
 from relayd.sound.gate import Silence
-from tests.relay.playbook import CAMERA, ENDED, Play
+from tests.relay.playbook import CAMERA, ENDED, Play, state_of
 
 SOUND = Policy(sound=True)
 ON_DEMAND = Policy(sound=True, on_demand=True, grace=30.0)
@@ -40,7 +40,7 @@ def test_a_fault_after_that_mutes_only_who_wants_it(standby: str, expected: set[
     play.feed(on.SourceUp())
     assert silent_for(play) == set()
     play.feed(on.SessionEnded(1, ENDED), on.SessionClosed(1))
-    assert play.state is RelayState.BACKOFF
+    assert state_of(play) is RelayState.BACKOFF
     assert silent_for(play) == expected
 
 

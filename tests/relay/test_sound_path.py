@@ -57,7 +57,7 @@ class Rig:
         self.began = self.clock.time
         self.number = 0
 
-    def beat(self, count: int, *, speak: bool = True, delay: float | None = None) -> None:
+    def tick(self, count: int, *, speak: bool = True, delay: float | None = None) -> None:
         for _ in range(count):
             self.number += 1
             if speak:
@@ -76,7 +76,7 @@ class Rig:
 def test_the_voice_is_as_late_as_the_picture() -> None:
     rig = Rig()
     rig.path.steer(LIVE, voice_alone=False)
-    rig.beat(300, delay=0.45)
+    rig.tick(300, delay=0.45)
     last = rig.microphone.heard[-1]
     said = rig.number_at(last.at - 0.45)
     assert abs(int(last.samples[0]) - said) <= 1
@@ -88,7 +88,7 @@ def test_the_voice_is_as_late_as_the_picture() -> None:
 def test_a_microphone_that_is_heard_late_gets_its_sound_earlier_and_recordings_do_not() -> None:
     rig = Rig(latency=0.174)
     rig.path.steer(LIVE, voice_alone=False)
-    rig.beat(300, delay=0.45)
+    rig.tick(300, delay=0.45)
     heard = rig.microphone.heard[-1]
     assert abs(heard.at - (rig.clock.time + 0.174)) < 1e-9
     assert abs(int(heard.samples[0]) - rig.number_at(heard.at - 0.45)) <= 1
@@ -98,15 +98,15 @@ def test_a_microphone_that_is_heard_late_gets_its_sound_earlier_and_recordings_d
 def test_without_a_picture_the_voice_is_as_early_as_it_can_be() -> None:
     rig = Rig()
     rig.path.steer(LIVE, voice_alone=False)
-    rig.beat(300, delay=0.45)
+    rig.tick(300, delay=0.45)
     rig.path.steer(LIVE, voice_alone=True)
-    rig.beat(400)
+    rig.tick(400)
     assert rig.path.status({}).delay < 0.05
 
 
 def test_before_the_relay_is_live_everything_is_silent() -> None:
     rig = Rig()
-    rig.beat(100, delay=0.2)
+    rig.tick(100, delay=0.2)
     assert not any(sound.samples.any() for sound in (*rig.microphone.heard, *rig.recorded))
     assert rig.path.status({}).silent_for == ("not_live",)
 
@@ -114,14 +114,14 @@ def test_before_the_relay_is_live_everything_is_silent() -> None:
 def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
     rig = Rig(publish=True)
     rig.path.steer(LIVE, voice_alone=False)
-    rig.beat(200, delay=0.3)
+    rig.tick(200, delay=0.3)
     rig.path.mute()
     assert rig.path.status({}).muted
     first_muted = rig.number + 1
-    rig.beat(100, delay=0.3)
+    rig.tick(100, delay=0.3)
     rig.path.unmute()
     first_open = rig.number + 1
-    rig.beat(100, delay=0.3)
+    rig.tick(100, delay=0.3)
     while_muted = set(range(first_muted, first_open))
     heard = {int(sample) for sound in rig.recorded for sample in sound.samples[BLOCK // 2 :]}
     assert heard & set(range(first_open, rig.number))
@@ -132,11 +132,11 @@ def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
 def test_the_voice_is_sent_to_the_service_only_where_that_is_wanted() -> None:
     private = Rig()
     private.path.steer(LIVE, voice_alone=False)
-    private.beat(100, delay=0.2)
+    private.tick(100, delay=0.2)
     assert private.sent == []
     public = Rig(publish=True)
     public.path.steer(LIVE, voice_alone=False)
-    public.beat(100, delay=0.2)
+    public.tick(100, delay=0.2)
     assert [int(sound.samples[0]) for sound in public.sent] == list(range(1, 101))
 
 
@@ -145,7 +145,7 @@ def test_returned_sound_is_played_in_place_of_the_own_voice() -> None:
     rig.path.steer(LIVE, voice_alone=False)
     for _ in range(50):
         rig.path.put_returned(ReturnedSound(np.full(BLOCK, -7, np.int16), rig.clock.time))
-        rig.beat(1, delay=0.2)
+        rig.tick(1, delay=0.2)
     values = {int(sample) for sound in rig.recorded[10:] for sample in sound.samples}
     assert values == {-7}
 
@@ -155,7 +155,7 @@ def test_a_microphone_that_breaks_stops_neither_the_sound_nor_the_recording() ->
     rig.path.steer(LIVE, voice_alone=False)
     rig.microphone.broken = True
     rig.path._stop.set()  # it is not to be opened again here
-    rig.beat(50, delay=0.2)
+    rig.tick(50, delay=0.2)
     assert len(rig.recorded) == 50
     assert [event.change for event in rig.events] == [OutputChange.LOST]
     rig.path.stop()
@@ -164,8 +164,8 @@ def test_a_microphone_that_breaks_stops_neither_the_sound_nor_the_recording() ->
 def test_an_offset_is_added_to_what_is_measured() -> None:
     rig = Rig(offset=0.1)
     rig.path.steer(LIVE, voice_alone=False)
-    rig.beat(300, delay=0.3)
+    rig.tick(300, delay=0.3)
     assert abs(rig.path.status({}).delay - 0.4) < 0.011
     rig.path.set_offset(0.0)
-    rig.beat(600, delay=0.3)
+    rig.tick(600, delay=0.3)
     assert abs(rig.path.status({}).delay - 0.3) < 0.012
