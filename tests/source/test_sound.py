@@ -182,6 +182,19 @@ def test_the_sound_of_a_live_stream_is_in_step_with_its_pictures(
     assert median(off) == pytest.approx(0, abs=0.04)
 
 
+def test_live_sound_of_which_only_some_packets_have_a_stamp_is_in_step(
+    watch: "Watch", tmp_path: Path, sender: Sender
+) -> None:
+    # By default ffmpeg packs a third of a second of quiet sound under one stamp.
+    target = ("-f", "mpegts", f"{sender.url}?pkt_size=1316")
+    url = sender.start(write(tmp_path / "live.ts", Sounding(10.0)), *target)
+    watched = watch(url, sound=True)
+    frames = watched.arrivals(100, within=20)
+    off = offsets(flashes(frames), beeps(watched.heard()))
+    assert len(off) >= 6
+    assert median(map(abs, off)) == pytest.approx(0, abs=0.05)
+
+
 def test_a_loop_goes_on_in_step_and_without_a_hole(watch: "Watch", tmp_path: Path) -> None:
     clip = write(tmp_path / "loop.mp4", Sounding(1.0))
     watched = watch(clip, sound=True)
