@@ -1,14 +1,13 @@
 """What `relayd check` says of the sound: microphones, and who gets the voice."""
 
 import asyncio
-import shutil
 
 from relayd.commands.check_voice import check_voice
 from relayd.commands.finding import Finding
 from relayd.config.settings import MicrophoneSettings, Settings
-from relayd.errors import MicrophoneUnavailable, RelaydError
-from relayd.output.loopback_card import has_loopback_card
-from relayd.output.microphone import uses_loopback_card
+from relayd.errors import RelaydError
+from relayd.output.loopback_card import aplay_for
+from relayd.output.microphone import card_device, uses_loopback_card
 from relayd.output.pulse import find_server
 
 
@@ -42,12 +41,9 @@ def _check_microphone(microphone: MicrophoneSettings) -> Finding:
 
 
 def _check_card(microphone: MicrophoneSettings) -> Finding:
-    if shutil.which("aplay") is None:
-        fault = MicrophoneUnavailable("aplay not found", hint="apt install alsa-utils")
+    device = card_device(microphone)
+    try:
+        aplay_for(device)
+    except RelaydError as fault:
         return Finding.failed("microphone", fault)
-    if microphone.device == "auto" or "CARD=relayd" in microphone.device:
-        if not has_loopback_card():
-            fault = MicrophoneUnavailable("no ALSA card relayd", hint="run `sudo relayd install`")
-            return Finding.failed("microphone", fault)
-        return Finding.ok("microphone", "the ALSA card relayd is there")
-    return Finding.ok("microphone", f"{microphone.device} will be written; not tried now")
+    return Finding.ok("microphone", f"the sound card of {device} is there")

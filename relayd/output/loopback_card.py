@@ -44,6 +44,26 @@ def has_loopback_card(proc: Path = Path("/proc")) -> bool:
     return (proc / "asound" / CARD).exists()
 
 
+def aplay_for(device: str, proc: Path = Path("/proc")) -> str:
+    """Return the path of the program that writes `device`.
+
+    Raises MicrophoneUnavailable if it is not installed, or the card is not there.
+    """
+    card = _card_of(device)
+    if not (proc / "asound" / card).exists() and not card.isdigit():
+        raise MicrophoneUnavailable(
+            f"no sound card {card}", hint="run `sudo relayd install` and `sudo modprobe snd-aloop`"
+        )
+    if aplay := shutil.which("aplay"):
+        return aplay
+    raise MicrophoneUnavailable("aplay not found", hint="apt install alsa-utils")
+
+
+def _card_of(device: str) -> str:
+    found = _CARD_IN.search(device)
+    return (found[1] or found[2]) if found else CARD
+
+
 class LoopbackCard:
     """One end of a loopback card, written by a child."""
 
@@ -68,9 +88,7 @@ class LoopbackCard:
 
     def open(self) -> None:
         """Start aplay; raises MicrophoneUnavailable with what it says if it ends at once."""
-        aplay = shutil.which("aplay")
-        if aplay is None:
-            raise MicrophoneUnavailable("aplay not found", hint="apt install alsa-utils")
+        aplay = aplay_for(self._device, self._proc)
         command = [aplay, "-q", "-D", self._device, "-t", "raw", "-f", "S16_LE", "-r", "48000"]
         command += ["-c", "1", f"--buffer-time={_BUFFER_US}", f"--period-time={_PERIOD_US}"]
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -154,9 +172,7 @@ class LoopbackCard:
 
     def _listeners(self) -> int | None:
         """Return how many record from the other end: ALSA lets in one for each subdevice."""
-        found = _CARD_IN.search(self._device)
-        card = (found[1] or found[2]) if found else CARD
-        folder = self._proc / "asound" / card / "pcm1c"
+        folder = self._proc / "asound" / _card_of(self._device) / "pcm1c"
         try:
             states = [each.read_text() for each in folder.glob("sub*/status")]
         except OSError:

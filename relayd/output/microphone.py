@@ -39,9 +39,13 @@ def make_microphone(settings: MicrophoneSettings, on_listeners: OnListeners) -> 
     `on_listeners` gets its name and how many programs read it, from any thread; None if unknown.
     """
     if uses_loopback_card(settings):
-        device = settings.device.removeprefix("alsa:")
-        return LoopbackCard(DEVICE if device == "auto" else device, on_listeners)
+        return LoopbackCard(card_device(settings), on_listeners)
     return SessionMicrophone(settings.name, on_listeners)
+
+
+def card_device(settings: MicrophoneSettings) -> str:
+    """Return the ALSA device of a microphone that is a card."""
+    return DEVICE if settings.device == "auto" else settings.device.removeprefix("alsa:")
 
 
 def uses_loopback_card(settings: MicrophoneSettings) -> bool:
