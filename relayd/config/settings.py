@@ -237,6 +237,7 @@ class StreamSettings(Section):
 
     kind: Literal["stream"]
     url: GivenUrl
+    audio: Literal["aac", "opus"] = "aac"
 
     @field_validator("url")
     @classmethod
@@ -259,8 +260,8 @@ class MicrophoneSettings(Section):
     """A virtual microphone."""
 
     kind: Literal["microphone"]
-    device: str = Field("auto", min_length=1)
-    name: str = Field("relayd microphone", min_length=1, max_length=64)
+    device: Annotated[str, Field(pattern=r"^(auto|pulse|alsa:.+)$")] = "auto"
+    name: Annotated[str, Field(min_length=1, max_length=64)] = "relayd microphone"
 
 
 OutputSettings = Annotated[
@@ -271,7 +272,7 @@ OutputSettings = Annotated[
 class SoundSettings(Section):
     """The sound beside the picture."""
 
-    source: str = Field("auto", min_length=1)
+    source: Annotated[str, Field(min_length=1)] = "auto"
     publish: bool = False
     play: Literal["own", "returned"] = "own"
     offset: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False), _NUMBER] = 0.0

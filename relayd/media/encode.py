@@ -21,8 +21,10 @@ from av.video.stream import VideoStream
 
 from relayd.errors import OutputError
 from relayd.logs import redact
+from relayd.media.encode_sound import AudioCodec, SoundTrack
 from relayd.media.frames import I420, Geometry
 from relayd.media.srt import SrtPipe
+from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, scheme_of
 
@@ -66,10 +68,12 @@ class VideoWriter:
         bitrate_kbit: int,
         format: str = "",  # noqa: A002 - the setting's name
         options: Mapping[str, str] | None = None,
+        audio: AudioCodec | None = None,
     ) -> None:
         """Prepare the output; `format` forces a muxer, `options` go to it.
 
-        Raises OutputError when the container is unknown or cannot carry H.264.
+        With `audio` there is a sound track as well, for `write_sound`. Raises OutputError when the
+        container is unknown or cannot carry these codecs.
         """
         url = MediaUrl.of(target)
         self.name, target = str(url), url.reveal()
@@ -88,6 +92,7 @@ class VideoWriter:
                 container_options=dict(_MUXER_OPTIONS.get(muxer, {})) | dict(options or {}),
             )
             self._stream = self._add_stream(rate, bitrate_kbit)
+            self._sound = SoundTrack(self._container, audio) if audio else None
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             if self._srt:
                 self._srt.close()
@@ -130,6 +135,20 @@ class VideoWriter:
         frame.time_base = self._time_base
         try:
             self._container.mux(self._stream.encode(frame))
+            if self._sound:
+                self._container.mux(self._sound.fill_until(float(place * self._time_base)))
+        except (av.error.FFmpegError, OSError, ValueError) as fault:
+            raise OutputError(f"{self.name}: {_reason(fault)}") from fault
+
+    def write_sound(self, samples: Samples, at: float) -> None:
+        """Encode and mux one block of sound that belongs `at` s after the first picture.
+
+        Does nothing before that picture, which opens the target. Raises as `write`.
+        """
+        if not self._sound or not self._next:
+            return
+        try:
+            self._container.mux(self._sound.write(samples, at))
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             raise OutputError(f"{self.name}: {_reason(fault)}") from fault
 
@@ -151,6 +170,8 @@ class VideoWriter:
             try:
                 if self._next:
                     self._container.mux(self._stream.encode(None))
+                    if self._sound:
+                        self._container.mux(self._sound.end())
             finally:
                 self._end()
         except (av.error.FFmpegError, OSError, ValueError) as fault:

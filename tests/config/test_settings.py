@@ -232,7 +232,7 @@ def test_a_url_that_is_none_and_one_in_a_keys_place_are_refused_without_its_secr
 
 def test_outputs_can_be_set_one_by_one(tmp_path: Path) -> None:
     environment = {"RELAYD_OUTPUT__0__KIND": "stream", "RELAYD_OUTPUT__0__URL": "a.mkv"}
-    first = {"kind": "stream", "url": "a.mkv"}
+    first = {"kind": "stream", "url": "a.mkv", "audio": "aac"}
     assert [one.model_dump(mode="json") for one in load(None, (), environment).output] == [first]
     sets = ["output.0.url=b.mkv", "output.1.kind=camera"]
     outputs = [one.model_dump(mode="json") for one in load(None, sets, environment).output]
