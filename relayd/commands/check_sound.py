@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 
+from relayd.commands.check_voice import check_voice
 from relayd.commands.finding import Finding
 from relayd.config.settings import MicrophoneSettings, Settings
 from relayd.errors import MicrophoneUnavailable, RelaydError
@@ -18,6 +19,7 @@ async def check_sound(settings: Settings, _relay: str) -> list[Finding]:
     microphones = [each for each in settings.output if isinstance(each, MicrophoneSettings)]
     return [
         *[await asyncio.to_thread(_check_microphone, each) for each in microphones],
+        *await asyncio.to_thread(check_voice, settings.sound),
         Finding.ok("sound", _who_gets_it(settings)),
     ]
 

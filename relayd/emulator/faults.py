@@ -56,11 +56,11 @@ class SoundKind(StrEnum):
     NONE = "none"
     """Nothing, as from the service as far as anybody knows."""
     ECHO = "echo"
-    """What the publisher sends."""
+    """What the publisher sends, beside its picture."""
     TONE = "tone"
     """440 Hz, whatever the publisher sends."""
     LATE = "late"
-    """What the publisher sent some time ago."""
+    """What the publisher sends, some time after its picture."""
     LOSSY = "lossy"
     """What the publisher sends, with packets missing."""
 

@@ -157,7 +157,9 @@ class RtcGate:
             on_sound=session.hear if role is Role.PUBLISHER else None,
             sends_sound=role is Role.PLAYER,
         )
-        sound = SoundReturn(session.id, peer, self._faults) if role is Role.PLAYER else None
+        sound = None
+        if role is Role.PLAYER:
+            sound = SoundReturn(session.id, peer, self._faults, lambda: session.picture_delay)
         connection = Connection(secrets.token_hex(16), role, peer, sound)
         asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, free_unless_connected)
         return connection, peer

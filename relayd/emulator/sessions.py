@@ -7,12 +7,13 @@ connections for `join_timeout`, or one older than `longest`.
 import asyncio
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, IntEnum, StrEnum
+from statistics import median
 from typing import Generic, Protocol
 
 from relayd import logs
@@ -25,6 +26,8 @@ from relayd.sound.blocks import Samples
 
 UNKNOWN_SESSION = 1008
 """The service's code for content that does not exist."""
+_DELAYS = 20
+"""Pictures whose delay is remembered: 1 s at 20 fps."""
 KEPT_ENDED = 200
 """Ended sessions kept for status requests."""
 
@@ -136,6 +139,7 @@ class Session(Generic[AnyFace]):
         self.idle_since: float | None = created_at
         self.charged_until = created_at
         self.frames_out = 0
+        self._picture_delays: deque[float] = deque(maxlen=_DELAYS)
         self.sound_in = 0
         """Blocks of 10 ms that the publisher sent."""
         self.ended: tuple[SessionStatus, EndReason, float] | None = None
@@ -150,8 +154,15 @@ class Session(Generic[AnyFace]):
         """Return the connections with this role."""
         return [one for one in self.connections if one.role is role]
 
+    @property
+    def picture_delay(self) -> float:
+        """Seconds that pictures are here before they go back: the median of the last 20."""
+        delays = list(self._picture_delays)
+        return median(delays) if delays else 0.0
+
     def deliver(self, picture: I420, captured_at: float) -> None:
         """Send a picture to every player; from the engine's thread."""
+        self._picture_delays.append(time.monotonic() - captured_at)
         for player in self.of_role(Role.PLAYER):
             player.peer.push(picture, captured_at)
             self.frames_out += 1

@@ -7,6 +7,7 @@ a relay meet both worlds, and a bad path.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples
 TONE_HZ = 440
 TONE_PEAK = 8000
 """Of 32767: -12 dBFS."""
+_UNEVEN = 0.04
+"""s by which the delay of pictures may vary before sound follows it, with a gap or a jump."""
 _AWAY = 0.1
 """s behind its time after which the tick goes on from now instead of catching up."""
 _SPARE = 5
@@ -41,8 +44,16 @@ class SoundPeer(Protocol):
 class SoundReturn:
     """Returns sound to one player; used on the event loop."""
 
-    def __init__(self, session: str, peer: SoundPeer, faults: FaultBoard) -> None:
+    def __init__(
+        self,
+        session: str,
+        peer: SoundPeer,
+        faults: FaultBoard,
+        picture_delay: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`picture_delay`: seconds that pictures are here; sound goes back beside its picture."""
         self._session, self._peer, self._faults = session, peer, faults
+        self._picture_delay, self._beside = picture_delay, 0.0
         self._waiting: deque[tuple[float, Samples]] = deque(
             maxlen=round(LONGEST_SOUND_DELAY / BLOCK_SECONDS) + _SPARE
         )
@@ -78,7 +89,10 @@ class SoundReturn:
         self._ticks += 1
         if fault.kind is SoundKind.TONE:
             return _tone(self._ticks)
-        block = self._due(now - fault.delay)
+        wanted = self._picture_delay()
+        if abs(wanted - self._beside) > _UNEVEN:
+            self._beside = wanted
+        block = self._due(now - fault.delay - self._beside)
         return None if fault.kind is SoundKind.NONE else block
 
     def _due(self, received_by: float) -> Samples | None:

@@ -61,6 +61,25 @@ def test_echo_returns_each_block_in_order() -> None:
     assert peer.loss == 0
 
 
+def test_echo_comes_back_beside_its_picture() -> None:
+    board = FaultBoard(FakeClock())
+    board.set({"fault": "sound", "kind": "echo"})
+    delay = [0.2]
+    way = SoundReturn("one", FakePeer(), board, lambda: delay[0])
+
+    def take(number: int) -> int | None:
+        way.put(block(number), 100 + number * BLOCK_SECONDS)
+        samples = way.take(100 + number * BLOCK_SECONDS + 0.001)
+        return None if samples is None else int(samples[0])
+
+    assert [take(number) for number in range(100)][50:] == list(range(30, 80))
+    delay[0] = 0.22  # less than pictures vary
+    assert [take(number) for number in range(100, 120)] == list(range(80, 100))
+    delay[0] = 0.1
+    sooner = [take(number) for number in range(120, 160)]
+    assert sooner[20:] == list(range(126, 146))  # as it was, but for the few that may wait
+
+
 def test_late_returns_each_block_after_the_delay() -> None:
     board = FaultBoard(FakeClock())
     board.set({"fault": "sound", "kind": "late", "delay": 0.3})
