@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import av
@@ -365,21 +367,41 @@ def _print_status(status: RelayStatus) -> None:
             print(f"{name:22} p50 {spread.p50 * 1e3:.0f} ms  p95 {spread.p95 * 1e3:.0f} ms")
 
 
-async def measure_cost(clip: Path, seconds: float) -> None:
-    """CPU and RSS of relay, worker and pusher, without and with sound, in turn."""
-    for sound in (False, True, False, True):
-        with tempfile.TemporaryDirectory() as state:
-            async with emulator() as service:
-                face = await upload_face("", service)
-                settings = _settings(service, face, str(clip), Path(state), sound=sound)
-                meter = LipSyncMeter(GEOMETRY) if sound else None
-                async with running(settings, meter) as (_, status):
-                    await asyncio.sleep(WARM_UP)
-                    before = _usage()
-                    await asyncio.sleep(seconds)
-                    after = _usage()
-                    print("sound on " if sound else "sound off", _costs(before, after, seconds))
-                    _print_status(status())
+def measure_costs(clip: Path, seconds: float) -> None:
+    """Run relays without and with sound in turn, each in a process of its own."""
+    for how in ("off", "on", "off", "on"):
+        command = [sys.executable, __file__, "--cost-of", how, str(clip), "--cost", str(seconds)]
+        subprocess.run(command, check=True)
+
+
+async def measure_cost(clip: Path, seconds: float, *, sound: bool) -> None:
+    """Print CPU and RSS of one relay, its worker and its pusher."""
+    with tempfile.TemporaryDirectory() as state:
+        async with emulator() as service:
+            face = await upload_face("", service)
+            settings = _settings(service, face, str(clip), Path(state), sound=sound)
+            async with running(settings, None) as (_, status):
+                await asyncio.sleep(WARM_UP)
+                before, threads = _usage(), _threads()
+                await asyncio.sleep(seconds)
+                print("sound on " if sound else "sound off", _costs(before, _usage(), seconds))
+                print("  threads", _busiest(threads, _threads(), seconds))
+                _print_status(status())
+
+
+def _threads() -> dict[str, float]:
+    """CPU seconds by thread of this process."""
+    names = {thread.native_id: thread.name for thread in enumerate_threads()}
+    return {
+        names.get(thread.id, "others"): thread.user_time + thread.system_time
+        for thread in psutil.Process().threads()
+    }
+
+
+def _busiest(before: dict[str, float], after: dict[str, float], seconds: float) -> str:
+    used = {name: (cpu - before.get(name, 0.0)) / seconds * 100 for name, cpu in after.items()}
+    busiest = sorted(used.items(), key=lambda each: -each[1])[:6]
+    return "  ".join(f"{name.removeprefix('relayd-')} {share:.1f} %" for name, share in busiest)
 
 
 def _usage() -> dict[str, tuple[float, float]]:
@@ -418,7 +440,7 @@ async def _run(args: argparse.Namespace) -> None:
         if args.only in {"", "live"}:
             await measure_live(clip, args.steady, args.after)
         if args.only in {"", "cost"}:
-            await measure_cost(clip, args.cost)
+            await asyncio.to_thread(measure_costs, clip, args.cost)
 
 
 def main() -> None:
@@ -428,9 +450,14 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=15.0)
     parser.add_argument("--cost", type=float, default=30.0)
     parser.add_argument("--only", choices=("", "file", "live", "cost"), default="")
+    parser.add_argument("--cost-of", nargs=2, help=argparse.SUPPRESS)  # what its children do
     parser.add_argument("--microphone", choices=("pulseaudio", "pipewire"))
     args = parser.parse_args()
     logs.configure("error")
+    if args.cost_of:
+        how, clip = args.cost_of
+        asyncio.run(measure_cost(Path(clip), args.cost, sound=how == "on"))
+        return
     print(f"load {os.getloadavg()[0]:.1f} at the start; offsets in ms: p5, p50, p95")
     asyncio.run(_run(args))
     print(f"load {os.getloadavg()[0]:.1f} at the end")
