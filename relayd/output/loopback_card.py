@@ -34,7 +34,7 @@ _STARTS_WITHIN: Final = 0.3
 _LOOK: Final = 1.0
 """s between two looks at who records."""
 _LONGEST_REASON: Final = 200
-_CARD_IN: Final = re.compile(r"CARD=([A-Za-z0-9_]+)|^(?:plug)?hw:([A-Za-z0-9_]+)")
+_CARD_IN: Final = re.compile(r"CARD=([A-Za-z0-9_]+)|^(?:plug)?hw:(?!CARD=)([A-Za-z0-9_]+)")
 
 _log = get("microphone")
 

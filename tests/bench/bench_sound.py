@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relayd.sound.beat import SoundBeat
+from relayd.sound.clock import SoundClock
 from relayd.sound.blocks import BLOCK_SECONDS, OwnSound, Samples
 from relayd.sound.follow import DelayFollower
 from relayd.sound.gate import SoundGate
@@ -111,7 +111,7 @@ def print_beat(seconds: float) -> None:
             line.steer(target)
         meter.add(gate.pull(due, due).samples)
 
-    beat = SoundBeat(on_beat)
+    beat = SoundClock(on_beat)
     before = time.process_time()
     beat.start()
     time.sleep(seconds)
