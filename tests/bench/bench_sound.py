@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relayd.sound.clock import SoundClock
 from relayd.sound.blocks import BLOCK_SECONDS, OwnSound, Samples
+from relayd.sound.clock import SoundClock
 from relayd.sound.follow import DelayFollower
 from relayd.sound.gate import SoundGate
 from relayd.sound.level import LevelMeter

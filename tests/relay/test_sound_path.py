@@ -7,7 +7,7 @@ import numpy as np
 from relayd.config.settings import SoundSettings
 from relayd.errors import OutputError
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.relay.sound_path import SoundPath
+from relayd.relay.sound_path import LATER, SoundPath
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.gate import Silence
 from tests.support.clock import FakeClock
@@ -78,11 +78,11 @@ def test_the_voice_is_as_late_as_the_picture() -> None:
     rig.path.steer(LIVE, voice_alone=False)
     rig.tick(300, delay=0.45)
     last = rig.microphone.heard[-1]
-    said = rig.number_at(last.at - 0.45)
+    said = rig.number_at(last.at - 0.45 - LATER)
     assert abs(int(last.samples[0]) - said) <= 1
     status = rig.path.status({})
-    assert abs(status.delay - 0.45) < 0.011
-    assert status.target == 0.45
+    assert abs(status.delay - 0.45 - LATER) < 0.011
+    assert status.target == 0.45 + LATER
 
 
 def test_a_microphone_that_is_heard_late_gets_its_sound_earlier_and_recordings_do_not() -> None:
@@ -91,7 +91,7 @@ def test_a_microphone_that_is_heard_late_gets_its_sound_earlier_and_recordings_d
     rig.tick(300, delay=0.45)
     heard = rig.microphone.heard[-1]
     assert abs(heard.at - (rig.clock.time + 0.174)) < 1e-9
-    assert abs(int(heard.samples[0]) - rig.number_at(heard.at - 0.45)) <= 1
+    assert abs(int(heard.samples[0]) - rig.number_at(heard.at - 0.45 - LATER)) <= 1
     assert rig.recorded[-1] is heard
 
 
@@ -165,7 +165,7 @@ def test_an_offset_is_added_to_what_is_measured() -> None:
     rig = Rig(offset=0.1)
     rig.path.steer(LIVE, voice_alone=False)
     rig.tick(300, delay=0.3)
-    assert abs(rig.path.status({}).delay - 0.4) < 0.011
+    assert abs(rig.path.status({}).delay - 0.4 - LATER) < 0.011
     rig.path.set_offset(0.0)
     rig.tick(600, delay=0.3)
-    assert abs(rig.path.status({}).delay - 0.3) < 0.012
+    assert abs(rig.path.status({}).delay - 0.3 - LATER) < 0.012
