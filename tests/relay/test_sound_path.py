@@ -55,13 +55,13 @@ class Rig:
             on_event=self.events.append,
         )
         self.began = self.clock.time
-        self.number = 0
+        self.number, self.sign = 0, 1
 
     def tick(self, count: int, *, speak: bool = True, delay: float | None = None) -> None:
         for _ in range(count):
             self.number += 1
             if speak:
-                samples = np.full(BLOCK, self.number, np.int16)
+                samples = np.full(BLOCK, self.number * self.sign, np.int16)
                 self.path.captured.put(OwnSound(samples, self.clock.time))
             self.clock.time += BLOCK_SECONDS
             if delay is not None and self.number % 5 == 0:
@@ -117,16 +117,14 @@ def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
     rig.tick(200, delay=0.3)
     rig.path.mute()
     assert rig.path.status({}).muted
-    first_muted = rig.number + 1
+    rig.sign = -1
     rig.tick(100, delay=0.3)
     rig.path.unmute()
-    first_open = rig.number + 1
+    rig.sign = 1
+    opened_at = len(rig.recorded)
     rig.tick(100, delay=0.3)
-    while_muted = set(range(first_muted, first_open))
-    heard = {int(sample) for sound in rig.recorded for sample in sound.samples[BLOCK // 2 :]}
-    assert heard & set(range(first_open, rig.number))
-    assert not heard & while_muted
-    assert not {int(sound.samples[0]) for sound in rig.sent} & while_muted
+    assert any(sound.samples.any() for sound in rig.recorded[opened_at:])
+    assert not any((sound.samples < 0).any() for sound in (*rig.recorded, *rig.sent))
 
 
 def test_the_voice_is_sent_to_the_service_only_where_that_is_wanted() -> None:
