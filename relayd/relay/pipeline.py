@@ -198,9 +198,10 @@ class Pipeline:
         return next(filter(None, troubles), "no output is open")
 
     def pending(self) -> frozenset[str]:
-        """Return the names of the streams that have not delivered anything yet."""
+        """Return the names of the streams and microphones that have not delivered anything yet."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
-        return frozenset(stream.name for stream in streams if not stream.stats().up)
+        names = frozenset(stream.name for stream in streams if not stream.stats().up)
+        return names | self.sound.pending() if self.sound else names
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """Return the files of each recording that have pictures, newest last."""

@@ -69,9 +69,9 @@ class SoundPath:
         self._taken = self._sent = self._played = 0
 
     def start(self) -> None:
-        """Open the microphones, where that works, and start to play."""
+        """Start to play, and to open the microphones: a sound server may take seconds to answer."""
         for kept in self._kept:
-            kept.use(lambda output: output.open())
+            kept.open_soon()
         self._sound_clock.start()
 
     def stop(self) -> None:
@@ -84,9 +84,9 @@ class SoundPath:
         self.captured.clear()
         self.returned.clear()
 
-    def trouble(self, output: SoundOutput) -> str:
-        """Why a microphone is lost; empty while it works."""
-        return next(kept.trouble for kept in self._kept if kept.output is output)
+    def pending(self) -> frozenset[str]:
+        """Return the names of the microphones that are being opened for the first time."""
+        return frozenset(kept.output.name for kept in self._kept if kept.lost and not kept.trouble)
 
     # What its owner decides.
 

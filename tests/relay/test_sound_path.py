@@ -1,5 +1,7 @@
 """The sound of a relay, from what was captured to what outputs and the service get."""
 
+import time
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -124,7 +126,8 @@ def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
     opened_at = len(rig.recorded)
     rig.tick(100, delay=0.3)
     assert any(sound.samples.any() for sound in rig.recorded[opened_at:])
-    assert not any((sound.samples < 0).any() for sound in (*rig.recorded, *rig.sent))
+    assert not any((sound.samples < 0).any() for sound in rig.recorded)
+    assert not any((sound.samples < 0).any() for sound in rig.sent)
 
 
 def test_the_voice_is_sent_to_the_service_only_where_that_is_wanted() -> None:
@@ -167,3 +170,18 @@ def test_an_offset_is_added_to_what_is_measured() -> None:
     rig.path.set_offset(0.0)
     rig.tick(600, delay=0.3)
     assert abs(rig.path.status({}).delay - 0.3 - LATER) < 0.012
+
+
+def test_a_sound_server_that_does_not_answer_holds_nothing_up() -> None:
+    rig = Rig()
+    answers = Event()
+    rig.microphone.open = answers.wait  # type: ignore[method-assign, assignment]  # hangs
+    rig.path.start()
+    assert rig.path.pending() == {"microphone"}
+    answers.set()
+    deadline = time.monotonic() + 10.0
+    while rig.path.pending():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [event.change for event in rig.events] == [OutputChange.BACK]
+    rig.path.stop()
