@@ -260,8 +260,22 @@ class MicrophoneSettings(Section):
     """A virtual microphone."""
 
     kind: Literal["microphone"]
-    device: Annotated[str, Field(pattern=r"^(auto|pulse|alsa:.+)$")] = "auto"
+    device: str = "auto"
     name: Annotated[str, Field(min_length=1, max_length=64)] = "relayd microphone"
+
+    @field_validator("device")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value in {"auto", "pulse"} or value.removeprefix("alsa:") not in {"", value}:
+            return value
+        raise ValueError('give "auto", "pulse", or an ALSA device: "alsa:hw:CARD=relayd,DEV=0"')
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_listed(cls, value: str) -> str:
+        if value.isprintable() and re.search(r"[A-Za-z0-9]", value):
+            return value
+        raise ValueError("programs list it: give letters or digits, and no control characters")
 
 
 OutputSettings = Annotated[
@@ -347,6 +361,18 @@ class Settings(Section):
     output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
+
+    @field_validator("output")
+    @classmethod
+    def _microphones_differ(cls, value: list[OutputSettings]) -> list[OutputSettings]:
+        names = [
+            re.sub(r"[^a-z0-9]+", "", each.name.lower())
+            for each in value
+            if isinstance(each, MicrophoneSettings) and not each.device.startswith("alsa:")
+        ]
+        if len(names) > len(set(names)):
+            raise ValueError("two microphones need names that differ in letters or digits")
+        return value
 
     @property
     def wants_sound(self) -> bool:
