@@ -78,11 +78,14 @@ class VideoWriter:
         url = MediaUrl.of(target)
         self.name, target = str(url), url.reveal()
         self._geometry = Geometry(width, height)
-        self._next = 0
+        self._next = self._earliest = 0
         self._closed = False
         muxer = format or format_of(target)
         rate = Fraction(fps).limit_denominator(1001)
-        self._time_base = 1 / rate
+        # Beside sound a picture has the time at which it was shown: on an even grid it would be
+        # up to half a picture early or late, and after a tick that was left out ahead for good.
+        self._time_base = Fraction(1, 1000) if audio else 1 / rate
+        self._step = round(1 / rate / self._time_base)
         self._srt = SrtPipe(target, self.name) if scheme_of(target) == "srt" else None
         try:
             self._container = av.open(
@@ -122,14 +125,16 @@ class VideoWriter:
         return stream
 
     def write(self, i420: I420, number: int | None = None) -> None:
-        """Encode and mux one picture; `number` is its position in time, by default the next.
+        """Encode and mux one picture; `number` is its place in time, by default the next one.
+
+        It counts pictures; with sound it counts ms.
 
         The first picture opens the target. Raises OutputError; only close() may follow that.
         """
         if i420.shape != self._geometry.shape:
             raise OutputError(f"{self.name}: expected a {self._geometry} picture")
-        place = self._next if number is None else max(number, self._next)
-        self._next = place + 1
+        place = self._next if number is None else max(number, self._earliest)
+        self._earliest, self._next = place + 1, place + self._step
         frame = VideoFrame.from_ndarray(i420, format="yuv420p")
         frame.pts = place
         frame.time_base = self._time_base

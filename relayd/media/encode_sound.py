@@ -76,31 +76,18 @@ class SoundTrack:
         return cast("list[Packet[AudioStream]]", self._stream.encode(frame))
 
 
-class PictureTimes:
-    """Places pictures on a stream's even grid by when they were shown.
+class SharedTime:
+    """The time that pictures and sound of one output have in common: it begins with a picture."""
 
-    Their numbers would do without sound; beside it, a tick that the machine left out must leave a
-    gap, or the pictures get ahead of the sound for good.
-    """
-
-    _KEEP: Final = 0.8
-    """Periods from the next place within which a picture goes there: outputs may show it that much
-    early or late, and their rate stays even."""
-
-    def __init__(self, fps: float) -> None:
-        self._fps = fps
+    def __init__(self) -> None:
         self._first: float | None = None
-        self._last = -1
 
-    def place(self, shown_at: float) -> int:
-        """Return the number of the place of a picture shown at `shown_at`, monotonic s."""
+    def begin(self, shown_at: float) -> float:
+        """Return the s from the first picture to one shown at `shown_at`, monotonic s."""
         if self._first is None:
             self._first = shown_at
-        exact, following = (shown_at - self._first) * self._fps, self._last + 1
-        is_near = abs(exact - following) <= self._KEEP
-        self._last = following if is_near else max(following, round(exact))
-        return self._last
+        return shown_at - self._first
 
     def since_first(self, at: float) -> float | None:
-        """Return the s from the first picture to `at`; None before that."""
+        """Return the s from the first picture to `at`; None before there was one."""
         return None if self._first is None else at - self._first

@@ -24,7 +24,7 @@ import numpy as np
 from relayd import logs
 from relayd.errors import OutputError
 from relayd.media.encode import VideoWriter
-from relayd.media.encode_sound import AudioCodec, PictureTimes
+from relayd.media.encode_sound import AudioCodec, SharedTime
 from relayd.media.frames import Geometry
 from relayd.media.slots import SharedSlot
 from relayd.process.descriptors import keep_from_children, wait_readable
@@ -139,7 +139,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
     geometry = Geometry(order.width, order.height)
     slot = SharedSlot(geometry, order.memory_fd, order.bell_fd)
     ring = _ring_of(order)
-    times = PictureTimes(order.fps)
+    shared_time = SharedTime()
     picture = np.empty(geometry.shape, np.uint8)
     report = Report()
     first, seen, due = 0, 0, 0.0
@@ -161,10 +161,11 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
                 number, shown_at = found
                 first = first or number
                 missed = number - seen - 1 if seen else 0
-                writer.write(picture, times.place(shown_at) if ring else number - first)
+                since = shared_time.begin(shown_at)
+                writer.write(picture, round(since * 1000) if ring else number - first)
                 seen = number
                 report = replace(report, frames=report.frames + 1, dropped=report.dropped + missed)
-            _write_sound(ring, times, writer)
+            _write_sound(ring, shared_time, writer)
             # Every time: SRT's progress must be consumed, and the first success reported at once.
             connected = writer.connected
             if time.monotonic() >= due or connected != report.connected:
@@ -186,11 +187,11 @@ def _ring_of(order: Order) -> SharedRing | None:
     return SharedRing(order.sound_capacity, order.sound_memory_fd, order.sound_bell_fd)
 
 
-def _write_sound(ring: SharedRing | None, times: PictureTimes, writer: VideoWriter) -> None:
+def _write_sound(ring: SharedRing | None, shared_time: SharedTime, writer: VideoWriter) -> None:
     """Write the blocks that wait; those from before the first picture are dropped."""
     while ring and (block := ring.read()):
         samples, at = block
-        if (since := times.since_first(at)) is not None:
+        if (since := shared_time.since_first(at)) is not None:
             writer.write_sound(samples, since)
 
 
