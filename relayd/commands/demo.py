@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relayd.akool.connect import connect, open_journal
+from relayd.commands.lip_sync import LipSyncMeter
 from relayd.config.loading import load_tree
 from relayd.config.settings import Settings, VideoSettings
 from relayd.control.api import Pictures, build_app
@@ -84,19 +85,26 @@ async def run_demo(options: DemoOptions) -> int:
         face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
         outputs = _outputs(options, camera=_camera(options, console))
-        settings = settings_for(service, face, options.source, outputs, state, key=key)
+        settings = settings_for(service, face, options.source, outputs, state, key=key, sound=True)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
+        # Only the demo's own clip has the lamp to measure at.
+        lip_sync = None if options.source else LipSyncMeter(settings.video.geometry)
         relay = Relay(
             settings,
             "demo",
             client,
             open_journal(settings),
-            more_outputs=[preview],
+            more_outputs=[preview, lip_sync] if lip_sync else [preview],
             on_change=_ConsoleReporter(console),
         )
         source = SourcePreview(relay.pipeline.source, settings.video.geometry)
-        app = build_app(relay, relay.metrics, Pictures(preview, source))
+        app = build_app(
+            relay,
+            relay.metrics,
+            Pictures(preview, source),
+            lip_sync=lip_sync.offset if lip_sync else None,
+        )
         server = ControlServer(app, None, ("127.0.0.1", options.port))
         await _start(server, options.port)
         stack.push_async_callback(server.stop)
@@ -112,7 +120,7 @@ async def run_demo(options: DemoOptions) -> int:
             asyncio.get_running_loop().call_later(options.seconds, end)
         await relay.run(stop)
         status = relay.status()
-    _print_summary(status)
+    _print_summary(status, lip_sync.offset() if lip_sync else Spread())
     failed = time_over.is_set() and not status.frames["fresh"]
     return ExitCode.UNAVAILABLE if failed else ExitCode.CLEAN
 
@@ -236,11 +244,16 @@ def settings_for(
     state: str,
     *,
     key: str = DEMO_KEY,
+    sound: bool = False,
 ) -> Settings:
-    """Return the settings of a relay that uses an emulator; raises ConfigError."""
+    """Return the settings of a relay that uses an emulator; raises ConfigError.
+
+    With `sound` the source's sound is played too.
+    """
     route = f"{service}/rtc/{{channel_id}}"
     return load_tree(
         {
+            **({"sound": {"source": "auto"}} if sound else {}),
             "source": {"url": source or str(MEDIA / "person.mp4")},
             "face": {"image": face},
             "akool": {"base_url": service, "api_key": key},
@@ -267,7 +280,7 @@ class _ConsoleReporter:
         self._console.print(redact(text), markup=False)
 
 
-def _print_summary(status: RelayStatus) -> None:
+def _print_summary(status: RelayStatus, lip_sync: Spread) -> None:
     table = Table(title="What the relay did", box=None, show_header=False, title_justify="left")
     frames, dropped = status.frames, status.dropped
     for name, value in (
@@ -284,6 +297,7 @@ def _print_summary(status: RelayStatus) -> None:
         ("longest gap", f"{status.longest_gap * 1000:.0f} ms"),
         ("delay, glass to glass", _milliseconds(status.delay)),
         ("of it relayd's own", _milliseconds(status.own_delay)),
+        ("sound after picture", _lip_sync(lip_sync)),
         ("reconnects", ", ".join(f"{part} {n}" for part, n in status.reconnects.items())),
         ("recorded to", ", ".join(_recorded(status)) or "-"),
     ):
@@ -293,6 +307,13 @@ def _print_summary(status: RelayStatus) -> None:
 
 def _recorded(status: RelayStatus) -> list[str]:
     return [file for files in status.files.values() for file in files]
+
+
+def _lip_sync(spread: Spread) -> str:
+    if spread.p50 is None or spread.p95 is None:
+        return "not measured: no phrase of the demo's clip was seen and heard"
+    times = "once" if spread.count == 1 else f"{spread.count} times"
+    return f"p50 {spread.p50 * 1000:+.0f} ms, p95 {spread.p95 * 1000:+.0f} ms, measured {times}"
 
 
 def _milliseconds(spread: Spread) -> str:

@@ -11,6 +11,7 @@ Besides its own options each takes a scope:
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -96,6 +97,19 @@ def _low_rate(options: Options) -> Effect:
     return thin_out
 
 
+def _lag(options: Options) -> Effect:
+    waiting: deque[tuple[float, I420]] = deque()
+
+    def hold_back(_source: I420, swapped: I420) -> I420 | None:
+        now, due = time.monotonic(), None
+        waiting.append((now + options["delay"], swapped.copy()))
+        while waiting and waiting[0][0] <= now:
+            due = waiting.popleft()[1]
+        return due
+
+    return hold_back
+
+
 def _noise(picture: I420) -> I420:
     return np.random.default_rng().integers(0, 256, picture.shape, np.uint8)
 
@@ -163,6 +177,9 @@ FAULTS: Mapping[str, FaultClass] = {
     "freeze": FaultClass(Stage.PICTURE, "the same picture again and again", effect=_freeze),
     "low_rate": FaultClass(
         Stage.PICTURE, "at most `fps` pictures a second", {"fps": 5.0}, effect=_low_rate
+    ),
+    "lag": FaultClass(
+        Stage.PICTURE, "pictures come back `delay` seconds later", {"delay": 0.25}, effect=_lag
     ),
     "corrupt": FaultClass(
         Stage.PICTURE,

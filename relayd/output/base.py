@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relayd.media.frames import OutputFrame
 from relayd.sound.blocks import AudibleSound
@@ -23,6 +23,14 @@ class Output(Protocol):
 
     def close(self) -> None:
         """Release what open() acquired; does nothing when it is not open."""
+
+
+@runtime_checkable
+class PlaysSound(Protocol):
+    """What outputs of pictures have that take the sound as well."""
+
+    def play(self, sound: AudibleSound) -> None:
+        """Take one block without blocking, and place it by its time; must not raise."""
 
 
 class SoundOutput(Protocol):

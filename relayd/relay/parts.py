@@ -5,8 +5,9 @@ from pathlib import Path
 
 from relayd.akool.session import SessionKeeper
 from relayd.clock import Clock
-from relayd.config.settings import RtcSettings, VideoSettings
+from relayd.config.settings import RtcSettings, SoundSettings, VideoSettings
 from relayd.relay.gate import FrameGate
+from relayd.relay.sound_path import SoundPath
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,8 @@ class LinkParts:
     clock: Clock
     gate: FrameGate
     """Where swapped pictures go."""
+    sound: SoundPath | None
+    """Where returned sound goes, and whose voice is sent; None where no sound is wanted."""
+    sound_settings: SoundSettings
     state_directory: Path
     """Where a link's library may keep its logs and caches."""

@@ -9,12 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 from relayd.clock import Clock
-from relayd.config.settings import CameraSettings, Settings, StreamSettings
+from relayd.config.settings import (
+    CameraSettings,
+    MicrophoneSettings,
+    OutputSettings,
+    Settings,
+    StreamSettings,
+)
 from relayd.logs import LogEvent, get
 from relayd.media.delay import DelayMeter, Spread
 from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame
 from relayd.media.slots import LatestSlot
-from relayd.output.base import Output, OutputEvent
+from relayd.output.base import Output, OutputEvent, PlaysSound, SoundOutput
 from relayd.output.camera import CameraOutput
 from relayd.output.clock import Fallback, OutputClock, Shown
 from relayd.output.readers import WatchedCamera
@@ -23,7 +29,9 @@ from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
 from relayd.relay.metrics import Metrics
 from relayd.relay.recent import Recent, spread_of_sum
+from relayd.relay.sound_path import SoundPath
 from relayd.relay.status import RelayState
+from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
@@ -53,18 +61,20 @@ class Pipeline:
         on_source: Callable[[SourceEvent], None],
         on_output: Callable[[OutputEvent], None],
         on_readers: Callable[[str, int | None], None],
+        on_listeners: Callable[[str, int | None], None],
+        send_sound: Callable[[OwnSound], None],
     ) -> None:
         """Create it without opening anything; `send` gets each paced frame and must not block.
 
-        `send` is called in the pacer's thread. `more_outputs` show the same as the configured
-        ones. With `require_outputs` an output that cannot be opened fails the start; otherwise it
-        is retried.
+        `send` is called in the pacer's thread, `send_sound` in the sound's. `more_outputs` show
+        the same as the configured ones. With `require_outputs` an output that cannot be opened
+        fails the start; otherwise it is retried.
         """
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
         swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self._send, self._metrics, self._clock = send, metrics, clock
-        self._meter = DelayMeter(video.fps, metrics.observe_delay)
+        self._meter = DelayMeter(video.fps, self._note_delay)
         self._lock = Lock()
         self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
         self._gaps = Recent(FPS_WINDOW)
@@ -75,14 +85,32 @@ class Pipeline:
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
         self._draw_pool = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
         self.renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
+        shown = [one for one in settings.output if not isinstance(one, MicrophoneSettings)]
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
-                for number, output in enumerate(settings.output, 1)
+                for number, output in enumerate(shown, 1)
             ),
             *more_outputs,
         ]
-        self._counted = self.outputs[: len(settings.output)] or self.outputs
+        self._counted = self.outputs[: len(shown)] or self.outputs
+        self.microphones: list[SoundOutput] = [
+            make_microphone(output, on_listeners)
+            for output in settings.output
+            if isinstance(output, MicrophoneSettings)
+        ]
+        self.sound = (
+            SoundPath(
+                settings.sound,
+                self.microphones,
+                [output.play for output in self.outputs if isinstance(output, PlaysSound)],
+                send=send_sound,
+                clock=clock,
+                on_event=on_output,
+            )
+            if settings.wants_sound
+            else None
+        )
         self.output_clock = OutputClock(
             self.outputs,
             swapped,
@@ -103,6 +131,7 @@ class Pipeline:
             on_source,
             turn=video.turn,
             fps=video.fps,
+            sound=self.sound.captured if self.sound else None,
             clock=clock,
         )
         self.pacer = Pacer(
@@ -123,6 +152,8 @@ class Pipeline:
             for output in self.outputs:
                 self._open(output)
             self.output_clock.start()
+            if self.sound:
+                self.sound.start()
             self._are_open = True
         except BaseException:
             self.stop_outputs()
@@ -141,6 +172,8 @@ class Pipeline:
         """Stop the output clock and close every output."""
         self._are_open = False
         self._draw_pool.shutdown(cancel_futures=True)
+        if self.sound:
+            self.sound.stop()
         self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
@@ -256,6 +289,11 @@ class Pipeline:
                 else self._clock.now() - self._last_tick_at
             )
 
+    def _note_delay(self, delay: float) -> None:
+        self._metrics.observe_delay(delay)
+        if self.sound:
+            self.sound.note_delay(delay)
+
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
         now = self._clock.now()
@@ -293,14 +331,18 @@ def _make_output(
         video.geometry,
         video.fps,
         video.bitrate,
-        name=_name_of(output, settings.output[: number - 1]),
+        name=_name_of(output, settings.output),
+        sound=settings.wants_sound,
         number=number,
         on_event=on_event,
     )
 
 
-def _name_of(output: StreamSettings, earlier: Sequence[CameraSettings | StreamSettings]) -> str:
+def _name_of(output: StreamSettings, outputs: Sequence[OutputSettings]) -> str:
     """Return the URL's safe form, with a number if an earlier output has the same one."""
-    name = str(output.url)
-    same = sum(isinstance(one, StreamSettings) and str(one.url) == name for one in earlier)
+    name, same = str(output.url), 0
+    for one in outputs:
+        if one is output:
+            break
+        same += isinstance(one, StreamSettings) and str(one.url) == name
     return f"{name} #{same + 1}" if same else name

@@ -1,8 +1,9 @@
 """The settings that the state machine depends on."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from relayd.config.settings import CameraSettings, Settings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Policy:
     """s from the join to the first swapped picture."""
     stall_timeout: float = 3.0
     """s without a swapped picture after which a link counts as lost."""
+    sound_standby: Literal["keep", "mute"] = "keep"
+    """Whether the voice is heard while the swap is away after it was live."""
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -29,6 +32,7 @@ def policy_of(settings: Settings) -> Policy:
         session_max=settings.akool.session_max,
         first_frame_timeout=settings.rtc.first_frame_timeout,
         stall_timeout=settings.rtc.stall_timeout,
+        sound_standby=settings.sound.standby,
     )
 
 
@@ -37,7 +41,11 @@ def is_on_demand(settings: Settings) -> bool:
 
     A viewer of the page does not count: a forgotten tab would keep a session open and billed.
     """
-    are_cameras = [isinstance(output, CameraSettings) for output in settings.output]
+    are_cameras = [
+        isinstance(output, CameraSettings)
+        for output in settings.output
+        if not isinstance(output, MicrophoneSettings)
+    ]
     match settings.on_demand.mode:
         case "never":
             return False

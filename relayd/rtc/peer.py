@@ -1,7 +1,7 @@
 """One WebRTC connection with one video track in one direction, over aiortc.
 
-Only this module imports aiortc and aioice. It has what WHIP and WHEP share, for both ends:
-non-trickle SDP, H.264 before VP8, the newest picture first.
+Only this module and `opus` import aiortc and aioice. It has what WHIP and WHEP share, for both
+ends: non-trickle SDP, H.264 before VP8, the newest picture first, and sound where it is wanted.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from aiortc import (
     RTCConfiguration,
     RTCPeerConnection,
     RTCRtpSender,
+    RTCRtpTransceiver,
     RTCSessionDescription,
     rtcrtpreceiver,
 )
@@ -30,11 +31,14 @@ from aiortc.mediastreams import MediaStreamError
 from relayd import logs
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
+from relayd.rtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
+from relayd.rtc.sdp import direction_of, has_opus, with_unused_sound
+from relayd.sound.blocks import Samples
 
 VIDEO_CLOCK_RATE = 90_000
 """Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 LARGEST_SDP = 64 * 1024
-"""Bytes. A normal description of one video track has about 3 kB."""
+"""Bytes. A normal description of one video track has about 3 kB, with sound about 5 kB."""
 _LONGEST_QUOTE, _LONGEST_REASON = 40, 120
 """Characters of an SDP, and of a library's message, that an error repeats."""
 CONSENT_INTERVAL = 0.5
@@ -91,7 +95,15 @@ class _PromptJitterBuffer(JitterBuffer):
         return None
 
 
-rtcrtpreceiver.JitterBuffer = _PromptJitterBuffer  # type: ignore[attr-defined]  # not exported
+def _make_jitter_buffer(
+    capacity: int,
+    prefetch: int = 0,
+    is_video: bool = False,  # noqa: FBT001, FBT002 - aiortc's signature
+) -> JitterBuffer | ArrivalBuffer:
+    return _PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
+
+
+rtcrtpreceiver.JitterBuffer = _make_jitter_buffer  # type: ignore[attr-defined,assignment]  # not exported; a class
 
 
 class PeerState(Enum):
@@ -187,9 +199,10 @@ class _NewestPicture(MediaStreamTrack):
 
 
 class Peer:
-    """One RTCPeerConnection with one video track in one direction.
+    """One RTCPeerConnection with one video track in one direction, and perhaps sound with it.
 
-    Made and used in a running event loop; only `push` may be called from other threads.
+    Made and used in a running event loop; only `push` and `push_sound` may be called from other
+    threads.
     No STUN or TURN server is used: candidates are this machine's own addresses.
     """
 
@@ -201,17 +214,25 @@ class Peer:
         bitrate_kbit: int,
         on_state: Callable[[PeerState], None],
         on_picture: Callable[[I420, float], None] | None = None,
+        on_sound: Callable[[Samples, float], None] | None = None,
+        sends_sound: bool = False,
     ) -> None:
         """Prepare a connection; nothing is opened before an offer or answer is asked for.
 
         `on_picture(picture, received_at)` is called in the loop's thread with a contiguous
-        copy, of whatever even size arrived (`geometry` is what we send).
+        copy, of whatever even size arrived (`geometry` is what we send). `on_sound(samples, at)`
+        likewise with each block of 10 ms; without it no sound is received. With `sends_sound`
+        a connection that sends pictures also offers sound, or sends it where it is asked for.
         """
         self.geometry = geometry
         self._on_state, self._on_picture = on_state, on_picture
         self._closing = self._was_connected = False
         self._state = PeerState.NEW
+        self._on_sound, self._sends_sound = on_sound, sends_sound
         self._outbound: _NewestPicture | None = None
+        self._voice: VoiceTrack | None = None
+        self._sound: RTCRtpTransceiver | None = None
+        self._sound_loss = 0.0
         self._drains: set[asyncio.Task[None]] = set()
         self._received = 0
         self._last_stats = (time.monotonic(), 0)
@@ -229,17 +250,22 @@ class Peer:
     async def offer_sending(self) -> str:
         """Offer to send: the SDP a WHIP client posts (RFC 9725 §4.2), candidates included."""
         self._outbound = _NewestPicture()
-        return await self._offer(self._outbound, "sendonly")
+        if self._sends_sound:
+            self._voice = VoiceTrack()
+        return await self._offer(self._outbound, self._voice, "sendonly")
 
     async def offer_receiving(self) -> str:
         """Offer to receive: the SDP a WHEP client posts (draft-ietf-wish-whep)."""
-        return await self._offer("video", "recvonly")
+        return await self._offer("video", "audio" if self._on_sound else None, "recvonly")
 
     async def accept_answer(self, sdp: str) -> None:
         """Accept the other side's answer and start connecting.
 
-        Raises JoinRefused when it is no SDP, or does not fit the offer.
+        Raises JoinRefused when it is no SDP, or does not fit the offer. An answer without the
+        offered sound is accepted.
         """
+        if self._sound is not None:
+            sdp = with_unused_sound(sdp, self._connection.localDescription.sdp)
         await self._take_remote(sdp, "answer")
 
     async def answer(self, offer_sdp: str) -> str:
@@ -247,9 +273,10 @@ class Peer:
 
         Raises JoinRefused when it is no SDP, or offers no video codec that relayd supports.
         """
+        self._prepare_sound(offer_sdp)
         await self._take_remote(offer_sdp, "offer")
         try:
-            if _direction_of_video(offer_sdp) == "recvonly":
+            if direction_of(offer_sdp, "video") == "recvonly":
                 self._outbound = _NewestPicture()
                 self._connection.addTrack(self._outbound)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
@@ -266,13 +293,34 @@ class Peer:
         if self._outbound is not None:
             self._outbound.push(picture, captured_at)
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether both sides agreed on sound."""
+        return self._sound is not None and self._sound.currentDirection in ("sendonly", "recvonly")
+
+    def push_sound(self, samples: Samples, at: float) -> None:
+        """Send the block that was captured at `at`, monotonic s; from one thread, any.
+
+        Blocks go out in order, as fast as they are pushed. Does nothing on a connection that
+        sends no sound.
+        """
+        if self._voice is not None and self.has_sound:
+            self._voice.push(samples, at)
+
+    def lose_sound(self, share: float) -> None:
+        """Lose that share (0 to 1) of the packets of sound, for tests of the other side."""
+        if self._sound is not None and not self._sound_loss and share:
+            lose_packets(self._sound.sender, lambda: self._sound_loss)
+        self._sound_loss = share
+
     async def stats(self) -> PeerStats:
-        """Return what the connection has carried so far."""
+        """Return what the connection has carried so far; packets and losses of the pictures."""
         reports = list((await self._connection.getStats()).values())
+        video = [r for r in reports if r.type == "transport" or r.kind == "video"]
         sending = self._outbound is not None
-        ours = [r for r in reports if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
-        reception = [r for r in reports if r.type == "remote-inbound-rtp"] if sending else ours
-        transports = [r for r in reports if r.type == "transport"]
+        ours = [r for r in video if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
+        reception = [r for r in video if r.type == "remote-inbound-rtp"] if sending else ours
+        transports = [r for r in video if r.type == "transport"]
         carried = sum(t.bytesSent if sending else t.bytesReceived for t in transports)
         now, (then, carried_then) = time.monotonic(), self._last_stats
         self._last_stats = (now, carried)
@@ -291,8 +339,9 @@ class Peer:
     async def close(self) -> None:
         """Close the connection properly and free everything; may be called twice."""
         self._closing = True
-        if self._outbound is not None:
-            self._outbound.stop()
+        for track in (self._outbound, self._voice):
+            if track is not None:
+                track.stop()
         await self._connection.close()
         for drain in self._drains:
             drain.cancel()
@@ -307,19 +356,38 @@ class Peer:
                 await transceiver.sender.transport.transport.stop()
         await self.close()
 
-    async def _offer(self, track_or_kind: MediaStreamTrack | str, direction: str) -> str:
-        transceiver = self._connection.addTransceiver(track_or_kind, direction=direction)
+    async def _offer(
+        self, video: MediaStreamTrack | str, sound: MediaStreamTrack | str | None, direction: str
+    ) -> str:
+        transceiver = self._connection.addTransceiver(video, direction=direction)
         codecs = RTCRtpSender.getCapabilities("video").codecs
         # H.264 first: every WHIP server supports it. VP8 second. RTX as listed.
         transceiver.setCodecPreferences(sorted(codecs, key=lambda codec: codec.name != "H264"))
+        if sound is not None:
+            self._add_sound(sound, direction)
         await self._connection.setLocalDescription(await self._connection.createOffer())
         return str(self._connection.localDescription.sdp)
+
+    def _prepare_sound(self, offer: str) -> None:
+        """Take the offered sound, if it is wanted here: aiortc must know before the offer."""
+        if not has_opus(offer):
+            return
+        direction = direction_of(offer, "audio")
+        if self._sends_sound and direction == "recvonly":
+            self._voice = VoiceTrack()
+            self._add_sound(self._voice, "sendonly")
+        elif self._on_sound is not None and direction in ("sendonly", "sendrecv"):
+            self._add_sound("audio", "recvonly")
+
+    def _add_sound(self, track_or_kind: MediaStreamTrack | str, direction: str) -> None:
+        self._sound = self._connection.addTransceiver(track_or_kind, direction=direction)
+        self._sound.setCodecPreferences(opus_alone())
 
     async def _take_remote(self, sdp: str, kind: str) -> None:
         if len(sdp) > LARGEST_SDP or not sdp.startswith("v=0"):
             beginning = logs.excerpt(sdp, _LONGEST_QUOTE)
             raise JoinRefused(f"the SDP {kind} is none: it begins {beginning!r}, {len(sdp)} bytes")
-        if "\nm=video " not in sdp or _direction_of_video(sdp) == "inactive":
+        if direction_of(sdp, "video") == "inactive":
             raise JoinRefused(f"the SDP {kind} has no video")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
@@ -342,7 +410,11 @@ class Peer:
         self._on_state(state)
 
     def _track_arrived(self, track: MediaStreamTrack) -> None:
-        drain = asyncio.ensure_future(self._drain(track))
+        if track.kind == "audio" and self._on_sound is not None:
+            reading = Listener(track, self._on_sound).run()
+        else:
+            reading = self._drain(track)
+        drain = asyncio.ensure_future(reading)
         self._drains.add(drain)
         drain.add_done_callback(self._drains.discard)
 
@@ -388,16 +460,6 @@ def _to_i420(frame: av.VideoFrame) -> I420:
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
         frame = frame.reformat(width, height, "yuv420p")
     return np.ascontiguousarray(frame.to_ndarray())
-
-
-def _direction_of_video(sdp: str) -> str:
-    """Read the direction of the first video section; sendrecv is the default (RFC 8866 §6.7)."""
-    _, _, section = sdp.partition("\nm=video ")
-    section, _, _ = section.partition("\nm=")
-    for line in section.splitlines():
-        if line.strip() in ("a=sendonly", "a=recvonly", "a=sendrecv", "a=inactive"):
-            return line.strip()[2:]
-    return "sendrecv"
 
 
 def _why(fault: Exception) -> str:

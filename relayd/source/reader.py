@@ -17,6 +17,8 @@ from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
+from relayd.sound.blocks import OwnSound
+from relayd.sound.ring import SoundRing
 from relayd.source.abandoned import MOST_HUNG, AbandonedConnections
 from relayd.source.connection import SourceConnection
 from relayd.source.events import (
@@ -49,7 +51,8 @@ class SourceReader:
 
     `on_event` is called in the reader's own thread and must not block. The slot is cleared
     when the source is lost, so that no outdated picture is shown. `fps` is the relay's: a camera
-    is asked for no fewer pictures a second.
+    is asked for no fewer pictures a second. With `sound` the source's own sound is read too, if it
+    has some, and put there.
     """
 
     def __init__(
@@ -62,12 +65,22 @@ class SourceReader:
         *,
         turn: Orientation = UPRIGHT,
         fps: float = 20.0,
+        sound: SoundRing[OwnSound] | None = None,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
-        self._opener = SourceOpener(settings, geometry, fit, self._limits, turn=turn, fps=fps)
+        self._opener = SourceOpener(
+            settings,
+            geometry,
+            fit,
+            self._limits,
+            turn=turn,
+            fps=fps,
+            with_sound=sound is not None,
+        )
+        self._sound = sound
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -151,6 +164,8 @@ class SourceReader:
 
     def _wait_while_paused(self) -> None:
         self._slot.clear()
+        if self._sound is not None:
+            self._sound.clear()
         self._is_reconnect = self._is_up = False
         self._requests.wait_until(None)
 
@@ -185,6 +200,7 @@ class SourceReader:
             clock=self._clock,
             wake=self._wake,
             publish=self._accept,
+            publish_sound=self._accept_sound,
         )
         with self._lock:
             self._current = connection
@@ -267,6 +283,14 @@ class SourceReader:
         if first:
             self._wake.set()
         return True
+
+    def _accept_sound(self, connection: SourceConnection, block: OwnSound) -> None:
+        """Hand sound on, unless it comes from an abandoned connection."""
+        with self._lock:
+            if self._sound is None or connection is not self._current:
+                return
+            self._sound.put(block)
+            self.counters.sound += 1
 
     def _report_opened(self, connection: SourceConnection) -> None:
         self.counters.reconnects += self._is_reconnect

@@ -142,7 +142,7 @@ def test_when_an_output_event_is_emitted_the_pipeline_already_agrees(tmp_path: P
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     seen: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.output_clock._on_event = lambda event: seen.append(
+    rig.pipeline.output_clock._kept[0]._on_event = lambda event: seen.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):
