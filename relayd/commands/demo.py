@@ -21,7 +21,7 @@ from rich.table import Table
 from relayd.akool.connect import connect, open_journal
 from relayd.commands.lip_sync import LipSyncMeter
 from relayd.config.loading import load_tree
-from relayd.config.settings import Settings, VideoSettings
+from relayd.config.settings import MicrophoneSettings, Settings, VideoSettings
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.errors import (
@@ -29,6 +29,7 @@ from relayd.errors import (
     CameraUnavailable,
     ExitCode,
     LibraryUnavailable,
+    MicrophoneUnavailable,
     OutputError,
     ServiceError,
     UsageError,
@@ -37,6 +38,7 @@ from relayd.http.client import HttpClient
 from relayd.logs import redact
 from relayd.media.delay import Spread
 from relayd.output.camera import CameraOutput
+from relayd.output.microphone import make_microphone
 from relayd.output.preview import Preview, SourcePreview
 from relayd.process.child import Child
 from relayd.process.environment import python_environment
@@ -57,6 +59,8 @@ MAX_URL_LINE = 4096
 """Bytes of the line in which the emulator prints its URL."""
 DEMO_KEY = "demo"
 """An API key for an emulator that accepts any."""
+_MICROPHONE = MicrophoneSettings(kind="microphone", device="auto", name="relayd demo microphone")
+"""Beside that of a relay that may run on this machine."""
 KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
 """Variable with the emulator's key: other users can read a command line, not the environment."""
 
@@ -71,6 +75,7 @@ class DemoOptions:
     seconds: float
     record: Path | None
     use_camera: bool
+    use_microphone: bool
 
 
 async def run_demo(options: DemoOptions) -> int:
@@ -84,7 +89,11 @@ async def run_demo(options: DemoOptions) -> int:
         service = await stack.enter_async_context(emulator(key))
         face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
-        outputs = _outputs(options, camera=_camera(options, console))
+        outputs = _outputs(
+            options,
+            camera=_camera(options, console),
+            microphone=await asyncio.to_thread(_microphone, options, console),
+        )
         settings = settings_for(service, face, options.source, outputs, state, key=key, sound=True)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
@@ -221,6 +230,23 @@ def _camera(options: DemoOptions, console: Console) -> bool:
     return True
 
 
+def _microphone(options: DemoOptions, console: Console) -> bool:
+    """Whether a virtual microphone can be offered; prints how to get one if not."""
+    if not options.use_microphone:
+        return False
+    microphone = make_microphone(_MICROPHONE, lambda _name, _listeners: None)
+    try:
+        microphone.open()
+    except MicrophoneUnavailable as fault:
+        console.print(f"no program can hear the voice: {fault.message}", markup=False)
+        if fault.hint:
+            console.print(f"  {fault.hint}", markup=False, soft_wrap=True)
+        return False
+    finally:
+        microphone.close()
+    return True
+
+
 def _require_recordable(record: Path | None) -> None:
     try:
         if record:
@@ -229,8 +255,10 @@ def _require_recordable(record: Path | None) -> None:
         raise UsageError(f"--record: {fault.message}", hint=fault.hint) from fault
 
 
-def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
+def _outputs(options: DemoOptions, *, camera: bool, microphone: bool) -> list[dict[str, str]]:
     outputs = [{"kind": "camera", "device": "auto"}] if camera else []
+    if microphone:
+        outputs.append(_MICROPHONE.model_dump())
     if options.record:
         outputs.append({"kind": "stream", "url": str(options.record)})
     return outputs

@@ -34,7 +34,9 @@ _RISE = 60
 _PAIRED = 0.6
 """s between light and phrase at most; more belongs to two different phrases."""
 _REMEMBERED = 600
-"""Measurements in a spread: twenty minutes of the clip."""
+"""Measurements that are kept: twenty minutes of the clip."""
+_IN_SPREAD = 27
+"""The newest of them in a spread: one minute of the clip."""
 
 
 class LipSyncMeter:
@@ -44,8 +46,6 @@ class LipSyncMeter:
     """
 
     name = "lip sync"
-    latency = 0.0
-    """It hears a block when it is given one."""
 
     def __init__(self, geometry: Geometry, *, now: Callable[[], float] = time.monotonic) -> None:
         """Look for the lamp in cropped pictures of `geometry`."""
@@ -74,8 +74,8 @@ class LipSyncMeter:
                 self._pair()
 
     def play(self, sound: AudibleSound) -> None:
-        """Note when a phrase begins."""
-        now = self._now()
+        """Note when a phrase begins: where its block belongs, or now if it comes later."""
+        now = max(self._now(), sound.at)
         loud = np.flatnonzero(np.abs(sound.samples.astype(np.int32)) > LOUD * 32767)
         if not len(loud):
             self._quiet_since = min(self._quiet_since, now)
@@ -96,8 +96,11 @@ class LipSyncMeter:
             return list(self._measured)
 
     def offset(self) -> Spread:
-        """Return how many seconds later than its picture the sound was; negative: earlier."""
-        offsets = [offset for _, offset in self.measurements()]
+        """Return how many seconds later than its picture the sound was in the last minute.
+
+        Negative: earlier.
+        """
+        offsets = [offset for _, offset in self.measurements()[-_IN_SPREAD:]]
         if not offsets:
             return Spread()
         p50, p95 = np.percentile(offsets, (50, 95))

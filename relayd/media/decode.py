@@ -27,6 +27,7 @@ from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.packets import PacketReader
 from relayd.media.picture import CodedPicture, Picture
+from relayd.media.reading_ahead import read_ahead
 from relayd.media.refusals import no_picture, read_failure
 from relayd.media.selection import StreamFactsReader, discard_others, select_stream
 from relayd.media.skipping import SkipLevel
@@ -253,7 +254,7 @@ class VideoInput:
             yield self._lend(self._join(self._grid))
             return
         before = self._decoder.decoded
-        for coded in self.coded():
+        for coded in self._read_for_showing():
             is_skipped = self._decoder.skips(coded)
             frames = [] if is_skipped else self._frames_of(coded)
             del coded  # like the frames: not to outlive the device, see close()
@@ -272,6 +273,11 @@ class VideoInput:
         yield from self._reader.packets()
         if self._feed and self._feed.fault:
             raise self._feed.fault
+
+    def _read_for_showing(self) -> Generator[CodedPicture, None, None]:
+        if self._sound is None or self._live:
+            return self.coded()
+        return read_ahead(self.coded(), self._sound, lambda: self.waited)
 
     def decode(self, coded: CodedPicture) -> list[Picture]:
         """Decode one packet; none, one or more pictures come of it.

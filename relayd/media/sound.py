@@ -85,6 +85,9 @@ class SoundReader:
         self._resampler: AudioResampler | None = None
         self._kept: deque[SoundPiece] = deque(maxlen=MOST_KEPT)
         self._hearing: Hearing | None = None
+        self._next: float | None = None
+        """Stamp of what follows the last piece. MPEG-TS packs up to a third of a second of quiet
+        sound under one stamp, and FFmpeg may give the rest of it none."""
         self.newest: float | None = None
         """Until when sound was read, s on the container's clock; None before the first."""
         self.corrupt = 0
@@ -104,7 +107,7 @@ class SoundReader:
 
     def keep(self) -> None:
         """Begin again, after a seek: keep what comes until somebody hears it."""
-        self._hearing, self._resampler, self.newest = None, None, None
+        self._hearing = self._resampler = self._next = self.newest = None
         self._kept.clear()
 
     def read(self, packet: "Packet[AudioStream]") -> None:
@@ -142,7 +145,11 @@ class SoundReader:
         pts = frame.pts * base if frame.pts is not None and base > 0 else None
         converted = [one.to_ndarray().reshape(-1) for one in self._resampled(frame)]
         samples = np.concatenate(converted).astype(np.int16, copy=False) if converted else None
-        return [] if samples is None or not len(samples) else [SoundPiece(samples, pts)]
+        if samples is None or not len(samples):
+            return []
+        pts = self._next if pts is None else pts
+        self._next = None if pts is None else pts + len(samples) / RATE
+        return [SoundPiece(samples, pts)]
 
     def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
         """Convert a frame; some samples stay in the filter for the next one, 0.3 ms at most."""

@@ -75,7 +75,23 @@ class KeptOutput(Generic[AnyOutput]):
         self.lost, self._lost_as = True, self.output.name
         if self.trouble != before:
             self._on_event(OutputEvent(self._lost_as, OutputChange.LOST, self.trouble))
-        thread = Thread(target=self._reopen, name=f"relayd-reopen-{self.output.name}", daemon=True)
+        self._start_opening(_REOPEN_FIRST)
+
+    def open_soon(self) -> None:
+        """Open the output in a thread of its own, for one whose opening may take seconds.
+
+        It counts as lost until then, and is reported if it cannot be opened.
+        """
+        self.lost, self._lost_as = True, self.output.name
+        self._start_opening(0.0)
+
+    def _start_opening(self, after: float) -> None:
+        thread = Thread(
+            target=self._reopen,
+            args=(after,),
+            name=f"relayd-reopen-{self.output.name}",
+            daemon=True,
+        )
         try:
             start_thread(thread)
         except Unavailable:
@@ -89,10 +105,11 @@ class KeptOutput(Generic[AnyOutput]):
             self._reopener.join()
             self._reopener = None
 
-    def _reopen(self) -> None:
-        """Close the output and open it again as soon as that works."""
+    def _reopen(self, wait: float) -> None:
+        """Close the output after `wait` s and open it again as soon as that works."""
         backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
-        while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
+        while not self._clock.sleep_until(self._clock.now() + wait, self._stop):
+            wait = backoff.next_wait()
             try:
                 self.output.close()
                 self.output.open()

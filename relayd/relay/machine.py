@@ -36,6 +36,7 @@ from relayd.relay.sessions import (
     Session,
     Stage,
 )
+from relayd.relay.status import RelayState
 from relayd.relay.view import View, describe
 
 
@@ -376,11 +377,14 @@ class Machine:
         if view != self._reported_view:
             self._reported_view = view
             self._emit(do.Report(view.state, view.reason, view.demand))
+        if self._policy.sound:
+            self._report_sound(view.state)
+
+    def _report_sound(self, state: RelayState) -> None:
         conditions = self.conditions
-        silent_for = self._audible.silent_for(
-            view.state, conditions, voice_alone=conditions.is_voice_alone(self._now)
-        )
-        sound = do.SteerSound(silent_for, voice_alone=conditions.is_voice_alone(self._now))
+        voice_alone = conditions.is_voice_alone(self._now)
+        silent_for = self._audible.silent_for(state, conditions, voice_alone=voice_alone)
+        sound = do.SteerSound(silent_for, voice_alone=voice_alone)
         if sound != self._reported_sound:
             self._reported_sound = sound
             self._emit(sound)

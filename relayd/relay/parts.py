@@ -1,6 +1,6 @@
 """The objects that all sessions of a relay share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relayd.akool.session import SessionKeeper
@@ -20,8 +20,8 @@ class LinkParts:
     clock: Clock
     gate: FrameGate
     """Where swapped pictures go."""
-    sound: SoundPath | None
-    """Where returned sound goes, and whose voice is sent; None where no sound is wanted."""
-    sound_settings: SoundSettings
     state_directory: Path
     """Where a link's library may keep its logs and caches."""
+    sound: SoundPath | None = None
+    """Where returned sound goes, and whose voice is sent; None where no sound is wanted."""
+    sound_settings: SoundSettings = field(default_factory=SoundSettings)

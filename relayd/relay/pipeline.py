@@ -6,6 +6,7 @@ do, passes each paced frame to a link, and puts swapped frames into the gate.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event, Lock
 
 from relayd.clock import Clock
@@ -23,6 +24,7 @@ from relayd.media.slots import LatestSlot
 from relayd.output.base import Output, OutputEvent, PlaysSound, SoundOutput
 from relayd.output.camera import CameraOutput
 from relayd.output.clock import Fallback, OutputClock, Shown
+from relayd.output.microphone import make_microphone
 from relayd.output.readers import WatchedCamera
 from relayd.output.standby import StandbyRenderer
 from relayd.output.stream import StreamOutput
@@ -35,6 +37,7 @@ from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
+from relayd.source.voice import make_voice
 
 _log = get("pipeline")
 
@@ -131,9 +134,10 @@ class Pipeline:
             on_source,
             turn=video.turn,
             fps=video.fps,
-            sound=self.sound.captured if self.sound else None,
+            sound=self.sound.captured if self.sound and settings.sound.source == "auto" else None,
             clock=clock,
         )
+        self.voice = make_voice(settings.sound, self.sound.captured, clock) if self.sound else None
         self.pacer = Pacer(
             self.source,
             self._pass_on,
@@ -194,9 +198,10 @@ class Pipeline:
         return next(filter(None, troubles), "no output is open")
 
     def pending(self) -> frozenset[str]:
-        """Return the names of the streams that have not delivered anything yet."""
+        """Return the names of the streams and microphones that have not delivered anything yet."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
-        return frozenset(stream.name for stream in streams if not stream.stats().up)
+        names = frozenset(stream.name for stream in streams if not stream.stats().up)
+        return names | self.sound.pending() if self.sound else names
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """Return the files of each recording that have pictures, newest last."""
@@ -208,13 +213,15 @@ class Pipeline:
         return of_stream or self.output_clock.trouble(output)
 
     def start_source(self) -> None:
-        """Start reader and pacer."""
-        self.reader.start()
-        try:
+        """Start reader, voice and pacer."""
+        with ExitStack() as undo:
+            undo.callback(self.reader.stop)
+            self.reader.start()
+            if self.voice:
+                undo.callback(self.voice.stop)
+                self.voice.start()
             self.pacer.start()
-        except BaseException:
-            self.reader.stop()
-            raise
+            undo.pop_all()
 
     def suspend_source(self) -> None:
         """Release the source and send nothing until `resume_source`; also before the start.
@@ -224,16 +231,22 @@ class Pipeline:
         """
         self.pacer.pause()
         self.reader.pause()
+        if self.voice:
+            self.voice.pause()
         self.gate.shut()
 
     def resume_source(self) -> None:
         """Open the source again and send."""
         self.reader.resume()
+        if self.voice:
+            self.voice.resume()
         self.pacer.resume()
 
     def stop_source(self) -> None:
-        """Stop pacer and reader."""
+        """Stop pacer, voice and reader."""
         self.pacer.stop()
+        if self.voice:
+            self.voice.stop()
         self.reader.stop()
 
     def set_standby_text(self, title: str, detail: str) -> None:
@@ -332,7 +345,7 @@ def _make_output(
         video.fps,
         video.bitrate,
         name=_name_of(output, settings.output),
-        sound=settings.wants_sound,
+        audio=output.audio if settings.wants_sound else None,
         number=number,
         on_event=on_event,
     )

@@ -20,6 +20,8 @@ class Policy:
     """s from the join to the first swapped picture."""
     stall_timeout: float = 3.0
     """s without a swapped picture after which a link counts as lost."""
+    sound: bool = False
+    """There is sound to steer."""
     sound_standby: Literal["keep", "mute"] = "keep"
     """Whether the voice is heard while the swap is away after it was live."""
 
@@ -32,6 +34,7 @@ def policy_of(settings: Settings) -> Policy:
         session_max=settings.akool.session_max,
         first_frame_timeout=settings.rtc.first_frame_timeout,
         stall_timeout=settings.rtc.stall_timeout,
+        sound=settings.wants_sound,
         sound_standby=settings.sound.standby,
     )
 

@@ -249,7 +249,11 @@ class Relay:
                 "source": pipeline.reader.counters.reconnects,
             },
             outputs=self._output_faults.states(
-                (output.name for output in pipeline.outputs), pipeline.pending()
+                [
+                    *(output.name for output in pipeline.outputs),
+                    *(microphone.name for microphone in pipeline.microphones),
+                ],
+                pipeline.pending(),
             ),
             files=pipeline.files(),
             healthy=self._is_healthy(),

@@ -13,8 +13,8 @@ from relayd.config.settings import SoundSettings
 from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
 from relayd.relay.status import SoundStatus
-from relayd.sound.beat import SoundBeat
 from relayd.sound.blocks import BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
+from relayd.sound.clock import SoundClock
 from relayd.sound.follow import DelayFollower
 from relayd.sound.gate import Silence, SoundGate
 from relayd.sound.level import LevelMeter
@@ -23,9 +23,13 @@ from relayd.sound.returned import ReturnedBuffer
 from relayd.sound.ring import SoundRing
 
 CAPTURED: Final = 2.0
-"""s of the source's sound that may wait for the beat: what a recording is read ahead."""
+"""s of the source's sound that may wait for the tick: what a recording is read ahead."""
 RETURNED: Final = 0.2
-"""s of the service's sound that may wait for the beat."""
+"""s of the service's sound that may wait for the tick."""
+
+LATER: Final = 0.015
+"""s that sound is aimed behind its picture. Programs show a picture some ms after it is there, and
+sound that is early is noticed sooner than sound that is late (ITU-R BT.1359: 45 ms against 125)."""
 
 
 class SoundPath:
@@ -59,30 +63,30 @@ class SoundPath:
         self._line, self._back = DelayLine(), ReturnedBuffer()
         line = self._back if settings.play == "returned" else self._line
         self._gate = SoundGate(line, Silence.NOT_LIVE)
-        self._beat = SoundBeat(self._play, clock)
+        self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
         self._voice_alone = False
         self._taken = self._sent = self._played = 0
 
     def start(self) -> None:
-        """Open the microphones, where that works, and start to play."""
+        """Start to play, and to open the microphones: a sound server may take seconds to answer."""
         for kept in self._kept:
-            kept.use(lambda output: output.open())
-        self._beat.start()
+            kept.open_soon()
+        self._sound_clock.start()
 
     def stop(self) -> None:
         """Stop playing and close the microphones."""
         self._stop.set()
-        self._beat.stop()
+        self._sound_clock.stop()
         for kept in reversed(self._kept):
             kept.join()
             kept.output.close()
         self.captured.clear()
         self.returned.clear()
 
-    def trouble(self, output: SoundOutput) -> str:
-        """Why a microphone is lost; empty while it works."""
-        return next(kept.trouble for kept in self._kept if kept.output is output)
+    def pending(self) -> frozenset[str]:
+        """Return the names of the microphones that are being opened for the first time."""
+        return frozenset(kept.output.name for kept in self._kept if kept.lost and not kept.trouble)
 
     # What its owner decides.
 
@@ -109,7 +113,7 @@ class SoundPath:
         self._follower.note(delay, self._clock.now())
 
     def forget_delay(self) -> None:
-        """Measure anew, as the pictures go another way now."""
+        """Measure from now on only, as the pictures go another way now."""
         self._follower.forget()
 
     def set_offset(self, offset: float) -> None:
@@ -125,8 +129,9 @@ class SoundPath:
     def _play(self, due: float) -> None:
         self._take()
         ahead = self._latency()
-        target = 0.0 if self._voice_alone else self._follower.target()
-        if target is not None:
+        if self._voice_alone:
+            self._line.steer(0.0)
+        elif (target := self._wanted()) is not None:
             self._line.steer(max(0.0, target - ahead))
         sound = self._gate.pull(due, due + ahead)
         self._level.add(sound.samples)
@@ -136,8 +141,13 @@ class SoundPath:
         for record in self._recorders:
             record(sound)
 
+    def _wanted(self) -> float | None:
+        """Return the s from capture to listener; None before the picture's delay is known."""
+        target = self._follower.target()
+        return target if target is None or self._settings.delay else target + LATER
+
     def _take(self) -> None:
-        """Take what came since the last beat."""
+        """Take what came since the last tick."""
         plays_own = self._settings.play == "own"
         while (own := self.captured.take()) is not None:
             self._taken += 1
@@ -163,7 +173,7 @@ class SoundPath:
             muted=Silence.MUTED in reasons,
             silent_for=tuple(sorted(reason.value for reason in reasons)),
             delay=0.0 if reasons else delay + self._latency(),
-            target=self._follower.target() or 0.0,
+            target=self._wanted() or 0.0,
             level=self._level.dbfs,
             rate_ppm=line.rate_ppm if is_own else 0.0,
             blocks={"captured": self._taken, "sent": self._sent, "played": self._played},
@@ -171,7 +181,7 @@ class SoundPath:
                 "captured.full": self.captured.dropped,
                 "returned.full": self.returned.dropped,
                 "returned.excess": self._back.dropped,
-                "played.late": self._beat.counts.skipped,
+                "played.late": self._sound_clock.counts.skipped,
             },
             gaps=line.gap_seconds,
             cuts={

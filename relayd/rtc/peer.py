@@ -1,16 +1,14 @@
 """One WebRTC connection with one video track in one direction, over aiortc.
 
-Only this module and `opus` import aiortc and aioice. It has what WHIP and WHEP share, for both
-ends: non-trickle SDP, H.264 before VP8, the newest picture first, and sound where it is wanted.
+It has what WHIP and WHEP share, for both ends: non-trickle SDP, H.264 before VP8, the newest
+picture first, and sound where it is wanted. Only this module, `pictures` and `opus` import aiortc.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from fractions import Fraction
 
 import aioice.ice
 import av  # aiortc's tracks carry av.VideoFrame
@@ -25,18 +23,17 @@ from aiortc import (
     rtcrtpreceiver,
 )
 from aiortc.codecs import h264, vpx
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
 from relayd import logs
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
+from relayd.rtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
 from relayd.rtc.sdp import direction_of, has_opus, with_unused_sound
 from relayd.sound.blocks import Samples
 
-VIDEO_CLOCK_RATE = 90_000
-"""Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 LARGEST_SDP = 64 * 1024
 """Bytes. A normal description of one video track has about 3 kB, with sound about 5 kB."""
 _LONGEST_QUOTE, _LONGEST_REASON = 40, 120
@@ -68,39 +65,12 @@ def _usable_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa
 aioice.ice.get_host_addresses = _usable_host_addresses
 
 
-class _PromptJitterBuffer(JitterBuffer):
-    """Releases a picture with its last packet.
-
-    aiortc waits for the first packet of the next picture, a whole frame interval longer. The
-    marker bit is on the last packet of a picture (RFC 6184 §5.1, RFC 7741 §4.1); from a
-    sender that does not set it, pictures are released as before.
-    """
-
-    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
-        frame = super()._remove_frame(sequence_number)
-        return self._marked_frame() if frame is None and self._is_video else frame
-
-    def _marked_frame(self) -> JitterFrame | None:
-        """Take the packets from the origin up to a marker, if none is missing."""
-        assert self._origin is not None
-        data: list[bytes] = []
-        for count in range(self.capacity):
-            packet = self._packets[(self._origin + count) % self.capacity]
-            if packet is None:
-                return None
-            data.append(packet._data)  # type: ignore[attr-defined]  # noqa: SLF001 - set by aiortc
-            if packet.marker:
-                self.remove(count + 1)
-                return JitterFrame(b"".join(data), packet.timestamp)
-        return None
-
-
 def _make_jitter_buffer(
     capacity: int,
     prefetch: int = 0,
     is_video: bool = False,  # noqa: FBT001, FBT002 - aiortc's signature
 ) -> JitterBuffer | ArrivalBuffer:
-    return _PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
+    return PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
 
 
 rtcrtpreceiver.JitterBuffer = _make_jitter_buffer  # type: ignore[attr-defined,assignment]  # not exported; a class
@@ -147,57 +117,6 @@ class PeerStats:
     """Pushed, but replaced by a newer one before the encoder was free."""
 
 
-class _NewestPicture(MediaStreamTrack):
-    """The track that a sender reads: the newest pushed picture, each at most once."""
-
-    kind = "video"
-
-    def __init__(self) -> None:
-        super().__init__()  # pyee below takes the names _lock, _loop and _waiting
-        self._owner_loop = asyncio.get_running_loop()
-        self._available = asyncio.Event()
-        self._guard = threading.Lock()
-        self._newest: av.VideoFrame | None = None
-        self._last_pts = -1
-        self._origin: float | None = None
-        self.taken = 0
-        self.dropped = 0
-
-    def push(self, picture: I420, captured_at: float) -> None:
-        """Make `picture` the next one to send; from any thread."""
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
-        with self._guard:
-            if self.readyState != "live":
-                return
-            if self._origin is None:
-                self._origin = captured_at
-            ticks = round((captured_at - self._origin) * VIDEO_CLOCK_RATE)
-            # Receivers merge packets of one timestamp into one picture: each needs its own.
-            self._last_pts = frame.pts = max(ticks, self._last_pts + 1)
-            if self._newest is not None:
-                self.dropped += 1
-            self._newest = frame
-            self._owner_loop.call_soon_threadsafe(self._available.set)
-
-    async def recv(self) -> av.VideoFrame:
-        """Wait for a picture (called by aiortc, which encodes it in an executor thread)."""
-        while self.readyState == "live":
-            await self._available.wait()
-            self._available.clear()
-            with self._guard:
-                frame, self._newest = self._newest, None
-            if frame is not None:
-                self.taken += 1
-                return frame
-        raise MediaStreamError
-
-    def stop(self) -> None:
-        """End the track; later pushes are ignored."""
-        with self._guard:
-            super().stop()
-
-
 class Peer:
     """One RTCPeerConnection with one video track in one direction, and perhaps sound with it.
 
@@ -229,7 +148,7 @@ class Peer:
         self._closing = self._was_connected = False
         self._state = PeerState.NEW
         self._on_sound, self._sends_sound = on_sound, sends_sound
-        self._outbound: _NewestPicture | None = None
+        self._outbound: PictureTrack | None = None
         self._voice: VoiceTrack | None = None
         self._sound: RTCRtpTransceiver | None = None
         self._sound_loss = 0.0
@@ -249,7 +168,7 @@ class Peer:
 
     async def offer_sending(self) -> str:
         """Offer to send: the SDP a WHIP client posts (RFC 9725 §4.2), candidates included."""
-        self._outbound = _NewestPicture()
+        self._outbound = PictureTrack()
         if self._sends_sound:
             self._voice = VoiceTrack()
         return await self._offer(self._outbound, self._voice, "sendonly")
@@ -277,7 +196,7 @@ class Peer:
         await self._take_remote(offer_sdp, "offer")
         try:
             if direction_of(offer_sdp, "video") == "recvonly":
-                self._outbound = _NewestPicture()
+                self._outbound = PictureTrack()
                 self._connection.addTrack(self._outbound)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except Exception as fault:

@@ -218,7 +218,7 @@ class Playout:
         self._due, self._shortest, self._ahead = now, inf, 0
 
     def _stop(self) -> None:
-        """Play nothing until the next packet, which starts anew."""
+        """Play nothing until the next packet, which starts over."""
         self.counts.dried += self._next is not None
         self._packets.clear()
         self._next, self._due = None, inf

@@ -7,7 +7,7 @@ from relayd.sound.blocks import RATE
 from relayd.sound.timeline import EDGE
 
 _MARGIN: Final = EDGE / RATE + 0.003
-"""s beyond the greatest lateness: to fade out before the sound ends, and for an uneven beat."""
+"""s beyond the greatest lateness: to fade out before the sound ends, and for an uneven tick."""
 _MOST: Final = 0.5
 """s: what comes later than that is a fault, not unevenness; the delay does not grow by it."""
 _PART: Final = 50

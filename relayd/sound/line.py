@@ -154,7 +154,7 @@ class DelayLine:
         return self._end_softly(block)
 
     def clear(self) -> None:
-        """Overwrite the voice that waits, and begin anew; the wanted delay stays."""
+        """Overwrite the voice that waits, and begin again; the wanted delay stays."""
         self._timeline.clear()
         self._lateness = Lateness()
         self._is_dry, self._is_broken, self._pulled_at = True, False, None

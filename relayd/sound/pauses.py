@@ -33,7 +33,7 @@ class Pauses:
         self.passed = min(self.passed, BLOCK)
 
     def forget(self) -> None:
-        """Begin anew with another piece of sound."""
+        """Begin again with another piece of sound."""
         self.passed = 0
 
     def quiet_ahead(self, samples: Samples) -> int:

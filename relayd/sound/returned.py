@@ -62,7 +62,7 @@ class ReturnedBuffer:
         return self._leave_out(block, excess) if excess else block
 
     def clear(self) -> None:
-        """Drop what waits, and begin anew."""
+        """Drop what waits, and begin again."""
         self._waiting.clear()
         self._is_dry = True
         self._fewest, self._pulls = _MOST, 0

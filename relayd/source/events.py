@@ -42,8 +42,6 @@ class SourceCounters:
 
     frames: int = 0
     """Pictures published."""
-    sound: int = 0
-    """Blocks of sound handed on."""
     late: int = 0
     """Pictures of a recording dropped because decoding was behind."""
     corrupt: int = 0

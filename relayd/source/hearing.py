@@ -78,6 +78,8 @@ class TimedHearing:
         self._round = _Round()
         self._shift = 0.0
         self._blocks = BlockMaker()
+        self._expected: float | None = None
+        """When what was handed on last ends."""
         self._stop = Event()
         self._thread = Thread(target=self._run, name="relayd-source-sound", daemon=True)
         self.left_out = 0
@@ -147,11 +149,12 @@ class TimedHearing:
         with self._lock:
             while self._queue:
                 of, piece = self._queue[0]
-                at = of.times.at(piece.pts) if piece.pts is not None else None
+                at = of.times.at(piece.pts, self._expected) if piece.pts is not None else None
                 if at is None or now + LEAD < at < now + MOST_AHEAD + LEAD:
                     break
                 self._queue.popleft()
                 self._seconds = max(0.0, self._seconds - len(piece.samples) / RATE)
+                self._expected = at + len(piece.samples) / RATE
                 samples, begins = clipped(piece.samples, at, of.start, of.end)
                 if at > now + LEAD or at < now - MOST_LATE:
                     self.left_out += 1

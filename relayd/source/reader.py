@@ -32,6 +32,7 @@ from relayd.source.opening import SourceOpener
 from relayd.source.playing import REFRESH
 from relayd.source.progress import Progress
 from relayd.source.requests import Requests
+from relayd.source.sound_watch import SourceSound
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -71,6 +72,10 @@ class SourceReader:
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
+        self._slot, self._on_event = slot, on_event
+        self._clock = clock or MonotonicClock()
+        self.sound = SourceSound(sound, self._clock)
+        """The sound beside the pictures."""
         self._opener = SourceOpener(
             settings,
             geometry,
@@ -78,11 +83,8 @@ class SourceReader:
             self._limits,
             turn=turn,
             fps=fps,
-            with_sound=sound is not None,
+            with_sound=self.sound.is_wanted,
         )
-        self._sound = sound
-        self._slot, self._on_event = slot, on_event
-        self._clock = clock or MonotonicClock()
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
         self._requests = Requests(self._clock)
         self._wake = self._requests.wake
@@ -164,8 +166,7 @@ class SourceReader:
 
     def _wait_while_paused(self) -> None:
         self._slot.clear()
-        if self._sound is not None:
-            self._sound.clear()
+        self.sound.clear()
         self._is_reconnect = self._is_up = False
         self._requests.wait_until(None)
 
@@ -277,8 +278,10 @@ class SourceReader:
                 return False
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
-            first = connection.first_picture_at is None
+            if first := connection.first_picture_at is None:
+                self.sound.opened(connection.sound_format)
             connection.note_picture(i420, now)
+            self.sound.note_picture(now)
             self.counters.frames += 1
         if first:
             self._wake.set()
@@ -287,10 +290,8 @@ class SourceReader:
     def _accept_sound(self, connection: SourceConnection, block: OwnSound) -> None:
         """Hand sound on, unless it comes from an abandoned connection."""
         with self._lock:
-            if self._sound is None or connection is not self._current:
-                return
-            self._sound.put(block)
-            self.counters.sound += 1
+            if connection is self._current:
+                self.sound.put(block)
 
     def _report_opened(self, connection: SourceConnection) -> None:
         self.counters.reconnects += self._is_reconnect
@@ -301,6 +302,7 @@ class SourceReader:
     def _abandon(self, connection: SourceConnection) -> None:
         with self._lock:
             self._current = None
+            self.sound.closed()
         self._abandoned.add(connection, self._clock.now())
         self.counters.corrupt += connection.corrupt
         self.counters.late += connection.late

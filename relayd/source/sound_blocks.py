@@ -10,7 +10,7 @@ from relayd.sound.blocks import BLOCK, RATE, OwnSound
 HOLE: Final = 0.03
 """s by which a piece may be early or late and still continues the one before: stamps are rounded
 to a millisecond at best, and some containers' to whole packets."""
-_FOLLOWED: Final = 0.1
+_FOLLOWED: Final = 0.2
 """Share of such a difference by which the time is corrected with each piece."""
 FADE: Final = 240
 """Samples (5 ms) over which sound begins and ends at a seam."""
@@ -20,7 +20,7 @@ class BlockMaker:
     """Makes blocks of pieces; a rest is kept for the next piece.
 
     Their times are those of an even stream of samples that follows the pieces' times slowly; a
-    piece that is earlier or later by more than HOLE starts anew, with the rest filled up by
+    piece that is earlier or later by more than HOLE starts over, with the rest filled up by
     silence.
     """
 
@@ -51,7 +51,7 @@ class BlockMaker:
         return blocks + self._cut(samples)
 
     def finish(self) -> list[OwnSound]:
-        """Return the rest, filled up with silence, and begin anew."""
+        """Return the rest, filled up with silence, and start over."""
         rest, at = self._rest, self._at
         self._rest, self._is_empty = rest[:0], True
         if not len(rest):

@@ -14,6 +14,11 @@ _SAME: Final = 0.001
 """s by which two pictures' places may differ and count as one."""
 _EVERY: Final = 0.25
 """s after which a picture's place is remembered all the same."""
+_NEAR: Final = 0.3
+"""s by which a picture's stamp may be farther than the nearest one, and count as near: a little
+more than lies between the places that are remembered."""
+_AWAY: Final = 0.1
+"""s from where sound would go on that lead away from there."""
 WINDOW: Final = 2.0
 """s of pictures whose median counts for a live source: more than a few late ones."""
 SLEW: Final = 0.005
@@ -35,7 +40,7 @@ class ScheduledTimes:
     """Of pictures that are published by a schedule, known some time before.
 
     Where the schedule did not believe a stamp, or gave lost time up, the sound takes the same
-    step: that of the picture with the nearest stamp counts.
+    step: a picture with a near stamp counts.
     """
 
     def __init__(self) -> None:
@@ -51,14 +56,22 @@ class ScheduledTimes:
         while places[0][1] < at - KEPT:
             places.popleft()
 
-    def at(self, pts: float) -> float | None:
-        """Return when sound of this stamp belongs; None before the first picture."""
+    def at(self, pts: float, expected: float | None = None) -> float | None:
+        """Return when sound of this stamp belongs; None before the first picture.
+
+        The picture with the nearest stamp counts, unless that leads away from `expected` and one
+        that is about as near does not: the same stamps may come again.
+        """
         if self._newest is None:
             return None
-        nearest = min(self._places, key=lambda place: abs(place[0] - pts))
-        if abs(self._newest[0] - pts) < abs(nearest[0] - pts):
-            nearest = self._newest
-        return pts + nearest[1] - nearest[0]
+        places = [*self._places, self._newest]
+        stamp, at = min(places, key=lambda place: abs(place[0] - pts))
+        found = pts + at - stamp
+        if expected is None or abs(found - expected) <= _AWAY:
+            return found
+        farthest = abs(stamp - pts) + _NEAR
+        near = (pts + at - stamp for stamp, at in places if abs(stamp - pts) <= farthest)
+        return min(near, key=lambda at: abs(at - expected))
 
 
 class LiveTimes:

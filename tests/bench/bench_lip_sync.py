@@ -1,6 +1,7 @@
 """Lip sync of a whole relay, and what sound costs.
 
     python tests/bench/bench_lip_sync.py [--steady S] [--after S] [--cost S] [--only file|live|cost]
+                                         [--microphone pulseaudio|pipewire]
 
 A clip with a person, a lamp that lights for 0.12 s each 1.04 s and a beep of 1 kHz that begins with
 it is played through a relay and an emulator in a process of its own. What the camera and the
@@ -11,6 +12,9 @@ were, and after how many seconds all that followed were within -20 to +60 ms.
 First the clip is a file: steady, then pictures come back 0.25 s later, then as before, then the
 relay changes its session. Then it is a live stream (MPEG-TS over UDP): steady, then it is away for
 four seconds. Last, two relays without and two with sound run in turn.
+
+With --microphone, the file's sound is what another program records from the microphone that relayd
+makes in a real sound server without a card, rather than what relayd hands over.
 """
 
 import argparse
@@ -18,12 +22,15 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import av
@@ -38,8 +45,9 @@ from relayd.commands.lip_sync import CLIP, LAMP, LAMP_RADIUS, LipSyncMeter
 from relayd.config.settings import Settings
 from relayd.relay.relay import Relay
 from relayd.relay.status import RelayStatus
-from relayd.sound.blocks import RATE
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, AudibleSound
 from tests.support.lip_sync import GEOMETRY, decoded, measured
+from tests.support.sound_server import Kind, SoundServer
 from tests.support.stage import free_port
 
 FPS = 25
@@ -54,6 +62,7 @@ STEP = 0.25
 """s by which pictures come back later for a while."""
 AWAY = 4.0
 """s that the live source is away."""
+MICROPHONE = "bench_microphone"
 GOOD = -0.02, 0.06
 """s, the goal."""
 SETTLED = 2.0
@@ -136,9 +145,63 @@ def _row(offsets: Sequence[tuple[float, float]]) -> str:
     )
 
 
+class Camera:
+    """What a camera would be given, for a meter that hears a real microphone."""
+
+    name = "camera"
+
+    def __init__(self, meter: LipSyncMeter) -> None:
+        self.show = meter.show
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@contextlib.contextmanager
+def microphone_server(kind: Kind | None, folder: Path) -> Iterator[SoundServer | None]:
+    """Run a sound server that relays in this process find."""
+    if kind is None:
+        yield None
+        return
+    server = SoundServer(kind, folder / "runtime")
+    server.start()
+    os.environ["XDG_RUNTIME_DIR"] = server.environment["XDG_RUNTIME_DIR"]
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def hearing(server: SoundServer | None, meter: LipSyncMeter) -> Iterator[None]:
+    """Let the meter hear what another program records from the microphone."""
+    if server is None:
+        yield
+        return
+    stop = Event()
+    with server.recording(MICROPHONE) as take:
+
+        def listen() -> None:
+            while not stop.is_set():
+                samples = take(BLOCK_SECONDS)
+                if len(samples) == BLOCK:
+                    meter.play(AudibleSound(samples, 0.0))
+
+        thread = Thread(target=listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, meter: LipSyncMeter | None
+    settings: Settings, meter: LipSyncMeter | Camera | None
 ) -> AsyncIterator[tuple[Relay, Callable[[], RelayStatus]]]:
     """Run a relay until the block ends."""
     stop = asyncio.Event()
@@ -156,9 +219,18 @@ async def running(
 
 
 def _settings(
-    service: str, face: str, source: str, folder: Path, *, sound: bool, session: float = 0.0
+    service: str,
+    face: str,
+    source: str,
+    folder: Path,
+    *,
+    sound: bool,
+    session: float = 0.0,
+    microphone: bool = False,
 ) -> Settings:
     outputs = [{"kind": "stream", "url": str(folder / "out.mkv")}]
+    if microphone:
+        outputs.append({"kind": "microphone", "device": "pulse", "name": MICROPHONE})
     settings = settings_for(service, face, source, outputs, str(folder), sound=sound)
     if session:
         akool = settings.akool.model_copy(update={"session_max": session})
@@ -166,16 +238,30 @@ def _settings(
     return settings
 
 
-async def measure_file(clip: Path, steady: float, after: float) -> None:
+async def measure_file(
+    clip: Path, steady: float, after: float, microphone: Kind | None = None
+) -> None:
     """Steady, a step of the delay up and down, and a rotation."""
-    with tempfile.TemporaryDirectory() as state:
+    with tempfile.TemporaryDirectory() as state, contextlib.ExitStack() as stack:
         folder = Path(state)
+        server = stack.enter_context(microphone_server(microphone, folder))
         async with emulator() as service:
             face = await upload_face("", service)
             session = WARM_UP + steady + 2 * after + 10
             meter = LipSyncMeter(GEOMETRY)
-            settings = _settings(service, face, str(clip), folder, sound=True, session=session)
-            async with running(settings, meter) as (_, status):
+            settings = _settings(
+                service,
+                face,
+                str(clip),
+                folder,
+                sound=True,
+                session=session,
+                microphone=bool(server),
+            )
+            watcher = Camera(meter) if server else meter
+            async with running(settings, watcher) as (_, status):
+                listening = stack.enter_context(contextlib.ExitStack())
+                listening.enter_context(hearing(server, meter))
                 timeline = Timeline(time.monotonic())
                 await asyncio.sleep(WARM_UP)
                 timeline.begin("steady")
@@ -193,7 +279,8 @@ async def measure_file(clip: Path, steady: float, after: float) -> None:
                 timeline.begin("rotation")
                 await asyncio.sleep(after)
                 _print_status(status())
-        _print(timeline, meter, folder)
+                listening.close()
+        _print(timeline, meter, folder, heard_after=BLOCK_SECONDS if server else 0.0)
 
 
 async def measure_live(clip: Path, steady: float, after: float) -> None:
@@ -243,15 +330,35 @@ async def _fault(service: str, fault: dict[str, Any] | None) -> None:
         done.raise_for_status()
 
 
-def _print(timeline: Timeline, meter: LipSyncMeter, folder: Path) -> None:
-    direct = meter.measurements()
+def _print(
+    timeline: Timeline, meter: LipSyncMeter, folder: Path, *, heard_after: float = 0.0
+) -> None:
+    """Print what the meter saw and heard; a block is heard as it begins, before it can be read."""
+    direct = [(at, offset - heard_after) for at, offset in meter.measurements()]
     timeline.table("camera, microphone", direct)
     (file,) = folder.glob("out*.mkv")
     recorded = measured(decoded(file)).measurements()
     if recorded and direct:
         # A recording has its own time; its last light is the last that was seen.
         shift = direct[-1][0] - recorded[-1][0]
-        timeline.table("recording", [(at + shift, offset) for at, offset in recorded])
+        moved = [(at + shift, offset) for at, offset in recorded]
+        timeline.table("recording", moved)
+        _print_difference(direct, moved)
+
+
+def _print_difference(
+    direct: Sequence[tuple[float, float]], recorded: Sequence[tuple[float, float]]
+) -> None:
+    """Say how much later the sound is in the recording: no haste of the machine changes that."""
+    differences = [
+        (in_file - offset) * 1e3
+        for at, offset in direct
+        for at_in_file, in_file in recorded
+        if abs(at_in_file - at) < EVERY / FPS / 2
+    ]
+    if differences:
+        low, middle, high = np.percentile(differences, (5, 50, 95))
+        print(f"recording - outputs    p5, p50, p95 {low:+.0f} {middle:+.0f} {high:+.0f} ms")
 
 
 def _print_status(status: RelayStatus) -> None:
@@ -260,21 +367,41 @@ def _print_status(status: RelayStatus) -> None:
             print(f"{name:22} p50 {spread.p50 * 1e3:.0f} ms  p95 {spread.p95 * 1e3:.0f} ms")
 
 
-async def measure_cost(clip: Path, seconds: float) -> None:
-    """CPU and RSS of relay, worker and pusher, without and with sound, in turn."""
-    for sound in (False, True, False, True):
-        with tempfile.TemporaryDirectory() as state:
-            async with emulator() as service:
-                face = await upload_face("", service)
-                settings = _settings(service, face, str(clip), Path(state), sound=sound)
-                meter = LipSyncMeter(GEOMETRY) if sound else None
-                async with running(settings, meter) as (_, status):
-                    await asyncio.sleep(WARM_UP)
-                    before = _usage()
-                    await asyncio.sleep(seconds)
-                    after = _usage()
-                    print("sound on " if sound else "sound off", _costs(before, after, seconds))
-                    _print_status(status())
+def measure_costs(clip: Path, seconds: float) -> None:
+    """Run relays without and with sound in turn, each in a process of its own."""
+    for how in ("off", "on", "off", "on"):
+        command = [sys.executable, __file__, "--cost-of", how, str(clip), "--cost", str(seconds)]
+        subprocess.run(command, check=True)
+
+
+async def measure_cost(clip: Path, seconds: float, *, sound: bool) -> None:
+    """Print CPU and RSS of one relay, its worker and its pusher."""
+    with tempfile.TemporaryDirectory() as state:
+        async with emulator() as service:
+            face = await upload_face("", service)
+            settings = _settings(service, face, str(clip), Path(state), sound=sound)
+            async with running(settings, None) as (_, status):
+                await asyncio.sleep(WARM_UP)
+                before, threads = _usage(), _threads()
+                await asyncio.sleep(seconds)
+                print("sound on " if sound else "sound off", _costs(before, _usage(), seconds))
+                print("  threads", _busiest(threads, _threads(), seconds))
+                _print_status(status())
+
+
+def _threads() -> dict[str, float]:
+    """CPU seconds by thread of this process."""
+    names = {thread.native_id: thread.name for thread in enumerate_threads()}
+    return {
+        names.get(thread.id, "others"): thread.user_time + thread.system_time
+        for thread in psutil.Process().threads()
+    }
+
+
+def _busiest(before: dict[str, float], after: dict[str, float], seconds: float) -> str:
+    used = {name: (cpu - before.get(name, 0.0)) / seconds * 100 for name, cpu in after.items()}
+    busiest = sorted(used.items(), key=lambda each: -each[1])[:6]
+    return "  ".join(f"{name.removeprefix('relayd-')} {share:.1f} %" for name, share in busiest)
 
 
 def _usage() -> dict[str, tuple[float, float]]:
@@ -309,11 +436,11 @@ async def _run(args: argparse.Namespace) -> None:
         longest = max(WARM_UP + args.steady + 4 * args.after + 40, WARM_UP + args.cost + 20)
         await asyncio.to_thread(make_clip, clip, longest)
         if args.only in {"", "file"}:
-            await measure_file(clip, args.steady, args.after)
+            await measure_file(clip, args.steady, args.after, args.microphone)
         if args.only in {"", "live"}:
             await measure_live(clip, args.steady, args.after)
         if args.only in {"", "cost"}:
-            await measure_cost(clip, args.cost)
+            await asyncio.to_thread(measure_costs, clip, args.cost)
 
 
 def main() -> None:
@@ -323,8 +450,14 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=15.0)
     parser.add_argument("--cost", type=float, default=30.0)
     parser.add_argument("--only", choices=("", "file", "live", "cost"), default="")
+    parser.add_argument("--cost-of", nargs=2, help=argparse.SUPPRESS)  # what its children do
+    parser.add_argument("--microphone", choices=("pulseaudio", "pipewire"))
     args = parser.parse_args()
     logs.configure("error")
+    if args.cost_of:
+        how, clip = args.cost_of
+        asyncio.run(measure_cost(Path(clip), args.cost, sound=how == "on"))
+        return
     print(f"load {os.getloadavg()[0]:.1f} at the start; offsets in ms: p5, p50, p95")
     asyncio.run(_run(args))
     print(f"load {os.getloadavg()[0]:.1f} at the end")

@@ -103,6 +103,11 @@ class Browser:
         body = {"script": script, "args": list(arguments)}
         return await self._ask("POST", f"{self._session}/execute/sync", body)
 
+    async def run_async(self, script: str, *arguments: Any) -> Any:
+        """Run a script that hands its result to a function, its last argument."""
+        body = {"script": script, "args": list(arguments)}
+        return await self._ask("POST", f"{self._session}/execute/async", body)
+
     async def narrow_to(self, width: int) -> None:
         """Make the page as narrow as a phone's; a window of Chromium itself cannot be as narrow."""
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}

@@ -23,6 +23,10 @@ def test_sound_that_is_late_or_early_is_measured_as_such(clip: Recording, late: 
     assert offset.p50 == pytest.approx(late, abs=0.01)
 
 
+def test_a_block_counts_when_it_is_heard_not_when_it_is_handed_over(clip: Recording) -> None:
+    assert measured(clip, ahead=0.17).offset().p50 == pytest.approx(0.0, abs=0.005)
+
+
 def test_nothing_is_measured_at_standby_pictures(clip: Recording) -> None:
     assert measured(clip, standby=True).offset().count == 0
 

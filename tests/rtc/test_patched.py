@@ -1,4 +1,4 @@
-"""Every name inside aiortc and aioice that `relayd.rtc.peer` and `opus` replace, sets or overrides.
+"""Every name inside aiortc and aioice that `relayd.rtc` replaces, sets or overrides.
 
 Setting a name that upstream has renamed fails silently, so each must exist and be read by the
 library's own functions. pyproject.toml allows no version above the newest one these passed on.

@@ -10,9 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relayd.errors import JoinRefused
-from relayd.rtc.link import LinkEventKind, LinkTarget
+from relayd.media.frames import SourceFrame
+from relayd.rtc.kinds import worker_environment
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.process import RtcWorker
 from relayd.rtc.webrtc import WebRtcLink
-from relayd.sound.blocks import BLOCK, RATE
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, OwnSound, ReturnedSound
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import EchoServer, EventCollector, Kit
@@ -135,3 +138,30 @@ def test_sound_comes_back_with_a_connection_that_was_dropped(
     collector.wait_for(LinkEventKind.RECOVERED)
     collector.blocks.clear()
     assert kit.wait_for(lambda: is_heard(collector))
+
+
+def test_sound_goes_through_a_worker_process_both_ways(server: "EchoServer", kit: "Kit") -> None:
+    server.sound = True
+    events: list[LinkEvent] = []
+    heard: list[ReturnedSound] = []
+    worker = RtcWorker(
+        kit.geometry,
+        on_event=events.append,
+        on_picture=lambda _frame: None,
+        on_sound=heard.append,
+        sound=True,
+        environment=worker_environment("webrtc"),
+    )
+    worker.start()
+    try:
+        worker.join(kit.target(server, publish_sound=True, return_sound=True))
+        kit.pump.start(lambda picture, at: worker.publish(SourceFrame(picture, at)), kit.picture())
+        kit.pump.speak(lambda samples, at: worker.publish_sound(OwnSound(samples, at)), TONE)
+        assert kit.wait_for(lambda: any(np.abs(one.samples).max() > 4000 for one in heard))
+        count = len(heard)
+        assert kit.wait_for(lambda: len(heard) > count + 50)
+        steps = np.diff([one.at for one in heard[-50:]])
+        assert np.median(steps) == pytest.approx(BLOCK_SECONDS, abs=1e-6)
+    finally:
+        kit.pump.stop()
+        worker.stop(2.0)

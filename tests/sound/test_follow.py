@@ -1,6 +1,7 @@
 """What the sound's delay aims at."""
 
 import numpy as np
+import pytest
 
 from relayd.sound.blocks import BLOCK_SECONDS
 from relayd.sound.follow import DelayFollower
@@ -20,45 +21,58 @@ def test_there_is_no_target_before_a_route_was_measured_five_times() -> None:
     note(follower, [0.4] * 4)
     assert follower.target() is None
     follower.note(0.4, 1.0)
-    assert follower.target() == 0.4
+    assert follower.target() == pytest.approx(0.4)
 
 
 def test_a_few_late_pictures_do_not_move_the_target() -> None:
     follower = DelayFollower()
-    note(follower, [0.4] * 12 + [0.9] * 8)
-    assert follower.target() == 0.4
+    note(follower, [0.4] * 16 + [0.9] * 4)
+    assert follower.target() == pytest.approx(0.4)
 
 
-def test_a_new_delay_is_the_target_after_half_a_second() -> None:
+@pytest.mark.parametrize(("delay", "pictures"), [(0.7, 10), (0.3, 16)])
+def test_a_longer_delay_is_the_target_after_half_a_second_a_shorter_one_later(
+    delay: float, pictures: int
+) -> None:
     follower = DelayFollower()
-    note(follower, [0.4] * 100 + [0.7] * 11)
-    assert follower.target() == 0.7
+    note(follower, [0.4] * 100 + [delay] * pictures)
+    assert follower.target() == pytest.approx(delay)
+
+
+def test_delays_between_two_ticks_of_the_output_move_the_target_little() -> None:
+    follower, rng, targets = DelayFollower(), np.random.default_rng(1), []
+    for number in range(2000):
+        follower.note(0.45 + 0.05 * rng.integers(2), number / FPS)
+        targets.append(follower.target())
+    later = np.array(targets[20:], float)
+    assert later.mean() > 0.475
+    assert later.std() < 0.012
 
 
 def test_another_route_starts_anew_and_the_last_target_holds_meanwhile() -> None:
     follower = DelayFollower()
     note(follower, [0.4] * 20)
     follower.forget()
-    assert follower.target() == 0.4
+    assert follower.target() == pytest.approx(0.4)
     note(follower, [0.8] * 5, 2.0)
-    assert follower.target() == 0.8
+    assert follower.target() == pytest.approx(0.8)
 
 
 def test_measurements_from_before_a_still_scene_do_not_count_after_it() -> None:
     follower = DelayFollower()
     note(follower, [0.4] * 20)
     note(follower, [0.6] * 4, 60.0)
-    assert follower.target() == 0.4  # nothing better is known
+    assert follower.target() == pytest.approx(0.4)  # nothing better is known
     note(follower, [0.6], 60.3)
-    assert follower.target() == 0.6
+    assert follower.target() == pytest.approx(0.6)
 
 
 def test_the_offset_is_added_and_a_fixed_delay_needs_no_measurement() -> None:
     follower = DelayFollower(offset=-0.1)
     note(follower, [0.4] * 5)
-    assert abs((follower.target() or 0) - 0.3) < 1e-9
+    assert follower.target() == pytest.approx(0.3)
     follower.set_offset(-1.0)
-    assert follower.target() == 0.0
+    assert follower.target() == pytest.approx(0.0)
     fixed = DelayFollower(offset=0.05, fixed=0.5)
     note(fixed, [0.9] * 20)
     assert fixed.target() == 0.55

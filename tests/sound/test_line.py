@@ -226,7 +226,7 @@ def test_a_lost_block_is_a_short_silence_even_where_stamps_are_uneven() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_fault_of_source_or_caller_makes_a_click(seed: int) -> None:
-    """Losses, bursts, jumps of the clock, beats left out and a walk of the delay, together."""
+    """Losses, bursts, jumps of the clock, ticks left out and a walk of the delay, together."""
     wave, line, rng = voice(12.0, seed), DelayLine(), np.random.default_rng(seed)
     jump, waiting, heard = 0.0, [], []
     for number, block in enumerate(blocks_of(wave)):

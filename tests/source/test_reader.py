@@ -431,6 +431,7 @@ def test_a_paused_source_is_closed_and_opened_again_by_resume(
                    if fd.is_symlink())  # fmt: skip
 
     watched = watch(clip)
+    watched.wait_for(SourceOpened, 3)
     watched.frame()
     assert is_held()
     watched.reader.pause()

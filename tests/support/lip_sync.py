@@ -39,19 +39,22 @@ def decoded(path: Path) -> Recording:
 
 
 def measured(
-    recording: Recording, *, sound_late: float = 0.0, standby: bool = False
+    recording: Recording, *, sound_late: float = 0.0, ahead: float = 0.0, standby: bool = False
 ) -> LipSyncMeter:
-    """Let a meter see and hear a recording, its sound so many seconds later than it is."""
+    """Let a meter see and hear a recording, its sound so many seconds later than it is.
+
+    Blocks are handed over `ahead` seconds before they are heard.
+    """
     moment = [0.0]
     meter = LipSyncMeter(GEOMETRY, now=lambda: moment[0])
     pictures = [(at, picture, None) for at, picture in recording.pictures]
-    blocks = [(at + sound_late, None, samples) for at, samples in recording.sound]
+    blocks = [(at + sound_late - ahead, None, samples) for at, samples in recording.sound]
     for at, picture, samples in sorted([*pictures, *blocks], key=lambda event: event[0]):
         moment[0] = at
         if picture is not None:
             meter.show(StandbyFrame(picture, "") if standby else SwappedFrame(picture, at))
         elif samples is not None:
-            meter.play(AudibleSound(samples, at))
+            meter.play(AudibleSound(samples, at + ahead))
     return meter
 
 

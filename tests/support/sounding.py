@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
-
-if TYPE_CHECKING:
-    from av.packet import Packet
-    from av.video.stream import VideoStream
+from av.packet import Packet
 
 from relayd.media.frames import SourceFrame, luma
 from relayd.sound.blocks import RATE, OwnSound
@@ -53,6 +50,24 @@ class Sounding:
 def is_on(t: float) -> bool:
     """Whether there is a flash, and a beep."""
     return t >= FIRST - 1e-6 and (t - FIRST + 1e-6) % PERIOD < LASTS
+
+
+def write_twice(path: Path, clip: Sounding) -> Path:
+    """Write a clip, and behind it the same again, with the same stamps (MPEG-TS)."""
+    content = write(path, clip).read_bytes()
+    path.write_bytes(content + content)
+    return path
+
+
+def damage(path: Path) -> Path:
+    """Turn each packet of sound into rubbish, in a container that keeps them in one piece."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(audio=0):
+            if packet.pos is not None and packet.size:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    return path
 
 
 def write(path: Path, clip: Sounding) -> Path:
@@ -98,9 +113,7 @@ def _sound(container: OutputContainer, stream: AudioStream, clip: Sounding, numb
         _mux(container, packet, clip)
 
 
-def _mux(
-    container: OutputContainer, packet: "Packet[VideoStream | AudioStream]", clip: Sounding
-) -> None:
+def _mux(container: OutputContainer, packet: "Packet[Any]", clip: Sounding) -> None:
     if packet.pts is None or packet.dts is None:
         return
     at = float(packet.pts * packet.time_base)
@@ -110,8 +123,8 @@ def _mux(
             return
     if at >= clip.jump_at:
         ticks = round(clip.jump / packet.time_base)
-        packet.pts += ticks
-        packet.dts += ticks
+        packet.pts = (packet.pts or 0) + ticks
+        packet.dts = (packet.dts or 0) + ticks
     container.mux(packet)
 
 

@@ -1,4 +1,4 @@
-"""The beat of sound: a call each 10 ms, in a thread of its own."""
+"""The clock of sound: a call each 10 ms, in a thread of its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ _log = get("sound")
 
 _CATCH_UP: Final = 2 * BLOCK_SECONDS
 """s of lateness that are made up for at once: outputs hold that much, and their listeners have
-used it up meanwhile. After more, beats are left out: it would remain as delay."""
+used it up meanwhile. After more, ticks are left out: it would remain as delay."""
 
 
 @dataclass(slots=True)
-class BeatCounts:
+class SoundClockCounts:
     """Counts since the start."""
 
-    beats: int = 0
+    ticks: int = 0
     skipped: int = 0
-    """Beats left out because the machine or `on_beat` was too slow."""
+    """Ticks left out because the machine or `on_tick` was too slow."""
 
 
-class SoundBeat:
-    """Calls `on_beat(due)` for each multiple of 10 ms since the start, in `relayd-sound`.
+class SoundClock:
+    """Calls `on_tick(due)` for each multiple of 10 ms since the start, in `relayd-sound`.
 
     `due` is when the call was due, monotonic s, not when it came: sound timed by it is even.
-    `on_beat` must take less than 10 ms. If it raises, that is logged and the beats go on.
+    `on_tick` must take less than 10 ms. If it raises, that is logged and the ticks go on.
     """
 
-    def __init__(self, on_beat: Callable[[float], None], clock: Clock | None = None) -> None:
-        self._on_beat = on_beat
+    def __init__(self, on_tick: Callable[[float], None], clock: Clock | None = None) -> None:
+        self._on_tick = on_tick
         self._clock = clock or MonotonicClock()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="relayd-sound", daemon=True)
-        self.counts = BeatCounts()
+        self.counts = SoundClockCounts()
 
     def start(self) -> None:
         """Start; only once. Raises Unavailable if no thread can be started."""
@@ -54,16 +54,16 @@ class SoundBeat:
         due, logged = self._clock.now(), ""
         while not self._clock.sleep_until(due, self._stop):
             try:
-                self._on_beat(due)
-            except Exception as fault:  # noqa: BLE001 - the beats must go on
+                self._on_tick(due)
+            except Exception as fault:  # noqa: BLE001 - the ticks must go on
                 if str(fault) != logged:  # 100 times a second would fill the disk
                     logged = str(fault)
-                    _log.exception(LogEvent.SOUND_BEAT_FAILED)
-            self.counts.beats += 1
+                    _log.exception(LogEvent.SOUND_TICK_FAILED)
+            self.counts.ticks += 1
             due = self._next(due)
 
     def _next(self, due: float) -> float:
-        """Return when the beat after that at `due` is due, without those too late to be made."""
+        """Return when the tick after that at `due` is due, without those too late to be made."""
         due += BLOCK_SECONDS
         late = self._clock.now() - due
         if late > _CATCH_UP:
