@@ -55,4 +55,5 @@ def is_on_demand(settings: Settings) -> bool:
         case "always":
             return any(are_cameras)
         case "auto":
-            return bool(are_cameras) and all(are_cameras)
+            # Microphones alone need no session: the voice goes out without a picture.
+            return bool(settings.output) and all(are_cameras)

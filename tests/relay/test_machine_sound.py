@@ -2,9 +2,10 @@
 
 import pytest
 
+from relayd.config.loading import load_tree
 from relayd.relay import commands as do
 from relayd.relay import events as on
-from relayd.relay.policy import Policy
+from relayd.relay.policy import Policy, is_on_demand
 from relayd.relay.status import RelayState
 from relayd.sound.gate import Silence
 from tests.relay.playbook import CAMERA, ENDED, Play, state_of
@@ -93,3 +94,19 @@ def test_without_sound_nothing_is_steered() -> None:
     play = Play(Policy()).live()
     play.feed(on.Paused())
     assert not any(isinstance(each, do.SteerSound) for _, each in play.history)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["camera", "microphone"], True),
+        (["microphone"], True),
+        (["stream", "microphone"], False),
+        (["camera", "stream", "microphone"], False),
+    ],
+)
+def test_a_microphone_does_not_decide_whether_sessions_are_on_demand(
+    kinds: list[str], expected: bool
+) -> None:
+    outputs = [{"kind": kind} | ({"url": "x.mkv"} if kind == "stream" else {}) for kind in kinds]
+    assert is_on_demand(load_tree({"output": outputs})) is expected
