@@ -106,7 +106,7 @@ def test_without_sound_nothing_is_steered() -> None:
     ],
 )
 def test_a_microphone_does_not_decide_whether_sessions_are_on_demand(
-    kinds: list[str], expected: bool
+    kinds: list[str], *, expected: bool
 ) -> None:
     outputs = [{"kind": kind} | ({"url": "x.mkv"} if kind == "stream" else {}) for kind in kinds]
     assert is_on_demand(load_tree({"output": outputs})) is expected
