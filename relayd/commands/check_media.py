@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from relayd.commands import remote
+from relayd.commands.check_voice import PATIENCE, describe, loudest
 from relayd.commands.finding import Finding
 from relayd.config.paths import control_socket
-from relayd.config.settings import CameraSettings, Settings, StreamSettings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings, StreamSettings
 from relayd.control import lookup
 from relayd.errors import OutputError, RelaydError, SourceError
 from relayd.media.frames import SourceFrame
@@ -26,6 +27,8 @@ from relayd.output.readers import best_reader_counter
 from relayd.output.recording import Part
 from relayd.relay.policy import is_on_demand
 from relayd.relay.status import OUTPUT_OK
+from relayd.sound.blocks import OwnSound
+from relayd.sound.ring import SoundRing
 from relayd.source.events import SourceDown, SourceEvent, SourceOpened
 from relayd.source.option_names import unknown_options
 from relayd.source.progress import longest_start
@@ -49,6 +52,9 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
     events: list[SourceEvent] = []
     slot: LatestSlot[SourceFrame] = LatestSlot()
     video = settings.video
+    hears = settings.wants_sound and settings.sound.source == "auto"
+    ring: SoundRing[OwnSound] | None = SoundRing(PATIENCE) if hears else None
+    heard: list[Finding] = []
     reader = SourceReader(
         settings.source,
         video.geometry,
@@ -57,6 +63,7 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
         events.append,
         turn=video.turn,
         fps=video.fps,
+        sound=ring,
     )
 
     def first_event() -> SourceEvent | None:
@@ -65,6 +72,9 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
             deadline = time.monotonic() + limit
             while not events and time.monotonic() < deadline:
                 time.sleep(0.05)
+            if ring is not None and events and isinstance(events[0], SourceOpened):
+                found = reader.sound.format
+                heard.append(describe(found, loudest(ring, PATIENCE) if found else None))
             return events[0] if events else None
         finally:
             reader.stop()
@@ -74,7 +84,7 @@ async def check_source(settings: Settings, relay: str) -> list[Finding]:
         case SourceOpened(width, height, fps, codec, kind):
             seen = f"{name}: {kind}, {codec} {width}x{height} at {fps:g} fps"
             found = Finding.ok("source", seen)
-            return [found, *_exposed_source(name), *_unknown_options(settings)]
+            return [found, *heard, *_exposed_source(name), *_unknown_options(settings)]
         case SourceDown(error):
             found = Finding.failed("source", error)
         case _:
@@ -112,6 +122,7 @@ async def check_outputs(settings: Settings, relay: str) -> list[Finding]:
             partial(_has_output, output),
         )
         for output in settings.output
+        if not isinstance(output, MicrophoneSettings)
     ]
 
 

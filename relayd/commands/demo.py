@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from relayd.akool.connect import connect, open_journal
+from relayd.commands.lip_sync import LipSyncMeter
 from relayd.config.loading import load_tree
-from relayd.config.settings import Settings, VideoSettings
+from relayd.config.settings import MicrophoneSettings, Settings, VideoSettings
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.errors import (
@@ -28,6 +29,7 @@ from relayd.errors import (
     CameraUnavailable,
     ExitCode,
     LibraryUnavailable,
+    MicrophoneUnavailable,
     OutputError,
     ServiceError,
     UsageError,
@@ -36,6 +38,7 @@ from relayd.http.client import HttpClient
 from relayd.logs import redact
 from relayd.media.delay import Spread
 from relayd.output.camera import CameraOutput
+from relayd.output.microphone import make_microphone
 from relayd.output.preview import Preview, SourcePreview
 from relayd.process.child import Child
 from relayd.process.environment import python_environment
@@ -56,6 +59,8 @@ MAX_URL_LINE = 4096
 """Bytes of the line in which the emulator prints its URL."""
 DEMO_KEY = "demo"
 """An API key for an emulator that accepts any."""
+_MICROPHONE = MicrophoneSettings(kind="microphone", device="auto", name="relayd demo microphone")
+"""Beside that of a relay that may run on this machine."""
 KEY_VARIABLE = "RELAYD_EMULATOR_API_KEY"
 """Variable with the emulator's key: other users can read a command line, not the environment."""
 
@@ -70,6 +75,7 @@ class DemoOptions:
     seconds: float
     record: Path | None
     use_camera: bool
+    use_microphone: bool
 
 
 async def run_demo(options: DemoOptions) -> int:
@@ -83,20 +89,31 @@ async def run_demo(options: DemoOptions) -> int:
         service = await stack.enter_async_context(emulator(key))
         face = await upload_face(options.face, service)
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="relayd-demo-"))
-        outputs = _outputs(options, camera=_camera(options, console))
-        settings = settings_for(service, face, options.source, outputs, state, key=key)
+        outputs = _outputs(
+            options,
+            camera=_camera(options, console),
+            microphone=await asyncio.to_thread(_microphone, options, console),
+        )
+        settings = settings_for(service, face, options.source, outputs, state, key=key, sound=True)
         client = await stack.enter_async_context(connect(settings))
         preview = Preview(settings.video.geometry)
+        # Only the demo's own clip has the lamp to measure at.
+        lip_sync = None if options.source else LipSyncMeter(settings.video.geometry)
         relay = Relay(
             settings,
             "demo",
             client,
             open_journal(settings),
-            more_outputs=[preview],
+            more_outputs=[preview, lip_sync] if lip_sync else [preview],
             on_change=_ConsoleReporter(console),
         )
         source = SourcePreview(relay.pipeline.source, settings.video.geometry)
-        app = build_app(relay, relay.metrics, Pictures(preview, source))
+        app = build_app(
+            relay,
+            relay.metrics,
+            Pictures(preview, source),
+            lip_sync=lip_sync.offset if lip_sync else None,
+        )
         server = ControlServer(app, None, ("127.0.0.1", options.port))
         await _start(server, options.port)
         stack.push_async_callback(server.stop)
@@ -112,7 +129,7 @@ async def run_demo(options: DemoOptions) -> int:
             asyncio.get_running_loop().call_later(options.seconds, end)
         await relay.run(stop)
         status = relay.status()
-    _print_summary(status)
+    _print_summary(status, lip_sync.offset() if lip_sync else Spread())
     failed = time_over.is_set() and not status.frames["fresh"]
     return ExitCode.UNAVAILABLE if failed else ExitCode.CLEAN
 
@@ -213,6 +230,23 @@ def _camera(options: DemoOptions, console: Console) -> bool:
     return True
 
 
+def _microphone(options: DemoOptions, console: Console) -> bool:
+    """Whether a virtual microphone can be offered; prints how to get one if not."""
+    if not options.use_microphone:
+        return False
+    microphone = make_microphone(_MICROPHONE, lambda _name, _listeners: None)
+    try:
+        microphone.open()
+    except MicrophoneUnavailable as fault:
+        console.print(f"no program can hear the voice: {fault.message}", markup=False)
+        if fault.hint:
+            console.print(f"  {fault.hint}", markup=False, soft_wrap=True)
+        return False
+    finally:
+        microphone.close()
+    return True
+
+
 def _require_recordable(record: Path | None) -> None:
     try:
         if record:
@@ -221,8 +255,10 @@ def _require_recordable(record: Path | None) -> None:
         raise UsageError(f"--record: {fault.message}", hint=fault.hint) from fault
 
 
-def _outputs(options: DemoOptions, *, camera: bool) -> list[dict[str, str]]:
+def _outputs(options: DemoOptions, *, camera: bool, microphone: bool) -> list[dict[str, str]]:
     outputs = [{"kind": "camera", "device": "auto"}] if camera else []
+    if microphone:
+        outputs.append(_MICROPHONE.model_dump())
     if options.record:
         outputs.append({"kind": "stream", "url": str(options.record)})
     return outputs
@@ -236,11 +272,16 @@ def settings_for(
     state: str,
     *,
     key: str = DEMO_KEY,
+    sound: bool = False,
 ) -> Settings:
-    """Return the settings of a relay that uses an emulator; raises ConfigError."""
+    """Return the settings of a relay that uses an emulator; raises ConfigError.
+
+    With `sound` the source's sound is played too.
+    """
     route = f"{service}/rtc/{{channel_id}}"
     return load_tree(
         {
+            **({"sound": {"source": "auto"}} if sound else {}),
             "source": {"url": source or str(MEDIA / "person.mp4")},
             "face": {"image": face},
             "akool": {"base_url": service, "api_key": key},
@@ -267,7 +308,7 @@ class _ConsoleReporter:
         self._console.print(redact(text), markup=False)
 
 
-def _print_summary(status: RelayStatus) -> None:
+def _print_summary(status: RelayStatus, lip_sync: Spread) -> None:
     table = Table(title="What the relay did", box=None, show_header=False, title_justify="left")
     frames, dropped = status.frames, status.dropped
     for name, value in (
@@ -284,6 +325,7 @@ def _print_summary(status: RelayStatus) -> None:
         ("longest gap", f"{status.longest_gap * 1000:.0f} ms"),
         ("delay, glass to glass", _milliseconds(status.delay)),
         ("of it relayd's own", _milliseconds(status.own_delay)),
+        ("sound after picture", _lip_sync(lip_sync)),
         ("reconnects", ", ".join(f"{part} {n}" for part, n in status.reconnects.items())),
         ("recorded to", ", ".join(_recorded(status)) or "-"),
     ):
@@ -293,6 +335,13 @@ def _print_summary(status: RelayStatus) -> None:
 
 def _recorded(status: RelayStatus) -> list[str]:
     return [file for files in status.files.values() for file in files]
+
+
+def _lip_sync(spread: Spread) -> str:
+    if spread.p50 is None or spread.p95 is None:
+        return "not measured: no phrase of the demo's clip was seen and heard"
+    times = "once" if spread.count == 1 else f"{spread.count} times"
+    return f"p50 {spread.p50 * 1000:+.0f} ms, p95 {spread.p95 * 1000:+.0f} ms, measured {times}"
 
 
 def _milliseconds(spread: Spread) -> str:

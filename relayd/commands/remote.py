@@ -123,6 +123,7 @@ def describe_status(status: Status) -> list[tuple[str, str]]:
         ("on demand", str(status["on_demand"])),
         ("shown", f"{status['fps']:.1f} fps, longest gap {status['longest_gap'] * 1000:.0f} ms"),
         ("delay", "unknown" if delay is None else f"{delay * 1000:.0f} ms"),
+        *_sound(status),
         *((f"output {name}", _how_output_is(status, name)) for name in status["outputs"]),
         *((f"readers {name}", _count(readers)) for name, readers in status["readers"].items()),
     ]
@@ -141,6 +142,27 @@ def _money(status: Status) -> Iterator[tuple[str, str]]:
     if limit := status.get("daily_limit", 0.0):
         spent, most = (timedelta(seconds=round(one)) for one in (status["spent_today"], limit))
         yield "today", status["budget"] or f"{spent} of {most}"
+
+
+_WHY_SILENT: Mapping[str, str] = {
+    "muted": "muted",
+    "paused": "silent while paused",
+    "not_live": "silent until the first swapped picture",
+    "standby": "silent while the swap is away",
+}
+"""`SoundStatus.silent_for` as text."""
+
+
+def _sound(status: Status) -> Iterator[tuple[str, str]]:
+    """Describe the sound, if the relay has any."""
+    if not (sound := status.get("sound")):
+        return
+    if silent_for := sound["silent_for"]:
+        yield "sound", ", ".join(_WHY_SILENT.get(why, why) for why in silent_for)
+    else:
+        yield "sound", f"{sound['delay'] * 1000:.0f} ms after capture, {sound['level']:.0f} dBFS"
+    for name, listeners in sound["listeners"].items():
+        yield f"listeners {name}", _count(listeners)
 
 
 def _how_source_is(status: Status) -> str:

@@ -1,4 +1,4 @@
-"""Commands to a running relay: status, face, pause and resume."""
+"""Commands to a running relay: status, face, pause, resume, mute and unmute."""
 
 import asyncio
 import json
@@ -76,6 +76,20 @@ def resume(relay: RelayName = None, config: ConfigFile = None, socket: Socket = 
     """Let a running relay go on; also ends its wait for the next try."""
     status_now = asyncio.run(remote.send_command(_find(relay, config, socket), "/api/resume"))
     typer.echo(remote.outcome("resumed", status_now))
+
+
+@app.command()
+def mute(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
+    """Silence the sound of a running relay until `unmute`; pictures go on."""
+    status_now = asyncio.run(remote.send_command(_find(relay, config, socket), "/api/mute"))
+    typer.echo(remote.outcome("muted", status_now))
+
+
+@app.command()
+def unmute(relay: RelayName = None, config: ConfigFile = None, socket: Socket = None) -> None:
+    """Let the sound of a running relay be heard again; what was said meanwhile is not."""
+    status_now = asyncio.run(remote.send_command(_find(relay, config, socket), "/api/unmute"))
+    typer.echo(remote.outcome("unmuted", status_now))
 
 
 def _find(name: str | None, config: Path | None, socket: Path | None) -> lookup.FoundRelay:

@@ -94,6 +94,17 @@ MANAGED_FILES = (
         "etc/modules-load.d/relayd.conf",
     ),
     _managed(
+        "config/modprobe.d/relayd-sound.conf",
+        "the name of the loopback sound card, once snd-aloop is loaded",
+        "etc/modprobe.d/relayd-sound.conf",
+    ),
+    _managed(
+        "config/udev/61-relayd-sound.rules",
+        "what desktops call that card",
+        "etc/udev/rules.d/61-relayd-sound.rules",
+        "usr/lib/udev/rules.d/61-relayd-sound.rules",
+    ),
+    _managed(
         "config/relayd.toml",
         "every key of a relay's configuration with its meaning",
         "etc/relayd/relayd.toml.example",

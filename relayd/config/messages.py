@@ -9,7 +9,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from relayd.config.settings import CameraSettings, Settings, StreamSettings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings, StreamSettings
 from relayd.config.tree import SettingsTree
 from relayd.logs import excerpt, redact
 from relayd.urls.concealed import HIDDEN
@@ -18,7 +18,8 @@ from relayd.urls.safe import MediaUrl
 
 _LONGEST_VALUE = 120
 """Characters of a value that are shown."""
-_OUTPUT_KINDS = 'kind = "camera" or kind = "stream"'
+_OUTPUT_KINDS = 'kind = "camera", kind = "stream" or kind = "microphone"'
+_KINDS = (["camera"], ["stream"], ["microphone"])
 _WHOLE_NUMBER = "must be a whole number, like 640"
 _NUMBER = "must be a number without a unit, like 2.5"
 _TEXT = "must be text in quotes"
@@ -37,6 +38,7 @@ _TEXTS: Mapping[str, str] = {
     "tuple_type": 'must be a list, like ["one", "two"]',
     "string_sub_type": _TEXT,
     "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length:g} characters",
     "string_type": _TEXT,
     "string_unicode": "has bytes that are not UTF-8 text",
     "greater_than_equal": "must be {ge:g} or more",
@@ -50,7 +52,7 @@ _TEXTS: Mapping[str, str] = {
 def fault_line(detail: ErrorDetails, tree: SettingsTree) -> str:
     """Describe one fault in one line."""
     location = list(detail["loc"])
-    if location[:1] == ["output"] and location[2:3] in (["camera"], ["stream"]):
+    if location[:1] == ["output"] and location[2:3] in _KINDS:
         del location[2]  # pydantic's tag of the union, not a key
     where = tree.origin(location)
     # The key itself may be a URL, written in the wrong place.
@@ -140,7 +142,8 @@ def _siblings(location: Sequence[object]) -> Mapping[str, Any]:
     """Return the keys of the table at `location`."""
     model: Any = Settings
     if location and location[0] == "output":
-        return {**CameraSettings.model_fields, **StreamSettings.model_fields}
+        kinds = CameraSettings, StreamSettings, MicrophoneSettings
+        return {name: field for kind in kinds for name, field in kind.model_fields.items()}
     for part in location:
         field = getattr(model, "model_fields", {}).get(str(part))
         model = field.annotation if field else None

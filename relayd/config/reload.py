@@ -21,6 +21,8 @@ RELOADABLE: Mapping[str, str] = {
     "face.landmarks": "they go with the face",
     "privacy.standby_image": "the picture is drawn again; the camera stays open",
     "privacy.standby_text": "the same",
+    "sound.offset": "the delay line works it off",
+    "sound.standby": "it is read when the relay's state changes",
     "akool.session_max": "it is read when a session begins",
     "akool.daily_limit": "the day's sum is compared with it again",
     "on_demand.grace": "it counts from when the last reader left, while its session is open",

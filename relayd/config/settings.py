@@ -237,6 +237,7 @@ class StreamSettings(Section):
 
     kind: Literal["stream"]
     url: GivenUrl
+    audio: Literal["aac", "opus"] = "aac"
 
     @field_validator("url")
     @classmethod
@@ -255,7 +256,42 @@ class StreamSettings(Section):
         return value
 
 
-OutputSettings = Annotated[CameraSettings | StreamSettings, Field(discriminator="kind")]
+class MicrophoneSettings(Section):
+    """A virtual microphone."""
+
+    kind: Literal["microphone"]
+    device: str = "auto"
+    name: Annotated[str, Field(min_length=1, max_length=64)] = "relayd microphone"
+
+    @field_validator("device")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value in {"auto", "pulse"} or value.removeprefix("alsa:") not in {"", value}:
+            return value
+        raise ValueError('give "auto", "pulse", or an ALSA device: "alsa:hw:CARD=relayd,DEV=0"')
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_listed(cls, value: str) -> str:
+        if value.isprintable() and re.search(r"[A-Za-z0-9]", value):
+            return value
+        raise ValueError("programs list it: give letters or digits, and no control characters")
+
+
+OutputSettings = Annotated[
+    CameraSettings | StreamSettings | MicrophoneSettings, Field(discriminator="kind")
+]
+
+
+class SoundSettings(Section):
+    """The sound beside the picture."""
+
+    source: Annotated[str, Field(min_length=1)] = "auto"
+    publish: bool = False
+    play: Literal["own", "returned"] = "own"
+    offset: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False), _NUMBER] = 0.0
+    delay: Annotated[float, Field(ge=0, le=2.5, allow_inf_nan=False), _NUMBER] = 0.0
+    standby: Literal["keep", "mute"] = "keep"
 
 
 class ControlSettings(Section):
@@ -321,9 +357,31 @@ class Settings(Section):
     rtc: RtcSettings = RtcSettings()
     privacy: PrivacySettings = PrivacySettings()
     on_demand: OnDemandSettings = OnDemandSettings()
+    sound: SoundSettings = SoundSettings()
     output: list[OutputSettings] = [CameraSettings(kind="camera", device="auto")]
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
+
+    @field_validator("output")
+    @classmethod
+    def _microphones_differ(cls, value: list[OutputSettings]) -> list[OutputSettings]:
+        names = [
+            re.sub(r"[^a-z0-9]+", "", each.name.lower())
+            for each in value
+            if isinstance(each, MicrophoneSettings) and not each.device.startswith("alsa:")
+        ]
+        if len(names) > len(set(names)):
+            raise ValueError("two microphones need names that differ in letters or digits")
+        return value
+
+    @property
+    def wants_sound(self) -> bool:
+        """Whether sound is read and played: `[sound]` was given, or there is a microphone.
+
+        Otherwise everything is as in a configuration from before there was sound.
+        """
+        has_microphone = any(isinstance(each, MicrophoneSettings) for each in self.output)
+        return has_microphone or "sound" in self.model_fields_set
 
 
 def _ffmpeg_text(value: object) -> object:

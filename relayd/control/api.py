@@ -10,6 +10,7 @@
 | GET /preview/source.mjpeg, .jpg       | what the source shows; only in the demo             |
 | POST /api/face {image, landmarks?}    | switches to another face                            |
 | POST /api/pause, /api/resume          | closes the session and shows standby; goes on       |
+| POST /api/mute, /api/unmute          | silences the sound; lets it be heard again           |
 | POST /api/source/retry                | opens the source again at once                       |
 | GET /api/page                         | the page's URL with its token; unix socket only     |
 
@@ -36,6 +37,7 @@ from relayd.control.access import Access, over_tcp
 from relayd.control.guard import Guard, refuse
 from relayd.control.mjpeg import MotionJpeg, PictureFeed, Viewers, still
 from relayd.logs import printable, redact
+from relayd.media.delay import Spread
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, RelayStatus
 
@@ -72,6 +74,12 @@ class RelayView(Protocol):
     async def resume(self) -> None:
         """Go on after `pause`. Raises RelaydError."""
 
+    async def mute(self) -> None:
+        """Silence the sound until `unmute`. Raises RelaydError."""
+
+    async def unmute(self) -> None:
+        """Let the sound be heard again. Raises RelaydError."""
+
     def retry_source(self) -> None:
         """Open the source again at once. Raises RelaydError."""
 
@@ -94,11 +102,19 @@ class ControlApp(Starlette):
 
 
 def build_app(
-    relay: RelayView, metrics: Metrics, pictures: Pictures, access: Access | None = None
+    relay: RelayView,
+    metrics: Metrics,
+    pictures: Pictures,
+    access: Access | None = None,
+    *,
+    lip_sync: Callable[[], Spread] | None = None,
 ) -> ControlApp:
-    """Build the application; without `access`, TCP clients need a new random token."""
+    """Build the application; without `access`, TCP clients need a new random token.
+
+    `lip_sync` returns how much later than its picture sound is, where something measures it.
+    """
     access = access or Access()
-    handlers = _Handlers(relay, metrics, pictures)
+    handlers = _Handlers(relay, metrics, pictures, lip_sync)
     app = ControlApp(
         routes=[
             Route("/", handlers.page),
@@ -110,6 +126,8 @@ def build_app(
             Route("/api/face", handlers.set_face, methods=["POST"]),
             Route("/api/pause", handlers.pause, methods=["POST"]),
             Route("/api/resume", handlers.resume, methods=["POST"]),
+            Route("/api/mute", handlers.mute, methods=["POST"]),
+            Route("/api/unmute", handlers.unmute, methods=["POST"]),
             Route("/api/source/retry", handlers.retry_source, methods=["POST"]),
             Route("/api/page", handlers.page_url),
         ],
@@ -136,8 +154,15 @@ class _Json(JSONResponse):
 
 
 class _Handlers:
-    def __init__(self, relay: RelayView, metrics: Metrics, pictures: Pictures) -> None:
+    def __init__(
+        self,
+        relay: RelayView,
+        metrics: Metrics,
+        pictures: Pictures,
+        lip_sync: Callable[[], Spread] | None,
+    ) -> None:
         self._relay = relay
+        self._lip_sync = lip_sync
         self._metrics = metrics
         self._feeds = {"output": pictures.output, "source": pictures.source}
         self.viewers = Viewers()
@@ -187,6 +212,14 @@ class _Handlers:
         """End a pause."""
         return await self._plain_action(request, self._relay.resume)
 
+    async def mute(self, request: Request) -> Response:
+        """Silence the sound."""
+        return await self._plain_action(request, self._relay.mute)
+
+    async def unmute(self, request: Request) -> Response:
+        """Let the sound be heard again."""
+        return await self._plain_action(request, self._relay.unmute)
+
     async def retry_source(self, request: Request) -> Response:
         """Open the source again at once."""
         await _body(request, {})
@@ -207,7 +240,10 @@ class _Handlers:
         return self._status()
 
     def _status(self) -> Response:
-        return _Json(status_json(self._relay.status()))
+        fields = status_json(self._relay.status())
+        if self._lip_sync is not None:
+            fields["lip_sync"] = asdict(self._lip_sync())
+        return _Json(fields)
 
     def _feed(self, request: Request) -> PictureFeed:
         feed = self._feeds.get(request.path_params["picture"])

@@ -108,6 +108,8 @@ class Admin:
             "players": len(session.of_role(Role.PLAYER)),
             **asdict(session.figures),
             "frames_out": session.frames_out,
+            "sound_in": session.sound_in,
+            "sound_out": session.sound_out,
         }
 
     async def _list_faults(self, _request: Request) -> Response:

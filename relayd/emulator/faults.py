@@ -3,7 +3,8 @@
 `POST /emulator/faults` with `{"fault": NAME, …}` sets one; the table FAULTS names them all.
 Besides its own options each takes a scope:
 
-- `calls` (int): only for the next N answers, or pictures; 0 is without limit;
+- `calls` (int): only for the next N answers, pictures or blocks of 10 ms of sound; 0 is without
+  limit;
 - `seconds` (number): only for that long; 0 is until it is cleared;
 - `endpoint` (str): only this one of ENDPOINTS; "" is all of them;
 - `session` (str): only this session's pictures or connections; "" is all of them.
@@ -11,9 +12,10 @@ Besides its own options each takes a scope:
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from threading import Lock
 from typing import Any
 
@@ -29,6 +31,8 @@ ENDPOINTS = (
 """Where a fault of an answer can be set."""
 LARGEST_NUMBER = 1e9
 """Of any option: more is pointless, and clocks can still add it."""
+LONGEST_SOUND_DELAY = 10.0
+"""s that `late` can hold sound back."""
 
 
 class Stage(Enum):
@@ -40,8 +44,36 @@ class Stage(Enum):
     """It changes the answer to create, or how long the session queues."""
     PICTURE = "picture"
     """It changes, drops or replaces swapped pictures."""
+    SOUND = "sound"
+    """It returns sound to players; without it they get none."""
     AT_ONCE = "at_once"
     """It happens once, now, to the open sessions (or to the one named)."""
+
+
+class SoundKind(StrEnum):
+    """What a player hears (stage SOUND)."""
+
+    NONE = "none"
+    """Nothing, as from the service as far as anybody knows."""
+    ECHO = "echo"
+    """What the publisher sends, beside its picture."""
+    TONE = "tone"
+    """440 Hz, whatever the publisher sends."""
+    LATE = "late"
+    """What the publisher sends, some time after its picture."""
+    LOSSY = "lossy"
+    """What the publisher sends, with packets missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFault:
+    """What a player hears, now."""
+
+    kind: SoundKind = SoundKind.NONE
+    delay: float = 0.0
+    """s."""
+    loss: float = 0.0
+    """Share of the packets, 0 to 1."""
 
 
 Options = Mapping[str, Any]
@@ -94,6 +126,19 @@ def _low_rate(options: Options) -> Effect:
         return swapped
 
     return thin_out
+
+
+def _lag(options: Options) -> Effect:
+    waiting: deque[tuple[float, I420]] = deque()
+
+    def hold_back(_source: I420, swapped: I420) -> I420 | None:
+        now, due = time.monotonic(), None
+        waiting.append((now + options["delay"], swapped.copy()))
+        while waiting and waiting[0][0] <= now:
+            due = waiting.popleft()[1]
+        return due
+
+    return hold_back
 
 
 def _noise(picture: I420) -> I420:
@@ -164,6 +209,9 @@ FAULTS: Mapping[str, FaultClass] = {
     "low_rate": FaultClass(
         Stage.PICTURE, "at most `fps` pictures a second", {"fps": 5.0}, effect=_low_rate
     ),
+    "lag": FaultClass(
+        Stage.PICTURE, "pictures come back `delay` seconds later", {"delay": 0.25}, effect=_lag
+    ),
     "corrupt": FaultClass(
         Stage.PICTURE,
         f"spoiled pictures; kind is {' | '.join(_CORRUPTIONS)}",
@@ -172,6 +220,12 @@ FAULTS: Mapping[str, FaultClass] = {
     ),
     "unswapped": FaultClass(
         Stage.PICTURE, "pictures come back as they were sent", effect=_unswapped
+    ),
+    "sound": FaultClass(
+        Stage.SOUND,
+        f"returns sound to players that take it; kind is {' | '.join(SoundKind)}: `late` echoes"
+        " `delay` seconds later, `lossy` loses the share `loss` of the packets",
+        {"kind": "echo", "delay": 0.5, "loss": 0.1},
     ),
     "drop_rtc": FaultClass(Stage.AT_ONCE, "all connections die without being closed"),
     "end_session": FaultClass(Stage.AT_ONCE, "sessions end (status 3), connections close"),
@@ -285,6 +339,19 @@ class FaultBoard:
                 shown = fault.effects[session](source, shown)
         return shown
 
+    def sound_of(self, session: str) -> SoundFault:
+        """Return what the players of a session hear in the next 10 ms; the newest fault counts."""
+        faults = self.take(Stage.SOUND, session=session)
+        if not faults:
+            return SoundFault()
+        options = faults[-1].options
+        kind = SoundKind(options["kind"])
+        return SoundFault(
+            kind,
+            delay=options["delay"] if kind is SoundKind.LATE else 0.0,
+            loss=options["loss"] if kind is SoundKind.LOSSY else 0.0,
+        )
+
     def _remove_expired(self) -> None:
         now = self._clock.now()
         self._active = [
@@ -313,8 +380,19 @@ def _checked(fault_request: object) -> dict[str, Any]:
     asked = {**defaults, **fault_request}
     if asked["endpoint"] not in {"", *ENDPOINTS}:
         raise UsageError(f"endpoint is one of {', '.join(ENDPOINTS)}, not {asked['endpoint']!r}")
+    if asked["fault"] == "sound":
+        _check_sound(asked)
     if "fps" in asked and asked["fps"] == 0:
         raise UsageError("fps is above zero; `stall` sends no pictures at all")
     if "status" in asked and not 400 <= asked["status"] <= 599:  # noqa: PLR2004  HTTP errors
         raise UsageError(f"status is an HTTP error, 400 to 599, not {asked['status']!r}")
     return asked
+
+
+def _check_sound(asked: Options) -> None:
+    if asked["kind"] not in list(SoundKind):
+        raise UsageError(f"kind is one of {', '.join(SoundKind)}, not {asked['kind']!r}")
+    if asked["loss"] > 1:
+        raise UsageError(f"loss is a share, 0 to 1, not {asked['loss']!r}")
+    if asked["delay"] > LONGEST_SOUND_DELAY:
+        raise UsageError(f"delay is at most {LONGEST_SOUND_DELAY:g} s, not {asked['delay']!r}")

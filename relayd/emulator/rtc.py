@@ -2,13 +2,15 @@
 
 A publisher posts its offer to `/rtc/{channel}/{front_user_id}/whip` (RFC 9725), a player to
 `/rtc/{channel}/{algorithm_user_id}/whep` (draft-ietf-wish-whep); the bearer token of both is
-the session's `front_rtc_token`. Browsers may connect from any origin: the token authorises them.
+the session's `front_rtc_token`. Sound is taken where it is offered, and
+returned where it is asked for and a fault of stage SOUND says what. Browsers may connect from
+any origin: the token authorises them.
 """
 
 import asyncio
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 
 from starlette.middleware import Middleware
@@ -21,6 +23,7 @@ from relayd import logs
 from relayd.emulator.answers import Handler, with_faults
 from relayd.emulator.faults import FaultBoard
 from relayd.emulator.sessions import Connection, Role, Session, SessionStore
+from relayd.emulator.sound import SoundReturn
 from relayd.emulator.swap import SourceFace
 from relayd.errors import JoinRefused
 from relayd.logs import LogEvent
@@ -57,6 +60,7 @@ class RtcGate:
     def __init__(self, sessions: SessionStore[SourceFace], faults: FaultBoard) -> None:
         self._sessions, self._faults = sessions, faults
         self._closing_tasks: set[asyncio.Task[None]] = set()
+        self._returning_sound: set[asyncio.Task[None]] = set()
 
     def routes(self) -> Mount:
         """Return everything below /rtc."""
@@ -82,7 +86,7 @@ class RtcGate:
 
     async def close(self) -> None:
         """Wait for the connections that are being freed."""
-        await asyncio.gather(*self._closing_tasks)
+        await asyncio.gather(*self._closing_tasks, *self._returning_sound)
 
     async def _join(self, role: Role, request: Request) -> Response:
         session = self._admitted(role, request)
@@ -101,6 +105,8 @@ class RtcGate:
         if session.ended is not None:
             await peer.close()
             raise Refusal(404, "No such channel")
+        if isinstance(connection.sound, SoundReturn) and peer.has_sound:
+            _kept(self._returning_sound, connection.sound.run())
         await self._sessions.connect(session, connection)
         logs.get("emulator").info(LogEvent.EMULATOR_JOINED, session=session.id, role=role.value)
         location = {"Location": f"{request.url.path.rstrip('/')}/{connection.id}"}
@@ -131,9 +137,7 @@ class RtcGate:
 
     def _new_connection(self, role: Role, session: Session[SourceFace]) -> tuple[Connection, Peer]:
         def free() -> None:
-            task = asyncio.ensure_future(self._sessions.disconnect(session, connection))
-            self._closing_tasks.add(task)
-            task.add_done_callback(self._closing_tasks.discard)
+            _kept(self._closing_tasks, self._sessions.disconnect(session, connection))
 
         def on_state(state: PeerState) -> None:
             if state in _GONE:
@@ -150,10 +154,22 @@ class RtcGate:
             bitrate_kbit=BITRATE_KBIT,
             on_state=on_state,
             on_picture=engine.put if engine is not None else None,
+            on_sound=session.hear if role is Role.PUBLISHER else None,
+            sends_sound=role is Role.PLAYER,
         )
-        connection = Connection(secrets.token_hex(16), role, peer)
+        sound = None
+        if role is Role.PLAYER:
+            sound = SoundReturn(session.id, peer, self._faults, lambda: session.picture_delay)
+        connection = Connection(secrets.token_hex(16), role, peer, sound)
         asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, free_unless_connected)
         return connection, peer
+
+
+def _kept(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+    """Run `work` as a task that is in `tasks` until it is done."""
+    task = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _refusable(work: Handler) -> Handler:

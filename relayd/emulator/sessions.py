@@ -7,12 +7,13 @@ connections for `join_timeout`, or one older than `longest`.
 import asyncio
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, IntEnum, StrEnum
+from statistics import median
 from typing import Generic, Protocol
 
 from relayd import logs
@@ -21,9 +22,12 @@ from relayd.emulator.engine import AnyFace, EngineFigures, SwapEngine, Swapper
 from relayd.errors import SessionUnknown
 from relayd.logs import LogEvent
 from relayd.media.frames import I420
+from relayd.sound.blocks import Samples
 
 UNKNOWN_SESSION = 1008
 """The service's code for content that does not exist."""
+_DELAYS = 20
+"""Pictures whose delay is remembered: 1 s at 20 fps."""
 KEPT_ENDED = 200
 """Ended sessions kept for status requests."""
 
@@ -80,6 +84,16 @@ class PeerLike(Protocol):
         """Free everything without closing the connection."""
 
 
+class SoundSink(Protocol):
+    """What a session needs from the way of sound back to a player."""
+
+    sent: int
+    """Blocks."""
+
+    def put(self, samples: Samples, received_at: float) -> None:
+        """Add a block that the publisher sent."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
     """One RTC connection of a channel."""
@@ -87,6 +101,8 @@ class Connection:
     id: str
     role: Role
     peer: PeerLike
+    sound: SoundSink | None = None
+    """What returns sound to a player that takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,9 @@ class Session(Generic[AnyFace]):
         self.idle_since: float | None = created_at
         self.charged_until = created_at
         self.frames_out = 0
+        self._picture_delays: deque[float] = deque(maxlen=_DELAYS)
+        self.sound_in = 0
+        """Blocks of 10 ms that the publisher sent."""
         self.ended: tuple[SessionStatus, EndReason, float] | None = None
 
     def status(self, now: float) -> SessionStatus:
@@ -135,11 +154,30 @@ class Session(Generic[AnyFace]):
         """Return the connections with this role."""
         return [one for one in self.connections if one.role is role]
 
+    @property
+    def picture_delay(self) -> float:
+        """Seconds that pictures are here before they go back: the median of the last 20."""
+        delays = list(self._picture_delays)
+        return median(delays) if delays else 0.0
+
     def deliver(self, picture: I420, captured_at: float) -> None:
         """Send a picture to every player; from the engine's thread."""
+        self._picture_delays.append(time.monotonic() - captured_at)
         for player in self.of_role(Role.PLAYER):
             player.peer.push(picture, captured_at)
             self.frames_out += 1
+
+    def hear(self, samples: Samples, received_at: float) -> None:
+        """Take a block of the publisher's sound; players may get it back."""
+        self.sound_in += 1
+        for player in self.of_role(Role.PLAYER):
+            if player.sound is not None:
+                player.sound.put(samples, received_at)
+
+    @property
+    def sound_out(self) -> int:
+        """Blocks of 10 ms that the present players got."""
+        return sum(one.sound.sent for one in self.connections if one.sound is not None)
 
 
 AlterPicture = Callable[[str, I420, I420], I420 | None]

@@ -27,9 +27,11 @@ from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.packets import PacketReader
 from relayd.media.picture import CodedPicture, Picture
+from relayd.media.reading_ahead import read_ahead
 from relayd.media.refusals import no_picture, read_failure
-from relayd.media.selection import StreamFactsReader, select_stream
+from relayd.media.selection import StreamFactsReader, discard_others, select_stream
 from relayd.media.skipping import SkipLevel
+from relayd.media.sound import Hearing, SoundFormat, SoundReader, select_sound
 from relayd.media.stamps import StampChooser
 from relayd.media.streams import StreamWish
 from relayd.media.symptoms import Asked
@@ -63,19 +65,24 @@ class VideoInput:
         stream: StreamWish,
         live: bool,
         options: Mapping[str, str],
+        with_sound: bool,
     ) -> None:
         self._container, self._feed = opened.container, opened.feed
         self._files, self._grid = opened.files, opened.grid
         container, grid = opened.container, opened.grid
         self._name = name
-        self._stream = select_stream(container, stream, name, keeps_all=grid is not None)
+        self._stream = select_stream(container, stream, name)
+        sound = select_sound(container, self._stream) if with_sound and not grid else None
+        self._sound = SoundReader(sound) if sound else None
+        if not grid:
+            discard_others(container, {one.index for one in (self._stream, sound) if one})
         self._facts = StreamFactsReader(container, self._stream)
         context = self._stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
         self.is_raw = bool(container.format.flags & _NO_TIMESTAMPS)
         """Whether the format has no time stamps at all, such as raw H.264."""
         self._rate_is_set = "framerate" in options
-        self._reader = PacketReader(container, self._stream, name)
+        self._reader = PacketReader(container, self._stream, name, sound=self._sound)
         self._decoder = Decoder(self._stream, name)
         self.decode_for(live=live)
         order = field_order(context.name, compat.stated_field_order(context))
@@ -99,6 +106,7 @@ class VideoInput:
         format: str = "",  # noqa: A002  # FFmpeg's own name
         options: Mapping[str, str] | None = None,
         low_delay: bool = False,
+        with_sound: bool = False,
         open_timeout: SupportsFloat = 5.0,
         read_timeout: SupportsFloat = 5.0,
         cancelled: Event | None = None,
@@ -110,6 +118,7 @@ class VideoInput:
         `turn` rotates and mirrors the upright picture.
         `low_delay` is for live sources: no frame is held back for threads, and data that cannot
         be read yet counts as unreachable, not as unusable. `options` go to FFmpeg unchanged.
+        `with_sound` has the sound read as well, if there is some: see `hear`.
         `name` replaces the URL in errors, by default with its safe form.
         The time limits are FFmpeg's: a hung read may take twice as long, so do not rely on them
         alone. `open_timeout` applies to opening and again to finding the streams; each limit is
@@ -141,6 +150,7 @@ class VideoInput:
                 stream=stream,
                 live=low_delay,
                 options=options or {},
+                with_sound=with_sound,
             )
             undo.pop_all()
             return source
@@ -216,6 +226,16 @@ class VideoInput:
         """Seconds of pictures that arrive at once, as far as the source tells; 0.0 if unknown."""
         return self._files.burst if self._files else 0.0
 
+    @property
+    def sound(self) -> SoundFormat | None:
+        """What is known of the sound; None if there is none, or it is not read."""
+        return self._sound.format if self._sound else None
+
+    def hear(self, hearing: Hearing) -> None:
+        """Hand sound on while pictures are read, until `rewind`; first what came so far."""
+        if self._sound:
+            self._sound.hear(hearing)
+
     def look(self) -> Look:
         """Return what the container shows of itself."""
         return look_at(self._container, self._stream)
@@ -234,7 +254,7 @@ class VideoInput:
             yield self._lend(self._join(self._grid))
             return
         before = self._decoder.decoded
-        for coded in self.coded():
+        for coded in self._read_for_showing():
             is_skipped = self._decoder.skips(coded)
             frames = [] if is_skipped else self._frames_of(coded)
             del coded  # like the frames: not to outlive the device, see close()
@@ -253,6 +273,11 @@ class VideoInput:
         yield from self._reader.packets()
         if self._feed and self._feed.fault:
             raise self._feed.fault
+
+    def _read_for_showing(self) -> Generator[CodedPicture, None, None]:
+        if self._sound is None or self._live:
+            return self.coded()
+        return read_ahead(self.coded(), self._sound, lambda: self.waited)
 
     def decode(self, coded: CodedPicture) -> list[Picture]:
         """Decode one packet; none, one or more pictures come of it.
@@ -292,6 +317,8 @@ class VideoInput:
         except (av.error.FFmpegError, OSError):
             return False
         self._stamps.restart()
+        if self._sound:
+            self._sound.keep()
         self._fitter.close()  # a filter may remember the pictures before
         return True
 
@@ -320,6 +347,8 @@ class VideoInput:
         # The codec's threads end with the last reference to it.
         self._reader.close()
         self._decoder.close()
+        if self._sound:
+            self._sound.close()
         del self._stream, self._facts
 
     def fit_frame(self, frame: VideoFrame) -> I420:

@@ -21,8 +21,10 @@ from av.video.stream import VideoStream
 
 from relayd.errors import OutputError
 from relayd.logs import redact
+from relayd.media.encode_sound import AudioCodec, SoundTrack
 from relayd.media.frames import I420, Geometry
 from relayd.media.srt import SrtPipe
+from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, scheme_of
 
@@ -66,19 +68,24 @@ class VideoWriter:
         bitrate_kbit: int,
         format: str = "",  # noqa: A002 - the setting's name
         options: Mapping[str, str] | None = None,
+        audio: AudioCodec | None = None,
     ) -> None:
         """Prepare the output; `format` forces a muxer, `options` go to it.
 
-        Raises OutputError when the container is unknown or cannot carry H.264.
+        With `audio` there is a sound track as well, for `write_sound`. Raises OutputError when the
+        container is unknown or cannot carry these codecs.
         """
         url = MediaUrl.of(target)
         self.name, target = str(url), url.reveal()
         self._geometry = Geometry(width, height)
-        self._next = 0
+        self._next = self._earliest = 0
         self._closed = False
         muxer = format or format_of(target)
         rate = Fraction(fps).limit_denominator(1001)
-        self._time_base = 1 / rate
+        # Beside sound a picture has the time at which it was shown: on an even grid it would be
+        # up to half a picture early or late, and after a tick that was left out ahead for good.
+        self._time_base = Fraction(1, 1000) if audio else 1 / rate
+        self._step = round(1 / rate / self._time_base)
         self._srt = SrtPipe(target, self.name) if scheme_of(target) == "srt" else None
         try:
             self._container = av.open(
@@ -88,6 +95,7 @@ class VideoWriter:
                 container_options=dict(_MUXER_OPTIONS.get(muxer, {})) | dict(options or {}),
             )
             self._stream = self._add_stream(rate, bitrate_kbit)
+            self._sound = SoundTrack(self._container, audio) if audio else None
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             if self._srt:
                 self._srt.close()
@@ -117,19 +125,35 @@ class VideoWriter:
         return stream
 
     def write(self, i420: I420, number: int | None = None) -> None:
-        """Encode and mux one picture; `number` is its position in time, by default the next.
+        """Encode and mux one picture; `number` is its place in time, by default the next one.
+
+        It counts pictures; with sound it counts ms.
 
         The first picture opens the target. Raises OutputError; only close() may follow that.
         """
         if i420.shape != self._geometry.shape:
             raise OutputError(f"{self.name}: expected a {self._geometry} picture")
-        place = self._next if number is None else max(number, self._next)
-        self._next = place + 1
+        place = self._next if number is None else max(number, self._earliest)
+        self._earliest, self._next = place + 1, place + self._step
         frame = VideoFrame.from_ndarray(i420, format="yuv420p")
         frame.pts = place
         frame.time_base = self._time_base
         try:
             self._container.mux(self._stream.encode(frame))
+            if self._sound:
+                self._container.mux(self._sound.fill_until(float(place * self._time_base)))
+        except (av.error.FFmpegError, OSError, ValueError) as fault:
+            raise OutputError(f"{self.name}: {_reason(fault)}") from fault
+
+    def write_sound(self, samples: Samples, at: float) -> None:
+        """Encode and mux one block of sound that belongs `at` s after the first picture.
+
+        Does nothing before that picture, which opens the target. Raises as `write`.
+        """
+        if not self._sound or not self._next:
+            return
+        try:
+            self._container.mux(self._sound.write(samples, at))
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             raise OutputError(f"{self.name}: {_reason(fault)}") from fault
 
@@ -151,6 +175,8 @@ class VideoWriter:
             try:
                 if self._next:
                     self._container.mux(self._stream.encode(None))
+                    if self._sound:
+                        self._container.mux(self._sound.end())
             finally:
                 self._end()
         except (av.error.FFmpegError, OSError, ValueError) as fault:

@@ -1,10 +1,14 @@
-"""Reads the packets of one video stream, and takes down what they show of it."""
+"""Reads the packets of one video stream, and takes down what they show of it.
+
+The sound beside it is decoded on the way.
+"""
 
 import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, cast
 
 import av.error
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -14,6 +18,7 @@ from relayd.media.jpeg import lacks_end
 from relayd.media.look import size_of
 from relayd.media.picture import CodedPicture
 from relayd.media.refusals import read_failure
+from relayd.media.sound import SoundReader
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -25,9 +30,17 @@ _JPEG_STREAMS: Final = {"mjpeg", "mpjpeg", "jpeg_pipe", "image2pipe"}
 class PacketReader:
     """Reads an open container; what it took down lasts beyond `close`."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, name: str) -> None:
-        """`name` is the source in errors."""
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        name: str,
+        *,
+        sound: SoundReader | None = None,
+    ) -> None:
+        """`name` is the source in errors; `sound` gets the packets of its own stream."""
         self._container, self._stream, self._name = container, stream, name
+        self._sound = sound
         self.waited = 0.0
         """Seconds spent so far in waiting for data, not in decoding it."""
         self.count = 0
@@ -51,9 +64,7 @@ class PacketReader:
 
         Raises SourceLost when reading fails.
         """
-        packets = cast(
-            "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
-        )
+        packets = self._demuxed()
         # Not to outlive the device here, see VideoInput.close.
         coded: list[CodedPicture] = []
         try:
@@ -68,6 +79,30 @@ class PacketReader:
         finally:
             coded.clear()
             packets.close()  # frees FFmpeg's packet now, not at garbage collection
+
+    def _demuxed(self) -> "Generator[Packet[VideoStream], None, None]":
+        """Read the packets of the pictures; those of the sound are handed on."""
+        sound = self._sound
+        if sound is None:
+            return cast(
+                "Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream)
+            )
+        return self._separated(sound)
+
+    def _separated(self, sound: SoundReader) -> "Generator[Packet[VideoStream], None, None]":
+        packets = cast(
+            "Generator[Packet[VideoStream | AudioStream], None, None]",
+            self._container.demux([self._stream, sound.stream]),
+        )
+        try:
+            for packet in packets:
+                if packet.stream_index == sound.index:
+                    sound.read(cast("Packet[AudioStream]", packet))
+                else:
+                    yield cast("Packet[VideoStream]", packet)
+                del packet  # not to outlive the device, see VideoInput.close
+        finally:
+            packets.close()
 
     def _require_whole(self, packet: "Packet[VideoStream]") -> None:
         """Raise SourceLost where reading a picture file broke off: its demuxer does not tell."""

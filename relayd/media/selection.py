@@ -1,5 +1,6 @@
 """Selects the video stream of an open container, and reads what it states about its pictures."""
 
+from collections.abc import Collection
 from typing import Final
 
 from av.container import InputContainer
@@ -16,10 +17,8 @@ _COVERS: Final = Disposition.attached_pic | Disposition.timed_thumbnails
 _CAPTURE_DEMUXERS: Final = frozenset({"video4linux2,v4l2", "lavfi"})
 
 
-def select_stream(
-    container: InputContainer, wish: StreamWish, name: str, *, keeps_all: bool
-) -> VideoStream:
-    """Return the stream to show; the demuxer leaves out all others unless it `keeps_all`.
+def select_stream(container: InputContainer, wish: StreamWish, name: str) -> VideoStream:
+    """Return the stream to show.
 
     Raises SourceUnusable when there is none; `name` is the source in its message.
     """
@@ -30,12 +29,14 @@ def select_stream(
             raise no_video(name, {stream.type for stream in container.streams})
         still = container.format.name.removesuffix("_pipe")
         raise no_decoder(name, still if still != container.format.name else "")
-    chosen = container.streams.video[number]
-    if not keeps_all:
-        for other in container.streams:
-            if other.index != chosen.index:
-                compat.discard(other)
-    return chosen
+    return container.streams.video[number]
+
+
+def discard_others(container: InputContainer, kept: Collection[int]) -> None:
+    """Let the demuxer leave out all streams but those of the indices `kept`."""
+    for stream in container.streams:
+        if stream.index not in kept:
+            compat.discard(stream)
 
 
 def shows_tiles(container: InputContainer, wish: StreamWish) -> bool:

@@ -9,9 +9,6 @@ reports it.
 """
 
 import os
-import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,23 +17,13 @@ from typing import Final, SupportsFloat
 from urllib.parse import unquote
 
 from relayd.errors import OutputError, SourceError, SourceLost, SourceUnreachable, SourceUnusable
-from relayd.logs import excerpt, redact
-from relayd.process.child import Child
-from relayd.process.descriptors import wait_readable
+from relayd.process.ffmpeg import FfmpegProgram
 
 _FINISH_LIMIT: Final = 2.0
 """s that the program has to send the rest at close."""
 _POLL_INTERVAL: Final = 0.1
 """s between checks whether to go on waiting for a silent peer."""
 _PROGRESS_BYTES: Final = 4096
-_MOST_READ: Final = 16 * 1024
-"""The last bytes of the program's stderr that are used."""
-_LONGEST_EXPLANATION: Final = 200
-"""Characters of the program's error message that are passed on."""
-_PART_PREFIX: Final = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ")
-"""FFmpeg's prefix of a line from one of its components."""
-_BAD_SECRET: Final = "Incorrect passphrase"  # noqa: S105 - a message, not a secret
-"""libsrt's reason (SRT_REJ_BADSECRET), which FFmpeg reports as an input/output error."""
 
 
 _SECRET_OPTIONS: Final = {"passphrase": 79, "streamid": 512, "srt_streamid": 512}
@@ -97,63 +84,6 @@ def _preset(lines: Sequence[str], shown: str) -> Iterator[tuple[list[str], list[
         os.close(descriptor)
 
 
-class _Program:
-    """A running ffmpeg with a pipe to it, a pipe from it, and its stderr."""
-
-    def __init__(
-        self,
-        arguments: list[str],
-        url: str,
-        name: str,
-        missing: type[OutputError | SourceUnusable],
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        """Start it; raises `missing` if the program is missing or cannot be started."""
-        self._url, self._name = url, name
-        try:
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
-        except OSError as fault:
-            raise missing(f"{name}: no temporary file: {fault.strerror}") from fault
-        program = shutil.which("ffmpeg")
-        if program is None:
-            self._stderr.close()
-            raise missing(
-                f"{name}: SRT needs the program ffmpeg, which is not installed",
-                hint="sudo apt install ffmpeg",
-            )
-        command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
-        try:
-            self._process = Child.start_program(command, stderr=self._stderr, pass_fds=pass_fds)
-        except (OSError, ValueError) as fault:  # ValueError: a URL with a NUL
-            self._stderr.close()
-            why = redact(str(fault))
-            raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
-        self.stdin, self.stdout = self._process.stdin, self._process.stdout
-
-    def has_output(self, within: float = 0.0) -> bool:
-        """Whether there is something to read, including the end."""
-        return bool(wait_readable((self.stdout.fileno(),), within))
-
-    def explanation(self) -> str:
-        """Return its error message: that of its SRT component if there is one, else the last."""
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _MOST_READ))
-        text = self._stderr.read(_MOST_READ).decode("utf-8", "replace").strip()
-        if _BAD_SECRET in text:
-            return _BAD_SECRET
-        lines = text.replace(self._url, self._name).splitlines() or [""]
-        srt_lines = [line for line in lines if line.startswith("[srt @ ")]
-        message = _PART_PREFIX.sub("", (srt_lines or lines)[-1]).removeprefix(f"{self._name}: ")
-        return excerpt(message, _LONGEST_EXPLANATION) or "the connection was closed"
-
-    def end(self, within: float) -> None:
-        """Close its input and wait; kill it if it has not ended after `within` seconds."""
-        self.stdin.close()
-        self._process.end(within)
-        self.stdout.close()
-        self._stderr.close()
-
-
 class SrtPipe:
     """A file-like object whose bytes, MPEG-TS, go to an srt:// URL."""
 
@@ -171,7 +101,9 @@ class SrtPipe:
                 "-f", "mpegts", plain,
             ]
             # fmt: on
-            self._program = _Program(arguments, plain, name, OutputError, descriptors)
+            self._program = FfmpegProgram(
+                arguments, plain, name, OutputError, part="srt", pass_fds=descriptors
+            )
 
     @property
     def connected(self) -> bool:
@@ -233,7 +165,7 @@ class SrtReader:
             "-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", "pipe:1",
         ]
         # fmt: on
-        self._program = _Program(arguments, url, self.name, SourceUnusable)
+        self._program = FfmpegProgram(arguments, url, self.name, SourceUnusable, part="srt")
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes as soon as there are some; none at the end."""

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relayd.media.frames import OutputFrame
+from relayd.sound.blocks import AudibleSound
 
 
 class Output(Protocol):
@@ -19,6 +20,35 @@ class Output(Protocol):
 
     def show(self, frame: OutputFrame) -> None:
         """Show one picture without blocking; raises RelaydError when the output is broken."""
+
+    def close(self) -> None:
+        """Release what open() acquired; does nothing when it is not open."""
+
+
+@runtime_checkable
+class PlaysSound(Protocol):
+    """What outputs of pictures have that take the sound as well."""
+
+    def play(self, sound: AudibleSound) -> None:
+        """Take one block without blocking, and place it by its time; must not raise."""
+
+
+class SoundOutput(Protocol):
+    """A place where sound is played: delayed, and silent where nothing may be heard."""
+
+    @property
+    def name(self) -> str:
+        """Its name for users."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds from `play` until its listeners hear a block; the path subtracts it."""
+
+    def open(self) -> None:
+        """Open it; raises RelaydError. May be called again after close()."""
+
+    def play(self, sound: AudibleSound) -> None:
+        """Play one block without blocking; raises RelaydError when the output is broken."""
 
     def close(self) -> None:
         """Release what open() acquired; does nothing when it is not open."""

@@ -12,13 +12,13 @@ from enum import Enum
 from threading import Event, Lock, Thread
 from typing import Final
 
-from relayd.clock import Backoff, Clock, MonotonicClock
-from relayd.errors import RelaydError, Unavailable
+from relayd.clock import Clock, MonotonicClock
 from relayd.logs import LogEvent, get
 from relayd.media.frames import OutputFrame, SourceFrame, StandbyFrame, SwappedFrame, expose_source
 from relayd.media.slots import LatestSlot
-from relayd.output.base import Output, OutputChange, OutputEvent
+from relayd.output.base import Output, OutputEvent
 from relayd.output.cadence import Cadence
+from relayd.output.kept import KeptOutput
 from relayd.process.limits import start_thread
 
 _log = get("screen")
@@ -32,8 +32,6 @@ GAP_BOUNDS: Final = (
 )
 """Upper bounds in seconds, inclusive; dense around 1/20, with the 35 to 65 ms that an undisturbed
 machine keeps to, and the promised 0.1."""
-_REOPEN_FIRST, _REOPEN_CAP = 0.25, 5.0
-"""s between attempts to reopen a lost output: a device that is plugged in again is found soon."""
 
 
 class Fallback(Enum):
@@ -121,7 +119,6 @@ class OutputClock:
         `on_shown(frame, kind, at)` is called after each picture is shown; `on_event` from
         any thread of the clock. Neither may block.
         """
-        self._slots = [_OutputSlot(output) for output in outputs]
         self._swapped = swapped
         self._source = source if policy is Fallback.RAW else None
         self._standby = standby
@@ -130,8 +127,16 @@ class OutputClock:
         self._fps = fps
         self._clock = clock or MonotonicClock()
         self._on_shown = on_shown or (lambda _frame, _kind, _at: None)
-        self._on_event = on_event or (lambda _event: None)
         self._stop, self._wake = Event(), Event()
+        self._kept = [
+            KeptOutput(
+                output,
+                stop=self._stop,
+                clock=self._clock,
+                on_event=on_event or (lambda _event: None),
+            )
+            for output in outputs
+        ]
         swapped.notify(self._wake)
         self._thread: Thread | None = None
         self._arrived = self._number = 0
@@ -147,11 +152,14 @@ class OutputClock:
 
     def mark_lost(self, output: Output, fault: Exception) -> None:
         """Record, before start(), that `output` could not be opened; it is retried."""
-        self._mark_lost(next(slot for slot in self._slots if slot.output is output), fault)
+        self._find(output).mark_lost(fault)
 
     def trouble(self, output: Output) -> str:
         """Why `output` is lost, as in its latest event; empty while it works."""
-        return next(slot.trouble for slot in self._slots if slot.output is output)
+        return self._find(output).trouble
+
+    def _find(self, output: Output) -> KeptOutput[Output]:
+        return next(kept for kept in self._kept if kept.output is output)
 
     def start(self) -> None:
         """Start showing; raises Unavailable if no thread can be started."""
@@ -166,10 +174,8 @@ class OutputClock:
         if self._thread:
             self._thread.join()
             self._thread = None
-        for slot in self._slots:
-            if slot.reopener:
-                slot.reopener.join()
-                slot.reopener = None
+        for kept in self._kept:
+            kept.join()
 
     def stats(self) -> OutputClockStats:
         """Return the counts so far."""
@@ -178,7 +184,7 @@ class OutputClock:
                 dict(self._counts),
                 self._skipped,
                 self._gaps.copy(),
-                tuple(slot.output.name for slot in self._slots if slot.lost),
+                tuple(kept.output.name for kept in self._kept if kept.lost),
             )
 
     def run(self) -> None:
@@ -221,8 +227,8 @@ class OutputClock:
 
     def _show_at(self, now: float) -> None:
         frame, kind = self._choose(now)
-        for slot in self._slots:
-            self._show(slot, frame)
+        for kept in self._kept:
+            kept.use(lambda output: output.show(frame))
         shown_at = self._clock.now()
         with self._lock:
             self._counts[kind] += 1
@@ -251,64 +257,3 @@ class OutputClock:
     def _fits(self, frame: SwappedFrame) -> bool:
         """Whether it has the size that the outputs were opened with, which never changes."""
         return frame.i420.shape == self._standby.i420.shape
-
-    def _show(self, slot: "_OutputSlot", frame: OutputFrame) -> None:
-        if slot.lost:
-            return
-        try:
-            slot.output.show(frame)
-        except Exception as fault:  # noqa: BLE001 - the ticks must go on
-            self._mark_lost(slot, fault)
-
-    def _mark_lost(self, slot: "_OutputSlot", fault: Exception) -> None:
-        """Leave an output out of the ticks, and have it reopened."""
-        if not isinstance(fault, RelaydError):
-            _log.error(LogEvent.OUTPUT_FAILED, output=slot.output.name, exc_info=fault)
-        before, slot.trouble = slot.trouble, str(fault) or type(fault).__name__
-        slot.lost, slot.lost_as = True, slot.output.name
-        if slot.trouble != before:
-            self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, slot.trouble))
-        thread = Thread(
-            target=self._reopen,
-            args=(slot,),
-            name=f"relayd-reopen-{slot.output.name}",
-            daemon=True,
-        )
-        try:
-            start_thread(thread)
-        except Unavailable:
-            slot.lost = False  # the next tick fails as well and retries
-            return
-        slot.reopener = thread
-
-    def _reopen(self, slot: "_OutputSlot") -> None:
-        """Close a lost output and reopen it as soon as that works."""
-        backoff = Backoff(_REOPEN_FIRST, _REOPEN_CAP)
-        while not self._clock.sleep_until(self._clock.now() + backoff.next_wait(), self._stop):
-            try:
-                slot.output.close()
-                slot.output.open()
-            except Exception as fault:  # noqa: BLE001 - it is retried
-                reason = str(fault) or type(fault).__name__
-                if reason != slot.trouble:
-                    slot.trouble = reason
-                    self._on_event(OutputEvent(slot.lost_as, OutputChange.LOST, reason))
-                continue
-            slot.trouble = ""
-            self._on_event(OutputEvent(slot.lost_as, OutputChange.BACK))
-            slot.lost = False  # last, so that the next loss is reported after this event
-            return
-
-
-@dataclass(slots=True)
-class _OutputSlot:
-    """An output and whether it works."""
-
-    output: Output
-    lost: bool = False
-    """The ticks leave it out."""
-    trouble: str = ""
-    """Why it is lost, as in the latest event; empty while it works."""
-    lost_as: str = ""
-    """Its name when it was lost: a camera chosen by its label may come back as another device."""
-    reopener: Thread | None = None

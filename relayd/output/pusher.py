@@ -1,4 +1,4 @@
-"""The process behind a stream output: pictures from shared memory into a file or a push URL.
+"""The process behind a stream output: pictures and sound into a file or a push URL.
 
 FFmpeg may wait for a peer without a time limit while it holds the interpreter lock (see
 relayd.media.encode); in this process that blocks nothing else, and the parent kills it if it
@@ -24,10 +24,12 @@ import numpy as np
 from relayd import logs
 from relayd.errors import OutputError
 from relayd.media.encode import VideoWriter
+from relayd.media.encode_sound import AudioCodec, SharedTime
 from relayd.media.frames import Geometry
 from relayd.media.slots import SharedSlot
 from relayd.process.descriptors import keep_from_children, wait_readable
 from relayd.process.hardening import die_with_parent, forbid_dumps
+from relayd.sound.ring import SharedRing
 
 REPORT_EVERY: Final = 0.5
 """s between two reports; without any for long, the parent knows that this process hangs."""
@@ -53,6 +55,18 @@ class Order:
     bitrate_kbit: int
     memory_fd: int
     bell_fd: int
+    audio: AudioCodec | None = None
+    """How the sound is encoded; None: there is none."""
+    sound_capacity: int = 0
+    """Blocks in the ring of sound."""
+    sound_memory_fd: int = -1
+    sound_bell_fd: int = -1
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that the process inherits."""
+        sound = (self.sound_memory_fd, self.sound_bell_fd) if self.audio else ()
+        return self.memory_fd, self.bell_fd, *sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,7 @@ def main() -> None:
     with open(lifeline, "rb", buffering=0, closefd=False) as pipe:
         order = Order(**json.loads(pipe.readline()))
     die_with_parent(order.parent)
-    keep_from_children((order.memory_fd, order.bell_fd))
+    keep_from_children(order.fds)
     report = _push(order, lifeline, reports)
     _send_report(report, reports, within=LAST_REPORT_LIMIT)
     sys.exit(1 if report.error else 0)
@@ -124,6 +138,8 @@ def _take_pipes() -> tuple[int, int]:
 def _push(order: Order, lifeline: int, reports: int) -> Report:
     geometry = Geometry(order.width, order.height)
     slot = SharedSlot(geometry, order.memory_fd, order.bell_fd)
+    ring = _ring_of(order)
+    shared_time = SharedTime()
     picture = np.empty(geometry.shape, np.uint8)
     report = Report()
     first, seen, due = 0, 0, 0.0
@@ -134,19 +150,22 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
             order.height,
             fps=order.fps,
             bitrate_kbit=order.bitrate_kbit,
+            audio=order.audio,
         )
     except OutputError as fault:
         return Report(error=logs.excerpt(str(fault), _LONGEST_ERROR))
     error = ""
     try:
-        while _wait(slot, lifeline):
+        while _wait(slot, ring, lifeline):
             if found := slot.read(picture, seen):
-                number, _ = found
+                number, shown_at = found
                 first = first or number
                 missed = number - seen - 1 if seen else 0
-                writer.write(picture, number - first)
+                since = shared_time.begin(shown_at)
+                writer.write(picture, round(since * 1000) if ring else number - first)
                 seen = number
                 report = replace(report, frames=report.frames + 1, dropped=report.dropped + missed)
+            _write_sound(ring, shared_time, writer)
             # Every time: SRT's progress must be consumed, and the first success reported at once.
             connected = writer.connected
             if time.monotonic() >= due or connected != report.connected:
@@ -162,11 +181,28 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
     return replace(report, error=logs.excerpt(error, _LONGEST_ERROR))
 
 
-def _wait(slot: SharedSlot, lifeline: int) -> bool:
-    """Wait for a picture, at most REPORT_EVERY; False when the lifeline has ended."""
-    ready = wait_readable((slot.bell_fd, lifeline), REPORT_EVERY)
+def _ring_of(order: Order) -> SharedRing | None:
+    if not order.audio:
+        return None
+    return SharedRing(order.sound_capacity, order.sound_memory_fd, order.sound_bell_fd)
+
+
+def _write_sound(ring: SharedRing | None, shared_time: SharedTime, writer: VideoWriter) -> None:
+    """Write the blocks that wait; those from before the first picture are dropped."""
+    while ring and (block := ring.read()):
+        samples, at = block
+        if (since := shared_time.since_first(at)) is not None:
+            writer.write_sound(samples, since)
+
+
+def _wait(slot: SharedSlot, ring: SharedRing | None, lifeline: int) -> bool:
+    """Wait for a picture or sound, at most REPORT_EVERY; False when the lifeline has ended."""
+    bells = (slot.bell_fd, ring.bell_fd) if ring else (slot.bell_fd,)
+    ready = wait_readable((*bells, lifeline), REPORT_EVERY)
     if slot.bell_fd in ready:
         slot.wait(0)
+    if ring and ring.bell_fd in ready:
+        ring.wait(0)
     return lifeline not in ready
 
 

@@ -5,13 +5,15 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from threading import Event, Lock, Thread
 from typing import Final
 
 from relayd.clock import Backoff, Clock, MonotonicClock
 from relayd.errors import OutputError, Unavailable
 from relayd.logs import LogEvent, get, redact
+from relayd.media.encode_sound import AudioCodec
 from relayd.media.frames import Geometry, OutputFrame
 from relayd.media.slots import SharedSlot
 from relayd.output.base import OutputChange, OutputEvent
@@ -21,6 +23,8 @@ from relayd.process.child import Child, describe_exit
 from relayd.process.environment import proxies, python_environment
 from relayd.process.limits import start_thread
 from relayd.process.lines import LineReader, LineTooLong
+from relayd.sound.blocks import AudibleSound
+from relayd.sound.ring import SharedRing
 from relayd.urls.safe import MediaUrl
 from relayd.urls.targets import format_of, is_push
 
@@ -41,6 +45,8 @@ _LARGEST_ORDER: Final = 32 * 1024
 """Bytes of an order: less than a pipe holds, so that writing it never blocks."""
 _REAP_LIMIT: Final = 1.0
 """s for a process that closed its stdout to exit."""
+_RING: Final = 2.0
+"""s of sound that may wait for the process: it is niced, and may wait for the network."""
 _MOST_PARTS: Final = 100
 """Files of a recording that are remembered by name."""
 
@@ -77,6 +83,7 @@ class StreamOutput:
         *,
         name: str = "",
         number: int = 1,
+        audio: AudioCodec | None = None,
         on_event: Callable[[OutputEvent], None] | None = None,
         clock: Clock | None = None,
         stall_limit: float = STALL_LIMIT,
@@ -86,12 +93,13 @@ class StreamOutput:
     ) -> None:
         """Prepare the stream; `name` defaults to its URL's safe form, `number` names its thread.
 
-        `on_event` is called in that thread.
+        With `audio` it has a sound track, silent where nothing is played. `on_event` is called in
+        that thread.
         """
         self._url = MediaUrl.of(url)
         self.name = name or str(self._url)
         self._geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
-        self._number = number
+        self._number, self._audio = number, audio
         self._on_event = on_event or (lambda _event: None)
         self._clock = clock or MonotonicClock()
         self._stall_limit, self._finish_limit = stall_limit, finish_limit
@@ -103,6 +111,7 @@ class StreamOutput:
         self.trouble = ""
         """Why it does not work, as in the latest event; empty while it works or is starting."""
         self._slot: SharedSlot | None = None
+        self._ring: SharedRing | None = None
         self._thread: Thread | None = None
 
     def open(self) -> None:
@@ -115,7 +124,11 @@ class StreamOutput:
         self._stop.clear()
         name = f"stream-{self._number}"
         try:
-            slot = SharedSlot.create(self._geometry, name)
+            with ExitStack() as undo:
+                slot = SharedSlot.create(self._geometry, name)
+                undo.callback(slot.close)
+                self._ring = SharedRing.create(_RING, name) if self._audio else None
+                undo.pop_all()
         except OSError as fault:
             raise OutputError(f"{self.name}: {fault.strerror}") from fault
         thread = Thread(target=self._run, args=(slot,), name=f"relayd-{name}", daemon=True)
@@ -123,6 +136,7 @@ class StreamOutput:
             start_thread(thread)
         except Unavailable as fault:
             slot.close()
+            self._close_ring()
             raise OutputError(f"{self.name}: {fault.message}", hint=fault.hint) from fault
         self._slot, self._thread = slot, thread
 
@@ -130,6 +144,18 @@ class StreamOutput:
         """Copy the picture into shared memory for the process; never blocks."""
         if self._slot:
             self._slot.write(frame.i420, self._clock.now())
+
+    def play(self, sound: AudibleSound) -> None:
+        """Copy the block into shared memory for the process; never blocks."""
+        with self._lock:
+            if self._ring:
+                self._ring.write(sound.samples, sound.at)
+
+    def _close_ring(self) -> None:
+        with self._lock:  # a block may be written just now
+            ring, self._ring = self._ring, None
+        if ring:
+            ring.close()
 
     def close(self) -> None:
         """Finish the stream or file; takes little more than FINISH_LIMIT at most."""
@@ -140,6 +166,7 @@ class StreamOutput:
         self._thread = None
         self._slot.close()
         self._slot = None
+        self._close_ring()
 
     def stats(self) -> StreamStats:
         """Return the counts so far."""
@@ -199,10 +226,18 @@ class StreamOutput:
             memory_fd=slot.memory_fd,
             bell_fd=slot.bell_fd,
         )
+        if self._ring and self._audio:
+            order = replace(
+                order,
+                audio=self._audio,
+                sound_capacity=self._ring.capacity,
+                sound_memory_fd=self._ring.memory_fd,
+                sound_bell_fd=self._ring.bell_fd,
+            )
         order_line = json.dumps(asdict(order)).encode() + b"\n"
         if len(order_line) > _LARGEST_ORDER:
             raise OutputError(f"{self.name}: the URL is longer than {_LARGEST_ORDER} bytes")
-        process = self._spawn(slot)
+        process = self._spawn(order)
         reports = LineReader(process.stdout.fileno(), largest=_LARGEST_REPORT)
         try:
             process.stdin.write(order_line)
@@ -215,12 +250,12 @@ class StreamOutput:
         finally:
             self._finish(process, reports, run)
 
-    def _spawn(self, slot: SharedSlot) -> Child:
+    def _spawn(self, order: Order) -> Child:
         try:
             return Child.start(
                 self._command,
                 environment=python_environment() | proxies(),
-                pass_fds=slot.fds,
+                pass_fds=order.fds,
                 with_stdin=True,
                 with_stdout=True,
             )

@@ -68,18 +68,23 @@ class Child:
 
     @classmethod
     def start_program(
-        cls, command: Sequence[str], *, stderr: "IO[bytes]", pass_fds: Sequence[int] = ()
+        cls,
+        command: Sequence[str],
+        *,
+        stderr: "IO[bytes]",
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> "Child":
         """Start a third-party program, with pipes as its stdin and stdout.
 
-        `command` starts with its full path. It is killed when the calling thread ends. Raises
-        what `start` does.
+        `command` starts with its full path; `environment` adds variables. It is killed when the
+        calling thread ends. Raises what `start` does.
         """
         # -P: never import from the current directory; -S: nor from site-packages.
         launcher = [sys.executable, "-P", "-S", "-m", "relayd.process.launcher", str(os.getpid())]
         return cls.start(
             [*launcher, *command],
-            environment=python_environment(),
+            environment={**(environment or {}), **python_environment()},
             pass_fds=pass_fds,
             with_stdin=True,
             with_stdout=True,

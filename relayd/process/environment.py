@@ -21,6 +21,9 @@ _PASSED: Final = frozenset(
         "LD_LIBRARY_PATH",  # an interpreter may need it to start at all
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
+        "PULSE_SERVER",  # where the sound server is, and the name of the file with its cookie
+        "PULSE_COOKIE",
+        "PULSE_RUNTIME_PATH",
     }
 )
 _PASSED_PREFIXES: Final = ("LC_", "XDG_")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relayd.akool.session import FaceChoice
 from relayd.logs import LogEvent
 from relayd.relay.status import DemandState, RelayState
+from relayd.sound.gate import Silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,15 @@ class Freeze(Command):
 @dataclass(frozen=True, slots=True)
 class Thaw(Command):
     """Show the shown session's pictures again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteerSound(Command):
+    """Say why nothing may be heard; no reason: the voice may be."""
+
+    silent_for: frozenset[Silence]
+    voice_alone: bool
+    """There is no picture to be late for: the voice is played as early as possible."""
 
 
 @dataclass(frozen=True, slots=True)

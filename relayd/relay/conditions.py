@@ -148,6 +148,9 @@ class Conditions:
     """Everything that a session depends on."""
 
     readers: Readers
+    listeners: dict[str, int | None] = field(default_factory=dict)
+    """Programs that read each microphone; None where they cannot be counted. They need the source,
+    but no session."""
     source: Source = field(default_factory=Source)
     paused: bool = False
     asleep: bool = False
@@ -171,6 +174,21 @@ class Conditions:
             if holds:
                 return reason
         return None
+
+    @property
+    def has_listener(self) -> bool:
+        """A program reads a microphone, or may do so."""
+        return any(count is None or count > 0 for count in self.listeners.values())
+
+    def is_voice_alone(self, now: float) -> bool:
+        """Whether only a microphone is read: the voice goes out, and no session is open."""
+        return self.has_listener and not self.readers.may_keep_session(now)
+
+    def needs_source(self, now: float) -> bool:
+        """Whether the source is kept open. A pause closes it: the camera's light goes out."""
+        if self.paused:
+            return False
+        return self.readers.may_keep_session(now) or self.has_listener
 
     def may_keep_session(self, now: float, *, opened: bool) -> bool:
         """Whether a session is kept; one that is `opened` is kept for the grace time, too."""

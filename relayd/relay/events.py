@@ -67,6 +67,14 @@ class ReadersChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ListenersChanged(Event):
+    """The number of programs that read a microphone changed; None: it cannot be counted."""
+
+    microphone: str
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputsChanged(Event):
     """At least one output works, or none does."""
 

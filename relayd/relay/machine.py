@@ -19,6 +19,7 @@ from relayd.errors import FaceRejected
 from relayd.logs import LogEvent
 from relayd.relay import commands as do
 from relayd.relay import events as on
+from relayd.relay.audible import Audible
 from relayd.relay.commands import Command
 from relayd.relay.conditions import LONG_AGO, NEVER, Conditions, Readers
 from relayd.relay.events import Event
@@ -35,6 +36,7 @@ from relayd.relay.sessions import (
     Session,
     Stage,
 )
+from relayd.relay.status import RelayState
 from relayd.relay.view import View, describe
 
 
@@ -64,6 +66,8 @@ class Machine:
         self._reported_shown: int | None = None
         self._reported_frozen = False
         self._reported_view: View | None = None
+        self._audible = Audible(policy.sound_standby)
+        self._reported_sound: do.SteerSound | None = None
         self._wake_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -138,6 +142,7 @@ class Machine:
     @_on.register
     def _(self, event: on.PolicyChanged) -> None:
         self._policy = policy = event.policy
+        self._audible.standby = policy.sound_standby
         readers = self.conditions.readers
         readers.set_policy(self._now, on_demand=policy.on_demand, grace=policy.grace)
 
@@ -148,6 +153,10 @@ class Machine:
         readers.set_count(event.device, event.count, self._now)
         if readers.want_session and not wanted and not self.sessions.working:
             self._holdoff.on_arrival()
+
+    @_on.register
+    def _(self, event: on.ListenersChanged) -> None:
+        self.conditions.listeners[event.microphone] = event.count
 
     @_on.register
     def _(self, event: on.OutputsChanged) -> None:
@@ -314,7 +323,7 @@ class Machine:
 
     def _steer_source(self) -> None:
         source = self.conditions.source
-        needed = self.conditions.readers.may_keep_session(self._now)
+        needed = self.conditions.needs_source(self._now)
         if self.conditions.stopping or source.suspended is not needed:
             return
         if needed:
@@ -368,6 +377,17 @@ class Machine:
         if view != self._reported_view:
             self._reported_view = view
             self._emit(do.Report(view.state, view.reason, view.demand))
+        if self._policy.sound:
+            self._report_sound(view.state)
+
+    def _report_sound(self, state: RelayState) -> None:
+        conditions = self.conditions
+        voice_alone = conditions.is_voice_alone(self._now)
+        silent_for = self._audible.silent_for(state, conditions, voice_alone=voice_alone)
+        sound = do.SteerSound(silent_for, voice_alone=voice_alone)
+        if sound != self._reported_sound:
+            self._reported_sound = sound
+            self._emit(sound)
 
     def _schedule(self) -> None:
         moments = [*self.conditions.deadlines(), *self._holdoff.deadlines()]

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from relayd import __version__
 from relayd.logs import printable
+from relayd.relay.metrics_sound import sound_series
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 
 AGE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -151,6 +152,8 @@ class _Series(Collector):
             yield _gauge(
                 "relayd_service_credit", "Credit that the service last reported", status.credit
             )
+        if status.sound is not None:
+            yield from sound_series(status.sound)
         yield from self._histograms.collect()
 
     def _dropped(self) -> Metric:

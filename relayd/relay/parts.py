@@ -1,12 +1,13 @@
 """The objects that all sessions of a relay share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relayd.akool.session import SessionKeeper
 from relayd.clock import Clock
-from relayd.config.settings import RtcSettings, VideoSettings
+from relayd.config.settings import RtcSettings, SoundSettings, VideoSettings
 from relayd.relay.gate import FrameGate
+from relayd.relay.sound_path import SoundPath
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,6 @@ class LinkParts:
     """Where swapped pictures go."""
     state_directory: Path
     """Where a link's library may keep its logs and caches."""
+    sound: SoundPath | None = None
+    """Where returned sound goes, and whose voice is sent; None where no sound is wanted."""
+    sound_settings: SoundSettings = field(default_factory=SoundSettings)

@@ -6,27 +6,38 @@ do, passes each paced frame to a link, and puts swapped frames into the gate.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event, Lock
 
 from relayd.clock import Clock
-from relayd.config.settings import CameraSettings, Settings, StreamSettings
+from relayd.config.settings import (
+    CameraSettings,
+    MicrophoneSettings,
+    OutputSettings,
+    Settings,
+    StreamSettings,
+)
 from relayd.logs import LogEvent, get
 from relayd.media.delay import DelayMeter, Spread
 from relayd.media.frames import OutputFrame, SourceFrame, SwappedFrame
 from relayd.media.slots import LatestSlot
-from relayd.output.base import Output, OutputEvent
+from relayd.output.base import Output, OutputEvent, PlaysSound, SoundOutput
 from relayd.output.camera import CameraOutput
 from relayd.output.clock import Fallback, OutputClock, Shown
+from relayd.output.microphone import make_microphone
 from relayd.output.readers import WatchedCamera
 from relayd.output.standby import StandbyRenderer
 from relayd.output.stream import StreamOutput
 from relayd.relay.gate import FrameGate
 from relayd.relay.metrics import Metrics
 from relayd.relay.recent import Recent, spread_of_sum
+from relayd.relay.sound_path import SoundPath
 from relayd.relay.status import RelayState
+from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
 from relayd.source.reader import SourceReader
+from relayd.source.voice import make_voice
 
 _log = get("pipeline")
 
@@ -53,18 +64,20 @@ class Pipeline:
         on_source: Callable[[SourceEvent], None],
         on_output: Callable[[OutputEvent], None],
         on_readers: Callable[[str, int | None], None],
+        on_listeners: Callable[[str, int | None], None],
+        send_sound: Callable[[OwnSound], None],
     ) -> None:
         """Create it without opening anything; `send` gets each paced frame and must not block.
 
-        `send` is called in the pacer's thread. `more_outputs` show the same as the configured
-        ones. With `require_outputs` an output that cannot be opened fails the start; otherwise it
-        is retried.
+        `send` is called in the pacer's thread, `send_sound` in the sound's. `more_outputs` show
+        the same as the configured ones. With `require_outputs` an output that cannot be opened
+        fails the start; otherwise it is retried.
         """
         video = settings.video
         self.source: LatestSlot[SourceFrame] = LatestSlot()
         swapped: LatestSlot[SwappedFrame] = LatestSlot()
         self._send, self._metrics, self._clock = send, metrics, clock
-        self._meter = DelayMeter(video.fps, metrics.observe_delay)
+        self._meter = DelayMeter(video.fps, self._note_delay)
         self._lock = Lock()
         self._send_ages, self._show_ages = Recent(REMEMBERED), Recent(REMEMBERED)
         self._gaps = Recent(FPS_WINDOW)
@@ -75,14 +88,32 @@ class Pipeline:
         self.gate = FrameGate(swapped, holds=fallback is Fallback.HOLD)
         self._draw_pool = ThreadPoolExecutor(1, thread_name_prefix="relayd-standby")
         self.renderer = StandbyRenderer(video.geometry, settings.privacy.standby_image)
+        shown = [one for one in settings.output if not isinstance(one, MicrophoneSettings)]
         self.outputs: list[Output] = [
             *(
                 _make_output(output, settings, number, on_output, on_readers)
-                for number, output in enumerate(settings.output, 1)
+                for number, output in enumerate(shown, 1)
             ),
             *more_outputs,
         ]
-        self._counted = self.outputs[: len(settings.output)] or self.outputs
+        self._counted = self.outputs[: len(shown)] or self.outputs
+        self.microphones: list[SoundOutput] = [
+            make_microphone(output, on_listeners)
+            for output in settings.output
+            if isinstance(output, MicrophoneSettings)
+        ]
+        self.sound = (
+            SoundPath(
+                settings.sound,
+                self.microphones,
+                [output.play for output in self.outputs if isinstance(output, PlaysSound)],
+                send=send_sound,
+                clock=clock,
+                on_event=on_output,
+            )
+            if settings.wants_sound
+            else None
+        )
         self.output_clock = OutputClock(
             self.outputs,
             swapped,
@@ -103,8 +134,10 @@ class Pipeline:
             on_source,
             turn=video.turn,
             fps=video.fps,
+            sound=self.sound.captured if self.sound and settings.sound.source == "auto" else None,
             clock=clock,
         )
+        self.voice = make_voice(settings.sound, self.sound.captured, clock) if self.sound else None
         self.pacer = Pacer(
             self.source,
             self._pass_on,
@@ -123,6 +156,8 @@ class Pipeline:
             for output in self.outputs:
                 self._open(output)
             self.output_clock.start()
+            if self.sound:
+                self.sound.start()
             self._are_open = True
         except BaseException:
             self.stop_outputs()
@@ -141,6 +176,8 @@ class Pipeline:
         """Stop the output clock and close every output."""
         self._are_open = False
         self._draw_pool.shutdown(cancel_futures=True)
+        if self.sound:
+            self.sound.stop()
         self.output_clock.stop()
         for output in reversed(self.outputs):
             output.close()
@@ -161,9 +198,10 @@ class Pipeline:
         return next(filter(None, troubles), "no output is open")
 
     def pending(self) -> frozenset[str]:
-        """Return the names of the streams that have not delivered anything yet."""
+        """Return the names of the streams and microphones that have not delivered anything yet."""
         streams = (output for output in self.outputs if isinstance(output, StreamOutput))
-        return frozenset(stream.name for stream in streams if not stream.stats().up)
+        names = frozenset(stream.name for stream in streams if not stream.stats().up)
+        return names | self.sound.pending() if self.sound else names
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """Return the files of each recording that have pictures, newest last."""
@@ -175,13 +213,15 @@ class Pipeline:
         return of_stream or self.output_clock.trouble(output)
 
     def start_source(self) -> None:
-        """Start reader and pacer."""
-        self.reader.start()
-        try:
+        """Start reader, voice and pacer."""
+        with ExitStack() as undo:
+            undo.callback(self.reader.stop)
+            self.reader.start()
+            if self.voice:
+                undo.callback(self.voice.stop)
+                self.voice.start()
             self.pacer.start()
-        except BaseException:
-            self.reader.stop()
-            raise
+            undo.pop_all()
 
     def suspend_source(self) -> None:
         """Release the source and send nothing until `resume_source`; also before the start.
@@ -191,16 +231,22 @@ class Pipeline:
         """
         self.pacer.pause()
         self.reader.pause()
+        if self.voice:
+            self.voice.pause()
         self.gate.shut()
 
     def resume_source(self) -> None:
         """Open the source again and send."""
         self.reader.resume()
+        if self.voice:
+            self.voice.resume()
         self.pacer.resume()
 
     def stop_source(self) -> None:
-        """Stop pacer and reader."""
+        """Stop pacer, voice and reader."""
         self.pacer.stop()
+        if self.voice:
+            self.voice.stop()
         self.reader.stop()
 
     def set_standby_text(self, title: str, detail: str) -> None:
@@ -256,6 +302,11 @@ class Pipeline:
                 else self._clock.now() - self._last_tick_at
             )
 
+    def _note_delay(self, delay: float) -> None:
+        self._metrics.observe_delay(delay)
+        if self.sound:
+            self.sound.note_delay(delay)
+
     def _pass_on(self, frame: SourceFrame) -> None:
         self._send(frame)
         now = self._clock.now()
@@ -293,14 +344,18 @@ def _make_output(
         video.geometry,
         video.fps,
         video.bitrate,
-        name=_name_of(output, settings.output[: number - 1]),
+        name=_name_of(output, settings.output),
+        audio=output.audio if settings.wants_sound else None,
         number=number,
         on_event=on_event,
     )
 
 
-def _name_of(output: StreamSettings, earlier: Sequence[CameraSettings | StreamSettings]) -> str:
+def _name_of(output: StreamSettings, outputs: Sequence[OutputSettings]) -> str:
     """Return the URL's safe form, with a number if an earlier output has the same one."""
-    name = str(output.url)
-    same = sum(isinstance(one, StreamSettings) and str(one.url) == name for one in earlier)
+    name, same = str(output.url), 0
+    for one in outputs:
+        if one is output:
+            break
+        same += isinstance(one, StreamSettings) and str(one.url) == name
     return f"{name} #{same + 1}" if same else name

@@ -1,8 +1,9 @@
 """The settings that the state machine depends on."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from relayd.config.settings import CameraSettings, Settings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,10 @@ class Policy:
     """s from the join to the first swapped picture."""
     stall_timeout: float = 3.0
     """s without a swapped picture after which a link counts as lost."""
+    sound: bool = False
+    """There is sound to steer."""
+    sound_standby: Literal["keep", "mute"] = "keep"
+    """Whether the voice is heard while the swap is away after it was live."""
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -29,6 +34,8 @@ def policy_of(settings: Settings) -> Policy:
         session_max=settings.akool.session_max,
         first_frame_timeout=settings.rtc.first_frame_timeout,
         stall_timeout=settings.rtc.stall_timeout,
+        sound=settings.wants_sound,
+        sound_standby=settings.sound.standby,
     )
 
 
@@ -37,11 +44,16 @@ def is_on_demand(settings: Settings) -> bool:
 
     A viewer of the page does not count: a forgotten tab would keep a session open and billed.
     """
-    are_cameras = [isinstance(output, CameraSettings) for output in settings.output]
+    are_cameras = [
+        isinstance(output, CameraSettings)
+        for output in settings.output
+        if not isinstance(output, MicrophoneSettings)
+    ]
     match settings.on_demand.mode:
         case "never":
             return False
         case "always":
             return any(are_cameras)
         case "auto":
-            return bool(are_cameras) and all(are_cameras)
+            # Microphones alone need no session: the voice goes out without a picture.
+            return bool(settings.output) and all(are_cameras)

@@ -18,7 +18,7 @@ from relayd.akool.upkeep import CreditWatch, keep_closing_orphaned_sessions
 from relayd.clock import Clock, MonotonicClock
 from relayd.config.paths import state_directory
 from relayd.config.settings import Settings
-from relayd.errors import Unavailable
+from relayd.errors import Unavailable, UsageError
 from relayd.logs import LogEvent, get, redact
 from relayd.media.frames import SourceFrame
 from relayd.output.base import Output, OutputEvent
@@ -35,6 +35,7 @@ from relayd.relay.parts import LinkParts
 from relayd.relay.pipeline import Pipeline
 from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
+from relayd.relay.sound_path import SoundPath
 from relayd.relay.status import DemandState, RelayState, RelayStatus
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
@@ -84,6 +85,8 @@ class Relay:
             on_source=lambda event: self._runner.post_from_thread(_source_event(event)),
             on_output=lambda event: self._from_thread(self._on_output, event),
             on_readers=lambda *args: self._runner.post_from_thread(on.ReadersChanged(*args)),
+            on_listeners=lambda *args: self._runner.post_from_thread(on.ListenersChanged(*args)),
+            send_sound=lambda sound: self._runner.publish_sound(sound),  # noqa: PLW0108 - made below
         )
         self._runner = Runner(
             Machine(
@@ -97,6 +100,8 @@ class Relay:
                 video=settings.video,
                 clock=self._clock,
                 gate=self.pipeline.gate,
+                sound=self.pipeline.sound,
+                sound_settings=settings.sound,
                 state_directory=state_directory(settings),
             ),
             on_report=self._on_report,
@@ -166,6 +171,8 @@ class Relay:
             await self.set_face(settings.face.image.reveal(), settings.face.landmarks)
         self.pipeline.renderer = renderer
         self._settings = settings
+        if self.pipeline.sound:
+            self.pipeline.sound.set_offset(settings.sound.offset)
         self._draw_standby()
         self._runner.post(on.PolicyChanged(policy_of(settings)))
         self._budget.set_limit(settings.akool.daily_limit)
@@ -181,6 +188,22 @@ class Relay:
         except Unavailable as fault:
             _log.warning(LogEvent.RELAY_DOUBTS_NOT_NOTED, reason=str(fault))
         self._runner.post(on.Resumed())
+
+    async def mute(self) -> None:
+        """Let nothing be heard until `unmute`. Raises UsageError where the relay has no sound."""
+        self._sound().mute()
+
+    async def unmute(self) -> None:
+        """End a mute; raises UsageError where the relay has no sound."""
+        self._sound().unmute()
+
+    def _sound(self) -> SoundPath:
+        if self.pipeline.sound is None:
+            raise UsageError(
+                "this relay has no sound",
+                hint='add [sound], or an [[output]] with kind = "microphone", and restart it',
+            )
+        return self.pipeline.sound
 
     async def suspend(self) -> None:
         """Close every session, as the computer is about to sleep; returns when that is done."""
@@ -226,7 +249,11 @@ class Relay:
                 "source": pipeline.reader.counters.reconnects,
             },
             outputs=self._output_faults.states(
-                (output.name for output in pipeline.outputs), pipeline.pending()
+                [
+                    *(output.name for output in pipeline.outputs),
+                    *(microphone.name for microphone in pipeline.microphones),
+                ],
+                pipeline.pending(),
             ),
             files=pipeline.files(),
             healthy=self._is_healthy(),
@@ -241,6 +268,11 @@ class Relay:
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
             source_behind=pipeline.reader.behind,
             source_slow=slowness,
+            sound=(
+                pipeline.sound.status(dict(machine.conditions.listeners))
+                if pipeline.sound
+                else None
+            ),
         )
 
     def _is_healthy(self) -> bool:

@@ -19,6 +19,7 @@ from relayd.relay.events import Event
 from relayd.relay.machine import Machine
 from relayd.relay.parts import LinkParts
 from relayd.relay.session_link import SessionLink
+from relayd.sound.blocks import OwnSound
 
 FAULT_RETRY = 5.0
 """s after an exception in the machine until it runs again: it may have lost its timer."""
@@ -135,6 +136,11 @@ class Runner:
             if link.publish(frame) and link.number == shown:
                 self.sent += 1
 
+    def publish_sound(self, sound: OwnSound) -> None:
+        """Pass the voice to every session that sends; called in the sound's thread."""
+        for link in self._sending:
+            link.publish_sound(sound)
+
     # Commands.
 
     def _handle(self, event: Event) -> None:
@@ -163,18 +169,28 @@ class Runner:
                 self._on_report(command)
             case do.LogWarning(event, reason):
                 _log.warning(event, reason=reason)
+            case do.SessionCommand():
+                self._run_in_session(command)
+            case _:
+                self._steer_media(command)
+
+    def _steer_media(self, command: Command) -> None:
+        gate, sound = self._parts.gate, self._parts.sound
+        match command:
             case do.Show(number):
-                self._parts.gate.show(number)
+                gate.show(number)
+                if sound:  # the pictures go another way now
+                    sound.forget_delay()
             case do.Freeze():
-                self._parts.gate.freeze()
+                gate.freeze()
             case do.Thaw():
-                self._parts.gate.thaw()
+                gate.thaw()
             case do.SuspendSource():
                 self._steer_source(False)
             case do.ResumeSource():
                 self._steer_source(True)
-            case do.SessionCommand():
-                self._run_in_session(command)
+            case do.SteerSound(reasons, voice_alone) if sound:
+                sound.steer(reasons, voice_alone=voice_alone)
 
     def _run_in_session(self, command: do.SessionCommand) -> None:
         link = self._link(command.number)

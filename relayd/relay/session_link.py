@@ -19,6 +19,7 @@ from relayd.relay.parts import LinkParts
 from relayd.relay.sessions import QUEUE_TIMEOUT, RECOVERY_TIMEOUT
 from relayd.relay.worker_link import WorkerLink
 from relayd.rtc.link import LinkTarget
+from relayd.sound.blocks import OwnSound
 
 CLOSE_DEADLINE = 10.0
 """s for the service to confirm a close; after that the journal keeps the session."""
@@ -85,6 +86,10 @@ class SessionLink:
     def publish(self, frame: SourceFrame) -> bool:
         """Send one source picture if possible; called in the pacer's thread."""
         return self._worker.publish(frame)
+
+    def publish_sound(self, sound: OwnSound) -> None:
+        """Send a block of the voice if possible; called in the sound's thread."""
+        self._worker.publish_sound(sound)
 
     # How they are carried out.
 
@@ -190,6 +195,9 @@ class SessionLink:
             bitrate_kbit=video.bitrate,
             first_frame_timeout=rtc.first_frame_timeout,
             recovery_timeout=RECOVERY_TIMEOUT,
+            publish_sound=self._parts.sound is not None and self._parts.sound_settings.publish,
+            return_sound=self._parts.sound is not None
+            and self._parts.sound_settings.play == "returned",
         )
 
 

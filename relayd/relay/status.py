@@ -109,6 +109,34 @@ class DemandState(Enum):
     """No reader came back: the session is being closed."""
 
 
+@dataclass(frozen=True, slots=True)
+class SoundStatus:
+    """What the sound does now, and counts since the start."""
+
+    muted: bool
+    """A person muted it."""
+    silent_for: tuple[str, ...]
+    """Why nothing may be heard, `Silence` by value; empty while it may."""
+    delay: float
+    """s from capture until it is heard; 0.0 while nothing is played."""
+    target: float
+    """s that it should be, as the picture; 0.0 before that is known."""
+    level: float
+    """dBFS of the last 100 ms that were played; -100 is digital silence."""
+    rate_ppm: float
+    """How much faster than it was spoken sound is played now, in millionths."""
+    blocks: dict[str, int]
+    """10 ms blocks by stage: captured, sent (to the service), played."""
+    dropped: dict[str, int]
+    """Blocks left out by stage and reason, `stage.reason`."""
+    gaps: float
+    """Total s of silence put into holes of the source's sound."""
+    cuts: dict[str, int]
+    """Cuts by kind: pause, speech, skip, resync."""
+    listeners: dict[str, int | None] = field(default_factory=dict)
+    """Programs that read each microphone; None if they cannot be counted."""
+
+
 OUTPUT_OK = "ok"
 """Status text of an output that works."""
 OUTPUT_PENDING = "not connected yet"
@@ -175,6 +203,8 @@ class RelayStatus:
     """Seconds that the source's pictures are late because decoding is too slow."""
     source_slow: str = ""
     """That decoding is too slow, as text; empty while it keeps up."""
+    sound: SoundStatus | None = None
+    """The sound; None where none is wanted."""
 
     @property
     def lost_outputs(self) -> dict[str, str]:

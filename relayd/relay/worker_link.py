@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from threading import Lock
 
+from relayd.config.settings import SoundSettings
 from relayd.errors import InternalFault, LinkError, LinkLost, RelaydError
 from relayd.logs import LogEvent, get
 from relayd.media.frames import SourceFrame, SwappedFrame
@@ -17,6 +18,7 @@ from relayd.relay.stall import StallWatch
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
+from relayd.sound.blocks import OwnSound, ReturnedSound
 
 LEAVE_DEADLINE = 2.0
 """s for the worker to leave the channel before it is killed."""
@@ -87,6 +89,12 @@ class WorkerLink:
             self._worker.publish(frame)
             return True
 
+    def publish_sound(self, sound: OwnSound) -> None:
+        """Send a block of the voice if possible; called in the sound's thread."""
+        with self._send_lock:
+            if self._sending and self._worker is not None:
+                self._worker.publish_sound(sound)
+
     async def end(self) -> None:
         """Stop the worker permanently, within STOP_DEADLINE."""
         self._ended = True
@@ -119,6 +127,8 @@ class WorkerLink:
             kind=self._parts.rtc.kind,
             environment=worker_environment(self._parts.rtc.kind),
             on_event=on_event,
+            on_sound=self._take_sound,
+            sound=self._parts.sound is not None and _exchanges_sound(self._parts.sound_settings),
         )
         return worker
 
@@ -127,6 +137,11 @@ class WorkerLink:
         self._parts.gate.put(self._number, frame)
         if self._stall.received(frame.received_at):
             self._loop.call_soon_threadsafe(self._emit, on.PicturesFlow(self._number))
+
+    def _take_sound(self, sound: ReturnedSound) -> None:
+        """Offer returned sound of the shown session; called in the worker's sound thread."""
+        if self._parts.sound and self._parts.gate.epoch == self._number:
+            self._parts.sound.put_returned(sound)
 
     def _on_worker_event(self, worker: RtcWorker, event: LinkEvent) -> None:
         """Log and pass on an event of the link; ignore those of a replaced worker."""
@@ -142,6 +157,10 @@ class WorkerLink:
             self._stall.start()
         if (session_event := _session_event(self._number, event)) is not None:
             self._emit(session_event)
+
+
+def _exchanges_sound(settings: SoundSettings) -> bool:
+    return settings.publish or settings.play == "returned"
 
 
 def _session_event(number: int, event: LinkEvent) -> Event | None:

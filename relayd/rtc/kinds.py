@@ -11,9 +11,19 @@ from relayd.media.frames import I420
 from relayd.process.environment import proxies
 from relayd.rtc.agora import installation
 from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget
+from relayd.sound.blocks import Samples
 
-MakeLink = Callable[[LinkTarget, Callable[[I420, float], None], Callable[[LinkEvent], None]], Link]
-"""Makes a link from its target, `on_picture` and `on_event`; ConfigError for a bad target."""
+MakeLink = Callable[
+    [
+        LinkTarget,
+        Callable[[I420, float], None],
+        Callable[[LinkEvent], None],
+        Callable[[Samples, float], None],
+    ],
+    Link,
+]
+"""Makes a link from its target, `on_picture`, `on_event` and `on_sound`; ConfigError for a bad
+target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from relayd import errors, logs
 from relayd.errors import ConfigError, LinkLost, RelaydError
 from relayd.logs import LogEvent
 from relayd.media.frames import I420, Geometry
+from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 from relayd.urls.templates import TEMPLATE_FIELDS, fill_url
 
@@ -58,6 +59,10 @@ class LinkTarget:
     """s from the join to the first swapped picture, before the link gives up."""
     recovery_timeout: float = 60.0
     """s that a link which was up may take to reconnect by itself, before it counts as lost."""
+    publish_sound: bool = False
+    """Send the user's voice as well."""
+    return_sound: bool = False
+    """Receive the swapped user's sound as well."""
 
     def publish_endpoint(self) -> str:
         """Return the WHIP URL; ConfigError if the template is wrong."""
@@ -189,9 +194,10 @@ class LinkEvent:
 class Link(Protocol):
     """A connection to the swap engine: pictures out, swapped pictures in.
 
-    Made with a LinkTarget and two callbacks, which it calls from its own threads:
+    Made with a LinkTarget and three callbacks, which it calls from its own threads:
     `on_picture(picture, received_at)` with a picture of any even size, valid during the call,
-    and `on_event(event)`. A link is used once; after REFUSED, LOST or LEFT it is over.
+    `on_event(event)`, and `on_sound(samples, received_at)` with one block of 480 samples, only
+    when the target has `return_sound`. A link is used once; after REFUSED, LOST or LEFT it is over.
     """
 
     def join(self) -> None:
@@ -199,6 +205,9 @@ class Link(Protocol):
 
     def publish(self, picture: I420, captured_at: float) -> None:
         """Send `picture`, newest first; it may be reused when this returns. Never blocks."""
+
+    def publish_sound(self, samples: Samples, at: float) -> None:
+        """Send one block, in order; only when the target has `publish_sound`. Never blocks."""
 
     def renew(self, token: str) -> None:
         """Use `token` from now on; returns at once. Ignored where tokens do not expire."""

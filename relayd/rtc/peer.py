@@ -1,16 +1,14 @@
 """One WebRTC connection with one video track in one direction, over aiortc.
 
-Only this module imports aiortc and aioice. It has what WHIP and WHEP share, for both ends:
-non-trickle SDP, H.264 before VP8, the newest picture first.
+It has what WHIP and WHEP share, for both ends: non-trickle SDP, H.264 before VP8, the newest
+picture first, and sound where it is wanted. Only this module, `pictures` and `opus` import aiortc.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from fractions import Fraction
 
 import aioice.ice
 import av  # aiortc's tracks carry av.VideoFrame
@@ -20,21 +18,24 @@ from aiortc import (
     RTCConfiguration,
     RTCPeerConnection,
     RTCRtpSender,
+    RTCRtpTransceiver,
     RTCSessionDescription,
     rtcrtpreceiver,
 )
 from aiortc.codecs import h264, vpx
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import MediaStreamError
 
 from relayd import logs
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
+from relayd.rtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
+from relayd.rtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
+from relayd.rtc.sdp import direction_of, has_opus, with_unused_sound
+from relayd.sound.blocks import Samples
 
-VIDEO_CLOCK_RATE = 90_000
-"""Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 LARGEST_SDP = 64 * 1024
-"""Bytes. A normal description of one video track has about 3 kB."""
+"""Bytes. A normal description of one video track has about 3 kB, with sound about 5 kB."""
 _LONGEST_QUOTE, _LONGEST_REASON = 40, 120
 """Characters of an SDP, and of a library's message, that an error repeats."""
 CONSENT_INTERVAL = 0.5
@@ -64,34 +65,15 @@ def _usable_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:  # noqa
 aioice.ice.get_host_addresses = _usable_host_addresses
 
 
-class _PromptJitterBuffer(JitterBuffer):
-    """Releases a picture with its last packet.
-
-    aiortc waits for the first packet of the next picture, a whole frame interval longer. The
-    marker bit is on the last packet of a picture (RFC 6184 §5.1, RFC 7741 §4.1); from a
-    sender that does not set it, pictures are released as before.
-    """
-
-    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
-        frame = super()._remove_frame(sequence_number)
-        return self._marked_frame() if frame is None and self._is_video else frame
-
-    def _marked_frame(self) -> JitterFrame | None:
-        """Take the packets from the origin up to a marker, if none is missing."""
-        assert self._origin is not None
-        data: list[bytes] = []
-        for count in range(self.capacity):
-            packet = self._packets[(self._origin + count) % self.capacity]
-            if packet is None:
-                return None
-            data.append(packet._data)  # type: ignore[attr-defined]  # noqa: SLF001 - set by aiortc
-            if packet.marker:
-                self.remove(count + 1)
-                return JitterFrame(b"".join(data), packet.timestamp)
-        return None
+def _make_jitter_buffer(
+    capacity: int,
+    prefetch: int = 0,
+    is_video: bool = False,  # noqa: FBT001, FBT002 - aiortc's signature
+) -> JitterBuffer | ArrivalBuffer:
+    return PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
 
 
-rtcrtpreceiver.JitterBuffer = _PromptJitterBuffer  # type: ignore[attr-defined]  # not exported
+rtcrtpreceiver.JitterBuffer = _make_jitter_buffer  # type: ignore[attr-defined,assignment]  # not exported; a class
 
 
 class PeerState(Enum):
@@ -135,61 +117,11 @@ class PeerStats:
     """Pushed, but replaced by a newer one before the encoder was free."""
 
 
-class _NewestPicture(MediaStreamTrack):
-    """The track that a sender reads: the newest pushed picture, each at most once."""
-
-    kind = "video"
-
-    def __init__(self) -> None:
-        super().__init__()  # pyee below takes the names _lock, _loop and _waiting
-        self._owner_loop = asyncio.get_running_loop()
-        self._available = asyncio.Event()
-        self._guard = threading.Lock()
-        self._newest: av.VideoFrame | None = None
-        self._last_pts = -1
-        self._origin: float | None = None
-        self.taken = 0
-        self.dropped = 0
-
-    def push(self, picture: I420, captured_at: float) -> None:
-        """Make `picture` the next one to send; from any thread."""
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
-        with self._guard:
-            if self.readyState != "live":
-                return
-            if self._origin is None:
-                self._origin = captured_at
-            ticks = round((captured_at - self._origin) * VIDEO_CLOCK_RATE)
-            # Receivers merge packets of one timestamp into one picture: each needs its own.
-            self._last_pts = frame.pts = max(ticks, self._last_pts + 1)
-            if self._newest is not None:
-                self.dropped += 1
-            self._newest = frame
-            self._owner_loop.call_soon_threadsafe(self._available.set)
-
-    async def recv(self) -> av.VideoFrame:
-        """Wait for a picture (called by aiortc, which encodes it in an executor thread)."""
-        while self.readyState == "live":
-            await self._available.wait()
-            self._available.clear()
-            with self._guard:
-                frame, self._newest = self._newest, None
-            if frame is not None:
-                self.taken += 1
-                return frame
-        raise MediaStreamError
-
-    def stop(self) -> None:
-        """End the track; later pushes are ignored."""
-        with self._guard:
-            super().stop()
-
-
 class Peer:
-    """One RTCPeerConnection with one video track in one direction.
+    """One RTCPeerConnection with one video track in one direction, and perhaps sound with it.
 
-    Made and used in a running event loop; only `push` may be called from other threads.
+    Made and used in a running event loop; only `push` and `push_sound` may be called from other
+    threads.
     No STUN or TURN server is used: candidates are this machine's own addresses.
     """
 
@@ -201,17 +133,25 @@ class Peer:
         bitrate_kbit: int,
         on_state: Callable[[PeerState], None],
         on_picture: Callable[[I420, float], None] | None = None,
+        on_sound: Callable[[Samples, float], None] | None = None,
+        sends_sound: bool = False,
     ) -> None:
         """Prepare a connection; nothing is opened before an offer or answer is asked for.
 
         `on_picture(picture, received_at)` is called in the loop's thread with a contiguous
-        copy, of whatever even size arrived (`geometry` is what we send).
+        copy, of whatever even size arrived (`geometry` is what we send). `on_sound(samples, at)`
+        likewise with each block of 10 ms; without it no sound is received. With `sends_sound`
+        a connection that sends pictures also offers sound, or sends it where it is asked for.
         """
         self.geometry = geometry
         self._on_state, self._on_picture = on_state, on_picture
         self._closing = self._was_connected = False
         self._state = PeerState.NEW
-        self._outbound: _NewestPicture | None = None
+        self._on_sound, self._sends_sound = on_sound, sends_sound
+        self._outbound: PictureTrack | None = None
+        self._voice: VoiceTrack | None = None
+        self._sound: RTCRtpTransceiver | None = None
+        self._sound_loss = 0.0
         self._drains: set[asyncio.Task[None]] = set()
         self._received = 0
         self._last_stats = (time.monotonic(), 0)
@@ -228,18 +168,23 @@ class Peer:
 
     async def offer_sending(self) -> str:
         """Offer to send: the SDP a WHIP client posts (RFC 9725 §4.2), candidates included."""
-        self._outbound = _NewestPicture()
-        return await self._offer(self._outbound, "sendonly")
+        self._outbound = PictureTrack()
+        if self._sends_sound:
+            self._voice = VoiceTrack()
+        return await self._offer(self._outbound, self._voice, "sendonly")
 
     async def offer_receiving(self) -> str:
         """Offer to receive: the SDP a WHEP client posts (draft-ietf-wish-whep)."""
-        return await self._offer("video", "recvonly")
+        return await self._offer("video", "audio" if self._on_sound else None, "recvonly")
 
     async def accept_answer(self, sdp: str) -> None:
         """Accept the other side's answer and start connecting.
 
-        Raises JoinRefused when it is no SDP, or does not fit the offer.
+        Raises JoinRefused when it is no SDP, or does not fit the offer. An answer without the
+        offered sound is accepted.
         """
+        if self._sound is not None:
+            sdp = with_unused_sound(sdp, self._connection.localDescription.sdp)
         await self._take_remote(sdp, "answer")
 
     async def answer(self, offer_sdp: str) -> str:
@@ -247,10 +192,11 @@ class Peer:
 
         Raises JoinRefused when it is no SDP, or offers no video codec that relayd supports.
         """
+        self._prepare_sound(offer_sdp)
         await self._take_remote(offer_sdp, "offer")
         try:
-            if _direction_of_video(offer_sdp) == "recvonly":
-                self._outbound = _NewestPicture()
+            if direction_of(offer_sdp, "video") == "recvonly":
+                self._outbound = PictureTrack()
                 self._connection.addTrack(self._outbound)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except Exception as fault:
@@ -266,13 +212,34 @@ class Peer:
         if self._outbound is not None:
             self._outbound.push(picture, captured_at)
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether both sides agreed on sound."""
+        return self._sound is not None and self._sound.currentDirection in ("sendonly", "recvonly")
+
+    def push_sound(self, samples: Samples, at: float) -> None:
+        """Send the block that was captured at `at`, monotonic s; from one thread, any.
+
+        Blocks go out in order, as fast as they are pushed. Does nothing on a connection that
+        sends no sound.
+        """
+        if self._voice is not None and self.has_sound:
+            self._voice.push(samples, at)
+
+    def lose_sound(self, share: float) -> None:
+        """Lose that share (0 to 1) of the packets of sound, for tests of the other side."""
+        if self._sound is not None and not self._sound_loss and share:
+            lose_packets(self._sound.sender, lambda: self._sound_loss)
+        self._sound_loss = share
+
     async def stats(self) -> PeerStats:
-        """Return what the connection has carried so far."""
+        """Return what the connection has carried so far; packets and losses of the pictures."""
         reports = list((await self._connection.getStats()).values())
+        video = [r for r in reports if r.type == "transport" or r.kind == "video"]
         sending = self._outbound is not None
-        ours = [r for r in reports if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
-        reception = [r for r in reports if r.type == "remote-inbound-rtp"] if sending else ours
-        transports = [r for r in reports if r.type == "transport"]
+        ours = [r for r in video if r.type == ("outbound-rtp" if sending else "inbound-rtp")]
+        reception = [r for r in video if r.type == "remote-inbound-rtp"] if sending else ours
+        transports = [r for r in video if r.type == "transport"]
         carried = sum(t.bytesSent if sending else t.bytesReceived for t in transports)
         now, (then, carried_then) = time.monotonic(), self._last_stats
         self._last_stats = (now, carried)
@@ -291,8 +258,9 @@ class Peer:
     async def close(self) -> None:
         """Close the connection properly and free everything; may be called twice."""
         self._closing = True
-        if self._outbound is not None:
-            self._outbound.stop()
+        for track in (self._outbound, self._voice):
+            if track is not None:
+                track.stop()
         await self._connection.close()
         for drain in self._drains:
             drain.cancel()
@@ -307,19 +275,38 @@ class Peer:
                 await transceiver.sender.transport.transport.stop()
         await self.close()
 
-    async def _offer(self, track_or_kind: MediaStreamTrack | str, direction: str) -> str:
-        transceiver = self._connection.addTransceiver(track_or_kind, direction=direction)
+    async def _offer(
+        self, video: MediaStreamTrack | str, sound: MediaStreamTrack | str | None, direction: str
+    ) -> str:
+        transceiver = self._connection.addTransceiver(video, direction=direction)
         codecs = RTCRtpSender.getCapabilities("video").codecs
         # H.264 first: every WHIP server supports it. VP8 second. RTX as listed.
         transceiver.setCodecPreferences(sorted(codecs, key=lambda codec: codec.name != "H264"))
+        if sound is not None:
+            self._add_sound(sound, direction)
         await self._connection.setLocalDescription(await self._connection.createOffer())
         return str(self._connection.localDescription.sdp)
+
+    def _prepare_sound(self, offer: str) -> None:
+        """Take the offered sound, if it is wanted here: aiortc must know before the offer."""
+        if not has_opus(offer):
+            return
+        direction = direction_of(offer, "audio")
+        if self._sends_sound and direction == "recvonly":
+            self._voice = VoiceTrack()
+            self._add_sound(self._voice, "sendonly")
+        elif self._on_sound is not None and direction in ("sendonly", "sendrecv"):
+            self._add_sound("audio", "recvonly")
+
+    def _add_sound(self, track_or_kind: MediaStreamTrack | str, direction: str) -> None:
+        self._sound = self._connection.addTransceiver(track_or_kind, direction=direction)
+        self._sound.setCodecPreferences(opus_alone())
 
     async def _take_remote(self, sdp: str, kind: str) -> None:
         if len(sdp) > LARGEST_SDP or not sdp.startswith("v=0"):
             beginning = logs.excerpt(sdp, _LONGEST_QUOTE)
             raise JoinRefused(f"the SDP {kind} is none: it begins {beginning!r}, {len(sdp)} bytes")
-        if "\nm=video " not in sdp or _direction_of_video(sdp) == "inactive":
+        if direction_of(sdp, "video") == "inactive":
             raise JoinRefused(f"the SDP {kind} has no video")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
@@ -342,7 +329,11 @@ class Peer:
         self._on_state(state)
 
     def _track_arrived(self, track: MediaStreamTrack) -> None:
-        drain = asyncio.ensure_future(self._drain(track))
+        if track.kind == "audio" and self._on_sound is not None:
+            reading = Listener(track, self._on_sound).run()
+        else:
+            reading = self._drain(track)
+        drain = asyncio.ensure_future(reading)
         self._drains.add(drain)
         drain.add_done_callback(self._drains.discard)
 
@@ -388,16 +379,6 @@ def _to_i420(frame: av.VideoFrame) -> I420:
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
         frame = frame.reformat(width, height, "yuv420p")
     return np.ascontiguousarray(frame.to_ndarray())
-
-
-def _direction_of_video(sdp: str) -> str:
-    """Read the direction of the first video section; sendrecv is the default (RFC 8866 §6.7)."""
-    _, _, section = sdp.partition("\nm=video ")
-    section, _, _ = section.partition("\nm=")
-    for line in section.splitlines():
-        if line.strip() in ("a=sendonly", "a=recvonly", "a=sendrecv", "a=inactive"):
-            return line.strip()[2:]
-    return "sendrecv"
 
 
 def _why(fault: Exception) -> str:

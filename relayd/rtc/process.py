@@ -1,4 +1,4 @@
-"""The relay's side of the worker process: starts it, exchanges pictures and events, ends it."""
+"""The relay's side of the worker process: starts it, exchanges pictures, sound and events."""
 
 import contextlib
 import json
@@ -27,6 +27,8 @@ from relayd.rtc.link import (
     LinkKind,
     LinkTarget,
 )
+from relayd.rtc.sound import SoundExchange
+from relayd.sound.blocks import OwnSound, ReturnedSound
 
 BELL_TIMEOUT = 0.2
 """s after which the picture thread checks whether it should end."""
@@ -47,8 +49,8 @@ class RtcWorker:
     """One worker process; after its death or `stop` a new object is needed.
 
     Threads: `relayd-arrival` calls `on_picture` with each swapped frame, `relayd-worker-events`
-    calls `on_event`. Neither callback may call `stop`. After `stop` has returned, neither is
-    called again.
+    calls `on_event`, and `relayd-sound-arrival` calls `on_sound` with each block of returned sound,
+    in order. No callback may call `stop`. After `stop` has returned, none is called again.
 
     A link that was joined ends with exactly one of LEFT, LOST, REFUSED and DIED, whatever the
     worker sends; an invalid packet ends the worker. DIED is reported for a worker that ends
@@ -61,13 +63,21 @@ class RtcWorker:
         *,
         on_event: Callable[[LinkEvent], None],
         on_picture: Callable[[SwappedFrame], None],
+        on_sound: Callable[[ReturnedSound], None] | None = None,
+        sound: bool = False,
         kind: LinkKind = "webrtc",
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
     ) -> None:
-        """Prepare; `environment` adds variables such as LD_LIBRARY_PATH to the usual ones."""
+        """Prepare; `environment` adds variables such as LD_LIBRARY_PATH to the usual ones.
+
+        With `sound`, links may publish and return sound, as their targets say.
+        """
         self._geometry, self._kind, self._log_level = geometry, kind, log_level
         self._events, self._pictures = Gate(on_event), Gate(on_picture)
+        self._on_sound = on_sound or _ignore
+        self._wants_sound = sound
+        self._sound: SoundExchange | None = None
         self._environment = dict(environment or {})
         self._stop = threading.Event()
         self._left = threading.Event()
@@ -93,6 +103,11 @@ class RtcWorker:
         """When the newest swapped picture left the RTC library, monotonic."""
 
     @property
+    def sound_missed(self) -> int:
+        """Blocks of returned sound that were dropped because they were taken too late."""
+        return self._sound.missed if self._sound else 0
+
+    @property
     def pid(self) -> int | None:
         """The worker's process id, once started."""
         return self._process.pid if self._process else None
@@ -114,10 +129,14 @@ class RtcWorker:
                 undo.callback(self._outbound.close)
                 self._inbound = SharedSlot.create(self._geometry, "inbound")
                 undo.callback(self._inbound.close)
+                if self._wants_sound:
+                    self._sound = SoundExchange(self._on_sound)
+                    undo.callback(self._sound.end, THREAD_TIMEOUT)
                 self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 undo.callback(self._control.close)
                 with theirs:
-                    fds = (theirs.fileno(), *self._outbound.fds, *self._inbound.fds)
+                    rings = self._sound.fds if self._sound else ()
+                    fds = (theirs.fileno(), *self._outbound.fds, *self._inbound.fds, *rings)
                     self._process = Child.start(
                         self._command(fds),
                         pass_fds=fds,
@@ -125,6 +144,8 @@ class RtcWorker:
                     )
                 undo.callback(self._end, 0.0)
                 undo.callback(self._stop.set)
+                if self._sound:
+                    self._sound.start()
                 self._event_thread.start()
                 self._picture_thread.start()
             except (OSError, RuntimeError) as fault:  # RuntimeError: no more threads
@@ -150,6 +171,14 @@ class RtcWorker:
         """Hand a picture to the worker; never blocks, and the array may be reused."""
         self._outbound.write(frame.i420, frame.captured_at)
         self.sent += 1
+
+    def publish_sound(self, sound: OwnSound) -> None:
+        """Hand a block to the worker, in order; never blocks, and the array may be reused.
+
+        From one thread, and only for a worker made with `sound`.
+        """
+        assert self._sound is not None
+        self._sound.publish(sound)
 
     def renew(self, token: str) -> None:
         """Order the link to use another token from now on.
@@ -209,6 +238,8 @@ class RtcWorker:
         for gate in (self._events, self._pictures):
             if not gate.shut(deadline - time.monotonic()):
                 _log.error(LogEvent.WORKER_CALLBACK_STUCK)
+        if self._sound and not self._sound.end(deadline - time.monotonic()):
+            _log.error(LogEvent.WORKER_CALLBACK_STUCK)
 
     def _read_events(self) -> None:
         """Pass on events until the worker ends, then report that."""
@@ -292,11 +323,17 @@ class RtcWorker:
             raise WorkerDied("the worker takes no more orders") from fault
 
     def _command(self, fds: tuple[int, ...]) -> list[str]:
-        control, out_memory, out_bell, in_memory, in_bell = map(str, fds)
+        control, out_memory, out_bell, in_memory, in_bell, *rings = map(str, fds)
+        sound = ("--sound", *rings, "--ring", str(self._sound.capacity)) if self._sound else ()
         return [
             # -P: do not import from the current folder.
             *(sys.executable, "-P", "-m", "relayd.rtc.worker"),
             *("--kind", self._kind, "--size", str(self._geometry), "--control", control),
             *("--outbound", out_memory, out_bell, "--inbound", in_memory, in_bell),
             *("--log-level", self._log_level),
+            *sound,
         ]
+
+
+def _ignore(_sound: ReturnedSound) -> None:
+    """Take returned sound that nobody asked for."""

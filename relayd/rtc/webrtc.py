@@ -23,6 +23,7 @@ from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
 from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 
 POST_TIMEOUT = 10.0
@@ -50,6 +51,8 @@ class _Leg:
     name: str
     url: MediaUrl
     sends: bool
+    sound: bool
+    """Whether it offers sound: not any more after the server refused it."""
     peer: Peer | None = None
     """The connection, while it is up."""
     was_up: bool = False
@@ -73,12 +76,17 @@ class WebRtcLink:
         target: LinkTarget,
         on_picture: Callable[[I420, float], None],
         on_event: Callable[[LinkEvent], None],
+        on_sound: Callable[[Samples, float], None] | None = None,
     ) -> None:
         """Prepare; ConfigError when a URL template is wrong."""
         self._target = target
-        self._on_picture, self._on_event = on_picture, on_event
-        self._publish = _Leg("publish", MediaUrl(target.publish_endpoint()), sends=True)
-        self._play = _Leg("play", MediaUrl(target.play_endpoint()), sends=False)
+        self._on_picture, self._on_event, self._on_sound = on_picture, on_event, on_sound
+        self._publish = _Leg(
+            "publish", MediaUrl(target.publish_endpoint()), sends=True, sound=target.publish_sound
+        )
+        self._play = _Leg(
+            "play", MediaUrl(target.play_endpoint()), sends=False, sound=target.return_sound
+        )
         self._thread = threading.Thread(target=self._run_loop, name="relayd-webrtc")
         self._running = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,6 +108,11 @@ class WebRtcLink:
         if not self._has_published:
             self._has_published = True
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+
+    def publish_sound(self, samples: Samples, at: float) -> None:
+        """Send a block if the publishing leg is up and its server takes sound; never blocks."""
+        if (peer := self._publish.peer) is not None:
+            peer.push_sound(samples, at)
 
     def renew(self, token: str) -> None:
         """Use `token` at the next offer; open connections need none."""
@@ -181,11 +194,18 @@ class WebRtcLink:
             bitrate_kbit=self._target.bitrate_kbit,
             on_state=states.put_nowait,
             on_picture=None if leg.sends else self._take_picture,
+            on_sound=self._on_sound if leg.sound and not leg.sends else None,
+            sends_sound=leg.sound and leg.sends,
         )
         resource: Resource | None = None
         try:
             offer = await (peer.offer_sending() if leg.sends else peer.offer_receiving())
-            answer = await self._post(leg, http, offer)
+            try:
+                answer = await self._post(leg, http, offer)
+            except JoinRefused as fault:
+                if not leg.sound:
+                    raise
+                return self._without_sound(leg, fault.message)
             if isinstance(answer, NotNow):
                 return self._declined(leg, answer)
             resource = answer
@@ -204,6 +224,8 @@ class WebRtcLink:
         try:
             await peer.accept_answer(answer)
         except JoinRefused as fault:  # accepted, but with an invalid answer: try again
+            if leg.sound:
+                return self._without_sound(leg, fault.message)
             return _LegEnd(f"{name}: {fault.message}")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -250,8 +272,16 @@ class WebRtcLink:
         # A player may come before the swap engine: then 404, 409 and 503 mean "not yet".
         return _LegEnd(answer.why, retry_after=answer.retry_after)
 
+    def _without_sound(self, leg: _Leg, why: str) -> _LegEnd:
+        """Offer no sound any more: a server that takes none may refuse the whole offer."""
+        leg.sound = False
+        _log.warning(LogEvent.LINK_SOUND_REFUSED, leg=leg.name, reason=why)
+        return _LegEnd(why)
+
     def _came_up(self, leg: _Leg, peer: Peer) -> None:
         leg.peer = peer
+        if leg.sound and not peer.has_sound:
+            _log.warning(LogEvent.LINK_SOUND_REFUSED, leg=leg.name, reason="the answer has none")
         if leg.sends:
             if not leg.was_up:
                 self._on_event(LinkEvent(LinkEventKind.JOINED))

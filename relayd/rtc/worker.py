@@ -1,5 +1,7 @@
 """The worker process: runs one RTC library between two shared slots and a control socket.
 
+Where sound is wanted, two shared rings carry it beside the pictures.
+
 `RtcWorker` (process.py) starts it as `python -m relayd.rtc.worker` with inherited
 descriptors. Orders come in and events go out as one JSON object per packet (SOCK_SEQPACKET).
 The end of the socket, which the kernel closes however the parent dies, and SIGTERM both mean:
@@ -20,7 +22,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, get_args
 
@@ -37,6 +40,8 @@ from relayd.process.hardening import forbid_dumps
 from relayd.rtc.kinds import load_link
 from relayd.rtc.link import LARGEST_PACKET, Link, LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.rtc.outbox import Outbox
+from relayd.sound.blocks import Samples
+from relayd.sound.ring import SharedRing
 
 LEAVE_TIMEOUT = 1.5
 """s to leave in when the parent is gone or closed the socket."""
@@ -51,18 +56,29 @@ _log = logs.get("worker")
 class Worker:
     """Carries out orders: at most one link at a time."""
 
-    def __init__(self, control: socket.socket, outbound: SharedSlot, inbound: SharedSlot) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        outbound: SharedSlot,
+        inbound: SharedSlot,
+        sound: tuple[SharedRing, SharedRing] | None,
+    ) -> None:
+        """`sound`: the ring to the link and the one back; None where no sound is wanted."""
         self._control, self._outbound, self._inbound = control, outbound, inbound
+        self._sound = sound
         self._link: Link | None = None
+        self._listener: Link | None = None  # the link, if it publishes sound
         self._stop = threading.Event()
         self._scaler = Scaler(inbound.geometry)
         self._outbox = Outbox(self._send)
 
     def run(self, kind: LinkKind) -> None:
         """Load the library, then follow orders until the control socket ends."""
-        # Daemons: none may keep the process alive at its end.
+        # A daemon, as the pumps: none may keep the process alive at its end.
         threading.Thread(target=self._watch_parent, name="relayd-parent", daemon=True).start()
-        threading.Thread(target=self._pump_out, name="relayd-outbound", daemon=True).start()
+        self._start_pump("relayd-outbound", self._pump_pictures)
+        if self._sound is not None:
+            self._start_pump("relayd-outbound-sound", partial(self._pump_sound, self._sound[0]))
         self._outbox.start()
         try:
             try:
@@ -102,8 +118,9 @@ class Worker:
         logs.conceal(target.token)
         try:
             make = load_link(target.kind)
-            self._link = make(target, self._take_picture, self._outbox.put)
+            self._link = make(target, self._take_picture, self._outbox.put, self._take_sound)
             self._link.join()
+            self._listener = self._link if target.publish_sound else None
         except RelaydError as fault:
             self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
         except Exception as fault:  # noqa: BLE001 - libraries raise anything
@@ -118,18 +135,23 @@ class Worker:
 
     def _leave(self, deadline: float) -> None:
         link, self._link = self._link, None
+        self._listener = None
         if link is not None:
             link.leave(deadline)
 
-    def _pump_out(self) -> None:
-        """Pass pictures to the link until the end; if that fails, exit."""
-        try:
-            self._pump_until_stopped()
-        except Exception:  # noqa: BLE001 - libraries raise anything
-            _log.exception(LogEvent.LINK_PUBLISH_FAILED)
-            self.exit(1)
+    def _start_pump(self, name: str, pump: Callable[[], None]) -> None:
+        """Run `pump` in a thread; if it fails, exit."""
 
-    def _pump_until_stopped(self) -> None:
+        def run() -> None:
+            try:
+                pump()
+            except Exception:  # noqa: BLE001 - libraries raise anything
+                _log.exception(LogEvent.LINK_PUBLISH_FAILED)
+                self.exit(1)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+    def _pump_pictures(self) -> None:
         """Pass each picture to the link when it is signalled."""
         picture = np.empty(self._outbound.geometry.shape, np.uint8)
         number = 0
@@ -144,8 +166,21 @@ class Worker:
             if link is not None:
                 link.publish(picture, captured_at)
 
+    def _pump_sound(self, outbound: SharedRing) -> None:
+        """Pass each block to the link, in order; drop it where none publishes sound."""
+        while not self._stop.is_set():
+            if not outbound.wait(BELL_TIMEOUT):
+                continue
+            while got := outbound.read():
+                if listener := self._listener:
+                    listener.publish_sound(*got)
+
     def _take_picture(self, picture: I420, received_at: float) -> None:
         self._inbound.write(self._scaler.fit(picture), received_at)
+
+    def _take_sound(self, samples: Samples, received_at: float) -> None:
+        if self._sound is not None:
+            self._sound[1].write(samples, received_at)
 
     def _send(self, event: LinkEvent) -> None:
         """Send to the parent; blocks while it does not read. On the outbox's thread."""
@@ -165,6 +200,14 @@ class Worker:
         timer.start()
 
 
+def _sound_rings(capacity: int, *fds: int) -> tuple[SharedRing, SharedRing] | None:
+    if not fds:
+        return None
+    out_memory, out_bell, in_memory, in_bell = fds
+    outbound = SharedRing(capacity, out_memory, out_bell)
+    return outbound, SharedRing(capacity, in_memory, in_bell)
+
+
 def main() -> None:
     """Run one worker; the main function of its process."""
     forbid_dumps()
@@ -174,10 +217,12 @@ def main() -> None:
     parser.add_argument("--control", type=int, required=True, metavar="FD")
     parser.add_argument("--outbound", type=int, nargs=2, required=True, metavar="FD")
     parser.add_argument("--inbound", type=int, nargs=2, required=True, metavar="FD")
+    parser.add_argument("--sound", type=int, nargs=4, default=(), metavar="FD")
+    parser.add_argument("--ring", type=int, default=0, help="blocks that each ring of sound holds")
     parser.add_argument("--log-level", default="info")
     args = parser.parse_args()
 
-    keep_from_children((args.control, *args.outbound, *args.inbound))
+    keep_from_children((args.control, *args.outbound, *args.inbound, *args.sound))
     os.dup2(2, 1)  # native libraries write to stdout
     faulthandler.enable()
     logs.configure(args.log_level)
@@ -194,7 +239,7 @@ def main() -> None:
     width, _, height = args.size.partition("x")
     geometry = Geometry(int(width), int(height))
     outbound, inbound = (SharedSlot(geometry, *fds) for fds in (args.outbound, args.inbound))
-    worker = Worker(control, outbound, inbound)
+    worker = Worker(control, outbound, inbound, _sound_rings(args.ring, *args.sound))
     try:
         worker.run(args.kind)
     except Exception:  # noqa: BLE001 - libraries raise anything

@@ -13,8 +13,10 @@ from relayd.logs import LogEvent
 from relayd.media.causes import explained
 from relayd.media.frames import I420
 from relayd.media.interrupt import ended_by
+from relayd.media.sound import SoundFormat
 from relayd.media.symptoms import Asked
 from relayd.process.limits import start_thread
+from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceOpened
 from relayd.source.inspection import inspect
 from relayd.source.kinds import SourceKind
@@ -34,8 +36,9 @@ _log = logs.get("source")
 class SourceConnection:
     """One connection to the source. FFmpeg may hang in its thread without blocking the caller.
 
-    `publish` is called with each picture and returns whether it was accepted; `wake` is set on
-    each change that the caller should check.
+    `publish` is called with each picture and returns whether it was accepted, `publish_sound` with
+    each block of sound if the source is opened with it; `wake` is set on each change that the
+    caller should check.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class SourceConnection:
         clock: Clock,
         wake: Event,
         publish: Callable[["SourceConnection", I420], bool],
+        publish_sound: Callable[["SourceConnection", OwnSound], None] = lambda _, __: None,
     ) -> None:
         self._settings, self._opener, self._limits = settings, opener, limits
         self._clock, self._wake, self._publish = clock, wake, publish
+        self._publish_sound = publish_sound
         self._abandoned = Event()
         self._playback: Playback | None = None
         self._thread = Thread(target=self._run, name="relayd-source-read", daemon=True)
@@ -143,6 +148,11 @@ class SourceConnection:
         return self._playback.stream_info if self._playback else None
 
     @property
+    def sound_format(self) -> SoundFormat | None:
+        """The sound beside the pictures; None without, or while that is unknown."""
+        return self._playback.sound_format if self._playback else None
+
+    @property
     def corrupt(self) -> int:
         """Packets that could not be decoded so far."""
         return self._playback.corrupt if self._playback else 0
@@ -218,6 +228,7 @@ class SourceConnection:
             abandoned=self._abandoned,
             publish=lambda i420: self._publish(self, i420),
             open_again=lambda: self._open().video,
+            publish_sound=lambda sound: self._publish_sound(self, sound),
         )
         try:
             self._play(playback, opened)

@@ -65,6 +65,7 @@ class _Opening:
     read_limit: Callable[[], float]
     cancelled: Event
     is_hls: bool
+    with_sound: bool
 
     def open(
         self, options: dict[str, str], *, demuxer: str = "", feed: ByteFeed | None = None
@@ -80,6 +81,7 @@ class _Opening:
             format=demuxer or self.plan.demuxer,
             options=options | (NO_SEGMENTS if self.is_foreign else {}),
             low_delay=self.plan.kind.live,
+            with_sound=self.with_sound,
             # A pipe's header may take as long as its writer does: it cannot be read twice.
             open_timeout=TimeLimit(self.time_left) if feed is None else UNLIMITED,
             read_timeout=TimeLimit(self.read_limit),
@@ -131,8 +133,10 @@ class SourceOpener:
         *,
         turn: Orientation = UPRIGHT,
         fps: float,
+        with_sound: bool = False,
     ) -> None:
         """`geometry` and `fps` are the relay's."""
+        self._with_sound = with_sound
         self._settings, self._geometry, self._fit, self._turn = settings, geometry, fit, turn
         self._request = ModeRequest(geometry, fps, settings.options)
         self.device: CaptureDevice | None = None
@@ -171,6 +175,7 @@ class SourceOpener:
             read_limit,
             cancelled,
             is_hls=self._is_hls or is_hls(plan.url, plan.demuxer),
+            with_sound=self._with_sound,
         )
         is_from_pipe = is_piped(plan.url)
         if not is_from_pipe:  # any more

@@ -17,6 +17,7 @@ from relayd.media.frames import I420
 from relayd.media.picture import CodedPicture, Picture
 from relayd.media.playout import AdaptiveBuffer
 from relayd.media.skipping import SkipLevel
+from relayd.source.hearing import TimedHearing
 from relayd.source.playing import Playback, start_playing
 
 LARGEST_QUEUE: Final = 32 * 1024 * 1024
@@ -157,6 +158,7 @@ class PacedPlayer:
         self._queue = PacketQueue(longest=max(LONGEST_QUEUE, 2 * burst))
         self._thread = Thread(target=self._run, name="relayd-source-play", daemon=True)
         self._is_stopped = False
+        self._hearing = TimedHearing(playback.publish_sound, playback.clock)
         self._shown: I420 | None = None
         self._shown_media, self._shown_at = float("-inf"), float("-inf")
         self.error: SourceError | None = None
@@ -165,6 +167,7 @@ class PacedPlayer:
     def start(self) -> None:
         """Start the thread; only once. Raises SourceUnreachable if none can be started."""
         start_playing(self._thread)
+        self._playback.source.hear(self._hearing)
 
     def read(self, coded: CodedPicture) -> bool:
         """Hand over a packet that has just arrived; waits for room. False when none is wanted."""
@@ -178,6 +181,8 @@ class PacedPlayer:
             with self._lock:
                 media = self._buffer.arrived(coded.stamp, at, held=held)
                 self._playback.burst = max(self._buffer.burst, self._playback.source.burst)
+            if coded.stamp is not None:
+                self._hearing.shift(media - coded.stamp)
             coded.restamp(media)
         self._queue.put(Arrival(coded, at, media))
         return self._is_wanted
@@ -195,6 +200,7 @@ class PacedPlayer:
         self._is_stopped = True
         self._queue.end()
         self._thread.join()
+        self._hearing.stop()
 
     @property
     def _is_wanted(self) -> bool:
@@ -227,6 +233,7 @@ class PacedPlayer:
             due = self._buffer.due(media, item.at, now)
             self._playback.buffered = self._buffer.delay
             is_given_up = self._buffer.is_given_up(media)
+        self._hearing.note_picture(media, due)
         # What came after its time, or was given up, is no fault of decoding; the rest is.
         self._watch_decoding(0.0 if is_given_up else max(0.0, now - max(due, item.at)), now)
         if self._leaves_out(media, due, now):

@@ -13,14 +13,22 @@ from relayd.media.decode import VideoInput
 from relayd.media.frames import I420
 from relayd.media.picture import Picture
 from relayd.media.skipping import SkipLevel
+from relayd.media.sound import SoundFormat
 from relayd.process.limits import start_thread
+from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceOpened
+from relayd.source.hearing import LiveHearing, TimedHearing
+from relayd.source.hearing import Publish as PublishSound
 from relayd.source.kinds import SourceKind
 from relayd.source.schedule import PlaybackSchedule, Timing
 from relayd.source.slowness import DecodingWatch, LiveEdge
 
 REFRESH: Final = 0.5
 """s after which a picture that is still current is published again."""
+
+
+def _unheard(_: OwnSound) -> None:
+    """Take sound that nobody wants."""
 
 
 class Playback:
@@ -35,10 +43,13 @@ class Playback:
         abandoned: Event,
         publish: Callable[[I420], bool],
         open_again: Callable[[], VideoInput],
+        publish_sound: PublishSound = _unheard,
     ) -> None:
         """`publish` returns whether the picture was accepted; `open_again` may fail."""
         self.source, self.kind, self.clock = source, kind, clock
         self._abandoned, self._publish, self._open_again = abandoned, publish, open_again
+        self.publish_sound = publish_sound
+        """Where sound goes, if the source was opened with it."""
         self.late = 0
         """Pictures of a recording dropped because decoding was behind."""
         self.outdated = 0
@@ -53,6 +64,8 @@ class Playback:
         self._is_open = True
         self.stream_info: SourceOpened | None = None
         """What was found; set before the first picture is published."""
+        self.sound_format: SoundFormat | None = None
+        """The sound beside it; None if there is none, or it is not wanted. Set likewise."""
 
     @property
     def corrupt(self) -> int:
@@ -82,6 +95,7 @@ class Playback:
             self.stream_info = SourceOpened(
                 source.width, source.height, source.rate, source.codec, self.kind.value
             )
+            self.sound_format = source.sound
 
     def show(self, i420: I420) -> bool:
         """Publish a picture now; False when abandoned."""
@@ -148,12 +162,16 @@ def timing_of(source: VideoInput) -> Timing:
 def follow(playback: Playback) -> None:
     """Publish each picture of a live source as it arrives."""
     edge, shown = LiveEdge(), _Shown(playback)
+    hearing = LiveHearing(playback.publish_sound, playback.clock)
+    playback.source.hear(hearing)
     for picture in playback.source.pictures(shown.refresh):
         now = playback.clock.now()
         waiting = playback.decoding.is_waiting(playback.source.waited, now)
         behind = edge.behind(picture.pts, now, waiting=waiting)
         playback.source.skip(playback.decoding.note(behind, now))
-        if not shown.show(picture.i420()):
+        i420 = picture.i420()
+        hearing.note_picture(picture.pts, playback.clock.now())
+        if not shown.show(i420):
             return
     raise SourceLost("the stream ended")
 
@@ -185,15 +203,18 @@ def play_pipe(playback: Playback) -> None:
     source, clock = playback.source, playback.clock
     schedule = PlaybackSchedule(timing_of(source))
     shown = _Shown(playback)
-    for picture in source.pictures(shown.refresh):
-        now = clock.now()
-        due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
-        playback.watch_decoding(schedule.behind(now), now)
-        if shown.i420 is not None and not playback.show_until(shown.i420, due):
-            return
-        i420 = picture.i420()
-        if not (playback.wait_until(due) and shown.show(i420)):
-            return
+    with TimedHearing(playback.publish_sound, clock) as hearing:
+        source.hear(hearing)
+        for picture in source.pictures(shown.refresh):
+            now = clock.now()
+            due = schedule.due(picture.pts, now, picture.duration, is_key=picture.is_key)
+            hearing.note_picture(picture.pts, due)
+            playback.watch_decoding(schedule.behind(now), now)
+            if shown.i420 is not None and not playback.show_until(shown.i420, due):
+                return
+            i420 = picture.i420()
+            if not (playback.wait_until(due) and shown.show(i420)):
+                return
 
 
 def show_image(playback: Playback) -> None:

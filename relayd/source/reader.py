@@ -17,6 +17,8 @@ from relayd.media.frames import I420, FitMode, Geometry, SourceFrame
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.slots import LatestSlot
 from relayd.process.limits import start_thread
+from relayd.sound.blocks import OwnSound
+from relayd.sound.ring import SoundRing
 from relayd.source.abandoned import MOST_HUNG, AbandonedConnections
 from relayd.source.connection import SourceConnection
 from relayd.source.events import (
@@ -30,6 +32,7 @@ from relayd.source.opening import SourceOpener
 from relayd.source.playing import REFRESH
 from relayd.source.progress import Progress
 from relayd.source.requests import Requests
+from relayd.source.sound_watch import SourceSound
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -49,7 +52,8 @@ class SourceReader:
 
     `on_event` is called in the reader's own thread and must not block. The slot is cleared
     when the source is lost, so that no outdated picture is shown. `fps` is the relay's: a camera
-    is asked for no fewer pictures a second.
+    is asked for no fewer pictures a second. With `sound` the source's own sound is read too, if it
+    has some, and put there.
     """
 
     def __init__(
@@ -62,14 +66,25 @@ class SourceReader:
         *,
         turn: Orientation = UPRIGHT,
         fps: float = 20.0,
+        sound: SoundRing[OwnSound] | None = None,
         clock: Clock | None = None,
         retry: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._limits = SourceLimits(settings)
-        self._opener = SourceOpener(settings, geometry, fit, self._limits, turn=turn, fps=fps)
         self._slot, self._on_event = slot, on_event
         self._clock = clock or MonotonicClock()
+        self.sound = SourceSound(sound, self._clock)
+        """The sound beside the pictures."""
+        self._opener = SourceOpener(
+            settings,
+            geometry,
+            fit,
+            self._limits,
+            turn=turn,
+            fps=fps,
+            with_sound=self.sound.is_wanted,
+        )
         self._retry = retry or Backoff(FIRST_RETRY, LONGEST_RETRY)
         self._requests = Requests(self._clock)
         self._wake = self._requests.wake
@@ -151,6 +166,7 @@ class SourceReader:
 
     def _wait_while_paused(self) -> None:
         self._slot.clear()
+        self.sound.clear()
         self._is_reconnect = self._is_up = False
         self._requests.wait_until(None)
 
@@ -185,6 +201,7 @@ class SourceReader:
             clock=self._clock,
             wake=self._wake,
             publish=self._accept,
+            publish_sound=self._accept_sound,
         )
         with self._lock:
             self._current = connection
@@ -261,12 +278,20 @@ class SourceReader:
                 return False
             now = self._clock.now()
             self._slot.put(SourceFrame(i420, now))
-            first = connection.first_picture_at is None
+            if first := connection.first_picture_at is None:
+                self.sound.opened(connection.sound_format)
             connection.note_picture(i420, now)
+            self.sound.note_picture(now)
             self.counters.frames += 1
         if first:
             self._wake.set()
         return True
+
+    def _accept_sound(self, connection: SourceConnection, block: OwnSound) -> None:
+        """Hand sound on, unless it comes from an abandoned connection."""
+        with self._lock:
+            if connection is self._current:
+                self.sound.put(block)
 
     def _report_opened(self, connection: SourceConnection) -> None:
         self.counters.reconnects += self._is_reconnect
@@ -277,6 +302,7 @@ class SourceReader:
     def _abandon(self, connection: SourceConnection) -> None:
         with self._lock:
             self._current = None
+            self.sound.closed()
         self._abandoned.add(connection, self._clock.now())
         self.counters.corrupt += connection.corrupt
         self.counters.late += connection.late

@@ -1,6 +1,7 @@
 """A member of a channel in plain Python, like the library in C."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,17 @@ class Received:
         return Picture(self.width, self.height, self.rotation, self.payload, pad).planes()
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A block of sound as received."""
+
+    uid: str
+    rate: int
+    channels: int
+    presentation_ms: int
+    payload: Payload
+
+
 class Caller:
     """One member; a task records all that the hub sends it."""
 
@@ -43,7 +55,8 @@ class Caller:
         self.uid = uid
         self.connection = connection
         self.events: list[tuple[str, ...]] = []
-        """All but pictures, in their order; each a name and its words."""
+        """All but pictures and sound, in their order; each a name and its words."""
+        self.sounds: list[Heard] = []
         self.pictures: list[Received] = []
         self._news = asyncio.Condition()
         self.start_reading()
@@ -77,6 +90,11 @@ class Caller:
         )
         self.connection.show(self.uid, line, picture.payload)
 
+    def say(self, pcm: Payload, *, rate: int = 48_000, channels: int = 1, pts_ms: int = 0) -> None:
+        """Send a block of sound now."""
+        words = (rate, channels, pts_ms, round(time.monotonic() * 1e6))
+        self.connection.post(encode("sound", *words, length=len(pcm)), pcm)
+
     async def event(self, name: str, *words: str | int, within: float = TIMEOUT) -> tuple[str, ...]:
         """Wait for an event that begins like this, past ones included."""
         wanted = (name, *map(str, words))
@@ -98,6 +116,7 @@ class Caller:
         """Begin to count events and pictures again."""
         self.events.clear()
         self.pictures.clear()
+        self.sounds.clear()
 
     def start_reading(self) -> None:
         """Record all that comes in."""
@@ -124,6 +143,11 @@ class Caller:
                             uid, width, height, (y, u, v), rotation, render_ms, message.payload
                         )
                     )
+                elif message.name == "sound":
+                    uid, *numbers = message.words
+                    rate, channels, presentation_ms = map(int, numbers)
+                    heard = Heard(uid, rate, channels, presentation_ms, message.payload)
+                    self.sounds.append(heard)
                 else:
                     self.events.append((message.name, *message.words))
                 self._news.notify_all()

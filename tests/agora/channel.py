@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tests.agora.member import Member, State, Subscription
 from tests.agora.pictures import Picture, PictureFault
-from tests.agora.wire import Leaving, Reason, VideoReason, VideoState
+from tests.agora.sounds import Block, SoundFault
+from tests.agora.wire import Leaving, Reason, SoundReason, SoundState, VideoReason, VideoState
 
 FaultOf = Callable[[str, str], PictureFault | None]
 """Takes channel and uid; returns what is wrong with the pictures for that member."""
+SoundFaultOf = Callable[[str, str], SoundFault | None]
+"""The same of sound."""
 
 
 def _no_fault(_channel: str, _uid: str) -> None:
@@ -26,6 +29,7 @@ class Channel:
         uids: Iterable[str],
         key_seconds: float,
         fault_of: FaultOf = _no_fault,
+        sound_fault_of: SoundFaultOf = _no_fault,
     ) -> None:
         """Let in `uids` (anybody where there are none); a key frame comes each `key_seconds`."""
         self.name, self.key_seconds = name, key_seconds
@@ -33,7 +37,7 @@ class Channel:
         self.uids = frozenset(uids)
         self.closed = False
         self.members: dict[str, Member] = {}
-        self._fault_of = fault_of
+        self._fault_of, self._sound_fault_of = fault_of, sound_fault_of
 
     def refusal(self, uid: str, token: str) -> Reason | None:
         """Why somebody may not enter, if so."""
@@ -59,6 +63,9 @@ class Channel:
         for uid in member.subscriptions:
             if (publisher := self.members.get(uid)) and publisher.on_air:
                 self._begin(member, publisher)
+        for uid in member.hearing.subscriptions:
+            if (publisher := self.members.get(uid)) and publisher.on_microphone:
+                self._begin_sound(member, publisher)
 
     def end_membership(self, member: Member, state: State, reason: int) -> None:
         """End a membership; to the others it drops out."""
@@ -87,11 +94,15 @@ class Channel:
         member.publishes.add(kind)
         if kind == "video":
             self._offer(member)
+        else:
+            self._offer_sound(member)
 
     def unpublish(self, member: Member, kind: str) -> None:
         """Stop that."""
         if kind == "video" and member.on_air:
             self._send_subscribers(member, VideoState.STOPPED, VideoReason.MUTED)
+        if kind == "audio" and member.on_microphone:
+            self._send_hearers(member, SoundState.STOPPED, SoundReason.MUTED)
         member.publishes.discard(kind)
 
     def subscribe(self, member: Member, uid: str) -> None:
@@ -100,6 +111,25 @@ class Channel:
             member.subscriptions[uid] = Subscription()
             if (publisher := self.members.get(uid)) and publisher.on_air:
                 self._begin(member, publisher)
+
+    def subscribe_sound(self, member: Member, uid: str) -> None:
+        """Let a member have a user's sound, present or to come."""
+        if uid not in member.hearing.subscriptions:
+            member.hearing.subscriptions[uid] = False
+            if (publisher := self.members.get(uid)) and publisher.on_microphone:
+                self._begin_sound(member, publisher)
+
+    def route_sound(self, publisher: Member, block: Block) -> None:
+        """Send a member's block of sound to all who hear it."""
+        publisher.sound.note(block)
+        if not publisher.on_microphone:
+            return
+        for receiver in self._hearers(publisher):
+            if not receiver.hearing.subscriptions[publisher.uid]:
+                receiver.hearing.subscriptions[publisher.uid] = True
+                receiver.send_event("first_sound", publisher.uid)
+                _send_sound_state(receiver, publisher, SoundState.DECODING, SoundReason.UNMUTED)
+            receiver.hear(publisher.uid, block, self._sound_fault_of(self.name, receiver.uid))
 
     def request_key(self, member: Member, uid: str) -> None:
         """Ask a user for a key frame; one that sends nothing yet is not asked."""
@@ -162,10 +192,13 @@ class Channel:
         for other in self._others(member):
             other.send_event("joined", member.uid)
         self._offer(member)
+        self._offer_sound(member)
 
     def _disappear(self, member: Member, reason: int) -> None:
         if member.on_air:
             self._send_subscribers(member, VideoState.STOPPED, VideoReason.OFFLINE)
+        if member.on_microphone:
+            self._send_hearers(member, SoundState.STOPPED, SoundReason.OFFLINE)
         for other in self._others(member):
             other.send_event("left", member.uid, reason)
 
@@ -175,6 +208,29 @@ class Channel:
             for receiver in self._others(publisher):
                 if publisher.uid in receiver.subscriptions:
                     self._begin(receiver, publisher)
+
+    def _offer_sound(self, publisher: Member) -> None:
+        """Begin to send a member's sound to those who wait for it."""
+        if publisher.on_microphone:
+            for receiver in self._others(publisher):
+                if publisher.uid in receiver.hearing.subscriptions:
+                    self._begin_sound(receiver, publisher)
+
+    def _begin_sound(self, receiver: Member, publisher: Member) -> None:
+        receiver.hearing.subscriptions[publisher.uid] = False
+        receiver.send_event("sound_subscribed", publisher.uid)
+        _send_sound_state(receiver, publisher, SoundState.STARTING, SoundReason.INTERNAL)
+
+    def _send_hearers(self, publisher: Member, state: SoundState, reason: SoundReason) -> None:
+        for receiver in self._hearers(publisher):
+            _send_sound_state(receiver, publisher, state, reason)
+
+    def _hearers(self, publisher: Member) -> list[Member]:
+        return [
+            other
+            for other in self._others(publisher)
+            if publisher.uid in other.hearing.subscriptions and other.state is State.CONNECTED
+        ]
 
     def _begin(self, receiver: Member, publisher: Member) -> None:
         receiver.subscriptions[publisher.uid].start_over()
@@ -199,3 +255,9 @@ def _send_state(
     receiver: Member, publisher: Member, state: VideoState, reason: VideoReason
 ) -> None:
     receiver.send_event("video_state", publisher.uid, state, reason)
+
+
+def _send_sound_state(
+    receiver: Member, publisher: Member, state: SoundState, reason: SoundReason
+) -> None:
+    receiver.send_event("sound_state", publisher.uid, state, reason)

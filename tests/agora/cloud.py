@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.agora.control import Control
 from tests.agora.services import Call
@@ -48,6 +48,14 @@ class MemberSeen:
     """Not sent, for a newer one came while the member was busy."""
     size_in: Sequence[int]
     """Width and height of what it sent last."""
+    hears: list[str]
+    sound_profile: Sequence[int]
+    """Profile and scenario; empty where no sound was published."""
+    plays_out: bool
+    sound: Mapping[str, Any]
+    """What it sent: tests.agora.sounds.SentSound, as JSON."""
+    heard: int
+    """Blocks of sound that it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,14 @@ class Cloud:
     def burst(self, count: int, uid: str = FRONT, *, sender: str = "77") -> None:
         """Send a member so many pictures at once of a user that it never asked for."""
         self.control.ask("burst", uid=uid, count=count, sender=sender)
+
+    def spoil_sound(self, uid: str = FRONT, **fault: int | bool | str) -> None:
+        """Spoil the sound for a member: tests.agora.sounds.SoundFault's; none repairs it."""
+        self.control.ask("sound", uid=uid, **fault)
+
+    def burst_sound(self, count: int, uid: str = FRONT, *, sender: str) -> None:
+        """Send a member so many blocks of silence at once."""
+        self.control.ask("burst_sound", uid=uid, count=count, sender=sender)
 
     # Inside the library
 

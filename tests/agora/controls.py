@@ -16,6 +16,7 @@ from tests.agora.member import Member, State
 from tests.agora.pictures import PictureFault
 from tests.agora.reception import Reception
 from tests.agora.services import Preset, Services
+from tests.agora.sounds import SoundFault
 
 EVENTS = {"will_expire": 1, "error": 2, "lost": 0, "did_expire": 0}
 """What a member can be told without any change of its state, and the number of words."""
@@ -75,6 +76,7 @@ class Controls:
             uids=uids,
             key_seconds=key_seconds,
             fault_of=self._reception.faults.of_pictures,
+            sound_fault_of=self._reception.faults.of_sounds,
         )
 
     def close(self, channel: str) -> None:
@@ -163,6 +165,17 @@ class Controls:
         """Send a member `count` grey pictures at once, of a user that it never asked for."""
         member, _ = self._member(uid, channel)
         member.burst(sender, count)
+
+    # Sound
+
+    def sound(self, uid: str, **fault: Any) -> None:
+        """Spoil the sound for a member, or with no fault repair it; see SoundFault."""
+        self._reception.faults.sounds[uid] = SoundFault(**fault)
+
+    def burst_sound(self, uid: str, count: int, sender: str, channel: str = "") -> None:
+        """Send a member `count` blocks of silence at once."""
+        member, _ = self._member(uid, channel)
+        member.burst_sound(sender, count)
 
     # Services
 

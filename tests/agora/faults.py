@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tests.agora.pictures import PictureFault
+from tests.agora.sounds import SoundFault
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class Faults:
     joins: list[JoinFault] = field(default_factory=list)
     pictures: dict[tuple[str, str], PictureFault] = field(default_factory=dict)
     """By channel ("": any) and receiver."""
+    sounds: dict[str, SoundFault] = field(default_factory=dict)
+    """By receiver."""
 
     def take_join(self, uid: str) -> JoinFault | None:
         """The fault that meets a join of this user; it counts."""
@@ -44,7 +47,12 @@ class Faults:
         """The fault of the pictures for a member."""
         return self.pictures.get((channel, uid)) or self.pictures.get(("", uid))
 
+    def of_sounds(self, _channel: str, uid: str) -> SoundFault | None:
+        """The fault of the sound for a member."""
+        return self.sounds.get(uid)
+
     def clear(self) -> None:
         """Remove all faults."""
         self.joins.clear()
         self.pictures.clear()
+        self.sounds.clear()

@@ -24,7 +24,11 @@ READY = 5.0
 class Inverter:
     """The algorithm user of one channel, on a thread of its own while the context lasts."""
 
-    def __init__(self, hub: str, *, app_id: str, channel: str, token: str) -> None:
+    def __init__(
+        self, hub: str, *, app_id: str, channel: str, token: str, sound: bool = False
+    ) -> None:
+        self.sound = sound
+        """Whether it sends the front user's sound back as well, inverted; may change."""
         self._join = partial(
             Caller.join, hub, app_id=app_id, channel=channel, uid=ENGINE, token=token
         )
@@ -52,11 +56,14 @@ class Inverter:
             await caller.event("connected")
             caller.send("publish", "video")
             caller.send("subscribe", FRONT)
+            caller.send("subscribe_sound", FRONT, 0)
             self._ready.set()
-            idle = 0
+            idle, self._is_sounding = 0, False
             while not self._stop.is_set():
                 await asyncio.sleep(GLANCE)
                 idle += 1
+                self._switch_sound(caller)
+                self._send_back_sound(caller)
                 if idle % round(KEY_FRAME_EVERY / GLANCE) == 1:
                     caller.send("intra", FRONT)
                 if caller.pictures:
@@ -66,3 +73,14 @@ class Inverter:
                     swapped = 255 - np.frombuffer(picture.payload, np.uint8)
                     caller.push(Picture(picture.width, picture.height, 0, swapped.tobytes()))
                     self.swapped += 1
+
+    def _switch_sound(self, caller: Caller) -> None:
+        if self.sound != self._is_sounding:
+            caller.send("publish" if self.sound else "unpublish", "audio")
+            self._is_sounding = self.sound
+
+    def _send_back_sound(self, caller: Caller) -> None:
+        for heard in caller.sounds if self.sound else ():
+            samples = np.frombuffer(heard.payload, np.int16)
+            caller.say((-samples).tobytes(), rate=heard.rate, channels=heard.channels)
+        caller.sounds.clear()

@@ -1,12 +1,13 @@
 """A member of a channel in the hub: its requests, actions, and what it was sent."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from tests.agora.connection import Connection
 from tests.agora.pictures import Picture, PictureFault
+from tests.agora.sounds import Block, Hearing, SentSound, SoundFault
 from tests.agora.wire import Message, Reason, encode
 
 BROADCASTER = 1
@@ -79,12 +80,19 @@ class Member:
         self.picture: Picture | None = None
         """What it sent last."""
         self.frames_in = 0
+        self.sound, self.hearing = SentSound(), Hearing()
         self.network = {"rtt_ms": 20, "tx_loss": 0, "rx_loss": 0}
 
     @property
     def on_air(self) -> bool:
         """Its pictures reach others."""
         may = self.role == BROADCASTER and "video" in self.publishes
+        return may and self.state is State.CONNECTED and not self.away
+
+    @property
+    def on_microphone(self) -> bool:
+        """Its sound reaches others."""
+        may = self.role == BROADCASTER and "audio" in self.publishes
         return may and self.state is State.CONNECTED and not self.away
 
     @property
@@ -102,6 +110,10 @@ class Member:
         match message.name, *message.words:
             case "unsubscribe", uid:
                 self.subscriptions.pop(uid, None)
+            case "unsubscribe_sound", uid:
+                self.hearing.subscriptions.pop(uid, None)
+            case "sound_profile", *numbers:
+                self.hearing.profile = tuple(map(int, numbers))
             case "renew", token:
                 self.renewed.append(token)
                 self.token = token
@@ -131,12 +143,27 @@ class Member:
         for sender, shown in arriving:
             self.connection.show(sender, shown.line(sender), shown.payload)
 
+    def hear(self, uid: str, block: Block, fault: SoundFault | None) -> None:
+        """Send a block of sound of user `uid`, or what a fault makes of it."""
+        if fault and fault.needs_playout and not self.hearing.plays_out:
+            return
+        if fault and fault.rate:
+            block = replace(block, rate=fault.rate)
+        self.connection.post(block.line(fault.sender or uid if fault else uid), block.payload)
+        self.hearing.heard += 1
+
     def burst(self, uid: str, count: int) -> None:
         """Send grey pictures of user `uid`, one behind the other and none left out."""
         size = (self.picture.width, self.picture.height) if self.picture else (640, 480)
         grey = Picture.grey(*size)
         for _ in range(count):
             self.connection.post(grey.line(uid), grey.payload)
+
+    def burst_sound(self, uid: str, count: int) -> None:
+        """Send blocks of silence of user `uid`, one behind the other."""
+        silence = Block.silence()
+        for _ in range(count):
+            self.connection.post(silence.line(uid), silence.payload)
 
     def described(self) -> dict[str, Any]:
         """What it is and did, for JSON."""
@@ -158,4 +185,9 @@ class Member:
             "frames_out": self.connection.shown,
             "frames_replaced": self.connection.replaced,
             "size_in": size,
+            "hears": sorted(self.hearing.subscriptions),
+            "sound_profile": self.hearing.profile,
+            "plays_out": self.hearing.plays_out,
+            "sound": self.sound.described(),
+            "heard": self.hearing.heard,
         }

@@ -8,6 +8,7 @@ from tests.agora.connection import Connection
 from tests.agora.faults import Faults, JoinFault
 from tests.agora.member import Member, State
 from tests.agora.pictures import Picture
+from tests.agora.sounds import Block
 from tests.agora.wire import Message, Reason
 
 STATS_INTERVAL = 2.0
@@ -105,6 +106,14 @@ class Reception:
                 size = int(width), int(height)
                 picture = Picture.received(*size, int(rotation), message.payload)
                 place.route(member, picture)
+            case "sound", rate, channels, pts_ms, sent_us:
+                block = Block(
+                    int(rate), int(channels), int(pts_ms), int(sent_us) / 1e6, message.payload
+                )
+                place.route_sound(member, block)
+            case "subscribe_sound", uid, plays_out:
+                member.hearing.plays_out = plays_out == "1"
+                place.subscribe_sound(member, uid)
             case "publish", "video" | "audio" as kind:
                 place.publish(member, kind)
             case "unpublish", "video" | "audio" as kind:

@@ -9,6 +9,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, SwappedFrame
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, OwnSound, ReturnedSound
 from tests.agora.cloud import Cloud, MemberSeen
 
 GEOMETRY = Geometry(320, 240)
@@ -33,6 +34,12 @@ def wait_for(what: str, done: Callable[[], object], within: float = TIMEOUT) -> 
         time.sleep(0.01)
 
 
+def block(number: int) -> OwnSound:
+    """A block of sound that names itself: its samples count up from its number."""
+    samples = (np.arange(BLOCK) + number).astype(np.int16)
+    return OwnSound(samples, number * BLOCK_SECONDS)
+
+
 class Side:
     """The relay's side of a worker: pumps pictures, records events and received pictures."""
 
@@ -40,12 +47,15 @@ class Side:
         self.target = target
         self.events: list[LinkEvent] = []
         self.frames: list[SwappedFrame] = []
+        self.sounds: list[ReturnedSound] = []
         self.worker = RtcWorker(
             GEOMETRY,
             kind="agora",
             environment=worker_environment("agora"),
             on_event=self.events.append,
             on_picture=self.frames.append,
+            on_sound=self.sounds.append,
+            sound=target.publish_sound or target.return_sound,
         )
 
     def kinds(self) -> list[LinkEventKind]:
@@ -60,6 +70,25 @@ class Side:
             assert time.monotonic() < deadline, f"{what}: not within {within:g} s; {self.events}"
             self.worker.publish(SourceFrame(picture(), time.monotonic()))
             time.sleep(1 / fps)
+
+    def speak_until(
+        self, what: str, done: Callable[[], object], within: float = TIMEOUT, first: int = 1
+    ) -> int:
+        """Publish pictures, and a block of sound each 10 ms, until `done()` holds.
+
+        Returns the number of the next block.
+        """
+        deadline = time.monotonic() + within
+        number, due = first, time.monotonic()
+        while not done():
+            assert time.monotonic() < deadline, f"{what}: not within {within:g} s; {self.events}"
+            if number % 3 == 0:
+                self.worker.publish(SourceFrame(picture(), time.monotonic()))
+            self.worker.publish_sound(block(number))
+            number += 1
+            due = max(due + BLOCK_SECONDS, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
+        return number
 
     def pump_for(self, seconds: float) -> None:
         """Publish pictures for so long."""

@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.agora.cloud import ROOT, Cloud
 from tests.agora.side import APP, TOKEN
@@ -33,7 +37,9 @@ for _ in range(int(rounds)):
             sum(range(2000))
 
     publication = sdk.Publication(Geometry(320, 240), 20, 2000)
-    channel = sdk.Channel(service, publication, "3", hear, lambda frame: None)
+    channel = sdk.Channel(
+        service, publication, "3", hear, lambda frame: None, on_block=lambda block: None
+    )
     channel.connect(token, name, "1")
     assert connected.wait(5)
     print("burst", flush=True)
@@ -77,16 +83,27 @@ print("goes on")
 CLOSED = """
 import ctypes
 from agora.rtc._ctypes_handle._ctypes_data import VideoFrameInner
+from agora.rtc._ctypes_handle._ctypes_data import AudioFrameInner
 from relayd.rtc.agora.events import Disconnected
-from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
-from relayd.rtc.agora.wrapper import _FramesOfOneUser
+from relayd.rtc.agora.observers import (
+    ConnectionObserver, FrameObserver, SoundObserver, UserObserver)
+from relayd.rtc.agora.wrapper import _FramesOfOneUser, _SoundOfOneUser
 
 events = []
 frames, connection = FrameObserver("3", events.append), ConnectionObserver(events.append)
-inner = _FramesOfOneUser(frames, None)
+sound, user = SoundObserver("3", events.append), UserObserver(events.append)
+inner, ears = _FramesOfOneUser(frames, None), _SoundOfOneUser(sound, None, 0, None)
 for closed in (False, True):
-    frames.is_closed = connection.is_closed = closed
+    frames.is_closed = connection.is_closed = sound.is_closed = user.is_closed = closed
     inner.on_frame(None, b"channel", b"3", ctypes.byref(VideoFrameInner()))
+    block = AudioFrameInner()
+    answers = [
+        ears.on_playback_audio_frame_before_mixing(None, b"channel", uid, ctypes.byref(block))
+        for uid in (b"3", b"0", None)
+    ]
+    assert answers == [1, 1, 1], answers
+    assert ears.on_get_audio_frame_position(None) == 8
+    user.on_user_audio_track_subscribed(None, "3", None)
     connection.on_user_joined(None, "3")
     connection.on_disconnected(None, None, 5)
     print(*(type(one).__name__ for one in events))
@@ -106,8 +123,10 @@ def run(script: str, site: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keeps: str) -> int:
-    """Leave a channel so many times while pictures pour in; returns the process's exit status."""
+def leave_in_a_burst(
+    burst: Callable[[], None], channel: str, folder: Path, rounds: int, keeps: str
+) -> int:
+    """Leave a channel so many times while callbacks pour in; returns the process's exit status."""
     arguments = [APP, channel, TOKEN, str(folder), str(rounds), keeps]
     with subprocess.Popen(
         [sys.executable, "-c", LEAVE_IN_A_BURST, *arguments],
@@ -121,20 +140,29 @@ def leave_in_a_burst(agora: Cloud, channel: str, folder: Path, rounds: int, keep
         assert process.stdin is not None
         for line in process.stdout:
             if line == "burst\n":
-                agora.burst(200, sender="3")
+                burst()
                 process.stdin.write("\n")
                 process.stdin.flush()
     return process.returncode
 
 
-def test_a_late_callback_finds_its_objects(agora: Cloud, channel: str, tmp_path: Path) -> None:
-    assert leave_in_a_burst(agora, channel, tmp_path, 6, "keeps") == 0
+@pytest.fixture(params=["pictures", "sound"])
+def burst(agora: Cloud, request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Let callbacks of one kind pour in."""
+    send = agora.burst if request.param == "pictures" else agora.burst_sound
+    return partial(send, 200, sender="3")
+
+
+def test_a_late_callback_finds_its_objects(
+    burst: Callable[[], None], channel: str, tmp_path: Path
+) -> None:
+    assert leave_in_a_burst(burst, channel, tmp_path, 6, "keeps") == 0
 
 
 def test_without_the_kept_references_it_would_crash(
-    agora: Cloud, channel: str, tmp_path: Path
+    burst: Callable[[], None], channel: str, tmp_path: Path
 ) -> None:
-    assert leave_in_a_burst(agora, channel, tmp_path, 60, "drops") < 0
+    assert leave_in_a_burst(burst, channel, tmp_path, 60, "drops") < 0
 
 
 def test_an_exception_in_a_callback_is_only_logged(agora_site: Path) -> None:
@@ -149,4 +177,7 @@ def test_late_callbacks_of_a_left_link_report_only_the_disconnect(
     agora_site: Path,
 ) -> None:
     done = run(CLOSED, agora_site)
-    assert done.stdout.splitlines() == ["ReceivedFrame UserJoined Disconnected", "Disconnected"]
+    assert done.stdout.splitlines() == [
+        "ReceivedFrame ReceivedBlock SoundOffered UserJoined Disconnected",
+        "Disconnected",
+    ]

@@ -15,7 +15,8 @@ from tests.agora.caller import Caller, Received
 from tests.agora.cloud import Cloud
 from tests.agora.control import Refused
 from tests.agora.pictures import Picture
-from tests.agora.wire import Reason, encode
+from tests.agora.sounds import Block, SentSound
+from tests.agora.wire import Reason, SoundReason, SoundState, encode
 
 APP, TOKEN = "an-app-id", "a token with spaces, and an e with an accent: é"
 REFUSALS = [reason for reason in Reason if reason not in {Reason.CONNECTING, Reason.JOINED}]
@@ -505,6 +506,7 @@ def test_a_service_gets_the_preset_and_its_calls_are_recorded(cloud: Cloud) -> N
         ("interrupt", {"uid": "5"}, "user '5' is in no channel"),
         ("pictures", {"uid": "1", "rotation": 45}, "rotation is 0, 90, 180 or 270, not 45"),
         ("pictures", {"uid": "1", "blur": 1}, "unexpected keyword argument 'blur'"),
+        ("sound", {"uid": "1", "loud": 1}, "unexpected keyword argument 'loud'"),
         ("order", {"name": "abort", "words": []}, "there is no service"),
     ],
 )
@@ -521,3 +523,78 @@ async def test_an_invalid_message_closes_the_connection_and_the_hub_goes_on(
     front.send("dance")
     await front._listening
     assert cloud.members("1")[-1].state == "vanished"
+
+
+# Sound
+
+
+@pytest.fixture
+async def singer(join: Join, front: Caller) -> AsyncIterator[Caller]:
+    """User 3, whose sound user 1 has subscribed."""
+    front.send("subscribe_sound", "3", 0)
+    async with join("3") as caller:
+        caller.send("publish", "audio")
+        await front.event("sound_subscribed", "3")
+        await front.event("sound_state", "3", SoundState.STARTING, SoundReason.INTERNAL)
+        yield caller
+
+
+async def test_sound_reaches_its_subscribers_whole_and_in_order(
+    front: Caller, singer: Caller, join: Join
+) -> None:
+    async with join("2") as bystander:
+        await bystander.event("connected")
+        for number in range(50):
+            singer.say(bytes([number]) * 960)
+        await front.event("first_sound", "3")
+        await front.event("sound_state", "3", SoundState.DECODING, SoundReason.UNMUTED)
+        await until(lambda: len(front.sounds) == 50)
+        assert [(one.uid, one.rate, one.channels) for one in front.sounds] == [("3", 48000, 1)] * 50
+        assert [bytes(one.payload) for one in front.sounds] == [bytes([n]) * 960 for n in range(50)]
+        assert bystander.sounds == []
+
+
+async def test_a_subscriber_is_told_when_sound_ends_and_how(
+    front: Caller, singer: Caller, cloud: Cloud
+) -> None:
+    singer.send("unpublish", "audio")
+    await front.event("sound_state", "3", SoundState.STOPPED, SoundReason.MUTED)
+    singer.say(bytes(960))
+    front.forget()
+    singer.send("publish", "audio")
+    await front.event("sound_subscribed", "3")
+    assert front.sounds == []
+    cloud.go_away("3")
+    await front.event("sound_state", "3", SoundState.STOPPED, SoundReason.OFFLINE)
+    front.forget()
+    cloud.come_back("3")
+    await front.event("sound_subscribed", "3")
+
+
+async def test_nobody_hears_a_user_after_unsubscribing(
+    front: Caller, singer: Caller, cloud: Cloud
+) -> None:
+    front.send("unsubscribe_sound", "3")
+    await until(lambda: cloud.members("1")[-1].hears == [])
+    singer.say(bytes(960))
+    await until(lambda: cloud.members("3")[-1].sound["count"])
+    assert cloud.members("1")[-1].heard == 0
+
+
+def blocks(*sent: float) -> SentSound:
+    """What the hub counts of blocks of 10 ms that were pushed at these times."""
+    sound = SentSound()
+    for at in sent:
+        sound.note(Block(48_000, 1, 0, at, bytes(960)))
+    return sound
+
+
+def test_blocks_that_come_late_or_in_a_burst_are_counted() -> None:
+    even = blocks(*np.arange(0, 1, 0.01))
+    assert (even.count, even.late, even.bursts) == (100, 0, 0)
+    assert even.longest_queue < 0.001
+    assert blocks(0.0, 0.01, 0.13, 0.14).late == 1
+    assert blocks(0.0, 0.01, 0.10, 0.11).late == 0
+    burst = blocks(*[0.0] * 10)
+    assert burst.bursts == 4
+    assert burst.longest_queue == pytest.approx(0.09)

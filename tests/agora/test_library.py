@@ -198,6 +198,8 @@ STRUCTURES = {
     "video_track_info": "VideoTrackInfoInner",
     "video_frame": "VideoFrameInner",
     "external_video_frame": "ExternalVideoFrameInner",
+    "audio_frame": "AudioFrameInner",
+    "audio_frame_observer": "AudioFrameObserverInner",
 }
 
 

@@ -35,6 +35,11 @@ follows at once) the member sends
     renew TOKEN 0
     encoder WIDTH HEIGHT FPS BITRATE MIN_BITRATE CODEC 0          bit/s
     frame WIDTH HEIGHT ROTATION TIMESTAMP LENGTH                  payload: I420, no padding
+    subscribe_sound UID PLAYOUT 0            PLAYOUT: 0 or 1, enable_audio_recording_or_playout
+    unsubscribe_sound UID 0
+    sound_profile PROFILE SCENARIO 0         of the sound that is published
+    sound RATE CHANNELS PTS_MS SENT_US LENGTH                     payload: PCM, 16 bit; SENT_US is
+                                             the monotonic time of the call that pushed it
     leave 0                                  agora_rtc_conn_disconnect; hub answers `disconnected 5`
 
 and the hub sends, each an observer's callback in the library:
@@ -49,8 +54,10 @@ and the hub sends, each an observer's callback in the library:
     frame UID WIDTH HEIGHT Y_STRIDE U_STRIDE V_STRIDE ROTATION RENDER_MS LENGTH
                              payload: Y plane (Y_STRIDE * HEIGHT bytes), then U, then V
                              (STRIDE * ceil(HEIGHT / 2) bytes each)
+    sound_subscribed UID 0 | sound_state UID STATE REASON 0 | first_sound UID 0
+    sound UID RATE CHANNELS PRESENTATION_MS LENGTH                payload: PCM, 16 bit
 
-Reasons and states are Agora's numbers: see Reason and VideoState below. The hub ends a
+Reasons and states are Agora's numbers: see Reason, VideoState and SoundState below. The hub ends a
 membership by `failed` (a same uid elsewhere, a closed channel), never by `disconnected`, unless
 a test asks for it. ROTATION is how far a picture must be turned clockwise to be upright. The
 first picture of a user comes after the receiver's `intra`, or when the channel's key-frame
@@ -102,6 +109,23 @@ class VideoState(IntEnum):
 
 class VideoReason(IntEnum):
     """Why a remote user's video changed its state."""
+
+    INTERNAL = 0
+    MUTED = 5
+    UNMUTED = 6
+    OFFLINE = 7
+
+
+class SoundState(IntEnum):
+    """The state of a remote user's sound."""
+
+    STOPPED = 0
+    STARTING = 1
+    DECODING = 2
+
+
+class SoundReason(IntEnum):
+    """Why a remote user's sound changed its state."""
 
     INTERNAL = 0
     MUTED = 5

@@ -18,6 +18,7 @@ import pytest
 from relayd.control.access import Access, Token
 from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
+from relayd.media.delay import Spread
 from relayd.media.frames import Geometry, SourceFrame, SwappedFrame, black
 from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
@@ -102,6 +103,11 @@ class Browser:
         body = {"script": script, "args": list(arguments)}
         return await self._ask("POST", f"{self._session}/execute/sync", body)
 
+    async def run_async(self, script: str, *arguments: Any) -> Any:
+        """Run a script that hands its result to a function, its last argument."""
+        body = {"script": script, "args": list(arguments)}
+        return await self._ask("POST", f"{self._session}/execute/async", body)
+
     async def narrow_to(self, width: int) -> None:
         """Make the page as narrow as a phone's; a window of Chromium itself cannot be as narrow."""
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
@@ -162,7 +168,8 @@ class Stage:
 
     def new_server(self, address: tuple[str, int], token: Token = TOKEN) -> ControlServer:
         """Make a server, as after a restart of the relay."""
-        app = build_app(self.relay, Metrics(), self.pictures, Access(token))
+        measured = (lambda: Spread(-0.012, 0.03, 5)) if self.pictures.source else None
+        app = build_app(self.relay, Metrics(), self.pictures, Access(token), lip_sync=measured)
         return ControlServer(app, tcp=address)
 
     async def play(self) -> None:
@@ -217,6 +224,7 @@ async def test_both_pictures_move_and_the_state_follows_the_relay(browser: Brows
         await eventually(lambda: browser.text("state"), "Live")
         assert (await browser.text("delay-p50")) == "310 ms"
         assert (await browser.text("fps")) == "20.0 fps"
+        assert (await browser.text("lip-sync")) == "-12 ms"
         on.relay.change(state=RelayState.QUEUED, reason="<b>3</b> ahead")
         await eventually(lambda: browser.text("state"), "Waiting in the service's queue")
         assert (await browser.text("reason")) == "<b>3</b> ahead"
@@ -229,6 +237,7 @@ async def test_without_a_source_preview_the_page_asks_for_none(browser: Browser)
         assert await moves(browser, "output-picture")
         hidden = "return document.getElementById('source-picture').getClientRects().length"
         assert await browser.run(hidden) == 0
+        assert await browser.run(hidden.replace("source-picture", "lip-sync")) == 0
         assert await browser.complaints() == []
 
 

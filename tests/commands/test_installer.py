@@ -143,8 +143,8 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path) -> None:
     person = Person()
     at(tmp_path, person, dry_run=True, yes=False).install()
     assert files(tmp_path) == set()
-    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 8
-    assert person.output[-1] == "8 file(s) to put in place, 0 changed; nothing was done"
+    assert len([line for line in person.output if line.startswith(FileStatus.ABSENT.value)]) == 10
+    assert person.output[-1] == "10 file(s) to put in place, 0 changed; nothing was done"
 
 
 def test_options_of_the_module_in_another_file_are_pointed_at(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_each_fault_says_where_its_value_came_from(tmp_path: Path) -> None:
         ("[Source]\nurl = 'x'", "[Source]: names are case-sensitive; write [source] ("),
         ("[source]\nURL = 'x'", "source.URL: names are case-sensitive; write source.url ("),
         ("[[Output]]\nkind = 'camera'", "Output: names are case-sensitive; write output ("),
-        ("[[output]]\nKind = 'camera'", 'output.0.kind: missing; write kind = "camera" or'),
+        ("[[output]]\nKind = 'camera'", 'output.0.kind: missing; write kind = "camera",'),
     ],
 )
 def test_names_are_case_sensitive_and_the_right_one_is_suggested(
@@ -176,7 +176,7 @@ def test_names_are_case_sensitive_and_the_right_one_is_suggested(
         ("output = [5]", "output.0 = 5: must be a table; write [[output]] on a line"),
         ("source = 'x'", "source = ***: must be a table; write [source] on a line"),
         ("[source]\noptions = 5", "source.options = ***: must be a table; write [source.options]"),
-        ("[[output]]\nurl = 'x'", 'output.0.kind: missing; write kind = "camera" or'),
+        ("[[output]]\nurl = 'x'", 'output.0.kind: missing; write kind = "camera",'),
         ("[[output]]\nkind = 'file'", "output.0.kind = 'file': no such kind; write kind ="),
         ("[[output]]\nkind = 'stream'", "output.0.url: missing; give a value"),
         ("[on_demand]\ngrace = '30s'", "on_demand.grace = '30s': must be a number without a unit"),
@@ -232,7 +232,7 @@ def test_a_url_that_is_none_and_one_in_a_keys_place_are_refused_without_its_secr
 
 def test_outputs_can_be_set_one_by_one(tmp_path: Path) -> None:
     environment = {"RELAYD_OUTPUT__0__KIND": "stream", "RELAYD_OUTPUT__0__URL": "a.mkv"}
-    first = {"kind": "stream", "url": "a.mkv"}
+    first = {"kind": "stream", "url": "a.mkv", "audio": "aac"}
     assert [one.model_dump(mode="json") for one in load(None, (), environment).output] == [first]
     sets = ["output.0.url=b.mkv", "output.1.kind=camera"]
     outputs = [one.model_dump(mode="json") for one in load(None, sets, environment).output]
@@ -525,3 +525,21 @@ def test_a_secret_with_bytes_that_are_no_text_is_named_and_not_shown(name: str) 
     (fault,) = caught.value.faults
     assert fault.startswith(f"akool.{name.lower()} = ***: has bytes that are not UTF-8 text")
     assert "sesame" not in fault
+
+
+@pytest.mark.parametrize(
+    ("microphones", "says"),
+    [
+        ([{"device": "hw:1"}], 'output.0.device = \'hw:1\': give "auto", "pulse", or an ALSA'),
+        ([{"device": "alsa:"}], "output.0.device = 'alsa:': give"),
+        ([{"name": "\n"}], "programs list it: give letters or digits"),
+        ([{"name": "x" * 65}], "must have at most 64 characters"),
+        ([{"nam": "x"}], "output.0.nam: unknown key; did you mean output.name?"),
+        ([{"name": "a b"}, {"name": "A-B"}], "two microphones need names that differ"),
+    ],
+)
+def test_a_wrong_microphone_is_named(microphones: list[dict[str, str]], says: str) -> None:
+    outputs = [{"kind": "microphone"} | each for each in microphones]
+    with pytest.raises(ConfigError) as caught:
+        load_tree({"output": outputs})
+    assert says in caught.value.faults[0]

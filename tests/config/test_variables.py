@@ -107,7 +107,8 @@ def test_tables_and_lists_may_be_given_as_json() -> None:
         "RELAYD_SOURCE__OPTIONS__RTSP_TRANSPORT": "tcp",
     }
     settings = load(None, (), environment)
-    assert settings.output[0].model_dump(mode="json") == {"kind": "stream", "url": "x.mkv"}
+    stream = {"kind": "stream", "url": "x.mkv", "audio": "aac"}
+    assert settings.output[0].model_dump(mode="json") == stream
     assert settings.source.url.reveal() == "y.mp4"
     assert settings.source.options == {"probesize": "32", "rtsp_transport": "tcp"}
 

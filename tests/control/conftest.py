@@ -77,6 +77,12 @@ class FakeRelay:
         self._ask("resume")
         self.change(paused=False, state=RelayState.LIVE, reason="")
 
+    async def mute(self) -> None:
+        self._ask("mute")
+
+    async def unmute(self) -> None:
+        self._ask("unmute")
+
     def retry_source(self) -> None:
         self._ask("retry")
 

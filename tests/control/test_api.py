@@ -5,9 +5,13 @@ import httpx
 import pytest
 
 from relayd import errors
+from relayd.control.access import Access
+from relayd.control.api import Pictures, build_app
 from relayd.control.server import ControlServer
 from relayd.media.delay import Spread
+from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, RelayState
+from tests.control.credentials import BEARER, TOKEN
 
 JSON = {"Content-Type": "application/json"}
 
@@ -23,6 +27,21 @@ async def test_status_has_every_field_with_the_state_by_name_and_as_text(
     assert answer["delay"] == {"p50": 0.31, "p95": 0.42, "count": 100}
     assert answer["frames"] == {"source": 30, "shown": 20}
     assert answer["longest_gap"] is None  # JSON has no infinity
+
+
+async def test_lip_sync_is_in_the_status_where_something_measures_it(
+    relay: Any, client: httpx.AsyncClient
+) -> None:
+    assert "lip_sync" not in (await client.get("/api/status")).json()
+    app = build_app(
+        relay, Metrics(), Pictures(), Access(TOKEN), lip_sync=lambda: Spread(-0.01, 0.03, 7)
+    )
+    over_tcp = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(
+        transport=over_tcp, base_url="http://localhost", headers=BEARER
+    ) as measuring:
+        answer = await measuring.get("/api/status")
+    assert answer.json()["lip_sync"] == {"p50": -0.01, "p95": 0.03, "count": 7}
 
 
 async def test_health_is_200_while_frames_flow_and_503_with_the_reason_otherwise(

@@ -128,6 +128,11 @@ WHILE_RUNNING = {
     "a source nobody serves": SetUp(
         ("source.url=rtsp://127.0.0.1:1/x",), "source", "connection refused: nothing listens there"
     ),
+    "a microphone on no card": SetUp(
+        ("output.1.kind=microphone", "output.1.device=alsa:hw:CARD=none,DEV=0"),
+        "microphone",
+        "no sound card none",
+    ),
     "a recording in no folder": SetUp(
         ("output.0.url={tmp}/none/out.mkv",), "stream", "No such file or directory (create its"
     ),
@@ -227,6 +232,8 @@ def failed_words(findings: list[Finding], part: str) -> str:
 
 def part_of(part: str) -> str:
     """Name the check that finds faults of a part: outputs go by their kind."""
+    if part == "microphone":
+        return "sound"
     return "output" if part in {"camera", "stream"} else part
 
 

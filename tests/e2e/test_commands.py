@@ -216,7 +216,7 @@ def test_the_demo_names_a_face_file_that_is_not_there() -> None:
 
 
 def test_ctrl_c_before_the_first_picture_of_the_demo_is_no_failure() -> None:
-    command = [str(RELAYD), "demo", "--no-camera", "--port", "0"]
+    command = [str(RELAYD), "demo", "--no-camera", "--no-microphone", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as demo:
         assert demo.stderr is not None
         assert re.search(rb"http://127\.0\.0\.1:\d+/\?token=\S{22,}\n", demo.stderr.readline())

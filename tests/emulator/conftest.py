@@ -1,6 +1,7 @@
 """A running emulator, and clients that use it as a relay or a browser would."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ from relayd.emulator.swap import decode_image, find_faces
 from relayd.http.client import Answer, HttpClient
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.peer import Peer, PeerState
+from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 MEDIA = Path(relayd.emulator.__file__).parent / "media"
 PATHS = {
@@ -114,16 +116,18 @@ class Client:
         state = await self.state()
         return next(one for one in state["sessions"] + state["ended"] if one["_id"] == session_id)
 
-    async def publish(self, session: dict[str, Any], picture: I420) -> "Participant":
-        """Publish one picture FPS times a second, over WHIP."""
-        publisher = Participant(self, session, "whip")
+    async def publish(
+        self, session: dict[str, Any], picture: I420, *, sound: bool = False
+    ) -> "Participant":
+        """Publish one picture FPS times a second, over WHIP; `sound` offers it too."""
+        publisher = Participant(self, session, "whip", sound=sound)
         await publisher.join()
         publisher.feed(picture)
         return publisher
 
-    async def play(self, session: dict[str, Any]) -> "Participant":
+    async def play(self, session: dict[str, Any], *, sound: bool = False) -> "Participant":
         """Play what comes back, over WHEP."""
-        player = Participant(self, session, "whep")
+        player = Participant(self, session, "whep", sound=sound)
         await player.join()
         return player
 
@@ -131,20 +135,25 @@ class Client:
 class Participant:
     """One connection of a channel; a relay has two."""
 
-    def __init__(self, caller: Client, session: dict[str, Any], kind: str) -> None:
+    def __init__(self, caller: Client, session: dict[str, Any], kind: str, *, sound: bool) -> None:
         self._caller, self._kind = caller, kind
         self._bearer = {"authorization": f"Bearer {session['front_rtc_token']}"}
         user = session["front_user_id" if kind == "whip" else "algorithm_user_id"]
         self._url = f"{caller.url}/rtc/{session['channel_id']}/{user}/{kind}"
         self.states: list[PeerState] = []
         self.pictures: list[tuple[float, I420]] = []
-        self._feeding: asyncio.Task[None] | None = None
+        self.blocks: list[tuple[float, Samples]] = []
+        self.spoke_at = 0.0
+        """When block 0 was sent."""
+        self._feeding: list[asyncio.Task[None]] = []
         self.peer = Peer(
             geometry=Geometry(640, 480),
             fps=FPS,
             bitrate_kbit=5000,
             on_state=self.states.append,
             on_picture=lambda picture, at: self.pictures.append((at, picture)),
+            on_sound=self._hear if sound else None,
+            sends_sound=sound,
         )
 
     async def join(self) -> None:
@@ -169,7 +178,22 @@ class Participant:
                 self.peer.push(picture, time.monotonic())
                 await asyncio.sleep(1 / FPS)
 
-        self._feeding = asyncio.create_task(feed())
+        self._feeding.append(asyncio.create_task(feed()))
+
+    def speak(self, block: Callable[[int], Samples]) -> None:
+        """Send the block of each number, 100 times a second."""
+
+        async def speak() -> None:
+            begin = self.spoke_at = time.monotonic()
+            for number in itertools.count():
+                at = begin + number * BLOCK_SECONDS
+                await asyncio.sleep(max(0.0, at - time.monotonic()))
+                self.peer.push_sound(block(number), at)
+
+        self._feeding.append(asyncio.create_task(speak()))
+
+    def _hear(self, samples: Samples, at: float) -> None:
+        self.blocks.append((at, samples))
 
     async def picture_after(self, moment: float, within: float = 8.0) -> tuple[float, I420]:
         """Wait for the first picture that came after `moment`."""
@@ -186,9 +210,9 @@ class Participant:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.gather(self._feeding, return_exceptions=True)
+        for task in self._feeding:
+            task.cancel()
+        await asyncio.gather(*self._feeding, return_exceptions=True)
         await self.peer.close()
 
 

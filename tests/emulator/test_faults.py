@@ -83,6 +83,16 @@ def test_low_rate_lets_few_pictures_through() -> None:
     assert [board.apply_to_picture("one", shade(1), shade(2)) for _ in range(5)] == [None] * 5
 
 
+def test_lag_shows_pictures_later() -> None:
+    board = FaultBoard(FakeClock())
+    board.set({"fault": "lag", "delay": 0.02})
+    assert board.apply_to_picture("one", shade(1), shade(10)) is None
+    time.sleep(0.021)
+    late = board.apply_to_picture("one", shade(1), shade(20))
+    assert late is not None
+    assert luma(late).mean() == 10
+
+
 @pytest.mark.parametrize("kind", ["noise", "green", "garbled"])
 def test_corrupt_spoils_the_picture_and_keeps_its_size(kind: str) -> None:
     board = FaultBoard(FakeClock())

@@ -433,7 +433,7 @@ def test_the_camera_is_opened_once_whatever_happens_to_the_frames(
     camera = CameraOutput("/dev/video0", SIZE, 20, system=driver, sys_root=tmp_path)
     camera.open()
     rig = Rig(clock, hold_for=0.2)
-    rig.output_clock._slots[0].output = camera
+    rig.output_clock._kept[0].output = camera
     for n in range(5):
         rig.arrive(n + 0.01)
     rig.play(5.0)

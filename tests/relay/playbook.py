@@ -39,7 +39,7 @@ NO_CREDIT = QuotaExhausted("no credit is left")
 BAD_FACE = FaceRejected("no face is in the picture")
 UNANSWERED = ServiceUnreachable("the answer was cut off")
 
-_PASSIVE = do.Report, do.WakeAt, do.Freeze, do.Thaw
+_PASSIVE = do.Report, do.WakeAt, do.Freeze, do.Thaw, do.SteerSound
 
 
 def state_of(play: "Play") -> RelayState:

@@ -48,7 +48,9 @@ def test_an_unwanted_session_is_closed_at_once_and_once_in_any_stage(
 ) -> None:
     play = at_stage(stage)
     ordered = play.feed(ENDS[end])
-    assert ordered == [do.CloseSession(1)] + [do.Show(None)] * (stage is Stage.LIVE)
+    source = [do.SuspendSource()] * (end == "pause")
+    shown = [do.Show(None)] * (stage is Stage.LIVE)
+    assert ordered == [do.CloseSession(1), *source, *shown]
     assert play.advance(CLOSE_TIMEOUT - 1.0) == []
     assert play.feed(on.SessionClosed(1)) == []
     assert play.numbers == []
@@ -61,10 +63,10 @@ def test_a_successor_being_opened_is_closed_with_the_session_that_it_was_for(
 ) -> None:
     play = Play(ROTATING)
     play.with_successor(stage)
-    if stage is Stage.LIVE:
-        assert play.feed(ENDS[end]) == [do.CloseSession(2), do.Show(None)]
-    else:
-        assert play.feed(ENDS[end]) == [do.CloseSession(1), do.CloseSession(2), do.Show(None)]
+    source = [do.SuspendSource()] * (end == "pause")
+    closed = [2] if stage is Stage.LIVE else [1, 2]
+    expected = [*map(do.CloseSession, closed), *source, do.Show(None)]
+    assert play.feed(ENDS[end]) == expected
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -161,16 +163,16 @@ def test_nothing_is_started_before_the_outputs_show_pictures() -> None:
 def test_a_paused_relay_stays_paused_when_readers_come() -> None:
     play = Play(ON_DEMAND)
     play.feed(on.Started(), on.Paused())
-    assert play.feed(on.ReadersChanged(CAMERA, 1), on.SourceUp()) == [do.ResumeSource()]
+    assert play.feed(on.ReadersChanged(CAMERA, 1), on.SourceUp()) == []
     assert play.advance(86400.0) == []
     assert (play.state, play.reason) == (RelayState.STANDBY, PAUSED)
-    assert play.feed(on.Resumed()) == [do.StartLink(1)]
+    assert play.feed(on.Resumed()) == [do.ResumeSource(), do.StartLink(1)]
 
 
 def test_a_pause_holds_while_the_close_goes_on_and_a_resume_waits_for_it() -> None:
     play = at_stage(Stage.LIVE)
     play.feed(on.Paused())
-    assert play.feed(on.Resumed()) == []
+    assert play.feed(on.Resumed()) == [do.ResumeSource()]
     assert play.feed(on.SessionClosed(1)) == [do.StartLink(2)]
 
 

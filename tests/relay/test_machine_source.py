@@ -108,6 +108,14 @@ def test_a_recording_that_ended_is_opened_again_for_a_new_reader() -> None:
 
 def test_the_source_is_kept_open_where_sessions_do_not_depend_on_readers() -> None:
     play = Play(Policy()).live()
-    play.feed(COMES, LEAVES, on.Paused())
+    play.feed(COMES, LEAVES)
     play.advance(3600.0)
     assert play.times(do.SuspendSource) == []
+
+
+def test_a_pause_closes_the_source_and_a_resume_opens_it() -> None:
+    play = Play(Policy()).live()
+    play.feed(on.Paused())
+    assert len(play.times(do.SuspendSource)) == 1
+    play.feed(on.Resumed())
+    assert len(play.times(do.ResumeSource)) == 1

@@ -1,5 +1,6 @@
 """The media side of a relay: outputs that are missing, and a suspended source."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from relayd.clock import MonotonicClock
@@ -18,6 +20,7 @@ from relayd.output.base import OutputChange, OutputEvent
 from relayd.output.clock import Shown
 from relayd.relay.metrics import Metrics
 from relayd.relay.pipeline import Pipeline
+from tests.support.sounding import Sounding, write
 
 
 class Screenless:
@@ -67,6 +70,8 @@ class Rig:
             on_source=lambda _: None,
             on_output=self.output_events.append,
             on_readers=lambda *_: None,
+            on_listeners=lambda *_: None,
+            send_sound=lambda _: None,
         )
 
     def shown(self) -> Shown:
@@ -142,7 +147,7 @@ def test_when_an_output_event_is_emitted_the_pipeline_already_agrees(tmp_path: P
     camera = Screenless("camera", missing=True)
     rig = Rig(tmp_path, camera)
     seen: list[tuple[OutputChange, bool]] = []
-    rig.pipeline.output_clock._on_event = lambda event: seen.append(
+    rig.pipeline.output_clock._kept[0]._on_event = lambda event: seen.append(
         (event.change, rig.pipeline.outputs_working())
     )
     with started(rig):
@@ -197,3 +202,46 @@ def test_late_pictures_of_a_suspended_source_are_not_sent(rig: Rig) -> None:
     while not rig.sent and time.monotonic() < deadline:
         time.sleep(0.01)
     assert rig.sent
+
+
+def heard(rig: Rig) -> int:
+    """Return how many blocks of the user's own sound the relay got so far."""
+    sound = rig.pipeline.sound
+    assert sound is not None
+    return sound.status({}).blocks["captured"]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="a voice of its own needs ffmpeg")
+def test_a_voice_of_its_own_is_heard_until_the_source_is_suspended(tmp_path: Path) -> None:
+    silent = write(tmp_path / "silent.mp4", Sounding(1.0, with_sound=False))
+    voice = write(tmp_path / "voice.mkv", Sounding(2.0, codec="pcm_s16le"))
+    rig = Rig(tmp_path, source={"url": str(silent)}, sound={"source": str(voice)})
+    with started(rig):
+        rig.pipeline.start_source()
+        until(lambda: heard(rig) > 20)
+        rig.pipeline.suspend_source()
+        until(lambda: not psutil.Process().children())
+        rig.pipeline.resume_source()
+        before = heard(rig)
+        until(lambda: heard(rig) > before + 20)
+        rig.pipeline.stop_source()
+
+
+def test_without_a_source_of_sound_none_is_read(tmp_path: Path) -> None:
+    clip = write(tmp_path / "clip.mp4", Sounding(1.0))
+    rig = Rig(tmp_path, source={"url": str(clip)}, sound={"source": "none"})
+    with started(rig):
+        rig.pipeline.start_source()
+        until(lambda: rig.pipeline.reader.counters.frames > 10)
+        rig.pipeline.stop_source()
+    assert heard(rig) == 0
+    assert rig.pipeline.voice is None
+
+
+def test_the_sources_own_sound_is_heard(tmp_path: Path) -> None:
+    clip = write(tmp_path / "clip.mp4", Sounding(1.0))
+    rig = Rig(tmp_path, source={"url": str(clip)}, sound={})
+    with started(rig):
+        rig.pipeline.start_source()
+        until(lambda: heard(rig) > 20)
+        rig.pipeline.stop_source()

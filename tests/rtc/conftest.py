@@ -16,6 +16,7 @@ from starlette.routing import Route
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.peer import Peer, PeerState
+from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 GEOMETRY = Geometry(320, 240)
 TOKEN = "front-token-0815"
@@ -65,6 +66,8 @@ class EchoServer:
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
+    offers: dict[str, str] = field(default_factory=dict)
+    """The newest of each kind."""
     whip: Callable[[Request], Response | None] = lambda _: None
     """Answers a WHIP POST in place of the server."""
     whep: Callable[[Request], Response | None] = lambda _: None
@@ -72,6 +75,8 @@ class EchoServer:
     echo: Callable[[I420], I420] = lambda picture: 255 - picture
     delay: float = 0.0
     """s before a POST is answered."""
+    sound: bool = False
+    """Whether sound is taken, and echoed."""
     peers: dict[str, Peer] = field(default_factory=dict)
     loop: asyncio.AbstractEventLoop | None = None
 
@@ -107,8 +112,9 @@ class EchoServer:
 
     async def _post(self, request: Request) -> Response:
         self._record(request)
-        await asyncio.sleep(self.delay)
         kind = request.path_params["kind"]
+        offer = self.offers[kind] = (await request.body()).decode()
+        await asyncio.sleep(self.delay)
         if answer := (self.whip if kind == "whip" else self.whep)(request):
             return answer
         path = f"{request.url.path}/{len(self.requests)}"
@@ -118,9 +124,11 @@ class EchoServer:
             bitrate_kbit=2000,
             on_state=lambda state: self._on_state(path, state),
             on_picture=self._swap,
+            on_sound=self._echo_sound if self.sound else None,
+            sends_sound=self.sound,
         )
         self.peers[path] = peer
-        sdp = await peer.answer((await request.body()).decode())
+        sdp = await peer.answer(offer)
         return Response(sdp, 201, self.locate(path), media_type="application/sdp")
 
     def _on_state(self, path: str, state: PeerState) -> None:
@@ -138,6 +146,11 @@ class EchoServer:
         for path, peer in self.peers.items():
             if "/whep/" in path:
                 peer.push(swapped, received_at)
+
+    def _echo_sound(self, samples: Samples, at: float) -> None:
+        for path, peer in self.peers.items():
+            if "/whep/" in path:
+                peer.push_sound(samples, at)
 
     async def serve(self, listener: socket.socket, stop: threading.Event) -> None:
         self.loop = asyncio.get_running_loop()
@@ -202,12 +215,16 @@ class EventCollector:
     def __init__(self) -> None:
         self.events: list[LinkEvent] = []
         self.pictures: list[tuple[I420, float]] = []
+        self.blocks: list[tuple[Samples, float]] = []
 
     def on_event(self, event: LinkEvent) -> None:
         self.events.append(event)
 
     def on_picture(self, picture: I420, received_at: float) -> None:
         self.pictures.append((picture.copy(), received_at))
+
+    def on_sound(self, samples: Samples, received_at: float) -> None:
+        self.blocks.append((samples, received_at))
 
     def kinds(self) -> list[LinkEventKind]:
         return [event.kind for event in self.events if event.kind is not LinkEventKind.STATS]
@@ -228,20 +245,35 @@ class Pump:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self, publish: Callable[[I420, float], None], picture: I420) -> None:
         def run() -> None:
             while not self._stop.wait(0.05):
                 publish(picture, time.monotonic())
 
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
+        self._run(run)
+
+    def speak(self, publish: Callable[[Samples, float], None], block: Samples) -> None:
+        """Push the block 100 times a second as well."""
+
+        def run() -> None:
+            due = time.monotonic()
+            while not self._stop.wait(max(0.0, due - time.monotonic())):
+                publish(block, due)
+                due += BLOCK_SECONDS
+
+        self._run(run)
+
+    def _run(self, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run)
+        self._threads.append(thread)
+        thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        if self._thread:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
 
 @dataclass(frozen=True)

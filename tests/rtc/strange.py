@@ -100,7 +100,7 @@ def hang(_kind: str) -> None:
 class EndlessLink:
     """A link that joins at once and delivers pictures without end."""
 
-    def __init__(self, _target: object, on_picture: Any, on_event: Any) -> None:
+    def __init__(self, _target: object, on_picture: Any, on_event: Any, _on_sound: Any) -> None:
         self._on_picture, self._on_event = on_picture, on_event
         self._over = Event()
         self._thread = Thread(target=self._run)
@@ -125,6 +125,37 @@ def make_endless(_kind: str) -> type[EndlessLink]:
     return EndlessLink
 
 
+class EchoLink:
+    """A link that returns each block of sound with its samples inverted, and its time."""
+
+    def __init__(self, _target: object, _on_picture: Any, on_event: Any, on_sound: Any) -> None:
+        self._on_event, self._on_sound = on_event, on_sound
+
+    def join(self) -> None:
+        self._on_event(LinkEvent(LinkEventKind.JOINED))
+
+    def publish_sound(self, samples: Any, at: float) -> None:
+        self._on_sound(-samples, at)
+
+    def leave(self, _deadline: float) -> None:
+        self._on_event(LinkEvent(LinkEventKind.LEFT))
+
+
+def make_echo(_kind: str) -> type[EchoLink]:
+    return EchoLink
+
+
+class MuffledLink(EchoLink):
+    """A link whose library fails at the first block of sound."""
+
+    def publish_sound(self, _samples: Any, _at: float) -> None:
+        raise RuntimeError("the library broke")
+
+
+def make_muffled(_kind: str) -> type[EchoLink]:
+    return MuffledLink
+
+
 def talk(control: int) -> None:
     """Send the packets from the environment, without a library, then wait."""
     parent = socket.socket(fileno=control)
@@ -139,6 +170,8 @@ WAYS = {
     "fork": fork_away,
     "hang": hang,
     "endless": make_endless,
+    "echo": make_echo,
+    "muffled": make_muffled,
 }
 
 

@@ -1,4 +1,4 @@
-"""Every name inside aiortc and aioice that `relayd.rtc.peer` replaces, sets or overrides.
+"""Every name inside aiortc and aioice that `relayd.rtc` replaces, sets or overrides.
 
 Setting a name that upstream has renamed fails silently, so each must exist and be read by the
 library's own functions. pyproject.toml allows no version above the newest one these passed on.
@@ -6,14 +6,17 @@ library's own functions. pyproject.toml allows no version above the newest one t
 
 import ast
 import inspect
+from fractions import Fraction
 from types import ModuleType
 
 import aioice.ice
 import pytest
-from aiortc import rtcrtpreceiver
+from aiortc import rtcrtpreceiver, rtcrtpsender
 from aiortc.codecs import h264, vpx
+from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtpPacket
+from av import Packet
 
 
 def read_inside_functions(module: ModuleType) -> set[str]:
@@ -36,6 +39,7 @@ def read_inside_functions(module: ModuleType) -> set[str]:
         (aioice.ice, "CONSENT_FAILURES"),
         (aioice.ice, "get_host_addresses"),
         (rtcrtpreceiver, "JitterBuffer"),
+        (rtcrtpreceiver, "get_decoder"),
         *((codec, f"{bound}_BITRATE") for codec in (h264, vpx) for bound in ("MIN", "MAX")),
         *((codec, "DEFAULT_BITRATE") for codec in (h264, vpx)),
         (h264, "MAX_FRAME_RATE"),
@@ -69,3 +73,21 @@ def test_a_packet_carries_the_payload_that_the_jitter_buffer_joins() -> None:
     receiver = inspect.getsource(rtcrtpreceiver)
     assert "packet._data = " in receiver
     assert hasattr(RtpPacket(), "marker")
+
+
+def test_a_sender_takes_packets_that_are_encoded_already() -> None:
+    sender = inspect.getsource(rtcrtpsender)
+    assert "self.__encoder.pack(data)" in sender
+    assert "self.transport._send_rtp(packet_bytes)" in sender
+    packet = Packet(b"encoded")
+    packet.pts, packet.time_base = 960, Fraction(1, 48_000)
+    assert OpusEncoder().pack(packet) == ([b"encoded"], 960)
+
+
+def test_a_receiver_hands_whatever_its_decoder_returns_to_the_track() -> None:
+    decoding = inspect.getsource(rtcrtpreceiver.decoder_worker)
+    assert "for frame in frames" in decoding
+    assert "output_q.put(frame)" in decoding
+    receiver = inspect.getsource(rtcrtpreceiver.RTCRtpReceiver)
+    assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in receiver
+    assert "JitterBuffer(capacity=16, prefetch=4)" in receiver

@@ -18,6 +18,8 @@ from relayd.clock import Clock
 from relayd.config.settings import SourceSettings
 from relayd.media.frames import FitMode, Geometry, SourceFrame
 from relayd.media.slots import LatestSlot
+from relayd.sound.blocks import OwnSound
+from relayd.sound.ring import SoundRing
 from relayd.source.events import SourceEvent
 from relayd.source.kinds import WantedKind
 from relayd.source.reader import SourceReader
@@ -34,6 +36,8 @@ class Watched:
     """A reader and all its events."""
 
     slot: LatestSlot[SourceFrame] = field(default_factory=LatestSlot)
+    sound: SoundRing[OwnSound] = field(default_factory=lambda: SoundRing(20.0))
+    """Where its sound goes, if the reader is started with it."""
     reader: SourceReader = field(init=False)
     reported: list[tuple[float, SourceEvent]] = field(default_factory=list)
     changed: Condition = field(default_factory=Condition)
@@ -67,6 +71,13 @@ class Watched:
             assert time.monotonic() < deadline, f"no picture, only {self.events()}"
             time.sleep(0.005)
         return frame
+
+    def heard(self) -> list[OwnSound]:
+        """Take the sound that has come so far."""
+        blocks: list[OwnSound] = []
+        while (block := self.sound.take()) is not None:
+            blocks.append(block)
+        return blocks
 
     def last_picture_until(self, kind: type[SourceEvent]) -> float:
         """Watch until an event of a type; return when the last picture before it was captured."""
@@ -112,6 +123,7 @@ def watch() -> Iterator[Watch]:
         stall_timeout: float = 2.0,
         fit: FitMode = "crop",
         clock: Clock | None = None,
+        sound: bool = False,
     ) -> Watched:
         settings = SourceSettings(
             url=MediaUrl(str(url)),
@@ -126,7 +138,13 @@ def watch() -> Iterator[Watch]:
         )
         watched = Watched()
         watched.reader = SourceReader(
-            settings, VGA, fit, watched.slot, watched.on_event, clock=clock
+            settings,
+            VGA,
+            fit,
+            watched.slot,
+            watched.on_event,
+            clock=clock,
+            sound=watched.sound if sound else None,
         )
         started.append(watched)
         watched.reader.start()

@@ -17,6 +17,7 @@ from relayd.media.frames import I420, Geometry, SourceFrame, black
 from relayd.media.look import Look
 from relayd.media.skipping import SkipLevel
 from relayd.media.slots import LatestSlot
+from relayd.media.sound import Hearing
 from relayd.source.abandoned import MOST_HUNG
 from relayd.source.connection import SourceConnection
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
@@ -200,6 +201,8 @@ class HungInput:
     pts, duration, is_key, waited = None, None, True, 0.0
     packets, key_interval, burst = 1, 0.0, 0.0
 
+    sound = None
+
     def __init__(self) -> None:
         self.released = threading.Event()
         self.closed = threading.Event()
@@ -219,6 +222,8 @@ class HungInput:
 
     def decode_for(self, *, live: bool) -> None:
         assert live
+
+    def hear(self, hearing: Hearing) -> None: ...
 
     def close(self) -> None:
         self.closed.set()
@@ -426,6 +431,7 @@ def test_a_paused_source_is_closed_and_opened_again_by_resume(
                    if fd.is_symlink())  # fmt: skip
 
     watched = watch(clip)
+    watched.wait_for(SourceOpened, 3)
     watched.frame()
     assert is_held()
     watched.reader.pause()

@@ -9,6 +9,7 @@ import pytest
 from relayd.errors import SourceLost
 from relayd.media.frames import I420, Geometry, black
 from relayd.media.skipping import INTRA_AFTER, PacketSkipper, SkipLevel
+from relayd.media.sound import Hearing
 from relayd.source.kinds import SourceKind
 from relayd.source.playing import Playback, follow
 from relayd.source.slowness import (
@@ -213,6 +214,7 @@ class SlowInput:
 
     width, height, rate, codec, corrupt, finite = 96, 72, 30.0, "slow", 0, False
     KEY_EACH, DECODING = 30, 0.1
+    sound = None
 
     def __init__(self, clock: FakeClock, seconds: float) -> None:
         self._clock, self._began, self._seconds = clock, clock.now(), seconds
@@ -236,6 +238,8 @@ class SlowInput:
 
     def i420(self) -> I420:
         return black(Geometry(96, 72))
+
+    def hear(self, hearing: Hearing) -> None: ...
 
     def close(self) -> None: ...
 

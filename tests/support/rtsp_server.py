@@ -4,7 +4,7 @@ Run by the system's Python, which has the `gi` bindings:
     /usr/bin/python3 rtsp_server.py PORT USER:PASSWORD FOLDER TRANSPORT
 An empty login locks nothing; an empty folder means a test pattern, else its pictures
 00000.jpg, 00001.jpg, … are shown again and again; with the transport `udp` it speaks no other.
-Serves /live and /two, and prints its port when it listens.
+Serves /live, /two and, with sound, /heard, and prints its port when it listens.
 """
 
 import sys
@@ -41,6 +41,13 @@ TWO = "( {} )".format(
 """Two streams in one session, the smaller one first."""
 
 
+SOUND = (
+    " audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=8000,channels=1"
+    " ! alawenc ! rtppcmapay name=pay1 pt=8 )"
+)
+"""A tone beside the pictures, as cheap cameras send it."""
+
+
 def main(port: str, login: str, folder: str, transport: str) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -67,6 +74,9 @@ def main(port: str, login: str, folder: str, transport: str) -> None:
     two = GstRtspServer.RTSPMediaFactory()
     two.set_launch(TWO)
     server.get_mount_points().add_factory("/two", two)
+    heard = GstRtspServer.RTSPMediaFactory()
+    heard.set_launch(CAMERA.format(PATTERN).rstrip(" )") + SOUND)
+    server.get_mount_points().add_factory("/heard", heard)
     if not server.attach(None):
         sys.exit(f"port {port} is taken")
     sys.stdout.write(f"{server.get_bound_port()}\n")

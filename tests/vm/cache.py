@@ -22,7 +22,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 TOOLS: Final = (
     "qemu-system-x86", "busybox-static", "kmod", "gcc-12", "make", "cpio", "binutils",
-    "v4l-utils", "ffmpeg",
+    "v4l-utils", "ffmpeg", "alsa-utils",
 )  # fmt: skip
 """apt packages of the host; the guest sees them too, for it runs on the host's root."""
 RELEASES: Final = {"0.12": "bookworm", "0.13": "bookworm-backports", "0.15": "trixie"}
@@ -33,8 +33,9 @@ GUEST_MODULES: Final = (
     "virtio_pci", "virtio_console", "virtio_rng", "virtio_net", "9pnet_virtio", "9p",
     "overlay", "fuse", "videodev",
 )  # fmt: skip
-LOADABLE_MODULES: Final = ("vivid",)
-"""Those that `modprobe` finds in the guest: vivid stands for a real capture device."""
+LOADABLE_MODULES: Final = ("vivid", "snd-aloop")
+"""Those that `modprobe` finds in the guest: vivid stands for a real capture device, snd-aloop is
+the sound card of a system service."""
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR: Final = "http://deb.debian.org/debian"
 _KERNEL_IMAGE = re.compile(r"^\s*(?:Pre)?Depends: (linux-image-(\S+-amd64))", re.MULTILINE)

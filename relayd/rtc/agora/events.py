@@ -81,6 +81,14 @@ class TransportStats:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundOffered:
+    """The swapped user's sound began to come, or ended: muted, unpublished, gone."""
+
+    user_id: str
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PictureCame:
     """A picture of the swapped user arrived that was awaited."""
 
@@ -98,6 +106,7 @@ SdkEvent = (
     | TokenEnded
     | SdkError
     | TransportStats
+    | SoundOffered
     | PictureCame
 )
 
@@ -113,5 +122,17 @@ class ReceivedFrame:
     planes: tuple[bytes | None, bytes | None, bytes | None]
     rotation: int
     """Degrees to turn it clockwise until it is upright."""
+    received_at: float
+    """Monotonic s."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedBlock:
+    """One block of sound as the SDK delivers it."""
+
+    rate: int
+    channels: int
+    pcm: bytearray
+    """16 bit; the wrapper's copy."""
     received_at: float
     """Monotonic s."""

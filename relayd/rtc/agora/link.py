@@ -2,13 +2,12 @@
 
 It has two threads: `relayd-agora` makes every call of the SDK and runs the stages of `Progress`;
 `relayd-agora-pictures` packs received pictures. The SDK's threads only put a value into the inbox
-or the latest-frame slot.
+or the latest-frame slot; blocks of sound they pass on at once.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
@@ -21,6 +20,7 @@ from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.media.slots import LatestSlot
 from relayd.rtc.agora import preflight
+from relayd.rtc.agora.ears import Ears
 from relayd.rtc.agora.events import (
     Disconnected,
     PictureCame,
@@ -30,11 +30,15 @@ from relayd.rtc.agora.events import (
     TransportStats,
 )
 from relayd.rtc.agora.folder import own_folder
+from relayd.rtc.agora.hearing import SILENT_FOR, Hearing
+from relayd.rtc.agora.orders import Broken, Leave, Order, Publish, Renew, Speak
+from relayd.rtc.agora.pace import Pacer
 from relayd.rtc.agora.planes import Packer
 from relayd.rtc.agora.progress import Progress, Stage
 from relayd.rtc.agora.sdk import Channel, Publication, Service
 from relayd.rtc.agora.token import TokenFacts, read_token
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
+from relayd.sound.blocks import Samples
 
 POLL_INTERVAL = 0.1
 """s between two checks for due work."""
@@ -48,32 +52,6 @@ SETTLE = 0.1
 _log = logs.get("agora")
 
 
-@dataclass(frozen=True, slots=True)
-class _Publish:
-    """A picture waits to be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Renew:
-    """Another token is to be used."""
-
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """The thread that delivers pictures cannot go on."""
-
-    fault: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class _Leave:
-    """The link is to end."""
-
-    deadline: float
-
-
 class AgoraLink:
     """A link to the channel that a session names."""
 
@@ -82,6 +60,7 @@ class AgoraLink:
         target: LinkTarget,
         on_picture: Callable[[I420, float], None],
         on_event: Callable[[LinkEvent], None],
+        on_sound: Callable[[Samples, float], None] | None = None,
     ) -> None:
         """Prepare; raises ConfigError or LinkError for a target that cannot be joined."""
         self._target = target
@@ -89,7 +68,11 @@ class AgoraLink:
         self._app_id = preflight.app_id_of(target, self._facts)
         preflight.validate_target(target, self._facts)
         self._on_picture, self._on_event = on_picture, on_event
-        self._inbox: SimpleQueue[SdkEvent | _Publish | _Renew | _Broken | _Leave] = SimpleQueue()
+        self._token = target.token
+        self._inbox: SimpleQueue[SdkEvent | Order] = SimpleQueue()
+        self._pacer = Pacer()
+        self._hearing = Hearing(target.algorithm_user_id, is_wanted=target.return_sound)
+        self._ears = Ears(self._hearing, on_sound) if on_sound and target.return_sound else None
         self._frames: LatestSlot[ReceivedFrame] = LatestSlot()
         self._outbox = Lock()
         self._pending = np.empty(target.geometry.shape, np.uint8)
@@ -106,6 +89,7 @@ class AgoraLink:
             now=time.monotonic(),
         )
         self._sent = self._dropped = self._received = self._broken = 0
+        self._refused = 0
 
     def join(self) -> None:
         """Begin to join and return at once; events report the rest."""
@@ -122,17 +106,25 @@ class AgoraLink:
             self._dropped += self._is_pending
             was_pending, self._is_pending = self._is_pending, True
         if not was_pending:
-            self._inbox.put(_Publish())
+            self._inbox.put(Publish())
+
+    def publish_sound(self, samples: Samples, at: float) -> None:  # noqa: ARG002 - see push_sound
+        """Send one block, 10 ms after the last one at the earliest; never blocks.
+
+        Its time is not passed on: the SDK stamps sound itself, as it does pictures.
+        """
+        if self._pacer.put(samples.copy()):
+            self._inbox.put(Speak())
 
     def renew(self, token: str) -> None:
         """Use `token` from now on; returns at once."""
-        self._inbox.put(_Renew(token))
+        self._inbox.put(Renew(token))
 
     def leave(self, deadline: float) -> None:
         """Leave and free everything, by `deadline` (monotonic) at the latest; blocks."""
         if not self._control.is_alive():
             return
-        self._inbox.put(_Leave(deadline))
+        self._inbox.put(Leave(deadline))
         self._control.join(max(0.0, deadline - time.monotonic()))
         self._pictures.join(max(0.0, deadline - time.monotonic()))
 
@@ -142,9 +134,13 @@ class AgoraLink:
         channel: Channel | None = None
         try:
             channel = self._make_channel()
-            target = self._target
-            channel.connect(target.token, target.channel_id, target.front_user_id)
-            leave_by = self._run_until_left(channel)
+            self._note_token_lifetime(self._facts, self._target.token_age)
+            self._connect(channel)
+            while (leave_by := self._run_until_left(channel)) is None:
+                self._step_out(channel)
+                channel = None
+                channel = self._make_channel()
+                self._connect(channel)
             self._leave_channel(channel, leave_by)
             self._on_event(LinkEvent(LinkEventKind.LEFT))
         except RelaydError as fault:
@@ -166,35 +162,44 @@ class AgoraLink:
         target = self._target
         folder = own_folder(Path(target.state_directory))
         service = Service.of(self._app_id, folder, text_ids=preflight.needs_text_ids(target))
-        channel = Channel(
+        return Channel(
             service,
-            Publication(target.geometry, target.fps, target.bitrate_kbit),
+            Publication(target.geometry, target.fps, target.bitrate_kbit, target.publish_sound),
             target.algorithm_user_id,
             on_event=self._inbox.put,
             on_frame=self._frames.put,
+            on_block=self._ears.hear if self._ears else None,
+            plays_out=self._hearing.plays_out,
         )
-        self._note_token_lifetime(self._facts, target.token_age)
-        return channel
 
-    def _run_until_left(self, channel: Channel) -> float:
+    def _connect(self, channel: Channel) -> None:
+        channel.connect(self._token, self._target.channel_id, self._target.front_user_id)
+
+    def _run_until_left(self, channel: Channel) -> float | None:
         """Handle the inbox and due work until told to leave; returns the deadline for that.
 
-        Raises the LinkError that ended the link.
+        None: the channel is to be joined again. Raises the LinkError that ended the link.
         """
-        while True:
+        while not self._hearing.wants_playout(time.monotonic()):
+            until_sound = self._pacer.wait(time.monotonic())
             with suppress(Empty):
-                match self._inbox.get(timeout=POLL_INTERVAL):
-                    case _Leave(deadline):
+                match self._inbox.get(timeout=min(POLL_INTERVAL, until_sound)):
+                    case Leave(deadline):
                         return deadline
-                    case _Publish():
+                    case Publish():
                         self._push(channel)
-                    case _Renew(token):
+                    case Speak():
+                        pass  # to look at the pacer
+                    case Renew(token):
                         self._renew(channel, token)
-                    case _Broken(fault):
+                    case Broken(fault):
                         raise fault
                     case event:
                         self._on_sdk_event(event)
+            self._push_sound(channel)
             self._do_periodic_work(channel)
+        _log.warning(LogEvent.LINK_SOUND_MISSING, seconds=SILENT_FOR)
+        return None
 
     def _on_sdk_event(self, event: SdkEvent) -> None:
         match event:
@@ -204,7 +209,9 @@ class AgoraLink:
                 self._on_event(LinkEvent(LinkEventKind.STATS, stats=self._stats(event)))
             case SdkError(code, text):
                 _log.warning(LogEvent.SDK_ERROR, code=code, text=text)
-        self._emit(self._progress.handle(event, time.monotonic()))
+        now = time.monotonic()
+        self._hearing.handle(event, now)
+        self._emit(self._progress.handle(event, now))
 
     def _stats(self, rates: TransportStats) -> LinkStats:
         return LinkStats(
@@ -224,6 +231,7 @@ class AgoraLink:
             _log.warning(LogEvent.TOKEN_REFUSED, reason=str(fault))
             self._on_event(LinkEvent(LinkEventKind.TOKEN_EXPIRING, str(fault)))
         else:
+            self._token = token
             self._note_token_lifetime(read_token(token), age=0.0)
 
     def _do_periodic_work(self, channel: Channel) -> None:
@@ -231,6 +239,8 @@ class AgoraLink:
         self._emit(self._progress.check(now))
         if self._progress.wants_subscription(now):
             channel.subscribe()
+        if self._hearing.wants_subscription(now):
+            channel.subscribe_sound()
         if self._progress.wants_key_frame(now):
             channel.request_key_frame()
 
@@ -248,20 +258,48 @@ class AgoraLink:
             self._has_published = True
             self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
 
-    def _leave_channel(self, channel: Channel, deadline: float) -> None:
-        """Leave the channel and free it; late callbacks of the SDK return at once."""
+    def _push_sound(self, channel: Channel) -> None:
+        samples = self._pacer.take(time.monotonic())
+        if samples is None or self._progress.stage is Stage.JOINING:
+            return
+        if (returned := channel.push_sound(samples)) < 0:
+            self._refused += 1
+            if self._refused == 1:
+                _log.warning(LogEvent.LINK_SOUND_REFUSED, call="push", returned=returned)
+
+    def _step_out(self, channel: Channel) -> None:
+        """Leave the channel to join it again; what waits in the inbox stays there."""
+        why = "the channel is joined again, for the service's sound"
+        self._emit(self._progress.rejoin(why, time.monotonic()))
+        for order in self._leave_channel(channel, time.monotonic() + LEAVE_TIMEOUT):
+            self._inbox.put(order)
+        self._is_out = False
+        self._pacer.clear()
+
+    def _leave_channel(self, channel: Channel, deadline: float) -> list[Order]:
+        """Leave the channel and free it; late callbacks of the SDK return at once.
+
+        Returns what was ordered meanwhile.
+        """
         channel.mute()
         channel.disconnect()
+        orders: list[Order] = []
         if not self._is_out:
-            self._wait_until_out(min(deadline, time.monotonic() + LEAVE_TIMEOUT))
+            orders = self._wait_until_out(min(deadline, time.monotonic() + LEAVE_TIMEOUT))
         time.sleep(SETTLE)
         channel.release()
+        return orders
 
-    def _wait_until_out(self, deadline: float) -> None:
+    def _wait_until_out(self, deadline: float) -> list[Order]:
+        orders: list[Order] = []
         with suppress(Empty):
             while (left := deadline - time.monotonic()) > 0:
-                if isinstance(self._inbox.get(timeout=left), Disconnected):
-                    return
+                item = self._inbox.get(timeout=left)
+                if isinstance(item, Disconnected):
+                    break
+                if isinstance(item, Order):
+                    orders.append(item)
+        return orders
 
     def _note_token_lifetime(self, facts: TokenFacts | None, age: float) -> None:
         if facts is not None:
@@ -277,7 +315,7 @@ class AgoraLink:
         try:
             self._deliver_until_over()
         except Exception as fault:  # noqa: BLE001 - a thread must report
-            self._inbox.put(_Broken(fault))
+            self._inbox.put(Broken(fault))
 
     def _deliver_until_over(self) -> None:
         """Pack each received frame, the newest first, and pass it on."""

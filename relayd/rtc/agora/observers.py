@@ -9,18 +9,32 @@ from relayd.rtc.agora.events import (
     ConnectionFailed,
     ConnectionLost,
     Disconnected,
+    ReceivedBlock,
     ReceivedFrame,
     Reconnected,
     Reconnecting,
     SdkError,
     SdkEvent,
+    SoundOffered,
     TokenEnded,
     TokenEnding,
     TransportStats,
     UserJoined,
     UserLeft,
 )
-from relayd.rtc.agora.wrapper import IRTCConnectionObserver, IVideoFrameObserver
+from relayd.rtc.agora.wrapper import (
+    IAudioFrameObserver,
+    IRTCConnectionObserver,
+    IRTCLocalUserObserver,
+    IVideoFrameObserver,
+)
+
+_BEFORE_MIXING = 8
+"""Position of the sound of single users; the wrapper's own observers ask for another."""
+_TAKEN = 1
+"""Answer of a sound callback, which must be an int."""
+_STOPPED = 0
+"""State of a remote user's sound."""
 
 
 class FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is untyped
@@ -43,6 +57,51 @@ class FrameObserver(IVideoFrameObserver):  # type: ignore[misc]  # wrapper is un
                 received_at=time.monotonic(),
             )
         )
+
+
+class SoundObserver(IAudioFrameObserver):  # type: ignore[misc]  # wrapper is untyped
+    """Passes on the sound of one user before mixing; the wrapper is patched to read no other."""
+
+    def __init__(self, user: str, on_block: Callable[[ReceivedBlock], None]) -> None:
+        self.user, self._on_block = user.encode(), on_block
+        self.is_closed = False
+
+    def on_get_audio_frame_position(self, _local_user: Any) -> int:
+        return _BEFORE_MIXING
+
+    def on_playback_audio_frame_before_mixing(
+        self, _local_user: Any, _channel: str, _user: str, frame: Any, _vad: int, _pcm: Any
+    ) -> int:
+        if not self.is_closed:
+            self._on_block(
+                ReceivedBlock(
+                    rate=frame.samples_per_sec,
+                    channels=frame.channels,
+                    pcm=frame.buffer,
+                    received_at=time.monotonic(),
+                )
+            )
+        return _TAKEN
+
+
+class UserObserver(IRTCLocalUserObserver):  # type: ignore[misc]  # wrapper is untyped
+    """Reports whether a user sends sound at all."""
+
+    def __init__(self, on_event: Callable[[SdkEvent], None]) -> None:
+        self._on_event = on_event
+        self.is_closed = False
+
+    def on_user_audio_track_subscribed(self, _local_user: Any, user: str, _track: Any) -> None:
+        self._emit(SoundOffered(user, is_on=True))
+
+    def on_user_audio_track_state_changed(  # the SDK's own arguments
+        self, _local_user: Any, user: str, _track: Any, state: int, _reason: int, _elapsed: int
+    ) -> None:
+        self._emit(SoundOffered(user, is_on=state != _STOPPED))
+
+    def _emit(self, event: SdkEvent) -> None:
+        if not self.is_closed:
+            self._on_event(event)
 
 
 class ConnectionObserver(IRTCConnectionObserver):  # type: ignore[misc]  # wrapper is untyped

@@ -95,8 +95,7 @@ class Progress:
             case ConnectionLost():
                 return self._broke(Break.CONNECTION, "still no connection to the channel", now)
             case Reconnected():
-                self._expect_pictures(now)
-                return self._repaired(Break.CONNECTION)
+                return self._reconnected(now)
             case UserLeft(user) if user == self._swapped_user:
                 return self._broke(Break.ENGINE, "the swap engine left the channel", now)
             case UserJoined(user) if user == self._swapped_user:
@@ -104,6 +103,10 @@ class Progress:
             case TokenEnding():
                 return self._token_expires()
         return []  # other users, or events for the link's log and figures
+
+    def rejoin(self, why: str, now: float) -> list[LinkEvent]:
+        """Note that the channel is left to join it again; returns what to report."""
+        return self._broke(Break.CONNECTION, why, now)
 
     def check(self, now: float) -> list[LinkEvent]:
         """Check the deadlines; returns what to report. Raises the LinkError when time is up."""
@@ -132,13 +135,17 @@ class Progress:
 
     def _joined(self, now: float) -> list[LinkEvent]:
         if self.stage is not Stage.JOINING:
-            return []
+            return self._reconnected(now)
         self.stage = Stage.WAITING
         limit = self._first_frame_timeout
         self._give_up_at = now + limit
         self._timeout_error = LinkStalled(f"no swapped picture within {limit:g} s of the join")
         self._expect_pictures(now)
         return [LinkEvent(LinkEventKind.JOINED)]
+
+    def _reconnected(self, now: float) -> list[LinkEvent]:
+        self._expect_pictures(now)
+        return self._repaired(Break.CONNECTION)
 
     def _expect_pictures(self, now: float) -> None:
         """Expect a picture that needs a key frame: request it, at once and until it comes."""

@@ -13,16 +13,22 @@ from relayd.errors import JoinFailed
 from relayd.logs import LogEvent
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.agora import error_codes
-from relayd.rtc.agora.events import ReceivedFrame, SdkEvent
-from relayd.rtc.agora.observers import ConnectionObserver, FrameObserver
+from relayd.rtc.agora.events import ReceivedBlock, ReceivedFrame, SdkEvent
+from relayd.rtc.agora.observers import (
+    ConnectionObserver,
+    FrameObserver,
+    SoundObserver,
+    UserObserver,
+)
 from relayd.rtc.agora.wrapper import (
     AgoraService,
     AgoraServiceConfig,
+    AudioProfileType,
+    AudioPublishType,
     AudioScenarioType,
     ChannelProfileType,
     ClientRoleType,
     ExternalVideoFrame,
-    IRTCLocalUserObserver,
     RTCConnConfig,
     RTCConnection,
     RtcConnectionPublishConfig,
@@ -33,11 +39,14 @@ from relayd.rtc.agora.wrapper import (
     VideoStreamType,
     VideoSubscriptionOptions,
 )
+from relayd.sound.blocks import RATE, Samples
 
 _RAW_DATA, _I420 = 1, 1
 """Of an ExternalVideoFrame: its type, its pixel format (0, the default, is invalid)."""
 _STAMPED_ON_ARRIVAL = 0
-"""ms; the SDK drops frames whose own time it considers wrong."""
+"""ms; the SDK drops frames whose own time it considers wrong. Of pictures and sound alike: with
+one of them stamped, they would not be on one clock."""
+_MONO = 1
 _LOG_KBYTES = 5 * 1024
 """Size at which the SDK's log is rotated."""
 
@@ -95,10 +104,14 @@ class Publication:
     geometry: Geometry
     fps: float
     bitrate_kbit: int
+    sound: bool = False
 
 
 class Channel:
-    """One connection to a channel: publishes pictures, plays those of one user."""
+    """One connection to a channel: publishes pictures, plays those of one user.
+
+    Sound only where it is asked for; if the SDK refuses it, that is logged, and pictures go on.
+    """
 
     def __init__(
         self,
@@ -107,23 +120,36 @@ class Channel:
         played_user: str,
         on_event: Callable[[SdkEvent], None],
         on_frame: Callable[[ReceivedFrame], None],
+        *,
+        on_block: Callable[[ReceivedBlock], None] | None = None,
+        plays_out: bool = False,
     ) -> None:
-        """Prepare all that is needed before the join; raises LinkError when that is refused."""
+        """Prepare all that is needed before the join; raises LinkError when that is refused.
+
+        With `on_block` the played user's sound is received; `plays_out` lets the SDK play sound,
+        without which some versions may deliver none.
+        """
         self._geometry = publication.geometry
         self._played_user = played_user
         self._observers = (
             ConnectionObserver(on_event),
-            IRTCLocalUserObserver(),
+            UserObserver(on_event),
             FrameObserver(played_user, on_frame),
         )
-        connection = service.sdk.create_rtc_connection(_connection_config(), _publish_config())
+        self._sound_observer = SoundObserver(played_user, on_block) if on_block else None
+        connection = service.sdk.create_rtc_connection(
+            _connection_config(plays_out=plays_out), _publish_config(sound=publication.sound)
+        )
         if connection is None or connection.local_user is None:
             raise JoinFailed("Agora's SDK gives no connection")
         self._connection: RTCConnection = connection
         self._configure_encoder(publication)
         self._register_observers()
         self._checked("publish_video", connection.publish_video())
+        if publication.sound:
+            self._tried("publish_audio", connection.publish_audio())
         self.subscribe()
+        self.subscribe_sound()
 
     def connect(self, token: str, channel: str, user: str) -> None:
         """Begin to join; events report the result. Raises LinkError when the call is refused."""
@@ -137,6 +163,12 @@ class Channel:
         returned = self._connection.local_user.subscribe_video(self._played_user, options)
         if returned < 0:
             _log.warning(LogEvent.LINK_SUBSCRIBE_REFUSED, returned=returned)
+
+    def subscribe_sound(self) -> None:
+        """Ask for the sound of the played user, where sound is received; repeat if none comes."""
+        if self._sound_observer is not None:
+            user = self._connection.local_user
+            self._tried("subscribe_audio", user.subscribe_audio(self._played_user))
 
     def request_key_frame(self) -> None:
         """Ask the played user for a key frame."""
@@ -158,14 +190,25 @@ class Channel:
         returned: int = self._connection.push_video_frame(frame)
         return returned
 
+    def push_sound(self, samples: Samples) -> int:
+        """Send one block, copied before this returns; the SDK's answer is negative if it refused.
+
+        Push one each 10 ms: the SDK keeps what comes earlier, as a delay that stays.
+        """
+        # Bytes, as the wrapper counts by len(); writable, as it takes no others.
+        pcm = bytearray(samples.data)
+        returned: int = self._connection.push_audio_pcm_data(pcm, RATE, _MONO, _STAMPED_ON_ARRIVAL)
+        return returned
+
     def renew(self, token: str) -> None:
         """Use another token from now on; raises LinkError when it is refused: the old one stays."""
         self._checked("renew_token", self._connection.renew_token(token))
 
     def mute(self) -> None:
         """Make late callbacks return at once, from now on."""
-        for observer in (self._observers[0], self._observers[2]):
-            observer.is_closed = True
+        for observer in (*self._observers, self._sound_observer):
+            if observer is not None:
+                observer.is_closed = True
 
     def disconnect(self) -> None:
         """Leave the channel; `Disconnected` follows."""
@@ -201,6 +244,24 @@ class Channel:
         user = connection.local_user
         _kept.extend((connection, self._observers, connection.con_observer_handle))
         _kept.extend((user.user_observer_inner, user.video_frame_observer))
+        if self._sound_observer is not None:
+            self._register_sound_observer(self._sound_observer)
+
+    def _register_sound_observer(self, observer: SoundObserver) -> None:
+        """Register it once, with the form of its blocks set before, and without voice detection."""
+        connection, user = self._connection, self._connection.local_user
+        set_form = user.set_playback_audio_frame_before_mixing_parameters
+        self._tried("set_playback_audio_frame_before_mixing_parameters", set_form(_MONO, RATE))
+        self._tried(
+            "register_audio_frame_observer",
+            connection.register_audio_frame_observer(observer, 0, None),
+        )
+        _kept.extend((observer, user.audio_frame_observer))
+
+    @staticmethod
+    def _tried(call: str, returned: int) -> None:
+        if returned < 0:
+            _log.warning(LogEvent.LINK_SOUND_REFUSED, call=call, returned=returned)
 
     @staticmethod
     def _checked(call: str, returned: int) -> None:
@@ -208,19 +269,24 @@ class Channel:
             raise error_codes.error_of_call(call, returned)
 
 
-def _connection_config() -> RTCConnConfig:
+def _connection_config(*, plays_out: bool) -> RTCConnConfig:
     return RTCConnConfig(
         client_role_type=ClientRoleType.CLIENT_ROLE_BROADCASTER,
         channel_profile=ChannelProfileType.CHANNEL_PROFILE_LIVE_BROADCASTING,
         auto_subscribe_audio=0,
         auto_subscribe_video=0,
+        enable_audio_recording_or_playout=int(plays_out),
     )
 
 
-def _publish_config() -> RtcConnectionPublishConfig:
-    return RtcConnectionPublishConfig(
+def _publish_config(*, sound: bool) -> RtcConnectionPublishConfig:
+    config = RtcConnectionPublishConfig(
         audio_scenario=AudioScenarioType.AUDIO_SCENARIO_DEFAULT,
-        is_publish_audio=False,
+        is_publish_audio=sound,
         is_publish_video=True,
         video_publish_type=VideoPublishType.VIDEO_PUBLISH_TYPE_YUV,
     )
+    if sound:
+        config.audio_profile = AudioProfileType.AUDIO_PROFILE_MUSIC_STANDARD
+        config.audio_publish_type = AudioPublishType.AUDIO_PUBLISH_TYPE_PCM
+    return config

@@ -12,12 +12,17 @@ from relayd.rtc.agora.import_guard import guarded_import
 installation.require()
 with guarded_import():
     from agora.rtc import local_user as _local_user
+    from agora.rtc._ctypes_handle._audio_frame_observer import (
+        AudioFrameObserverInner as _AudioFrameObserverInner,
+    )
     from agora.rtc._ctypes_handle._ctypes_data import RTCConnInfoInner as _RTCConnInfoInner
     from agora.rtc._ctypes_handle._video_frame_observer import (
         VideoFrameObserverInner as _VideoFrameObserverInner,
     )
     from agora.rtc.agora_base import (
         AgoraServiceConfig,
+        AudioProfileType,
+        AudioPublishType,
         AudioScenarioType,
         ChannelProfileType,
         ClientRoleType,
@@ -32,6 +37,7 @@ with guarded_import():
         VideoSubscriptionOptions,
     )
     from agora.rtc.agora_service import AgoraService
+    from agora.rtc.audio_frame_observer import IAudioFrameObserver
     from agora.rtc.local_user_observer import IRTCLocalUserObserver
     from agora.rtc.rtc_connection import RTCConnection
     from agora.rtc.rtc_connection_observer import IRTCConnectionObserver
@@ -40,10 +46,13 @@ with guarded_import():
 __all__ = [
     "AgoraService",
     "AgoraServiceConfig",
+    "AudioProfileType",
+    "AudioPublishType",
     "AudioScenarioType",
     "ChannelProfileType",
     "ClientRoleType",
     "ExternalVideoFrame",
+    "IAudioFrameObserver",
     "IRTCConnectionObserver",
     "IRTCLocalUserObserver",
     "IVideoFrameObserver",
@@ -71,9 +80,22 @@ class _FramesOfOneUser(_VideoFrameObserverInner):  # type: ignore[misc]  # wrapp
             super()._on_frame(handle, channel, user, frame)
 
 
+class _SoundOfOneUser(_AudioFrameObserverInner):  # type: ignore[misc]  # wrapper is untyped
+    """Reads only the sound of the observer's `user`, as _FramesOfOneUser does."""
+
+    def _on_playback_audio_frame_before_mixing(
+        self, handle: Any, channel: bytes, user: bytes, frame: Any
+    ) -> int:
+        if user != self.observer.user:
+            return 1
+        answer: int = super()._on_playback_audio_frame_before_mixing(handle, channel, user, frame)
+        return answer
+
+
 def _no_info(_info: Any) -> None:
     """Read nothing of a connection's info: decoding it fails if a text in it is NULL."""
 
 
 _local_user.VideoFrameObserverInner = _FramesOfOneUser
+_local_user.AudioFrameObserverInner = _SoundOfOneUser
 _RTCConnInfoInner.get = _no_info

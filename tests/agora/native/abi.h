@@ -22,6 +22,9 @@ enum connection_state { DISCONNECTED = 1, CONNECTING, CONNECTED, RECONNECTING, G
 
 enum { RAW_DATA = 1, I420 = 1 }; /* a frame's type, and the only format taken */
 
+enum { SUBSCRIBING = 2, SUBSCRIBED = 3 };
+enum { PCM_16 = 0, BEFORE_MIXING = 8 }; /* a sound frame's type; a position of observers */
+
 typedef void (*unused_callback)(void);
 
 /* ---- configurations ---- */
@@ -60,6 +63,10 @@ struct video_encoder_config {
     int frame_rate;
     int bitrate, min_bitrate; /* bit/s */
     int orientation_mode, degradation_preference, mirror_mode, encode_alpha;
+};
+
+struct audio_encoder_config {
+    int audio_profile;
 };
 
 /* ---- arguments of callbacks ---- */
@@ -138,6 +145,17 @@ struct video_frame {
     int alpha_mode;
 };
 
+struct audio_frame {
+    int type, samples_per_channel, bytes_per_sample, channels, samples_per_sec;
+    const void *buffer;
+    int64_t render_time_ms;
+    int avsync_type;
+    int64_t presentation_ms;
+    int audio_track_number;
+    uint32_t rtp_timestamp;
+    int far_field_flag, rms, voice_prob, music_prob, pitch;
+};
+
 /* ---- observers ---- */
 
 typedef void conn_callback(void *conn, const struct rtc_conn_info *info, int reason);
@@ -168,10 +186,15 @@ struct local_user_observer {
     unused_callback on_audio_track_publish_success, on_audio_track_publish_start;
     unused_callback on_audio_track_unpublished, on_audio_track_publication_failure;
     unused_callback on_local_audio_track_state_changed, on_local_audio_track_statistics;
-    unused_callback on_remote_audio_track_statistics, on_user_audio_track_subscribed;
-    unused_callback on_user_audio_track_state_changed, on_audio_subscribe_state_changed;
+    unused_callback on_remote_audio_track_statistics;
+    void (*on_user_audio_track_subscribed)(void *user, const char *remote, void *track);
+    void (*on_user_audio_track_state_changed)(void *user, const char *remote, void *track,
+                                              int state, int reason, int elapsed);
+    void (*on_audio_subscribe_state_changed)(void *user, const char *channel, const char *remote,
+                                             int old_state, int state, int elapsed);
     unused_callback on_audio_publish_state_changed;
-    unused_callback on_first_remote_audio_frame, on_first_remote_audio_decoded;
+    void (*on_first_remote_audio_frame)(void *user, const char *remote, int elapsed);
+    unused_callback on_first_remote_audio_decoded;
     unused_callback on_video_track_publish_success, on_video_track_publish_start;
     unused_callback on_video_track_unpublished, on_video_track_publication_failure;
     unused_callback on_local_video_track_state_changed, on_local_video_track_statistics;
@@ -197,13 +220,27 @@ struct video_frame_observer {
                      const struct video_frame *frame);
 };
 
+struct audio_frame_observer {
+    unused_callback on_record_audio_frame, on_playback_audio_frame, on_mixed_audio_frame;
+    unused_callback on_ear_monitoring_audio_frame;
+    int (*on_playback_audio_frame_before_mixing)(void *user, const char *channel,
+                                                 const char *remote,
+                                                 const struct audio_frame *frame);
+    int (*on_get_audio_frame_position)(void *user);
+    unused_callback on_get_playback_audio_frame_param, on_get_record_audio_frame_param;
+    unused_callback on_get_mixed_audio_frame_param, on_get_ear_monitoring_audio_frame_param;
+};
+
 _Static_assert(sizeof(struct service_config) == 88, "AgoraServiceConfigInner");
 _Static_assert(sizeof(struct rtc_conn_config) == 64, "RTCConnConfigInner");
 _Static_assert(sizeof(struct video_encoder_config) == 40, "VideoEncoderConfigurationInner");
 _Static_assert(sizeof(struct rtc_conn_info) == 40, "RTCConnInfoInner");
 _Static_assert(sizeof(struct external_video_frame) == 184, "ExternalVideoFrameInner");
 _Static_assert(sizeof(struct video_frame) == 184, "VideoFrameInner");
+_Static_assert(sizeof(struct audio_encoder_config) == 4, "AudioEncoderConfigurationInner");
+_Static_assert(sizeof(struct audio_frame) == 88, "AudioFrameInner");
 _Static_assert(sizeof(struct rtc_conn_observer) == 31 * sizeof(void *), "31 callbacks");
 _Static_assert(sizeof(struct local_user_observer) == 37 * sizeof(void *), "37 callbacks");
+_Static_assert(sizeof(struct audio_frame_observer) == 10 * sizeof(void *), "10 callbacks");
 
 #endif

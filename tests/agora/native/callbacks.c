@@ -223,6 +223,70 @@ static void frame(struct connection *connection, const struct message *message)
     NOTIFY(connection, frame_observer, on_frame, channel_of(connection), message->words[1], &frame);
 }
 
+/* ---- sound of others ---- */
+
+static void sound_subscribed(struct connection *connection, const struct message *message)
+{
+    NOTIFY(connection, user_observer, on_user_audio_track_subscribed, message->words[1],
+           &remote_track);
+    NOTIFY(connection, user_observer, on_audio_subscribe_state_changed, channel_of(connection),
+           message->words[1], SUBSCRIBING, SUBSCRIBED, 0);
+}
+
+static void sound_state(struct connection *connection, const struct message *message)
+{
+    NOTIFY(connection, user_observer, on_user_audio_track_state_changed, message->words[1],
+           &remote_track, number(message, 2), number(message, 3), 0);
+}
+
+static void first_sound(struct connection *connection, const struct message *message)
+{
+    NOTIFY(connection, user_observer, on_first_remote_audio_frame, message->words[1], 0);
+}
+
+static const struct audio_frame_observer *listener_of(const struct connection *connection,
+                                                      int channels, int rate)
+{
+    lock_objects();
+    bool fits = connection->heard_channels == channels && connection->heard_rate == rate;
+    const struct audio_frame_observer *listener = fits ? connection->sound_observer : NULL;
+    unlock_objects();
+    return listener;
+}
+
+/* Whether the observer asks for sound before mixing. */
+static bool wants_single_users(struct connection *connection,
+                               const struct audio_frame_observer *listener)
+{
+    callback_begins();
+    int position = listener->on_get_audio_frame_position
+                       ? listener->on_get_audio_frame_position(connection)
+                       : 0;
+    callback_ends();
+    return position & BEFORE_MIXING;
+}
+
+/* In no other form than the one that was set before the observer was registered. */
+static void sound(struct connection *connection, const struct message *message)
+{
+    const int rate = number(message, 2), channels = number(message, 3);
+    const struct audio_frame_observer *listener = listener_of(connection, channels, rate);
+    if (!listener || !wants_single_users(connection, listener))
+        return;
+    const struct audio_frame frame = {
+        .type = PCM_16,
+        .samples_per_channel = (int)message->length / (2 * channels),
+        .bytes_per_sample = 2,
+        .channels = channels,
+        .samples_per_sec = rate,
+        .buffer = message->payload,
+        .presentation_ms = strtoll(message->words[4], NULL, 10),
+        .avsync_type = 1,
+    };
+    NOTIFY(connection, sound_observer, on_playback_audio_frame_before_mixing,
+           channel_of(connection), message->words[1], &frame);
+}
+
 /* ---- messages ---- */
 
 static const struct {
@@ -231,6 +295,10 @@ static const struct {
     void (*notify)(struct connection *connection, const struct message *message);
 } news[] = {
     {"frame", 9, frame},
+    {"sound", 5, sound},
+    {"sound_subscribed", 2, sound_subscribed},
+    {"sound_state", 4, sound_state},
+    {"first_sound", 2, first_sound},
     {"connecting", 2, connecting},
     {"connected", 3, connected},
     {"disconnected", 2, disconnected},

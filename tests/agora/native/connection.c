@@ -19,7 +19,7 @@ bool is_joined(const struct connection *connection)
 
 /* ---- messages about a member; once joined, under the lock ---- */
 
-static void send_to_hub(const struct connection *connection, const char *what, const char *of)
+void send_to_hub(const struct connection *connection, const char *what, const char *of)
 {
     if (is_joined(connection))
         link_send(connection->link, what, "t", of);
@@ -38,12 +38,15 @@ void send_encoder(const struct connection *connection)
 
 static void send_earlier_settings(const struct connection *connection)
 {
-    if (connection->publishes_audio)
+    send_sound_profile(connection);
+    if (connection->audio)
         send_to_hub(connection, "publish", "audio");
     if (connection->video)
         send_to_hub(connection, "publish", "video");
-    for (int i = 0; i < connection->subscriptions; i++)
-        link_send(connection->link, "subscribe", "t", connection->subscribed[i]);
+    for (int i = 0; i < connection->seen.count; i++)
+        send_to_hub(connection, "subscribe", connection->seen.users[i]);
+    for (int i = 0; i < connection->heard.count; i++)
+        send_sound_subscription(connection, connection->heard.users[i]);
     send_encoder(connection);
 }
 
@@ -59,6 +62,7 @@ API struct connection *agora_rtc_conn_create(void *service, const struct rtc_con
     if (connection) {
         connection->state = DISCONNECTED;
         connection->role = config->client_role_type;
+        connection->plays_out = config->enable_audio_recording_or_playout != 0;
         connection->channel = connection->user = "";
     }
     return connection;
@@ -127,6 +131,7 @@ API void agora_rtc_conn_destroy(struct connection *connection)
     connection->observer = NULL;
     connection->user_observer = NULL;
     connection->frame_observer = NULL;
+    connection->sound_observer = NULL;
     if (connection->link)
         link_shut(connection->link);
     connection->link = NULL;
@@ -257,54 +262,31 @@ API int agora_local_user_unpublish_video(struct connection *user, struct video_t
     return OK;
 }
 
-static int publish_audio(struct connection *user, const void *track, bool published)
-{
-    if (!user || !track)
-        return INVALID_ARGUMENT;
-    lock_objects();
-    user->publishes_audio = published;
-    send_to_hub(user, published ? "publish" : "unpublish", "audio");
-    unlock_objects();
-    return OK;
-}
-
-API int agora_local_user_publish_audio(struct connection *user, const void *track)
-{
-    CALL(int);
-    return publish_audio(user, track, true);
-}
-
-API int agora_local_user_unpublish_audio(struct connection *user, const void *track)
-{
-    CALL(int);
-    return publish_audio(user, track, false);
-}
-
 /* ---- subscribing ---- */
 
-static int find_subscription(const struct connection *user, const char *remote)
+static int find_subscription(const struct subscriptions *subscriptions, const char *remote)
 {
     int i = 0;
-    while (i < user->subscriptions && strcmp(user->subscribed[i], remote) != 0)
+    while (i < subscriptions->count && strcmp(subscriptions->users[i], remote) != 0)
         i++;
     return i;
 }
 
-static bool add_subscription(struct connection *user, const char *remote)
+bool add_subscription(struct subscriptions *subscriptions, const char *remote)
 {
-    if (find_subscription(user, remote) < user->subscriptions)
+    if (find_subscription(subscriptions, remote) < subscriptions->count)
         return true;
-    if (user->subscriptions == MAX_SUBSCRIPTIONS)
+    if (subscriptions->count == MAX_SUBSCRIPTIONS)
         return false;
-    user->subscribed[user->subscriptions++] = strdup(remote);
+    subscriptions->users[subscriptions->count++] = strdup(remote);
     return true;
 }
 
-static void drop_subscription(struct connection *user, const char *remote)
+void drop_subscription(struct subscriptions *subscriptions, const char *remote)
 {
-    int place = find_subscription(user, remote);
-    if (place < user->subscriptions)
-        user->subscribed[place] = user->subscribed[--user->subscriptions];
+    int place = find_subscription(subscriptions, remote);
+    if (place < subscriptions->count)
+        subscriptions->users[place] = subscriptions->users[--subscriptions->count];
 }
 
 API int agora_local_user_subscribe_video(struct connection *user, const char *remote)
@@ -313,7 +295,7 @@ API int agora_local_user_subscribe_video(struct connection *user, const char *re
     if (!user || !remote)
         return INVALID_ARGUMENT;
     lock_objects();
-    bool added = add_subscription(user, remote);
+    bool added = add_subscription(&user->seen, remote);
     if (added)
         send_to_hub(user, "subscribe", remote);
     unlock_objects();
@@ -326,7 +308,7 @@ API int agora_local_user_unsubscribe_video(struct connection *user, const char *
     if (!user || !remote)
         return INVALID_ARGUMENT;
     lock_objects();
-    drop_subscription(user, remote);
+    drop_subscription(&user->seen, remote);
     send_to_hub(user, "unsubscribe", remote);
     unlock_objects();
     return OK;

@@ -1,6 +1,6 @@
 /*
- * Tracks and what feeds them. Video frames are copied, cropped and sent; for audio and encoded
- * pictures the library only has the objects.
+ * Video tracks and what feeds them: frames are copied, cropped and sent. For encoded pictures the
+ * library only has the objects.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +16,7 @@ struct video_sender {
 
 /* ---- objects ---- */
 
-BARE_OBJECT(agora_media_node_factory_create_audio_pcm_data_sender)
-BARE_OBJECT(agora_media_node_factory_create_audio_encoded_frame_sender)
 BARE_OBJECT(agora_media_node_factory_create_video_encoded_image_sender)
-BARE_OBJECT(agora_service_create_custom_audio_track_pcm)
-BARE_OBJECT(agora_service_create_direct_custom_audio_track_pcm)
-BARE_OBJECT(agora_service_create_custom_audio_track_encoded)
 
 API struct video_sender *agora_media_node_factory_create_video_frame_sender(void)
 {

@@ -1,0 +1,149 @@
+"""The sound server of the user's session, asked through `pactl`.
+
+PulseAudio and PipeWire both answer it, and both have `module-pipe-source`: a microphone without a
+speaker beside it. With a null sink and its monitor, calls would be played into the microphone on
+machines that have no sound card.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relayd.errors import MicrophoneUnavailable
+from relayd.logs import excerpt
+from relayd.process.child import run_to_end
+from relayd.process.environment import program_environment
+
+ANSWER_WITHIN: Final = 3.0
+"""s for an answer of pactl; it waits for ever on a server that hangs."""
+_LONG_BUFFER_SINCE: Final = (0, 3, 80)
+"""PipeWire from here on keeps 8192 frames in its pipe source, and tells nobody."""
+_LONG_BUFFER: Final = 0.174
+_SHORT_BUFFER: Final = 0.018
+"""s from writing a block until a program hears it, measured on PipeWire 1.4.2 and 0.3.65."""
+_ON_PIPEWIRE: Final = re.compile(r"on PipeWire (\d+)\.(\d+)\.(\d+)")
+_LONGEST_REASON: Final = 200
+_HINT: Final = (
+    "relayd must run in the user's session, as `relayd install --user` does; a system service uses"
+    ' device = "alsa:hw:CARD=relayd,DEV=0"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SoundServer:
+    """Which server answers."""
+
+    name: str
+    is_pipewire: bool
+    latency: float
+    """s from writing a block into a pipe source until a program hears it."""
+
+
+def server_of(text: str) -> SoundServer:
+    """Read what `pactl info` printed."""
+    name = next(
+        (line.partition(":")[2].strip() for line in text.splitlines() if "Server Name" in line),
+        "unknown",
+    )
+    found = _ON_PIPEWIRE.search(name)
+    if not found:
+        return SoundServer(name, is_pipewire=False, latency=0.0)
+    is_long = tuple(map(int, found.groups())) >= _LONG_BUFFER_SINCE
+    return SoundServer(name, is_pipewire=True, latency=_LONG_BUFFER if is_long else _SHORT_BUFFER)
+
+
+def environment_for_pactl(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what pactl needs to find the server: where it listens, and no secrets."""
+    ours = os.environ if environment is None else environment
+    own = {name: text for name, text in ours.items() if name.startswith(("PULSE_", "PIPEWIRE_"))}
+    # Its answers are read: not in the user's language.
+    return program_environment(ours) | own | {"LC_ALL": "C.UTF-8"}
+
+
+def pactl_path() -> str:
+    """Return the full path of pactl; raises MicrophoneUnavailable."""
+    if path := shutil.which("pactl"):
+        return path
+    raise MicrophoneUnavailable("pactl not found", hint="apt install pulseaudio-utils")
+
+
+def pactl(*command: str) -> str:
+    """Return what pactl prints; raises MicrophoneUnavailable with what it says instead."""
+    try:
+        status, printed, said = run_to_end(
+            [pactl_path(), *command], timeout=ANSWER_WITHIN, environment=environment_for_pactl()
+        )
+    except (OSError, TimeoutError) as fault:
+        raise MicrophoneUnavailable(
+            f"the sound server does not answer: {fault}", hint="restart it, or log in again"
+        ) from fault
+    if status:
+        reason = excerpt(said.strip() or f"pactl exited with status {status}", _LONGEST_REASON)
+        raise MicrophoneUnavailable(f"sound server: {reason}", hint=_HINT)
+    return printed
+
+
+def find_server() -> SoundServer:
+    """Return the server of this session; raises MicrophoneUnavailable if there is none."""
+    return server_of(pactl("info"))
+
+
+@dataclass(frozen=True, slots=True)
+class PipeSource:
+    """A microphone that a sound server makes of a FIFO."""
+
+    source: str
+    """Its name at the server: letters, digits and underscores."""
+    description: str
+    """Its name for users, in the lists of their programs."""
+    fifo: Path
+
+    def load(self) -> None:
+        """Have the server make it; raises MicrophoneUnavailable."""
+        pactl("load-module", "module-pipe-source", *self._arguments())
+
+    def is_loaded(self) -> bool:
+        """Whether the server has it already: it outlives a relay that was killed."""
+        marker = f"file={self.fifo}"
+        modules = pactl("list", "short", "modules")
+        return any(marker in line.split() for line in modules.splitlines())
+
+    def unload(self) -> None:
+        """Have the server remove it and its FIFO, if it has it."""
+        marker = f"file={self.fifo}"
+        for line in pactl("list", "short", "modules").splitlines():
+            if marker in line.split():
+                pactl("unload-module", line.split()[0])
+
+    def listeners(self) -> int:
+        """Return how many programs record from it now; raises MicrophoneUnavailable."""
+        sources = pactl("list", "short", "sources")
+        numbers = {
+            line.split()[0] for line in sources.splitlines() if line.split()[1] == self.source
+        }
+        try:
+            recordings = json.loads(pactl("-f", "json", "list", "source-outputs"))
+            return sum(
+                str(each["source"]) in numbers and not each.get("corked") for each in recordings
+            )
+        except (ValueError, KeyError, TypeError) as fault:
+            raise MicrophoneUnavailable(
+                "this version of pactl tells nothing of programs that record"
+            ) from fault
+
+    def _arguments(self) -> tuple[str, ...]:
+        # Both kinds of quotes must reach the server, or PipeWire cuts the text at a space.
+        description = re.sub(r"[\"'\\]", "", self.description)
+        return (
+            f"source_name={self.source}",
+            f"file={self.fifo}",
+            "format=s16le",
+            "rate=48000",
+            "channels=1",
+            f"source_properties='device.description=\"{description}\"'",
+        )

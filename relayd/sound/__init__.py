@@ -1,0 +1,1 @@
+"""Sound inside relayd: blocks, bounded rings, the delay line and what may be heard."""

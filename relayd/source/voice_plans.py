@@ -1,0 +1,96 @@
+"""How the ffmpeg program captures a sound device, or reads any other sound."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from relayd.errors import SourceUnreachable, SourceUnusable
+from relayd.process.child import run_to_end
+from relayd.sound.blocks import BLOCK_BYTES, RATE
+from relayd.source.addresses import ffmpeg_url, is_local, path_of
+from relayd.source.kinds import SourceKind, guess
+from relayd.urls.safe import MediaUrl
+
+PULSE: Final = "pulse:"
+ALSA: Final = "alsa:"
+OWN_MICROPHONES: Final = "relayd_"
+"""How the names of relayd's microphones begin in the sound server."""
+_PACTL_LIMIT: Final = 3.0
+"""s for an answer of the sound server."""
+Run = Callable[..., tuple[int, str, str]]
+"""As relayd.process.child.run_to_end."""
+NO_DEVICE: Final = ("auto", "none")
+"""Settings that ask for no capture of its own: the source's own sound, or silence."""
+_RAW: Final = ("-vn", "-ac", "1", "-ar", str(RATE), "-f", "s16le", "-flush_packets", "1", "pipe:1")
+"""Sound as it is inside relayd, written at once."""
+_SHORT_PROBE: Final = ("-fflags", "nobuffer", "-probesize", "32768", "-analyzeduration", "500000")
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePlan:
+    """What ffmpeg is called with."""
+
+    attempts: tuple[tuple[str, ...], ...]
+    """Arguments, and others to try when these fail at once."""
+    url: str
+    """What ffmpeg is given, as it may appear in its messages."""
+    name: str
+    """The same for people, without secrets."""
+    part: str
+    """The component of ffmpeg whose messages say most."""
+    shows_secret: bool = False
+    """Whether the arguments hold a secret, which every user of this machine can read."""
+
+
+def plan_voice(source: str) -> VoicePlan:
+    """Return how to read `[sound] source`: pulse:NAME, alsa:DEVICE, or a URL of FFmpeg's."""
+    if source.startswith(PULSE):
+        device = source.removeprefix(PULSE) or "default"
+        asked = ("-f", "pulse", "-name", "relayd", "-stream_name", "voice")
+        form = ("-sample_rate", str(RATE), "-channels", "1", "-fragment_size", str(BLOCK_BYTES))
+        return VoicePlan(((*asked, *form, "-i", device, *_RAW),), device, source, "pulse")
+    if source.startswith(ALSA):
+        device = source.removeprefix(ALSA) or "default"
+        # A device without plug-ins has so many channels as it has.
+        attempts = tuple(
+            ("-f", "alsa", "-sample_rate", str(RATE), "-channels", count, "-i", device, *_RAW)
+            for count in ("1", "2")
+        )
+        return VoicePlan(attempts, device, source, "alsa")
+    return _plan_url(source)
+
+
+def require_foreign(plan: VoicePlan, run: Run = run_to_end) -> None:
+    """Raise SourceError where the sound server would hand out relayd's own sound, or the speakers'.
+
+    A user may have made the relayd microphone the default for all programs. Without any
+    microphone the default is what the speakers play, so that callers would hear themselves.
+    """
+    if plan.part != "pulse":
+        return
+    name = plan.url if plan.url != "default" else _default_source(run)
+    if name.startswith(OWN_MICROPHONES):
+        raise SourceUnusable(
+            f"{plan.name}: {name} is relayd's own microphone",
+            hint="name another one: `pactl list short sources` lists them",
+        )
+    if name.endswith(".monitor") and plan.url == "default":
+        raise SourceUnreachable(f"{plan.name}: there is no microphone")
+
+
+def _default_source(run: Run) -> str:
+    """Return the name of the sound server's default source; empty where that is unknown."""
+    try:
+        status, name, _ = run(["pactl", "get-default-source"], timeout=_PACTL_LIMIT)
+    except (OSError, TimeoutError):
+        return ""
+    return name.strip() if status == 0 else ""
+
+
+def _plan_url(source: str, kind_of: Callable[[str], SourceKind] = guess) -> VoicePlan:
+    url, name = ffmpeg_url(source), str(MediaUrl(source))
+    is_file = is_local(url) and kind_of(url) is SourceKind.FILE
+    how = ("-re", "-stream_loop", "-1") if is_file else _SHORT_PROBE
+    url = path_of(url) if is_file else url
+    secret = name != source and not is_file
+    return VoicePlan(((*how, "-i", url, *_RAW),), url, name, "ffmpeg", shows_secret=secret)

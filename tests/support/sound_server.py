@@ -1,0 +1,103 @@
+"""Real sound servers without a card, each in a runtime folder and on a D-Bus of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["pulseaudio", "pipewire"]
+_COMMANDS: dict[Kind, str] = {
+    "pulseaudio": "exec pulseaudio --daemonize=no --exit-idle-time=-1"
+    " -n -L module-native-protocol-unix",
+    "pipewire": "pipewire & wireplumber & pipewire-pulse & wait",
+}
+STARTS_WITHIN = 15.0
+
+
+def is_installed(kind: Kind) -> bool:
+    """Whether the server and its tools are there."""
+    programs = {"pulseaudio": ("pulseaudio",), "pipewire": ("pipewire-pulse", "wireplumber")}
+    return all(map(shutil.which, (*programs[kind], "pactl", "parec", "dbus-run-session")))
+
+
+class SoundServer:
+    """One server; `environment` leads programs to it."""
+
+    def __init__(self, kind: Kind, runtime: Path) -> None:
+        self.kind, self._runtime = kind, runtime
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.environment = kept | {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(runtime)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = subprocess.Popen(
+            ["dbus-run-session", "--", "sh", "-c", _COMMANDS[self.kind]],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + STARTS_WITHIN
+        while self.ask("info")[0]:
+            assert time.monotonic() < deadline, f"{self.kind} does not answer"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it with all that it started."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        # A container's first process may not reap what was killed: it would count as running.
+        (self._runtime / "pulse" / "pid").unlink(missing_ok=True)
+
+    def ask(self, *command: str) -> tuple[int, str]:
+        """Return pactl's status and what it printed."""
+        done = subprocess.run(
+            ["pactl", *command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    @contextmanager
+    def recording(self, source: str) -> Iterator[Callable[[float], NDArray[np.int16]]]:
+        """Record from a source with another program; the callable returns the next seconds."""
+        recorder = subprocess.Popen(
+            [
+                *("parec", f"--device={source}", "--format=s16le", "--rate=48000"),
+                *("--channels=1", "--latency-msec=10", "--raw"),
+            ],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert recorder.stdout is not None
+        reader = recorder.stdout
+
+        def take(seconds: float) -> NDArray[np.int16]:
+            return np.frombuffer(reader.read(round(seconds * 48000) * 2), np.int16)
+
+        try:
+            yield take
+        finally:
+            recorder.kill()
+            recorder.wait()
+            reader.close()
