@@ -24,6 +24,7 @@ from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
+from tests.control.conftest import SOUND
 from tests.control.credentials import TOKEN
 from tests.support.proxy import proxied
 
@@ -255,6 +256,27 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser) -> None
         await browser.press("\ue00d")  # Space
         await eventually(lambda: browser.text("pause"), "Pause")
         assert on.relay.asked == [("pause",), ("resume",)]
+
+
+async def test_the_sound_is_muted_by_a_button_that_is_there_only_with_sound(
+    browser: Browser,
+) -> None:
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.page_url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        assert await browser.run("return document.getElementById('mute').hidden")
+        on.relay.change(sound=SOUND)
+        await eventually(
+            lambda: browser.text("sound"),
+            "450 ms after capture; relayd microphone read by 1; other read by an unknown number",
+        )
+        assert await browser.run("return document.getElementById('level').value") == -20
+        await browser.run("document.getElementById('mute').click()")
+        await eventually(lambda: browser.text("mute"), "Unmute")
+        assert (await browser.text("sound")).startswith("muted; ")
+        await browser.run("document.getElementById('mute').click()")
+        await eventually(lambda: browser.text("mute"), "Mute")
+        assert on.relay.asked == [("mute",), ("unmute",)]
 
 
 async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(
