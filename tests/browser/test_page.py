@@ -81,8 +81,8 @@ class Browser:
         assert answer.is_success, value
         return value
 
-    async def open(self, profile: str) -> None:
-        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
+    async def open(self, profile: str, *flags: str) -> None:
+        options = {"args": [*FLAGS, *flags, f"--user-data-dir={profile}"]}
         wanted = {
             "browserName": "chrome",
             "goog:chromeOptions": options,
@@ -131,8 +131,9 @@ class Browser:
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def running_browser(*flags: str) -> AsyncIterator[Browser]:
+    """A browser of our own, with more flags than usual."""
     driver = await asyncio.create_subprocess_exec(
         "chromedriver", "--port=0", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -147,7 +148,7 @@ async def browser() -> AsyncIterator[Browser]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             browser = Browser(client)
             try:
-                await browser.open(profile)
+                await browser.open(profile, *flags)
                 yield browser
             finally:
                 await browser.close()
@@ -155,6 +156,12 @@ async def browser() -> AsyncIterator[Browser]:
         driver.terminate()
         await driver.wait()
         shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with running_browser() as browser:
+        yield browser
 
 
 class Stage:
