@@ -10,7 +10,7 @@ from typing import Final
 
 from relayd.sound.blocks import BLOCK_BYTES, Samples
 
-MOST_WAITING: Final = 2 * BLOCK_BYTES
+MOST_WAITING: Final = 4 * BLOCK_BYTES
 """Bytes in the pipe at which a block is dropped: nobody reads it, or its reader is slower."""
 UNREAD: Final = 5
 """Blocks dropped in a row after which nobody reads: what waits is replaced by what is said now. So

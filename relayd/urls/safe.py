@@ -213,6 +213,10 @@ def _is_plain(part: str, *, is_last: bool) -> bool:
     return bool(part) and _WORD.fullmatch(part) is not None and not _HEX.fullmatch(part)
 
 
+_FLAG = "listen"
+"""An option of FFmpeg's that needs no value. As a secret it would hide "nothing listens"."""
+
+
 def _secret_parts(whole: str) -> Iterator[str]:
     """Return the secret parts of a URL, which others might quote alone."""
     url = _URL.fullmatch(whole)
@@ -226,6 +230,8 @@ def _secret_parts(whole: str) -> Iterator[str]:
         basic = unquote(user_info) if ":" in user_info else f"{unquote(user_info)}:"
         yield from filter(_is_recognisable, (user_info, basic, user, password, unquote(password)))
     for pair in re.split("[&;]", query):
+        if pair == _FLAG:
+            continue
         name, is_named, value = pair.partition("=")
         if not is_named or is_secret_name(name):
             yield query

@@ -24,6 +24,7 @@ from relayd.media.slots import LatestSlot
 from relayd.output.preview import Preview, SourcePreview
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import RelayState
+from tests.control.conftest import SOUND
 from tests.control.credentials import TOKEN
 from tests.support.proxy import proxied
 
@@ -80,8 +81,8 @@ class Browser:
         assert answer.is_success, value
         return value
 
-    async def open(self, profile: str) -> None:
-        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
+    async def open(self, profile: str, *flags: str) -> None:
+        options = {"args": [*FLAGS, *flags, f"--user-data-dir={profile}"]}
         wanted = {
             "browserName": "chrome",
             "goog:chromeOptions": options,
@@ -130,8 +131,9 @@ class Browser:
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def running_browser(*flags: str) -> AsyncIterator[Browser]:
+    """A browser of our own, with more flags than usual."""
     driver = await asyncio.create_subprocess_exec(
         "chromedriver", "--port=0", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -146,7 +148,7 @@ async def browser() -> AsyncIterator[Browser]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             browser = Browser(client)
             try:
-                await browser.open(profile)
+                await browser.open(profile, *flags)
                 yield browser
             finally:
                 await browser.close()
@@ -154,6 +156,12 @@ async def browser() -> AsyncIterator[Browser]:
         driver.terminate()
         await driver.wait()
         shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with running_browser() as browser:
+        yield browser
 
 
 class Stage:
@@ -255,6 +263,27 @@ async def test_pause_and_resume_work_by_keyboard_alone(browser: Browser) -> None
         await browser.press("\ue00d")  # Space
         await eventually(lambda: browser.text("pause"), "Pause")
         assert on.relay.asked == [("pause",), ("resume",)]
+
+
+async def test_the_sound_is_muted_by_a_button_that_is_there_only_with_sound(
+    browser: Browser,
+) -> None:
+    async with playing(with_source=False) as on:
+        await browser.go(on.server.page_url or "")
+        await eventually(lambda: browser.text("state"), "Live")
+        assert await browser.run("return document.getElementById('mute').hidden")
+        on.relay.change(sound=SOUND)
+        await eventually(
+            lambda: browser.text("sound"),
+            "450 ms after capture; relayd microphone read by 1; other read by an unknown number",
+        )
+        assert await browser.run("return document.getElementById('level').value") == -20
+        await browser.run("document.getElementById('mute').click()")
+        await eventually(lambda: browser.text("mute"), "Unmute")
+        assert (await browser.text("sound")).startswith("muted; ")
+        await browser.run("document.getElementById('mute').click()")
+        await eventually(lambda: browser.text("mute"), "Mute")
+        assert on.relay.asked == [("mute",), ("unmute",)]
 
 
 async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(

@@ -5,6 +5,7 @@ from relayd.commands.remote import _NEEDED, describe_status, outcome
 from relayd.control.api import status_json
 from relayd.media.delay import Spread
 from relayd.relay.status import DemandState, RelayState, RelayStatus
+from tests.control.conftest import SOUND
 
 
 def describe(**fields: Any) -> dict[str, str]:
@@ -57,6 +58,17 @@ def test_status_shows_the_days_limit_only_if_there_is_one() -> None:
     assert describe(spent_today=90.0, daily_limit=3600.0)["today"] == "0:01:30 of 1:00:00"
     text = "50 of today's 60 minutes are used"
     assert describe(spent_today=3000.0, daily_limit=3600.0, budget=text)["today"] == text
+
+
+def test_status_says_how_the_sound_is_and_who_hears_it() -> None:
+    assert not any(name == "sound" for name, _ in describe_status(status_json(STANDBY)))
+    heard = dataclasses.replace(STANDBY, sound=SOUND)
+    assert ("sound", "450 ms after capture, -20 dBFS") in describe_status(status_json(heard))
+    assert ("listeners relayd microphone", "1") in describe_status(status_json(heard))
+    assert ("listeners other", "unknown") in describe_status(status_json(heard))
+    silent = dataclasses.replace(SOUND, silent_for=("muted", "not_live"))
+    said = dict(describe_status(status_json(dataclasses.replace(STANDBY, sound=silent))))
+    assert said["sound"] == "muted, silent until the first swapped picture"
 
 
 def test_the_status_of_a_relay_of_an_older_version_is_shown_as_well() -> None:

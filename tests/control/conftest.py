@@ -13,9 +13,22 @@ from relayd.control.server import ControlServer
 from relayd.errors import RelaydError
 from relayd.media.delay import Spread
 from relayd.relay.metrics import Metrics
-from relayd.relay.status import DemandState, RelayState, RelayStatus
+from relayd.relay.status import DemandState, RelayState, RelayStatus, SoundStatus
 from tests.control.credentials import BEARER, TOKEN
 
+SOUND = SoundStatus(
+    muted=False,
+    silent_for=(),
+    delay=0.45,
+    target=0.46,
+    level=-20.0,
+    rate_ppm=-4000.0,
+    blocks={"captured": 300, "sent": 0, "played": 299},
+    dropped={"captured.full": 2, "played.late": 1},
+    gaps=0.5,
+    cuts={"pause": 3, "speech": 0, "skip": 0, "resync": 0},
+    listeners={"relayd microphone": 1, "other": None},
+)
 STATUS = RelayStatus(
     name="studio",
     state=RelayState.LIVE,
@@ -79,9 +92,14 @@ class FakeRelay:
 
     async def mute(self) -> None:
         self._ask("mute")
+        muted = dataclasses.replace(
+            SOUND, muted=True, silent_for=("muted",), level=-100.0, delay=0.0
+        )
+        self.change(sound=muted)
 
     async def unmute(self) -> None:
         self._ask("unmute")
+        self.change(sound=SOUND)
 
     def retry_source(self) -> None:
         self._ask("retry")

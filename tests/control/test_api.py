@@ -76,6 +76,18 @@ async def test_no_secret_leaves_by_reason_or_error(client: httpx.AsyncClient, re
         assert "abcdef123456" not in answer.text
 
 
+async def test_the_sound_is_muted_and_unmuted(client: httpx.AsyncClient, relay: Any) -> None:
+    assert (await client.get("/api/status")).json()["sound"] is None
+    muted = (await client.post("/api/mute", headers=JSON)).json()["sound"]
+    assert (muted["muted"], muted["silent_for"]) == (True, ["muted"])
+    unmuted = (await client.post("/api/unmute", json={})).json()["sound"]
+    assert (unmuted["muted"], unmuted["silent_for"]) == (False, [])
+    assert relay.asked == [("mute",), ("unmute",)]
+    relay.failure = errors.UsageError("this relay has no sound", hint="add [sound]")
+    refused = await client.post("/api/mute", headers=JSON)
+    assert (refused.status_code, refused.json()["hint"]) == (400, "add [sound]")
+
+
 async def test_a_face_is_handed_to_the_relay(client: httpx.AsyncClient, relay: Any) -> None:
     answer = await client.post("/api/face", json={"image": "https://x/f.png", "landmarks": "1,2"})
     assert answer.status_code == 200

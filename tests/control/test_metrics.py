@@ -5,6 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relayd.relay.metrics import Metrics
 from relayd.relay.status import OUTPUT_PENDING, DemandState, RelayState, RelayStatus
+from tests.control.conftest import SOUND
 
 
 def samples(
@@ -24,6 +25,24 @@ def test_exactly_one_state_is_set(relay: Any) -> None:
         found = samples(Metrics(), dataclasses.replace(relay.now, state=state))
         states = {key[1][1]: value for key, value in found.items() if key[0] == "relayd_state"}
         assert states == {one.value: float(one is state) for one in RelayState}
+
+
+def test_the_sound_has_its_series_where_there_is_some(relay: Any) -> None:
+    silent = samples(Metrics(), relay.now)
+    assert not any(str(key[0]).startswith("relayd_sound") for key in silent)
+    sound = dataclasses.replace(SOUND, muted=True, silent_for=("muted",))
+    found = samples(Metrics(), dataclasses.replace(relay.now, sound=sound))
+    assert found["relayd_sound_delay_seconds",] == 0.45
+    assert found["relayd_sound_target_seconds",] == 0.46
+    assert found["relayd_sound_level_dbfs",] == -20
+    assert found["relayd_sound_muted", ("reason", "muted")] == 1
+    assert found["relayd_sound_muted", ("reason", "paused")] == 0
+    assert found["relayd_sound_blocks_total", ("stage", "played")] == 299
+    assert found["relayd_sound_dropped_total", ("reason", "full"), ("stage", "captured")] == 2
+    assert found["relayd_sound_gap_seconds_total",] == 0.5
+    assert found["relayd_sound_cuts_total", ("kind", "pause")] == 3
+    assert found["relayd_microphone_readers", ("name", "relayd microphone")] == 1
+    assert ("relayd_microphone_readers", ("name", "other")) not in found
 
 
 def test_the_series_hold_what_the_status_says(relay: Any) -> None:

@@ -201,7 +201,7 @@ def test_without_a_server_it_says_so_and_what_to_do(
     ("name", "latency"),
     [
         ("pulseaudio", 0.0),
-        ("PulseAudio (on PipeWire 0.3.65)", 0.018),
+        ("PulseAudio (on PipeWire 0.3.65)", 0.032),
         ("PulseAudio (on PipeWire 0.3.80)", 0.174),
         ("PulseAudio (on PipeWire 1.4.2)", 0.174),
     ],

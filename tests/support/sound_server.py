@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -28,14 +28,31 @@ def is_installed(kind: Kind) -> bool:
     return all(map(shutil.which, (*programs[kind], "pactl", "parec", "dbus-run-session")))
 
 
+def unpacked(root: Path) -> dict[str, str]:
+    """Return the environment that makes PipeWire run from Debian packages unpacked in `root`."""
+    library = root / "usr/lib/x86_64-linux-gnu"
+    return {
+        "PATH": f"{root}/usr/bin:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(library),
+        "SPA_PLUGIN_DIR": str(library / "spa-0.2"),
+        "PIPEWIRE_MODULE_DIR": str(library / "pipewire-0.3"),
+        "PIPEWIRE_CONFIG_DIR": str(root / "usr/share/pipewire"),
+        "WIREPLUMBER_MODULE_DIR": str(library / "wireplumber-0.5"),
+        "WIREPLUMBER_CONFIG_DIR": str(root / "usr/share/wireplumber"),
+        "WIREPLUMBER_DATA_DIR": str(root / "usr/share/wireplumber"),
+    }
+
+
 class SoundServer:
     """One server; `environment` leads programs to it."""
 
-    def __init__(self, kind: Kind, runtime: Path) -> None:
+    def __init__(self, kind: Kind, runtime: Path, more: Mapping[str, str] | None = None) -> None:
+        """Prepare a server whose runtime folder is `runtime`; `more` adds to its environment."""
         self.kind, self._runtime = kind, runtime
         runtime.mkdir(mode=0o700, exist_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        self.environment = kept | {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(runtime)}
+        own = {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(runtime)}
+        self.environment = {**kept, **own, **(more or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

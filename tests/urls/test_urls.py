@@ -172,3 +172,8 @@ def test_a_traceback_with_a_url_in_its_error_is_logged_without_the_secret(
     assert "hunter22" not in line
     assert "4711471147" not in line
     assert len(KNOWN) > 0
+
+    MediaUrl("tcp://:5000?listen").conceal(lasting=True)
+    assert logs.redact("connection refused: nothing listens there") == (
+        "connection refused: nothing listens there"
+    )

@@ -1,0 +1,99 @@
+"""The virtual microphone on real sound servers: latency, and what is lost in a minute.
+
+    python -m tests.bench.bench_microphone [--seconds S] [--root FOLDER]
+
+Each block that is fed holds its number in every sample; another program (parec) records. Latency is
+from feeding a block to when the recorder gets it. `--root` is a folder with an unpacked newer
+PipeWire, such as 1.4 of bookworm-backports, which is tried beside the installed servers.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+
+from relayd import logs
+from relayd.config.settings import MicrophoneSettings
+from relayd.output.microphone import make_microphone
+from relayd.output.pulse import find_server
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, AudibleSound
+from tests.support.sound_server import SoundServer, is_installed, unpacked
+
+
+def measure(server: SoundServer, seconds: float) -> None:
+    """Print one row."""
+    os.environ.update(server.environment)
+    microphone = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
+    microphone.open()
+    stop, fed_at = Event(), [0.0]
+
+    def feed() -> None:
+        due = time.monotonic()
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            fed_at.append(time.monotonic())
+            value = (len(fed_at) - 1) % 32000 + 1
+            microphone.play(AudibleSound(np.full(BLOCK, value, np.int16), due))
+            due += BLOCK_SECONDS
+
+    feeder = Thread(target=feed)
+    feeder.start()
+    try:
+        pieces, read_at = [], []
+        with server.recording("relayd_microphone") as take:
+            take(1.0)
+            for _ in range(round(seconds / BLOCK_SECONDS)):
+                pieces.append(take(BLOCK_SECONDS))
+                read_at.append(time.monotonic())
+    finally:
+        stop.set()
+        feeder.join()
+        name = find_server().name
+        microphone.close()
+    samples = np.concatenate(pieces)
+    starts = np.flatnonzero(np.diff(samples, prepend=samples[0]))
+    starts = starts[samples[starts] > 0]
+    values = samples[starts]
+    lost = int((np.diff(values) - 1).clip(0).sum())
+    latencies = [
+        read_at[start // BLOCK] - fed_at[value - 1] - (start % BLOCK) / RATE + BLOCK_SECONDS
+        for start, value in zip(starts, values, strict=True)
+        if value - 1 < len(fed_at)
+    ]
+    spread = " ".join(f"{x * 1e3:6.1f}" for x in np.percentile(latencies, (5, 50, 95)))
+    silent = np.count_nonzero(samples == 0) / RATE
+    print(f"{name:36} {spread} {lost:6} {silent * 1e3:8.0f}")
+
+
+def main() -> None:
+    """Measure each server that is there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--root", type=Path)
+    args = parser.parse_args()
+    logs.configure("error")
+    print(f"load {os.getloadavg()[0]:.1f} at the start")
+    print(f"{'server':36} {'p5':>6} {'p50':>6} {'p95':>6} {'lost':>6} silent  (ms, blocks, ms)")
+    with tempfile.TemporaryDirectory() as folder:
+        servers = [
+            SoundServer(kind, Path(folder) / kind)
+            for kind in ("pulseaudio", "pipewire")
+            if is_installed(kind)
+        ]
+        if args.root:
+            servers.append(
+                SoundServer("pipewire", Path(folder) / "newer", more=unpacked(args.root))
+            )
+        for server in servers:
+            server.start()
+            try:
+                measure(server, args.seconds)
+            finally:
+                server.stop()
+
+
+if __name__ == "__main__":
+    main()
