@@ -24,7 +24,7 @@ ANSWER_WITHIN: Final = 3.0
 _LONG_BUFFER_SINCE: Final = (0, 3, 80)
 """PipeWire from here on keeps 8192 frames in its pipe source, and tells nobody."""
 _LONG_BUFFER: Final = 0.174
-_SHORT_BUFFER: Final = 0.032
+_SHORT_BUFFER: Final = 0.038
 """s from writing a block until a program hears it, measured on PipeWire 1.4.2 and 0.3.65."""
 _ON_PIPEWIRE: Final = re.compile(r"on PipeWire (\d+)\.(\d+)\.(\d+)")
 _LONGEST_REASON: Final = 200

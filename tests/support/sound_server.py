@@ -1,6 +1,7 @@
 """Real sound servers without a card, each in a runtime folder and on a D-Bus of its own."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -93,10 +94,8 @@ class SoundServer:
         )
         return done.returncode, done.stdout
 
-    @contextmanager
-    def recording(self, source: str) -> Iterator[Callable[[float], NDArray[np.int16]]]:
-        """Record from a source with another program; the callable returns the next seconds."""
-        recorder = subprocess.Popen(
+    def _recorder(self, source: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [
                 *("parec", f"--device={source}", "--format=s16le", "--rate=48000"),
                 *("--channels=1", "--latency-msec=10", "--raw"),
@@ -106,6 +105,18 @@ class SoundServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+
+    @contextmanager
+    def recording(self, source: str) -> Iterator[Callable[[float], NDArray[np.int16]]]:
+        """Record from a source with another program; the callable returns the next seconds."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while source not in self.ask("list", "short", "sources")[1]:  # PipeWire makes it later
+            assert time.monotonic() < deadline, f"{self.kind} has no source {source}"
+            time.sleep(0.05)
+        recorder = self._recorder(source)
+        while not _gives_sound(recorder) and time.monotonic() < deadline:
+            if recorder.poll() is not None:  # the source is listed before it can be read
+                recorder = self._recorder(source)
         assert recorder.stdout is not None
         reader = recorder.stdout
 
@@ -118,3 +129,11 @@ class SoundServer:
             recorder.kill()
             recorder.wait()
             reader.close()
+
+
+def _gives_sound(recorder: "subprocess.Popen[bytes]") -> bool:
+    """Whether it has recorded something and goes on."""
+    assert recorder.stdout is not None
+    is_readable = select.select([recorder.stdout], [], [], 0.5)[0]
+    time.sleep(0.05)  # it may be ending
+    return bool(is_readable) and recorder.poll() is None
