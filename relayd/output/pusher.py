@@ -172,6 +172,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
                 due = time.monotonic() + REPORT_EVERY
                 report = replace(report, connected=connected)
                 _send_report(report, reports)
+        _write_sound(ring, shared_time, writer)  # what came since the last picture
     except OutputError as fault:
         error = str(fault)
     try:
