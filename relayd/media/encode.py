@@ -55,7 +55,8 @@ class VideoWriter:
 
     One thread owns it. Nothing is opened before the first picture. An existing file is
     overwritten: the caller chooses an unused name. Each picture's time is its number divided
-    by `fps`, so a dropped picture leaves a gap and does not speed up the video.
+    by `fps` (with sound: its number of ms), so a dropped picture leaves a gap and does not speed up
+    the video.
     """
 
     def __init__(

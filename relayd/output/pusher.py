@@ -156,7 +156,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
         return Report(error=logs.excerpt(str(fault), _LONGEST_ERROR))
     error = ""
     try:
-        while _wait(slot, ring, lifeline):
+        while _wait(slot, lifeline):
             if found := slot.read(picture, seen):
                 number, shown_at = found
                 first = first or number
@@ -172,6 +172,7 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
                 due = time.monotonic() + REPORT_EVERY
                 report = replace(report, connected=connected)
                 _send_report(report, reports)
+        _write_sound(ring, shared_time, writer)  # what came since the last picture
     except OutputError as fault:
         error = str(fault)
     try:
@@ -195,14 +196,14 @@ def _write_sound(ring: SharedRing | None, shared_time: SharedTime, writer: Video
             writer.write_sound(samples, since)
 
 
-def _wait(slot: SharedSlot, ring: SharedRing | None, lifeline: int) -> bool:
-    """Wait for a picture or sound, at most REPORT_EVERY; False when the lifeline has ended."""
-    bells = (slot.bell_fd, ring.bell_fd) if ring else (slot.bell_fd,)
-    ready = wait_readable((*bells, lifeline), REPORT_EVERY)
+def _wait(slot: SharedSlot, lifeline: int) -> bool:
+    """Wait for a picture, at most REPORT_EVERY; False when the lifeline has ended.
+
+    Sound waits for the next picture: to wake up for each block would cost as much as encoding it.
+    """
+    ready = wait_readable((slot.bell_fd, lifeline), REPORT_EVERY)
     if slot.bell_fd in ready:
         slot.wait(0)
-    if ring and ring.bell_fd in ready:
-        ring.wait(0)
     return lifeline not in ready
 
 
