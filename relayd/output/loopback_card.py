@@ -116,8 +116,8 @@ class LoopbackCard:
 
     def play(self, sound: AudibleSound) -> None:
         """Write one block without waiting; raises OutputError when aplay has ended."""
-        if self._pipe is None:
-            return
+        if self._pipe is None:  # no thread could be started to open it
+            raise OutputError(f"{self.name}: it is not open", hint="it is opened by itself")
         try:
             self._pipe.feed(sound.samples)
         except OSError as fault:

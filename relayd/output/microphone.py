@@ -4,6 +4,7 @@ In a user's session it is a source of the sound server; for a system service, wh
 server lets in, one end of an ALSA loopback card.
 """
 
+import fcntl
 import os
 import re
 import stat
@@ -61,15 +62,21 @@ class SessionMicrophone:
     def __init__(self, name: str, on_listeners: OnListeners) -> None:
         """Prepare the microphone that programs list as `name`."""
         self.name, self._on_listeners = name, on_listeners
+        self._lock: int | None = None
+        """Descriptor of the lock's file: while it is held, no other relay has the microphone."""
         self._pipe: SoundPipe | None = None
         self._watch: ListenersWatch | None = None
         self.latency = 0.0
         """s from `play` until a program hears a block: a property of the server's version."""
 
     def open(self) -> None:
-        """Find the source, or have it made, and open its FIFO; raises MicrophoneUnavailable."""
-        source = PipeSource(_source_name(self.name), self.name, _fifo(self.name))
+        """Find the source, or have it made, and open its FIFO; raises MicrophoneUnavailable.
+
+        After an error, `close` removes what was made.
+        """
+        source = self._source()
         server = find_server()
+        self._lock = _lock(source.fifo, self.name)
         if not source.is_loaded():
             _clear_place(source.fifo)
             if server.is_pipewire:  # it takes the FIFO as it is; PulseAudio refuses one
@@ -85,8 +92,8 @@ class SessionMicrophone:
 
     def play(self, sound: AudibleSound) -> None:
         """Write one block without waiting; raises OutputError when the server is gone."""
-        if self._pipe is None:
-            return
+        if self._pipe is None:  # no thread could be started to open it
+            raise OutputError(f"{self.name}: it is not open", hint="it is opened by itself")
         try:
             self._pipe.feed(sound.samples)
         except OSError as fault:
@@ -100,14 +107,20 @@ class SessionMicrophone:
             self._watch.stop()
             self._watch = None
             self._on_listeners(self.name, 0)
-        if self._pipe is None:
+        if self._pipe:
+            self._pipe.close()
+            self._pipe = None
+        if self._lock is None:  # another relay has it, or nobody
             return
-        self._pipe.close()
-        self._pipe = None
         with suppress(MicrophoneUnavailable, OSError):
-            source = PipeSource(_source_name(self.name), self.name, _fifo(self.name))
+            source = self._source()
             source.unload()
             source.fifo.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+    def _source(self) -> PipeSource:
+        return PipeSource(_source_name(self.name), self.name, _fifo(self.name))
 
 
 def _source_name(name: str) -> str:
@@ -138,6 +151,28 @@ def _fifo(name: str) -> Path:
             f"{folder}: others can enter it", hint="remove it; relayd makes another one"
         )
     return folder / f"{_source_name(name)}.pipe"
+
+
+def _lock(fifo: Path, name: str) -> int:
+    """Return a locked descriptor; raises MicrophoneUnavailable while another relay has it.
+
+    Two relays that write one FIFO would mix two voices, and a mute of one would not silence the
+    other. The file stays: who removed it could lock another one than the next relay.
+    """
+    path = fifo.with_suffix(".lock")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as fault:
+        raise MicrophoneUnavailable(f"{path}: {fault.strerror}") from fault
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        os.close(lock)
+        raise MicrophoneUnavailable(
+            f"{name}: another relay has a microphone of this name",
+            hint="give one of them another name in [[output]]",
+        ) from fault
+    return lock
 
 
 def _clear_place(fifo: Path) -> None:

@@ -123,15 +123,14 @@ class PipeSource:
     def listeners(self) -> int:
         """Return how many programs record from it now; raises MicrophoneUnavailable."""
         sources = pactl("list", "short", "sources")
-        numbers = {
-            line.split()[0] for line in sources.splitlines() if line.split()[1] == self.source
-        }
+        rows = [line.split() for line in sources.splitlines()]
+        numbers = {row[0] for row in rows if row[1:2] == [self.source]}
         try:
             recordings = json.loads(pactl("-f", "json", "list", "source-outputs"))
             return sum(
                 str(each["source"]) in numbers and not each.get("corked") for each in recordings
             )
-        except (ValueError, KeyError, TypeError) as fault:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise MicrophoneUnavailable(
                 "this version of pactl tells nothing of programs that record"
             ) from fault

@@ -1,8 +1,10 @@
 """The virtual microphone on real sound servers: heard, listed, private, and back after a fault."""
 
+import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -17,7 +19,7 @@ from relayd.errors import MicrophoneUnavailable, OutputError
 from relayd.output.base import OutputChange, OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
 from relayd.output.microphone import make_microphone
-from relayd.output.pulse import server_of
+from relayd.output.pulse import PipeSource, server_of
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, silence
 from tests.support.sound_server import Kind, SoundServer, is_installed
 
@@ -128,7 +130,7 @@ def test_it_is_listed_by_its_name_and_brings_no_speaker(
 def test_no_other_user_can_listen_or_speak(server: SoundServer, microphone: SoundOutput) -> None:
     with Feeder(microphone):
         folder = Path(server.environment["XDG_RUNTIME_DIR"], "relayd", "microphones")
-        (fifo,) = folder.iterdir()
+        (fifo,) = folder.glob("*.pipe")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_ISFIFO(fifo.stat().st_mode)
         assert stat.S_IMODE(fifo.stat().st_mode) == 0o600
@@ -176,6 +178,8 @@ def test_one_that_a_killed_relay_left_is_used_again(
     microphone.open()
     microphone._pipe.close()  # type: ignore[attr-defined]  # as the kernel does at SIGKILL
     microphone._pipe = None  # type: ignore[attr-defined]  # the same
+    os.close(microphone._lock)  # type: ignore[attr-defined]  # the same
+    microphone._lock = None  # type: ignore[attr-defined]  # the same
     microphone.close()
     settings = MicrophoneSettings(kind="microphone")
     with Feeder(make_microphone(settings, lambda *_: None)):
@@ -184,6 +188,80 @@ def test_one_that_a_killed_relay_left_is_used_again(
         with server.recording(SOURCE) as take:
             take(0.5)
             assert take(1.0).any()
+
+
+def test_two_relays_never_speak_through_one_microphone(
+    server: SoundServer, microphone: SoundOutput
+) -> None:
+    other = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
+    with Feeder(microphone):
+        with pytest.raises(MicrophoneUnavailable, match="another relay") as refusal:
+            other.open()
+        assert refusal.value.hint
+        other.close()
+        assert SOURCE in server.ask("list", "short", "sources")[1], "the first one's stays"
+    other.open()
+    other.close()
+
+
+def test_one_that_cannot_be_fed_is_removed_and_made_anew(
+    server: SoundServer, microphone: SoundOutput
+) -> None:
+    microphone.open()
+    folder = Path(server.environment["XDG_RUNTIME_DIR"], "relayd", "microphones")
+    microphone._pipe.close()  # type: ignore[attr-defined]  # as after SIGKILL
+    microphone._pipe = None  # type: ignore[attr-defined]  # the same
+    os.close(microphone._lock)  # type: ignore[attr-defined]  # the same
+    microphone._lock = None  # type: ignore[attr-defined]  # the same
+    microphone.close()
+    next(folder.glob("*.pipe")).unlink()
+    other = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
+    with pytest.raises(MicrophoneUnavailable):
+        other.open()
+    other.close()
+    assert SOURCE not in server.ask("list", "short", "sources")[1]
+    other.open()
+    other.close()
+
+
+def test_one_that_was_never_opened_takes_no_sound_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    for device in ("pulse", "alsa:hw:CARD=relayd,DEV=0"):
+        settings = MicrophoneSettings(kind="microphone", device=device)
+        microphone = make_microphone(settings, lambda *_: None)
+        with pytest.raises(OutputError, match="not open"):
+            microphone.play(AudibleSound(silence(), 0.0))
+
+
+@pytest.mark.parametrize(
+    ("sources", "recordings"),
+    [
+        ("", "{}"),
+        ("\n7\n\n", "[]"),
+        ("7 relayd_microphone", "nonsense"),
+        ("7 relayd_microphone", "[7]"),
+        ("7 relayd_microphone", "{"),
+        ("7 relayd_microphone", "[" * 100_000),
+        ("7 relayd_microphone", '[["source"]]'),
+    ],
+)
+def test_nonsense_of_pactl_counts_nobody_or_is_unknown(
+    sources: str, recordings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources").write_text(sources)
+    (tmp_path / "recordings").write_text(recordings)
+    pactl = tmp_path / "pactl"
+    pactl.write_text(
+        f'#!/bin/sh\ncase "$*" in *source-outputs) cat {tmp_path}/recordings;;'
+        f" *) cat {tmp_path}/sources;; esac\n"
+    )
+    pactl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    source = PipeSource(SOURCE, "relayd microphone", tmp_path / "fifo")
+    with suppress(MicrophoneUnavailable):
+        assert source.listeners() == 0
 
 
 def test_without_a_server_it_says_so_and_what_to_do(
