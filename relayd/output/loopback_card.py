@@ -37,6 +37,7 @@ _LONGEST_REASON: Final = 200
 _CARD_IN: Final = re.compile(r"CARD=([A-Za-z0-9_]+)|^(?:plug)?hw:(?!CARD=)([A-Za-z0-9_]+)")
 
 _log = get("microphone")
+_readers_log = get("readers")
 
 
 def has_loopback_card(proc: Path = Path("/proc")) -> bool:
@@ -166,6 +167,7 @@ class LoopbackCard:
             count = self._listeners()
             if count != reported:
                 reported = count
+                _readers_log.info(LogEvent.READERS_CHANGED, device=self.name, count=count)
                 self._on_listeners(self.name, count)
             if self._clock.sleep_until(self._clock.now() + _LOOK, self._stop):
                 return
