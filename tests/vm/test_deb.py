@@ -27,6 +27,7 @@ import pytest
 from relayd.media.frames import Geometry
 from relayd.output.standby import StandbyRenderer
 from relayd.relay.status import RelayState
+from relayd.sound.blocks import RATE
 from tests.agora.library import build_site
 from tests.support.interpreter import ROOT
 from tests.support.stage import Emulator, wait_for
@@ -444,6 +445,75 @@ def test_the_session_of_a_killed_relay_with_a_camera_is_closed(
 
 NO_RESTART = "[Service]\nRestart=no\n"
 """Else the next start might have closed it."""
+
+
+def test_the_service_writes_a_sound_card_whose_driver_came_after_its_start(
+    machine: Guest, shared: Path, note: Note
+) -> None:
+    machine.run(
+        "systemctl stop 'relayd@*'; ! grep -q '^snd_aloop ' /proc/modules || rmmod snd-aloop"
+    )
+    machine.write("/etc/credstore/akool-api-key", KEY)
+    machine.write("/etc/relayd/voice.toml", VOICE)
+    machine.write("/run/systemd/system/relayd@voice.service.d/test.conf", QUICK)
+    machine.run("systemctl daemon-reload && systemctl start relayd@voice", within=SLOW)
+    journal = machine.start("journalctl -fu relayd@voice -o cat --no-tail")
+    journal.wait_for("no sound card relayd", SLOW)
+    machine.run("modprobe snd-aloop && udevadm settle")
+    assert machine.run("stat -c '%a %U:%G' /dev/snd/pcmC9D0p").strip() == "660 root:audio"
+    about = machine.run("udevadm info --query=property /sys/class/sound/card9")
+    assert "SOUND_DESCRIPTION=relayd microphone" in about.splitlines()
+    journal.wait_for("microphone.opened", SLOW)
+    writer = machine.run(f"sed -n 's/^owner_pid *: //p' {CARD}/pcm0p/sub0/status").strip()
+    assert machine.run(f"stat -c %U /proc/{writer}").strip() == "relayd"
+    began = time.monotonic()
+    file = shared / "heard"
+    reader = machine.start(f"arecord -q -D hw:CARD=relayd,DEV=1 -t raw {FORMAT} {file}")
+    wait_for("the voice", lambda: len(loud(file)) > RATE, SLOW)
+    note(
+        "arecord's start to 1 s of the service's voice, emulated",
+        f"{time.monotonic() - began:.1f} s",
+    )
+    listening = r'"device": "alsa:\S+", "count": {}, "event": "readers.changed"'
+    journal.wait_for(listening.format(1), SLOW)
+    reader.stop()
+    journal.wait_for(f"(?s){listening.format(1)}.*{listening.format(0)}", SLOW)
+    journal.stop()
+    assert "session." not in journal.text, "the voice alone takes no session"
+    pitch = np.argmax(np.abs(np.fft.rfft(loud(file)[-RATE:])))  # of one second, so in hertz
+    assert abs(pitch - 1000) < 30  # it may be stretched by one in a hundred
+    machine.run("systemctl stop relayd@voice")
+    assert machine.run(f"cat {CARD}/pcm0p/sub0/status") == "closed\n"
+
+
+def loud(file: Path) -> np.ndarray:
+    """Return what was recorded, from its first sound on."""
+    if not file.exists():
+        return np.zeros(0, np.int16)
+    recorded = file.read_bytes()
+    return np.trim_zeros(np.frombuffer(recorded[: len(recorded) // 2 * 2], np.int16), "f")
+
+
+VOICE = """
+[source]
+url = "testsrc2=size=160x120:rate=5[out0];sine=frequency=1000:sample_rate=48000[out1]"
+format = "lavfi"
+[face]
+image = "http://127.0.0.1:9/face.png"
+[akool]
+base_url = "http://127.0.0.1:9"
+[rtc]
+kind = "webrtc"
+[[output]]
+kind = "camera"
+device = "/dev/relayd/1"
+[[output]]
+kind = "microphone"
+device = "alsa:hw:CARD=relayd,DEV=0"
+"""
+"""Who reads only its microphone hears its source, without a session."""
+CARD = "/proc/asound/relayd"
+FORMAT = "-f S16_LE -r 48000 -c 1"
 
 
 def test_nothing_went_wrong_in_the_kernel(machine: Guest) -> None:
