@@ -147,7 +147,7 @@ class VideoWriter:
             raise OutputError(f"{self.name}: {_reason(fault)}") from fault
 
     def write_sound(self, samples: Samples, at: float) -> None:
-        """Encode and mux one block of sound that belongs `at` s after the first picture.
+        """Encode and mux samples, shape (n,), that belong `at` s after the first picture.
 
         Does nothing before that picture, which opens the target. Raises as `write`.
         """

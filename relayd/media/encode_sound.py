@@ -1,5 +1,6 @@
 """The sound track of an encoded output: blocks in, AAC or Opus packets out, without a hole."""
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -8,7 +9,7 @@ from av import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from relayd.sound.blocks import BLOCK, RATE, Samples
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -21,9 +22,32 @@ _BITRATE: Final = 64_000
 _TOLERANCE: Final = RATE // 50
 """Samples by which a block may come early or late and is still appended: its time is that of the
 thread that played it, not of the sound."""
+_SAME_TIME: Final = 0.001
+"""s by which a block's time may differ from the end of the one before it, by rounding."""
 _LONGEST_WAIT: Final = RATE // 2
 """Samples that the sound may lag behind the pictures before silence is put in: the muxer waits for
 both."""
+
+
+def joined(blocks: Iterable[tuple[Samples, float]]) -> Iterator[tuple[Samples, float]]:
+    """Join blocks that follow each other, each with its time in s after the first picture.
+
+    A call of the encoder costs as much as encoding a block. What comes before the first picture is
+    left out.
+    """
+    run: list[Samples] = []
+    begins = ends = 0.0
+    for samples, at in blocks:
+        if at <= -BLOCK_SECONDS:
+            continue
+        if run and abs(at - ends) > _SAME_TIME:
+            yield np.concatenate(run), begins
+            run = []
+        begins = begins if run else at
+        run.append(samples)
+        ends = at + len(samples) / RATE
+    if run:
+        yield np.concatenate(run), begins
 
 
 class SoundTrack:
@@ -40,7 +64,7 @@ class SoundTrack:
         """Samples of silence put into holes."""
 
     def write(self, samples: Samples, at: float) -> "list[Packet[AudioStream]]":
-        """Encode a block that belongs `at` s after the first picture; returns finished packets.
+        """Encode samples that belong `at` s after the first picture; returns finished packets.
 
         What comes before the first picture, or a second time, is left out; holes become silence.
         """

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Self
@@ -24,11 +25,12 @@ import numpy as np
 from relayd import logs
 from relayd.errors import OutputError
 from relayd.media.encode import VideoWriter
-from relayd.media.encode_sound import AudioCodec, SharedTime
+from relayd.media.encode_sound import AudioCodec, SharedTime, joined
 from relayd.media.frames import Geometry
 from relayd.media.slots import SharedSlot
 from relayd.process.descriptors import keep_from_children, wait_readable
 from relayd.process.hardening import die_with_parent, forbid_dumps
+from relayd.sound.blocks import Samples
 from relayd.sound.ring import SharedRing
 
 REPORT_EVERY: Final = 0.5
@@ -190,10 +192,17 @@ def _ring_of(order: Order) -> SharedRing | None:
 
 def _write_sound(ring: SharedRing | None, shared_time: SharedTime, writer: VideoWriter) -> None:
     """Write the blocks that wait; those from before the first picture are dropped."""
-    while ring and (block := ring.read()):
+    if ring:
+        for samples, since in joined(_waiting(ring, shared_time)):
+            writer.write_sound(samples, since)
+
+
+def _waiting(ring: SharedRing, shared_time: SharedTime) -> Iterator[tuple[Samples, float]]:
+    """Take the blocks that wait, each with its time in s after the first picture."""
+    while block := ring.read():
         samples, at = block
         if (since := shared_time.since_first(at)) is not None:
-            writer.write_sound(samples, since)
+            yield samples, since
 
 
 def _wait(slot: SharedSlot, lifeline: int) -> bool:

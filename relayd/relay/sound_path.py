@@ -14,7 +14,7 @@ from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
 from relayd.relay.status import SoundStatus
 from relayd.sound.blocks import BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
-from relayd.sound.clock import SoundClock
+from relayd.sound.clock import HELD, SoundClock
 from relayd.sound.follow import DelayFollower
 from relayd.sound.gate import Silence, SoundGate
 from relayd.sound.level import LevelMeter
@@ -161,8 +161,9 @@ class SoundPath:
                 self._gate.push(back)
 
     def _latency(self) -> float:
-        """Return the s by which blocks are handed over before they are heard."""
-        return max((kept.output.latency for kept in self._kept if not kept.lost), default=0.0)
+        """Return the s from when a block is due until it is heard."""
+        latencies = (kept.output.latency for kept in self._kept if not kept.lost)
+        return HELD + max(latencies, default=0.0)
 
     def status(self, listeners: dict[str, int | None]) -> SoundStatus:
         """Return a snapshot; `listeners` are the programs that read each microphone."""

@@ -18,9 +18,9 @@ from relayd.sound.blocks import RATE, OwnSound
 from relayd.source.sound_blocks import BlockMaker, clipped
 from relayd.source.sound_times import LiveTimes, ScheduledTimes
 
-LEAD: Final = 0.1
+LEAD: Final = 0.15
 """s before it is due that sound is handed on."""
-STEP: Final = 0.05
+STEP: Final = 0.1
 """s between looks at what is due."""
 MOST_AHEAD: Final = 60.0
 """s of sound that are kept; more is left out, and not even decoded (5.8 MB)."""

@@ -10,6 +10,7 @@ from relayd.config.settings import SoundSettings
 from relayd.errors import OutputError
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.sound_path import LATER, SoundPath
+from relayd.sound.clock import HELD
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.gate import Silence
 from tests.support.clock import FakeClock
@@ -92,7 +93,7 @@ def test_a_microphone_that_is_heard_late_gets_its_sound_earlier_and_recordings_d
     rig.path.steer(LIVE, voice_alone=False)
     rig.tick(300, delay=0.45)
     heard = rig.microphone.heard[-1]
-    assert abs(heard.at - (rig.clock.time + 0.174)) < 1e-9
+    assert abs(heard.at - (rig.clock.time + 0.174 + HELD)) < 1e-9
     assert abs(int(heard.samples[0]) - rig.number_at(heard.at - 0.45 - LATER)) <= 1
     assert rig.recorded[-1] is heard
 

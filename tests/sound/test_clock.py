@@ -7,7 +7,7 @@ from threading import Event
 import pytest
 import structlog
 
-from relayd.sound.clock import SoundClock
+from relayd.sound.clock import HELD, SoundClock
 
 
 class Steps:
@@ -29,8 +29,8 @@ class Steps:
 
 
 def ticks_of(works: list[float]) -> tuple[list[int], SoundClock]:
-    """Return the ms of each call since the first, when the calls take so long."""
-    clock = Steps(len(works))
+    """Return the ms of each call since the first, when the calls take so long; two a wake-up."""
+    clock = Steps(len(works) // 2)
     dues: list[int] = []
 
     def on_tick(due: float) -> None:
@@ -48,17 +48,25 @@ def test_calls_are_due_at_multiples_of_10_ms_whatever_they_take() -> None:
     assert tick.counts.skipped == 0
 
 
-def test_a_short_delay_is_caught_up_without_a_beat_lost() -> None:
+def test_a_short_delay_is_caught_up_without_a_call_lost() -> None:
     dues, tick = ticks_of([0.025, 0.0, 0.0, 0.0])
     assert dues == [0, 10, 20, 30]
     assert tick.counts.skipped == 0
 
 
-def test_after_a_stall_beats_are_left_out() -> None:
-    dues, tick = ticks_of([0.0, 0.505, 0.0, 0.0])
-    assert dues == [0, 10, 510, 520]
-    assert tick.counts.skipped == 49
-    assert tick.counts.ticks == 4
+def test_after_a_stall_calls_are_left_out() -> None:
+    dues, tick = ticks_of([0.0, 0.0, 0.0, 0.505, 0.0, 0.0])
+    assert dues == [0, 10, 20, 30, 520, 530]
+    assert tick.counts.skipped == 48
+    assert tick.counts.ticks == 6
+
+
+def test_no_call_comes_before_it_is_due_or_later_than_promised() -> None:
+    clock, lates = Steps(50), list[float]()
+    SoundClock(lambda due: lates.append(clock.now() - due), clock)._run()
+    assert len(lates) == 100
+    assert min(lates) == pytest.approx(0.0, abs=1e-9)
+    assert max(lates) == pytest.approx(HELD, abs=1e-9)
 
 
 def test_stop_returns_when_the_last_call_has_returned() -> None:
@@ -89,7 +97,7 @@ def test_a_beat_that_raises_is_logged_once_and_the_beats_go_on() -> None:
 
     with structlog.testing.capture_logs() as logs:
         SoundClock(on_tick, clock)._run()
-    assert len(calls) == 50
+    assert len(calls) == 100
     assert [line["event"] for line in logs] == ["sound.tick_failed"]
 
 
