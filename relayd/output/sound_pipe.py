@@ -10,8 +10,9 @@ from typing import Final
 
 from relayd.sound.blocks import BLOCK_BYTES, Samples
 
-MOST_WAITING: Final = 4 * BLOCK_BYTES
-"""Bytes in the pipe at which a block is dropped: nobody reads it, or its reader is slower."""
+MOST_WAITING: Final = 5 * BLOCK_BYTES
+"""Bytes in the pipe at which a block is dropped: nobody reads it, or its reader is slower. Two
+blocks come at once, and PipeWire takes more than two at once."""
 UNREAD: Final = 5
 """Blocks dropped in a row after which nobody reads: what waits is replaced by what is said now. So
 a program that begins to listen hears nothing that is older than that."""

@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_microphone [--seconds S] [--root FOLDER]
 
-Each block that is fed holds its number in every sample; another program (parec) records. Latency is
-from feeding a block to when the recorder gets it. `--root` is a folder with an unpacked newer
+Each block holds its number in every sample, and is fed by the clock of sound; another program
+(parec) records. Latency is from when a block is fed at the latest to when the recorder gets it. `--root` is a folder with an unpacked newer
 PipeWire, such as 1.4 of bookworm-backports, which is tried beside the installed servers.
 """
 
@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from threading import Event, Thread
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from relayd.config.settings import MicrophoneSettings
 from relayd.output.microphone import make_microphone
 from relayd.output.pulse import find_server
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, AudibleSound
+from relayd.sound.clock import HELD, SoundClock
 from tests.support.sound_server import SoundServer, is_installed, unpacked
 
 
@@ -29,17 +29,14 @@ def measure(server: SoundServer, seconds: float) -> None:
     os.environ.update(server.environment)
     microphone = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
     microphone.open()
-    stop, fed_at = Event(), [0.0]
+    fed_at = [0.0]
 
-    def feed() -> None:
-        due = time.monotonic()
-        while not stop.wait(max(0.0, due - time.monotonic())):
-            fed_at.append(time.monotonic())
-            value = (len(fed_at) - 1) % 32000 + 1
-            microphone.play(AudibleSound(np.full(BLOCK, value, np.int16), due))
-            due += BLOCK_SECONDS
+    def feed(due: float) -> None:
+        fed_at.append(due + HELD)
+        value = (len(fed_at) - 1) % 32000 + 1
+        microphone.play(AudibleSound(np.full(BLOCK, value, np.int16), due))
 
-    feeder = Thread(target=feed)
+    feeder = SoundClock(feed)
     feeder.start()
     try:
         pieces, read_at = [], []
@@ -49,8 +46,7 @@ def measure(server: SoundServer, seconds: float) -> None:
                 pieces.append(take(BLOCK_SECONDS))
                 read_at.append(time.monotonic())
     finally:
-        stop.set()
-        feeder.join()
+        feeder.stop()
         name = find_server().name
         microphone.close()
     samples = np.concatenate(pieces)
