@@ -13,8 +13,13 @@ ticks of the output: a median would jump by a tick to and fro where delays lie b
 upper half, as sound is sooner noticed when it is early than when it is late."""
 _FEWEST: Final = 5
 """Measurements of a route before its delay is believed."""
-_MAX_AGE: Final = 5.0
+_MAX_AGE: Final = 1.5
 """s; older ones than that say nothing about now, if there are newer ones."""
+_STEP: Final = 0.08
+"""s by which a delay differs from the target so much that it is no unevenness."""
+_STEPPED: Final = 6
+"""Measurements in a row, all of them too long or all too short by that: from then on only they
+count. A few late pictures are no step, and with a pause to wait for it is done within 2 s."""
 
 
 class DelayFollower:
@@ -34,10 +39,18 @@ class DelayFollower:
         """Take note of a picture that was shown at `now`, `delay` s after its capture."""
         with self._lock:
             self._notes.append((now, delay))
-            while now - self._notes[0][0] > _MAX_AGE:
+            while now - self._notes[0][0] > _MAX_AGE or self._has_stepped():
                 self._notes.popleft()
             if len(self._notes) >= _FEWEST:
                 self._measured = _typical(sorted(delay for _, delay in self._notes))
+
+    def _has_stepped(self) -> bool:
+        """Whether the newest measurements, but not all, show that the delay is another now."""
+        if self._measured is None or len(self._notes) <= _STEPPED:
+            return False
+        measured, newest = self._measured, list(self._notes)[-_STEPPED:]
+        errors = [delay - measured for _, delay in newest]
+        return min(errors) > _STEP or max(errors) < -_STEP
 
     def forget(self) -> None:
         """Start with new measurements, for another route; until there are some, the last holds."""

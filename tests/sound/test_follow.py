@@ -30,8 +30,23 @@ def test_a_few_late_pictures_do_not_move_the_target() -> None:
     assert follower.target() == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("delay", "pictures"), [(0.7, 10), (0.3, 16)])
-def test_a_longer_delay_is_the_target_after_half_a_second_a_shorter_one_later(
+@pytest.mark.parametrize("delay", [0.7, 0.3])
+def test_a_step_of_the_delay_is_followed_within_a_third_of_a_second(delay: float) -> None:
+    follower = DelayFollower()
+    note(follower, [0.4] * 100)
+    note(follower, [delay] * 6, 5.0)
+    assert follower.target() == pytest.approx(delay)
+
+
+def test_a_step_is_followed_as_soon_when_the_delay_is_uneven() -> None:
+    follower, rng = DelayFollower(), np.random.default_rng(2)
+    note(follower, list(0.4 + 0.02 * rng.standard_normal(100)))
+    note(follower, list(0.65 + 0.02 * rng.standard_normal(6)), 5.0)
+    assert follower.target() == pytest.approx(0.66, abs=0.03)
+
+
+@pytest.mark.parametrize(("delay", "pictures"), [(0.45, 10), (0.35, 16)])
+def test_a_change_too_small_for_a_step_is_followed_within_a_second(
     delay: float, pictures: int
 ) -> None:
     follower = DelayFollower()
