@@ -27,7 +27,7 @@ CAPTURED: Final = 2.0
 RETURNED: Final = 0.2
 """s of the service's sound that may wait for the tick."""
 
-LATER: Final = 0.015
+LATER: Final = 0.02
 """s that sound is aimed behind its picture. Programs show a picture some ms after it is there, and
 sound that is early is noticed sooner than sound that is late (ITU-R BT.1359: 45 ms against 125)."""
 
