@@ -10,7 +10,6 @@ from collections.abc import Callable
 from threading import Event
 from typing import Final, Protocol
 
-
 _SHORT: Final = 0.05
 """s that a stop may wait: up to here a plain sleep is used, which costs a third less CPU time."""
 

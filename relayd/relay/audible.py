@@ -28,12 +28,13 @@ class Audible:
         `voice_alone`: programs read only the microphone, so there is no picture to wait for.
         """
         is_live = state in _LIVE
-        if conditions.paused or conditions.asleep or conditions.source.suspended:
+        is_away = conditions.paused or conditions.asleep
+        if is_away or (conditions.source.suspended and not voice_alone):
             self._has_begun = False
         elif is_live or voice_alone:
             self._has_begun = True
         reasons: set[Silence] = set()
-        if conditions.paused or conditions.asleep:
+        if is_away:
             reasons.add(Silence.PAUSED)
         if not self._has_begun:
             reasons.add(Silence.NOT_LIVE)

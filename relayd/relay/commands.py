@@ -74,6 +74,13 @@ class ResumeSource(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class SteerVoice(Command):
+    """Open or close the device that captures the voice beside the source."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SessionCommand(Command):
     """Base class of commands for one session."""
 

@@ -149,8 +149,12 @@ class Conditions:
 
     readers: Readers
     listeners: dict[str, int | None] = field(default_factory=dict)
-    """Programs that read each microphone; None where they cannot be counted. They need the source,
+    """Programs that read each microphone; None where they cannot be counted. They need the voice,
     but no session."""
+    voice_apart: bool = False
+    """The voice has a device of its own, so that whoever needs only it needs no pictures."""
+    voice_recorded: bool = False
+    """The voice is wanted wherever pictures are, not only by listeners."""
     source: Source = field(default_factory=Source)
     paused: bool = False
     asleep: bool = False
@@ -185,10 +189,20 @@ class Conditions:
         return self.has_listener and not self.readers.may_keep_session(now)
 
     def needs_source(self, now: float) -> bool:
-        """Whether the source is kept open. A pause closes it: the camera's light goes out."""
+        """Whether the source is kept open. A pause closes it: the camera's light goes out.
+
+        A microphone's reader needs it only where the voice comes with the pictures.
+        """
         if self.paused:
             return False
-        return self.readers.may_keep_session(now) or self.has_listener
+        return self.readers.may_keep_session(now) or (self.has_listener and not self.voice_apart)
+
+    def needs_voice(self, now: float) -> bool:
+        """Whether the voice's own device is kept open."""
+        if self.paused or not self.voice_apart:
+            return False
+        is_wanted = self.voice_recorded or self.readers.are_ignored
+        return self.has_listener or (is_wanted and self.readers.may_keep_session(now))
 
     def may_keep_session(self, now: float, *, opened: bool) -> bool:
         """Whether a session is kept; one that is `opened` is kept for the grace time, too."""

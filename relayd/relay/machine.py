@@ -54,7 +54,11 @@ class Machine:
         """Start without a session; `doubts` are times of earlier lost answers (monotonic s)."""
         self.face = face
         """The face to put on."""
-        self.conditions = Conditions(Readers(policy.on_demand, policy.grace))
+        self.conditions = Conditions(
+            Readers(policy.on_demand, policy.grace),
+            voice_apart=policy.voice_apart,
+            voice_recorded=policy.voice_recorded,
+        )
         self.doubtful = 0
         """Creates of this run whose answer was lost."""
         self._commands: list[Command] = []
@@ -68,6 +72,8 @@ class Machine:
         self._reported_view: View | None = None
         self._audible = Audible(policy.sound_standby)
         self._reported_sound: do.SteerSound | None = None
+        self._has_voice = True
+        """Whether the voice's device was last asked to be open: it is started so."""
         self._wake_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -87,6 +93,7 @@ class Machine:
             self._end_late_stages()
             self._close_unwanted()
             self._steer_source()
+            self._steer_voice()
             self.sessions.show_newest(now)
             self._open_wanted()
             self._open_successor()
@@ -332,6 +339,13 @@ class Machine:
         else:
             source.suspend()
             self._emit(do.SuspendSource())
+
+    def _steer_voice(self) -> None:
+        conditions = self.conditions
+        needed = conditions.needs_voice(self._now)
+        if conditions.voice_apart and not conditions.stopping and needed is not self._has_voice:
+            self._has_voice = needed
+            self._emit(do.SteerVoice(needed))
 
     def _open_wanted(self) -> None:
         if (

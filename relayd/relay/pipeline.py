@@ -231,16 +231,17 @@ class Pipeline:
         """
         self.pacer.pause()
         self.reader.pause()
-        if self.voice:
-            self.voice.pause()
         self.gate.shut()
 
     def resume_source(self) -> None:
         """Open the source again and send."""
         self.reader.resume()
-        if self.voice:
-            self.voice.resume()
         self.pacer.resume()
+
+    def steer_voice(self, wanted: bool) -> None:  # noqa: FBT001 - callback with one flag
+        """Open the voice's own device, or close it; also before the start."""
+        if self.voice:
+            (self.voice.resume if wanted else self.voice.pause)()
 
     def stop_source(self) -> None:
         """Stop pacer, voice and reader."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings
+from relayd.config.settings import CameraSettings, MicrophoneSettings, Settings, StreamSettings
+from relayd.source.voice_plans import NO_DEVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,17 @@ class Policy:
     """s without a swapped picture after which a link counts as lost."""
     sound: bool = False
     """There is sound to steer."""
+    voice_apart: bool = False
+    """The voice comes from a device of its own, not with the source's pictures."""
+    voice_recorded: bool = False
+    """Not only programs that read a microphone get the voice: a stream or the service does."""
     sound_standby: Literal["keep", "mute"] = "keep"
     """Whether the voice is heard while the swap is away after it was live."""
 
 
 def policy_of(settings: Settings) -> Policy:
     """Return the policy of these settings."""
+    has_streams = any(isinstance(output, StreamSettings) for output in settings.output)
     return Policy(
         on_demand=is_on_demand(settings),
         grace=settings.on_demand.grace,
@@ -35,6 +41,8 @@ def policy_of(settings: Settings) -> Policy:
         first_frame_timeout=settings.rtc.first_frame_timeout,
         stall_timeout=settings.rtc.stall_timeout,
         sound=settings.wants_sound,
+        voice_apart=settings.wants_sound and settings.sound.source not in NO_DEVICE,
+        voice_recorded=settings.sound.publish or has_streams,
         sound_standby=settings.sound.standby,
     )
 

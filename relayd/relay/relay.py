@@ -28,6 +28,7 @@ from relayd.relay.background import in_background
 from relayd.relay.budget import BudgetWatch
 from relayd.relay.commands import Report
 from relayd.relay.holdoff import DOUBT_MEMORY
+from relayd.relay.kept_mute import KeptMute
 from relayd.relay.machine import Machine
 from relayd.relay.metrics import Metrics
 from relayd.relay.output_faults import OutputFaults
@@ -106,7 +107,11 @@ class Relay:
             ),
             on_report=self._on_report,
             steer_source=self._steer_source,
+            steer_voice=self.pipeline.steer_voice,
         )
+        self._kept_mute = KeptMute(state_directory(settings), name)
+        if self.pipeline.sound and self._kept_mute.is_set():
+            self.pipeline.sound.mute()
         self._output_faults = OutputFaults()
         self._face_lock = asyncio.Lock()
         self._credit = CreditWatch(client)
@@ -190,12 +195,18 @@ class Relay:
         self._runner.post(on.Resumed())
 
     async def mute(self) -> None:
-        """Let nothing be heard until `unmute`. Raises UsageError where the relay has no sound."""
+        """Let nothing be heard until `unmute`, also of a later run.
+
+        Raises UsageError where the relay has no sound.
+        """
         self._sound().mute()
+        await asyncio.to_thread(self._kept_mute.set)
 
     async def unmute(self) -> None:
         """End a mute; raises UsageError where the relay has no sound."""
-        self._sound().unmute()
+        sound = self._sound()
+        await asyncio.to_thread(self._kept_mute.clear)
+        sound.unmute()
 
     def _sound(self) -> SoundPath:
         if self.pipeline.sound is None:

@@ -37,15 +37,17 @@ class Runner:
         *,
         on_report: Callable[[do.Report], None],
         steer_source: Callable[[bool], None],
+        steer_voice: Callable[[bool], None],
     ) -> None:
         """Do nothing before the first event.
 
         `on_report` gets each state of the relay; `steer_source` opens the source (True) or
-        releases it (False).
+        releases it (False), `steer_voice` the voice's own device.
         """
         self.machine = machine
         self._parts = parts
-        self._on_report, self._steer_source = on_report, steer_source
+        self._on_report = on_report
+        self._steer_source, self._steer_voice = steer_source, steer_voice
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[Event] = deque()
         self._busy = False
@@ -189,6 +191,8 @@ class Runner:
                 self._steer_source(False)
             case do.ResumeSource():
                 self._steer_source(True)
+            case do.SteerVoice(wanted):
+                self._steer_voice(wanted)
             case do.SteerSound(reasons, voice_alone) if sound:
                 sound.steer(reasons, voice_alone=voice_alone)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from relayd.clock import Clock
 from relayd.config.settings import SoundSettings
+from relayd.logs import LogEvent, get
 from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
 from relayd.relay.status import SoundStatus
@@ -21,6 +22,8 @@ from relayd.sound.level import LevelMeter
 from relayd.sound.line import DelayLine
 from relayd.sound.returned import ReturnedBuffer
 from relayd.sound.ring import SoundRing
+
+_log = get("sound")
 
 CAPTURED: Final = 2.0
 """s of the source's sound that may wait for the tick: what a recording is read ahead."""
@@ -66,6 +69,7 @@ class SoundPath:
         self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
         self._voice_alone = False
+        self._recorder_fault = ""
         self._taken = self._sent = self._played = 0
 
     def start(self) -> None:
@@ -139,7 +143,16 @@ class SoundPath:
         for kept in self._kept:
             kept.use(lambda output: output.play(sound))
         for record in self._recorders:
+            self._offer(record, sound)
+
+    def _offer(self, record: Callable[[AudibleSound], None], sound: AudibleSound) -> None:
+        """Give a recorder the block; a fault of one takes nothing from the others."""
+        try:
             record(sound)
+        except Exception as fault:  # noqa: BLE001 - the others must get it
+            if str(fault) != self._recorder_fault:  # 100 times a second would fill the disk
+                self._recorder_fault = str(fault)
+                _log.exception(LogEvent.SOUND_RECORDER_FAILED)
 
     def _wanted(self) -> float | None:
         """Return the s from capture to listener; None before the picture's delay is known."""

@@ -12,7 +12,8 @@ were, and after how many seconds all that followed were within -20 to +60 ms.
 First the clip is a file: steady, then pictures come back 0.25 s later, then as before, then the
 relay changes its session. Then it is a live stream (MPEG-TS over UDP), whose muxer sends the sound
 up to 0.3 s after its pictures, while the service takes 0.35 s longer, as Akool's takes 0.3 to
-0.8 s in all: steady, then it is away for four seconds. Last, two relays without and two with sound run in turn.
+0.8 s in all: steady, then it is away for four seconds. Last, two relays without and two with sound
+run in turn.
 
 With --microphone, the file's sound is what another program records from the microphone that relayd
 makes in a real sound server without a card, rather than what relayd hands over.

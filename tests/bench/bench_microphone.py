@@ -3,8 +3,9 @@
     python -m tests.bench.bench_microphone [--seconds S] [--root FOLDER]
 
 Each block holds its number in every sample, and is fed by the clock of sound; another program
-(parec) records. Latency is from when a block is fed at the latest to when the recorder gets it. `--root` is a folder with an unpacked newer
-PipeWire, such as 1.4 of bookworm-backports, which is tried beside the installed servers.
+(parec) records. Latency is from when a block is fed at the latest to when the recorder gets it.
+`--root` is a folder with an unpacked newer PipeWire, such as 1.4 of bookworm-backports, which is
+tried beside the installed servers.
 """
 
 import argparse

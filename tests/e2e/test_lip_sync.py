@@ -50,14 +50,20 @@ async def test_sound_stays_with_the_picture_when_the_service_becomes_slower_and_
         face = await upload_face("", service)
         output = {"kind": "stream", "url": str(tmp_path / "out.mkv")}
         settings = settings_for(service, face, str(clip), [output], str(tmp_path), sound=True)
-        stop = asyncio.Event()
+        stop, is_live = asyncio.Event(), asyncio.Event()
         async with connect(settings) as client:
-            relay = Relay(settings, "test", client, open_journal(settings), more_outputs=[meter])
+            relay = Relay(
+                settings,
+                "test",
+                client,
+                open_journal(settings),
+                more_outputs=[meter],
+                on_change=lambda state, _reason: is_live.set() if state.value == "live" else None,
+            )
             task = asyncio.create_task(relay.run(stop))
             try:
                 async with asyncio.timeout(30):
-                    while relay.status().state.value != "live":
-                        await asyncio.sleep(0.1)
+                    await is_live.wait()
                 await asyncio.sleep(3.0)
                 for lag in (0.0, STEP, 0.0):
                     await set_lag(service, lag)
@@ -68,7 +74,6 @@ async def test_sound_stays_with_the_picture_when_the_service_becomes_slower_and_
                 stop.set()
                 await task
     offsets = [typical(meter.measurements(), start, start + MEASURED) for start in parts]
-    print("median offsets, ms:", [round(offset * 1000) for offset in offsets])
     assert all(EARLIEST <= offset <= LATEST for offset in offsets), offsets
     recorded = measured(decoded(tmp_path / "out.mkv")).measurements()
     differences = np.subtract(

@@ -1,5 +1,7 @@
 """When the voice may be heard: by the relay's state, and by who reads camera and microphone."""
 
+from dataclasses import replace
+
 import pytest
 
 from relayd.config.loading import load_tree
@@ -88,6 +90,53 @@ def test_listeners_that_cannot_be_counted_keep_the_source_open() -> None:
     play = Play(ON_DEMAND)
     play.feed(on.Started())
     assert play.feed(on.ListenersChanged(MICROPHONE, None)) == [do.ResumeSource()]
+
+
+APART = Policy(sound=True, on_demand=True, grace=30.0, voice_apart=True)
+
+
+def test_who_reads_only_the_microphone_opens_no_camera_where_the_voice_has_a_device() -> None:
+    play = Play(APART)
+    assert set(play.feed(on.Started())) == {do.SuspendSource(), do.SteerVoice(wanted=False)}
+    assert play.feed(on.ListenersChanged(MICROPHONE, 1)) == [do.SteerVoice(wanted=True)]
+    assert steered(play) == do.SteerSound(frozenset(), voice_alone=True)
+    assert play.feed(on.ListenersChanged(MICROPHONE, 0)) == [do.SteerVoice(wanted=False)]
+    assert silent_for(play) == {Silence.NOT_LIVE}
+
+
+def test_listeners_that_cannot_be_counted_open_the_voice_and_no_camera() -> None:
+    play = Play(APART)
+    play.feed(on.Started())
+    assert play.feed(on.ListenersChanged(MICROPHONE, None)) == [do.SteerVoice(wanted=True)]
+
+
+def test_who_reads_only_the_camera_opens_no_device_for_the_voice() -> None:
+    play = Play(APART)
+    play.feed(on.Started())
+    assert play.feed(on.ReadersChanged(CAMERA, 1))[0] == do.ResumeSource()
+    assert do.SteerVoice(wanted=True) not in [each for _, each in play.history]
+
+
+def test_a_stream_or_the_service_gets_the_voice_with_the_picture() -> None:
+    play = Play(replace(APART, voice_recorded=True))
+    play.feed(on.Started())
+    assert {do.ResumeSource(), do.SteerVoice(wanted=True)} <= {
+        *play.feed(on.ReadersChanged(CAMERA, 1))
+    }
+
+
+def test_a_pause_closes_the_device_of_the_voice_for_everybody() -> None:
+    play = Play(APART)
+    play.feed(on.Started(), on.ReadersChanged(CAMERA, 1), on.ListenersChanged(MICROPHONE, 1))
+    commands = play.feed(on.Paused())
+    assert {do.SuspendSource(), do.SteerVoice(wanted=False)} <= {*commands}
+    assert {do.ResumeSource(), do.SteerVoice(wanted=True)} <= {*play.feed(on.Resumed())}
+
+
+def test_a_relay_that_is_always_on_keeps_the_device_of_the_voice_open() -> None:
+    play = Play(replace(APART, on_demand=False))
+    play.feed(on.Started(), on.ListenersChanged(MICROPHONE, 1), on.ListenersChanged(MICROPHONE, 0))
+    assert not any(isinstance(each, do.SteerVoice) for _, each in play.history)
 
 
 def test_without_sound_nothing_is_steered() -> None:

@@ -212,7 +212,9 @@ def heard(rig: Rig) -> int:
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="a voice of its own needs ffmpeg")
-def test_a_voice_of_its_own_is_heard_until_the_source_is_suspended(tmp_path: Path) -> None:
+def test_a_voice_of_its_own_is_heard_until_it_is_not_wanted_whatever_the_source_does(
+    tmp_path: Path,
+) -> None:
     silent = write(tmp_path / "silent.mp4", Sounding(1.0, with_sound=False))
     voice = write(tmp_path / "voice.mkv", Sounding(2.0, codec="pcm_s16le"))
     rig = Rig(tmp_path, source={"url": str(silent)}, sound={"source": str(voice)})
@@ -220,8 +222,11 @@ def test_a_voice_of_its_own_is_heard_until_the_source_is_suspended(tmp_path: Pat
         rig.pipeline.start_source()
         until(lambda: heard(rig) > 20)
         rig.pipeline.suspend_source()
+        before = heard(rig)
+        until(lambda: heard(rig) > before + 20)
+        rig.pipeline.steer_voice(wanted=False)
         until(lambda: not psutil.Process().children())
-        rig.pipeline.resume_source()
+        rig.pipeline.steer_voice(wanted=True)
         before = heard(rig)
         until(lambda: heard(rig) > before + 20)
         rig.pipeline.stop_source()

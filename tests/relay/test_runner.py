@@ -26,11 +26,13 @@ class World:
         self.rig = Rig(monkeypatch)
         self.reports: list[str] = []
         self.steered: list[bool] = []
+        self.voiced: list[bool] = []
         self.runner = Runner(
             Machine(Policy(), FACE),
             self.rig.parts,
             on_report=self._take,
             steer_source=self.steered.append,
+            steer_voice=self.voiced.append,
         )
         self._received = asyncio.Event()
         self.runner.attach_loop()

@@ -5,13 +5,14 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import structlog
 
 from relayd.config.settings import SoundSettings
 from relayd.errors import OutputError
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.sound_path import LATER, SoundPath
-from relayd.sound.clock import HELD
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
+from relayd.sound.clock import HELD
 from relayd.sound.gate import Silence
 from tests.support.clock import FakeClock
 
@@ -186,3 +187,23 @@ def test_a_sound_server_that_does_not_answer_holds_nothing_up() -> None:
         time.sleep(0.01)
     assert [event.change for event in rig.events] == [OutputChange.BACK]
     rig.path.stop()
+
+
+def test_a_recorder_that_fails_hides_the_sound_from_no_other_and_is_told_once() -> None:
+    def fail(_sound: AudibleSound) -> None:
+        raise ValueError("the ring is gone")
+
+    recorded: list[AudibleSound] = []
+    path = SoundPath(
+        SoundSettings(),
+        [],
+        [fail, recorded.append],
+        send=lambda _sound: None,
+        clock=FakeClock(),
+        on_event=lambda _event: None,
+    )
+    with structlog.testing.capture_logs() as logs:
+        path._play(1.0)
+        path._play(1.01)
+    assert len(recorded) == 2
+    assert [line["event"] for line in logs] == ["sound.recorder_failed"]
