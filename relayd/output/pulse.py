@@ -19,8 +19,10 @@ from relayd.logs import excerpt
 from relayd.process.child import run_to_end
 from relayd.process.environment import program_environment
 
-ANSWER_WITHIN: Final = 3.0
-"""s for an answer of pactl; it waits for ever on a server that hangs."""
+ANSWER_WITHIN: Final = 1.5
+"""s for an answer of pactl, which takes some 10 ms; on a server that hangs it waits for ever."""
+REMOVED_WITHIN: Final = 1.0
+"""s for each answer while a microphone is removed: relayd is to end within 3 s."""
 _LONG_BUFFER_SINCE: Final = (0, 3, 80)
 """PipeWire from here on keeps 8192 frames in its pipe source, and tells nobody."""
 _LONG_BUFFER: Final = 0.174
@@ -72,11 +74,11 @@ def pactl_path() -> str:
     raise MicrophoneUnavailable("pactl not found", hint="apt install pulseaudio-utils")
 
 
-def pactl(*command: str) -> str:
+def pactl(*command: str, within: float = ANSWER_WITHIN) -> str:
     """Return what pactl prints; raises MicrophoneUnavailable with what it says instead."""
     try:
         status, printed, said = run_to_end(
-            [pactl_path(), *command], timeout=ANSWER_WITHIN, environment=environment_for_pactl()
+            [pactl_path(), *command], timeout=within, environment=environment_for_pactl()
         )
     except (OSError, TimeoutError) as fault:
         raise MicrophoneUnavailable(
@@ -116,9 +118,9 @@ class PipeSource:
     def unload(self) -> None:
         """Have the server remove it and its FIFO, if it has it."""
         marker = f"file={self.fifo}"
-        for line in pactl("list", "short", "modules").splitlines():
+        for line in pactl("list", "short", "modules", within=REMOVED_WITHIN).splitlines():
             if marker in line.split():
-                pactl("unload-module", line.split()[0])
+                pactl("unload-module", line.split()[0], within=REMOVED_WITHIN)
 
     def listeners(self) -> int:
         """Return how many programs record from it now; raises MicrophoneUnavailable."""

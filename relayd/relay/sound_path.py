@@ -5,6 +5,7 @@ owner says when sound may be heard, and what delay the pictures have.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Final
 
@@ -82,9 +83,9 @@ class SoundPath:
         """Stop playing and close the microphones."""
         self._stop.set()
         self._sound_clock.stop()
-        for kept in reversed(self._kept):
-            kept.join()
-            kept.output.close()
+        # Together: a sound server that hangs is waited for once, not for each microphone.
+        with ThreadPoolExecutor(thread_name_prefix="relayd-close") as pool:
+            list(pool.map(_close, self._kept))
         self.captured.clear()
         self.returned.clear()
 
@@ -206,3 +207,8 @@ class SoundPath:
             },
             listeners=listeners,
         )
+
+
+def _close(kept: KeptOutput[SoundOutput]) -> None:
+    kept.join()
+    kept.output.close()
