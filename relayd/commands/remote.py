@@ -161,6 +161,8 @@ def _sound(status: Status) -> Iterator[tuple[str, str]]:
         yield "sound", ", ".join(_WHY_SILENT.get(why, why) for why in silent_for)
     else:
         yield "sound", f"{sound['delay'] * 1000:.0f} ms after capture, {sound['level']:.0f} dBFS"
+    if trouble := sound.get("trouble"):
+        yield "voice", str(trouble)
     for name, listeners in sound["listeners"].items():
         yield f"listeners {name}", _count(listeners)
 

@@ -10,11 +10,17 @@ from relayd.relay.status import SoundStatus
 from relayd.sound.gate import Silence
 
 
+def _error(sound: SoundStatus) -> float:
+    return sound.delay - sound.target if sound.target and not sound.silent_for else 0.0
+
+
 def sound_series(sound: SoundStatus) -> Iterator[Metric]:
     """Yield each series of a snapshot."""
     for name, text, value in (
         ("delay_seconds", "Time from capture until the sound is heard", sound.delay),
         ("target_seconds", "Time that it should take, as the picture does", sound.target),
+        ("error_seconds", "How much later than it should it is heard", _error(sound)),
+        ("lost", "1 while no sound comes from where it is captured", float(bool(sound.trouble))),
         ("level_dbfs", "Level of the last 100 ms that were played", sound.level),
         ("rate_ppm", "How much faster than spoken it is played, in millionths", sound.rate_ppm),
     ):

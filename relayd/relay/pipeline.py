@@ -32,7 +32,7 @@ from relayd.relay.gate import FrameGate
 from relayd.relay.metrics import Metrics
 from relayd.relay.recent import Recent, spread_of_sum
 from relayd.relay.sound_path import SoundPath
-from relayd.relay.status import RelayState
+from relayd.relay.status import RelayState, SoundStatus
 from relayd.sound.blocks import OwnSound
 from relayd.source.events import SourceEvent
 from relayd.source.pacer import Pacer
@@ -293,6 +293,17 @@ class Pipeline:
             "screen.skipped": output.skipped,
         }
         return frames, dropped
+
+    def sound_status(self, listeners: dict[str, int | None]) -> SoundStatus | None:
+        """Return how the sound is; None where the relay has none."""
+        if self.sound is None:
+            return None
+        trouble = self.voice.trouble if self.voice else self.reader.sound.trouble
+        return self.sound.status(listeners, trouble)
+
+    def sound_losses(self) -> int:
+        """Return how often the sound that is captured was lost."""
+        return (self.voice or self.reader).sound.losses
 
     def since_tick(self) -> float:
         """Return the seconds since the outputs last got a picture; infinite before the first."""

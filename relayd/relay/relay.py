@@ -258,6 +258,7 @@ class Relay:
                 "session": machine.sessions.changes,
                 "output": self._output_faults.recovered,
                 "source": pipeline.reader.counters.reconnects,
+                "sound": pipeline.sound_losses(),
             },
             outputs=self._output_faults.states(
                 [
@@ -279,11 +280,7 @@ class Relay:
             budget=budget.text if budget and budget.state is not BudgetState.OK else "",
             source_behind=pipeline.reader.behind,
             source_slow=slowness,
-            sound=(
-                pipeline.sound.status(dict(machine.conditions.listeners))
-                if pipeline.sound
-                else None
-            ),
+            sound=pipeline.sound_status(dict(machine.conditions.listeners)),
         )
 
     def _is_healthy(self) -> bool:

@@ -179,8 +179,11 @@ class SoundPath:
         latencies = (kept.output.latency for kept in self._kept if not kept.lost)
         return HELD + max(latencies, default=0.0)
 
-    def status(self, listeners: dict[str, int | None]) -> SoundStatus:
-        """Return a snapshot; `listeners` are the programs that read each microphone."""
+    def status(self, listeners: dict[str, int | None], trouble: str = "") -> SoundStatus:
+        """Return a snapshot; `listeners` are the programs that read each microphone.
+
+        `trouble` is why nothing is captured.
+        """
         line, counts, reasons = self._line, self._line.counts, self._gate.reasons
         is_own = self._settings.play == "own"
         delay = line.delay if is_own else self._back.depth * BLOCK_SECONDS
@@ -206,6 +209,7 @@ class SoundPath:
                 "resync": line.resyncs,
             },
             listeners=listeners,
+            trouble=trouble,
         )
 
 

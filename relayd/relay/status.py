@@ -135,6 +135,9 @@ class SoundStatus:
     """Cuts by kind: pause, speech, skip, resync."""
     listeners: dict[str, int | None] = field(default_factory=dict)
     """Programs that read each microphone; None if they cannot be counted."""
+    trouble: str = ""
+    """Why no sound comes from where the user's voice is captured; empty while it comes, and while
+    it is not wanted."""
 
 
 OUTPUT_OK = "ok"

@@ -29,6 +29,8 @@ class SourceSound:
         """What is read now; None while there is none."""
         self.is_lost = False
         """Whether pictures come and sound does not, though there should be some."""
+        self._is_missing = False
+        """Whether the connection has pictures alone."""
         self.blocks = 0
         """Blocks handed on so far."""
         self.losses = 0
@@ -44,11 +46,19 @@ class SourceSound:
         """Whether sound comes now."""
         return self.format is not None and not self.is_lost
 
+    @property
+    def trouble(self) -> str:
+        """Why none comes while there are pictures; empty while it comes, or none is wanted."""
+        if self.is_lost:
+            return "the source's sound stopped"
+        return "the source has no sound" if self._is_missing else ""
+
     def opened(self, found: SoundFormat | None) -> None:
         """Note what a connection has found; before its first picture."""
         self.format = found
         if not self.is_wanted:
             return
+        self._is_missing = found is None
         if found is None:
             _log.info(LogEvent.SOUND_NONE)
         else:
@@ -58,6 +68,7 @@ class SourceSound:
     def closed(self) -> None:
         """Note that there is no connection: nothing is missed until there are pictures again."""
         self._heard_at, self.is_lost, self.format = None, False, None
+        self._is_missing = False
 
     def note_picture(self, now: float) -> None:
         """Note a picture: sound belongs to it, if there is any."""

@@ -1,6 +1,7 @@
 import dataclasses
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relayd.relay.metrics import Metrics
@@ -34,6 +35,8 @@ def test_the_sound_has_its_series_where_there_is_some(relay: Any) -> None:
     found = samples(Metrics(), dataclasses.replace(relay.now, sound=sound))
     assert found["relayd_sound_delay_seconds",] == 0.45
     assert found["relayd_sound_target_seconds",] == 0.46
+    assert found["relayd_sound_error_seconds",] == pytest.approx(-0.01)
+    assert found["relayd_sound_lost",] == 0
     assert found["relayd_sound_level_dbfs",] == -20
     assert found["relayd_sound_muted", ("reason", "muted")] == 1
     assert found["relayd_sound_muted", ("reason", "paused")] == 0
