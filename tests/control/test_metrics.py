@@ -35,8 +35,12 @@ def test_the_sound_has_its_series_where_there_is_some(relay: Any) -> None:
     found = samples(Metrics(), dataclasses.replace(relay.now, sound=sound))
     assert found["relayd_sound_delay_seconds",] == 0.45
     assert found["relayd_sound_target_seconds",] == 0.46
-    assert found["relayd_sound_error_seconds",] == pytest.approx(-0.01)
+    assert found["relayd_sound_error_seconds",] == 0, "nothing is heard"
     assert found["relayd_sound_lost",] == 0
+    sound = dataclasses.replace(SOUND, trouble="the source's sound stopped")
+    heard = samples(Metrics(), dataclasses.replace(relay.now, sound=sound))
+    assert heard["relayd_sound_error_seconds",] == pytest.approx(-0.01)
+    assert heard["relayd_sound_lost",] == 1
     assert found["relayd_sound_level_dbfs",] == -20
     assert found["relayd_sound_muted", ("reason", "muted")] == 1
     assert found["relayd_sound_muted", ("reason", "paused")] == 0
