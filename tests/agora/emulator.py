@@ -2,7 +2,8 @@
 
 Everything is `relayd emulator` itself; beside it each session gets its channel in the hub, and
 the swap engine is the channel's algorithm user. The front user counts as publisher and player
-while it is there; its sound is returned as the fault `sound` says. The fault `drop_rtc` lets the front user fail with reason 16, connection lost.
+while it is there; its sound is returned as the fault `sound` says. The fault `drop_rtc` lets the
+front user fail with reason 16, connection lost.
 """
 
 import argparse
