@@ -2,7 +2,7 @@
 
 Everything is `relayd emulator` itself; beside it each session gets its channel in the hub, and
 the swap engine is the channel's algorithm user. The front user counts as publisher and player
-while it is there. The fault `drop_rtc` lets the front user fail with reason 16, connection lost.
+while it is there, and its sound comes back where the fault `sound` says so. The fault `drop_rtc` lets the front user fail with reason 16, connection lost.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 
 import relayd.emulator.app
 from relayd import logs
+from relayd.emulator.faults import FaultBoard
 from relayd.emulator.rtc import BITRATE_KBIT, FPS, GEOMETRY
 from relayd.emulator.server import EmulatorSettings, run
 from relayd.emulator.sessions import Connection as Presence
@@ -26,6 +27,7 @@ from relayd.media.frames import I420
 from tests.agora.connection import Connection
 from tests.agora.control import Control, Refused
 from tests.agora.member import BROADCASTER
+from tests.agora.returned import EngineVoice, block_of
 from tests.agora.wire import Message, Reason, encode
 
 GLANCE = 0.02
@@ -63,10 +65,13 @@ class Room:
         self,
         session: Session[SourceFace],
         store: SessionStore[SourceFace],
+        faults: FaultBoard,
         control: Control,
         hub: str,
     ) -> None:
         self._session, self._store, self._control, self._hub = session, store, control, hub
+        self._faults = faults
+        self._voice: EngineVoice | None = None
         self._present: list[Presence] = []
 
     async def run(self, app_id: str) -> None:
@@ -79,11 +84,18 @@ class Room:
         try:
             await asyncio.sleep(max(0.0, self._store.queue_left(session)))
             connection = await Connection.to(self._hub)
+            voice = EngineVoice(
+                connection, session.id, self._faults, lambda: session.picture_delay
+            )
+            speaking = asyncio.create_task(voice.way_back.run())
+            self._voice = voice
             try:
                 self._enter(connection, app_id)
                 async for message in connection.messages():
                     await self._handle(connection, message)
             finally:
+                voice.stop()
+                await speaking
                 await connection.close()
         finally:
             with suppress(Refused):  # the next test has begun and cleared all channels away
@@ -104,6 +116,7 @@ class Room:
             encode("encoder", GEOMETRY.width, GEOMETRY.height, int(FPS), bitrate, bitrate, H264),
             encode("publish", "video"),
             encode("subscribe", front),
+            encode("subscribe_sound", front, 0),
         ):
             connection.post(line)
 
@@ -118,6 +131,8 @@ class Room:
                 connection.post(encode("intra", uid))
             case "frame", uid, width, height, *_ if uid == front:
                 self._take(int(width), int(height), message)
+            case "sound", uid, *_ if uid == front:
+                self._session.hear(*block_of(message))
 
     async def _on_front_joined(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -128,7 +143,7 @@ class Room:
         camera, screen = FrontUser(drop=self._drop), FrontUser(push=push)
         self._present = [
             Presence("camera", Role.PUBLISHER, camera),
-            Presence("screen", Role.PLAYER, screen),
+            Presence("screen", Role.PLAYER, screen, self._voice.way_back if self._voice else None),
         ]
         for presence in self._present:
             await self._store.connect(self._session, presence)
@@ -157,8 +172,10 @@ def _show(connection: Connection, uid: str, picture: I420) -> None:
 class Bridge:
     """Gives each open session of a store its room, between open and close."""
 
-    def __init__(self, store: SessionStore[SourceFace], hub: str, app_id: str) -> None:
-        self._store, self._hub, self._app_id = store, hub, app_id
+    def __init__(
+        self, store: SessionStore[SourceFace], faults: FaultBoard, hub: str, app_id: str
+    ) -> None:
+        self._store, self._faults, self._hub, self._app_id = store, faults, hub, app_id
         self._control = Control(hub)
         self._rooms: dict[str, asyncio.Task[None]] = {}
 
@@ -168,7 +185,7 @@ class Bridge:
             while True:
                 open_now = {session.id: session for session in self._store.open()}
                 for new in open_now.keys() - self._rooms:
-                    room = Room(open_now[new], self._store, self._control, self._hub)
+                    room = Room(open_now[new], self._store, self._faults, self._control, self._hub)
                     self._rooms[new] = asyncio.create_task(room.run(self._app_id))
                 await self._end(self._rooms.keys() - open_now)
                 await asyncio.sleep(GLANCE)
@@ -193,7 +210,7 @@ def bridged(hub: str, app_id: str) -> type[relayd.emulator.app.Emulator]:
 
         async def __aenter__(self) -> Self:
             await super().__aenter__()
-            self._bridge = asyncio.create_task(Bridge(self.sessions, hub, app_id).run())
+            self._bridge = asyncio.create_task(Bridge(self.sessions, self.faults, hub, app_id).run())
             return self
 
         async def __aexit__(
