@@ -177,7 +177,7 @@ class VideoWriter:
                 if self._next:
                     self._container.mux(self._stream.encode(None))
                     if self._sound:
-                        self._container.mux(self._sound.end())
+                        self._container.mux(self._sound.end(float(self._next * self._time_base)))
             finally:
                 self._end()
         except (av.error.FFmpegError, OSError, ValueError) as fault:
