@@ -25,7 +25,7 @@ from relayd.media.orientation import Orientation, by_hand
 from relayd.media.streams import StreamWish
 from relayd.urls.quoting import quoted
 from relayd.urls.safe import MediaUrl
-from relayd.urls.targets import format_of, is_push, require_address
+from relayd.urls.targets import format_of, is_push, require_address, require_audio
 from relayd.urls.templates import check_template
 
 ENV_PREFIX = "RELAYD_"
@@ -251,6 +251,17 @@ class StreamSettings(Section):
             check_port(target)
             try:
                 require_address(target)
+            except OutputError as fault:
+                raise ValueError(f"{fault.message}; {fault.hint}") from fault
+        return value
+
+    @field_validator("audio")
+    @classmethod
+    def _fits_target(cls, value: str, info: ValidationInfo) -> str:
+        # Fields are validated in their order, so `url` is known here, unless it is invalid.
+        if "url" in info.data:
+            try:
+                require_audio(info.data["url"].reveal(), value)
             except OutputError as fault:
                 raise ValueError(f"{fault.message}; {fault.hint}") from fault
         return value

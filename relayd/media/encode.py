@@ -38,8 +38,10 @@ _MUXER_OPTIONS: Final = {
     "matroska": {"cluster_time_limit": "2000", "flush_packets": "1"},
     # A live stream has neither duration nor size to go back and fill in.
     "flv": {"flvflags": "no_duration_filesize", "flush_packets": "1"},
-    # UDP is blocked in most networks, and TCP reports when the peer is gone.
-    "rtsp": {"rtsp_transport": "tcp"},
+    # UDP is blocked in most networks, and TCP reports when the peer is gone. The delay (in µs) is
+    # that of sound: without it 170 ms of AAC are put into one packet, and servers that place
+    # streams by their arrival have the sound that much late.
+    "rtsp": {"rtsp_transport": "tcp", "max_delay": "40000"},
 }
 _SECONDS_PER_GOP = 2
 """A receiver that joins waits for a key frame; services ask for 2 s (YouTube, Twitch)."""
@@ -177,7 +179,7 @@ class VideoWriter:
                 if self._next:
                     self._container.mux(self._stream.encode(None))
                     if self._sound:
-                        self._container.mux(self._sound.end())
+                        self._container.mux(self._sound.end(float(self._next * self._time_base)))
             finally:
                 self._end()
         except (av.error.FFmpegError, OSError, ValueError) as fault:

@@ -79,9 +79,10 @@ class SoundTrack:
         place = round(at * RATE)
         return self._fill(place) if place > self._next + _LONGEST_WAIT else []
 
-    def end(self) -> "list[Packet[AudioStream]]":
-        """Return the last packets."""
-        return self._stream.encode(None) if self._next else []
+    def end(self, at: float) -> "list[Packet[AudioStream]]":
+        """Return the last packets, with silence up to the end of the pictures at `at` s."""
+        packets = self._fill(round(at * RATE))
+        return packets + (self._stream.encode(None) if self._next else [])
 
     def _fill(self, place: int) -> "list[Packet[AudioStream]]":
         packets: list[Packet[AudioStream]] = []

@@ -159,6 +159,10 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
     error = ""
     try:
         while _wait(slot, lifeline):
+            if report.frames:
+                # Before the picture: one that comes after a long wait has silence put where there
+                # is no sound yet, and what came meanwhile would be too late.
+                _write_sound(ring, shared_time, writer)
             if found := slot.read(picture, seen):
                 number, shown_at = found
                 first = first or number
@@ -167,7 +171,6 @@ def _push(order: Order, lifeline: int, reports: int) -> Report:
                 writer.write(picture, round(since * 1000) if ring else number - first)
                 seen = number
                 report = replace(report, frames=report.frames + 1, dropped=report.dropped + missed)
-            _write_sound(ring, shared_time, writer)
             # Every time: SRT's progress must be consumed, and the first success reported at once.
             connected = writer.connected
             if time.monotonic() >= due or connected != report.connected:

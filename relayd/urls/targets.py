@@ -27,6 +27,11 @@ _FILE_FORMATS: Final = {
 }
 
 
+_WITHOUT_OPUS: Final = {
+    "flv": "RTMP and FLV have no Opus that servers and players read",
+    "mov": "MOV files have no Opus",
+}
+"""By muxer. FFmpeg 8 writes the Opus of Enhanced RTMP, which FFmpeg 5 and most services refuse."""
 _WITHOUT_PORT: Final = {"udp", "tcp", "rtp", "srt"}
 """Schemes without a default port."""
 
@@ -51,6 +56,12 @@ def format_of(target: str) -> str:
             hint=f"name it with one of {', '.join(_FILE_FORMATS)}",
         )
     return _FILE_FORMATS[suffix]
+
+
+def require_audio(target: str, codec: str) -> None:
+    """Raise OutputError if a target that `format_of` knows cannot carry this sound."""
+    if codec == "opus" and (reason := _WITHOUT_OPUS.get(format_of(target))):
+        raise OutputError(reason, hint='give audio = "aac", or another kind of target')
 
 
 def require_address(target: str) -> None:

@@ -2,8 +2,7 @@
 
 Everything is `relayd emulator` itself; beside it each session gets its channel in the hub, and
 the swap engine is the channel's algorithm user. The front user counts as publisher and player
-while it is there; its sound is returned as the fault `sound` says. The fault `drop_rtc` lets the
-front user fail with reason 16, connection lost.
+while it is there, and its sound comes back where the fault `sound` says so. The fault `drop_rtc` lets the front user fail with reason 16, connection lost.
 """
 
 import argparse
@@ -23,14 +22,12 @@ from relayd.emulator.rtc import BITRATE_KBIT, FPS, GEOMETRY
 from relayd.emulator.server import EmulatorSettings, run
 from relayd.emulator.sessions import Connection as Presence
 from relayd.emulator.sessions import Role, Session, SessionRules, SessionStore
-from relayd.emulator.sound import SoundReturn
 from relayd.emulator.swap import SourceFace
 from relayd.media.frames import I420
-from relayd.rtc.peer import PeerState
-from relayd.sound.blocks import BLOCK_BYTES, RATE, Samples
 from tests.agora.connection import Connection
 from tests.agora.control import Control, Refused
 from tests.agora.member import BROADCASTER
+from tests.agora.returned import EngineVoice, block_of
 from tests.agora.wire import Message, Reason, encode
 
 GLANCE = 0.02
@@ -61,23 +58,6 @@ class FrontUser:
         await asyncio.to_thread(self._drop)
 
 
-class Speaker:
-    """The algorithm user's voice in a channel."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.state = PeerState.CONNECTED
-
-    def push_sound(self, samples: Samples, _at: float) -> None:
-        """Send a block."""
-        payload = samples.tobytes()
-        words = (RATE, 1, 0, round(time.monotonic() * 1e6))
-        self._connection.post(encode("sound", *words, length=len(payload)), payload)
-
-    def lose_sound(self, share: float) -> None:
-        """Nothing: the hub spoils sound, not the engine."""
-
-
 class Room:
     """One session's channel, from its start to its end, with the engine in it."""
 
@@ -85,12 +65,13 @@ class Room:
         self,
         session: Session[SourceFace],
         store: SessionStore[SourceFace],
+        faults: FaultBoard,
         control: Control,
         hub: str,
-        faults: FaultBoard,
     ) -> None:
         self._session, self._store, self._control, self._hub = session, store, control, hub
         self._faults = faults
+        self._voice: EngineVoice | None = None
         self._present: list[Presence] = []
 
     async def run(self, app_id: str) -> None:
@@ -103,15 +84,17 @@ class Room:
         try:
             await asyncio.sleep(max(0.0, self._store.queue_left(session)))
             connection = await Connection.to(self._hub)
-            speaker = Speaker(connection)
-            sound = SoundReturn(session.id, speaker, self._faults, lambda: session.picture_delay)
-            speaking = asyncio.create_task(sound.run())
+            voice = EngineVoice(
+                connection, session.id, self._faults, lambda: session.picture_delay
+            )
+            speaking = asyncio.create_task(voice.way_back.run())
+            self._voice = voice
             try:
                 self._enter(connection, app_id)
                 async for message in connection.messages():
-                    await self._handle(connection, message, sound)
+                    await self._handle(connection, message)
             finally:
-                speaker.state = PeerState.CLOSED
+                voice.stop()
                 await speaking
                 await connection.close()
         finally:
@@ -132,27 +115,26 @@ class Room:
             ),
             encode("encoder", GEOMETRY.width, GEOMETRY.height, int(FPS), bitrate, bitrate, H264),
             encode("publish", "video"),
-            encode("publish", "audio"),
             encode("subscribe", front),
             encode("subscribe_sound", front, 0),
         ):
             connection.post(line)
 
-    async def _handle(self, connection: Connection, message: Message, sound: SoundReturn) -> None:
+    async def _handle(self, connection: Connection, message: Message) -> None:
         front = self._session.front_user_id
         match message.name, *message.words:
             case "joined", uid if uid == front:
-                await self._on_front_joined(connection, sound)
+                await self._on_front_joined(connection)
             case "left", uid, _ if uid == front:
                 await self._on_front_left()
             case "video_subscribed", uid if uid == front:
                 connection.post(encode("intra", uid))
             case "frame", uid, width, height, *_ if uid == front:
                 self._take(int(width), int(height), message)
-            case "sound", uid, *_ if uid == front and len(message.payload) == BLOCK_BYTES:
-                self._session.hear(np.frombuffer(message.payload, np.int16), time.monotonic())
+            case "sound", uid, *_ if uid == front:
+                self._session.hear(*block_of(message))
 
-    async def _on_front_joined(self, connection: Connection, sound: SoundReturn) -> None:
+    async def _on_front_joined(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
 
         def push(picture: I420) -> None:
@@ -161,7 +143,7 @@ class Room:
         camera, screen = FrontUser(drop=self._drop), FrontUser(push=push)
         self._present = [
             Presence("camera", Role.PUBLISHER, camera),
-            Presence("screen", Role.PLAYER, screen, sound),
+            Presence("screen", Role.PLAYER, screen, self._voice.way_back if self._voice else None),
         ]
         for presence in self._present:
             await self._store.connect(self._session, presence)
@@ -203,7 +185,7 @@ class Bridge:
             while True:
                 open_now = {session.id: session for session in self._store.open()}
                 for new in open_now.keys() - self._rooms:
-                    room = Room(open_now[new], self._store, self._control, self._hub, self._faults)
+                    room = Room(open_now[new], self._store, self._faults, self._control, self._hub)
                     self._rooms[new] = asyncio.create_task(room.run(self._app_id))
                 await self._end(self._rooms.keys() - open_now)
                 await asyncio.sleep(GLANCE)
@@ -228,9 +210,7 @@ def bridged(hub: str, app_id: str) -> type[relayd.emulator.app.Emulator]:
 
         async def __aenter__(self) -> Self:
             await super().__aenter__()
-            self._bridge = asyncio.create_task(
-                Bridge(self.sessions, self.faults, hub, app_id).run()
-            )
+            self._bridge = asyncio.create_task(Bridge(self.sessions, self.faults, hub, app_id).run())
             return self
 
         async def __aexit__(

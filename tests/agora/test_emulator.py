@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from relayd.emulator.swap import SourceFace, decode_image, likeness
+from relayd.sound.blocks import BLOCK, BLOCK_BYTES, BLOCK_SECONDS, RATE
 from tests.agora.caller import Caller
 from tests.agora.cloud import Cloud
 from tests.agora.pictures import Picture
@@ -22,6 +23,8 @@ from tests.agora.wire import Payload, Reason
 from tests.support.stage import PERSON, PORTRAIT, START, Emulator, running_emulator, wait_for
 
 APP = "an-app-id"
+LONGEST_QUEUE = 0.1
+"""s of sound that may wait in the engine's library, on a busy machine."""
 LIVE = "/api/open/v3/faceswap/live"
 
 
@@ -124,3 +127,65 @@ async def test_connections_that_die_fail_the_front_user_who_may_come_back(
     async with join(cloud, session) as front:
         await front.event("connected")
     wait_for("nobody there", lambda: emulator.sessions()[0]["players"] == 0, 5)
+
+
+def numbered(number: int) -> bytes:
+    """A block that its number tells from all others."""
+    return np.full(BLOCK, 1 + number, np.int16).tobytes()
+
+
+async def speak(front: Caller, blocks: int) -> None:
+    """Send blocks at the pace of sound."""
+    began = time.monotonic()
+    for number in range(blocks):
+        await asyncio.sleep(max(0.0, began + number * BLOCK_SECONDS - time.monotonic()))
+        front.say(numbered(number))
+
+
+@asynccontextmanager
+async def speaking(cloud: Cloud, session: dict[str, Any]) -> AsyncIterator[Caller]:
+    """Join, publish sound and subscribe to the engine's."""
+    async with join(cloud, session) as front:
+        front.send("publish", "audio")
+        front.send("subscribe_sound", session["algorithm_user_id"], 0)
+        yield front
+
+
+async def test_without_a_fault_the_engine_hears_the_voice_and_offers_none(
+    cloud: Cloud, emulator: Emulator
+) -> None:
+    session = create(emulator, cloud)
+    async with speaking(cloud, session) as front:
+        await speak(front, 50)
+        assert front.sounds == []
+        assert not [event for event in front.events if event[0] == "sound_subscribed"]
+        assert cloud.members("3")[0].publishes == ["video"]
+        wait_for("its sound", lambda: emulator.sessions()[0]["sound_in"] >= 40, 5)
+
+
+async def test_an_echo_comes_back_as_the_engines_sound_whole_in_order_and_even(
+    cloud: Cloud, emulator: Emulator
+) -> None:
+    session = create(emulator, cloud)
+    emulator.fault("sound", kind="echo")
+    async with speaking(cloud, session) as front:
+        await speak(front, 150)
+        await front.event("sound_subscribed", "3")
+        await asyncio.sleep(0.1)
+        forms = {(one.uid, one.rate, one.channels, len(one.payload)) for one in front.sounds}
+        assert forms == {("3", RATE, 1, BLOCK_BYTES)}
+        numbers = [int(np.frombuffer(one.payload, np.int16)[0]) for one in front.sounds]
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) > 100
+        sent = cloud.members("3")[0].sound
+        assert sent["stamped"] == 0
+        assert sent["longest_queue"] < LONGEST_QUEUE
+
+
+async def test_an_engine_that_gets_sound_of_another_form_gives_up(
+    cloud: Cloud, emulator: Emulator
+) -> None:
+    session = create(emulator, cloud)
+    async with speaking(cloud, session) as front:
+        front.say(bytes(BLOCK_BYTES * 2), channels=2)
+        await front.event("left", "3")

@@ -472,6 +472,27 @@ def test_a_stream_may_wait_for_a_client(url: str) -> None:
     assert output.url.reveal() == url
 
 
+@pytest.mark.parametrize(
+    "url", ["rtmp://host/live/key", "rtmps://host/live/key", "out.flv", "o.mov"]
+)
+def test_opus_is_refused_where_the_target_cannot_carry_it(tmp_path: Path, url: str) -> None:
+    (fault,) = faults_of(f"[[output]]\nkind = 'stream'\nurl = '{url}'\naudio = 'opus'", tmp_path)
+    assert fault.startswith("output.0.audio = 'opus': ")
+    assert "no Opus" in fault
+    assert 'give audio = "aac", or another kind of target' in fault
+    assert fault.endswith("(relay.toml, line 4)")
+
+
+@pytest.mark.parametrize(
+    "url", ["srt://host:9000", "udp://host:9000", "rtsp://host/cam", "out.mkv", "out.mp4", "out.ts"]
+)
+def test_opus_is_taken_where_the_target_carries_it(url: str) -> None:
+    given = ["output.0.kind=stream", f"output.0.url='{url}'", "output.0.audio=opus"]
+    (output,) = load(None, given, {}).output
+    assert isinstance(output, StreamSettings)
+    assert output.audio == "opus"
+
+
 def test_a_fault_names_the_variable_that_made_an_output_or_took_a_values_place(
     tmp_path: Path,
 ) -> None:
