@@ -2,7 +2,8 @@
 
 Everything is `relayd emulator` itself; beside it each session gets its channel in the hub, and
 the swap engine is the channel's algorithm user. The front user counts as publisher and player
-while it is there, and its sound comes back where the fault `sound` says so. The fault `drop_rtc` lets the front user fail with reason 16, connection lost.
+while it is there, and its sound comes back where the fault `sound` says so. The fault `drop_rtc`
+lets the front user fail with reason 16, connection lost.
 """
 
 import argparse
@@ -84,9 +85,7 @@ class Room:
         try:
             await asyncio.sleep(max(0.0, self._store.queue_left(session)))
             connection = await Connection.to(self._hub)
-            voice = EngineVoice(
-                connection, session.id, self._faults, lambda: session.picture_delay
-            )
+            voice = EngineVoice(connection, session.id, self._faults, lambda: session.picture_delay)
             speaking = asyncio.create_task(voice.way_back.run())
             self._voice = voice
             try:
@@ -210,7 +209,9 @@ def bridged(hub: str, app_id: str) -> type[relayd.emulator.app.Emulator]:
 
         async def __aenter__(self) -> Self:
             await super().__aenter__()
-            self._bridge = asyncio.create_task(Bridge(self.sessions, self.faults, hub, app_id).run())
+            self._bridge = asyncio.create_task(
+                Bridge(self.sessions, self.faults, hub, app_id).run()
+            )
             return self
 
         async def __aexit__(
