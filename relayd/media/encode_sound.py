@@ -24,6 +24,9 @@ thread that played it, not of the sound."""
 _LONGEST_WAIT: Final = RATE // 2
 """Samples that the sound may lag behind the pictures before silence is put in: the muxer waits for
 both."""
+_LONGEST_FILLED: Final = 5 * RATE
+"""Samples of silence put in at most: after a longer time without pictures the track has a gap. An
+hour of silence, after the process was stopped, would take the encoder longer than it may."""
 
 
 class SoundTrack:
@@ -62,6 +65,7 @@ class SoundTrack:
 
     def _fill(self, place: int) -> "list[Packet[AudioStream]]":
         packets: list[Packet[AudioStream]] = []
+        self._next = max(self._next, place - _LONGEST_FILLED)
         while self._next < place:
             length = min(RATE, place - self._next)
             self.filled += length
