@@ -36,6 +36,8 @@ GEOMETRY = Geometry(640, 480)
 FPS = 20.0
 BITRATE_KBIT = 5000
 """The service's recommended track configuration."""
+SOUND_BEHIND = 0.05
+"""s that sound comes after its picture: a packet of Opus lasts 20 ms, and waits for 30 ms."""
 CONNECT_TIMEOUT = 15.0
 """s from an offer to the connection, after which it is dropped."""
 _GONE = {PeerState.DISCONNECTED, PeerState.FAILED}
@@ -159,7 +161,13 @@ class RtcGate:
         )
         sound = None
         if role is Role.PLAYER:
-            sound = SoundReturn(session.id, peer, self._faults, lambda: session.picture_delay)
+            sound = SoundReturn(
+                session.id,
+                peer,
+                self._faults,
+                lambda: session.picture_delay,
+                behind=SOUND_BEHIND,
+            )
         connection = Connection(secrets.token_hex(16), role, peer, sound)
         asyncio.get_running_loop().call_later(CONNECT_TIMEOUT, free_unless_connected)
         return connection, peer

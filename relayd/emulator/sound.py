@@ -23,7 +23,7 @@ _UNEVEN = 0.04
 """s by which the delay of pictures may vary before sound follows it, with a gap or a jump."""
 _AWAY = 0.1
 """s behind its time after which the tick goes on from now instead of catching up."""
-_SPARE = 5
+_SPARE = 2
 """Blocks that may wait beyond those that are due: they come two at a time, but leave one by one."""
 
 
@@ -50,10 +50,15 @@ class SoundReturn:
         peer: SoundPeer,
         faults: FaultBoard,
         picture_delay: Callable[[], float] = lambda: 0.0,
+        *,
+        behind: float = 0.0,
     ) -> None:
-        """`picture_delay`: seconds that pictures are here; sound goes back beside its picture."""
+        """`picture_delay`: seconds that pictures are here; sound goes back beside its picture.
+
+        `behind`: seconds by which sound has come after its picture, which it waits less.
+        """
         self._session, self._peer, self._faults = session, peer, faults
-        self._picture_delay, self._beside = picture_delay, 0.0
+        self._picture_delay, self._beside, self._behind = picture_delay, 0.0, behind
         self._waiting: deque[tuple[float, Samples]] = deque(
             maxlen=round(LONGEST_SOUND_DELAY / BLOCK_SECONDS) + _SPARE
         )
@@ -89,7 +94,7 @@ class SoundReturn:
         self._ticks += 1
         if fault.kind is SoundKind.TONE:
             return _tone(self._ticks)
-        wanted = self._picture_delay()
+        wanted = max(0.0, self._picture_delay() - self._behind)
         if abs(wanted - self._beside) > _UNEVEN:
             self._beside = wanted
         block = self._due(now - fault.delay - self._beside)

@@ -23,6 +23,7 @@ from relayd.media.fit import Fitter
 from relayd.media.frames import I420, FitMode, Geometry
 from relayd.media.heif import Grid
 from relayd.media.hls import HlsFiles
+from relayd.media.hls_sound import HlsSound
 from relayd.media.look import Look, look_at
 from relayd.media.orientation import UPRIGHT, Orientation
 from relayd.media.packets import PacketReader
@@ -74,6 +75,7 @@ class VideoInput:
         self._stream = select_stream(container, stream, name)
         sound = select_sound(container, self._stream) if with_sound and not grid else None
         self._sound = SoundReader(sound) if sound else None
+        self._sound_beside = _sound_beside(opened.files, options) if with_sound else None
         if not grid:
             discard_others(container, {one.index for one in (self._stream, sound) if one})
         self._facts = StreamFactsReader(container, self._stream)
@@ -229,12 +231,13 @@ class VideoInput:
     @property
     def sound(self) -> SoundFormat | None:
         """What is known of the sound; None if there is none, or it is not read."""
-        return self._sound.format if self._sound else None
+        sound = self._sound or self._sound_beside
+        return sound.format if sound else None
 
     def hear(self, hearing: Hearing) -> None:
         """Hand sound on while pictures are read, until `rewind`; first what came so far."""
-        if self._sound:
-            self._sound.hear(hearing)
+        if sound := self._sound or self._sound_beside:
+            sound.hear(hearing)
 
     def look(self) -> Look:
         """Return what the container shows of itself."""
@@ -317,8 +320,8 @@ class VideoInput:
         except (av.error.FFmpegError, OSError):
             return False
         self._stamps.restart()
-        if self._sound:
-            self._sound.keep()
+        if sound := self._sound or self._sound_beside:
+            sound.keep()
         self._fitter.close()  # a filter may remember the pictures before
         return True
 
@@ -337,6 +340,8 @@ class VideoInput:
         device's own memory: FFmpeg gives it back to the device even when that is closed, and
         crashes. An error's traceback holds the last picture like this.
         """
+        if self._sound_beside:
+            self._sound_beside.close()
         for picture in list(self._lent):
             picture.drop()
         self._fitter.close()
@@ -354,3 +359,10 @@ class VideoInput:
     def fit_frame(self, frame: VideoFrame) -> I420:
         """Return a frame fitted to the relay's size."""
         return self._fitter.fit(frame, self._facts.read(frame))
+
+
+def _sound_beside(files: HlsFiles | None, options: Mapping[str, str]) -> HlsSound | None:
+    """Return the sound of an HLS stream that is not among its pictures."""
+    closed = Event()
+    beside = files.beside(closed) if files else None
+    return HlsSound(beside, options, closed) if beside else None

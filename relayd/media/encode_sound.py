@@ -27,6 +27,9 @@ _SAME_TIME: Final = 0.001
 _LONGEST_WAIT: Final = RATE // 2
 """Samples that the sound may lag behind the pictures before silence is put in: the muxer waits for
 both."""
+_LONGEST_FILLED: Final = 5 * RATE
+"""Samples of silence put in at most: after a longer time without pictures the track has a gap. An
+hour of silence, after the process was stopped, would take the encoder longer than it may."""
 
 
 def joined(blocks: Iterable[tuple[Samples, float]]) -> Iterator[tuple[Samples, float]]:
@@ -86,6 +89,7 @@ class SoundTrack:
 
     def _fill(self, place: int) -> "list[Packet[AudioStream]]":
         packets: list[Packet[AudioStream]] = []
+        self._next = max(self._next, place - _LONGEST_FILLED)
         while self._next < place:
             length = min(RATE, place - self._next)
             self.filled += length

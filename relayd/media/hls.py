@@ -29,6 +29,7 @@ from relayd.media.frames import Geometry
 from relayd.media.hls_playlist import (
     MediaPlaylist,
     by_parts,
+    choose_sound,
     choose_variant,
     for_reading,
     is_master,
@@ -39,7 +40,14 @@ from relayd.media.hls_playlist import (
     variants,
     with_whole_addresses,
 )
-from relayd.media.origins import is_from_web, may_be_opened, may_share, options_for, plain_url
+from relayd.media.origins import (
+    is_from_web,
+    joined,
+    may_be_opened,
+    may_share,
+    options_for,
+    plain_url,
+)
 from relayd.media.place import Place, find_place
 
 DEMUXER: Final = "hls"
@@ -109,6 +117,10 @@ class HlsFiles:
         self._main, self._name, self._options = url, name, dict(options)
         self._geometry, self._cancelled, self._now = geometry, cancelled, now
         self._timeout = timeout
+        self.start = url
+        """The playlist to begin with."""
+        self._sound = ""
+        """That of the sound, if it has one of its own."""
         self._playlists = {url}
         self._from_web = is_from_web(url)
         """Whether somebody else than the user has written what was read so far."""
@@ -127,8 +139,28 @@ class HlsFiles:
 
     def fetch(self) -> bool:
         """Fetch the playlist; False if it is none. Raises what opening a URL by PyAV raises."""
-        self._first = self._fetch(self._main)
+        self._first = self._fetch(self.start)
         return is_playlist(self._first)
+
+    def beside(self, cancelled: Event) -> "HlsFiles | None":
+        """Return the files of the sound that has a playlist of its own; None if there is none.
+
+        To be called when the pictures are open. What is secret goes to the same servers as before.
+        """
+        if not self._sound or not self._may_open(self._sound):
+            return None
+        files = HlsFiles(
+            self._main,
+            self._name,
+            self._options,
+            self._geometry,
+            timeout=self._timeout,
+            cancelled=cancelled,
+            now=self._now,
+        )
+        files.start, files._playlists = self._sound, {self._sound}
+        files._from_web, files._places = self._from_web, dict(self._places)
+        return files
 
     def __call__(self, url: str, _flags: int, options: dict[str, str]) -> ByteSource:
         """Return the file that FFmpeg asks for; waits for the next live playlist."""
@@ -151,7 +183,10 @@ class HlsFiles:
         chosen = choose_variant(variants(text), self._geometry)
         if chosen is None:
             raise SourceUnusable(f"{self._name} has no video", hint="see [source]")
-        text = master_of(text, chosen, self._place(url))
+        place = self._place(url)
+        sound = choose_sound(text, chosen)
+        self._sound = joined(place, sound) if sound else ""
+        text = master_of(text, chosen, place)
         self._playlists.update(row for row in text.splitlines() if row and row[0] != "#")
         return text
 

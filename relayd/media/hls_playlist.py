@@ -142,6 +142,27 @@ def _quality(variant: Variant) -> tuple[bool, bool, int]:
     return variant.is_sdr, variant.is_h264, variant.bandwidth
 
 
+def choose_sound(text: str, chosen: Variant) -> str:
+    """Return the address of the sound beside a variant; empty where its segments have it.
+
+    Of the variant's group: what is the default there, else what players may choose by themselves,
+    else the first.
+    """
+    group = _attributes(chosen.line).get("AUDIO", "")
+    rows = [row.strip() for row in text.splitlines() if row.strip().startswith(_MEDIA)]
+    offered = [
+        one
+        for one in map(_attributes, rows)
+        if one.get("TYPE") == "AUDIO" and group and one.get("GROUP-ID") == group
+    ]
+    best = max(
+        offered,
+        key=lambda one: (one.get("DEFAULT") == "YES", one.get("AUTOSELECT") == "YES"),
+        default={},
+    )
+    return best.get("URI", "")
+
+
 def master_of(text: str, chosen: Variant, url: str) -> str:
     """Return the master playlist found at `url` with one variant alone, and no other renditions."""
     dropped = {variant.uri for variant in variants(text)}

@@ -68,10 +68,11 @@ def select_sound(container: InputContainer, video: VideoStream) -> AudioStream |
     best = container.streams.best("audio", related=video)
     # FFmpeg's choice leaves out streams of which nothing was seen yet, so the first one may do.
     candidates = [cast("AudioStream | None", best), *container.streams.audio]
-    return next((one for one in candidates if one is not None and _is_decodable(one)), None)
+    return next((one for one in candidates if one is not None and is_decodable(one)), None)
 
 
-def _is_decodable(stream: AudioStream) -> bool:
+def is_decodable(stream: AudioStream) -> bool:
+    """Whether there is a decoder for it."""
     # A stream without a decoder has no codec context, despite PyAV's types.
     return getattr(stream, "codec_context", None) is not None
 

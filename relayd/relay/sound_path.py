@@ -64,8 +64,9 @@ class SoundPath:
             for output in outputs
         ]
         self._follower = DelayFollower(settings.offset, settings.delay)
-        self._line, self._back = DelayLine(), ReturnedBuffer()
-        line = self._back if settings.play == "returned" else self._line
+        self._line, self._back = DelayLine(), ReturnedBuffer(settings.offset)
+        self._plays_own = settings.play == "own"
+        line = self._line if self._plays_own else self._back
         self._gate = SoundGate(line, Silence.NOT_LIVE)
         self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
@@ -124,6 +125,7 @@ class SoundPath:
     def set_offset(self, offset: float) -> None:
         """Play the sound `offset` s later than the picture."""
         self._follower.set_offset(offset)
+        self._back.set_offset(offset)
 
     def put_returned(self, sound: ReturnedSound) -> None:
         """Offer a block from the service; called in the worker's thread."""
@@ -138,7 +140,8 @@ class SoundPath:
             self._line.steer(0.0)
         elif (target := self._wanted()) is not None:
             self._line.steer(max(0.0, target - ahead))
-        sound = self._gate.pull(due, due + ahead)
+        # What the service returned belongs to the pictures of now, however late a listener is.
+        sound = self._gate.pull(due, due + ahead if self._plays_own else due)
         self._level.add(sound.samples)
         self._played += 1
         for kept in self._kept:
@@ -162,16 +165,15 @@ class SoundPath:
 
     def _take(self) -> None:
         """Take what came since the last tick."""
-        plays_own = self._settings.play == "own"
         while (own := self.captured.take()) is not None:
             self._taken += 1
             if self._settings.publish and self._gate.may_send(own):
                 self._send(own)
                 self._sent += 1
-            if plays_own:
+            if self._plays_own:
                 self._gate.push(own)
         while (back := self.returned.take()) is not None:
-            if not plays_own:
+            if not self._plays_own:
                 self._gate.push(back)
 
     def _latency(self) -> float:
@@ -185,7 +187,7 @@ class SoundPath:
         `trouble` is why nothing is captured.
         """
         line, counts, reasons = self._line, self._line.counts, self._gate.reasons
-        is_own = self._settings.play == "own"
+        is_own = self._plays_own
         delay = line.delay if is_own else self._back.depth * BLOCK_SECONDS
         return SoundStatus(
             muted=Silence.MUTED in reasons,

@@ -1,7 +1,7 @@
 """Sound that the service sends back: a shallow buffer, not a delay.
 
-It belongs to the picture that comes with it, and usually comes after it. So it waits only as long
-as its unevenness needs.
+It belongs to the picture that comes with it, which is shown at the next tick of the outputs: 25 ms
+later on average at 20 a second. So it waits little longer than that, as its unevenness needs.
 """
 
 from collections import deque
@@ -9,15 +9,16 @@ from typing import Final
 
 import numpy as np
 
-from relayd.sound.blocks import BLOCK, Samples, silence
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, Samples, silence
 from relayd.sound.timeline import faded_in, faded_out
 
 DEPTH: Final = 4
-"""Blocks that wait before the first is played: 40 ms."""
+"""Blocks that wait before the first two are played: 40 ms."""
 _MOST: Final = 20
 """Blocks that wait at most: the oldest are dropped after a burst."""
-_EXCESS: Final = 2
-"""Blocks above DEPTH that may wait all the time before some are left out."""
+_EXCESS: Final = 1
+"""Blocks above DEPTH that may wait all the time before some are left out: with more, sound from
+WebRTC, which was evened out before, is over 60 ms behind its picture."""
 _WINDOW: Final = 200
 """Blocks over which the fewest that wait are taken: 2 s."""
 
@@ -27,7 +28,11 @@ _CROSS: Final = (np.arange(BLOCK, dtype=np.float32) + 0.5) / BLOCK
 class ReturnedBuffer:
     """Blocks in as they come, blocks out evenly; for one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset: float = 0.0) -> None:
+        """Play so many s later than need be; nothing can be played earlier."""
+        self._more = 0
+        """Blocks that wait for the sake of the offset."""
+        self.set_offset(offset)
         self._waiting: deque[Samples] = deque()
         self._is_dry = True
         self._fewest = _MOST
@@ -36,6 +41,10 @@ class ReturnedBuffer:
         """Blocks left out, as more came than were played."""
         self.dried = 0
         """Times that there was nothing to play, after there had been something."""
+
+    def set_offset(self, offset: float) -> None:
+        """Play `offset` s later than need be from now on, with a pause; in any thread."""
+        self._more = max(0, round(offset / BLOCK_SECONDS))
 
     @property
     def depth(self) -> int:
@@ -49,13 +58,13 @@ class ReturnedBuffer:
     def pull(self, _now: float) -> Samples:
         """Return the next block, faded where sound begins, ends or leaves a block out."""
         if self._is_dry:
-            if len(self._waiting) < DEPTH:
+            if len(self._waiting) < DEPTH + self._more:
                 return silence()
             self._is_dry = False
             return faded_in(self._waiting.popleft())
         block = self._waiting.popleft()
         excess = self._excess()
-        if not self._waiting:
+        if len(self._waiting) <= self._more:
             self._is_dry = True
             self.dried += 1
             return faded_out(block)
@@ -69,7 +78,7 @@ class ReturnedBuffer:
 
     def _excess(self) -> int:
         """Return how many blocks to leave out now: after a burst, or when too many always wait."""
-        waiting = len(self._waiting)
+        waiting = len(self._waiting) - self._more
         if waiting > _MOST:
             return waiting - DEPTH
         self._fewest = min(self._fewest, waiting)

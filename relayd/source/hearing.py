@@ -31,23 +31,26 @@ Publish = Callable[[OwnSound], None]
 
 
 class LiveHearing:
-    """For live sources; used by the thread that reads and publishes pictures."""
+    """For live sources; sound may come in another thread than pictures."""
 
     is_full = False
 
     def __init__(self, publish: Publish, clock: Clock) -> None:
         self._publish, self._clock = publish, clock
         self._times, self._blocks = LiveTimes(), BlockMaker()
+        self._lock = Lock()
 
     def note_picture(self, pts: float | None, at: float) -> None:
         """Note that a picture of this stamp is published at `at`."""
         if pts is not None:
-            self._times.note(pts, at)
+            with self._lock:
+                self._times.note(pts, at)
 
     def put(self, piece: SoundPiece) -> None:
         """Publish a piece; before the first picture nobody knows where it belongs."""
         length = len(piece.samples) / RATE
-        at = self._times.at(piece.pts, self._clock.now(), length)
+        with self._lock:
+            at = self._times.at(piece.pts, self._clock.now(), length)
         if at is not None:
             for block in self._blocks.put(piece.samples, at):
                 self._publish(block)

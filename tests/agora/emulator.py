@@ -85,9 +85,7 @@ class Room:
         try:
             await asyncio.sleep(max(0.0, self._store.queue_left(session)))
             connection = await Connection.to(self._hub)
-            voice = EngineVoice(
-                connection, session.id, self._faults, lambda: session.picture_delay
-            )
+            voice = EngineVoice(connection, session.id, self._faults, lambda: session.picture_delay)
             speaking = asyncio.create_task(voice.way_back.run())
             self._voice = voice
             try:

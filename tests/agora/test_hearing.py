@@ -53,6 +53,16 @@ def test_a_user_that_is_heard_needs_no_playout(hearing: Hearing) -> None:
     assert not hearing.wants_playout(100.0)
 
 
+def test_a_user_that_was_heard_and_is_silent_when_it_comes_again_costs_no_picture(
+    hearing: Hearing,
+) -> None:
+    hearing.handle(ON, 1.0)
+    hearing.heard_at = 1.2
+    hearing.handle(UserJoined("3"), 50.0)
+    hearing.handle(ON, 50.5)
+    assert not hearing.wants_playout(100.0), "the library delivers sound, as it did before"
+
+
 def test_a_muted_user_needs_no_playout(hearing: Hearing) -> None:
     hearing.handle(ON, 1.0)
     hearing.handle(OFF, 2.0)

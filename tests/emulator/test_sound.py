@@ -77,7 +77,19 @@ def test_echo_comes_back_beside_its_picture() -> None:
     assert [take(number) for number in range(100, 120)] == list(range(80, 100))
     delay[0] = 0.1
     sooner = [take(number) for number in range(120, 160)]
-    assert sooner[20:] == list(range(126, 146))  # as it was, but for the few that may wait
+    assert sooner[20:] == list(range(129, 149))  # as it was, but for the few that may wait
+
+
+def test_sound_that_came_after_its_picture_waits_so_much_less() -> None:
+    board = FaultBoard(FakeClock())
+    board.set({"fault": "sound", "kind": "echo"})
+    way = SoundReturn("one", FakePeer(), board, lambda: 0.2, behind=0.05)
+    got = []
+    for number in range(100):
+        way.put(block(number), 100 + number * BLOCK_SECONDS)
+        samples = way.take(100 + number * BLOCK_SECONDS + 0.001)
+        got.append(None if samples is None else int(samples[0]))
+    assert got[50:] == list(range(35, 85))
 
 
 def test_late_returns_each_block_after_the_delay() -> None:

@@ -14,6 +14,7 @@ from relayd.relay.sound_path import LATER, SoundPath
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.clock import HELD
 from relayd.sound.gate import Silence
+from relayd.sound.returned import DEPTH
 from tests.support.clock import FakeClock
 
 LIVE: frozenset[Silence] = frozenset()
@@ -207,3 +208,23 @@ def test_a_recorder_that_fails_hides_the_sound_from_no_other_and_is_told_once() 
         path._play(1.01)
     assert len(recorded) == 2
     assert [line["event"] for line in logs] == ["sound.recorder_failed"]
+
+
+def test_a_recording_of_returned_sound_is_not_later_for_a_microphone_that_is_late() -> None:
+    rig = Rig(latency=0.174, play="returned")
+    rig.path.steer(LIVE, voice_alone=False)
+    for _ in range(20):
+        rig.path.returned.put(ReturnedSound(np.full(BLOCK, 7, np.int16), rig.clock.time))
+        rig.tick(1)
+        assert rig.recorded[-1].at == rig.clock.time
+    assert rig.recorded[-1].samples.any()
+
+
+def test_an_offset_holds_for_returned_sound_too() -> None:
+    rig = Rig(play="returned", offset=0.1)
+    rig.path.steer(LIVE, voice_alone=False)
+    for number in range(1, 31):
+        rig.path.returned.put(ReturnedSound(np.full(BLOCK, number, np.int16), rig.clock.time))
+        rig.tick(1)
+    assert rig.recorded[-1].samples[-1] == 30 - (10 + DEPTH - 1)
+    assert not any(sound.samples.any() for sound in rig.recorded[:12])

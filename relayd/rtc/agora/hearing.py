@@ -54,7 +54,9 @@ class Hearing:
         offered_at = self._offered_at
         if not self._is_wanted or self.plays_out or offered_at is None:
             return False
-        if self.heard_at >= offered_at or now - offered_at < SILENT_FOR:
+        if self.heard_at > float("-inf"):  # it delivers: that user is silent
+            return False
+        if now - offered_at < SILENT_FOR:
             return False
         self._offered_at = None
         self.plays_out = True
