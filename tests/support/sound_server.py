@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["pulseaudio", "pipewire"]
-_COMMANDS: dict[Kind, str] = {
+SERVER_COMMANDS: dict[Kind, str] = {
     "pulseaudio": "exec pulseaudio --daemonize=no --exit-idle-time=-1"
     " -n -L module-native-protocol-unix",
     "pipewire": "pipewire & wireplumber & pipewire-pulse & wait",
 }
+"""What starts each; for a D-Bus of its own."""
 STARTS_WITHIN = 15.0
 
 
@@ -59,7 +60,7 @@ class SoundServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = subprocess.Popen(
-            ["dbus-run-session", "--", "sh", "-c", _COMMANDS[self.kind]],
+            ["dbus-run-session", "--", "sh", "-c", SERVER_COMMANDS[self.kind]],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
