@@ -14,8 +14,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.av_sync import EVERY, FPS, GEOMETRY, LAMP, Offsets, offsets, write_clip
+from tests.support.interpreter import ROOT
 from tests.support.sound_server import SERVER_COMMANDS
 from tests.support.stage import PERSON, PORTRAIT, Emulator
+from tests.vm.chromium import Browser
 from tests.vm.guest import HERE, Failed, Guest, Note
 from tests.vm.relays import HOME, PYTHON, Nursery, Relay, config, service_of
 
@@ -149,3 +151,38 @@ def test_a_program_has_the_camera_and_the_sound_servers_microphone_in_sync(
     with program(guest, RECORD_SOURCE) as measure:
         note("lip sync, PulseAudio, a program", str(in_sync(measure)))
     assert relay.stop() == 0
+
+
+@pytest.mark.usefixtures("clip", "sound_server", "nursery")
+@pytest.mark.parametrize("guest", ["0.15"], indirect=True)
+def test_a_page_that_takes_camera_and_microphone_together_has_them_in_sync(
+    guest: Guest, note: Note
+) -> None:
+    home = f"XDG_RUNTIME_DIR={RUNTIME} PYTHONPATH={ROOT}"
+    devices = guest.start(f"{home} exec {PYTHON} {HERE}/inside/devices.py {DELAY} '{MICROPHONE}'")
+    devices.wait_for("devices ready")
+    place = ",".join(map(str, LAMP))
+    with Browser(guest, f"lip_sync.html?{MICROPHONE},{place}", RUNTIME) as browser:
+        browser.until("has both", lambda told: told["error"] or told["pictures"] > 20)
+        assert browser.told["error"] == ""
+        assert browser.told["labels"] == ["relayd", MICROPHONE]
+        measure = page_measure(browser)
+        for late in (FIRST, LATER):
+            be_late(guest, late)
+            note(f"lip sync, Chromium, {late} s late", str(in_sync(measure)))
+        assert browser.told["live"] == ["live", "live"]
+
+
+def page_measure(browser: Browser) -> Measure:
+    """What the page measures."""
+    seen = 0
+
+    def measure() -> Offsets:
+        nonlocal seen
+        lights, beeps = browser.told["lights"], browser.told["beeps"]
+        # One that is still without its beep is looked at again.
+        whole = [light for light in lights[seen:] if beeps and light < beeps[-1] + EVERY / 2]
+        seen += len(whole)
+        return offsets(whole, beeps)
+
+    return measure

@@ -18,7 +18,8 @@ from relayd.sound.blocks import Samples
 
 DELAY = Path("/run/relayd/mirror")
 """Where it is, the nursery lets this be the worker."""
-_TICK = 0.005  # s
+_REST = 0.05
+"""s between two looks for a picture; any is late by more."""
 
 
 class Mirror:
@@ -60,13 +61,19 @@ class Mirror:
 
     def _run(self) -> None:
         has_begun = False
-        while not self._stop.wait(_TICK):
-            while self._waiting and self._waiting[0][0] <= time.monotonic():
-                if not has_begun:
-                    self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
-                    self._on_event(LinkEvent(LinkEventKind.FIRST_PICTURE))
-                    has_begun = True
-                self._on_picture(self._waiting.popleft()[1], time.monotonic())
+        while not self._stop.wait(self._until_next()):
+            if not self._waiting or self._waiting[0][0] > time.monotonic():
+                continue
+            if not has_begun:
+                self._on_event(LinkEvent(LinkEventKind.PUBLISHING))
+                self._on_event(LinkEvent(LinkEventKind.FIRST_PICTURE))
+                has_begun = True
+            self._on_picture(self._waiting.popleft()[1], time.monotonic())
+
+    def _until_next(self) -> float:
+        if not self._waiting:
+            return _REST
+        return max(0.0, self._waiting[0][0] - time.monotonic())
 
 
 if __name__ == "__main__":
