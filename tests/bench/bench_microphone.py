@@ -3,9 +3,9 @@
     python -m tests.bench.bench_microphone [--seconds S] [--root FOLDER]
 
 Each block holds its number in every sample, and is fed by the clock of sound; another program
-(parec) records. Latency is from when a block is fed at the latest to when the recorder gets it.
-`--root` is a folder with an unpacked newer PipeWire, such as 1.4 of bookworm-backports, which is
-tried beside the installed servers.
+(parec) records. Latency is from when a block is fed at the latest until the recorder has read all
+of it. `--root` is a folder with an unpacked newer PipeWire, such as 1.4 of bookworm-backports,
+which is tried beside the installed servers.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def measure(server: SoundServer, seconds: float) -> None:
     values = samples[starts]
     lost = int((np.diff(values) - 1).clip(0).sum())
     latencies = [
-        read_at[start // BLOCK] - fed_at[value - 1] - (start % BLOCK) / RATE + BLOCK_SECONDS
+        read_at[start // BLOCK] + (start % BLOCK) / RATE - fed_at[value - 1]
         for start, value in zip(starts, values, strict=True)
         if value - 1 < len(fed_at)
     ]

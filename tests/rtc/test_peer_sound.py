@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.rtc.conftest import Kit
 
 SIZE = Geometry(320, 240)
-BEEP_BLOCKS, PERIOD_BLOCKS = 5, 25  # 50 ms of beep each 250 ms
+BEEP_BLOCKS, PERIOD_BLOCKS = 5, 50  # 50 ms of beep each 500 ms: more than any delay here
 LOUD = 3000
 LEFT_BEHIND = 0.2
 """s of delay that one lost packet leaves behind with aiortc's own buffer."""
@@ -79,8 +79,12 @@ class SoundPair:
         ends = range(blocks, len(self.heard), blocks)
         return [np.concatenate([one for one, _ in self.heard[end - blocks : end]]) for end in ends]
 
-    def lags(self, after: float = 0.0) -> list[float]:
-        """Seconds from the push of each beep until it was handed out, if after that time."""
+    def lag(self, after: float = 0.0) -> float:
+        """The least s from when a beep was to be pushed until it was handed out, after that time.
+
+        A busy machine only pushes and receives later, and the buffer waits longer for that. Delay
+        that is left behind is in each beep, so in the least as well.
+        """
         onsets = [
             at + int(np.argmax(np.abs(samples) > LOUD)) / RATE
             for (samples, at), (before, _) in zip(self.heard[1:], self.heard, strict=False)
@@ -88,7 +92,9 @@ class SoundPair:
         ]
         begun = np.array(self.sent_at[::PERIOD_BLOCKS])
         found = [onset - begun[begun <= onset].max(initial=-np.inf) for onset in onsets]
-        return [lag for lag, onset in zip(found, onsets, strict=True) if onset > after]
+        lags = [lag for lag, onset in zip(found, onsets, strict=True) if onset > after]
+        assert lags, "no beep was heard"
+        return float(min(lags))
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,21 +151,20 @@ async def test_blocks_come_out_evenly_in_time_order_soon_after_they_went_in() ->
         even = np.isclose(np.diff(times), BLOCK_SECONDS, atol=1e-6)
         assert even.mean() > 0.9  # the rest is for a busy machine, as the last 60 ms below
         # 20 ms to fill a packet, 6.5 ms of Opus, DEPTH.
-        assert np.median(pair.lags()) < 0.03 + DEPTH + 0.06
+        assert pair.lag() < 0.03 + DEPTH + 0.06
 
 
 async def test_after_losses_the_delay_is_what_it_was_within_two_seconds() -> None:
     async with SoundPair() as pair:
         await pair.connect()
         await pair.speak(100, beeps)
-        before = np.median(pair.lags())
+        before = pair.lag()
         pair.sender.lose_sound(0.15)
         await pair.speak(150, beeps)
         pair.sender.lose_sound(0)
         whole_again = time.monotonic()
-        await pair.speak(280, beeps)
-        after = np.median(pair.lags(whole_again + 2))
-        assert after < before + LEFT_BEHIND / 2
+        await pair.speak(400, beeps)
+        assert pair.lag(whole_again + 2) < before + LEFT_BEHIND / 2
         assert len(pair.heard) > 350
 
 
@@ -225,12 +230,12 @@ async def test_a_hole_in_what_is_sent_is_no_delay_afterwards() -> None:
     async with SoundPair() as pair:
         await pair.connect()
         await pair.speak(100, beeps)
-        before = np.median(pair.lags())
+        before = pair.lag()
         await asyncio.sleep(0.5)
         again = time.monotonic()
         pair.sent_at = pair.sent_at[: len(pair.sent_at) - len(pair.sent_at) % PERIOD_BLOCKS]
         await pair.speak(200, beeps)
-        assert np.median(pair.lags(again + 0.3)) < before + LEFT_BEHIND / 2
+        assert pair.lag(again + 0.3) < before + LEFT_BEHIND / 2
 
 
 async def test_what_cannot_be_sent_yet_is_not_sent_later() -> None:

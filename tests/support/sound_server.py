@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["pulseaudio", "pipewire"]
-_COMMANDS: dict[Kind, str] = {
+SERVER_COMMANDS: dict[Kind, str] = {
     "pulseaudio": "exec pulseaudio --daemonize=no --exit-idle-time=-1"
     " -n -L module-native-protocol-unix",
     "pipewire": "pipewire & wireplumber & pipewire-pulse & wait",
 }
+"""What starts each; for a D-Bus of its own."""
 STARTS_WITHIN = 15.0
+RECORDS_WITHIN = 20.0
+"""s until a recorder has sound; mostly it takes 0.1 s."""
 
 
 def is_installed(kind: Kind) -> bool:
@@ -59,7 +62,7 @@ class SoundServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = subprocess.Popen(
-            ["dbus-run-session", "--", "sh", "-c", _COMMANDS[self.kind]],
+            ["dbus-run-session", "--", "sh", "-c", SERVER_COMMANDS[self.kind]],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -106,6 +109,22 @@ class SoundServer:
             stderr=subprocess.DEVNULL,
         )
 
+    def _giving_sound(self, source: str) -> "subprocess.Popen[bytes]":
+        """Return a recorder that gets sound.
+
+        A source is listed before PipeWire can connect anybody to it. Who asks in between is sent
+        away, or waits for ever: the session manager does not look again.
+        """
+        deadline, patience = time.monotonic() + RECORDS_WITHIN, 1.0
+        while time.monotonic() < deadline:
+            recorder = self._recorder(source)
+            if _gives_sound(recorder, patience):
+                return recorder
+            if recorder.poll() is None:  # it waits
+                patience *= 2
+            _end(recorder)
+        raise AssertionError(f"{self.kind}: nobody gets sound from {source}")
+
     @contextmanager
     def recording(self, source: str) -> Iterator[Callable[[float], NDArray[np.int16]]]:
         """Record from a source with another program; the callable returns the next seconds."""
@@ -113,10 +132,7 @@ class SoundServer:
         while source not in self.ask("list", "short", "sources")[1]:  # PipeWire makes it later
             assert time.monotonic() < deadline, f"{self.kind} has no source {source}"
             time.sleep(0.05)
-        recorder = self._recorder(source)
-        while not _gives_sound(recorder) and time.monotonic() < deadline:
-            if recorder.poll() is not None:  # the source is listed before it can be read
-                recorder = self._recorder(source)
+        recorder = self._giving_sound(source)
         assert recorder.stdout is not None
         reader = recorder.stdout
 
@@ -126,14 +142,19 @@ class SoundServer:
         try:
             yield take
         finally:
-            recorder.kill()
-            recorder.wait()
-            reader.close()
+            _end(recorder)
 
 
-def _gives_sound(recorder: "subprocess.Popen[bytes]") -> bool:
-    """Whether it has recorded something and goes on."""
+def _end(recorder: "subprocess.Popen[bytes]") -> None:
+    recorder.kill()
+    recorder.wait()
     assert recorder.stdout is not None
-    is_readable = select.select([recorder.stdout], [], [], 0.5)[0]
+    recorder.stdout.close()
+
+
+def _gives_sound(recorder: "subprocess.Popen[bytes]", patience: float) -> bool:
+    """Whether it records something in that many s, and goes on."""
+    assert recorder.stdout is not None
+    is_readable = select.select([recorder.stdout], [], [], patience)[0]
     time.sleep(0.05)  # it may be ending
     return bool(is_readable) and recorder.poll() is None

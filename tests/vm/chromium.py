@@ -27,9 +27,12 @@ GRID = (16, 12)
 class Browser:
     """Chromium on a page with getUserMedia; in a `with`."""
 
-    def __init__(self, guest: Guest, page: str = "") -> None:
-        """Plan to show `page`: with "?list" it lists cameras and opens one only when asked to."""
-        self._guest, self._page = guest, page
+    def __init__(self, guest: Guest, page: str = "page.html", runtime: str = "") -> None:
+        """Plan to show a page of inside/, which may ask for something after a "?".
+
+        `runtime` is the runtime folder of a sound server, if there is one.
+        """
+        self._guest, self._page, self._runtime = guest, page, runtime
         self.told: dict[str, Any] = {}
         """What the page said last."""
         self._asked: list[str] = []
@@ -41,7 +44,11 @@ class Browser:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer((HERE / "inside/page.html").read_bytes(), "text/html")
+                page = HERE / "inside" / self.path.partition("?")[0].strip("/")
+                if page.suffix == ".html":
+                    self._answer(page.read_bytes(), "text/html")
+                else:
+                    self.send_error(404)
 
             def do_POST(self) -> None:
                 data = self.rfile.read(int(self.headers["content-length"]))
@@ -71,8 +78,9 @@ class Browser:
         self._thread.start()
         origin = f"http://{HOST}:{self._server.server_address[1]}"
         trusted = f"--unsafely-treat-insecure-origin-as-secure={origin}"
+        environment = f"XDG_RUNTIME_DIR={self._runtime}"
         self._process = self._guest.start(
-            f"exec chromium {FLAGS} {trusted} '{origin}/{self._page}'"
+            f"{environment} exec chromium {FLAGS} {trusted} '{origin}/{self._page}'"
         )
         return self
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interpreter import ROOT
 from tests.support.stage import PERSON, PORTRAIT, RELAYD, Emulator, running_emulator
 from tests.vm import container
 from tests.vm.cache import RELEASES, CannotBoot, cache_directory
@@ -87,6 +88,15 @@ def reload_module(guest: Guest, nursery: Nursery) -> Iterator[Reload]:
     nursery.end_all()
     guest.stop_programs(but=nursery.process)
     reload(guest.machine.options or "")
+
+
+@pytest.fixture
+def card(guest: Guest) -> Iterator[None]:
+    """The loopback card, with the options that `relayd install` puts in place."""
+    shipped = f"{ROOT}/config/modprobe.d/relayd-sound.conf"
+    guest.run(f"modprobe snd-aloop $(sed -n 's/^options snd-aloop //p' {shipped})")
+    yield
+    guest.run("rmmod snd-aloop")
 
 
 def note(name: str, figure: object) -> None:

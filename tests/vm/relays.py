@@ -166,18 +166,19 @@ class Nursery:
         """All that it and its relays said."""
         return self.process.text
 
-    def start(self, *arguments: str, user: str = "root") -> Relay:
-        """Start `relayd ARGUMENT…`."""
+    def start(self, *arguments: str, user: str = "root", runtime: str = "") -> Relay:
+        """Start `relayd ARGUMENT…`; `runtime` is the runtime folder of its user, if it has one."""
         since = len(self.text)
-        self.process.send(f"start {user} {shlex.join(arguments)}")
+        environment = [f"XDG_RUNTIME_DIR={runtime}"] if runtime else []
+        self.process.send(f"start {user} {shlex.join([*environment, *arguments])}")
         pid = int(self.process.wait_for(r"nursery started (\d+)", after=since)[1])
         self._relays.append(Relay(self._guest, self, pid, since))
         return self._relays[-1]
 
-    def run(self, settings: str, user: str = "root") -> Relay:
+    def run(self, settings: str, user: str = "root", runtime: str = "") -> Relay:
         """Start `relayd run` with this configuration, and wait until its camera shows pictures."""
         self._guest.write(CONFIG, settings)
-        relay = self.start("run", "-c", CONFIG, "--require-outputs", user=user)
+        relay = self.start("run", "-c", CONFIG, "--require-outputs", user=user, runtime=runtime)
         said = relay.wait_for('"now": "(standby|opening)"|nursery ended|^relayd: ')
         if not said[1]:
             raise Failed(f"the relay ended:\n{relay.log}")

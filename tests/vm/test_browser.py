@@ -149,7 +149,7 @@ def test_a_call_has_a_session_from_its_begin_to_its_end_whatever_the_relay_suffe
     seconds = stopwatch(note, f"call, {guest.loopback}")
 
     relay = nursery.run(outside.config)
-    with Browser(guest, "?list") as browser:
+    with Browser(guest, "page.html?list") as browser:
         # A list of cameras is no call.
         browser.until("lists", lambda told: "videoinput" in told.get("kinds", []))
         for _ in range(2):

@@ -1,7 +1,6 @@
 """The microphone of a system service: snd-aloop with the shipped options, in a real kernel."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,15 +9,6 @@ from tests.vm.guest import Guest, Note
 from tests.vm.relays import PYTHON
 
 pytestmark = pytest.mark.vm
-
-
-@pytest.fixture
-def card(guest: Guest) -> Iterator[None]:
-    """The loopback card, with the options that `relayd install` puts in place."""
-    shipped = f"{ROOT}/config/modprobe.d/relayd-sound.conf"
-    guest.run(f"modprobe snd-aloop $(sed -n 's/^options snd-aloop //p' {shipped})")
-    yield
-    guest.run("rmmod snd-aloop")
 
 
 @pytest.mark.usefixtures("card")

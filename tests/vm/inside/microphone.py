@@ -14,12 +14,14 @@ import numpy as np
 
 from relayd.errors import MicrophoneUnavailable
 from relayd.output.loopback_card import LoopbackCard
-from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound
+from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, AudibleSound
 
 DEVICE = "hw:CARD=relayd,DEV=0"
 RECORD = ["arecord", "-q", "-D", "hw:CARD=relayd,DEV=1", "-t", "raw", "-f", "S16_LE"]
 FORMAT = ["-r", "48000", "-c", "1", "--buffer-time=60000", "--period-time=10000"]
 SECONDS = 4
+READERS = 3
+"""One after another: where in a period each begins differs, and so does its latency."""
 FILLED = BLOCK * 50
 """Samples at the start that are not counted: what waited for the reader."""
 
@@ -34,6 +36,21 @@ def record(seconds: float) -> tuple[np.ndarray, list[float]]:
             at.append(time.monotonic())
         program.kill()
     return np.concatenate(pieces), at
+
+
+def latencies_in(
+    samples: np.ndarray, read_at: list[float], sent_at: dict[int, float]
+) -> list[float]:
+    """Return the s from writing each block until all of it was read.
+
+    Pieces that are read begin within a block: its rest comes with the next one.
+    """
+    first = {int(number): index for index, number in reversed(list(enumerate(samples)))}
+    return [
+        read_at[index // BLOCK] + (index % BLOCK) / RATE - sent_at[number]
+        for number, index in first.items()
+        if number in sent_at and index > FILLED
+    ]
 
 
 def main() -> None:
@@ -57,21 +74,17 @@ def main() -> None:
     feeder = threading.Thread(target=feed)
     feeder.start()
     time.sleep(2.0)
-    samples, read_at = record(SECONDS)
+    recordings = [record(SECONDS) for _ in range(READERS)]
     time.sleep(2.0)
     stop.set()
     feeder.join()
     card.close()
+    samples = recordings[-1][0]
     numbers = samples[np.flatnonzero(np.diff(samples, prepend=samples[0]))]
     numbers = numbers[numbers > 0]
     numbers = numbers[np.diff(numbers, prepend=0) != 0]  # an underrun puts silence within a block
     steps = np.diff(numbers)
-    first = {int(number): index for index, number in reversed(list(enumerate(samples)))}
-    latencies = [
-        read_at[index // BLOCK] - sent_at[number]
-        for number, index in first.items()
-        if number in sent_at and index > FILLED
-    ]
+    latencies = [latency for each in recordings for latency in latencies_in(*each, sent_at)]
     found |= {
         "heard": len(numbers),
         "in_order": bool(np.all(steps > 0)),

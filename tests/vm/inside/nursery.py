@@ -2,7 +2,7 @@
 
 Emulation makes the imports of one start take 10 to 30 s. So they are done once; each run is
 then the whole command in a process of its own, from reading its arguments to its exit code.
-Orders come on stdin: `start USER ARGUMENT…` or `signal PID NUMBER`. Told on stdout:
+Orders come on stdin: `start USER [NAME=VALUE…] ARGUMENT…` or `signal PID NUMBER`. Told on stdout:
 `nursery ready`, `nursery started PID`, `nursery ended PID STATUS`. Runs log to our stderr.
 A user other than root is in the group video alone, as a unit's is.
 
@@ -32,7 +32,9 @@ from relayd.relay import machine, session_link, session_set, sessions
 from relayd.rtc.process import RtcWorker
 
 LINK_LIMIT = 120.0
-WORKER = str(Path(__file__).with_name("worker.py"))
+WORKER, MIRROR = (Path(__file__).with_name(name) for name in ("worker.py", "mirror.py"))
+MIRROR_DELAY = Path("/run/relayd/mirror")
+"""Where it is, a test wants the mirror."""
 PR_SET_DUMPABLE = 4
 
 
@@ -43,7 +45,7 @@ def say(*words: object) -> None:
 
 
 def start(user: str, arguments: list[str]) -> None:
-    """Fork a run of the command."""
+    """Fork a run of the command; what stands before its name is added to its environment."""
     if pid := os.fork():
         say("started", pid)
         return
@@ -52,6 +54,9 @@ def start(user: str, arguments: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(0)
     os.open(os.devnull, os.O_RDONLY)
+    while "=" in arguments[0]:
+        name, _, value = arguments.pop(0).partition("=")
+        os.environ[name] = value
     sys.argv = ["relayd", *arguments]
     run()
 
@@ -91,7 +96,7 @@ def reap(*_signal: object) -> None:
 
 
 def give_workers_time() -> None:
-    """Let each relay start inside/worker.py for an RTC worker, and wait for it long enough."""
+    """Let each relay start our RTC worker, or the mirror, and wait for it long enough."""
     for module in (machine, session_link, session_set, sessions):
         for name in ("READY", "JOIN", "REJOIN", "RECOVERY"):
             if hasattr(module, f"{name}_TIMEOUT"):
@@ -101,7 +106,8 @@ def give_workers_time() -> None:
     def command(self: RtcWorker, fds: tuple[int, ...]) -> list[str]:
         words = usual(self, fds)
         at = words.index("-m")
-        return [*words[:at], WORKER, *words[at + 2 :]]
+        file = MIRROR if MIRROR_DELAY.exists() else WORKER
+        return [*words[:at], str(file), *words[at + 2 :]]
 
     RtcWorker._command = command  # type: ignore[method-assign]  # a worker with more time
 

@@ -17,8 +17,11 @@ import struct
 import sys
 import time
 import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 CAPTURE, MMAP = 1, 1
+Measured = TypeVar("Measured")
 BUFFER = struct.Struct("=IIIII4x16s16sIIQIII4x")
 """struct v4l2_buffer on 64 bit: index, type, bytesused, flags, field, timestamp, timecode,
 sequence, memory, m, length, reserved2, request_fd."""
@@ -62,14 +65,14 @@ class Stream:
     def _queue(self, index: int) -> None:
         fcntl.ioctl(self.fd, QBUF, self._buffer(index))
 
-    def take(self) -> tuple[int, int]:
-        """Return the next picture's number and CRC."""
+    def take(self, measure: Callable[[memoryview], Measured]) -> tuple[int, Measured]:
+        """Return the next picture's number and what `measure` says of it."""
         about = self._buffer(0)
         fcntl.ioctl(self.fd, DQBUF, about)
         fields = BUFFER.unpack(about)
-        crc = zlib.crc32(memoryview(self.maps[fields[0]])[: self.size])
+        measured = measure(memoryview(self.maps[fields[0]])[: self.size])
         self._queue(fields[0])
-        return fields[7], crc
+        return fields[7], measured
 
 
 class Chapter:
@@ -125,7 +128,7 @@ def main() -> None:
                 poll.unregister(stream.fd)
             else:
                 try:
-                    chapter.add(*stream.take())
+                    chapter.add(*stream.take(zlib.crc32))
                 except BlockingIOError:
                     continue
                 except OSError as fault:
