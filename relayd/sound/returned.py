@@ -12,8 +12,8 @@ import numpy as np
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, Samples, silence
 from relayd.sound.timeline import faded_in, faded_out
 
-DEPTH: Final = 4
-"""Blocks that wait before the first two are played: 40 ms."""
+DEPTH: Final = 3
+"""Blocks that wait before the first is played: 30 ms."""
 _MOST: Final = 20
 """Blocks that wait at most: the oldest are dropped after a burst."""
 _EXCESS: Final = 1
