@@ -13,8 +13,7 @@ from relayd.commands.demo import emulator, settings_for, upload_face
 from relayd.commands.lip_sync import LipSyncMeter
 from relayd.relay.relay import Relay
 from tests.support.lamp_clip import make_clip
-from tests.support.lip_sync import GEOMETRY, decoded, measured, offset_in
-from tests.support.stage import Emulator, StartRelay, wait_for
+from tests.support.lip_sync import GEOMETRY, decoded, measured
 
 pytestmark = pytest.mark.relay
 
@@ -24,7 +23,7 @@ EARLIEST, LATEST = -0.1, 0.14
 """s that a typical beep may be off on a busy machine; 9 of 10 are within -0.02 to 0.06 on a calm
 one, see tests/bench/bench_lip_sync.py."""
 SETTLES = 3.0
-MEASURED = 7.0
+MEASURED = 6.0
 """s of each part that are measured."""
 
 
@@ -81,17 +80,3 @@ async def test_sound_stays_with_the_picture_when_the_service_becomes_slower_and_
         [offset for _, offset in recorded[-4:]], [offset for _, offset in meter.measurements()[-4:]]
     )
     assert np.abs(np.median(differences)) < 0.04, "the recording is as the outputs"
-
-
-def test_what_the_service_says_is_heard_with_the_picture_it_belongs_to(
-    start_relay: StartRelay, emulator: Emulator, tmp_path: Path
-) -> None:
-    make_clip(tmp_path / "clip.mkv", 60.0)
-    emulator.fault("sound", kind="echo")
-    relay = start_relay("sound.publish=true", 'sound.play="returned"', source=tmp_path / "clip.mkv")
-    relay.wait_state("live")
-    wait_for("sound", lambda: relay.status()["sound"]["level"] > -60, 15)
-    time.sleep(SETTLES + MEASURED)
-    relay.stop()
-    offset = offset_in(tmp_path / "out.mkv", MEASURED)
-    assert EARLIEST <= offset <= LATEST

@@ -128,14 +128,14 @@ def test_nothing_is_heard_before_the_first_live_picture_while_muted_and_while_pa
         with listening(server, "relayd_tested") as heard:
             for silence, end in (("mute", "unmute"), ("pause", "resume")):
                 relay.wait_state("live")
-                time.sleep(3.0)
+                time.sleep(2.5)
                 relay.post(f"/api/{silence}")
                 times.append(time.monotonic())
-                time.sleep(3.0)
+                time.sleep(2.5)
                 times.append(time.monotonic())
                 relay.post(f"/api/{end}")
             relay.wait_state("live")
-            time.sleep(3.0)
+            time.sleep(2.5)
         relay.stop()
     finally:
         server.stop()

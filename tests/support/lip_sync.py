@@ -58,15 +58,6 @@ def measured(
     return meter
 
 
-def offset_in(file: Path, last: float) -> float:
-    """Return the median s by which sound is late in the last `last` s of a recording."""
-    recording = decoded(file)
-    end = recording.pictures[-1][0]
-    found = [offset for at, offset in measured(recording).measurements() if at > end - last]
-    assert len(found) >= last / 3, f"only {len(found)} lights and beeps"
-    return float(np.median(found))
-
-
 def _cropped(frame: av.VideoFrame) -> I420:
     width = round(frame.width * GEOMETRY.height / frame.height / 2) * 2
     whole = frame.reformat(width, GEOMETRY.height, "yuv420p").to_ndarray().astype(np.uint8)
