@@ -5,15 +5,16 @@ owner says when sound may be heard, and what delay the pictures have.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock
 from relayd.config.settings import SoundSettings
+from relayd.errors import Unavailable
 from relayd.logs import LogEvent, get
 from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
+from relayd.process.limits import start_thread
 from relayd.relay.status import SoundStatus
 from relayd.sound.blocks import BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.clock import HELD, SoundClock
@@ -70,7 +71,8 @@ class SoundPath:
         self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
         self._voice_alone = False
-        self._recorder_fault = ""
+        self._failed_recorders: set[int] = set()
+        """Places of the recorders whose fault was logged."""
         self._taken = self._sent = self._played = 0
 
     def start(self) -> None:
@@ -83,17 +85,20 @@ class SoundPath:
         """Stop playing and close the microphones."""
         self._stop.set()
         self._sound_clock.stop()
-        # Together: a sound server that hangs is waited for once, not for each microphone.
-        with ThreadPoolExecutor(thread_name_prefix="relayd-close") as pool:
-            list(pool.map(_close, self._kept))
         self.captured.clear()
         self.returned.clear()
+        _close_together(self._kept)
 
     def pending(self) -> frozenset[str]:
         """Return the names of the microphones that are being opened for the first time."""
         return frozenset(kept.output.name for kept in self._kept if kept.lost and not kept.trouble)
 
     # What its owner decides.
+
+    @property
+    def is_muted(self) -> bool:
+        """Whether `mute` was called after the last `unmute`."""
+        return Silence.MUTED in self._gate.reasons
 
     def mute(self) -> None:
         """Let nothing be heard, and send nothing to the service, until `unmute`."""
@@ -143,16 +148,16 @@ class SoundPath:
         self._played += 1
         for kept in self._kept:
             kept.use(lambda output: output.play(sound))
-        for record in self._recorders:
-            self._offer(record, sound)
+        for place in range(len(self._recorders)):
+            self._offer(place, sound)
 
-    def _offer(self, record: Callable[[AudibleSound], None], sound: AudibleSound) -> None:
+    def _offer(self, place: int, sound: AudibleSound) -> None:
         """Give a recorder the block; a fault of one takes nothing from the others."""
         try:
-            record(sound)
-        except Exception as fault:  # noqa: BLE001 - the others must get it
-            if str(fault) != self._recorder_fault:  # 100 times a second would fill the disk
-                self._recorder_fault = str(fault)
+            self._recorders[place](sound)
+        except Exception:  # noqa: BLE001 - the others must get it
+            if place not in self._failed_recorders:  # 100 times a second would fill the disk
+                self._failed_recorders.add(place)
                 _log.exception(LogEvent.SOUND_RECORDER_FAILED)
 
     def _wanted(self) -> float | None:
@@ -213,6 +218,26 @@ class SoundPath:
         )
 
 
+def _close_together(every: Sequence[KeptOutput[SoundOutput]]) -> None:
+    """Close them in parallel: a sound server that hangs is waited for once, not for each."""
+    threads = [
+        Thread(target=_close, args=(kept,), name=f"relayd-close-{kept.output.name}", daemon=True)
+        for kept in every
+    ]
+    for kept, thread in zip(every, threads, strict=True):
+        try:
+            start_thread(thread)
+        except Unavailable:
+            _close(kept)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+
+
 def _close(kept: KeptOutput[SoundOutput]) -> None:
-    kept.join()
-    kept.output.close()
+    """Close a microphone; a fault of one is not to keep the others, and the pictures, open."""
+    try:
+        kept.join()
+        kept.output.close()
+    except Exception:  # noqa: BLE001 - the others must be closed
+        _log.exception(LogEvent.OUTPUT_FAILED, output=kept.output.name)
