@@ -32,6 +32,10 @@ CAPTURED: Final = 2.0
 RETURNED: Final = 0.2
 """s of the service's sound that may wait for the tick."""
 
+ON_THE_WAY: Final = 0.2
+"""s that sound may take from the room to relayd, where its time is that of its arrival: a Bluetooth
+headset takes the longest. What was said so shortly before an unmute was said while muted."""
+
 LATER: Final = 0.02
 """s that sound is aimed behind its picture. Programs show a picture some ms after it is there, and
 sound that is early is noticed sooner than sound that is late (ITU-R BT.1359: 45 ms against 125)."""
@@ -105,8 +109,8 @@ class SoundPath:
         self._gate.close(Silence.MUTED)
 
     def unmute(self) -> None:
-        """End a mute; what was said meanwhile is not heard."""
-        self._gate.open(Silence.MUTED, self._clock.now())
+        """End a mute; what was said meanwhile is not heard, also not what is still on the way."""
+        self._gate.open(Silence.MUTED, self._clock.now() + ON_THE_WAY)
 
     def steer(self, silent_for: frozenset[Silence], *, voice_alone: bool) -> None:
         """Be silent for exactly these reasons, besides a mute; `voice_alone`: do not delay."""
@@ -165,6 +169,12 @@ class SoundPath:
         target = self._follower.target()
         return target if target is None or self._settings.delay else target + LATER
 
+    def _target(self) -> float:
+        """Return the s from capture to listener that the line works towards; 0.0: none is known."""
+        if self._settings.play == "returned":
+            return 0.0  # when that was captured, the service alone knows
+        return self._latency() if self._voice_alone else self._wanted() or 0.0
+
     def _take(self) -> None:
         """Take what came since the last tick."""
         plays_own = self._settings.play == "own"
@@ -196,7 +206,7 @@ class SoundPath:
             muted=Silence.MUTED in reasons,
             silent_for=tuple(sorted(reason.value for reason in reasons)),
             delay=0.0 if reasons else delay + self._latency(),
-            target=self._wanted() or 0.0,
+            target=self._target(),
             level=self._level.dbfs,
             rate_ppm=line.rate_ppm if is_own else 0.0,
             blocks={"captured": self._taken, "sent": self._sent, "played": self._played},

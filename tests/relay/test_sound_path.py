@@ -13,7 +13,7 @@ from relayd.config.settings import SoundSettings
 from relayd.errors import OutputError, Unavailable
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay import sound_path
-from relayd.relay.sound_path import LATER, SoundPath
+from relayd.relay.sound_path import LATER, ON_THE_WAY, SoundPath
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.clock import HELD
 from relayd.sound.gate import Silence
@@ -127,6 +127,7 @@ def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
     rig.sign = -1
     rig.tick(100, delay=0.3)
     rig.path.unmute()
+    rig.tick(round(ON_THE_WAY / BLOCK_SECONDS), delay=0.3)  # a slow microphone brings it later
     rig.sign = 1
     opened_at = len(rig.recorded)
     rig.tick(100, delay=0.3)
@@ -146,6 +147,17 @@ def test_the_voice_is_sent_to_the_service_only_where_that_is_wanted() -> None:
     assert [int(sound.samples[0]) for sound in public.sent] == list(range(1, 101))
 
 
+def test_a_voice_without_a_picture_is_not_told_to_be_early() -> None:
+    rig = Rig(latency=0.174)
+    rig.path.steer(LIVE, voice_alone=False)
+    rig.tick(200, delay=0.6)
+    rig.path.steer(LIVE, voice_alone=True)
+    rig.tick(1500, speak=True)
+    status = rig.path.status({})
+    assert abs(status.delay - status.target) < 0.03
+    assert status.target < 0.2
+
+
 def test_returned_sound_is_played_in_place_of_the_own_voice() -> None:
     rig = Rig(play="returned")
     rig.path.steer(LIVE, voice_alone=False)
@@ -154,6 +166,7 @@ def test_returned_sound_is_played_in_place_of_the_own_voice() -> None:
         rig.tick(1, delay=0.2)
     values = {int(sample) for sound in rig.recorded[10:] for sample in sound.samples}
     assert values == {-7}
+    assert rig.path.status({}).target == 0.0, "when it was captured is not known here"
 
 
 def test_a_microphone_that_breaks_stops_neither_the_sound_nor_the_recording() -> None:
