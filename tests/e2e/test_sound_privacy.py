@@ -11,6 +11,7 @@ from threading import Event, Thread
 
 import av
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -198,6 +199,42 @@ def test_nothing_is_heard_before_the_first_live_picture_while_muted_and_while_pa
     assert live_at > times[3] + 0.5, "the time from the resume to the first live picture counts"
     require_nothing_unwanted(tmp_path / "out.mkv")
     require_nothing_unwanted(tmp_path / "stream.ts")
+
+
+@pytest.mark.skipif(not is_installed("pulseaudio"), reason="needs a sound server")
+def test_who_reads_only_the_microphone_opens_the_voice_and_no_camera(
+    start_relay: StartRelay, emulator: Emulator, clip: Path, tmp_path: Path
+) -> None:
+    config = relay_config(emulator, clip, tmp_path)
+    stream = f'kind = "stream"\nurl = "{tmp_path}/out.mkv"'
+    assert stream in config
+    config = config.replace(stream, 'kind = "microphone"\ndevice = "pulse"\nname = "tested"')
+    (tmp_path / "relay.toml").write_text(config + '[sound]\nsource = "pulse:person.monitor"\n')
+    server = SoundServer("pulseaudio", tmp_path / "runtime")
+    server.start()
+
+    def capturing(relay: RunningRelay) -> list[psutil.Process]:
+        children = psutil.Process(relay.process.pid).children(recursive=True)
+        return [child for child in children if child.name() == "ffmpeg"]
+
+    try:
+        for module in (("module-null-sink", "sink_name=person"), ("module-sine", "sink=person")):
+            assert server.ask("load-module", *module)[0] == 0
+        relay = start_relay(XDG_RUNTIME_DIR=server.environment["XDG_RUNTIME_DIR"])
+        wait_for("a microphone", lambda: relay.status()["sound"]["listeners"] == {"tested": 0}, 15)
+        assert not capturing(relay)
+        with listening(server, "relayd_tested"):
+            wait_for("the voice", lambda: relay.status()["sound"]["level"] > -60, 15)
+            assert len(capturing(relay)) == 1
+            assert relay.status()["sound"]["silent_for"] == []
+        wait_for("the end of the capture", lambda: not capturing(relay), 15)
+        status = relay.status()
+        assert status["sound"]["silent_for"] == ["not_live"]
+        assert (status["frames"]["source"], status["sessions_open"]) == (0, 0)
+        assert status["reconnects"]["sound"] == 0
+        relay.stop()
+    finally:
+        server.stop()
 
 
 def test_a_mute_outlives_a_crash_until_it_is_ended(
