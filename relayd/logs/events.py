@@ -218,7 +218,7 @@ class LogEvent(StrEnum):
     OUTPUT_BACK = "output.back"
     """An output works, again or for the first time."""
     OUTPUT_FAILED = "output.failed"
-    """An output raised an unexpected error; it is opened again."""
+    """An output raised an unexpected error; it is opened again, unless the relay ends."""
     OUTPUT_ENDED_BADLY = "output.ended_badly"
     """The process that writes a stream or file ended with an error."""
     OUTPUT_FINISH_TIMEOUT = "output.finish_timeout"

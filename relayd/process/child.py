@@ -77,14 +77,14 @@ class Child:
     ) -> "Child":
         """Start a third-party program, with pipes as its stdin and stdout.
 
-        `command` starts with its full path; `environment` adds variables. It is killed when the
-        calling thread ends. Raises what `start` does.
+        `command` starts with its full path; `environment` adds or replaces variables. It is killed
+        when the calling thread ends. Raises what `start` does.
         """
         # -P: never import from the current directory; -S: nor from site-packages.
         launcher = [sys.executable, "-P", "-S", "-m", "relayd.process.launcher", str(os.getpid())]
         return cls.start(
             [*launcher, *command],
-            environment={**(environment or {}), **python_environment()},
+            environment={**python_environment(), **(environment or {})},
             pass_fds=pass_fds,
             with_stdin=True,
             with_stdout=True,

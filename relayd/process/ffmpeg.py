@@ -61,6 +61,11 @@ class FfmpegProgram:
             raise missing(f"{name}: the program ffmpeg cannot be started: {why}") from None
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def has_output(self, within: float = 0.0) -> bool:
         """Whether there is something to read, including the end."""
         return bool(wait_readable((self.stdout.fileno(),), within))

@@ -198,10 +198,13 @@ class Conditions:
         return self.readers.may_keep_session(now) or (self.has_listener and not self.voice_apart)
 
     def needs_voice(self, now: float) -> bool:
-        """Whether the voice's own device is kept open."""
+        """Whether the voice's own device is kept open.
+
+        Cameras whose readers cannot be counted do not open it: who may listen is known besides.
+        """
         if self.paused or not self.voice_apart:
             return False
-        is_wanted = self.voice_recorded or self.readers.are_ignored
+        is_wanted = self.voice_recorded or not self.readers.on_demand
         return self.has_listener or (is_wanted and self.readers.may_keep_session(now))
 
     def may_keep_session(self, now: float, *, opened: bool) -> bool:

@@ -1,13 +1,12 @@
 """A mute that outlives the process: after a crash or a restart nobody is heard unasked."""
 
+import os
 from pathlib import Path
-from typing import Final
 
 from relayd.logs import LogEvent, get
+from relayd.process.folders import make_private
 
 _log = get("sound")
-
-_FOLDER_MODE: Final = 0o700
 
 
 class KeptMute:
@@ -32,8 +31,9 @@ class KeptMute:
     def set(self) -> None:
         """Remember a mute."""
         try:
-            self._path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+            make_private(self._path.parent)
             self._path.touch(0o600)
+            self._sync()
         except OSError as fault:
             _log.warning(LogEvent.SOUND_MUTE_NOT_KEPT, reason=str(fault))
 
@@ -43,3 +43,11 @@ class KeptMute:
             self._path.unlink(missing_ok=True)
         except OSError as fault:
             _log.warning(LogEvent.SOUND_MUTE_NOT_KEPT, reason=str(fault))
+
+    def _sync(self) -> None:
+        """Have the disk know the file, too: the machine may crash as well."""
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

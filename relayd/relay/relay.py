@@ -113,7 +113,7 @@ class Relay:
         if self.pipeline.sound and self._kept_mute.is_set():
             self.pipeline.sound.mute()
         self._output_faults = OutputFaults()
-        self._face_lock = asyncio.Lock()
+        self._face_lock, self._mute_lock = asyncio.Lock(), asyncio.Lock()
         self._credit = CreditWatch(client)
         self._budget = BudgetWatch(journal, settings.akool.daily_limit, self._on_budget)
         self._budget_now: BudgetReading | None = None
@@ -200,13 +200,18 @@ class Relay:
         Raises UsageError where the relay has no sound.
         """
         self._sound().mute()
-        await asyncio.to_thread(self._kept_mute.set)
+        await self._keep_mute()
 
     async def unmute(self) -> None:
         """End a mute; raises UsageError where the relay has no sound."""
-        sound = self._sound()
-        await asyncio.to_thread(self._kept_mute.clear)
-        sound.unmute()
+        self._sound().unmute()
+        await self._keep_mute()
+
+    async def _keep_mute(self) -> None:
+        """Write down whether the relay is muted now, which another request may have changed."""
+        async with self._mute_lock:
+            is_muted = self._sound().is_muted
+            await asyncio.to_thread(self._kept_mute.set if is_muted else self._kept_mute.clear)
 
     def _sound(self) -> SoundPath:
         if self.pipeline.sound is None:

@@ -5,15 +5,16 @@ owner says when sound may be heard, and what delay the pictures have.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock
 from relayd.config.settings import SoundSettings
+from relayd.errors import Unavailable
 from relayd.logs import LogEvent, get
 from relayd.output.base import OutputEvent, SoundOutput
 from relayd.output.kept import KeptOutput
+from relayd.process.limits import start_thread
 from relayd.relay.status import SoundStatus
 from relayd.sound.blocks import BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.clock import HELD, SoundClock
@@ -30,6 +31,10 @@ CAPTURED: Final = 2.0
 """s of the source's sound that may wait for the tick: what a recording is read ahead."""
 RETURNED: Final = 0.2
 """s of the service's sound that may wait for the tick."""
+
+ON_THE_WAY: Final = 0.2
+"""s that sound may take from the room to relayd, where its time is that of its arrival: a Bluetooth
+headset takes the longest. What was said so shortly before an unmute was said while muted."""
 
 LATER: Final = 0.02
 """s that sound is aimed behind its picture. Programs show a picture some ms after it is there, and
@@ -71,7 +76,8 @@ class SoundPath:
         self._sound_clock = SoundClock(self._play, clock)
         self._level = LevelMeter()
         self._voice_alone = False
-        self._recorder_fault = ""
+        self._failed_recorders: set[int] = set()
+        """Places of the recorders whose fault was logged."""
         self._taken = self._sent = self._played = 0
 
     def start(self) -> None:
@@ -84,11 +90,9 @@ class SoundPath:
         """Stop playing and close the microphones."""
         self._stop.set()
         self._sound_clock.stop()
-        # Together: a sound server that hangs is waited for once, not for each microphone.
-        with ThreadPoolExecutor(thread_name_prefix="relayd-close") as pool:
-            list(pool.map(_close, self._kept))
         self.captured.clear()
         self.returned.clear()
+        _close_together(self._kept)
 
     def pending(self) -> frozenset[str]:
         """Return the names of the microphones that are being opened for the first time."""
@@ -96,13 +100,18 @@ class SoundPath:
 
     # What its owner decides.
 
+    @property
+    def is_muted(self) -> bool:
+        """Whether `mute` was called after the last `unmute`."""
+        return Silence.MUTED in self._gate.reasons
+
     def mute(self) -> None:
         """Let nothing be heard, and send nothing to the service, until `unmute`."""
         self._gate.close(Silence.MUTED)
 
     def unmute(self) -> None:
-        """End a mute; what was said meanwhile is not heard."""
-        self._gate.open(Silence.MUTED, self._clock.now())
+        """End a mute; what was said meanwhile is not heard, also not what is still on the way."""
+        self._gate.open(Silence.MUTED, self._clock.now() + ON_THE_WAY)
 
     def steer(self, silent_for: frozenset[Silence], *, voice_alone: bool) -> None:
         """Be silent for exactly these reasons, besides a mute; `voice_alone`: do not delay."""
@@ -146,22 +155,28 @@ class SoundPath:
         self._played += 1
         for kept in self._kept:
             kept.use(lambda output: output.play(sound))
-        for record in self._recorders:
-            self._offer(record, sound)
+        for place in range(len(self._recorders)):
+            self._offer(place, sound)
 
-    def _offer(self, record: Callable[[AudibleSound], None], sound: AudibleSound) -> None:
+    def _offer(self, place: int, sound: AudibleSound) -> None:
         """Give a recorder the block; a fault of one takes nothing from the others."""
         try:
-            record(sound)
-        except Exception as fault:  # noqa: BLE001 - the others must get it
-            if str(fault) != self._recorder_fault:  # 100 times a second would fill the disk
-                self._recorder_fault = str(fault)
+            self._recorders[place](sound)
+        except Exception:  # noqa: BLE001 - the others must get it
+            if place not in self._failed_recorders:  # 100 times a second would fill the disk
+                self._failed_recorders.add(place)
                 _log.exception(LogEvent.SOUND_RECORDER_FAILED)
 
     def _wanted(self) -> float | None:
         """Return the s from capture to listener; None before the picture's delay is known."""
         target = self._follower.target()
         return target if target is None or self._settings.delay else target + LATER
+
+    def _target(self) -> float:
+        """Return the s from capture to listener that the line works towards; 0.0: none is known."""
+        if self._settings.play == "returned":
+            return 0.0  # when that was captured, the service alone knows
+        return self._latency() if self._voice_alone else self._wanted() or 0.0
 
     def _take(self) -> None:
         """Take what came since the last tick."""
@@ -193,7 +208,7 @@ class SoundPath:
             muted=Silence.MUTED in reasons,
             silent_for=tuple(sorted(reason.value for reason in reasons)),
             delay=0.0 if reasons else delay + self._latency(),
-            target=self._wanted() or 0.0,
+            target=self._target(),
             level=self._level.dbfs,
             rate_ppm=line.rate_ppm if is_own else 0.0,
             blocks={"captured": self._taken, "sent": self._sent, "played": self._played},
@@ -215,6 +230,26 @@ class SoundPath:
         )
 
 
+def _close_together(every: Sequence[KeptOutput[SoundOutput]]) -> None:
+    """Close them in parallel: a sound server that hangs is waited for once, not for each."""
+    threads = [
+        Thread(target=_close, args=(kept,), name=f"relayd-close-{kept.output.name}", daemon=True)
+        for kept in every
+    ]
+    for kept, thread in zip(every, threads, strict=True):
+        try:
+            start_thread(thread)
+        except Unavailable:
+            _close(kept)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+
+
 def _close(kept: KeptOutput[SoundOutput]) -> None:
-    kept.join()
-    kept.output.close()
+    """Close a microphone; a fault of one is not to keep the others, and the pictures, open."""
+    try:
+        kept.join()
+        kept.output.close()
+    except Exception:  # noqa: BLE001 - the others must be closed
+        _log.exception(LogEvent.OUTPUT_FAILED, output=kept.output.name)

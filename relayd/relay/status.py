@@ -120,7 +120,7 @@ class SoundStatus:
     delay: float
     """s from capture until it is heard; 0.0 while nothing is played."""
     target: float
-    """s that it should be, as the picture; 0.0 before that is known."""
+    """s that it should be, as the picture; 0.0 before that is known, and for returned sound."""
     level: float
     """dBFS of the last 100 ms that were played; -100 is digital silence."""
     rate_ppm: float

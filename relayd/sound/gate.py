@@ -70,7 +70,7 @@ class SoundGate:
             self._closings += 1
 
     def open(self, reason: Silence, now: float) -> None:
-        """Drop a reason at `now`, monotonic s; sound captured from then on may be heard."""
+        """Drop a reason at `now`, monotonic s; only sound captured from then on may be heard."""
         with self._lock:
             if reason not in self._reasons:
                 return

@@ -25,7 +25,14 @@ from relayd.sound.ring import SoundRing
 from relayd.source.requests import Requests
 from relayd.source.sound_blocks import BlockMaker
 from relayd.source.sound_watch import SourceSound
-from relayd.source.voice_plans import NO_DEVICE, VoicePlan, plan_voice, require_foreign
+from relayd.source.voice_place import PlaceWatch
+from relayd.source.voice_plans import (
+    NO_DEVICE,
+    VoicePlan,
+    plan_voice,
+    require_foreign,
+    require_voice,
+)
 
 FIRST_RETRY: Final = 0.25
 """s until the first attempt after a loss."""
@@ -90,6 +97,8 @@ class VoiceReader:
         self._requests = Requests(self._clock)
         self._lock = Lock()
         self._attempt = 0
+        self._place = ""
+        """The sound server's source that is captured; empty where that is not known."""
         self._thread = Thread(target=self._run, name="relayd-voice", daemon=True)
         self.sound = SourceSound(ring, self._clock)
         """What is heard."""
@@ -157,15 +166,25 @@ class VoiceReader:
         program = self._start_program(
             arguments, self._plan.url, name, SourceUnusable, part=self._plan.part
         )
+        self._place = ""
+        watch = PlaceWatch(program.pid, self._note_place) if self._plan.part == "pulse" else None
         try:
+            if watch:
+                watch.start()
             self._read(program)
         finally:
             program.end(within=0.0)
+            if watch:
+                watch.stop()
+
+    def _note_place(self, source: str) -> None:
+        self._place = source
 
     def _read(self, program: FfmpegProgram) -> None:
         times, blocks = CaptureTimes(), BlockMaker()
         deadline, rest = self._clock.now() + FIRST_LIMIT, b""
         while not self._requests.wants_none:
+            require_voice(self._plan, self._place)
             if not program.has_output(within=_WAKE):
                 if self._clock.now() >= deadline:
                     raise SourceLost(f"{self._plan.name}: no sound arrives")

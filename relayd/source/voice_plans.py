@@ -15,8 +15,8 @@ PULSE: Final = "pulse:"
 ALSA: Final = "alsa:"
 OWN_MICROPHONES: Final = "relayd_"
 """How the names of relayd's microphones begin in the sound server."""
-_PACTL_LIMIT: Final = 3.0
-"""s for an answer of the sound server."""
+_PACTL_LIMIT: Final = 1.5
+"""s for an answer of the sound server, which takes some 10 ms; a stop waits for it."""
 Run = Callable[..., tuple[int, str, str]]
 """As relayd.process.child.run_to_end."""
 NO_DEVICE: Final = ("auto", "none")
@@ -68,21 +68,35 @@ def require_foreign(plan: VoicePlan, run: Run = run_to_end) -> None:
     """
     if plan.part != "pulse":
         return
-    name = plan.url if plan.url != "default" else _default_source(run)
-    if name.startswith(OWN_MICROPHONES):
+    require_voice(plan, plan.url if plan.url != "default" else _default_source(plan, run))
+
+
+def require_voice(plan: VoicePlan, source: str) -> None:
+    """Raise SourceError where the sound server's `source` is no voice that the plan asks for."""
+    if source.startswith(OWN_MICROPHONES):
         raise SourceUnusable(
-            f"{plan.name}: {name} is relayd's own microphone",
+            f"{plan.name}: {source} is relayd's own microphone",
             hint="name another one: `pactl list short sources` lists them",
         )
-    if name.endswith(".monitor") and plan.url == "default":
+    if source.endswith(".monitor") and not _may_be_monitor(plan.url):
         raise SourceUnreachable(f"{plan.name}: there is no microphone")
 
 
-def _default_source(run: Run) -> str:
-    """Return the name of the sound server's default source; empty where that is unknown."""
+def _may_be_monitor(device: str) -> bool:
+    """Whether the user may have asked for what the speakers play: by name, number or @NAME@."""
+    return device.endswith(".monitor") or device.isdigit() or device.startswith("@")
+
+
+def _default_source(plan: VoicePlan, run: Run) -> str:
+    """Return the name of the sound server's default source; empty where pactl cannot tell.
+
+    Raises SourceUnreachable for a server that hangs: it might hand out what it should not.
+    """
     try:
         status, name, _ = run(["pactl", "get-default-source"], timeout=_PACTL_LIMIT)
-    except (OSError, TimeoutError):
+    except TimeoutError as fault:
+        raise SourceUnreachable(f"{plan.name}: the sound server does not answer") from fault
+    except OSError:
         return ""
     return name.strip() if status == 0 else ""
 

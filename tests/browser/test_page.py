@@ -125,6 +125,17 @@ class Browser:
         body = {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
         await self._ask("POST", f"{self._session}/actions", body)
 
+    async def double_click(self, element: str) -> None:
+        """Click twice on an element, as a person does."""
+        script = "const box = document.getElementById(arguments[0]).getBoundingClientRect();"
+        script += "return [Math.round(box.x + box.width / 2), Math.round(box.y + box.height / 2)];"
+        x, y = await self.run(script, element)
+        click = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+        there = {"type": "pointerMove", "duration": 0, "x": x, "y": y}
+        pause = {"type": "pause", "duration": 150}
+        body = {"type": "pointer", "id": "mouse", "actions": [there, *click, pause, *click]}
+        await self._ask("POST", f"{self._session}/actions", {"actions": [body]})
+
     async def complaints(self) -> list[str]:
         """What the browser's console says of errors."""
         entries = await self._ask("POST", f"{self._session}/se/log", {"type": "browser"})
@@ -284,6 +295,20 @@ async def test_the_sound_is_muted_by_a_button_that_is_there_only_with_sound(
         await browser.run("document.getElementById('mute').click()")
         await eventually(lambda: browser.text("mute"), "Mute")
         assert on.relay.asked == [("mute",), ("unmute",)]
+
+
+async def test_a_double_click_mutes_and_does_not_unmute_again(browser: Browser) -> None:
+    async with playing(with_source=False) as on:
+        on.relay.change(sound=SOUND)
+        await browser.go(on.server.page_url or "")
+        await eventually(lambda: browser.text("mute"), "Mute")
+        await browser.double_click("mute")
+        await eventually(lambda: browser.text("mute"), "Unmute")
+        await browser.double_click("pause")
+        await eventually(lambda: browser.text("pause"), "Resume")
+        assert on.relay.asked == [("mute",), ("pause",)]
+        await browser.double_click("mute")
+        await eventually(lambda: browser.text("mute"), "Mute")
 
 
 async def test_the_page_says_so_when_relayd_is_gone_and_comes_back_with_it(

@@ -1,21 +1,23 @@
-"""No word is heard that should not be: in a recording and a real microphone, together."""
+"""No word is heard that should not be: in a recording, a stream and a real microphone, together."""
 
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import av
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
 from relayd.sound.blocks import RATE
 from tests.support.sound_server import SoundServer, is_installed
-from tests.support.stage import PERSON, Emulator, RunningRelay, relay_config, wait_for
+from tests.support.stage import PERSON, Emulator, RunningRelay, free_port, relay_config, wait_for
 
 pytestmark = pytest.mark.relay
 
@@ -115,46 +117,124 @@ def listening(server: SoundServer, source: str) -> Iterator[list[tuple[float, in
             thread.join()
 
 
-@pytest.mark.skipif(not is_installed("pulseaudio"), reason="needs a sound server")
-def test_nothing_is_heard_before_the_first_live_picture_while_muted_and_while_paused(
-    start_relay: StartRelay, emulator: Emulator, clip: Path, tmp_path: Path
-) -> None:
-    more = '[sound]\n[[output]]\nkind = "microphone"\ndevice = "pulse"\nname = "tested"\n'
-    (tmp_path / "relay.toml").write_text(relay_config(emulator, clip, tmp_path) + more)
-    server, times = SoundServer("pulseaudio", tmp_path / "runtime"), list[float]()
-    server.start()
-    try:
-        relay = start_relay(XDG_RUNTIME_DIR=server.environment["XDG_RUNTIME_DIR"])
-        with listening(server, "relayd_tested") as heard:
-            for silence, end in (("mute", "unmute"), ("pause", "resume")):
-                relay.wait_state("live")
-                time.sleep(2.5)
-                relay.post(f"/api/{silence}")
-                times.append(time.monotonic())
-                time.sleep(2.5)
-                times.append(time.monotonic())
-                relay.post(f"/api/{end}")
-            relay.wait_state("live")
-            time.sleep(2.5)
-        relay.stop()
-    finally:
-        server.stop()
-    for begin, until in ((times[0], times[1]), (times[2], times[3])):
-        loudest = [peak for at, peak in heard if begin + FADING < at < until]
-        assert len(loudest) > 50
-        assert max(loudest) == 0, "digital silence"
-        assert max(peak for at, peak in heard if begin - 2 < at < begin) > 1000
-        assert max(peak for at, peak in heard if until < at) > 1000
+@contextmanager
+def received(port: int, path: Path) -> Iterator[None]:
+    """Keep what is streamed to a UDP port, as it is."""
+    stop = Event()
 
-    begins, sound = decoded(tmp_path / "out.mkv")
+    def receive() -> None:
+        with path.open("wb") as file:
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    file.write(target.recv(65536))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        target.bind(("127.0.0.1", port))
+        target.settimeout(0.2)
+        thread = Thread(target=receive)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def not_live_until(relay: RunningRelay) -> float:
+    """Wait until a relay is live; returns when it was last seen to be something else."""
+    last, deadline = time.monotonic(), time.monotonic() + 30
+    while relay.state() != "live":
+        last = time.monotonic()
+        assert last < deadline
+        time.sleep(0.02)
+    return last
+
+
+def require_nothing_unwanted(path: Path) -> None:
+    """Check a recording of a relay that was muted and unmuted, then paused and resumed."""
+    begins, sound = decoded(path)
     seconds = seconds_heard(sound)
     first = next(number for number, second in enumerate(seconds) if second is not None)
-    assert begins + first * WINDOW > first_person_at(tmp_path / "out.mkv") - 2 * WINDOW
+    assert begins + first * WINDOW > first_person_at(path) - 2 * WINDOW
     before, after, resumed = parts(seconds, shortest=1.5)
     assert before, "heard before the mute"
     assert after[0] >= before[-1] + 2, "what was said while muted is left out"
     assert min(after) == after[0], "and does not come later"
     assert resumed, "heard after the pause"
+
+
+@pytest.mark.skipif(not is_installed("pulseaudio"), reason="needs a sound server")
+def test_nothing_is_heard_before_the_first_live_picture_while_muted_and_while_paused(
+    start_relay: StartRelay, emulator: Emulator, clip: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    more = '[sound]\n[[output]]\nkind = "microphone"\ndevice = "pulse"\nname = "tested"\n'
+    more += f'[[output]]\nkind = "stream"\nurl = "udp://127.0.0.1:{port}"\n'
+    (tmp_path / "relay.toml").write_text(relay_config(emulator, clip, tmp_path) + more)
+    server, times = SoundServer("pulseaudio", tmp_path / "runtime"), list[float]()
+    server.start()
+    try:
+        with received(port, tmp_path / "stream.ts"):
+            relay = start_relay(XDG_RUNTIME_DIR=server.environment["XDG_RUNTIME_DIR"])
+            with listening(server, "relayd_tested") as heard:
+                for silence, end in (("mute", "unmute"), ("pause", "resume")):
+                    relay.wait_state("live")
+                    time.sleep(3.0)
+                    relay.post(f"/api/{silence}")
+                    times.append(time.monotonic())
+                    time.sleep(3.0)
+                    times.append(time.monotonic())
+                    relay.post(f"/api/{end}")
+                live_at = not_live_until(relay)
+                time.sleep(3.0)
+            relay.stop()
+    finally:
+        server.stop()
+    for begin, until in ((times[0], times[1]), (times[2], live_at)):
+        loudest = [peak for at, peak in heard if begin + FADING < at < until]
+        assert len(loudest) > 50
+        assert max(loudest) == 0, "digital silence"
+        assert max(peak for at, peak in heard if begin - 2 < at < begin) > 1000
+        assert max(peak for at, peak in heard if until < at) > 1000
+    assert live_at > times[3] + 0.5, "the time from the resume to the first live picture counts"
+    require_nothing_unwanted(tmp_path / "out.mkv")
+    require_nothing_unwanted(tmp_path / "stream.ts")
+
+
+@pytest.mark.skipif(not is_installed("pulseaudio"), reason="needs a sound server")
+def test_who_reads_only_the_microphone_opens_the_voice_and_no_camera(
+    start_relay: StartRelay, emulator: Emulator, clip: Path, tmp_path: Path
+) -> None:
+    config = relay_config(emulator, clip, tmp_path)
+    stream = f'kind = "stream"\nurl = "{tmp_path}/out.mkv"'
+    assert stream in config
+    config = config.replace(stream, 'kind = "microphone"\ndevice = "pulse"\nname = "tested"')
+    (tmp_path / "relay.toml").write_text(config + '[sound]\nsource = "pulse:person.monitor"\n')
+    server = SoundServer("pulseaudio", tmp_path / "runtime")
+    server.start()
+
+    def capturing(relay: RunningRelay) -> list[psutil.Process]:
+        children = psutil.Process(relay.process.pid).children(recursive=True)
+        return [child for child in children if child.name() == "ffmpeg"]
+
+    try:
+        for module in (("module-null-sink", "sink_name=person"), ("module-sine", "sink=person")):
+            assert server.ask("load-module", *module)[0] == 0
+        relay = start_relay(XDG_RUNTIME_DIR=server.environment["XDG_RUNTIME_DIR"])
+        wait_for("a microphone", lambda: relay.status()["sound"]["listeners"] == {"tested": 0}, 15)
+        assert not capturing(relay)
+        with listening(server, "relayd_tested"):
+            wait_for("the voice", lambda: relay.status()["sound"]["level"] > -60, 15)
+            assert len(capturing(relay)) == 1
+            assert relay.status()["sound"]["silent_for"] == []
+        wait_for("the end of the capture", lambda: not capturing(relay), 15)
+        status = relay.status()
+        assert status["sound"]["silent_for"] == ["not_live"]
+        assert (status["frames"]["source"], status["sessions_open"]) == (0, 0)
+        assert status["reconnects"]["sound"] == 0
+        relay.stop()
+    finally:
+        server.stop()
 
 
 def test_a_mute_outlives_a_crash_until_it_is_ended(

@@ -130,10 +130,11 @@ def test_a_program_gets_our_limits_but_not_our_environment_or_python_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AKOOL_API_KEY", "marker")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     cat = shutil.which("cat")
     assert cat
     with tempfile.TemporaryFile() as stderr:
-        program = Child.start_program([cat], stderr=stderr)
+        program = Child.start_program([cat], stderr=stderr, environment={"LC_ALL": "C.UTF-8"})
         try:
             proc = Path(f"/proc/{program.pid}")
             wait_for(
@@ -142,6 +143,7 @@ def test_a_program_gets_our_limits_but_not_our_environment_or_python_settings(
             environment = (proc / "environ").read_text().split("\0")
             names = {entry.partition("=")[0] for entry in environment if entry}
             assert "PATH" in names
+            assert "LC_ALL=C.UTF-8" in environment, "in the language whose answers are read"
             assert not [name for name in names if "AKOOL" in name or "PYTHON" in name]
             limits = (proc / "limits").read_text()
             assert limits.partition("Max core file size")[2].split()[:2] == ["0", "0"]

@@ -117,6 +117,14 @@ def test_who_reads_only_the_camera_opens_no_device_for_the_voice() -> None:
     assert do.SteerVoice(wanted=True) not in [each for _, each in play.history]
 
 
+def test_cameras_whose_readers_cannot_be_counted_open_no_device_for_the_voice() -> None:
+    play = Play(APART)
+    play.feed(on.Started(), on.ListenersChanged(MICROPHONE, 0), on.ReadersChanged(CAMERA, None))
+    assert do.ResumeSource() in [each for _, each in play.history]
+    assert do.SteerVoice(wanted=True) not in [each for _, each in play.history]
+    assert play.feed(on.ListenersChanged(MICROPHONE, 1)) == [do.SteerVoice(wanted=True)]
+
+
 def test_a_stream_or_the_service_gets_the_voice_with_the_picture() -> None:
     play = Play(replace(APART, voice_recorded=True))
     play.feed(on.Started())

@@ -2,6 +2,7 @@ import asyncio
 import socket
 import time
 from pathlib import Path
+from threading import Event
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from relayd.media.frames import OutputFrame
 from relayd.output.base import OutputChange, OutputEvent
 from relayd.relay.events import OutputsChanged
 from relayd.relay.holdoff import DOUBT_TEXT, MAX_DOUBTS
+from relayd.relay.kept_mute import KeptMute
 from relayd.relay.relay import Relay
 from relayd.relay.status import OUTPUT_PENDING, RelayState
 from relayd.source.reader import SourceReader
@@ -136,6 +138,31 @@ async def test_slow_decoding_is_the_reason_where_there_is_no_other(
         assert relay.status().reason == "no swapped picture arrives"
     finally:
         await asyncio.to_thread(relay.pipeline.stop_outputs)
+
+
+async def test_a_mute_during_the_end_of_another_counts_now_and_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, disk, clear = "http://127.0.0.1:9", Event(), KeptMute.clear
+
+    def clear_late(kept: KeptMute) -> None:
+        disk.wait(5)
+        clear(kept)
+
+    monkeypatch.setattr(KeptMute, "clear", clear_late)
+    settings = settings_for(service, f"{service}/a.png", "", [], str(tmp_path), sound=True)
+    relay = Relay(settings, "studio", cast("AkoolClient", None), Journal(tmp_path))
+    await relay.mute()
+    ending = asyncio.create_task(relay.unmute())
+    await asyncio.sleep(0.05)
+    muting = asyncio.create_task(relay.mute())
+    await asyncio.sleep(0.05)
+    disk.set()
+    await asyncio.gather(ending, muting)
+    sound = relay.status().sound
+    assert sound
+    assert sound.muted
+    assert KeptMute(tmp_path, "studio").is_set()
 
 
 async def test_the_day_is_read_again_after_a_sleep(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """The sound of a relay, from what was captured to what outputs and the service get."""
 
 import time
-from threading import Event
+from collections.abc import Sequence
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import numpy as np
+import pytest
 import structlog
 
 from relayd.config.settings import SoundSettings
-from relayd.errors import OutputError
+from relayd.errors import OutputError, Unavailable
 from relayd.output.base import OutputChange, OutputEvent
-from relayd.relay.sound_path import LATER, SoundPath
+from relayd.relay import sound_path
+from relayd.relay.sound_path import LATER, ON_THE_WAY, SoundPath
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound, OwnSound, ReturnedSound
 from relayd.sound.clock import HELD
 from relayd.sound.gate import Silence
@@ -125,6 +128,7 @@ def test_what_is_said_while_muted_is_never_heard_and_never_sent() -> None:
     rig.sign = -1
     rig.tick(100, delay=0.3)
     rig.path.unmute()
+    rig.tick(round(ON_THE_WAY / BLOCK_SECONDS), delay=0.3)  # a slow microphone brings it later
     rig.sign = 1
     opened_at = len(rig.recorded)
     rig.tick(100, delay=0.3)
@@ -144,6 +148,17 @@ def test_the_voice_is_sent_to_the_service_only_where_that_is_wanted() -> None:
     assert [int(sound.samples[0]) for sound in public.sent] == list(range(1, 101))
 
 
+def test_a_voice_without_a_picture_is_not_told_to_be_early() -> None:
+    rig = Rig(latency=0.174)
+    rig.path.steer(LIVE, voice_alone=False)
+    rig.tick(200, delay=0.6)
+    rig.path.steer(LIVE, voice_alone=True)
+    rig.tick(1500, speak=True)
+    status = rig.path.status({})
+    assert abs(status.delay - status.target) < 0.03
+    assert status.target < 0.2
+
+
 def test_returned_sound_is_played_in_place_of_the_own_voice() -> None:
     rig = Rig(play="returned")
     rig.path.steer(LIVE, voice_alone=False)
@@ -152,6 +167,7 @@ def test_returned_sound_is_played_in_place_of_the_own_voice() -> None:
         rig.tick(1, delay=0.2)
     values = {int(sample) for sound in rig.recorded[10:] for sample in sound.samples}
     assert values == {-7}
+    assert rig.path.status({}).target == 0.0, "when it was captured is not known here"
 
 
 def test_a_microphone_that_breaks_stops_neither_the_sound_nor_the_recording() -> None:
@@ -190,24 +206,70 @@ def test_a_sound_server_that_does_not_answer_holds_nothing_up() -> None:
     rig.path.stop()
 
 
-def test_a_recorder_that_fails_hides_the_sound_from_no_other_and_is_told_once() -> None:
-    def fail(_sound: AudibleSound) -> None:
+def test_recorders_that_fail_hide_the_sound_from_no_other_and_each_is_told_once() -> None:
+    def fail(sound: AudibleSound) -> None:
+        raise ValueError(f"no room at {sound.at}")
+
+    def fail_too(_sound: AudibleSound) -> None:
         raise ValueError("the ring is gone")
 
     recorded: list[AudibleSound] = []
     path = SoundPath(
         SoundSettings(),
         [],
-        [fail, recorded.append],
+        [fail, fail_too, recorded.append],
         send=lambda _sound: None,
         clock=FakeClock(),
         on_event=lambda _event: None,
     )
     with structlog.testing.capture_logs() as logs:
-        path._play(1.0)
-        path._play(1.01)
-    assert len(recorded) == 2
-    assert [line["event"] for line in logs] == ["sound.recorder_failed"]
+        for number in range(3):
+            path._play(1.0 + number * BLOCK_SECONDS)
+    assert len(recorded) == 3
+    assert [line["event"] for line in logs] == ["sound.recorder_failed"] * 2
+
+
+class Closing(Microphone):
+    """Closes only when all of them are being closed."""
+
+    def __init__(self, together: Barrier) -> None:
+        super().__init__()
+        self._together, self.closed = together, False
+
+    def close(self) -> None:
+        self._together.wait(5)
+        self.closed = True
+
+
+def path_of(microphones: Sequence[Microphone]) -> SoundPath:
+    return SoundPath(
+        SoundSettings(),
+        microphones,
+        [],
+        send=lambda _sound: None,
+        clock=FakeClock(),
+        on_event=lambda _event: None,
+    )
+
+
+def test_all_microphones_are_closed_at_the_same_time() -> None:
+    together = Barrier(20)
+    microphones = [Closing(together) for _ in range(20)]
+    path_of(microphones).stop()
+    assert all(microphone.closed for microphone in microphones)
+
+
+def test_microphones_are_closed_where_no_thread_can_be_started_or_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: Thread) -> None:
+        raise Unavailable("no thread can be started")
+
+    failing, other = Closing(Barrier(2)), Closing(Barrier(1))
+    failing._together.abort()
+    monkeypatch.setattr(sound_path, "start_thread", refuse)
+    path_of([failing, other]).stop()
+    assert other.closed
 
 
 def test_a_recording_of_returned_sound_is_not_later_for_a_microphone_that_is_late() -> None:

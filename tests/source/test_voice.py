@@ -165,6 +165,11 @@ class PulseServer:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
+    def ask(self, *command: str) -> str:
+        """Return what pactl prints; it finds the server by the environment."""
+        done = subprocess.run(["pactl", *command], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)
@@ -198,6 +203,66 @@ def test_a_source_of_the_sound_server_is_heard_again_after_it_was_restarted(
     while listener.ring.take() is not None:
         pass
     listener.heard(50)
+
+
+def tone_of(blocks: list[OwnSound]) -> float:
+    wave = np.concatenate([block.samples for block in blocks]).astype(float)
+    return float(np.argmax(np.abs(np.fft.rfft(wave))) * RATE / len(wave))
+
+
+def until_heard_again(listener: Listener) -> list[OwnSound]:
+    deadline = time.monotonic() + 10
+    while listener.reader.trouble:
+        assert time.monotonic() < deadline, listener.reader.trouble
+        time.sleep(0.02)
+    while listener.ring.take() is not None:
+        pass
+    return listener.heard(40)
+
+
+def test_a_capture_that_the_server_moves_to_relayds_own_microphone_goes_back(
+    listen: Listen, pulse: PulseServer
+) -> None:
+    pulse.ask("load-module", "module-sine-source", "source_name=relayd_main", "frequency=300")
+    pulse.ask("set-default-source", "sine_input")
+    listener = listen("pulse:sine_input")
+    assert tone_of(listener.heard(80)[-40:]) == pytest.approx(1000, abs=20)
+    pulse.ask("set-default-source", "relayd_main")  # as in the desktop's settings
+    assert listener.trouble() == "pulse:sine_input: relayd_main is relayd's own microphone"
+    assert tone_of(until_heard_again(listener)) == pytest.approx(1000, abs=20)
+
+
+def test_the_default_is_not_followed_to_relayds_own_microphone(
+    listen: Listen, pulse: PulseServer
+) -> None:
+    pulse.ask("load-module", "module-sine-source", "source_name=relayd_main", "frequency=300")
+    pulse.ask("set-default-source", "sine_input")
+    listener = listen("pulse:")
+    listener.heard(5)
+    pulse.ask("set-default-source", "relayd_main")
+    assert "own microphone" in listener.trouble()
+
+
+def test_where_a_microphone_is_unplugged_the_speakers_are_not_heard_instead(
+    listen: Listen, pulse: PulseServer
+) -> None:
+    pulse.ask("load-module", "module-null-sink", "sink_name=speakers")
+    microphone = pulse.ask("load-module", "module-sine-source", "source_name=plugged")
+    pulse.ask("set-default-source", "plugged")
+    listener = listen("pulse:")
+    listener.heard(5)
+    pulse.ask("set-default-source", "speakers.monitor")
+    pulse.ask("unload-module", microphone)
+    assert listener.trouble() == "pulse:: there is no microphone"
+
+
+def test_a_sound_server_that_hangs_is_asked_again_and_not_trusted_meanwhile() -> None:
+    def hang(*_: object, **__: object) -> tuple[int, str, str]:
+        raise TimeoutError
+
+    with pytest.raises(SourceError, match="does not answer"):
+        require_foreign(plan_voice("pulse:"), hang)
+    require_foreign(plan_voice("pulse:microphone"), hang)
 
 
 @pytest.mark.parametrize("name", ["relayd_main", "alsa_output.pci.monitor"])
