@@ -164,7 +164,7 @@ async def test_chromium_lists_the_microphone_and_hears_it_and_gets_no_speaker(
     microphone = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
     with beeping(microphone) as began:
         with server.recording(SOURCE):
-            pass  # before, PipeWire may let a page wait for ever
+            pass  # it can be read now, not only be listed
         async with running_browser(*ALLOW) as browser:
             await browser.go(page)
             heard = await browser.run_async(HEAR, NAME, SECONDS)
