@@ -56,7 +56,7 @@ test-vm: test-setup ## real cameras in a real kernel, in virtual machines (apt: 
 	$(BIN)/python -m tests.vm.run --prepare || echo "NO VIRTUAL MACHINE: THE REAL CAMERA WILL NOT BE TESTED" >&2
 	$(BIN)/pytest -m vm $(ARGS)
 
-test-debian13: ## demo and media tests on a fresh Debian 13: Python 3.13, PyAV 19 and 18 (needs root)
+test-debian13: ## demo, media and microphone on a fresh Debian 13: PyAV 19 and 18, PipeWire 1.4 (needs root)
 	tests/debian13/run.sh tests/debian13/inside.sh $(ARGS)
 
 test-live: $(BIN)/.dev ## one paid session with the real service, if the environment has a key

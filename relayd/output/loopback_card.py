@@ -27,8 +27,8 @@ CARD: Final = "relayd"
 DEVICE: Final = f"hw:CARD={CARD},DEV=0"
 """What is written; programs record from DEV=1."""
 LATENCY: Final = 0.064
-"""s from writing a block until a program has read it whole, with aplay's buffer of 60 ms: as
-tests/vm/test_microphone.py measures, the same for each reader; after an underrun up to 82 ms."""
+"""s from writing a block until a program has read it whole, with aplay's buffer of 60 ms. Measured
+by tests/vm/test_microphone.py, the same for each reader; after an underrun up to 82 ms."""
 _BUFFER_US, _PERIOD_US = "60000", "10000"
 _STARTS_WITHIN: Final = 0.3
 """s in which aplay ends if it cannot open the card."""

@@ -32,6 +32,8 @@ LOUD = 0.1
 BEEP, PERIOD = 30, 100
 """Blocks: a tone of 0.3 s each second."""
 SECONDS = 6
+WHOLE, ATTEMPTS = 3, 3
+"""Beeps that must come without a hole, and how often to listen: on a busy machine some have one."""
 ALLOW = ("--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required")
 """Answers the question for the microphone with yes."""
 
@@ -143,6 +145,15 @@ def beeps_in(samples: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
+def whole_beeps(heard: dict[str, Any]) -> list[tuple[int, int]]:
+    """Those that last as long as they should: without a hole."""
+    return [
+        (first, last)
+        for first, last in beeps_in(np.array(heard["samples"]))
+        if abs((last - first) / RATE - BEEP * BLOCK_SECONDS) <= 0.02
+    ]
+
+
 def speakers(devices: list[dict[str, str]]) -> int:
     return sum(device["kind"] == "audiooutput" for device in devices)
 
@@ -164,21 +175,21 @@ async def test_chromium_lists_the_microphone_and_hears_it_and_gets_no_speaker(
     microphone = make_microphone(MicrophoneSettings(kind="microphone"), lambda *_: None)
     with beeping(microphone) as began:
         with server.recording(SOURCE):
-            pass  # before, PipeWire may let a page wait for ever
+            pass  # it can be read now, not only be listed
         async with running_browser(*ALLOW) as browser:
             await browser.go(page)
-            heard = await browser.run_async(HEAR, NAME, SECONDS)
+            for _ in range(ATTEMPTS):
+                heard = await browser.run_async(HEAR, NAME, SECONDS)
+                if "fault" in heard or len(whole_beeps(heard)) >= WHOLE:
+                    break
     assert "fault" not in heard, heard
     assert {"kind": "audioinput", "label": NAME} in heard["listed"]
     assert speakers(heard["listed"]) == speakers(without)
     assert (heard["label"], heard["muted"], heard["state"]) == (NAME, False, "live")
     samples = np.array(heard["samples"])
-    beeps = beeps_in(samples)
-    assert len(beeps) >= 3
-    lasted = [(last - first) / RATE for first, last in beeps]
-    # A busy machine has holes in some of them, which make them shorter or longer.
-    assert np.median(lasted) == pytest.approx(BEEP * BLOCK_SECONDS, abs=0.02), lasted
-    first, last = min(beeps, key=lambda beep: abs(beep[1] - beep[0] - BEEP * BLOCK))
+    whole = whole_beeps(heard)
+    assert len(whole) >= WHOLE, [(last - first) / RATE for first, last in beeps_in(samples)]
+    first, last = whole[0]
     spectrum = np.abs(np.fft.rfft(samples[first:last]))
     assert np.argmax(spectrum) * RATE / (last - first) == pytest.approx(HERTZ, abs=10)
     late = latencies(heard, began)
