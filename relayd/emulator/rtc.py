@@ -28,7 +28,7 @@ from relayd.emulator.swap import SourceFace
 from relayd.errors import JoinRefused
 from relayd.logs import LogEvent
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
+from relayd.rtc.webrtc.engine_aiortc import LARGEST_SDP, Peer, PeerState
 
 SDP = "application/sdp"
 GEOMETRY = Geometry(640, 480)

@@ -56,7 +56,7 @@ _MAKES: dict[LinkKind, _Make] = {
         environment=installation.worker_environment,
     ),
     "webrtc": _Make(
-        module="relayd.rtc.webrtc",
+        module="relayd.rtc.webrtc.link",
         name="WebRtcLink",
         library="aiortc",
         hint="pip install 'relayd[webrtc]'",

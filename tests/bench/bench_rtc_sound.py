@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.playout import Playout
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
+from relayd.rtc.webrtc.playout import Playout
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples, silence
 
 SECONDS, IDLE_SECONDS = 20, 5

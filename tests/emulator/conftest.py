@@ -21,7 +21,7 @@ from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import decode_image, find_faces
 from relayd.http.client import Answer, HttpClient
 from relayd.media.frames import I420, Geometry
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
 from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 MEDIA = Path(relayd.emulator.__file__).parent / "media"

@@ -9,7 +9,7 @@ import pytest
 from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from relayd.media.frames import I420, Geometry, black, luma
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
 
 SDP = {"content-type": "application/sdp"}
 

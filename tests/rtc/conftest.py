@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
 from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 GEOMETRY = Geometry(320, 240)

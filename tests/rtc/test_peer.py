@@ -15,8 +15,8 @@ import pytest
 
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
-from relayd.rtc import peer as peer_module
-from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
+from relayd.rtc.webrtc import engine_aiortc as peer_module
+from relayd.rtc.webrtc.engine_aiortc import LARGEST_SDP, Peer, PeerState
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import Kit
@@ -310,7 +310,7 @@ def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], p
 LONELY = """
 import asyncio, time, numpy as np
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer
+from relayd.rtc.webrtc.engine_aiortc import Peer
 
 async def main():
     size, seen = Geometry(64, 48), asyncio.Event()

@@ -10,8 +10,8 @@ import pytest
 from aiortc import RTCRtpSender
 
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.playout import DEPTH
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
+from relayd.rtc.webrtc.playout import DEPTH
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples, silence
 
 if TYPE_CHECKING:

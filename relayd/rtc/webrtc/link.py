@@ -21,8 +21,8 @@ from relayd.http.client import HttpClient
 from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+from relayd.rtc.webrtc.engine_aiortc import Peer, PeerState
+from relayd.rtc.webrtc.signalling import NotNow, Resource, delete, post_offer
 from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 

@@ -29,9 +29,9 @@ from aiortc.mediastreams import MediaStreamError
 from relayd import logs
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
-from relayd.rtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
-from relayd.rtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
-from relayd.rtc.sdp import direction_of, has_opus, with_unused_sound
+from relayd.rtc.webrtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
+from relayd.rtc.webrtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
+from relayd.rtc.webrtc.sdp import direction_of, has_opus, with_unused_sound
 from relayd.sound.blocks import Samples
 
 LARGEST_SDP = 64 * 1024

@@ -2,7 +2,7 @@
 
 aiortc's encoder is fixed to stereo at 96 kbit/s, and its buffer for received sound loses 280 ms
 with one packet. So a track here carries packets that are encoded already, and received packets
-go, as they arrive, to `relayd.rtc.playout`.
+go, as they arrive, to `relayd.rtc.webrtc.playout`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
 
-from relayd.rtc.playout import Playout, Wave
+from relayd.rtc.webrtc.playout import Playout, Wave
 from relayd.sound.blocks import BLOCK, RATE, Samples
 
 BITRATE = 48_000
