@@ -63,6 +63,8 @@ class LinkTarget:
     """Send the user's voice as well."""
     return_sound: bool = False
     """Receive the swapped user's sound as well."""
+    engine: str = "auto"
+    """webrtc only: "auto", or the name of the WebRTC engine to use."""
 
     def publish_endpoint(self) -> str:
         """Return the WHIP URL; ConfigError if the template is wrong."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from relayd.errors import JoinFailed, JoinRefused
 from relayd.rtc.link import LinkEventKind, LinkTarget
 from relayd.rtc.webrtc import link as webrtc_link
-from relayd.rtc.webrtc.engine_aiortc import Peer
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.rtc.webrtc.link import WebRtcLink
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def _ignore(*_: object) -> None:
     """Receive nothing."""
 
 
-def _unplug(peer: Peer) -> None:
+def _unplug(peer: AiortcPeer) -> None:
     """Cut a peer off without a close, as if its cable was cut."""
     for transceiver in peer._connection.getTransceivers():
         for protocol in transceiver.receiver.transport.transport._connection._protocols:
