@@ -9,6 +9,7 @@ from relayd.errors import LibraryUnavailable
 from relayd.rtc.webrtc.engine import EngineName, MakePeer
 
 _ENGINES: dict[EngineName, tuple[str, str, str]] = {
+    "libwebrtc": ("wrtc", "relayd.rtc.webrtc.engine_libwebrtc", "LibwebrtcPeer"),
     "aiortc": ("aiortc", "relayd.rtc.webrtc.engine_aiortc", "AiortcPeer"),
 }
 """Of each engine, the best first: the library, and where its class is."""
