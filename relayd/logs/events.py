@@ -157,6 +157,8 @@ class LogEvent(StrEnum):
     """A received picture has an impossible size or layout and is skipped."""
     LINK_SUBSCRIBE_REFUSED = "link.subscribe_refused"
     """The SDK refused to subscribe to the swapped user."""
+    LINK_ENGINE_FALLBACK = "link.engine_fallback"
+    """Two workers died with libwebrtc; the next ones use aiortc."""
     LINK_OTHER_ENGINE = "link.other_engine"
     """The server takes no offer of one WebRTC engine; the other one's is tried."""
     LINK_SOUND_REFUSED = "link.sound_refused"

@@ -206,6 +206,7 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
         "play_url": server.url + "/{channel_id}/{algorithm_user_id}/whep",
         "first_frame_timeout": 10.0,
         "recovery_timeout": 15.0,
+        "engine": "aiortc",
     }
     return LinkTarget(**(values | changes))  # type: ignore[arg-type]  # values of several types
 

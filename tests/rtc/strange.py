@@ -198,5 +198,5 @@ if __name__ == "__main__":
         talk(int(sys.argv[sys.argv.index("--control") + 1]))
     else:
         load = partial(load_strangely, WAYS[way])
-        worker.load_link = load  # type: ignore[attr-defined]  # the worker loads that instead
+        worker.load_link = load  # type: ignore[attr-defined,assignment]  # the worker loads that instead
         worker.main()

@@ -91,3 +91,15 @@ def test_a_receiver_hands_whatever_its_decoder_returns_to_the_track() -> None:
     receiver = inspect.getsource(rtcrtpreceiver.RTCRtpReceiver)
     assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in receiver
     assert "JitterBuffer(capacity=16, prefetch=4)" in receiver
+
+
+def test_a_key_frame_can_be_asked_for_on_either_side() -> None:
+    assert "self._send_keyframe()" in inspect.getsource(rtcrtpsender)
+    parameters = inspect.signature(rtcrtpreceiver.RTCRtpReceiver._send_rtcp_pli).parameters
+    assert list(parameters) == ["self", "media_ssrc"]
+
+
+def test_the_path_in_use_is_kept_where_it_is_looked_for() -> None:
+    assert "self._nominated[pair.component] = pair" in inspect.getsource(aioice.ice)
+    assert "self.remote_candidate = remote_candidate" in inspect.getsource(aioice.ice.CandidatePair)
+    assert isinstance(aioice.ice.CandidatePair.local_candidate, property)

@@ -303,7 +303,8 @@ class WebRtcLink:
             _log.warning(LogEvent.LINK_SOUND_REFUSED, leg=leg.name, reason="the answer has none")
         if leg.sends:
             if not leg.was_up:
-                self._on_event(LinkEvent(LinkEventKind.JOINED))
+                library = engines.described(leg.engines[0])
+                self._on_event(LinkEvent(LinkEventKind.JOINED, reason=library))
             self._repaired(leg)
         leg.was_up = True
 
@@ -336,5 +337,14 @@ class WebRtcLink:
                 play_lost=back.packets_lost if back else 0,
                 play_jitter=back.jitter if back else 0.0,
                 received=back.pictures if back else 0,
+                publish_target_kbit=out.target_kbit if out else 0.0,
+                publish_jitter=out.jitter if out else 0.0,
+                play_freezes=back.freezes if back else 0,
+                publish_codec=out.codec if out else "",
+                play_codec=back.codec if back else "",
+                publish_path=out.path if out else "",
+                play_path=back.path if back else "",
+                publish_engine=self._publish.engines[0] if out else "",
+                play_engine=self._play.engines[0] if back else "",
             )
             self._on_event(LinkEvent(LinkEventKind.STATS, stats=stats))
