@@ -30,7 +30,12 @@ from relayd.media.frames import I420, Geometry
 from relayd.rtc.webrtc.engine import PeerState, PeerStats
 from relayd.rtc.webrtc.freezes import FreezeCounter
 from relayd.rtc.webrtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
-from relayd.rtc.webrtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
+from relayd.rtc.webrtc.pictures import (
+    VIDEO_CLOCK_RATE,
+    PictureTrack,
+    PromptJitterBuffer,
+    SteadyEstimate,
+)
 from relayd.rtc.webrtc.sdp import (
     check_description,
     codec_of,
@@ -76,6 +81,7 @@ def _make_jitter_buffer(
     return PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
 
 
+rtcrtpreceiver.RemoteBitrateEstimator = SteadyEstimate  # type: ignore[attr-defined,assignment]  # another class
 rtcrtpreceiver.JitterBuffer = _make_jitter_buffer  # type: ignore[attr-defined,assignment]  # not exported; a class
 
 
@@ -329,6 +335,7 @@ def _set_encoders(bitrate_kbit: int, fps: float) -> None:
     bits = bitrate_kbit * 1000
     h264.DEFAULT_BITRATE = h264.MIN_BITRATE = h264.MAX_BITRATE = bits
     vpx.DEFAULT_BITRATE = vpx.MIN_BITRATE = vpx.MAX_BITRATE = bits
+    SteadyEstimate.bitrate = bits
     h264.MAX_FRAME_RATE = max(1, round(fps))
 
 

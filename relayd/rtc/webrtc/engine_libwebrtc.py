@@ -14,6 +14,7 @@ from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.webrtc.engine import SOUND_BITRATE, PeerState, PeerStats
 from relayd.rtc.webrtc.libwebrtc import library
+from relayd.rtc.webrtc.libwebrtc_stats import read_stats
 from relayd.rtc.webrtc.libwebrtc_tracks import (
     PictureSource,
     SoundSource,
@@ -151,7 +152,16 @@ class LibwebrtcPeer:
         report: dict[str, Any] = {}
         with contextlib.suppress(library.InvalidStateError):  # closed meanwhile
             report = dict(await self._connection.get_stats()) if self._connection else {}
-        return self._read_stats(report)
+        source = self._pictures
+        stats = read_stats(
+            report,
+            sending=source is not None,
+            since=self._last_stats,
+            pictures=source.taken if source else self._received,
+            dropped=source.dropped if source else 0,
+        )
+        self._last_stats = (time.monotonic(), stats.bytes)
+        return stats
 
     async def close(self) -> None:
         """Close the connection properly and free everything; may be called twice."""
@@ -310,37 +320,6 @@ class LibwebrtcPeer:
         if self._on_picture is not None:
             self._on_picture(picture, received_at)
 
-    def _read_stats(self, report: dict[str, Any]) -> PeerStats:
-        sending = self._pictures is not None
-        ours = _first(report, "outbound-rtp" if sending else "inbound-rtp")
-        reception = _first(report, "remote-inbound-rtp") if sending else ours
-        transport = _first(report, "transport", kind=None)
-        carried = _number(transport, "bytes_sent" if sending else "bytes_received")
-        now, (then, carried_then) = time.monotonic(), self._last_stats
-        self._last_stats = (now, int(carried))
-        pair = report.get(getattr(transport, "selected_candidate_pair_id", None) or "")
-        round_trip = reception if sending else pair
-        codec = report.get(getattr(ours, "codec_id", None) or "")
-        return PeerStats(
-            codec=codec.mime_type.partition("/")[2] if codec else "",
-            bytes=int(carried),
-            bitrate_kbit=(carried - carried_then) * 8e-3 / max(now - then, 1e-3),
-            target_kbit=_number(ours, "target_bitrate") / 1000,
-            packets=int(_number(ours, "packets_sent" if sending else "packets_received")),
-            packets_lost=int(_number(reception, "packets_lost")),
-            jitter=_number(reception, "jitter"),
-            round_trip=getattr(
-                round_trip, "round_trip_time" if sending else "current_round_trip_time", None
-            ),
-            pictures=self._pictures.taken if self._pictures else self._received,
-            pictures_dropped=self._pictures.dropped if self._pictures else 0,
-            key_frames=int(
-                _number(ours, "key_frames_encoded" if sending else "key_frames_decoded")
-            ),
-            freezes=int(_number(ours, "freeze_count")),
-            path=_path(report, pair),
-        )
-
 
 async def _fault_of(work: Coroutine[Any, Any, None]) -> str:
     """Do the work, and describe its fault; "" without one.
@@ -352,28 +331,3 @@ async def _fault_of(work: Coroutine[Any, Any, None]) -> str:
     except Exception as fault:  # noqa: BLE001 - many kinds, by what is wrong
         return describe_fault(fault)
     return ""
-
-
-def _first(report: dict[str, Any], type_: str, kind: str | None = "video") -> Any:
-    """Return the first entry of a type, of the pictures unless `kind` is None; None if missing."""
-    for entry in report.values():
-        if entry.type == type_ and (kind is None or entry.kind == kind):
-            return entry
-    return None
-
-
-def _number(entry: Any, name: str) -> float:
-    """Return a figure of an entry; 0 where entry or figure is missing."""
-    return getattr(entry, name, None) or 0
-
-
-def _path(report: dict[str, Any], pair: Any) -> str:
-    local = report.get(getattr(pair, "local_candidate_id", ""))
-    remote = report.get(getattr(pair, "remote_candidate_id", ""))
-    if local is None or remote is None:
-        return ""
-    protocol = getattr(local, "relay_protocol", None) or local.protocol
-    kinds = (
-        str(getattr(one.candidate_type, "value", one.candidate_type)) for one in (local, remote)
-    )
-    return f"{'/'.join(kinds)} {protocol}"

@@ -7,6 +7,7 @@ deletes the session, and starts again until its time is up.
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -141,6 +142,7 @@ class WebRtcLink:
             final_event = LinkEvent(
                 LinkEventKind.LOST, error=LinkLost("the link broke; see the log")
             )
+        gc.collect()  # a connection that was cancelled half made keeps threads until then
         self._on_event(final_event)
 
     async def _run_legs(self) -> LinkEvent:
