@@ -348,8 +348,6 @@ async def test_one_candidate_that_no_engine_knows_does_no_harm(
     def with_odd_candidate(answer: str) -> str:
         return answer.replace("a=candidate:", "a=candidate:x y z\r\na=candidate:", 1)
 
-    if engine == "aiortc":
-        pytest.skip("aiortc refuses it: issue 15, part 2")
     async with Pair(engine, "aiortc") as pair:
         await pair.connect(with_odd_candidate)
         await pair.show(kit.picture(SIZE), lambda: pair.pictures)

@@ -42,6 +42,7 @@ from relayd.rtc.webrtc.sdp import (
     describe_fault,
     direction_of,
     has_opus,
+    parsable,
     with_unused_sound,
 )
 from relayd.sound.blocks import Samples
@@ -266,7 +267,7 @@ class AiortcPeer:
     async def _take_remote(self, sdp: str, kind: str) -> None:
         check_description(sdp, kind)
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
+            await self._connection.setRemoteDescription(RTCSessionDescription(parsable(sdp), kind))
         except Exception as fault:  # aiortc's parser may raise anything
             raise JoinRefused(f"the SDP {kind} cannot be used: {describe_fault(fault)}") from fault
 

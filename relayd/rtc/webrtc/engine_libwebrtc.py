@@ -30,6 +30,7 @@ from relayd.rtc.webrtc.sdp import (
     with_bitrates,
     with_unused_sound,
     without_loopback,
+    without_unnamed_repairs,
 )
 from relayd.sound.blocks import Samples
 
@@ -255,7 +256,7 @@ class LibwebrtcPeer:
         self._sound = transceiver
 
     async def _take_remote(self, sdp: str, kind: Any) -> None:
-        sdp = parsable(sdp)
+        sdp = without_unnamed_repairs(parsable(sdp))
         if self._pictures is not None:
             first = min(FIRST_KBIT, self._bitrate_kbit)
             lowest = min(LOWEST_KBIT, self._bitrate_kbit)

@@ -69,17 +69,25 @@ def codec_of(answer: str) -> str:
 
 
 def parsable(sdp: str) -> str:
-    """Return a description without what makes libwebrtc refuse it, or show nothing.
+    """Return a description without candidates that cannot be parsed: one would spoil them all."""
+    lines = _lines(sdp).split("\n")
+    odd = [one for one in lines if one.startswith("a=candidate:") and not _CANDIDATE.match(one)]
+    return "\r\n".join(line for line in lines if line not in odd) + "\r\n" if odd else sdp
 
-    One candidate that it cannot parse makes it refuse all. A sender that names no SSRC of its
-    repairs (GStreamer: "FID 0") is found by its packets instead.
+
+def without_unnamed_repairs(sdp: str) -> str:
+    """Return a description without the sources of a section whose repairs have none.
+
+    GStreamer writes "FID 0", with which libwebrtc shows nothing; without, it finds the sources by
+    their packets.
     """
     head, *sections = _lines(sdp).split("\nm=")
     kept = [head]
     for section in sections:
         lines = section.split("\n")
-        unnamed = any(re.match(r"a=ssrc-group:FID( \d+)* 0( |$)", line) for line in lines)
-        kept.append("\n".join(line for line in lines if _is_parsable(line, unnamed=unnamed)))
+        if any(re.match(r"a=ssrc-group:FID( \d+)* 0( |$)", line) for line in lines):
+            lines = [line for line in lines if not line.startswith("a=ssrc")]
+        kept.append("\n".join(lines))
     return "\r\n".join("\nm=".join(kept).split("\n")) + "\r\n"
 
 
@@ -133,12 +141,6 @@ def with_unused_sound(answer: str, offer: str) -> str:
 
 def _lines(sdp: str) -> str:
     return sdp.replace("\r\n", "\n").rstrip("\n")
-
-
-def _is_parsable(line: str, *, unnamed: bool) -> bool:
-    if line.startswith("a=candidate:"):
-        return bool(_CANDIDATE.match(line))
-    return not (unnamed and line.startswith("a=ssrc"))
 
 
 def _unused(offered: list[str], pictures: list[str]) -> list[str]:
