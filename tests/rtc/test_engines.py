@@ -15,6 +15,7 @@ from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.webrtc import engines
 from relayd.rtc.webrtc.engine import LARGEST_SDP, EngineName, Peer, PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 SIZE = Geometry(320, 240)
 NAMES: tuple[EngineName, ...] = ("aiortc", "libwebrtc")
-LOSS_NOTICED = 15.0
-"""s; libwebrtc takes up to 8 for a peer that vanished."""
+NOTICED = 5.0
+"""s in which a peer that closes is noticed; it takes tens of milliseconds."""
+LOSS_NOTICED = 12.0
+"""s in which one that vanishes is noticed; it takes up to 4."""
 TONE = (np.sin(2 * np.pi * 1000 * np.arange(BLOCK) / RATE) * 12000).astype(np.int16)
 
 
@@ -268,8 +271,18 @@ async def test_a_peer_that_closes_is_noticed(
         await pair.sender.close()
         await pair.sender.close()
         assert pair.states["sender"][-1] is PeerState.CLOSED
-        await until(lambda: pair.receiver.state is PeerState.DISCONNECTED, LOSS_NOTICED)
+        await until(lambda: pair.receiver.state is PeerState.DISCONNECTED, NOTICED)
         pair.sender.push(kit.picture(SIZE), 1.0)  # ignored, without an error
+
+
+@each
+async def test_a_peer_that_vanishes_is_noticed(kit: "Kit", engine: EngineName) -> None:
+    async with Pair(engine, "aiortc") as pair:
+        await pair.connect()
+        await pair.show(kit.picture(SIZE), lambda: len(pair.pictures) > 3)
+        assert isinstance(pair.receiver, AiortcPeer)
+        await pair.receiver.vanish()
+        await until(lambda: pair.sender.state is PeerState.DISCONNECTED, LOSS_NOTICED)
 
 
 @pytest.mark.parametrize("stage", ["made", "offered", "connecting"])

@@ -14,7 +14,7 @@ from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.webrtc.engine import SOUND_BITRATE, PeerState, PeerStats
 from relayd.rtc.webrtc.libwebrtc import library
-from relayd.rtc.webrtc.libwebrtc_stats import read_stats
+from relayd.rtc.webrtc.libwebrtc_stats import count_arrivals, read_stats
 from relayd.rtc.webrtc.libwebrtc_tracks import (
     PictureSource,
     SoundSource,
@@ -41,6 +41,11 @@ LOWEST_KBIT = 300
 FIRST_KBIT = 1500
 """kbit/s to begin with, at most: more would fill the queue of a slow path before the first report
 comes back. Probing finds a fast one within a second."""
+SILENT_FOR = 3.5
+"""s without a packet after which the path counts as lost. libwebrtc checks a good path every 2.5 s,
+and by itself notices after 7 to 10."""
+_WATCH_EVERY = 0.5
+"""s between two looks at whether packets arrive."""
 END_TIMEOUT = 1.0
 """s for the readers of tracks to end once these have."""
 
@@ -76,6 +81,7 @@ class LibwebrtcPeer:
         self._voice: SoundSource | None = None
         self._sound: Any = None
         """The transceiver of the sound."""
+        self._transport: Any = None
         self._readers: set[asyncio.Task[None]] = set()
         self._received = 0
         self._last_stats = (time.monotonic(), 0)
@@ -150,9 +156,7 @@ class LibwebrtcPeer:
 
     async def stats(self) -> PeerStats:
         """Return what the connection has carried so far."""
-        report: dict[str, Any] = {}
-        with contextlib.suppress(library.InvalidStateError):  # closed meanwhile
-            report = dict(await self._connection.get_stats()) if self._connection else {}
+        report = await self._report()
         source = self._pictures
         stats = read_stats(
             report,
@@ -173,8 +177,9 @@ class LibwebrtcPeer:
             if source is not None:
                 await source.close()
         self._connection.close()
-        self._pictures = self._voice = self._sound = self._connection = None
+        self._pictures = self._voice = self._sound = self._connection = self._transport = None
         source = None
+        self._enter(PeerState.CLOSED)
         if self._readers:
             _, hanging = await asyncio.wait(self._readers, timeout=END_TIMEOUT)
             for reader in hanging:
@@ -182,7 +187,6 @@ class LibwebrtcPeer:
             await asyncio.gather(*hanging, return_exceptions=True)
         await asyncio.sleep(0)  # the loop holds some of its objects as well
         gc.collect()  # they refer to each other, and keep threads and memory until then
-        self._enter(PeerState.CLOSED)
 
     async def _offer(self, video: Any, sound: Any) -> str:
         direction = "sendonly" if self._pictures else "recvonly"
@@ -290,14 +294,42 @@ class LibwebrtcPeer:
             return
         reported = str(self._connection.connection_state.value)
         if reported in ("new", "connecting", "connected"):
-            if reported == "connected":
-                self._was_connected = True
-                if self._pictures is not None:
-                    self._pictures.start()
+            if reported == "connected" and not self._was_connected:
+                self._came_up()
             self._enter(PeerState(reported))
         else:
             lost = PeerState.DISCONNECTED if self._was_connected else PeerState.FAILED
             self._enter(lost)
+
+    def _came_up(self) -> None:
+        self._was_connected = True
+        if self._pictures is not None:
+            self._pictures.start()
+        self._transport = self._connection.get_transceivers()[0].receiver.transport
+        self._transport.on("statechange", self._transport_changed)
+        self._read(self._watch())
+
+    def _transport_changed(self, _event: object) -> None:
+        """Notice at once that the other side closed the connection."""
+        if self._transport and self._transport.state in ("closed", "failed"):
+            self._enter(PeerState.DISCONNECTED)
+
+    async def _watch(self) -> None:
+        """Notice that nothing arrives any more."""
+        seen, since = -1, time.monotonic()
+        while self._state is PeerState.CONNECTED:
+            await asyncio.sleep(_WATCH_EVERY)
+            report = await self._report()
+            if (arrived := count_arrivals(report)) != seen:
+                seen, since = arrived, time.monotonic()
+            elif time.monotonic() - since > SILENT_FOR:
+                self._enter(PeerState.DISCONNECTED)
+
+    async def _report(self) -> dict[str, Any]:
+        """Return the statistics; empty once closed."""
+        with contextlib.suppress(library.InvalidStateError):  # closed meanwhile
+            return dict(await self._connection.get_stats()) if self._connection else {}
+        return {}
 
     def _enter(self, state: PeerState) -> None:
         if state is self._state or self._state is PeerState.CLOSED:

@@ -44,6 +44,14 @@ def read_stats(
     )
 
 
+def count_arrivals(report: Mapping[str, Any]) -> int:
+    """Count what arrived over the path in use: packets, and answers to its checks."""
+    transport = _first(report, "transport", kind=None)
+    pair = report.get(getattr(transport, "selected_candidate_pair_id", None) or "")
+    counts = ("packets_received", "requests_received", "responses_received")
+    return int(sum(_number(pair, name) for name in counts))
+
+
 def _first(report: Mapping[str, Any], type_: str, kind: str | None = "video") -> Any:
     """Return the first entry of a type, of the pictures unless `kind` is None; None if missing."""
     for entry in report.values():
