@@ -25,7 +25,7 @@ LARGEST_IMAGE = 32 * 1024 * 1024
 
 async def check_rtc(settings: Settings, _name: str) -> list[Finding]:
     """Load the RTC library in a worker process."""
-    library = require_link(settings.rtc.kind)
+    library = require_link(settings.rtc.kind, settings.rtc.engine)
     took = await asyncio.to_thread(_load_in_worker, settings)
     return [Finding.ok("rtc", f"{library} loads in {took:.1f} s")]
 
@@ -36,6 +36,7 @@ def _load_in_worker(settings: Settings) -> float:
     worker = RtcWorker(
         settings.video.geometry,
         kind=settings.rtc.kind,
+        engine=settings.rtc.engine,
         environment=worker_environment(settings.rtc.kind),
         on_event=events.put,
         on_picture=lambda _frame: None,

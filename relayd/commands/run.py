@@ -64,7 +64,7 @@ async def _run(
     with_terminal = hangup_ends("run")
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stopped_by_signals(hangup_ends=with_terminal))
-        require_link(settings.rtc.kind)
+        require_link(settings.rtc.kind, settings.rtc.engine)
         lock = NameLock(state_directory(settings), name)
         stack.enter_context(await asyncio.to_thread(lock.take))
         client = await stack.enter_async_context(connect(settings))

@@ -28,7 +28,8 @@ from relayd.emulator.swap import SourceFace
 from relayd.errors import JoinRefused
 from relayd.logs import LogEvent
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
+from relayd.rtc.webrtc.engine import LARGEST_SDP, PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 
 SDP = "application/sdp"
 GEOMETRY = Geometry(640, 480)
@@ -137,7 +138,9 @@ class RtcGate:
             raise Refusal(404, f"The {role.value}'s user is {user} in this channel")
         return session
 
-    def _new_connection(self, role: Role, session: Session[SourceFace]) -> tuple[Connection, Peer]:
+    def _new_connection(
+        self, role: Role, session: Session[SourceFace]
+    ) -> tuple[Connection, AiortcPeer]:
         def free() -> None:
             _kept(self._closing_tasks, self._sessions.disconnect(session, connection))
 
@@ -150,7 +153,7 @@ class RtcGate:
                 free()
 
         engine = session.engine if role is Role.PUBLISHER else None
-        peer = Peer(
+        peer = AiortcPeer(
             geometry=GEOMETRY,
             fps=FPS,
             bitrate_kbit=BITRATE_KBIT,

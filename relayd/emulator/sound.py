@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from relayd.emulator.faults import LONGEST_SOUND_DELAY, FaultBoard, SoundKind
-from relayd.rtc.peer import PeerState
+from relayd.rtc.webrtc.engine import PeerState
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples
 
 TONE_HZ = 440

@@ -38,6 +38,7 @@ from relayd.relay.policy import is_on_demand, policy_of
 from relayd.relay.runner import Runner
 from relayd.relay.sound_path import SoundPath
 from relayd.relay.status import DemandState, RelayState, RelayStatus
+from relayd.rtc.webrtc.fallback import EngineChoice
 from relayd.source.events import SourceDown, SourceEnded, SourceEvent, SourceOpened
 
 _log = get("relay")
@@ -101,6 +102,7 @@ class Relay:
                 video=settings.video,
                 clock=self._clock,
                 gate=self.pipeline.gate,
+                engine=EngineChoice(settings.rtc.engine),
                 sound=self.pipeline.sound,
                 sound_settings=settings.sound,
                 state_directory=state_directory(settings),

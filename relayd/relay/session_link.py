@@ -187,6 +187,7 @@ class SessionLink:
             token=session.token.get_secret_value(),
             token_age=self._parts.clock.now() - session.token_at,
             app_id=live.app_id or rtc.app_id,
+            engine=self._parts.engine.name,
             state_directory=str(self._parts.state_directory),
             publish_url=rtc.publish_url.reveal(),
             play_url=rtc.play_url.reveal(),

@@ -125,6 +125,7 @@ class WorkerLink:
             self._parts.video.geometry,
             on_picture=self._take_picture,
             kind=self._parts.rtc.kind,
+            engine=self._parts.engine.name,
             environment=worker_environment(self._parts.rtc.kind),
             on_event=on_event,
             on_sound=self._take_sound,
@@ -153,6 +154,8 @@ class WorkerLink:
             _log.info(
                 LogEvent(f"link.{event.kind.value}"), reason=event.reason or str(event.error or "")
             )
+        if event.kind is LinkEventKind.DIED and self._parts.rtc.kind == "webrtc":
+            self._parts.engine.worker_died()
         if event.kind is LinkEventKind.FIRST_PICTURE:
             self._stall.start()
         if (session_event := _session_event(self._number, event)) is not None:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
-from importlib.util import find_spec
 
 from relayd.errors import LibraryUnavailable
 from relayd.media.frames import I420
 from relayd.process.environment import proxies
 from relayd.rtc.agora import installation
 from relayd.rtc.link import Link, LinkEvent, LinkKind, LinkTarget
+from relayd.rtc.webrtc import engines
 from relayd.sound.blocks import Samples
 
 MakeLink = Callable[
@@ -32,46 +31,46 @@ class _Make:
 
     module: str
     name: str
-    library: str
-    hint: str
-    require: Callable[[], str]
+    unavailable: Callable[[str], LibraryUnavailable]
+    """Names the library that could not be imported, and what installs it."""
+    require: Callable[[str], str]
     """Raises LibraryUnavailable, or returns the library's name and version; loads nothing."""
+    load: Callable[[str], object]
+    """Loads the library; LibraryUnavailable if that fails."""
     environment: Callable[[], Mapping[str, str]] = dict
     """What its worker process needs in its environment."""
 
 
-def _require_aiortc() -> str:
-    if find_spec("aiortc") is None:
-        raise _unavailable("webrtc", "aiortc")
-    return f"aiortc {version('aiortc')}"
+def _agora_unavailable(library: str) -> LibraryUnavailable:
+    return LibraryUnavailable(f"rtc.kind = 'agora' needs {library}", hint="relayd agora-install")
 
 
 _MAKES: dict[LinkKind, _Make] = {
     "agora": _Make(
         module="relayd.rtc.agora.link",
         name="AgoraLink",
-        library="agora-python-server-sdk",
-        hint="relayd agora-install",
-        require=lambda: str(installation.require()),
+        unavailable=_agora_unavailable,
+        require=lambda _engine: str(installation.require()),
+        load=lambda _engine: None,  # with the module
         environment=installation.worker_environment,
     ),
     "webrtc": _Make(
-        module="relayd.rtc.webrtc",
+        module="relayd.rtc.webrtc.link",
         name="WebRtcLink",
-        library="aiortc",
-        hint="pip install 'relayd[webrtc]'",
-        require=_require_aiortc,
+        unavailable=lambda library: engines.unavailable("auto", library),
+        require=lambda engine: engines.described(engines.installed(engine)[0]),
+        load=lambda engine: engines.load(engines.installed(engine)[0]),
         environment=proxies,  # WHIP and WHEP are HTTP
     ),
 }
 
 
-def require_link(kind: LinkKind) -> str:
+def require_link(kind: LinkKind, engine: str = "auto") -> str:
     """Return the name and version of the library that this kind of link needs; loads nothing.
 
-    Raises LibraryUnavailable if such a link cannot work.
+    `engine`: of a webrtc link. Raises LibraryUnavailable if such a link cannot work.
     """
-    return _MAKES[kind].require()
+    return _MAKES[kind].require(engine)
 
 
 def worker_environment(kind: LinkKind) -> Mapping[str, str]:
@@ -82,15 +81,12 @@ def worker_environment(kind: LinkKind) -> Mapping[str, str]:
     return _MAKES[kind].environment()
 
 
-def load_link(kind: LinkKind) -> MakeLink:
+def load_link(kind: LinkKind, engine: str = "auto") -> MakeLink:
     """Import the link of this kind and its library; LibraryUnavailable if that fails."""
     make = _MAKES[kind]
+    make.load(engine)
     try:
         made: MakeLink = getattr(import_module(make.module), make.name)
     except ImportError as fault:
-        raise _unavailable(kind, fault.name or make.library) from fault
+        raise make.unavailable(fault.name or make.module) from fault
     return made
-
-
-def _unavailable(kind: LinkKind, library: str) -> LibraryUnavailable:
-    return LibraryUnavailable(f"rtc.kind = {kind!r} needs {library}", hint=_MAKES[kind].hint)

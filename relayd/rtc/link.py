@@ -63,6 +63,8 @@ class LinkTarget:
     """Send the user's voice as well."""
     return_sound: bool = False
     """Receive the swapped user's sound as well."""
+    engine: str = "auto"
+    """webrtc only: "auto", or the name of the WebRTC engine to use."""
 
     def publish_endpoint(self) -> str:
         """Return the WHIP URL; ConfigError if the template is wrong."""
@@ -112,6 +114,21 @@ class LinkStats:
     """Pictures that a newer one replaced before the encoder was free."""
     received: int = 0
     """Swapped pictures decoded."""
+    publish_target_kbit: float = 0.0
+    """What the encoder aims at, after the estimate of the path."""
+    publish_jitter: float = 0.0
+    """s, as the peer reports it."""
+    play_freezes: int = 0
+    """Times that the received picture stood still for much longer than usual."""
+    publish_codec: str = ""
+    """Such as "VP8"; empty where the library does not say."""
+    play_codec: str = ""
+    publish_path: str = ""
+    """Kinds of both ends of the path and its protocol: "host/srflx udp"; empty if unknown."""
+    play_path: str = ""
+    publish_engine: str = ""
+    """webrtc only: the engine of the connection."""
+    play_engine: str = ""
 
 
 class LinkEventKind(Enum):
@@ -245,12 +262,14 @@ def _error_from_json(data: object) -> RelaydError:
 def _stats_from_json(data: object) -> LinkStats:
     """Read the known figures; those missing, null or infinite get the default."""
     sent = _mapping(data)
-    numbers = {
-        each.name: _number(each.name, sent[each.name])
-        for each in fields(LinkStats)
-        if sent.get(each.name) is not None
-    }
-    return LinkStats(**{name: number for name, number in numbers.items() if math.isfinite(number)})
+    known = [each for each in fields(LinkStats) if sent.get(each.name) is not None]
+    values: dict[str, Any] = {}
+    for each in known:
+        if each.type is str:
+            values[each.name] = _text(sent, each.name)
+        elif math.isfinite(number := _number(each.name, sent[each.name])):
+            values[each.name] = number
+    return LinkStats(**values)
 
 
 def _mapping(data: object) -> Mapping[str, Any]:

@@ -66,14 +66,17 @@ class RtcWorker:
         on_sound: Callable[[ReturnedSound], None] | None = None,
         sound: bool = False,
         kind: LinkKind = "webrtc",
+        engine: str = "auto",
         environment: Mapping[str, str] | None = None,
         log_level: str = "info",
     ) -> None:
         """Prepare; `environment` adds variables such as LD_LIBRARY_PATH to the usual ones.
 
-        With `sound`, links may publish and return sound, as their targets say.
+        `engine` is loaded at the start, for a webrtc link. With `sound`, links may publish and
+        return sound, as their targets say.
         """
-        self._geometry, self._kind, self._log_level = geometry, kind, log_level
+        self._geometry, self._kind, self._engine = geometry, kind, engine
+        self._log_level = log_level
         self._events, self._pictures = Gate(on_event), Gate(on_picture)
         self._on_sound = on_sound or _ignore
         self._wants_sound = sound
@@ -328,7 +331,16 @@ class RtcWorker:
         return [
             # -P: do not import from the current folder.
             *(sys.executable, "-P", "-m", "relayd.rtc.worker"),
-            *("--kind", self._kind, "--size", str(self._geometry), "--control", control),
+            *(
+                "--kind",
+                self._kind,
+                "--engine",
+                self._engine,
+                "--size",
+                str(self._geometry),
+                "--control",
+                control,
+            ),
             *("--outbound", out_memory, out_bell, "--inbound", in_memory, in_bell),
             *("--log-level", self._log_level),
             *sound,

@@ -72,7 +72,7 @@ class Worker:
         self._scaler = Scaler(inbound.geometry)
         self._outbox = Outbox(self._send)
 
-    def run(self, kind: LinkKind) -> None:
+    def run(self, kind: LinkKind, engine: str = "auto") -> None:
         """Load the library, then follow orders until the control socket ends."""
         # A daemon, as the pumps: none may keep the process alive at its end.
         threading.Thread(target=self._watch_parent, name="relayd-parent", daemon=True).start()
@@ -82,7 +82,7 @@ class Worker:
         self._outbox.start()
         try:
             try:
-                load_link(kind)
+                load_link(kind, engine)
                 self._outbox.put(LinkEvent(LinkEventKind.READY))
             except RelaydError as fault:
                 self._outbox.put(LinkEvent(LinkEventKind.REFUSED, error=fault))
@@ -117,7 +117,7 @@ class Worker:
     def _join(self, target: LinkTarget) -> None:
         logs.conceal(target.token)
         try:
-            make = load_link(target.kind)
+            make = load_link(target.kind, target.engine)
             self._link = make(target, self._take_picture, self._outbox.put, self._take_sound)
             self._link.join()
             self._listener = self._link if target.publish_sound else None
@@ -213,6 +213,7 @@ def main() -> None:
     forbid_dumps()
     parser = argparse.ArgumentParser(prog="python -m relayd.rtc.worker")
     parser.add_argument("--kind", required=True, choices=get_args(LinkKind))
+    parser.add_argument("--engine", default="auto", help="of a webrtc link")
     parser.add_argument("--size", required=True, help="WIDTHxHEIGHT")
     parser.add_argument("--control", type=int, required=True, metavar="FD")
     parser.add_argument("--outbound", type=int, nargs=2, required=True, metavar="FD")
@@ -241,7 +242,7 @@ def main() -> None:
     outbound, inbound = (SharedSlot(geometry, *fds) for fds in (args.outbound, args.inbound))
     worker = Worker(control, outbound, inbound, _sound_rings(args.ring, *args.sound))
     try:
-        worker.run(args.kind)
+        worker.run(args.kind, args.engine)
     except Exception:  # noqa: BLE001 - libraries raise anything
         _log.exception(LogEvent.WORKER_FAILED)
         worker.exit(1)

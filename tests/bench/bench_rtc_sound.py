@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.playout import Playout
+from relayd.rtc.webrtc.engine import PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
+from relayd.rtc.webrtc.playout import Playout
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples, silence
 
 SECONDS, IDLE_SECONDS = 20, 5
@@ -41,8 +42,8 @@ async def live(loss: float) -> None:
             heard.append(time.monotonic() + int(np.argmax(np.abs(samples) > LOUD)) / RATE)
         last_level[0] = level
 
-    def peer(**options: object) -> Peer:
-        return Peer(
+    def peer(**options: object) -> AiortcPeer:
+        return AiortcPeer(
             geometry=Geometry(320, 240),
             fps=20,
             bitrate_kbit=1000,

@@ -21,7 +21,8 @@ from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import decode_image, find_faces
 from relayd.http.client import Answer, HttpClient
 from relayd.media.frames import I420, Geometry
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine import PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 MEDIA = Path(relayd.emulator.__file__).parent / "media"
@@ -146,7 +147,7 @@ class Participant:
         self.spoke_at = 0.0
         """When block 0 was sent."""
         self._feeding: list[asyncio.Task[None]] = []
-        self.peer = Peer(
+        self.peer = AiortcPeer(
             geometry=Geometry(640, 480),
             fps=FPS,
             bitrate_kbit=5000,

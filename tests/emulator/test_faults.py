@@ -8,7 +8,7 @@ import pytest
 from relayd.emulator.faults import FAULTS, FaultBoard, Stage
 from relayd.errors import ServerFault, ServiceUnreachable, UsageError
 from relayd.media.frames import I420, Geometry, black, luma
-from relayd.rtc.peer import PeerState
+from relayd.rtc.webrtc.engine import PeerState
 from tests.support.clock import FakeClock
 
 OPTS = "1,1:2,2:3,3:4,4"

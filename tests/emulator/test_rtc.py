@@ -9,7 +9,8 @@ import pytest
 from relayd.emulator.sessions import SessionRules
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from relayd.media.frames import I420, Geometry, black, luma
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine import PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 
 SDP = {"content-type": "application/sdp"}
 
@@ -228,7 +229,7 @@ async def test_a_queuing_session_cannot_be_joined_and_sends_retry_after(
 
 
 async def offer(*, sending: bool) -> str:
-    peer = Peer(
+    peer = AiortcPeer(
         geometry=Geometry(640, 480), fps=20, bitrate_kbit=1000, on_state=lambda _state: None
     )
     sdp = await (peer.offer_sending() if sending else peer.offer_receiving())

@@ -12,7 +12,7 @@ from relayd.emulator.faults import FaultBoard
 from relayd.emulator.sound import SoundReturn
 from relayd.errors import UsageError
 from relayd.media.frames import Geometry, black
-from relayd.rtc.peer import PeerState
+from relayd.rtc.webrtc.engine import PeerState
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples, silence
 from tests.support.clock import FakeClock
 

@@ -21,6 +21,7 @@ from relayd.errors import (
 from relayd.relay import events as on
 from relayd.relay import worker_link
 from relayd.rtc.link import LinkEvent, LinkEventKind
+from relayd.rtc.webrtc import engines
 from tests.relay.links import FACE, Rig, Worker
 
 OTHER = FaceChoice("http://127.0.0.1:9/b.png")
@@ -244,6 +245,24 @@ async def test_a_worker_that_dies_is_reported_with_how(rig: Rig) -> None:
     lost = await rig.until("LinkLost")
     assert isinstance(lost, on.LinkLost)
     assert isinstance(lost.error, WorkerDied)
+    await rig.link.close()
+
+
+async def test_the_worker_after_two_that_died_with_libwebrtc_gets_aiortc(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "installed", lambda: ["libwebrtc", "aiortc"])
+    taken = []
+    await rig.live()
+    for _ in range(2):
+        taken.append(Worker.newest.targets[0].engine)
+        rig.events.clear()
+        Worker.newest.emit(LinkEvent(LinkEventKind.DIED, error=WorkerDied("SIGSEGV")))
+        await rig.until("LinkLost")
+        rig.link.start()
+        await rig.until("LinkReady")
+        rig.link.join()
+    assert [*taken, Worker.newest.targets[0].engine] == ["auto", "auto", "aiortc"]
     await rig.link.close()
 
 

@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
-from relayd.rtc.peer import Peer, PeerState
+from relayd.rtc.webrtc.engine import PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 GEOMETRY = Geometry(320, 240)
@@ -77,7 +78,7 @@ class EchoServer:
     """s before a POST is answered."""
     sound: bool = False
     """Whether sound is taken, and echoed."""
-    peers: dict[str, Peer] = field(default_factory=dict)
+    peers: dict[str, AiortcPeer] = field(default_factory=dict)
     loop: asyncio.AbstractEventLoop | None = None
 
     def app(self) -> Starlette:
@@ -94,7 +95,7 @@ class EchoServer:
     def deletes(self, kind: str = "") -> list[Received]:
         return [one for one in self.requests if one.method == "DELETE" and kind in one.path]
 
-    def run(self, work: Callable[[Peer], object], kind: str) -> None:
+    def run(self, work: Callable[[AiortcPeer], object], kind: str) -> None:
         """Do something to the newest peer of one kind, in the server's loop."""
 
         async def do() -> None:
@@ -118,7 +119,7 @@ class EchoServer:
         if answer := (self.whip if kind == "whip" else self.whep)(request):
             return answer
         path = f"{request.url.path}/{len(self.requests)}"
-        peer = Peer(
+        peer = AiortcPeer(
             geometry=GEOMETRY,
             fps=20,
             bitrate_kbit=2000,
@@ -205,6 +206,7 @@ def target_of(server: EchoServer, **changes: object) -> LinkTarget:
         "play_url": server.url + "/{channel_id}/{algorithm_user_id}/whep",
         "first_frame_timeout": 10.0,
         "recovery_timeout": 15.0,
+        "engine": "aiortc",
     }
     return LinkTarget(**(values | changes))  # type: ignore[arg-type]  # values of several types
 

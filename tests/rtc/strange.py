@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -175,6 +177,10 @@ WAYS = {
 }
 
 
+def load_strangely(make: Callable[[str], object], kind: str, _engine: str) -> object:
+    return make(kind)
+
+
 def be_parent(way: str) -> None:
     """Start a worker, print its process id, and wait to be killed."""
     strange = StrangeWorker(way, Path(os.environ[NOTES]))
@@ -191,5 +197,6 @@ if __name__ == "__main__":
     elif way == "talk":
         talk(int(sys.argv[sys.argv.index("--control") + 1]))
     else:
-        worker.load_link = WAYS[way]  # type: ignore[attr-defined,assignment]  # the worker loads that instead
+        load = partial(load_strangely, WAYS[way])
+        worker.load_link = load  # type: ignore[attr-defined,assignment]  # the worker loads that instead
         worker.main()

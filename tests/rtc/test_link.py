@@ -16,6 +16,7 @@ from relayd.rtc.link import (
     LinkStats,
     LinkTarget,
 )
+from relayd.rtc.webrtc import engines
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import EchoServer, Kit
@@ -71,8 +72,8 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     def without(_name: str) -> None:
         raise ImportError("no", name="aiortc")
 
-    monkeypatch.setattr("relayd.rtc.kinds.import_module", without)
-    monkeypatch.setattr("relayd.rtc.kinds.find_spec", lambda _name: None)
+    monkeypatch.setattr(engines, "import_module", without)
+    monkeypatch.setattr(engines, "find_spec", lambda _name: None)
     for use in (require_link, load_link):
         with pytest.raises(LibraryUnavailable, match=r"aiortc.*pip install"):
             use("webrtc")

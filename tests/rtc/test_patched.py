@@ -15,8 +15,11 @@ from aiortc import rtcrtpreceiver, rtcrtpsender
 from aiortc.codecs import h264, vpx
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtp import RtpPacket
 from av import Packet
+
+from relayd.rtc.webrtc.pictures import SteadyEstimate
 
 
 def read_inside_functions(module: ModuleType) -> set[str]:
@@ -40,6 +43,7 @@ def read_inside_functions(module: ModuleType) -> set[str]:
         (aioice.ice, "get_host_addresses"),
         (rtcrtpreceiver, "JitterBuffer"),
         (rtcrtpreceiver, "get_decoder"),
+        (rtcrtpreceiver, "RemoteBitrateEstimator"),
         *((codec, f"{bound}_BITRATE") for codec in (h264, vpx) for bound in ("MIN", "MAX")),
         *((codec, "DEFAULT_BITRATE") for codec in (h264, vpx)),
         (h264, "MAX_FRAME_RATE"),
@@ -91,3 +95,20 @@ def test_a_receiver_hands_whatever_its_decoder_returns_to_the_track() -> None:
     receiver = inspect.getsource(rtcrtpreceiver.RTCRtpReceiver)
     assert "pli_flag, encoded_frame = self.__jitter_buffer.add(packet)" in receiver
     assert "JitterBuffer(capacity=16, prefetch=4)" in receiver
+
+
+def test_a_key_frame_can_be_asked_for_on_either_side() -> None:
+    assert "self._send_keyframe()" in inspect.getsource(rtcrtpsender)
+    parameters = inspect.signature(rtcrtpreceiver.RTCRtpReceiver._send_rtcp_pli).parameters
+    assert list(parameters) == ["self", "media_ssrc"]
+
+
+def test_the_path_in_use_is_kept_where_it_is_looked_for() -> None:
+    assert "self._nominated[pair.component] = pair" in inspect.getsource(aioice.ice)
+    assert "self.remote_candidate = remote_candidate" in inspect.getsource(aioice.ice.CandidatePair)
+    assert isinstance(aioice.ice.CandidatePair.local_candidate, property)
+
+
+def test_the_estimate_of_the_path_is_asked_as_its_replacement_expects() -> None:
+    ours = inspect.signature(SteadyEstimate.add).parameters
+    assert list(ours) == list(inspect.signature(RemoteBitrateEstimator.add).parameters)

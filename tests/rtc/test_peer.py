@@ -15,8 +15,9 @@ import pytest
 
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
-from relayd.rtc import peer as peer_module
-from relayd.rtc.peer import LARGEST_SDP, Peer, PeerState
+from relayd.rtc.webrtc import engine_aiortc as peer_module
+from relayd.rtc.webrtc.engine import LARGEST_SDP, PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import Kit
@@ -35,8 +36,8 @@ class Pair:
         self.sender = self._peer(2000, self.sent)
         self.receiver = self._peer(2000, self.states)
 
-    def _peer(self, bitrate_kbit: int, states: list[PeerState]) -> Peer:
-        return Peer(
+    def _peer(self, bitrate_kbit: int, states: list[PeerState]) -> AiortcPeer:
+        return AiortcPeer(
             geometry=SIZE,
             fps=20,
             bitrate_kbit=bitrate_kbit,
@@ -310,11 +311,11 @@ def test_any_decoded_frame_becomes_contiguous_even_i420(size: tuple[int, int], p
 LONELY = """
 import asyncio, time, numpy as np
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 
 async def main():
     size, seen = Geometry(64, 48), asyncio.Event()
-    make = lambda: Peer(geometry=size, fps=20, bitrate_kbit=500, on_state=print,
+    make = lambda: AiortcPeer(geometry=size, fps=20, bitrate_kbit=500, on_state=print,
                         on_picture=lambda picture, at: seen.set())
     a, b = make(), make()
     offer = await a.offer_sending()

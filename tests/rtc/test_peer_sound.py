@@ -10,8 +10,9 @@ import pytest
 from aiortc import RTCRtpSender
 
 from relayd.media.frames import Geometry
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.playout import DEPTH
+from relayd.rtc.webrtc.engine import PeerState
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
+from relayd.rtc.webrtc.playout import DEPTH
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, Samples, silence
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ class SoundPair:
     def __init__(self, *, sends: bool = True, receives: bool = True) -> None:
         self.heard: list[tuple[Samples, float]] = []
         self.sent_at: list[float] = []
-        self.sender = Peer(
+        self.sender = AiortcPeer(
             geometry=SIZE, fps=20, bitrate_kbit=1000, on_state=_ignore, sends_sound=sends
         )
-        self.receiver = Peer(
+        self.receiver = AiortcPeer(
             geometry=SIZE,
             fps=20,
             bitrate_kbit=1000,

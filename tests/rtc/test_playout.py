@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.rtc.playout import DEPTH, Playout
+from relayd.rtc.webrtc.playout import DEPTH, Playout
 from relayd.sound.blocks import BLOCK, RATE, Samples
 
 PACKET = 960

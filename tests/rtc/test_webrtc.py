@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relayd.errors import JoinFailed, JoinRefused
-from relayd.rtc import webrtc
 from relayd.rtc.link import LinkEventKind, LinkTarget
-from relayd.rtc.peer import Peer
-from relayd.rtc.webrtc import WebRtcLink
+from relayd.rtc.webrtc import link as webrtc_link
+from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
+from relayd.rtc.webrtc.link import WebRtcLink
 
 if TYPE_CHECKING:
     from tests.rtc.conftest import EchoServer, EventCollector, Kit
@@ -91,7 +91,7 @@ def test_figures_are_reported_regularly(
     kit: "Kit",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(webrtc, "STATS_INTERVAL", 0.4)
+    monkeypatch.setattr(webrtc_link, "STATS_INTERVAL", 0.4)
     link = links(kit.target(server), collector)
     kit.pump.start(link.publish, kit.picture())
     collector.wait_for(LinkEventKind.FIRST_PICTURE)
@@ -327,7 +327,7 @@ def _ignore(*_: object) -> None:
     """Receive nothing."""
 
 
-def _unplug(peer: Peer) -> None:
+def _unplug(peer: AiortcPeer) -> None:
     """Cut a peer off without a close, as if its cable was cut."""
     for transceiver in peer._connection.getTransceivers():
         for protocol in transceiver.receiver.transport.transport._connection._protocols:

@@ -14,7 +14,7 @@ from relayd.media.frames import SourceFrame
 from relayd.rtc.kinds import worker_environment
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.process import RtcWorker
-from relayd.rtc.webrtc import WebRtcLink
+from relayd.rtc.webrtc.link import WebRtcLink
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, OwnSound, ReturnedSound
 
 if TYPE_CHECKING:

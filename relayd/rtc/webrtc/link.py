@@ -7,6 +7,7 @@ deletes the session, and starts again until its time is up.
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from relayd.http.client import HttpClient
 from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
-from relayd.rtc.peer import Peer, PeerState
-from relayd.rtc.whip import NotNow, Resource, delete, post_offer
+from relayd.rtc.webrtc import engines
+from relayd.rtc.webrtc.engine import EngineName, Peer, PeerState, Unacceptable
+from relayd.rtc.webrtc.signalling import NotNow, Resource, delete, post_offer
 from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
 
@@ -51,8 +53,11 @@ class _Leg:
     name: str
     url: MediaUrl
     sends: bool
+    wants_sound: bool
     sound: bool
     """Whether it offers sound: not any more after the server refused it."""
+    engines: list[EngineName]
+    """Those to use: the first one, until its offer is refused or its answer is unusable."""
     peer: Peer | None = None
     """The connection, while it is up."""
     was_up: bool = False
@@ -78,15 +83,12 @@ class WebRtcLink:
         on_event: Callable[[LinkEvent], None],
         on_sound: Callable[[Samples, float], None] | None = None,
     ) -> None:
-        """Prepare; ConfigError when a URL template is wrong."""
+        """Prepare; ConfigError for a wrong URL template, LibraryUnavailable without an engine."""
         self._target = target
+        self._engines = engines.installed(target.engine)
         self._on_picture, self._on_event, self._on_sound = on_picture, on_event, on_sound
-        self._publish = _Leg(
-            "publish", MediaUrl(target.publish_endpoint()), sends=True, sound=target.publish_sound
-        )
-        self._play = _Leg(
-            "play", MediaUrl(target.play_endpoint()), sends=False, sound=target.return_sound
-        )
+        self._publish = self._leg("publish", target.publish_endpoint(), target.publish_sound)
+        self._play = self._leg("play", target.play_endpoint(), target.return_sound)
         self._thread = threading.Thread(target=self._run_loop, name="relayd-webrtc")
         self._running = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,6 +96,9 @@ class WebRtcLink:
         self._leave_by: float | None = None
         self._broken: set[str] = set()
         self._has_published = self._has_played = False
+
+    def _leg(self, name: str, url: str, sound: bool) -> _Leg:  # noqa: FBT001 - of two callers
+        return _Leg(name, MediaUrl(url), name == "publish", sound, sound, list(self._engines))
 
     def join(self) -> None:
         """Begin to join and return at once; events report the rest."""
@@ -137,6 +142,7 @@ class WebRtcLink:
             final_event = LinkEvent(
                 LinkEventKind.LOST, error=LinkLost("the link broke; see the log")
             )
+        gc.collect()  # a connection that was cancelled half made keeps threads until then
         self._on_event(final_event)
 
     async def _run_legs(self) -> LinkEvent:
@@ -188,7 +194,7 @@ class WebRtcLink:
     async def _connect_once(self, leg: _Leg, http: HttpClient) -> _LegEnd:
         """Open one session and keep it until it ends; JoinRefused when the server refuses it."""
         states: asyncio.Queue[PeerState] = asyncio.Queue()
-        peer = Peer(
+        peer = engines.load(leg.engines[0])(
             geometry=self._target.geometry,
             fps=self._target.fps,
             bitrate_kbit=self._target.bitrate_kbit,
@@ -203,9 +209,9 @@ class WebRtcLink:
             try:
                 answer = await self._post(leg, http, offer)
             except JoinRefused as fault:
-                if not leg.sound:
+                if (retry := self._other_offer(leg, fault)) is None:
                     raise
-                return self._without_sound(leg, fault.message)
+                return retry
             if isinstance(answer, NotNow):
                 return self._declined(leg, answer)
             resource = answer
@@ -224,9 +230,8 @@ class WebRtcLink:
         try:
             await peer.accept_answer(answer)
         except JoinRefused as fault:  # accepted, but with an invalid answer: try again
-            if leg.sound:
-                return self._without_sound(leg, fault.message)
-            return _LegEnd(f"{name}: {fault.message}")
+            unusable = Unacceptable(f"{name}: {fault.message}")
+            return self._other_offer(leg, unusable) or _LegEnd(unusable.message)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 while (state := await states.get()) is not PeerState.CONNECTED:
@@ -272,6 +277,22 @@ class WebRtcLink:
         # A player may come before the swap engine: then 404, 409 and 503 mean "not yet".
         return _LegEnd(answer.why, retry_after=answer.retry_after)
 
+    def _other_offer(self, leg: _Leg, fault: JoinRefused) -> _LegEnd | None:
+        """Change what the leg offers, as this offer was refused; None if all was tried."""
+        if leg.sound:
+            return self._without_sound(leg, fault.message)
+        if not isinstance(fault, Unacceptable) or len(leg.engines) == 1:
+            return None
+        refused, leg.sound = leg.engines.pop(0), leg.wants_sound
+        _log.warning(
+            LogEvent.LINK_OTHER_ENGINE,
+            leg=leg.name,
+            refused=refused,
+            engine=leg.engines[0],
+            reason=fault.message,
+        )
+        return _LegEnd(fault.message)
+
     def _without_sound(self, leg: _Leg, why: str) -> _LegEnd:
         """Offer no sound any more: a server that takes none may refuse the whole offer."""
         leg.sound = False
@@ -284,7 +305,8 @@ class WebRtcLink:
             _log.warning(LogEvent.LINK_SOUND_REFUSED, leg=leg.name, reason="the answer has none")
         if leg.sends:
             if not leg.was_up:
-                self._on_event(LinkEvent(LinkEventKind.JOINED))
+                library = engines.described(leg.engines[0])
+                self._on_event(LinkEvent(LinkEventKind.JOINED, reason=library))
             self._repaired(leg)
         leg.was_up = True
 
@@ -317,5 +339,14 @@ class WebRtcLink:
                 play_lost=back.packets_lost if back else 0,
                 play_jitter=back.jitter if back else 0.0,
                 received=back.pictures if back else 0,
+                publish_target_kbit=out.target_kbit if out else 0.0,
+                publish_jitter=out.jitter if out else 0.0,
+                play_freezes=back.freezes if back else 0,
+                publish_codec=out.codec if out else "",
+                play_codec=back.codec if back else "",
+                publish_path=out.path if out else "",
+                play_path=back.path if back else "",
+                publish_engine=self._publish.engines[0] if out else "",
+                play_engine=self._play.engines[0] if back else "",
             )
             self._on_event(LinkEvent(LinkEventKind.STATS, stats=stats))

@@ -12,6 +12,7 @@ from relayd import logs
 from relayd.errors import JoinFailed, JoinRefused, ServiceError
 from relayd.http.client import Answer, HttpClient
 from relayd.logs import LogEvent, excerpt
+from relayd.rtc.webrtc.engine import Unacceptable
 from relayd.urls.safe import MediaUrl
 
 SDP_TYPE = "application/sdp"
@@ -34,6 +35,9 @@ _REFUSALS = {
     415: "the URL does not take application/sdp",
     422: "the offer was not acceptable (no common codec?)",
 }
+
+_OF_THE_OFFER = {400, 406, 415, 422}
+"""Refusals that another offer may not get."""
 
 _log = logs.get("whip")
 
@@ -68,7 +72,8 @@ async def post_offer(
 ) -> Resource | NotNow:
     """POST an SDP offer with the bearer token; follow redirects that keep the method.
 
-    Raises JoinRefused if trying again cannot help, JoinFailed if it may.
+    Raises JoinRefused if trying again cannot help, Unacceptable if another offer may, JoinFailed
+    if the same one may.
     """
     origin = _origin(url)
     for _ in range(MAX_REDIRECTS + 1):
@@ -118,7 +123,8 @@ def _read(url: str, answer: Answer) -> Resource | NotNow:
         return Resource(_sdp_of(url, answer), _location_of(url, answer))
     status = f"HTTP {answer.status}"
     if answer.status in _REFUSALS:
-        raise JoinRefused(f"{MediaUrl(url)}: {_REFUSALS[answer.status]} ({status})")
+        refusal = Unacceptable if answer.status in _OF_THE_OFFER else JoinRefused
+        raise refusal(f"{MediaUrl(url)}: {_REFUSALS[answer.status]} ({status})")
     if (
         answer.status in (404, 408, 409, 425, 429)
         or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR

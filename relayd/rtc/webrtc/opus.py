@@ -2,7 +2,7 @@
 
 aiortc's encoder is fixed to stereo at 96 kbit/s, and its buffer for received sound loses 280 ms
 with one packet. So a track here carries packets that are encoded already, and received packets
-go, as they arrive, to `relayd.rtc.playout`.
+go, as they arrive, to `relayd.rtc.webrtc.playout`.
 """
 
 import asyncio
@@ -24,11 +24,10 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
 
-from relayd.rtc.playout import Playout, Wave
+from relayd.rtc.webrtc.engine import SOUND_BITRATE
+from relayd.rtc.webrtc.playout import Playout, Wave
 from relayd.sound.blocks import BLOCK, RATE, Samples
 
-BITRATE = 48_000
-"""bit/s of a voice: Opus is transparent for speech from about 40 kbit/s mono on."""
 PACKET = 2 * BLOCK
 """Samples of a packet that is sent: 20 ms, what every receiver expects."""
 LONGEST_WAIT = 5
@@ -210,7 +209,7 @@ def lose_packets(sender: RTCRtpSender, share: Callable[[], float]) -> None:
 def _encoder() -> av.AudioCodecContext:
     encoder = av.CodecContext.create("libopus", "w")
     assert isinstance(encoder, av.AudioCodecContext)
-    encoder.bit_rate = BITRATE
+    encoder.bit_rate = SOUND_BITRATE
     encoder.format, encoder.layout, encoder.sample_rate = "s16", "mono", RATE
     encoder.options = {"application": "voip"}
     return encoder

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from fractions import Fraction
+from math import inf
 
 import av  # aiortc's tracks carry av.VideoFrame
 from aiortc import MediaStreamTrack
@@ -11,6 +12,8 @@ from aiortc.mediastreams import MediaStreamError
 
 from relayd.media.frames import I420
 
+_ESTIMATE_EVERY = 1000
+"""ms between two reports of the estimate."""
 VIDEO_CLOCK_RATE = 90_000
 """Hz, the RTP clock of every video codec (RFC 3551 §5)."""
 
@@ -40,6 +43,35 @@ class PromptJitterBuffer(JitterBuffer):
                 self.remove(count + 1)
                 return JitterFrame(b"".join(data), packet.timestamp)
         return None
+
+
+class SteadyEstimate:
+    """Stands in for aiortc's estimate of the path to a receiver: always the configured bitrate.
+
+    aiortc's own depends on Python's timing of packets: it brings a libwebrtc sender down to
+    250 kbit/s on a perfect path. That sender still adapts to the losses that are reported to it.
+    """
+
+    bitrate = 0
+    """bit/s, of the whole process as aiortc's other bounds."""
+
+    def __init__(self) -> None:
+        self._sources: set[int] = set()
+        self._last = -inf
+
+    def add(
+        self,
+        arrival_time_ms: int,
+        abs_send_time: int,  # noqa: ARG002 - aiortc's signature
+        payload_size: int,  # noqa: ARG002 - aiortc's signature
+        ssrc: int,
+    ) -> tuple[int, list[int]] | None:
+        """Return bit/s and the streams they are for, once a second."""
+        self._sources.add(ssrc)
+        if arrival_time_ms - self._last < _ESTIMATE_EVERY:
+            return None
+        self._last = arrival_time_ms
+        return self.bitrate, list(self._sources)
 
 
 class PictureTrack(MediaStreamTrack):

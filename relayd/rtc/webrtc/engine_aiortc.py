@@ -1,4 +1,4 @@
-"""One WebRTC connection with one video track in one direction, over aiortc.
+"""The engine aiortc: one connection with one video track in one direction.
 
 It has what WHIP and WHEP share, for both ends: non-trickle SDP, H.264 before VP8, the newest
 picture first, and sound where it is wanted. Only this module, `pictures` and `opus` import aiortc.
@@ -7,8 +7,6 @@ picture first, and sound where it is wanted. Only this module, `pictures` and `o
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 
 import aioice.ice
 import av  # aiortc's tracks carry av.VideoFrame
@@ -29,15 +27,26 @@ from aiortc.mediastreams import MediaStreamError
 from relayd import logs
 from relayd.errors import JoinRefused
 from relayd.media.frames import I420, Geometry
-from relayd.rtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
-from relayd.rtc.pictures import VIDEO_CLOCK_RATE, PictureTrack, PromptJitterBuffer
-from relayd.rtc.sdp import direction_of, has_opus, with_unused_sound
+from relayd.rtc.webrtc.engine import PeerState, PeerStats
+from relayd.rtc.webrtc.freezes import FreezeCounter
+from relayd.rtc.webrtc.opus import ArrivalBuffer, Listener, VoiceTrack, lose_packets, opus_alone
+from relayd.rtc.webrtc.pictures import (
+    VIDEO_CLOCK_RATE,
+    PictureTrack,
+    PromptJitterBuffer,
+    SteadyEstimate,
+)
+from relayd.rtc.webrtc.sdp import (
+    check_description,
+    codec_of,
+    describe_fault,
+    direction_of,
+    has_opus,
+    parsable,
+    with_unused_sound,
+)
 from relayd.sound.blocks import Samples
 
-LARGEST_SDP = 64 * 1024
-"""Bytes. A normal description of one video track has about 3 kB, with sound about 5 kB."""
-_LONGEST_QUOTE, _LONGEST_REASON = 40, 120
-"""Characters of an SDP, and of a library's message, that an error repeats."""
 CONSENT_INTERVAL = 0.5
 """s between two consent checks. RFC 7675 §5.1 proposes 5 s and an expiry of 30 s, which would
 freeze the picture for half a minute; a check has a hundred bytes."""
@@ -73,57 +82,12 @@ def _make_jitter_buffer(
     return PromptJitterBuffer(capacity, prefetch, is_video) if is_video else ArrivalBuffer()
 
 
+rtcrtpreceiver.RemoteBitrateEstimator = SteadyEstimate  # type: ignore[attr-defined,assignment]  # another class
 rtcrtpreceiver.JitterBuffer = _make_jitter_buffer  # type: ignore[attr-defined,assignment]  # not exported; a class
 
 
-class PeerState(Enum):
-    """The state of a connection."""
-
-    NEW = "new"
-    """Created; nothing exchanged yet."""
-    CONNECTING = "connecting"
-    """Both descriptions are known; ICE looks for a path and DTLS negotiates keys."""
-    CONNECTED = "connected"
-    """Pictures can flow."""
-    DISCONNECTED = "disconnected"
-    """It was connected; then the other side closed it, or the path stopped answering."""
-    FAILED = "failed"
-    """It was never connected: no path was found, or the key exchange failed."""
-    CLOSED = "closed"
-    """We closed it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStats:
-    """What a connection has carried so far."""
-
-    codec: str
-    """"H264", "VP8", or "" before the negotiation."""
-    bytes: int
-    """Sent when sending, received when receiving; SRTP and SRTCP."""
-    bitrate_kbit: float
-    """Since the last call of `stats`."""
-    packets: int
-    """RTP packets sent, or received."""
-    packets_lost: int
-    """As the receiver counts; for a sender, as its receiver last reported."""
-    jitter: float
-    """Interarrival jitter in seconds (RFC 3550 §6.4.1)."""
-    round_trip: float | None
-    """Seconds, from receiver reports; None for a receiver."""
-    pictures: int
-    """Handed to the encoder, or received and decoded."""
-    pictures_dropped: int
-    """Pushed, but replaced by a newer one before the encoder was free."""
-
-
-class Peer:
-    """One RTCPeerConnection with one video track in one direction, and perhaps sound with it.
-
-    Made and used in a running event loop; only `push` and `push_sound` may be called from other
-    threads.
-    No STUN or TURN server is used: candidates are this machine's own addresses.
-    """
+class AiortcPeer:
+    """One RTCPeerConnection of aiortc; see `engine.Peer` for what its methods promise."""
 
     def __init__(
         self,
@@ -136,13 +100,7 @@ class Peer:
         on_sound: Callable[[Samples, float], None] | None = None,
         sends_sound: bool = False,
     ) -> None:
-        """Prepare a connection; nothing is opened before an offer or answer is asked for.
-
-        `on_picture(picture, received_at)` is called in the loop's thread with a contiguous
-        copy, of whatever even size arrived (`geometry` is what we send). `on_sound(samples, at)`
-        likewise with each block of 10 ms; without it no sound is received. With `sends_sound`
-        a connection that sends pictures also offers sound, or sends it where it is asked for.
-        """
+        """Prepare a connection, as `engine.MakePeer` says."""
         self.geometry = geometry
         self._on_state, self._on_picture = on_state, on_picture
         self._closing = self._was_connected = False
@@ -153,7 +111,9 @@ class Peer:
         self._sound: RTCRtpTransceiver | None = None
         self._sound_loss = 0.0
         self._drains: set[asyncio.Task[None]] = set()
-        self._received = 0
+        self._received = self._key_frames = 0
+        self._freezes = FreezeCounter()
+        self._bitrate_kbit = bitrate_kbit
         self._last_stats = (time.monotonic(), 0)
         _set_encoders(bitrate_kbit, fps)
         # aiortc asks a public STUN server unless the list is given, and empty.
@@ -178,20 +138,13 @@ class Peer:
         return await self._offer("video", "audio" if self._on_sound else None, "recvonly")
 
     async def accept_answer(self, sdp: str) -> None:
-        """Accept the other side's answer and start connecting.
-
-        Raises JoinRefused when it is no SDP, or does not fit the offer. An answer without the
-        offered sound is accepted.
-        """
+        """Accept the other side's answer and start connecting; JoinRefused if it is unusable."""
         if self._sound is not None:
             sdp = with_unused_sound(sdp, self._connection.localDescription.sdp)
         await self._take_remote(sdp, "answer")
 
     async def answer(self, offer_sdp: str) -> str:
-        """Answer an offer and start connecting; we send where the offerer only receives.
-
-        Raises JoinRefused when it is no SDP, or offers no video codec that relayd supports.
-        """
+        """Answer an offer and start connecting; JoinRefused if it is unusable."""
         self._prepare_sound(offer_sdp)
         await self._take_remote(offer_sdp, "offer")
         try:
@@ -200,15 +153,13 @@ class Peer:
                 self._connection.addTrack(self._outbound)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except Exception as fault:
-            raise JoinRefused(f"the SDP offer cannot be answered: {_why(fault)}") from fault
+            raise JoinRefused(
+                f"the SDP offer cannot be answered: {describe_fault(fault)}"
+            ) from fault
         return str(self._connection.localDescription.sdp)
 
     def push(self, picture: I420, captured_at: float) -> None:
-        """Send `picture` as soon as the encoder is free, unless a newer one comes first.
-
-        From any thread; the array may be reused when this returns. Its RTP timestamp follows
-        `captured_at` (monotonic seconds). Does nothing on a connection that does not send.
-        """
+        """Send `picture` as soon as the encoder is free, unless a newer one comes first."""
         if self._outbound is not None:
             self._outbound.push(picture, captured_at)
 
@@ -218,11 +169,7 @@ class Peer:
         return self._sound is not None and self._sound.currentDirection in ("sendonly", "recvonly")
 
     def push_sound(self, samples: Samples, at: float) -> None:
-        """Send the block that was captured at `at`, monotonic s; from one thread, any.
-
-        Blocks go out in order, as fast as they are pushed. Does nothing on a connection that
-        sends no sound.
-        """
+        """Send the block that was captured at `at`, monotonic s; from one thread, any."""
         if self._voice is not None and self.has_sound:
             self._voice.push(samples, at)
 
@@ -232,8 +179,19 @@ class Peer:
             lose_packets(self._sound.sender, lambda: self._sound_loss)
         self._sound_loss = share
 
+    async def request_key_frame(self) -> None:
+        """Encode the next picture as a key frame, or ask the sender to."""
+        for transceiver in self._connection.getTransceivers():
+            if transceiver.kind != "video":
+                continue
+            if self._outbound is not None:
+                transceiver.sender._send_keyframe()  # noqa: SLF001 - no other way
+                continue
+            for source in transceiver.receiver.getSynchronizationSources():  # repairs, too
+                await transceiver.receiver._send_rtcp_pli(source.source)  # noqa: SLF001 - no other way
+
     async def stats(self) -> PeerStats:
-        """Return what the connection has carried so far; packets and losses of the pictures."""
+        """Return what the connection has carried so far."""
         reports = list((await self._connection.getStats()).values())
         video = [r for r in reports if r.type == "transport" or r.kind == "video"]
         sending = self._outbound is not None
@@ -247,12 +205,16 @@ class Peer:
             codec=self._codec(),
             bytes=carried,
             bitrate_kbit=(carried - carried_then) * 8e-3 / max(now - then, 1e-3),
+            target_kbit=self._bitrate_kbit if sending else 0.0,
             packets=sum(r.packetsSent if sending else r.packetsReceived for r in ours),
             packets_lost=sum(r.packetsLost for r in reception),
             jitter=max((r.jitter for r in reception), default=0) / VIDEO_CLOCK_RATE,
             round_trip=reception[0].roundTripTime if sending and reception else None,
             pictures=self._outbound.taken if self._outbound else self._received,
             pictures_dropped=self._outbound.dropped if self._outbound else 0,
+            key_frames=self._key_frames,
+            freezes=self._freezes.count,
+            path=self._path(),
         )
 
     async def close(self) -> None:
@@ -303,15 +265,11 @@ class Peer:
         self._sound.setCodecPreferences(opus_alone())
 
     async def _take_remote(self, sdp: str, kind: str) -> None:
-        if len(sdp) > LARGEST_SDP or not sdp.startswith("v=0"):
-            beginning = logs.excerpt(sdp, _LONGEST_QUOTE)
-            raise JoinRefused(f"the SDP {kind} is none: it begins {beginning!r}, {len(sdp)} bytes")
-        if direction_of(sdp, "video") == "inactive":
-            raise JoinRefused(f"the SDP {kind} has no video")
+        check_description(sdp, kind)
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
+            await self._connection.setRemoteDescription(RTCSessionDescription(parsable(sdp), kind))
         except Exception as fault:  # aiortc's parser may raise anything
-            raise JoinRefused(f"the SDP {kind} cannot be used: {_why(fault)}") from fault
+            raise JoinRefused(f"the SDP {kind} cannot be used: {describe_fault(fault)}") from fault
 
     def _state_changed(self) -> None:
         reported = self._connection.connectionState
@@ -346,16 +304,24 @@ class Peer:
                 return
             if isinstance(frame, av.VideoFrame):
                 self._received += 1
+                self._key_frames += frame.key_frame
+                self._freezes.put(time.monotonic())
                 if self._on_picture is not None:
                     self._on_picture(_to_i420(frame), time.monotonic())
 
     def _codec(self) -> str:
-        description = self._connection.localDescription
-        if description is None or self._connection.remoteDescription is None:
-            return ""
-        for line in self._connection.remoteDescription.sdp.splitlines():
-            if line.startswith("a=rtpmap:") and line.endswith("/90000"):
-                return line.split()[1].split("/")[0]
+        local, remote = self._connection.localDescription, self._connection.remoteDescription
+        answers = [one for one in (local, remote) if one is not None and one.type == "answer"]
+        return codec_of(answers[0].sdp) if answers else ""
+
+    def _path(self) -> str:
+        """Name the kinds of both ends of the path; aiortc's own statistics have no pair."""
+        for transceiver in self._connection.getTransceivers():
+            if transceiver.kind == "video" and transceiver.receiver.transport is not None:
+                ice = transceiver.receiver.transport.transport._connection  # noqa: SLF001 - no other way
+                for pair in ice._nominated.values():  # noqa: SLF001 - no other way
+                    local, remote = pair.local_candidate, pair.remote_candidate
+                    return f"{local.type}/{remote.type} {local.transport.lower()}"
         return ""
 
 
@@ -370,6 +336,7 @@ def _set_encoders(bitrate_kbit: int, fps: float) -> None:
     bits = bitrate_kbit * 1000
     h264.DEFAULT_BITRATE = h264.MIN_BITRATE = h264.MAX_BITRATE = bits
     vpx.DEFAULT_BITRATE = vpx.MIN_BITRATE = vpx.MAX_BITRATE = bits
+    SteadyEstimate.bitrate = bits
     h264.MAX_FRAME_RATE = max(1, round(fps))
 
 
@@ -379,7 +346,3 @@ def _to_i420(frame: av.VideoFrame) -> I420:
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
         frame = frame.reformat(width, height, "yuv420p")
     return np.ascontiguousarray(frame.to_ndarray())
-
-
-def _why(fault: Exception) -> str:
-    return f"{type(fault).__name__} {logs.excerpt(str(fault), _LONGEST_REASON)}".strip()
