@@ -197,7 +197,7 @@ class RtcSettings(Section):
     """The real-time transport."""
 
     kind: Literal["agora", "webrtc"] = "agora"
-    engine: Literal["auto", "libwebrtc", "aiortc"] = "auto"
+    engine: Literal["auto", "libwebrtc", "aiortc"] = "aiortc"
     app_id: str = ""
     publish_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{front_user_id}/whip")
     play_url: MediaUrl = MediaUrl("http://127.0.0.1:8700/rtc/{channel_id}/{algorithm_user_id}/whep")

@@ -11,7 +11,7 @@ import numpy as np
 
 from relayd.emulator.faults import FaultBoard
 from relayd.emulator.sound import SoundReturn
-from relayd.rtc.peer import PeerState
+from relayd.rtc.webrtc.engine import PeerState
 from relayd.sound.blocks import BLOCK_BYTES, RATE, Samples
 from tests.agora.connection import Connection
 from tests.agora.sounds import BYTES

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relayd.media.frames import I420
 from relayd.rtc import worker
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.link import LinkEvent, LinkEventKind, LinkKind, LinkTarget
 from relayd.sound.blocks import Samples
 
 DELAY = Path("/run/relayd/mirror")
@@ -76,6 +76,11 @@ class Mirror:
         return max(0.0, self._waiting[0][0] - time.monotonic())
 
 
+def load_link(_kind: LinkKind, _engine: str = "auto") -> type[Mirror]:
+    """Take the mirror instead of a library."""
+    return Mirror
+
+
 if __name__ == "__main__":
-    worker.load_link = lambda _kind: Mirror  # type: ignore[attr-defined,assignment]  # instead of a library
+    worker.load_link = load_link  # type: ignore[attr-defined,assignment]  # the mirror instead
     worker.main()
