@@ -1,5 +1,7 @@
 """`relayd sessions`: "nothing is open" is printed only if the journal can tell."""
 
+import asyncio
+import functools
 import json
 import os
 import subprocess
@@ -15,7 +17,7 @@ from relayd.akool.models import LiveSession
 from relayd.commands.open_sessions import close_sessions, read_report
 from relayd.config.loading import load_tree
 from relayd.config.settings import Settings
-from relayd.errors import ExitCode, UsageError
+from relayd.errors import ExitCode, ServiceUnreachable, UsageError
 
 if TYPE_CHECKING:
     from tests.akool.conftest import Service
@@ -264,8 +266,25 @@ def test_without_a_terminal_and_yes_an_unlisted_session_is_wrong_usage(
     assert done.returncode == ExitCode.USAGE
     assert "not on the journal of this machine" in done.stderr
     assert "--yes" in done.stderr
-    done = relayd("sessions", "close", "abc", "--yes", state=state)
-    assert done.returncode == ExitCode.UNAVAILABLE, "nobody listens there"
+
+
+async def test_without_a_terminal_but_with_yes_an_unlisted_session_is_closed(
+    service: "Service", journal: Journal, state: Path
+) -> None:
+    session = service.session()["data"]["_id"]
+    there = f"akool.base_url={service.url}"
+    close_it = functools.partial(relayd, "sessions", "close", session, "--yes", "--set", there)
+    done = await asyncio.to_thread(close_it, state=state)
+    assert (done.returncode, service.open) == (ExitCode.CLEAN, set()), done.stderr
+    assert done.stdout.strip() == f"{session}: closed"
+
+
+async def test_closing_at_a_service_that_does_not_listen_is_unavailable(
+    journal: Journal, state: Path
+) -> None:
+    with pytest.raises(ServiceUnreachable) as caught:
+        await close(settings_of(state), "abc", agrees=True)
+    assert caught.value.exit_code == ExitCode.UNAVAILABLE
 
 
 def test_a_journal_that_may_not_be_read_is_unavailable_and_says_who_may(
