@@ -39,8 +39,8 @@ _MUXER_OPTIONS: Final = {
     # A live stream has neither duration nor size to go back and fill in.
     "flv": {"flvflags": "no_duration_filesize", "flush_packets": "1"},
     # UDP is blocked in most networks, and TCP reports when the peer is gone. The delay (in µs) is
-    # that of sound: without it 170 ms of AAC are put into one packet, and servers that place
-    # streams by their arrival have the sound that much late.
+    # that of sound: without it more AAC is put into one packet, and servers that place streams
+    # by their arrival have the sound that much late.
     "rtsp": {"rtsp_transport": "tcp", "max_delay": "40000"},
 }
 _SECONDS_PER_GOP = 2

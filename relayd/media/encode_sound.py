@@ -72,7 +72,12 @@ class SoundTrack:
         What comes before the first picture, or a second time, is left out; holes become silence.
         """
         place = round(at * RATE)
-        if place < self._next - _TOLERANCE or place <= -BLOCK:
+        if place <= -BLOCK:
+            return []
+        if place < self._next - _TOLERANCE:
+            samples = samples[self._next - place :]
+            place = self._next
+        if not len(samples):
             return []
         packets = self._fill(place) if place > self._next + _TOLERANCE else []
         return packets + self._encode(samples)
