@@ -63,7 +63,8 @@ def sound_server(guest: Guest) -> None:
     """A PulseAudio without a card; `nursery` ends it."""
     command = SERVER_COMMANDS["pulseaudio"]
     home = f"XDG_RUNTIME_DIR={RUNTIME} HOME={RUNTIME}"
-    guest.start(f"mkdir -m 700 -p {RUNTIME}; {home} exec dbus-run-session -- sh -c '{command}'")
+    fresh = f"rm -rf {RUNTIME}; mkdir -m 700 {RUNTIME}"  # one that was killed leaves its process id
+    guest.start(f"{fresh}; {home} exec dbus-run-session -- sh -c '{command}'")
     answers = f"XDG_RUNTIME_DIR={RUNTIME} pactl info"
     guest.run(f"for _ in $(seq 100); do {answers} && exit; sleep 0.2; done; exit 1")
 
