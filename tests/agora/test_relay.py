@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from relayd.emulator.swap import SourceFace, decode_image, likeness
 from relayd.relay.sessions import MIN_LIFETIME
 from tests.agora.cloud import FRONT, Cloud
+from tests.agora.control import Refused
 from tests.agora.stage import Course, Rgb, Table, recorded
 from tests.agora.wire import Reason
 from tests.support.stage import (
@@ -352,7 +354,15 @@ def test_an_expiring_token_is_renewed_if_the_service_has_a_newer_one(
     agora_emulator.fault("no_token", calls=1, fields={"front_rtc_token": first})
     relay = start_agora_relay()
     wait_for("the session", agora_emulator.sessions, BACK, every=0.02)
-    agora.allow_token(agora_emulator.sessions()[0]["channel_id"], first)
+    channel = agora_emulator.sessions()[0]["channel_id"]
+
+    def is_allowed() -> bool:
+        with suppress(Refused):  # its channel is opened soon after it
+            agora.allow_token(channel, first)
+            return True
+        return False
+
+    wait_for("the session's channel", is_allowed, BACK, every=0.01)
     relay.wait_state("live")
     course = Course(relay, "token ends soon, a newer one")
     agora.will_expire(first)
