@@ -65,6 +65,7 @@ def table() -> Iterator[Table]:
 def live(start_agora_relay: StartRelay) -> RunningRelay:
     relay = start_agora_relay(f"rtc.stall_timeout={STALL}")
     relay.wait_state("live")
+    wait_for("it is shown", lambda: relay.status()["frames"]["fresh"], 2)  # at the next tick
     return relay
 
 
