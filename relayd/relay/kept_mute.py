@@ -1,10 +1,9 @@
 """A mute that outlives the process: after a crash or a restart nobody is heard unasked."""
 
-import os
 from pathlib import Path
 
+from relayd.akool.files import make_folder, sync_folder
 from relayd.logs import LogEvent, get
-from relayd.process.folders import make_private
 
 _log = get("sound")
 
@@ -31,9 +30,9 @@ class KeptMute:
     def set(self) -> None:
         """Remember a mute."""
         try:
-            make_private(self._path.parent)
+            make_folder(self._path.parent)
             self._path.touch(0o600)
-            self._sync()
+            sync_folder(self._path.parent)  # the machine may crash as well
         except OSError as fault:
             _log.warning(LogEvent.SOUND_MUTE_NOT_KEPT, reason=str(fault))
 
@@ -43,11 +42,3 @@ class KeptMute:
             self._path.unlink(missing_ok=True)
         except OSError as fault:
             _log.warning(LogEvent.SOUND_MUTE_NOT_KEPT, reason=str(fault))
-
-    def _sync(self) -> None:
-        """Have the disk know the file, too: the machine may crash as well."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
