@@ -1,26 +1,20 @@
 """Counts the programs that read a microphone, each time that the sound server reports a change."""
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from threading import Event, Thread
 from typing import Final
 
 from relayd.clock import Clock, MonotonicClock
 from relayd.errors import MicrophoneUnavailable, Unavailable
 from relayd.logs import LogEvent, get
-from relayd.output.pulse import environment_for_pactl, pactl_path
-from relayd.process.child import Child
-from relayd.process.descriptors import wait_readable
+from relayd.process import pactl
 from relayd.process.limits import start_thread
 
 RETRY: Final = 5.0
 """s between two attempts to watch again after a failure."""
-_LOOK: Final = 0.2
-"""s after which the thread checks whether it should end."""
 _SETTLED: Final = 3.0
 """s after which it counts once more: a program may have come before pactl was subscribed."""
-_REPORT_BYTES: Final = 65536
 
 _log = get("readers")
 
@@ -69,30 +63,14 @@ class ListenersWatch:
 
     def _watch(self) -> None:
         """Count now and at each report, until the server ends or this is stopped."""
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-            child = Child.start_program(
-                [pactl_path(), "subscribe"], stderr=nowhere, environment=environment_for_pactl()
-            )
-        try:
-            self._report(self._count())
-            settled_at = self._clock.now() + _SETTLED
-            while not self._stop.is_set():
-                if self._clock.now() >= settled_at:
+        settled_at = self._clock.now() + _SETTLED
+        with closing(pactl.reports(self._stop)) as reports:
+            for number, report in enumerate(reports):
+                has_settled = self._clock.now() >= settled_at
+                if has_settled:
                     settled_at = float("inf")
+                if number == 0 or has_settled or b"source" in report:
                     self._report(self._count())
-                if not wait_readable((child.stdout.fileno(),), _LOOK):
-                    continue
-                text = os.read(child.stdout.fileno(), _REPORT_BYTES)
-                if not text:
-                    return
-                if b"source" in text:
-                    self._report(self._count())
-        finally:
-            child.kill()
-            child.end(0)
-            for end in (child.stdin, child.stdout):
-                with suppress(OSError):
-                    end.close()
 
     def _report(self, listeners: int | None, reason: str = "") -> None:
         if listeners == self._reported:

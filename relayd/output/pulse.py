@@ -6,18 +6,14 @@ machines that have no sound card.
 """
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from relayd.errors import MicrophoneUnavailable
 from relayd.logs import excerpt
-from relayd.process.child import run_to_end
-from relayd.process.environment import program_environment
+from relayd.process import pactl as process_pactl
 
 ANSWER_WITHIN: Final = 1.5
 """s for an answer of pactl, which takes some 10 ms; on a server that hangs it waits for ever."""
@@ -59,27 +55,12 @@ def server_of(text: str) -> SoundServer:
     return SoundServer(name, is_pipewire=True, latency=_LONG_BUFFER if is_long else _SHORT_BUFFER)
 
 
-def environment_for_pactl(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what pactl needs to find the server: where it listens, and no secrets."""
-    ours = os.environ if environment is None else environment
-    own = {name: text for name, text in ours.items() if name.startswith(("PULSE_", "PIPEWIRE_"))}
-    # Its answers are read: not in the user's language.
-    return program_environment(ours) | own | {"LC_ALL": "C.UTF-8"}
-
-
-def pactl_path() -> str:
-    """Return the full path of pactl; raises MicrophoneUnavailable."""
-    if path := shutil.which("pactl"):
-        return path
-    raise MicrophoneUnavailable("pactl not found", hint="apt install pulseaudio-utils")
-
-
 def pactl(*command: str, within: float = ANSWER_WITHIN) -> str:
     """Return what pactl prints; raises MicrophoneUnavailable with what it says instead."""
     try:
-        status, printed, said = run_to_end(
-            [pactl_path(), *command], timeout=within, environment=environment_for_pactl()
-        )
+        status, printed, said = process_pactl.run(*command, within=within)
+    except FileNotFoundError as fault:
+        raise MicrophoneUnavailable(str(fault), hint="apt install pulseaudio-utils") from fault
     except (OSError, TimeoutError) as fault:
         raise MicrophoneUnavailable(
             f"the sound server does not answer: {fault}", hint="restart it, or log in again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relayd.errors import SourceUnreachable, SourceUnusable
-from relayd.process.child import run_to_end
+from relayd.process import pactl
 from relayd.sound.blocks import BLOCK_BYTES, RATE
 from relayd.source.addresses import ffmpeg_url, is_local, path_of
 from relayd.source.kinds import SourceKind, guess
@@ -18,7 +18,7 @@ OWN_MICROPHONES: Final = "relayd_"
 _PACTL_LIMIT: Final = 1.5
 """s for an answer of the sound server, which takes some 10 ms; a stop waits for it."""
 Run = Callable[..., tuple[int, str, str]]
-"""As relayd.process.child.run_to_end."""
+"""As relayd.process.pactl.run."""
 NO_DEVICE: Final = ("auto", "none")
 """Settings that ask for no capture of its own: the source's own sound, or silence."""
 _RAW: Final = ("-vn", "-ac", "1", "-ar", str(RATE), "-f", "s16le", "-flush_packets", "1", "pipe:1")
@@ -60,7 +60,7 @@ def plan_voice(source: str) -> VoicePlan:
     return _plan_url(source)
 
 
-def require_foreign(plan: VoicePlan, run: Run = run_to_end) -> None:
+def require_foreign(plan: VoicePlan, run: Run = pactl.run) -> None:
     """Raise SourceError where the sound server would hand out relayd's own sound, or the speakers'.
 
     A user may have made the relayd microphone the default for all programs. Without any
@@ -93,7 +93,7 @@ def _default_source(plan: VoicePlan, run: Run) -> str:
     Raises SourceUnreachable for a server that hangs: it might hand out what it should not.
     """
     try:
-        status, name, _ = run(["pactl", "get-default-source"], timeout=_PACTL_LIMIT)
+        status, name, _ = run("get-default-source", within=_PACTL_LIMIT)
     except TimeoutError as fault:
         raise SourceUnreachable(f"{plan.name}: the sound server does not answer") from fault
     except OSError:
