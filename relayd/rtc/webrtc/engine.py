@@ -44,34 +44,34 @@ class PeerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PeerStats:
-    """What a connection has carried so far."""
+    """What a connection has carried so far; without arguments, that of one that is not up."""
 
-    codec: str
+    codec: str = ""
     """The video codec in use: "H264", "VP8" and so on; "" before the negotiation."""
-    bytes: int
+    bytes: int = 0
     """Sent when sending, received when receiving; SRTP and SRTCP."""
-    bitrate_kbit: float
+    bitrate_kbit: float = 0.0
     """Since the last call of `stats`."""
-    target_kbit: float
+    target_kbit: float = 0.0
     """What the encoder aims at; 0 for a receiver."""
-    packets: int
+    packets: int = 0
     """RTP packets of the pictures sent, or received."""
-    packets_lost: int
+    packets_lost: int = 0
     """Of the pictures, as the receiver counts; for a sender, as its receiver last reported."""
-    jitter: float
+    jitter: float = 0.0
     """Interarrival jitter in seconds (RFC 3550 §6.4.1)."""
-    round_trip: float | None
+    round_trip: float | None = None
     """Seconds; None where the engine has not measured any."""
-    pictures: int
+    pictures: int = 0
     """Handed to the encoder, or received and decoded."""
-    pictures_dropped: int
+    pictures_dropped: int = 0
     """Pushed, but replaced by a newer one before the encoder was free."""
-    key_frames: int
+    key_frames: int = 0
     """Pictures that need no other to be decoded, of those sent or received; 0 where the engine
     does not count them."""
-    freezes: int
+    freezes: int = 0
     """Times that the received picture stood still for much longer than usual."""
-    path: str
+    path: str = ""
     """Kinds of both ends of the path, and its protocol: "host/host udp"; "" before there is one."""
 
 

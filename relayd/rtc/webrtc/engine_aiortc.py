@@ -45,6 +45,7 @@ from relayd.rtc.webrtc.sdp import (
     parsable,
     with_unused_sound,
 )
+from relayd.rtc.webrtc.states import States
 from relayd.sound.blocks import Samples
 
 CONSENT_INTERVAL = 0.5
@@ -102,9 +103,8 @@ class AiortcPeer:
     ) -> None:
         """Prepare a connection, as `engine.MakePeer` says."""
         self.geometry = geometry
-        self._on_state, self._on_picture = on_state, on_picture
-        self._closing = self._was_connected = False
-        self._state = PeerState.NEW
+        self._states, self._on_picture = States(on_state), on_picture
+        self._closing = False
         self._on_sound, self._sends_sound = on_sound, sends_sound
         self._outbound: PictureTrack | None = None
         self._voice: VoiceTrack | None = None
@@ -124,7 +124,7 @@ class AiortcPeer:
     @property
     def state(self) -> PeerState:
         """The state of the connection."""
-        return self._state
+        return self._states.now
 
     async def offer_sending(self) -> str:
         """Offer to send: the SDP a WHIP client posts (RFC 9725 §4.2), candidates included."""
@@ -227,7 +227,7 @@ class AiortcPeer:
         for drain in self._drains:
             drain.cancel()
         await asyncio.gather(*self._drains, return_exceptions=True)
-        self._enter(PeerState.CLOSED)
+        self._states.enter(PeerState.CLOSED)
 
     async def vanish(self) -> None:
         """Free everything without telling the other side, as after a crash or a cut cable."""
@@ -274,17 +274,9 @@ class AiortcPeer:
     def _state_changed(self) -> None:
         reported = self._connection.connectionState
         if reported not in ("failed", "closed"):
-            self._was_connected |= reported == "connected"
-            self._enter(PeerState(reported))
+            self._states.enter(PeerState(reported))
         elif not self._closing:  # aiortc also reports "closed" when the path is lost
-            lost = PeerState.DISCONNECTED if self._was_connected else PeerState.FAILED
-            self._enter(lost)
-
-    def _enter(self, state: PeerState) -> None:
-        if state is self._state or self._state is PeerState.CLOSED:
-            return
-        self._state = state
-        self._on_state(state)
+            self._states.lose()
 
     def _track_arrived(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._on_sound is not None:

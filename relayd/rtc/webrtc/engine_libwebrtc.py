@@ -32,6 +32,7 @@ from relayd.rtc.webrtc.sdp import (
     without_loopback,
     without_unnamed_repairs,
 )
+from relayd.rtc.webrtc.states import States
 from relayd.sound.blocks import Samples
 
 GATHER_TIMEOUT = 2.0
@@ -73,10 +74,9 @@ class LibwebrtcPeer:
     ) -> None:
         """Prepare a connection, as `engine.MakePeer` says."""
         self.geometry, self._fps, self._bitrate_kbit = geometry, fps, bitrate_kbit
-        self._on_state, self._on_picture = on_state, on_picture
+        self._states, self._on_picture = States(on_state), on_picture
         self._on_sound, self._sends_sound = on_sound, sends_sound
-        self._closing = self._was_connected = False
-        self._state = PeerState.NEW
+        self._closing = False
         self._pictures: PictureSource | None = None
         self._voice: SoundSource | None = None
         self._sound: Any = None
@@ -96,7 +96,7 @@ class LibwebrtcPeer:
     @property
     def state(self) -> PeerState:
         """The state of the connection."""
-        return self._state
+        return self._states.now
 
     @property
     def has_sound(self) -> bool:
@@ -144,7 +144,7 @@ class LibwebrtcPeer:
 
     def push_sound(self, samples: Samples, at: float) -> None:
         """Send the block that was captured at `at`, monotonic s; from one thread, any."""
-        if self._voice is not None and self.has_sound and self._state is PeerState.CONNECTED:
+        if self._voice is not None and self.has_sound and self.state is PeerState.CONNECTED:
             self._voice.push(samples, at)
 
     async def request_key_frame(self) -> None:
@@ -179,7 +179,7 @@ class LibwebrtcPeer:
         self._connection.close()
         self._pictures = self._voice = self._sound = self._connection = self._transport = None
         source = None
-        self._enter(PeerState.CLOSED)
+        self._states.enter(PeerState.CLOSED)
         if self._readers:
             _, hanging = await asyncio.wait(self._readers, timeout=END_TIMEOUT)
             for reader in hanging:
@@ -294,15 +294,13 @@ class LibwebrtcPeer:
             return
         reported = str(self._connection.connection_state.value)
         if reported in ("new", "connecting", "connected"):
-            if reported == "connected" and not self._was_connected:
+            if reported == "connected" and not self._states.was_connected:
                 self._came_up()
-            self._enter(PeerState(reported))
+            self._states.enter(PeerState(reported))
         else:
-            lost = PeerState.DISCONNECTED if self._was_connected else PeerState.FAILED
-            self._enter(lost)
+            self._states.lose()
 
     def _came_up(self) -> None:
-        self._was_connected = True
         if self._pictures is not None:
             self._pictures.start()
         self._transport = self._connection.get_transceivers()[0].receiver.transport
@@ -312,30 +310,24 @@ class LibwebrtcPeer:
     def _transport_changed(self, _event: object) -> None:
         """Notice at once that the other side closed the connection."""
         if self._transport and self._transport.state in ("closed", "failed"):
-            self._enter(PeerState.DISCONNECTED)
+            self._states.enter(PeerState.DISCONNECTED)
 
     async def _watch(self) -> None:
         """Notice that nothing arrives any more."""
         seen, since = -1, time.monotonic()
-        while self._state is PeerState.CONNECTED:
+        while self.state is PeerState.CONNECTED:
             await asyncio.sleep(_WATCH_EVERY)
             report = await self._report()
             if (arrived := count_arrivals(report)) != seen:
                 seen, since = arrived, time.monotonic()
             elif time.monotonic() - since > SILENT_FOR:
-                self._enter(PeerState.DISCONNECTED)
+                self._states.enter(PeerState.DISCONNECTED)
 
     async def _report(self) -> dict[str, Any]:
         """Return the statistics; empty once closed."""
         with contextlib.suppress(library.InvalidStateError):  # closed meanwhile
             return dict(await self._connection.get_stats()) if self._connection else {}
         return {}
-
-    def _enter(self, state: PeerState) -> None:
-        if state is self._state or self._state is PeerState.CLOSED:
-            return
-        self._state = state
-        self._on_state(state)
 
     def _track_arrived(self, event: Any) -> None:
         if event.track.kind == "video":

@@ -22,7 +22,7 @@ def read_stats(
     ours = _first(report, "outbound-rtp" if sending else "inbound-rtp")
     reception = _first(report, "remote-inbound-rtp") if sending else ours
     transport = _first(report, "transport", kind=None)
-    pair = report.get(getattr(transport, "selected_candidate_pair_id", None) or "")
+    pair = _path_in_use(report, transport)
     carried = int(_number(transport, "bytes_sent" if sending else "bytes_received"))
     codec = report.get(getattr(ours, "codec_id", None) or "")
     then, carried_then = since
@@ -46,8 +46,7 @@ def read_stats(
 
 def count_arrivals(report: Mapping[str, Any]) -> int:
     """Count what arrived over the path in use: packets, and answers to its checks."""
-    transport = _first(report, "transport", kind=None)
-    pair = report.get(getattr(transport, "selected_candidate_pair_id", None) or "")
+    pair = _path_in_use(report, _first(report, "transport", kind=None))
     counts = ("packets_received", "requests_received", "responses_received")
     return int(sum(_number(pair, name) for name in counts))
 
@@ -58,6 +57,11 @@ def _first(report: Mapping[str, Any], type_: str, kind: str | None = "video") ->
         if entry.type == type_ and (kind is None or entry.kind == kind):
             return entry
     return None
+
+
+def _path_in_use(report: Mapping[str, Any], transport: Any) -> Any:
+    """Return the pair of candidates that a transport uses; None before there is one."""
+    return report.get(getattr(transport, "selected_candidate_pair_id", None) or "")
 
 
 def _number(entry: Any, name: str) -> float:

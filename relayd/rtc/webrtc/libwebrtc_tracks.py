@@ -27,16 +27,41 @@ _UNEVEN = 0.03
 """s that a block may be off its even time before the times start over."""
 
 
+class _Writer:
+    """Writes what there is into a track, one after the other. Made in the loop."""
+
+    def __init__(self, writable: Any, take: Callable[[], Any]) -> None:
+        """`take` returns what is to be written next; None while there is nothing."""
+        self._writer = writable.get_writer()
+        self._take = take
+        self._writing: asyncio.Future[None] | None = None
+
+    def write(self) -> None:
+        """Write what there is, unless that is being done."""
+        if self._writing is None and (one := self._take()) is not None:
+            self._writing = self._writer.write(one)
+            self._writing.add_done_callback(self._written)
+
+    async def abort(self) -> None:
+        """End the track."""
+        await asyncio.gather(self._writer.abort(), return_exceptions=True)
+
+    def _written(self, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled():
+            done.exception()  # a write that fails as the track ends is no fault
+        self._writing = None
+        self.write()
+
+
 class PictureSource:
     """A track of the newest pushed picture, each at most once. Made in the loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._generator = library.VideoTrackGenerator()
-        self._writer = self._generator.writable.get_writer()
+        self._writer = _Writer(self._generator.writable, self._take)
         self._guard = threading.Lock()
         self._newest: Any = None
-        self._writing: asyncio.Future[None] | None = None
         self._is_open, self._is_started = True, False
         self._last = 0
         self.taken = 0
@@ -50,7 +75,7 @@ class PictureSource:
     def start(self) -> None:
         """Hand pictures on from now on: those before the connection would be lost."""
         self._is_started = True
-        self._write()
+        self._writer.write()
 
     def push(self, picture: I420, captured_at: float) -> None:
         """Make `picture` the next one to send; from any thread."""
@@ -66,7 +91,7 @@ class PictureSource:
                 self._newest.close()
                 self.dropped += 1
             self._newest = library.VideoFrame(picture, init)
-            self._loop.call_soon_threadsafe(self._write)
+            self._loop.call_soon_threadsafe(self._writer.write)
 
     async def close(self) -> None:
         """End the track; later pushes are ignored."""
@@ -75,22 +100,15 @@ class PictureSource:
             if self._newest is not None:
                 self._newest.close()
                 self._newest = None
-        await asyncio.gather(self._writer.abort(), return_exceptions=True)
+        await self._writer.abort()
 
-    def _write(self) -> None:
-        if self._writing is not None or not self._is_started:
-            return
+    def _take(self) -> Any:
+        if not self._is_started:
+            return None
         with self._guard:
             frame, self._newest = self._newest, None
-        if frame is not None:
-            self.taken += 1
-            self._writing = self._writer.write(frame)
-            self._writing.add_done_callback(self._written)
-
-    def _written(self, done: "asyncio.Future[None]") -> None:
-        _retrieve(done)
-        self._writing = None
-        self._write()
+        self.taken += frame is not None
+        return frame
 
 
 class SoundSource:
@@ -99,9 +117,8 @@ class SoundSource:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._generator = library.MediaStreamTrackGenerator("audio")
-        self._writer = self._generator.writable.get_writer()
+        self._writer = _Writer(self._generator.writable, self._take)
         self._waiting: deque[tuple[bytes, float]] = deque(maxlen=MOST_BLOCKS)
-        self._writing: asyncio.Future[None] | None = None
         self._is_open = True
 
     @property
@@ -113,32 +130,27 @@ class SoundSource:
         """Send the block that was captured at `at`, monotonic s; from one thread, any."""
         if self._is_open:
             self._waiting.append((samples.tobytes(), at))
-            self._loop.call_soon_threadsafe(self._write)
+            self._loop.call_soon_threadsafe(self._writer.write)
 
     async def close(self) -> None:
         """End the track; later pushes are ignored."""
         self._is_open = False
         self._waiting.clear()
-        await asyncio.gather(self._writer.abort(), return_exceptions=True)
+        await self._writer.abort()
 
-    def _write(self) -> None:
-        if self._writing is None and self._waiting:
-            data, at = self._waiting.popleft()
-            init = library.AudioDataInit(
-                format="s16",
-                sample_rate=RATE,
-                number_of_frames=BLOCK,
-                number_of_channels=1,
-                timestamp=round(at * 1e6),
-                data=data,
-            )
-            self._writing = self._writer.write(library.AudioData(init))
-            self._writing.add_done_callback(self._written)
-
-    def _written(self, done: "asyncio.Future[None]") -> None:
-        _retrieve(done)
-        self._writing = None
-        self._write()
+    def _take(self) -> Any:
+        if not self._waiting:
+            return None
+        data, at = self._waiting.popleft()
+        init = library.AudioDataInit(
+            format="s16",
+            sample_rate=RATE,
+            number_of_frames=BLOCK,
+            number_of_channels=1,
+            timestamp=round(at * 1e6),
+            data=data,
+        )
+        return library.AudioData(init)
 
 
 async def read_pictures(track: Any, on_picture: Callable[[I420, float], None]) -> None:
@@ -214,9 +226,3 @@ def _mono(data: Any) -> Samples | None:
         return samples.reshape(BLOCK)
     mono: Samples = np.rint(samples.mean(axis=1)).astype(np.int16)
     return mono
-
-
-def _retrieve(done: "asyncio.Future[None]") -> None:
-    """Take the result: a write that fails as the track ends is no fault."""
-    if not done.cancelled():
-        done.exception()

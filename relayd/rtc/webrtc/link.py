@@ -23,7 +23,7 @@ from relayd.logs import LogEvent
 from relayd.media.frames import I420
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkStats, LinkTarget
 from relayd.rtc.webrtc import engines
-from relayd.rtc.webrtc.engine import EngineName, Peer, PeerState, Unacceptable
+from relayd.rtc.webrtc.engine import EngineName, Peer, PeerState, PeerStats, Unacceptable
 from relayd.rtc.webrtc.signalling import NotNow, Resource, delete, post_offer
 from relayd.sound.blocks import Samples
 from relayd.urls.safe import MediaUrl
@@ -327,26 +327,31 @@ class WebRtcLink:
     async def _report(self) -> NoReturn:
         while True:
             await asyncio.sleep(STATS_INTERVAL)
-            out = await self._publish.peer.stats() if self._publish.peer else None
-            back = await self._play.peer.stats() if self._play.peer else None
+            out, out_engine = await self._stats_of(self._publish)
+            back, back_engine = await self._stats_of(self._play)
             stats = LinkStats(
-                publish_kbit=out.bitrate_kbit if out else 0.0,
-                publish_lost=out.packets_lost if out else 0,
-                round_trip=out.round_trip if out else None,
-                sent=out.pictures if out else 0,
-                dropped=out.pictures_dropped if out else 0,
-                play_kbit=back.bitrate_kbit if back else 0.0,
-                play_lost=back.packets_lost if back else 0,
-                play_jitter=back.jitter if back else 0.0,
-                received=back.pictures if back else 0,
-                publish_target_kbit=out.target_kbit if out else 0.0,
-                publish_jitter=out.jitter if out else 0.0,
-                play_freezes=back.freezes if back else 0,
-                publish_codec=out.codec if out else "",
-                play_codec=back.codec if back else "",
-                publish_path=out.path if out else "",
-                play_path=back.path if back else "",
-                publish_engine=self._publish.engines[0] if out else "",
-                play_engine=self._play.engines[0] if back else "",
+                publish_kbit=out.bitrate_kbit,
+                publish_lost=out.packets_lost,
+                round_trip=out.round_trip,
+                sent=out.pictures,
+                dropped=out.pictures_dropped,
+                play_kbit=back.bitrate_kbit,
+                play_lost=back.packets_lost,
+                play_jitter=back.jitter,
+                received=back.pictures,
+                publish_target_kbit=out.target_kbit,
+                publish_jitter=out.jitter,
+                play_freezes=back.freezes,
+                publish_codec=out.codec,
+                play_codec=back.codec,
+                publish_path=out.path,
+                play_path=back.path,
+                publish_engine=out_engine,
+                play_engine=back_engine,
             )
             self._on_event(LinkEvent(LinkEventKind.STATS, stats=stats))
+
+    async def _stats_of(self, leg: _Leg) -> tuple[PeerStats, str]:
+        """Return a leg's figures and its engine; nothing of both while it is not up."""
+        peer, engine = leg.peer, leg.engines[0]
+        return (await peer.stats(), engine) if peer else (PeerStats(), "")
