@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relayd.akool.connect import connect, open_journal
 from relayd.commands.lip_sync import LipSyncMeter
 from relayd.config.loading import load_tree
 from relayd.config.settings import Settings
 from relayd.media.frames import Geometry
-from relayd.relay.relay import Relay
 from tests.agora.cloud import Cloud
 from tests.support.lamp_clip import make_clip
 from tests.support.lip_sync import decoded, measured
+from tests.support.live_relay import live_relay
 from tests.support.stage import PORTRAIT, RELAYD, Emulator, rtc_keys, running_emulator
 
 pytestmark = pytest.mark.relay
@@ -60,28 +59,6 @@ def settings(emulator: Emulator, clip: Path, folder: Path, rtc: dict[str, str]) 
     )
 
 
-async def run(settings: Settings, meter: LipSyncMeter) -> None:
-    """Run a relay until enough was measured."""
-    stop, is_live = asyncio.Event(), asyncio.Event()
-    async with connect(settings) as client:
-        relay = Relay(
-            settings,
-            "test",
-            client,
-            open_journal(settings),
-            more_outputs=[meter],
-            on_change=lambda state, _reason: is_live.set() if state.value == "live" else None,
-        )
-        task = asyncio.create_task(relay.run(stop))
-        try:
-            async with asyncio.timeout(40):
-                await is_live.wait()
-            await asyncio.sleep(SETTLES + MEASURED)
-        finally:
-            stop.set()
-            await task
-
-
 def report(name: str, offsets: Sequence[float]) -> float:
     """Print the figures; returns p50 in s."""
     p5, p50, p95 = np.percentile(offsets, (5, 50, 95))
@@ -93,7 +70,8 @@ def report(name: str, offsets: Sequence[float]) -> float:
 async def check(name: str, settings: Settings, folder: Path) -> None:
     """Run a relay, and compare sound and picture at the outputs and in the recording."""
     meter = LipSyncMeter(GEOMETRY)
-    await run(settings, meter)
+    async with live_relay(settings, meter):
+        await asyncio.sleep(SETTLES + MEASURED)
     live = [offset for _, offset in meter.measurements()][round(SETTLES) :]
     assert len(live) > MEASURED / 2, "beeps came back"
     p50 = report(f"{name}, outputs", live)

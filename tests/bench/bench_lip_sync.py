@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -39,15 +39,14 @@ import numpy as np
 import psutil
 
 from relayd import logs
-from relayd.akool.connect import connect, open_journal
 from relayd.commands.demo import emulator, settings_for, upload_face
 from relayd.commands.lip_sync import LipSyncMeter
 from relayd.config.settings import Settings
-from relayd.relay.relay import Relay
 from relayd.relay.status import RelayStatus
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, AudibleSound
 from tests.support.lamp_clip import EVERY, FPS, make_clip
 from tests.support.lip_sync import GEOMETRY, decoded, measured
+from tests.support.live_relay import live_relay
 from tests.support.sound_server import Kind, SoundServer
 from tests.support.stage import free_port
 
@@ -155,25 +154,6 @@ def hearing(server: SoundServer | None, meter: LipSyncMeter) -> Iterator[None]:
             thread.join()
 
 
-@contextlib.asynccontextmanager
-async def running(
-    settings: Settings, meter: LipSyncMeter | Camera | None
-) -> AsyncIterator[tuple[Relay, Callable[[], RelayStatus]]]:
-    """Run a relay until the block ends."""
-    stop = asyncio.Event()
-    async with connect(settings) as client:
-        more = [meter] if meter else []
-        relay = Relay(settings, "bench", client, open_journal(settings), more_outputs=more)
-        task = asyncio.create_task(relay.run(stop))
-        while relay.status().state.value != "live":
-            await asyncio.sleep(0.1)
-        try:
-            yield relay, relay.status
-        finally:
-            stop.set()
-            await task
-
-
 def _settings(
     service: str,
     face: str,
@@ -215,14 +195,14 @@ async def measure_file(
                 microphone=bool(server),
             )
             watcher = Camera(meter) if server else meter
-            async with running(settings, watcher) as (_, status):
+            async with live_relay(settings, watcher) as relay:
                 listening = stack.enter_context(contextlib.ExitStack())
                 listening.enter_context(hearing(server, meter))
                 timeline = Timeline(time.monotonic())
                 await asyncio.sleep(WARM_UP)
                 timeline.begin("steady")
                 await asyncio.sleep(steady)
-                before = status()
+                before = relay.status()
                 await _fault(service, {"fault": "lag", "delay": STEP})
                 timeline.begin(f"+{STEP:g} s")
                 await asyncio.sleep(after)
@@ -230,11 +210,11 @@ async def measure_file(
                 timeline.begin(f"-{STEP:g} s")
                 await asyncio.sleep(after)
                 timeline.begin("")
-                while status().session_id == before.session_id:
+                while relay.status().session_id == before.session_id:
                     await asyncio.sleep(0.05)
                 timeline.begin("rotation")
                 await asyncio.sleep(after)
-                _print_status(status())
+                _print_status(relay.status())
                 listening.close()
         _print(timeline, meter, folder, heard_after=BLOCK_SECONDS if server else 0.0)
 
@@ -252,7 +232,7 @@ async def measure_live(clip: Path, steady: float, after: float) -> None:
             settings = _settings(service, face, url, folder, sound=True)
             with contextlib.ExitStack() as sending:
                 sending.enter_context(_sender(clip, port))
-                async with running(settings, meter) as (_, status):
+                async with live_relay(settings, meter) as relay:
                     timeline = Timeline(time.monotonic())
                     await asyncio.sleep(WARM_UP)
                     timeline.begin("live, steady")
@@ -261,11 +241,11 @@ async def measure_live(clip: Path, steady: float, after: float) -> None:
                     sending.close()
                     await asyncio.sleep(AWAY)
                     sending.enter_context(_sender(clip, port))
-                    while status().state.value != "live":
+                    while relay.status().state.value != "live":
                         await asyncio.sleep(0.05)
                     timeline.begin("source back")
                     await asyncio.sleep(after)
-                    _print_status(status())
+                    _print_status(relay.status())
         _print(timeline, meter, folder)
 
 
@@ -337,13 +317,13 @@ async def measure_cost(clip: Path, seconds: float, *, sound: bool) -> None:
         async with emulator() as service:
             face = await upload_face("", service)
             settings = _settings(service, face, str(clip), Path(state), sound=sound)
-            async with running(settings, None) as (_, status):
+            async with live_relay(settings) as relay:
                 await asyncio.sleep(WARM_UP)
                 before, threads = _usage(), _threads()
                 await asyncio.sleep(seconds)
                 print("sound on " if sound else "sound off", _costs(before, _usage(), seconds))
                 print("  threads", _busiest(threads, _threads(), seconds))
-                _print_status(status())
+                _print_status(relay.status())
 
 
 def _threads() -> dict[str, float]:

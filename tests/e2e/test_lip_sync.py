@@ -8,12 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from relayd.akool.connect import connect, open_journal
 from relayd.commands.demo import emulator, settings_for, upload_face
 from relayd.commands.lip_sync import LipSyncMeter
-from relayd.relay.relay import Relay
 from tests.support.lamp_clip import make_clip
 from tests.support.lip_sync import GEOMETRY, decoded, measured
+from tests.support.live_relay import live_relay
 
 pytestmark = pytest.mark.relay
 
@@ -50,29 +49,13 @@ async def test_sound_stays_with_the_picture_when_the_service_becomes_slower_and_
         face = await upload_face("", service)
         output = {"kind": "stream", "url": str(tmp_path / "out.mkv")}
         settings = settings_for(service, face, str(clip), [output], str(tmp_path), sound=True)
-        stop, is_live = asyncio.Event(), asyncio.Event()
-        async with connect(settings) as client:
-            relay = Relay(
-                settings,
-                "test",
-                client,
-                open_journal(settings),
-                more_outputs=[meter],
-                on_change=lambda state, _reason: is_live.set() if state.value == "live" else None,
-            )
-            task = asyncio.create_task(relay.run(stop))
-            try:
-                async with asyncio.timeout(30):
-                    await is_live.wait()
-                await asyncio.sleep(3.0)
-                for lag in (0.0, STEP, 0.0):
-                    await set_lag(service, lag)
-                    await asyncio.sleep(SETTLES)
-                    parts.append(time.monotonic())
-                    await asyncio.sleep(MEASURED)
-            finally:
-                stop.set()
-                await task
+        async with live_relay(settings, meter):
+            await asyncio.sleep(3.0)
+            for lag in (0.0, STEP, 0.0):
+                await set_lag(service, lag)
+                await asyncio.sleep(SETTLES)
+                parts.append(time.monotonic())
+                await asyncio.sleep(MEASURED)
     offsets = [typical(meter.measurements(), start, start + MEASURED) for start in parts]
     assert all(EARLIEST <= offset <= LATEST for offset in offsets), offsets
     recorded = measured(decoded(tmp_path / "out.mkv")).measurements()

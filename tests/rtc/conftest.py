@@ -17,6 +17,7 @@ from relayd.media.frames import I420, Geometry
 from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
 from relayd.rtc.webrtc.engine import PeerState
 from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
+from relayd.rtc.webrtc.link import WebRtcLink
 from relayd.sound.blocks import BLOCK_SECONDS, Samples
 
 GEOMETRY = Geometry(320, 240)
@@ -240,6 +241,25 @@ class EventCollector:
 @pytest.fixture
 def collector() -> EventCollector:
     return EventCollector()
+
+
+Links = Callable[[LinkTarget, EventCollector], WebRtcLink]
+
+
+@pytest.fixture
+def links() -> Iterator[Links]:
+    """Makes links and leaves each at the end."""
+    made: list[WebRtcLink] = []
+
+    def make(target: LinkTarget, collector: EventCollector) -> WebRtcLink:
+        link = WebRtcLink(target, collector.on_picture, collector.on_event, collector.on_sound)
+        made.append(link)
+        link.join()
+        return link
+
+    yield make
+    for link in made:
+        link.leave(time.monotonic() + 3)
 
 
 class Pump:

@@ -1,7 +1,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import aioice.ice
@@ -10,33 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relayd.errors import JoinFailed, JoinRefused
-from relayd.rtc.link import LinkEventKind, LinkTarget
+from relayd.rtc.link import LinkEventKind
 from relayd.rtc.webrtc import link as webrtc_link
-from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.rtc.webrtc.link import WebRtcLink
+from tests.rtc.unplugged import unplug
 
 if TYPE_CHECKING:
-    from tests.rtc.conftest import EchoServer, EventCollector, Kit
-
-    Links = Callable[[LinkTarget, EventCollector], WebRtcLink]
+    from tests.rtc.conftest import EchoServer, EventCollector, Kit, Links
 
 ENCODED = "/channel%20one/"
-
-
-@pytest.fixture
-def links() -> "Iterator[Links]":
-    """Makes links and leaves each at the end."""
-    made: list[WebRtcLink] = []
-
-    def make(target: LinkTarget, collector: "EventCollector") -> WebRtcLink:
-        link = WebRtcLink(target, collector.on_picture, collector.on_event)
-        made.append(link)
-        link.join()
-        return link
-
-    yield make
-    for link in made:
-        link.leave(time.monotonic() + 3)
 
 
 def answer(
@@ -323,17 +305,6 @@ def test_a_connection_that_the_server_drops_comes_back_by_itself(
     assert len(server.deletes(f"/{kind}/")) == 1
 
 
-def _ignore(*_: object) -> None:
-    """Receive nothing."""
-
-
-def _unplug(peer: AiortcPeer) -> None:
-    """Cut a peer off without a close, as if its cable was cut."""
-    for transceiver in peer._connection.getTransceivers():
-        for protocol in transceiver.receiver.transport.transport._connection._protocols:
-            protocol.datagram_received = _ignore  # type: ignore[method-assign,assignment]  # unplugged
-
-
 def test_a_connection_that_dies_silently_is_noticed_and_comes_back(
     server: "EchoServer",
     links: "Links",
@@ -346,7 +317,7 @@ def test_a_connection_that_dies_silently_is_noticed_and_comes_back(
     kit.pump.start(link.publish, kit.picture())
     collector.wait_for(LinkEventKind.FIRST_PICTURE)
     began = time.monotonic()
-    server.run(_unplug, "whip")
+    server.run(unplug, "whip")
     collector.wait_for(LinkEventKind.DEGRADED)
     assert time.monotonic() - began < 6
     collector.wait_for(LinkEventKind.RECOVERED)

@@ -1,7 +1,7 @@
 """The link over each engine, and what it does where a server refuses the first one's offer."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,20 +13,17 @@ from starlette.responses import Response
 from relayd.errors import JoinRefused, LibraryUnavailable
 from relayd.media.frames import SourceFrame
 from relayd.rtc.kinds import require_link, worker_environment
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.link import LinkEvent, LinkEventKind
 from relayd.rtc.process import RtcWorker
 from relayd.rtc.webrtc import engines
 from relayd.rtc.webrtc import link as webrtc_link
 from relayd.rtc.webrtc.engine import EngineName
-from relayd.rtc.webrtc.engine_aiortc import AiortcPeer
 from relayd.rtc.webrtc.fallback import EngineChoice
-from relayd.rtc.webrtc.link import WebRtcLink
 from relayd.sound.blocks import BLOCK, RATE
+from tests.rtc.unplugged import unplug
 
 if TYPE_CHECKING:
-    from tests.rtc.conftest import EchoServer, EventCollector, Kit
-
-    Links = Callable[[LinkTarget, EventCollector], WebRtcLink]
+    from tests.rtc.conftest import EchoServer, EventCollector, Kit, Links
 
 TONE = (np.sin(2 * np.pi * 1000 * np.arange(BLOCK) / RATE) * 8000).astype(np.int16)
 
@@ -36,22 +33,6 @@ needs_libwebrtc = pytest.mark.skipif(
 each = pytest.mark.parametrize(
     "engine", ["aiortc", pytest.param("libwebrtc", marks=needs_libwebrtc)]
 )
-
-
-@pytest.fixture
-def links() -> "Iterator[Links]":
-    """Makes links and leaves each at the end."""
-    made: list[WebRtcLink] = []
-
-    def make(target: LinkTarget, collector: "EventCollector") -> WebRtcLink:
-        link = WebRtcLink(target, collector.on_picture, collector.on_event, collector.on_sound)
-        made.append(link)
-        link.join()
-        return link
-
-    yield make
-    for link in made:
-        link.leave(time.monotonic() + 3)
 
 
 @each
@@ -115,17 +96,6 @@ def test_a_connection_that_the_server_drops_comes_back_by_itself(  # noqa: PLR09
     assert len(server.deletes(f"/{kind}/")) == 1
 
 
-def _ignore(*_: object) -> None:
-    """Receive nothing."""
-
-
-def _unplug(peer: AiortcPeer) -> None:
-    """Cut a peer off without a close, as if its cable was cut."""
-    for transceiver in peer._connection.getTransceivers():
-        for protocol in transceiver.receiver.transport.transport._connection._protocols:
-            protocol.datagram_received = _ignore  # type: ignore[method-assign,assignment]  # unplugged
-
-
 @each
 def test_a_connection_that_dies_silently_is_noticed_and_comes_back(
     server: "EchoServer",
@@ -137,7 +107,7 @@ def test_a_connection_that_dies_silently_is_noticed_and_comes_back(
     link = links(kit.target(server, engine=engine), collector)
     kit.pump.start(link.publish, kit.picture())
     collector.wait_for(LinkEventKind.FIRST_PICTURE)
-    server.run(_unplug, "whip")
+    server.run(unplug, "whip")
     collector.wait_for(LinkEventKind.DEGRADED, within=20)
     collector.wait_for(LinkEventKind.RECOVERED)
 

@@ -1,7 +1,6 @@
 """Sound of a WHIP and WHEP link: only where asked for, and never at the cost of the pictures."""
 
 import time
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,33 +11,14 @@ from starlette.responses import Response
 from relayd.errors import JoinRefused
 from relayd.media.frames import SourceFrame
 from relayd.rtc.kinds import worker_environment
-from relayd.rtc.link import LinkEvent, LinkEventKind, LinkTarget
+from relayd.rtc.link import LinkEvent, LinkEventKind
 from relayd.rtc.process import RtcWorker
-from relayd.rtc.webrtc.link import WebRtcLink
 from relayd.sound.blocks import BLOCK, BLOCK_SECONDS, RATE, OwnSound, ReturnedSound
 
 if TYPE_CHECKING:
-    from tests.rtc.conftest import EchoServer, EventCollector, Kit
-
-    Links = Callable[[LinkTarget, EventCollector], WebRtcLink]
+    from tests.rtc.conftest import EchoServer, EventCollector, Kit, Links
 
 TONE = (np.sin(2 * np.pi * 1000 * np.arange(BLOCK) / RATE) * 8000).astype(np.int16)
-
-
-@pytest.fixture
-def links() -> "Iterator[Links]":
-    """Makes links and leaves each at the end."""
-    made: list[WebRtcLink] = []
-
-    def make(target: LinkTarget, collector: "EventCollector") -> WebRtcLink:
-        link = WebRtcLink(target, collector.on_picture, collector.on_event, collector.on_sound)
-        made.append(link)
-        link.join()
-        return link
-
-    yield make
-    for link in made:
-        link.leave(time.monotonic() + 3)
 
 
 def is_heard(collector: "EventCollector") -> bool:

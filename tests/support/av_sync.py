@@ -6,7 +6,6 @@ that sound which is early or late by the whole delay of the picture is seen as t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from relayd.media.frames import Geometry
 from relayd.sound.blocks import RATE
+from tests.support.clip_file import write_clip_file
 
 GEOMETRY: Final = Geometry(160, 120)
 """What an emulated processor decodes in time."""
@@ -32,23 +32,16 @@ HERTZ, PEAK = 1000, 0.5
 def write_clip(path: Path, person: Path, seconds: float = 60.0) -> None:
     """Write the person with a lamp and beeps; a multiple of EVERY, so that it can be repeated."""
     pictures = _cropped(person)
-    with av.open(str(path), "w") as file:
-        video = file.add_stream("libx264", rate=FPS)
-        video.width, video.height, video.pix_fmt = GEOMETRY.width, GEOMETRY.height, "yuv420p"
-        video.gop_size = FPS
-        video.options = {"preset": "ultrafast", "tune": "fastdecode", "crf": "20"}
-        sound = file.add_stream("aac", rate=RATE, layout="mono", bit_rate=64_000)
-        for number in range(round(seconds * FPS)):
-            picture = pictures[number % len(pictures)].copy()
-            is_on = number % round(EVERY * FPS) < LASTS * FPS
-            left, top, side = LAMP
-            picture[top : top + side, left : left + side] = 255 if is_on else 20
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
-            file.mux(video.encode(frame))
-            file.mux(sound.encode(_sound_beside(number, is_on=is_on)))
-        file.mux(video.encode(None))
-        file.mux(sound.encode(None))
+
+    def shown(number: int) -> tuple[av.VideoFrame, np.ndarray]:
+        picture = pictures[number % len(pictures)].copy()
+        is_on = number % round(EVERY * FPS) < LASTS * FPS
+        left, top, side = LAMP
+        picture[top : top + side, left : left + side] = 255 if is_on else 20
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        return frame, _beep() if is_on else np.zeros(RATE // FPS, np.int16)
+
+    write_clip_file(path, GEOMETRY, FPS, map(shown, range(round(seconds * FPS))), tune="fastdecode")
 
 
 def _cropped(person: Path) -> list[np.ndarray]:
@@ -61,12 +54,10 @@ def _cropped(person: Path) -> list[np.ndarray]:
     return [picture[:, left : left + GEOMETRY.width] for picture in whole]
 
 
-def _sound_beside(number: int, *, is_on: bool) -> av.AudioFrame:
+def _beep() -> np.ndarray:
+    """Return the beep beside one picture: it goes on without a step beside the next."""
     t = np.arange(RATE // FPS) / RATE
-    wave = np.cos(2 * np.pi * HERTZ * t) * PEAK * 32767 * is_on
-    frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None, :], format="s16", layout="mono")
-    frame.sample_rate, frame.pts = RATE, number * len(t)
-    return frame
+    return (np.cos(2 * np.pi * HERTZ * t) * PEAK * 32767).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True)
